@@ -1,0 +1,1 @@
+"""Bring a model of any framework to ONNX, and ONNX to PyTorch."""

@@ -1,0 +1,107 @@
+"""What can go wrong while a model is read or converted.
+
+    ExplainedError               says what happened, where, and what to do
+    └── ConverterError           exit status 3: the model is refused
+        ├── NotAModel            the bytes are no ONNX model (and what they look like instead)
+        ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
+        ├── UnsupportedOperator  operators that the twin does not implement, all of them
+        └── ConversionFailed     a source model could not be brought to ONNX
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "ConversionFailed",
+    "ConverterError",
+    "ExplainedError",
+    "NotAModel",
+    "UnsafeModel",
+    "UnsupportedNode",
+    "UnsupportedOperator",
+]
+
+
+class ExplainedError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        what: What happened, one clause, without a final full stop.
+        where: File, node or tensor that it happened at; empty when there is none.
+        hint: What to do about it; empty when nothing can be done.
+
+    ``str(error)`` is the one line that the command line prints.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        """Keep the three parts apart, so that a report can show them apart."""
+        super().__init__(what)
+        self.what, self.where, self.hint = what, where, hint
+
+    def __str__(self) -> str:
+        """Join the parts: ``where: what; hint``."""
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class ConverterError(ExplainedError):
+    """A model that cannot be opened or converted."""
+
+    exit_status = 3
+
+
+class NotAModel(ConverterError):
+    """The bytes are no ONNX model."""
+
+
+class UnsafeModel(ConverterError):
+    """The model passes a limit or reaches outside its folder.
+
+    Args:
+        findings: Every problem found, one clause each.
+    """
+
+    def __init__(self, findings: Sequence[str], *, where: str = "", hint: str = "") -> None:
+        """Join all findings into one line."""
+        super().__init__("; ".join(findings), where=where, hint=hint)
+        self.findings = tuple(findings)
+
+
+@dataclass(frozen=True)
+class UnsupportedNode:
+    """One node that the twin cannot run."""
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    reason: str = ""
+
+
+class UnsupportedOperator(ConverterError):
+    """Operators that the twin does not implement, all of them at once."""
+
+    def __init__(self, nodes: Sequence[UnsupportedNode], *, where: str = "") -> None:
+        """Group the nodes by operator and name the first few of each."""
+        self.nodes = tuple(nodes)
+        groups: dict[str, list[UnsupportedNode]] = {}
+        for node in nodes:
+            label = f"{node.domain or 'ai.onnx'}::{node.op_type} (opset {node.opset})"
+            groups.setdefault(label, []).append(node)
+        parts = []
+        for label, members in groups.items():
+            names = ", ".join(repr(m.name) for m in members[:3])
+            more = f" and {len(members) - 3} more" if len(members) > 3 else ""
+            reason = f": {members[0].reason}" if members[0].reason else ""
+            parts.append(f"{label} at {names}{more}{reason}")
+        super().__init__(
+            "the PyTorch twin does not implement " + "; ".join(parts),
+            where=where,
+            hint="methods that need only forward passes (cam, occlusion) still work",
+        )
+
+
+class ConversionFailed(ConverterError):
+    """A source model could not be brought to ONNX, or differs from it afterwards."""

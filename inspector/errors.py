@@ -1,0 +1,92 @@
+"""What can go wrong while a model is explained, with the exit status each one has.
+
+    ExplainedError (converters.errors)
+    ├── ConverterError           3  the model is refused; see converters.errors
+    └── InspectorError
+        ├── UsageError           2  an option that cannot be meant
+        │   ├── UnknownTarget    2  a class, label or output that does not exist
+        │   ├── UnknownLayer     2  a tensor that is no layer
+        │   └── UnknownMethod    2
+        ├── MethodRefused        3  a method that cannot be right for this model
+        ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
+        ├── ImageRefused         4  an image that cannot be read
+        └── LimitExceeded        5  memory or time ran out
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from converters.errors import ConverterError, ExplainedError
+
+__all__ = [
+    "ConverterError",
+    "ExplainedError",
+    "ImageRefused",
+    "InspectorError",
+    "InspectorWarning",
+    "LimitExceeded",
+    "MethodRefused",
+    "ModelRefused",
+    "UnknownLayer",
+    "UnknownMethod",
+    "UnknownTarget",
+    "UsageError",
+    "nearest",
+]
+
+
+class InspectorError(ExplainedError):
+    """Root of what this package raises itself."""
+
+
+class UsageError(InspectorError):
+    """An option that cannot be meant."""
+
+    exit_status = 2
+
+
+class UnknownTarget(UsageError):
+    """A class, label or output that does not exist."""
+
+
+class UnknownLayer(UsageError):
+    """A tensor name that is no layer of the model."""
+
+
+class UnknownMethod(UsageError):
+    """A method name that nobody registered."""
+
+
+class MethodRefused(InspectorError):
+    """A method that cannot be right for this model."""
+
+    exit_status = 3
+
+
+class ModelRefused(InspectorError):
+    """A model that cannot be explained at all."""
+
+    exit_status = 3
+
+
+class ImageRefused(InspectorError):
+    """An image that cannot be read."""
+
+    exit_status = 4
+
+
+class LimitExceeded(InspectorError):
+    """Memory or time ran out."""
+
+    exit_status = 5
+
+
+class InspectorWarning(UserWarning):
+    """A map that may mislead, and why; every one also stands in the report."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Hint that lists the known names most like ``name`` (empty when nothing is near)."""
+    known = {str(candidate).lower(): str(candidate) for candidate in names}
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return "nearest: " + ", ".join(known[c] for c in close) if close else ""
