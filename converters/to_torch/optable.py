@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Body", "Op", "OpTable", "Parameter", "unpack"]
+__all__ = ["OPS", "Body", "Op", "OpTable", "Parameter", "unpack"]
 
 Key = tuple[str, str]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -155,3 +155,7 @@ def unpack(value: Any, kind: Any) -> Any:  # noqa: ANN401, PLR0911 - a table of 
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(member(item) for item in items)
     return value
+
+
+OPS = OpTable()
+"""The operators of the standard; ``converters.to_torch.ops`` fills it."""

@@ -1,0 +1,1 @@
+"""The operators of the standard, one module per family; importing this fills the table."""
