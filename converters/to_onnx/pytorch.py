@@ -1,0 +1,402 @@
+"""PyTorch to ONNX: one ``torch.nn.Module`` becomes one file, which is then held against it.
+
+The export itself is PyTorch's own (``torch.export`` and onnxscript).  What is added here is what
+a file that travels needs: a free batch axis under the name ``batch``, labels and preprocessing in
+the metadata, no traces of the machine it was made on, the same bytes for the same module, and a
+comparison with the module before anything stands under the name that was asked for.
+"""
+
+import ast
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.parity import Parity, compare
+
+__all__ = ["LABELS", "PREPROCESS", "PREPROCESS_KEYS", "Certificate", "convert", "recognises"]
+
+LABELS = "inspector.labels"
+"""Metadata key: JSON list of the class names, in the order of the scores."""
+PREPROCESS = "inspector.preprocess"
+"""Metadata key: JSON object that says what to do with a photo before the model sees it."""
+PREPROCESS_KEYS = (
+    "size",
+    "resize",
+    "crop_pct",
+    "interpolation",
+    "scale",
+    "mean",
+    "std",
+    "channels",
+    "layout",
+)
+# What the exporter writes on nodes and what of it is worth keeping: where in the module a node
+# comes from.  The rest names source files of this machine or repeats the graph.
+_KEPT_ON_NODES = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
+_EMBED_LIMIT = 2**31 - 2**20  # protobuf's 2 GiB, less room for the graph around the weights
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was written, and how well it agrees with the module.
+
+    Attributes:
+        path: The ONNX file.
+        sha256: Hash of that file (external data not included).
+        opset: Version of the default operator set.
+        worst: Largest difference between module and file, relative to the output's peak.
+        tolerance: The difference that would have been refused.
+        batches: The batch sizes that were compared.
+    """
+
+    path: Path
+    sha256: str
+    opset: int
+    worst: float
+    tolerance: float
+    batches: tuple[int, ...]
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file looks like a PyTorch model: by its suffix and its first bytes.
+
+    Args:
+        path: ``.pt2``, ``.pt``, ``.pth`` (zip, or pickle from before 2020), ``.safetensors``, or
+            a ``.py`` that imports torch and so may build the module.
+
+    Returns:
+        False for anything else, a missing file and a git-lfs pointer included.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in {".pt2", ".pt", ".pth", ".safetensors", ".py"} or not path.is_file():
+        return False
+    if suffix == ".py":
+        return _imports_torch(path)
+    with path.open("rb") as file:
+        head = file.read(9)
+    if suffix == ".safetensors":  # eight bytes of header length, then JSON
+        return head[8:9] == b"{"
+    return head.startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+def convert(
+    module: torch.nn.Module,
+    example: torch.Tensor | tuple[torch.Tensor, ...],
+    output: Path,
+    *,
+    opset: int | None = None,
+    dynamic_batch: bool = True,
+    input_name: str | Sequence[str] = "input",
+    output_name: str | Sequence[str] = "logits",
+    labels: Sequence[str] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    tolerance: float = 1e-4,
+    embed_limit: int = _EMBED_LIMIT,
+) -> Certificate:
+    """Write a module, in evaluation mode, as an ONNX file, and check that it computes the same.
+
+    The same module gives the same bytes.  The file appears under its name whole and checked,
+    or not at all.  The module is given back in the mode (training or evaluation) it came in.
+
+    Args:
+        module: Takes and returns tensors (or tuples, lists, mappings of them).
+        example: Its arguments, as one would call it; (N, ...) each.
+        output: The file to write; its folder exists.
+        opset: Version of the default operator set; the exporter's choice when None.
+        dynamic_batch: Leave the first axis of every argument free, under the name ``batch``.
+        input_name: Name of the argument, or one name for each.
+        output_name: Name of the result, or of the first few results.
+        labels: K class names, in the order of the scores.
+        preprocess: What to do with a photo, with the keys of ``PREPROCESS_KEYS``.
+        metadata: Further entries for the file's metadata.
+        tolerance: Largest difference that is accepted, relative to the output's peak.
+        embed_limit: Bytes of weights up to which they stand in the file itself; above it they go
+            to ``NAME.onnx.data`` beside it.
+
+    Raises:
+        ConversionFailed: The module cannot be exported, labels or preprocessing do not fit it,
+            or the file computes something else than the module.
+    """
+    where = type(module).__name__
+    arguments = example if isinstance(example, tuple) else (example,)
+    entries = _metadata(labels, preprocess, metadata or {}, where)
+    with _evaluating(module), _quiet():
+        model = _export(
+            module, arguments, _listed(input_name), _listed(output_name), opset, dynamic_batch
+        )
+        _strip(model)
+        model.metadata_props.update(entries)
+        _check_labels(model, labels, where)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+            draft = Path(folder) / output.name
+            data = _write(model, draft, embed_limit)
+            batches = (len(arguments[0]), 1, 3) if dynamic_batch else (len(arguments[0]),)
+            parities = [_compare(module, draft, arguments, n, tolerance) for n in batches]
+            for n, parity in zip(batches, parities, strict=True):
+                if not parity.holds:
+                    raise ConversionFailed(
+                        f"the ONNX file computes something else than the module: {parity} "
+                        f"(batch of {n})",
+                        where=where,
+                        hint="a module must depend on its arguments alone, not on chance, on "
+                        "time, or on values read while it was traced",
+                    )
+            sha256 = hashlib.sha256(draft.read_bytes()).hexdigest()
+            if data is not None:
+                data.replace(output.with_name(data.name))
+            draft.replace(output)
+    worst = max(parity.worst.worst for parity in parities if parity.worst)
+    version = model.opset_imports[""]
+    return Certificate(output, sha256, version, worst, tolerance, tuple(dict.fromkeys(batches)))
+
+
+def _imports_torch(path: Path) -> bool:
+    """Whether a Python source imports torch anywhere (it is parsed, not run)."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return False
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.append(node.module or "")
+    return any(name.split(".")[0] == "torch" for name in names)
+
+
+def _metadata(
+    labels: Sequence[str] | None,
+    preprocess: Mapping[str, Any] | None,
+    metadata: Mapping[str, str],
+    where: str,
+) -> dict[str, str]:
+    """The file's metadata entries, in a fixed order."""
+    entries = dict(metadata)
+    if labels is not None:
+        entries[LABELS] = json.dumps(list(labels), ensure_ascii=False)
+    if preprocess is not None:
+        unknown = sorted(set(preprocess) - set(PREPROCESS_KEYS))
+        if unknown:
+            raise ConversionFailed(
+                f"unknown preprocessing keys: {', '.join(unknown)}",
+                where=where,
+                hint=f"known are {', '.join(PREPROCESS_KEYS)}",
+            )
+        ordered = {key: preprocess[key] for key in PREPROCESS_KEYS if key in preprocess}
+        entries[PREPROCESS] = json.dumps(ordered)
+    return dict(sorted(entries.items()))
+
+
+def _check_labels(model: onnx_ir.Model, labels: Sequence[str] | None, where: str) -> None:
+    """Refuse a list of labels that is longer or shorter than the first output's last axis."""
+    shape = model.graph.outputs[0].shape
+    classes = shape[-1] if shape else None
+    if labels is not None and isinstance(classes, int) and classes != len(labels):
+        raise ConversionFailed(f"{len(labels)} labels for {classes} classes", where=where)
+
+
+def _export(
+    module: torch.nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    opset: int | None,
+    dynamic_batch: bool,
+) -> onnx_ir.Model:
+    """Run PyTorch's exporter; arguments (N, ...) each."""
+    where, shapes = type(module).__name__, None
+    if dynamic_batch:
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} for _ in arguments)
+        if len(arguments[0]) == 1:  # torch.export takes an axis of one for a constant
+            arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
+    try:
+        with torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                arguments,
+                dynamo=True,
+                verbose=False,
+                opset_version=opset,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                dynamic_shapes=shapes,
+            )
+    except ImportError as error:
+        raise ConversionFailed(
+            f"PyTorch's exporter lacks a package: {error}",
+            where=where,
+            hint="pip install onnx-inspector[pytorch]",
+        ) from error
+    except Exception as error:
+        raise ConversionFailed(
+            f"PyTorch cannot export it: {_cause(error)}",
+            where=where,
+            hint="dynamic_batch=False helps where the batch size is written into the module"
+            if dynamic_batch
+            else "",
+        ) from error
+    if program is None:
+        raise ConversionFailed("PyTorch's exporter returned nothing", where=where)
+    model: onnx_ir.Model = program.model
+    if opset is not None and model.opset_imports[""] != opset:
+        raise ConversionFailed(
+            f"cannot be written in opset {opset}, only in {model.opset_imports['']}", where=where
+        )
+    return model
+
+
+def _strip(model: onnx_ir.Model) -> None:
+    """Remove what names this machine or this run: stack traces, paths, local build versions."""
+    model.producer_version = (model.producer_version or "").partition("+")[0]
+    model.metadata_props.clear()
+    values: list[onnx_ir.Value] = []
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.metadata_props.clear()
+        values += [*graph.inputs, *graph.initializers.values()]
+        for node in graph.all_nodes():
+            node.doc_string = None
+            for key in set(node.metadata_props) - _KEPT_ON_NODES:
+                del node.metadata_props[key]
+            values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        if value.const_value is not None:
+            value.const_value.metadata_props.clear()
+
+
+def _write(model: onnx_ir.Model, draft: Path, embed_limit: int) -> Path | None:
+    """Write the model to disk for good; the file of its external data, where it needs one."""
+    weights = (value.const_value for value in model.graph.initializers.values())
+    size = sum(tensor.nbytes for tensor in weights if tensor is not None)
+    if size <= embed_limit:
+        proto: onnx.ModelProto = onnx_ir.serde.serialize_model(model)
+        draft.write_bytes(proto.SerializeToString(deterministic=True))
+        data = None
+    else:
+        data = draft.with_name(draft.name + ".data")
+        onnx_ir.save(model, draft, external_data=data.name)
+    for path in (draft, data):
+        if path is not None:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    return data
+
+
+def _compare(
+    module: torch.nn.Module,
+    path: Path,
+    arguments: tuple[torch.Tensor, ...],
+    n: int,
+    tolerance: float,
+) -> Parity:
+    """The module against the file on random arguments, a batch of ``n``."""
+    generator = torch.Generator().manual_seed(n)
+    inputs = [_random(argument, n, generator) for argument in arguments]
+    with torch.inference_mode():
+        devices = [argument.device for argument in arguments]
+        result = module(*(x.to(device) for x, device in zip(inputs, devices, strict=True)))
+    expected = [tensor.cpu().numpy() for tensor in _tensors(result)]
+    got = _onnxruntime(path, [tensor.numpy() for tensor in inputs])
+    # The exporter keeps the order of the results.
+    reference = {f"output {i}": array for i, array in enumerate(expected)}
+    other = {f"output {i}": array for i, array in enumerate(got)}
+    return compare(reference, other, list(reference | other), tolerance=tolerance)
+
+
+def _random(argument: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Normally distributed values in place of floats; integers are taken from the example."""
+    shape = (n, *argument.shape[1:])
+    if argument.is_floating_point():
+        return torch.randn(shape, generator=generator).to(argument.dtype)
+    repeats = -(-n // len(argument))
+    return torch.cat([argument.cpu()] * repeats)[:n]
+
+
+def _onnxruntime(path: Path, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """All outputs of a file, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters comes as an exception
+    try:
+        session = onnxruntime.InferenceSession(
+            path, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+        names = [entry.name for entry in session.get_inputs()]
+        outputs = session.run(None, dict(zip(names, inputs, strict=True)))
+    except Exception as error:
+        raise ConversionFailed(
+            f"onnxruntime does not run the exported file: {_cause(error)}", where=path.name
+        ) from error
+    return [np.asarray(array) for array in outputs]
+
+
+def _tensors(result: object) -> Iterator[torch.Tensor]:
+    """The tensors in a module's result, in the order in which the exporter lists them."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        yield from (t for item in result.values() for t in _tensors(item))
+    elif isinstance(result, Iterable):
+        yield from (t for item in result for t in _tensors(item))
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    """One name as a list of one."""
+    return [names] if isinstance(names, str) else names
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost cause, short enough for one line on a terminal."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every part's own mode afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter prints, warns and logs away from the program's own output."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
