@@ -1,0 +1,271 @@
+"""Class names: from a file that the user names, or from what the model carries itself.
+
+Text that comes with a model is untrusted: control characters are removed and the length is
+capped before anybody sees it.
+"""
+
+import ast
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converters.graph import Graph
+from inspector.errors import UsageError
+
+__all__ = [
+    "METADATA_KEY",
+    "Labels",
+    "clean_text",
+    "count_warning",
+    "labels_from_metadata",
+    "read_labels",
+]
+
+METADATA_KEY = "inspector.labels"
+"""Our own key in ``metadata_props``: a JSON list of names."""
+
+_METADATA_KEYS = (METADATA_KEY, "names", "labels", "classes", "class_names", "id2label")
+_MAX_LABEL = 200
+_MAX_LABELS = 100_000
+_MAX_BYTES = 16 << 20
+_SYNSET = re.compile(r"[nvars]\d{8}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class names in the order of the scores, and where they were found.
+
+    Attributes:
+        names: One name a class; empty when the model carries none.
+        source: Where they come from, e.g. ``metadata 'names'``; empty when there are none.
+        warnings: What was found and could not be used.
+    """
+
+    names: tuple[str, ...] = ()
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def clean_text(text: str, *, limit: int = _MAX_LABEL) -> str:
+    """One printable line of a text that a stranger wrote.
+
+    Control, format (bidirectional overrides, zero-width) and surrogate characters become
+    spaces; runs of white space become one; what is longer than ``limit`` characters is cut.
+    """
+    # Only the part that can matter is looked at: a label of 100 MB is cut first.
+    kept = (" " if unicodedata.category(c)[0] == "C" else c for c in text[: 4 * limit])
+    line = " ".join("".join(kept).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Read class names from a file, in the order of the scores.
+
+    Understood: text with one name a line (a WordNet id in front, ``n01440764 tench, Tinca
+    tinca``, is kept out of the name); ``index,name`` CSV; JSON as a list, as
+    ``{index: name}``, as ``{name: index}``, as Keras' ``{index: [wordnet id, name]}``, or as a
+    Hugging Face ``config.json`` with ``id2label``.
+
+    Args:
+        path: The file; UTF-8, with or without a byte order mark.
+
+    Raises:
+        UsageError: The file cannot be read, holds no names, or its indices have gaps.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise _refused(path, f"more than {_MAX_BYTES >> 20} MiB are no list of class names")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _refused(path, f"cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise _refused(path, "is no UTF-8 text") from error
+    try:
+        if path.suffix.lower() == ".json" or text.lstrip()[:1] in {"{", "["}:
+            names = _from_json(text)
+        else:
+            names = _from_csv(text) or _from_lines(text)
+        return _checked(names)
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
+
+
+def labels_from_metadata(metadata: Mapping[str, str], graph: Graph) -> Labels:
+    """Class names that the model carries: ``metadata_props``, or the ``ZipMap`` at its end.
+
+    Keys are tried in this order: ``inspector.labels`` (JSON), ``names`` (Ultralytics writes a
+    Python dictionary), ``labels``, ``classes``, ``class_names``, ``id2label``; then ``ZipMap``,
+    whose names stand in the order of the scores, and ``ArrayFeatureExtractor``, which looks
+    names up by the index of the best score.
+
+    Args:
+        metadata: The model's ``metadata_props``.
+        graph: The model's graph.
+    """
+    warnings: list[str] = []
+    lower = {key.lower(): key for key in metadata}
+    for wanted in _METADATA_KEYS:
+        key = lower.get(wanted)
+        if key is None or not metadata[key].strip():
+            continue
+        try:
+            names = _checked(_from_literal(metadata[key]))
+        except ValueError as error:
+            warnings.append(f"the model's metadata {key!r} was not used as class names: {error}")
+        else:
+            return Labels(names, f"metadata {key!r}", tuple(warnings))
+    for node in graph.nodes:
+        found: Sequence[Any] = ()
+        if node.domain == "ai.onnx.ml" and node.op_type == "ZipMap":
+            attributes = node.attributes
+            found = attributes.get("classlabels_strings") or attributes.get(
+                "classlabels_int64s", ()
+            )
+        elif node.domain == "ai.onnx.ml" and node.op_type == "ArrayFeatureExtractor":
+            table = graph.constant(node.inputs[0])
+            found = () if table is None or table.dtype.kind not in "OSU" else table.ravel().tolist()
+        if found:
+            source = f"{node.op_type} node {clean_text(node.name)!r}"
+            return Labels(_checked([_text(v) for v in found]), source, tuple(warnings))
+    return Labels(warnings=tuple(warnings))
+
+
+def count_warning(labels: Sequence[str], classes: int | None) -> str:
+    """A sentence when the number of names is not the number of classes; else empty.
+
+    Two names for one sigmoid unit are right: the unit scores the second (Keras' convention).
+    """
+    if not labels or classes is None or len(labels) == classes:
+        return ""
+    if classes == 1 and len(labels) == 2:
+        return ""
+    text = f"{len(labels)} class names for {classes} classes: the names may be shifted"
+    if len(labels) == classes - 1:
+        text += " (the model may have a background class at index 0)"
+    elif len(labels) == classes + 1:
+        text += " (the list may have a background class at index 0 that the model lacks)"
+    return text
+
+
+def _refused(path: Path, what: str) -> UsageError:
+    return UsageError(
+        what,
+        where=f"labels {path}",
+        hint="give a text file with one name a line, or JSON {index: name}",
+    )
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _checked(names: Iterable[str]) -> tuple[str, ...]:
+    cleaned = [clean_text(name) for name in names]
+    if not any(cleaned):
+        raise ValueError("holds no class names")
+    if len(cleaned) > _MAX_LABELS:
+        raise ValueError(f"holds more than {_MAX_LABELS} names")
+    return tuple(cleaned)
+
+
+def _from_lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in lines:
+        raise ValueError(f"line {lines.index('') + 1} is empty, which would shift the names")
+    names = []
+    for line in lines:
+        first, _, rest = line.partition(" ")
+        names.append(rest if rest.strip() and _SYNSET.fullmatch(first) else line)
+    return names
+
+
+def _from_csv(text: str) -> list[str]:
+    """Names of ``index,name`` rows, with or without a heading; empty when it is no such CSV."""
+    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
+    if rows and not rows[0][0].strip().isdecimal() and all(_numbered(r) for r in rows[1:]):
+        rows = rows[1:]
+    if not rows or not all(_numbered(row) for row in rows):
+        return []
+    # An unquoted name may hold commas itself: "0,tench, Tinca tinca".
+    return _in_order({int(row[0]): ", ".join(row[1:]) for row in rows}, len(rows))
+
+
+def _numbered(row: Sequence[str]) -> bool:
+    return len(row) > 1 and row[0].strip().isascii() and row[0].strip().isdecimal()
+
+
+def _from_json(text: str) -> list[str]:
+    try:
+        return _from_value(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is no valid JSON ({error})") from error
+
+
+def _from_literal(text: str) -> list[str]:
+    """Names in a metadata value: JSON, a Python literal, or a list with commas or lines."""
+    if len(text) > _MAX_BYTES:
+        raise ValueError("it is too long")
+    text = text.strip()
+    if text[:1] not in {"{", "[", "("}:
+        return [part.strip() for part in re.split(r"\n" if "\n" in text else ",", text)]
+    try:
+        return _from_value(json.loads(text))
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        # literal_eval builds constants only: nothing of the model's is executed.
+        return _from_value(ast.literal_eval(text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        raise ValueError("it is neither JSON nor a Python literal of names") from error
+
+
+def _from_value(value: object) -> list[str]:
+    if isinstance(value, dict):
+        for key in ("id2label", "labels", "names", "classes"):
+            if isinstance(value.get(key), dict | list):
+                return _from_value(value[key])
+        return _from_mapping(value)
+    if isinstance(value, list | tuple):
+        return [_name(item) for item in value]
+    raise ValueError("holds neither a list nor an index of names")
+
+
+def _from_mapping(value: Mapping[Any, Any]) -> list[str]:
+    if all(str(key).isdecimal() for key in value):
+        return _in_order({int(key): _name(name) for key, name in value.items()}, len(value))
+    indices = list(value.values())
+    if all(isinstance(i, int) and not isinstance(i, bool) for i in indices):  # {name: index}
+        return _in_order({i: _name(name) for name, i in value.items()}, len(value))
+    raise ValueError("its keys are no class indices")
+
+
+def _name(item: object) -> str:
+    if isinstance(item, list | tuple):
+        # Keras: ["n01440764", "tench"]; the id is no name.
+        parts = [_text(p) for p in item]
+        if len(parts) == 2 and _SYNSET.fullmatch(parts[0]):
+            return parts[1]
+        return ", ".join(parts)
+    if isinstance(item, dict):
+        for key in ("name", "label"):
+            if isinstance(item.get(key), str):
+                return str(item[key])
+        raise ValueError("an entry has neither a name nor a label")
+    if isinstance(item, str | bytes | int | float):
+        return _text(item)
+    raise ValueError("an entry is no text")
+
+
+def _in_order(by_index: Mapping[int, str], count: int) -> list[str]:
+    """Names by index; a gap, or a start at 1, would shift every name after it."""
+    if sorted(by_index) != list(range(count)):
+        low = min(by_index, default=0)
+        raise ValueError(f"the {count} indices do not run from 0 to {count - 1} (lowest: {low})")
+    return [by_index[i] for i in range(count)]
