@@ -150,10 +150,15 @@ class Graph:
     def _consumers(self) -> dict[str, list[Node]]:
         users: dict[str, list[Node]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys((*node.inputs, *self._captured(node))):
+            for name in dict.fromkeys(self.reads(node)):
                 if name:
                     users.setdefault(name, []).append(node)
         return users
+
+    @classmethod
+    def reads(cls, node: Node) -> tuple[str, ...]:
+        """Names that a node reads: its inputs, and whatever its bodies mention."""
+        return (*node.inputs, *cls._captured(node))
 
     @staticmethod
     def _captured(node: Node) -> Iterator[str]:

@@ -20,7 +20,7 @@ is a subgraph that can be called.  ``X | None = None`` is an optional input.
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -96,9 +96,18 @@ class OpTable:
     The entry used is the one with the largest ``since`` that is not above the model's opset.
     """
 
-    def __init__(self, below: "OpTable | None" = None) -> None:
-        """Start empty, or as an overlay: what is not found here is looked up ``below``."""
+    def __init__(
+        self, below: "OpTable | None" = None, *, exempt: Collection[str] = ()
+    ) -> None:
+        """Start empty, or as an overlay.
+
+        Args:
+            below: Where to look up what is not found here.
+            exempt: Tensors whose producers an overlay leaves alone: a Sigmoid that gates is
+                not the Sigmoid that activates.
+        """
         self._below = below
+        self.exempt = frozenset(exempt)
         self._entries: dict[Key, dict[int, Op]] = {}
 
     def register(

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
 from torch import Tensor, nn
 
 from converters.activations import Activation, find_activations
 from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperator
-from converters.graph import Graph, Node
+from converters.graph import DEFAULT_DOMAINS, Graph, Node
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
 from converters.to_torch.optable import OPS, Body, Op, OpTable, Parameter, unpack
 
@@ -136,7 +137,8 @@ class Program(nn.Module):
         table: OpTable = OPS,
     ) -> None:
         super().__init__()
-        self.graph = model if isinstance(model, Graph) else Graph(model, folder=folder)
+        graph = model if isinstance(model, Graph) else Graph(model, folder=folder)
+        self.graph = _expand_functions(graph, table)
         self.dtype, self.table, self.device = dtype, table, torch.device("cpu")
         self.activations: tuple[Activation, ...] = find_activations(self.graph)
         self._composites = {a.output: a for a in self.activations if len(a.nodes) > 1}
@@ -256,7 +258,7 @@ class Program(nn.Module):
     def _composite(self, name: str, rules: OpTable | None) -> Step | None:
         """An activation built from several nodes, where a rule replaces it as a whole."""
         activation = self._composites.get(name)
-        if activation is None or rules is None:
+        if activation is None or rules is None or name in rules.exempt:
             return None
         op = rules.lookup(ACTIVATION_DOMAIN, activation.kind, 1)
         if op is None:
@@ -361,7 +363,8 @@ class Program(nn.Module):
     def _bind(self, node: Node, rules: OpTable | None) -> Step:
         """Find a node's function and fix what is known of its arguments."""
         opset = self.graph.opset(node.domain)
-        rule = rules.lookup(node.domain, node.op_type, opset) if rules else None
+        ruled = rules is not None and rules.exempt.isdisjoint(node.outputs)
+        rule = rules.lookup(node.domain, node.op_type, opset) if rules and ruled else None
         key = (node.index, id(rule) if rule else None)
         if key not in self._bound:
             op = rule or self.table.lookup(node.domain, node.op_type, opset)
@@ -456,6 +459,35 @@ class Program(nn.Module):
         if default.type and onnx.helper.get_attribute_value(default) == value:
             return
         raise _Unsupported(f"attribute {name} = {value!r} is not implemented")
+
+
+def _expand_functions(graph: Graph, table: OpTable) -> Graph:
+    """Replace operators that the table does not hold by the standard's own function bodies."""
+    if graph.proto is not graph.model.graph:  # a body: expanded with the graph around it
+        return graph
+    wanted: set[tuple[str, str]] = set()
+    todo = [graph.model.graph]
+    while todo:
+        for node in todo.pop().node:
+            todo += [a.g for a in node.attribute if a.HasField("g")]
+            domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
+            opset = graph.opset(domain)
+            if table.lookup(domain, node.op_type, opset) is None and _has_body(node, opset):
+                wanted.add((node.domain, node.op_type))
+    if not wanted:
+        return graph
+    expanded = onnx.inliner.inline_selected_functions(
+        graph.model, sorted(wanted), inline_schema_functions=True
+    )
+    return Graph(expanded, folder=graph.folder)
+
+
+def _has_body(node: onnx.NodeProto, opset: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 _NEVER_FOLDED = {

@@ -1,0 +1,282 @@
+"""The facts of one ONNX file, and its two ways to run: ONNX Runtime and the PyTorch twin."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from converters.graph import Graph, Value
+from converters.onnx_file import OnnxFile
+from inspector.errors import ModelRefused
+from inspector.head import LinearHead, NoHead, find_head
+from inspector.labels import labels_from_metadata
+from inspector.layers import Layer, find_layers
+from inspector.runtime import Runtime
+from inspector.target import Scores, find_scores
+
+if TYPE_CHECKING:
+    from converters.to_torch.program import Program
+
+__all__ = ["ImageInput", "Model"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+FREE_SIZE = 224
+"""Height and width, in pixels, where neither the model nor the preprocessing names one."""
+
+_CHANNELS = {1, 3, 4}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The graph input that takes the picture.
+
+    Attributes:
+        name: Tensor name.
+        layout: ``NCHW`` or ``NHWC``.
+        batch: Fixed batch size, or None when it is free.
+        channels: 1 or 3 (4 is left to the preprocessing to refuse).
+        height: Pixels, or None when it is free.
+        width: Pixels, or None when it is free.
+        integer: Whether the model takes whole pixel values (uint8 and the like).
+    """
+
+    name: str
+    layout: str
+    batch: int | None
+    channels: int
+    height: int | None
+    width: int | None
+    integer: bool = False
+
+    def arrange(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Bring images (N, C, H, W) into the layout and type of the model."""
+        if self.integer:
+            images = np.clip(np.rint(images), 0, 255)
+        return images.transpose(0, 2, 3, 1) if self.layout == "NHWC" else images
+
+    def restore(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Bring an array in the model's layout back to (N, C, H, W)."""
+        return values.transpose(0, 3, 1, 2) if self.layout == "NHWC" else values
+
+
+class Model:
+    """One opened model.
+
+    Args:
+        file: From ``converters.onnx_file.read``.
+        device: ``auto``, ``cpu`` or ``cuda``; see ``Runtime``.
+    """
+
+    def __init__(self, file: OnnxFile, *, device: str = "auto") -> None:
+        self.file, self.device = file, device
+        self.graph: Graph = file.graph
+        self.input = find_image_input(self.graph)
+        self.runtime = Runtime(file, device=device)
+        self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def path(self) -> Path:
+        """Where the model was read from."""
+        return self.file.path
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The classifier's scores before softmax or sigmoid."""
+        return find_scores(self.graph)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The convolutional layers, in graph order."""
+        return find_layers(self.graph)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class labels that the file itself carries."""
+        return labels_from_metadata(self.file.metadata, self.graph)
+
+    @cached_property
+    def head(self) -> LinearHead | NoHead:
+        """The linear head behind the last pooling, or the node that rules CAM out."""
+        return find_head(self.graph, self.scores, shapes=self.shapes())
+
+    @cached_property
+    def twin(self) -> "Program":
+        """The PyTorch re-import; importing torch happens here."""
+        import torch  # noqa: PLC0415 - late: two seconds
+
+        from converters.to_torch.program import Program  # noqa: PLC0415 - as above
+
+        twin = Program(self.graph)
+        if self.device != "cpu" and torch.cuda.is_available():
+            twin.to("cuda")
+        return twin
+
+    def size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Input size in pixels: the model's own, else the one given, else 224."""
+        return (
+            self.input.height or height or FREE_SIZE,
+            self.input.width or width or FREE_SIZE,
+        )
+
+    def forward(self, images: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
+        """Run ONNX Runtime.
+
+        Args:
+            images: (N, C, H, W), preprocessed.
+            fetch: Names of any tensors.
+
+        Returns:
+            The tensors by name, first axis N, in the model's own layout.  A model with a fixed
+            batch, or one whose results do not keep the batch axis, is run image by image.
+        """
+        feed = self.input.arrange(images)
+        if len(feed) == 1 or self._batches:
+            found = self._run(feed, fetch)
+            if len(feed) == 1 or all(_rows(found[name]) == len(feed) for name in fetch):
+                return found
+            self._batches = False
+        parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
+        return {name: _stack([part[name] for part in parts]) for name in fetch}
+
+    @cached_property
+    def _batches(self) -> bool:
+        return self.input.batch is None
+
+    def _run(self, feed: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
+        if self.input.batch not in (None, 1) and self.input.batch != len(feed):
+            # A file that fixes another batch size: fill it up with the same image.
+            filled = np.repeat(feed[:1], self.input.batch, axis=0)
+            found = self.runtime.run(self.feeds(filled), fetch)
+            return {name: value[:1] for name, value in found.items()}
+        try:
+            return self.runtime.run(self.feeds(feed), fetch)
+        except ModelRefused:
+            if len(feed) == 1:
+                raise
+            # Declared free, but a Reshape inside fixes it.
+            self._batches = False
+            parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
+            return {name: _stack([part[name] for part in parts]) for name in fetch}
+
+    def feeds(self, feed: np.ndarray[Any, Any]) -> Arrays:
+        """Graph inputs by name for an image batch that is already in the model's layout."""
+        return {self.input.name: feed}
+
+    def shapes(self, size: tuple[int, int] | None = None) -> Mapping[str, tuple[int, ...]]:
+        """Concrete shape of every layer, measured by one forward pass of a blank image.
+
+        Args:
+            size: Input height and width; where the model fixes them, its own are used.
+
+        Returns:
+            Shapes by tensor name, batch axis included (N = 1).
+        """
+        at = self.size(*(size or (None, None)))
+        if at not in self._shapes:
+            blank = np.zeros((1, self.input.channels, *at), dtype=np.float32)
+            names = [tensor for tensor in self._measured if tensor in self.graph.tensors]
+            # A runtime of its own: exposing every layer would slow the kept session down.
+            probe = Runtime(self.file, device="cpu", optimise=False)
+            found = probe.run(self.feeds(self._fill(self.input.arrange(blank))), names)
+            shapes = {name: tuple(np.shape(value)) for name, value in found.items()}
+            self._shapes[at] = shapes | {self.input.name: self.input.arrange(blank).shape}
+        return self._shapes[at]
+
+    def _fill(self, feed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.repeat(feed, self.input.batch or 1, axis=0)
+
+    @cached_property
+    def _measured(self) -> tuple[str, ...]:
+        """Tensors whose shapes layers, head and receptive fields reason on."""
+        layers = [name for layer in self.layers for name in (layer.tensor, layer.convolution)]
+        poolings = [
+            name
+            for node in self.graph.nodes
+            if "Pool" in node.op_type or node.is_op("ReduceMean", "ReduceSum")
+            for name in (node.inputs[0], node.outputs[0])
+        ]
+        found = [*layers, *poolings, self.scores.tensor]
+        return tuple(
+            name for name in dict.fromkeys(found) if self.graph.constant(name) is None
+        )
+
+
+def _rows(value: np.ndarray[Any, Any]) -> int:
+    return int(value.shape[0]) if value.ndim else 0
+
+
+def _stack(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Join results of single images along the first axis, which has length one in each."""
+    if all(_rows(part) == 1 for part in parts):
+        return np.concatenate(parts)
+    return np.stack(parts)
+
+
+def find_image_input(graph: Graph) -> ImageInput:
+    """Find the graph input that takes a picture, and its layout.
+
+    Raises:
+        ModelRefused: no input of rank 4 with 1, 3 or 4 channels, or a second input that must
+            be fed.
+    """
+    candidates = [value for value in graph.inputs.values() if _is_image(graph, value)]
+    listing = ", ".join(f"{v.name!r} {list(v.shape or ())}" for v in graph.inputs.values())
+    if not candidates:
+        raise ModelRefused(
+            "no input takes an image (rank 4 with 1, 3 or 4 channels)",
+            where=f"inputs {listing or '(none)'}",
+        )
+    if len(graph.inputs) > 1:
+        raise ModelRefused(
+            "the model needs more than an image", where=f"inputs {listing}",
+            hint="only models with one image input can be explained",
+        )  # fmt: skip
+    value = candidates[0]
+    layout = _layout(graph, value)
+    shape = value.shape or (None,) * 4
+    batch, *rest = (axis if isinstance(axis, int) else None for axis in shape)
+    channels, height, width = rest if layout == "NCHW" else (rest[2], rest[0], rest[1])
+    return ImageInput(
+        name=value.name,
+        layout=layout,
+        batch=batch,
+        channels=channels or 3,
+        height=height,
+        width=width,
+        integer=value.elem_type not in _FLOATS,
+    )
+
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+
+
+def _is_image(graph: Graph, value: Value) -> bool:
+    if value.elem_type == 0 or (value.shape is not None and len(value.shape) != 4):
+        return False
+    if value.shape is None:  # undeclared rank: its first consumer tells
+        return any(node.is_op("Conv", "Transpose") for node in graph.consumers(value.name))
+    first, last = value.shape[1], value.shape[3]
+    return any(not isinstance(axis, int) or axis in _CHANNELS for axis in (first, last))
+
+
+def _layout(graph: Graph, value: Value) -> str:
+    shape = value.shape or (None,) * 4
+    first = isinstance(shape[1], int) and shape[1] in _CHANNELS
+    last = isinstance(shape[3], int) and shape[3] in _CHANNELS
+    if first != last:
+        return "NCHW" if first else "NHWC"
+    transposed = any(
+        node.is_op("Transpose") and list(node.attributes.get("perm", ())) == [0, 3, 1, 2]
+        for node in graph.consumers(value.name)
+    )
+    return "NHWC" if transposed else "NCHW"

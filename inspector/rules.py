@@ -1,0 +1,260 @@
+"""Backward rules: what an activation function does to the signal that comes down.
+
+With R the incoming signal, x the node's input and f the activation:
+
+    ============  =======================================  =================
+    rule          backward                                 source
+    ============  =======================================  =================
+    gradient      f'(x) R                                  -
+    deconvnet     max(R, 0)                                Zeiler & Fergus 2014, section 2.1
+    guided        f'(x) max(R, 0)                          Springenberg et al. 2015, section 3.4
+    ============  =======================================  =================
+
+The papers define the last two for rectifiers.  For smooth activations (SiLU, GELU ...) there
+are two readings, neither of which the papers give; they are refused unless asked for by name
+and then labelled as an extension.  Gates (squeeze-excite) and Softmax always pass the gradient.
+
+A rule is an overlay of the operator table: every activation *node* is seen, so functional,
+re-used and in-place activations cannot escape it.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converters.activations import Activation, unknown_nonlinearities
+from converters.graph import Graph, Node
+from converters.to_torch.optable import OPS, Op, OpTable
+from converters.to_torch.program import ACTIVATION_DOMAIN, Program
+from inspector.errors import MethodRefused
+
+__all__ = ["EXTENSIONS", "RULES", "Coverage", "backward_rules", "coverage"]
+
+RULES = ("gradient", "deconvnet", "guided")
+
+EXTENSIONS = ("refuse", "signal-first", "gradient-first")
+"""Readings for smooth activations: f'(x) max(R, 0), or max(f'(x) R, 0); deconvnet: max(R, 0)."""
+
+RECTIFIERS = {"Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu"}
+"""Kinds that the papers' rules are defined for (Clip: when its lower bound is zero)."""
+
+_SINGLE_NODES = {
+    *RECTIFIERS, "Elu", "Selu", "Celu", "Softplus", "Softsign", "Tanh", "Mish", "HardSwish",
+    "Gelu", "Swish", "Sigmoid", "HardSigmoid",
+}  # fmt: skip
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def is_rectifier(activation: Activation) -> bool:
+    """Whether the papers' rules apply to an activation as they stand."""
+    if activation.kind == "Clip":
+        return activation.low == 0
+    return activation.kind in RECTIFIERS
+
+
+class _Ruled(torch.autograd.Function):
+    """An activation with another backward pass than its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Forward, backward: Callable[..., Tensor]) -> Tensor:  # noqa: ANN401
+        """Compute f(x)."""
+        ctx.f, ctx.rule = f, backward
+        ctx.save_for_backward(x)
+        return f(x)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # noqa: ANN401
+        """Apply the rule to the incoming signal."""
+        (x,) = ctx.saved_tensors
+        return ctx.rule(x, ctx.f, signal), None, None
+
+
+class _GuidedRelu(torch.autograd.Function):
+    """Relu under the guided rule, without a second forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+        """Compute max(x, 0)."""
+        y = x.relu()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+        """[x > 0] max(R, 0): R passes where both are positive."""
+        (y,) = ctx.saved_tensors
+        return torch.where(y > 0, signal.clamp(min=0), 0)
+
+
+def _derivative(x: Tensor, f: Forward, signal: Tensor) -> Tensor:
+    """f'(x) R."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        (result,) = torch.autograd.grad(f(leaf), leaf, signal)
+    return result
+
+
+def _deconvnet(x: Tensor, f: Forward, signal: Tensor) -> Tensor:
+    del f
+    return signal.clamp(min=0).expand_as(x)
+
+
+def _guided(x: Tensor, f: Forward, signal: Tensor) -> Tensor:
+    return _derivative(x, f, signal.clamp(min=0))
+
+
+def _guided_after(x: Tensor, f: Forward, signal: Tensor) -> Tensor:
+    return _derivative(x, f, signal).clamp(min=0)
+
+
+def backward_rules(program: Program, rule: str, extension: str = "refuse") -> OpTable | None:
+    """Overlay that applies a rule to the activations of a program.
+
+    Args:
+        program: The twin.
+        rule: One of ``RULES``.
+        extension: One of ``EXTENSIONS``, for smooth activations under the guided rule.
+
+    Returns:
+        The overlay; None for the plain gradient.
+    """
+    if rule == "gradient":
+        return None
+    exempt = [a.output for a in program.activations if a.gate or not _ruled(a, extension)]
+    table = OpTable(exempt=exempt)
+    for op_type in sorted(_SINGLE_NODES):
+        for domain, known, since, op in OPS:
+            if known == op_type and domain == "":
+                backward = _backward(rule, extension, op_type)
+                table.register(op_type, since=since)(_overlay(op, backward, rule, op_type))
+    for kind in sorted({a.kind for a in program.activations if len(a.nodes) > 1}):
+        backward = _backward(rule, extension, kind)
+        table.register(kind, domain=ACTIVATION_DOMAIN)(_composite(backward))
+    return table
+
+
+def _ruled(activation: Activation, extension: str) -> bool:
+    return activation.kind != "Softmax" and (extension != "refuse" or is_rectifier(activation))
+
+
+def _backward(rule: str, extension: str, kind: str) -> Callable[..., Tensor]:
+    if rule == "deconvnet":
+        return _deconvnet
+    after = extension == "gradient-first" and kind not in RECTIFIERS
+    return _guided_after if after else _guided
+
+
+def _overlay(
+    op: Op, backward: Callable[..., Tensor], rule: str, op_type: str
+) -> Callable[..., Tensor]:
+    """The operator with another backward pass; the signature stays."""
+
+    @functools.wraps(op.function)
+    def call(x: Tensor, *rest: Any, **attributes: Any) -> Tensor:  # noqa: ANN401
+        if rule == "guided" and op_type == "Relu":
+            return _GuidedRelu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+        def f(value: Tensor) -> Tensor:
+            result: Tensor = op.function(value, *rest, **attributes)
+            return result
+
+        return _Ruled.apply(x, f, backward)  # type: ignore[no-any-return, no-untyped-call]
+
+    return call
+
+
+def _composite(backward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An activation built from several nodes, replaced as a whole."""
+
+    def call(x: Tensor, *, program: Program, activation: Activation) -> Tensor:
+        def f(value: Tensor) -> Tensor:
+            return program.run({activation.input: value}, [activation.output])[activation.output]
+
+        return _Ruled.apply(x, f, backward)  # type: ignore[no-any-return, no-untyped-call]
+
+    return call
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which activations between the input and the target a rule reaches.
+
+    Attributes:
+        rule: The rule.
+        ruled: Activations under the rule, counted by kind.
+        extended: Activations under an extension of the rule, counted by kind.
+        gates: Activations that gate, and pass the gradient.
+        unknown: Names of nonlinear nodes that no rule is defined for; they pass the gradient.
+    """
+
+    rule: str
+    ruled: dict[str, int]
+    extended: dict[str, int]
+    gates: int
+    unknown: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line, as it is printed with every map."""
+        covered = sum(self.ruled.values()) + sum(self.extended.values())
+        kinds = Counter(self.ruled) + Counter(self.extended)
+        listing = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"
+        line = f"{covered} of {covered + len(self.unknown)} activations under the {self.rule} rule"
+        line += f": {listing}; {len(self.unknown)} unknown"
+        return f"{line}; {self.gates} gates pass the gradient" if self.gates else line
+
+
+def coverage(
+    graph: Graph,
+    activations: Iterable[Activation],
+    nodes: Collection[Node],
+    rule: str,
+    extension: str = "refuse",
+) -> Coverage:
+    """Count the activations that a rule reaches, and refuse those it is not defined for.
+
+    Args:
+        graph: The network.
+        activations: What ``find_activations`` found in it.
+        nodes: The nodes between the input and the target.
+        rule: One of ``RULES``.
+        extension: One of ``EXTENSIONS``.
+
+    Returns:
+        The coverage.
+
+    Raises:
+        MethodRefused: smooth activations on the way, and no extension was asked for.
+    """
+    on_path = {name for node in nodes for name in node.outputs}
+    found = [a for a in activations if a.output in on_path and a.kind != "Softmax"]
+    acting = [a for a in found if not a.gate]
+    smooth = [a for a in acting if not is_rectifier(a)]
+    if rule != "gradient" and smooth and extension == "refuse":
+        kinds = Counter(a.kind for a in smooth).most_common()
+        listing = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        raise MethodRefused(
+            f"the {rule} rule is defined for rectifiers, and this model has {listing}",
+            where=f"node {smooth[0].nodes[-1].name!r}",
+            hint="use gradient or a CAM method, or ask for an extension of the rule with "
+            "the option extension=signal-first (or gradient-first)",
+        )
+    unknown = [node.name for node in unknown_nonlinearities(graph) if node in set(nodes)]
+    return Coverage(
+        rule=rule,
+        ruled=dict(Counter(_kind(a) for a in acting if is_rectifier(a))),
+        extended=dict(Counter(_kind(a) for a in smooth)),
+        gates=len(found) - len(acting),
+        unknown=tuple(unknown),
+    )
+
+
+def _kind(activation: Activation) -> str:
+    if activation.kind != "Clip":
+        return activation.kind
+    return f"Clip[{activation.low:g},{activation.high:g}]"

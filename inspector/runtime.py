@@ -1,0 +1,181 @@
+"""ONNX Runtime on the file itself: one session a model, any tensor as an output.
+
+The session is made for the tensors first asked for; asking for others widens it.  Everything
+that ONNX Runtime says goes into exceptions and warnings of this package, never to the terminal.
+"""
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.onnx_file import OnnxFile
+from inspector.errors import InspectorWarning, LimitExceeded, ModelRefused, UsageError
+from inspector.surgery.expose import exposed
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["DEVICES", "Runtime"]
+
+DEVICES = ("auto", "cpu", "cuda")
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class Runtime:
+    """Forward passes of one model.
+
+    Args:
+        file: The opened model.
+        device: ``auto`` takes a CUDA device if one really works, ``cuda`` warns when none does.
+        threads: Threads within an operator; 0 leaves the choice to ONNX Runtime.
+        optimise: Whether ONNX Runtime may fuse operators.  Off, every tensor is computed as the
+            graph spells it out: the reference of a parity check.
+    """
+
+    def __init__(
+        self, file: OnnxFile, *, device: str = "auto", threads: int = 0, optimise: bool = True
+    ) -> None:
+        if device not in DEVICES:
+            raise UsageError(
+                f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES)
+            )
+        self.file, self.threads, self.optimise = file, threads, optimise
+        self._device = device
+        self._session: onnxruntime.InferenceSession | None = None
+        self._exposed: frozenset[str] = frozenset()
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], fetch: Sequence[str]) -> Arrays:
+        """Compute tensors of the model.
+
+        Args:
+            feeds: Graph inputs by name; cast to the type that the graph declares.
+            fetch: Names of any tensors of the graph.
+
+        Returns:
+            The tensors by name, float16 and bfloat16 widened to float32.
+
+        Raises:
+            ModelRefused: ONNX Runtime will not load or run the model.
+            LimitExceeded: it ran out of memory.
+        """
+        session = self._session_for(fetch)
+        kinds = {value.name: value.type for value in session.get_inputs()}
+        typed = {
+            name: np.ascontiguousarray(value, dtype=_NUMPY_TYPES.get(kinds[name], value.dtype))
+            for name, value in feeds.items()
+            if name in kinds
+        }
+        computed = [name for name in dict.fromkeys(fetch) if name not in typed]
+        try:
+            results = session.run(computed, typed) if computed else []
+        except Exception as error:  # noqa: BLE001 - pybind raises a family without a common root
+            raise self._refusal(error, "ran") from error
+        found = dict(zip(computed, results, strict=True))
+        return {name: _widen(found[name] if name in found else typed[name]) for name in fetch}
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs, as ONNX Runtime names it."""
+        session = self._session_for(())
+        providers: list[str] = session.get_providers()
+        return providers[0]
+
+    def _session_for(self, fetch: Sequence[str]) -> "onnxruntime.InferenceSession":
+        """The kept session, made anew when it lacks a tensor."""
+        wanted = frozenset(fetch) - set(self.file.graph.outputs) - set(self.file.graph.inputs)
+        if self._session is None or not wanted <= self._exposed:
+            self._exposed |= wanted
+            self._session = self._load()
+        return self._session
+
+    def _load(self) -> "onnxruntime.InferenceSession":
+        import onnxruntime  # noqa: PLC0415 - late: `--help` must not pay for it
+
+        onnxruntime.set_default_logger_severity(4)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = self.threads
+        if not self.optimise:
+            level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.graph_optimization_level = level
+        if self.file.external:
+            key = "session.model_external_initializers_file_folder_path"
+            options.add_session_config_entry(key, str(self.file.folder))
+        with exposed(self.file.model, sorted(self._exposed)) as serialised:
+            try:
+                session = onnxruntime.InferenceSession(
+                    serialised, options, providers=self._providers(onnxruntime)
+                )
+            except Exception as error:  # noqa: BLE001 - as above
+                raise self._refusal(error, "loaded") from error
+        self._say_provider(session)
+        return session
+
+    def _providers(self, onnxruntime: Any) -> list[str]:  # noqa: ANN401 - the module
+        cpu = ["CPUExecutionProvider"]
+        if self._device == "cpu" or "CUDAExecutionProvider" not in (
+            onnxruntime.get_available_providers()
+        ):
+            return cpu
+        if not _cuda_driver():  # asking anyway makes ONNX Runtime print and fall back
+            return cpu
+        if "torch" not in sys.modules:
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from wherever pip put them
+        return ["CUDAExecutionProvider", *cpu]
+
+    def _say_provider(self, session: "onnxruntime.InferenceSession") -> None:
+        real = session.get_providers()[0]
+        if self._device == "cuda" and real != "CUDAExecutionProvider":
+            warnings.warn(
+                f"CUDA was asked for, but {real} runs: no working CUDA device or libraries",
+                InspectorWarning,
+                stacklevel=2,
+            )
+
+    def _refusal(self, error: Exception, verb: str) -> Exception:
+        text = " ".join(str(error).split())
+        where = self.file.path.name
+        if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+            return LimitExceeded(
+                f"out of memory while the model {verb}", where=where,
+                hint="give it more memory or a smaller input",
+            )  # fmt: skip
+        reason = text.partition(" : ")[2] or text
+        return ModelRefused(
+            f"ONNX Runtime refused the model as it was {verb}: {reason[:400]}", where=where
+        )
+
+
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "bad allocation")
+
+_NUMPY_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def _widen(value: Any) -> Any:  # noqa: ANN401 - arrays, or what ZipMap returns
+    if getattr(value, "dtype", None) == np.float16:
+        return value.astype(np.float32)
+    return value
+
+
+def _cuda_driver() -> bool:
+    """Whether the machine has an NVIDIA driver at all."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
