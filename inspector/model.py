@@ -77,6 +77,8 @@ class Model:
         self.graph: Graph = file.graph
         self.input = find_image_input(self.graph)
         self.runtime = Runtime(file, device=device)
+        # Overlays of backward rules; kept here because they live as long as the twin.
+        self.rule_tables: dict[tuple[str, str], Any] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 
     @property

@@ -1,0 +1,277 @@
+"""What a method may ask of a network about N samples: activations, gradients, scores.
+
+The whole network runs once, in ONNX Runtime.  A gradient with respect to a layer then needs only
+the nodes behind that layer, which run in the twin on the activations that ONNX Runtime computed;
+a gradient with respect to the input needs the whole twin.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import MethodRefused
+from inspector.head import LinearHead
+from inspector.model import Model
+from inspector.surgery.tail import Tail, tail_of
+from inspector.target import Target, probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from converters.to_torch.optable import OpTable
+    from inspector.method import Request
+    from inspector.preprocess import Preprocess
+
+__all__ = ["Evidence", "tensors_for"]
+
+Array = np.ndarray[Any, Any]
+
+TWIN_TOLERANCE = 1e-3
+"""Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
+
+
+def tensors_for(
+    model: Model, requests: Sequence["Request"], layer: str | None, targets: Sequence[str]
+) -> tuple[str, ...]:
+    """Tensors that one ONNX Runtime pass must return so that the methods can work.
+
+    Args:
+        model: The model.
+        requests: Methods to serve.
+        layer: Layer that the layer methods explain through.
+        targets: Names of the tensors that targets are read from.
+    """
+    fetch = dict.fromkeys(targets)
+    for request in requests:
+        if request.method.name == "cam" and isinstance(model.head, LinearHead):
+            fetch[model.head.features] = None
+        if request.method.layer and request.method.gradient and layer is not None:
+            fetch[layer] = None
+            for target in targets:
+                fetch |= dict.fromkeys(_floating(model, tail_of(model.graph, {layer}, target)))
+    return tuple(fetch)
+
+
+def _floating(model: Model, tail: Tail) -> tuple[str, ...]:
+    """Frontier tensors worth taking from the forward pass (the input is at hand anyway)."""
+    return tuple(name for name in tail.frontier if name != model.input.name)
+
+
+class Evidence:
+    """N samples, one target each.
+
+    Args:
+        model: The network.
+        images: (N, C, H, W), preprocessed.
+        targets: One per sample.
+        values: What ONNX Runtime returned for ``tensors_for``, N rows each.
+        layer: Layer that layer methods explain through.
+        preprocess: How pixels became inputs; occlusion paints in pixel space.
+        progress: Called with (done, total) during long work.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        images: Array,
+        targets: Sequence[Target],
+        values: Mapping[str, Array],
+        *,
+        layer: str | None,
+        preprocess: "Preprocess",
+        progress: Any = None,  # noqa: ANN401 - a callable or None
+    ) -> None:
+        self.model, self.images, self.targets = model, images, tuple(targets)
+        self.values, self.layer, self.preprocess = values, layer, preprocess
+        self.progress = progress or (lambda done, total: None)
+        self.notes: list[str] = []
+        self.facts: dict[str, Any] = {}
+        self._gradients: dict[str, Array] = {}
+
+    def note(self, text: str) -> None:
+        """Keep a sentence that must be printed with the map."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # -- forward ---------------------------------------------------------------------------
+
+    @property
+    def head(self) -> LinearHead:
+        """The linear head behind the pooling.
+
+        Raises:
+            MethodRefused: the head rules an exact CAM out.
+        """
+        head = self.model.head
+        if isinstance(head, LinearHead):
+            return head
+        raise MethodRefused(
+            f"CAM is not exact for this head: {head.reason}",
+            where=f"node {head.node!r}" if head.node else "",
+            hint="grad-cam needs no such head",
+        )
+
+    @cached_property
+    def activation(self) -> Array:
+        """Activation A of the layer, (N, C, h, w)."""
+        activation = self.values[self.layer or ""]
+        if activation.ndim != 4:
+            raise MethodRefused(
+                f"the layer is of shape {list(activation.shape)}, not (N, C, h, w)",
+                where=repr(self.layer), hint="choose one that `inspector layers` lists",
+            )  # fmt: skip
+        return activation
+
+    def score(self, images: Array, targets: Sequence[Target]) -> Array:
+        """Scores of other images: a forward pass in ONNX Runtime, (N,)."""
+        names = list(dict.fromkeys(target.tensor for target in targets))
+        found = self.model.forward(images, names)
+        return _pick(found, targets)
+
+    @cached_property
+    def scores(self) -> Array:
+        """Score S of each sample's target, before softmax, (N,)."""
+        return _pick(self.values, self.targets)
+
+    def class_probabilities(self, images: Array, target: Target) -> Array | None:
+        """Probability of one class for other images, (N,); None for anything but a class."""
+        scores = self.model.scores
+        if target.class_index is None or scores.activation is None:
+            return None
+        found = self.model.forward(images, [scores.tensor])[scores.tensor]
+        rows = np.asarray(found).reshape(len(images), -1)
+        known = probabilities(rows, scores.activation)
+        return None if known is None else known.values[:, target.class_index]
+
+    # -- backward --------------------------------------------------------------------------
+
+    @property
+    def gradient(self) -> Array:
+        """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
+        layer = self.layer or ""
+        if layer not in self._gradients:
+            start = {layer: self.activation}
+            self._gradients[layer] = self._backward(start, self._frontier, None)[layer]
+        return self._gradients[layer]
+
+    def input_gradient(self, rule: str = "gradient", extension: str = "refuse") -> Array:
+        """Signal at the input under a backward rule, (N, C, H, W).
+
+        Args:
+            rule: ``gradient``, ``deconvnet`` or ``guided``.
+            extension: Reading for smooth activations; see ``rules.EXTENSIONS``.
+
+        Raises:
+            MethodRefused: activations that the rule is not defined for.
+        """
+        from inspector.rules import backward_rules, coverage  # noqa: PLC0415 - imports torch
+
+        name = self.model.input.name
+        twin = self.model.twin
+        nodes: list[Any] = []
+        for target in dict.fromkeys(t.tensor for t in self.targets):
+            nodes += tail_of(self.model.graph, {name}, target).nodes
+        covered = coverage(self.model.graph, twin.activations, nodes, rule, extension)
+        self.facts["coverage"] = str(covered)
+        if covered.extended and rule != "gradient":
+            self.note(f"extension of the {rule} rule beyond the paper: {extension}")
+        if covered.unknown and rule != "gradient":
+            self.note(f"no {rule} rule for: " + ", ".join(covered.unknown[:5]))
+        key = f"{rule}/{extension}"
+        if key not in self._gradients:
+            start = {name: self.model.input.arrange(self.images).astype(np.float32)}
+            found = self._backward(start, (), self._rules(backward_rules, rule, extension))
+            self._gradients[key] = self.model.input.restore(found[name])
+        return self._gradients[key]
+
+    def _rules(self, build: Any, rule: str, extension: str) -> "OpTable | None":  # noqa: ANN401
+        """The overlay of a rule, made once per model so that the twin's plans stay cached."""
+        table: OpTable | None
+        if (rule, extension) not in self.model.rule_tables:
+            self.model.rule_tables[rule, extension] = build(self.model.twin, rule, extension)
+        table = self.model.rule_tables[rule, extension]
+        return table
+
+    @cached_property
+    def _frontier(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for target in dict.fromkeys(t.tensor for t in self.targets):
+            tail = tail_of(self.model.graph, {self.layer or ""}, target)
+            if not tail.connected and target != self.layer:
+                raise MethodRefused(
+                    f"the target {target!r} does not depend on the layer",
+                    where=repr(self.layer), hint="choose another layer or target",
+                )  # fmt: skip
+            found |= dict.fromkeys(tail.frontier)
+        return tuple(found)
+
+    def _backward(
+        self, start: Mapping[str, Array], frontier: Sequence[str], rules: "OpTable | None"
+    ) -> dict[str, Array]:
+        """Gradient of the targets' scores with respect to the start tensors."""
+        import torch  # noqa: PLC0415 - late: two seconds
+
+        twin = self.model.twin
+        leaves = {
+            name: torch.tensor(value, dtype=twin.dtype, device=twin.device, requires_grad=True)
+            for name, value in start.items()
+        }
+        feeds: dict[str, Tensor] = dict(leaves)
+        for name in frontier:
+            feeds[name] = self._fed(name)
+        names = list(dict.fromkeys(target.tensor for target in self.targets))
+        with torch.enable_grad():
+            found = twin.run(feeds, names, rules)
+            total = torch.stack([
+                target.of(found[target.tensor][row : row + 1]).sum()
+                for row, target in enumerate(self.targets)
+            ])  # fmt: skip
+            self._check_twin(total.detach().cpu().numpy())
+            if not total.requires_grad:
+                raise MethodRefused(
+                    "the target's gradient stops on the way: an operator that cannot be "
+                    "differentiated lies between", hint="occlusion needs no gradient",
+                )  # fmt: skip
+            gradients = torch.autograd.grad(
+                total.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
+        return {
+            name: gradient.to(torch.float32).cpu().numpy()
+            for name, gradient in zip(leaves, gradients, strict=True)
+        }
+
+    def _fed(self, name: str) -> "Tensor":
+        import torch  # noqa: PLC0415 - as above
+
+        twin = self.model.twin
+        if name == self.model.input.name:
+            value = self.model.input.arrange(self.images)
+        else:
+            value = self.values[name]
+        tensor = torch.tensor(value, device=twin.device)
+        return tensor.to(twin.dtype) if str(tensor.dtype) in _NARROW_FLOATS else tensor
+
+    def _check_twin(self, scores: Array) -> None:
+        """Compare the twin's scores with those of ONNX Runtime: a free parity check."""
+        peaks = [float(np.abs(self.values[t.tensor]).max()) for t in self.targets]
+        difference = np.abs(scores - self.scores) / np.maximum(peaks, 1e-12)
+        worst = float(np.nanmax(difference)) if difference.size else 0.0
+        self.facts["twin_difference"] = max(worst, self.facts.get("twin_difference", 0.0))
+        if not worst <= TWIN_TOLERANCE:
+            self.note(
+                f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
+                "score: the gradient may belong to another network"
+            )
+
+
+_NARROW_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
+
+
+def _pick(found: Mapping[str, Array], targets: Sequence[Target]) -> Array:
+    rows = [
+        np.sum(target.of(np.asarray(found[target.tensor][row : row + 1])))
+        for row, target in enumerate(targets)
+    ]
+    return np.asarray(rows, dtype=np.float64)

@@ -1,0 +1,44 @@
+"""Gradient-weighted class activation mapping."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from inspector.method import method
+
+if TYPE_CHECKING:
+    from inspector.evidence import Evidence
+
+
+def weights(gradient: Any) -> Any:  # noqa: ANN401 - any array of the array API
+    """alpha_k = 1/Z sum_ij g_kij: (N, C, h, w) to (N, C); equation 1."""
+    return array_namespace(gradient).mean(gradient, axis=(2, 3))
+
+
+def weighted_map(activation: Any, alpha: Any) -> Any:  # noqa: ANN401 - as above
+    """ReLU(sum_k alpha_k A_k): (N, C, h, w) and (N, C) to (N, h, w); equation 2."""
+    xp = array_namespace(activation)
+    combined = xp.sum(activation * alpha[:, :, None, None], axis=1)
+    return xp.where(combined > 0, combined, xp.zeros_like(combined))
+
+
+@method("grad-cam", space="layer", gradient=True)
+def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarray[Any, Any]:
+    """Grad-CAM: a layer's feature maps, weighted by their mean gradient; positive part.
+
+    alpha_k = 1/Z sum_ij g_kij and L = ReLU(sum_k alpha_k A_k), with A the layer's activation
+    (N, C, h, w), g = dS/dA, Z = h w, and S the target's score before softmax.
+
+    An all-negative sum leaves an empty map, which is reported as "no positive evidence at this
+    layer".
+
+    Args:
+        counterfactual: Weigh with -g: regions whose removal would raise the score.
+
+    Source: Selvaraju et al. 2017, equations 1 and 2; counterfactual: section 3.3.
+    """
+    gradient = -evidence.gradient if counterfactual else evidence.gradient
+    alpha = weights(gradient)
+    result: np.ndarray[Any, Any] = weighted_map(evidence.activation, alpha)
+    return result

@@ -1,0 +1,59 @@
+"""Grad-CAM++."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from inspector.method import method
+
+if TYPE_CHECKING:
+    from inspector.evidence import Evidence
+
+
+def weights(activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - any array of the array API
+    """w_k = sum_ij alpha_kij ReLU(g_kij): (N, C, h, w) twice to (N, C).
+
+    alpha = g^2 / (2 g^2 + (sum_ab A_kab) g^3), written as [g != 0] / (2 + g sum A).  Only g > 0
+    survives the ReLU, so for A >= 0 the denominator is at least 2 and needs no epsilon.
+    """
+    xp = array_namespace(activation, gradient)
+    positive = gradient > 0
+    denominator = _denominator(xp, activation, gradient)
+    alpha = xp.where(positive & (denominator != 0), 1 / xp.where(denominator != 0, denominator, 1), 0)
+    return xp.sum(alpha * xp.where(positive, gradient, 0), axis=(2, 3))
+
+
+def _denominator(xp: Any, activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
+    return 2 + gradient * xp.sum(activation, axis=(2, 3), keepdims=True)
+
+
+def unsafe(activation: Any, gradient: Any) -> bool:  # noqa: ANN401 - as above
+    """Whether the denominator comes near zero or below where the gradient is positive."""
+    xp = array_namespace(activation, gradient)
+    low = (gradient > 0) & (_denominator(xp, activation, gradient) < 1)
+    return bool(xp.any(low))
+
+
+@method("grad-cam++", space="layer", gradient=True)
+def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
+    """Grad-CAM++: weights that count every occurrence of the class, not the largest only.
+
+    w_k = sum_ij alpha_kij ReLU(g_kij) with alpha = g^2 / (2 g^2 + (sum_ab A_kab) g^3), and
+    L = ReLU(sum_k w_k A_k); A the layer's activation (N, C, h, w), g = dS/dA, S the score
+    before softmax.  The factor exp(S) of the paper's derivation cancels.
+
+    Where A can be negative (before a ReLU, behind SiLU or GELU) the denominator can reach zero;
+    that is detected and said.
+
+    Source: Chattopadhay et al. 2018, equations 10, 11 and 19.
+    """
+    activation, gradient = evidence.activation, evidence.gradient
+    if unsafe(activation, gradient):
+        evidence.note(
+            "Grad-CAM++ assumes a non-negative activation; here its denominator comes near zero "
+            "or changes sign, so the weights are unreliable: prefer grad-cam at this layer"
+        )
+    alpha = weights(activation, gradient)
+    combined = np.sum(activation * alpha[:, :, None, None], axis=1)
+    return np.maximum(combined, 0).astype(np.float32)

@@ -1,0 +1,32 @@
+"""Guided Grad-CAM."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.heatmap import upsample
+from inspector.method import method, methods
+
+if TYPE_CHECKING:
+    from inspector.evidence import Evidence
+
+
+@method("guided-grad-cam", space="input", gradient=True, layer=True, rule="guided")
+def guided_grad_cam(
+    evidence: "Evidence", *, extension: str = "refuse"
+) -> np.ndarray[Any, Any]:
+    """Guided Grad-CAM: guided backpropagation, kept where Grad-CAM is positive.
+
+    The Grad-CAM map L (N, h, w), upsampled bilinearly to the input (H, W), times guided
+    backpropagation (N, C, H, W), element by element.
+
+    Args:
+        extension: Reading of the guided rule for smooth activations: refuse, signal-first or
+            gradient-first.
+
+    Source: Selvaraju et al. 2017, section 3.2.
+    """
+    coarse = methods()["grad-cam"](evidence)
+    fine = methods()["guided-backprop"](evidence, extension=extension)
+    size = (fine.shape[2], fine.shape[3])
+    return fine * np.stack([upsample(row, size) for row in coarse])[:, None]
