@@ -237,7 +237,7 @@ def _best(
 def _class(index: int, scores: Scores, labels: Sequence[str]) -> Target:
     known = index < len(labels) and labels[index]
     label = clean_text(labels[index]) if known else f"class {index}"
-    where = (*(slice(None) for _ in range(scores.axis - 1)), index)
+    where: _Index = (*(slice(None) for _ in range(scores.axis - 1)), index)
     return Target(scores.tensor, where, label, index)
 
 
