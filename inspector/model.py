@@ -13,7 +13,7 @@ from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
 from inspector.errors import ModelRefused
 from inspector.head import LinearHead, NoHead, find_head
-from inspector.labels import labels_from_metadata
+from inspector.labels import Labels, labels_from_metadata
 from inspector.layers import Layer, find_layers
 from inspector.runtime import Runtime
 from inspector.target import Scores, find_scores
@@ -97,7 +97,7 @@ class Model:
         return find_layers(self.graph)
 
     @cached_property
-    def labels(self) -> tuple[str, ...] | None:
+    def labels(self) -> Labels:
         """Class labels that the file itself carries."""
         return labels_from_metadata(self.file.metadata, self.graph)
 
@@ -137,16 +137,17 @@ class Model:
             batch, or one whose results do not keep the batch axis, is run image by image.
         """
         feed = self.input.arrange(images)
-        if len(feed) == 1 or self._batches:
+        if len(feed) == 1 or self.batches:
             found = self._run(feed, fetch)
             if len(feed) == 1 or all(_rows(found[name]) == len(feed) for name in fetch):
                 return found
-            self._batches = False
+            self.batches = False
         parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
         return {name: _stack([part[name] for part in parts]) for name in fetch}
 
     @cached_property
-    def _batches(self) -> bool:
+    def batches(self) -> bool:
+        """Whether several images can go through at once; a run that fails to settles it."""
         return self.input.batch is None
 
     def _run(self, feed: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
@@ -161,7 +162,7 @@ class Model:
             if len(feed) == 1:
                 raise
             # Declared free, but a Reshape inside fixes it.
-            self._batches = False
+            self.batches = False
             parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
             return {name: _stack([part[name] for part in parts]) for name in fetch}
 

@@ -1,0 +1,34 @@
+"""Where does an ONNX vision model look, why, and can the picture be trusted?
+
+    import inspector
+
+    model = inspector.load("model.onnx")
+    report = model.explain("cat.jpg", "grad-cam")
+    report.heatmap  # float32 (H, W), in the photo's own pixels
+    report.save("out")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer, explain, load
+    from inspector.photo import Photo, load_photo
+    from inspector.preprocess import Preprocess
+    from inspector.report import Report
+
+__all__ = ["Explainer", "Photo", "Preprocess", "Report", "explain", "load", "load_photo"]
+
+_HOMES = {
+    "Explainer": "explain", "explain": "explain", "load": "explain", "Photo": "photo",
+    "load_photo": "photo", "Preprocess": "preprocess", "Report": "report",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of module attributes
+    """Import what is asked for, when it is asked for: `--help` pays for none of it."""
+    import importlib  # noqa: PLC0415 - as above
+
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"inspector.{_HOMES[name]}"), name)

@@ -1,0 +1,405 @@
+"""The one orchestration: photos and methods in, maps out; shared by command line and library."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import onnx_file
+from inspector.errors import ImageRefused, ModelRefused, UsageError
+from inspector.evidence import Evidence, tensors_for
+from inspector.heatmap import Attribution, Heatmap
+from inspector.labels import Labels, count_warning, read_labels
+from inspector.layers import Layer, default_layer, select_layer
+from inspector.method import Request, parse_request
+from inspector.model import Model
+from inspector.photo import Photo, load_photo
+from inspector.preprocess import Preprocess, Resolved, resolve
+from inspector.report import Explanation, ImageReport, Report
+from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
+
+__all__ = ["Explainer", "explain", "load"]
+
+Array = np.ndarray[Any, Any]
+Source = Any
+"""A path, a ``Photo``, a PIL image, or an array (H, W, 3) of pixel values from 0 to 255."""
+
+BATCH = 8
+"""Photos that go through the network at a time, where the model allows it."""
+
+PREDICTIONS = 5
+"""Best classes that a report lists."""
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    preprocess: str | Path | Preprocess | None = None,
+    overrides: Sequence[str] = (),
+    labels: str | Path | Sequence[str] | None = None,
+    limits: onnx_file.Limits | None = None,
+) -> "Explainer":
+    """Open an ONNX file.
+
+    Args:
+        path: The ``.onnx`` file.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        preprocess: A preset, a file, or a ``Preprocess``; found out when None.
+        overrides: Single preprocessing options as ``key=value``.
+        labels: A file of class names, or the names; those in the model's metadata when None.
+        limits: What a stranger's file may demand; defaults in ``converters.onnx_file``.
+
+    Returns:
+        The opened model, ready to explain.
+
+    Raises:
+        ConverterError: the file is no model, or not safe to open.
+        ModelRefused: it takes no image.
+        UsageError: preprocessing or labels that cannot be read.
+    """
+    file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
+    return Explainer(
+        file, device=device, preprocess=preprocess, overrides=overrides, labels=labels
+    )
+
+
+def explain(
+    model: "Explainer | str | Path",
+    images: Source | Sequence[Source],
+    methods: str | Sequence[str] = "grad-cam",
+    target: str = "top1",
+    layer: str | int | None = None,
+) -> Report:
+    """Show where a model looks; the library's one call, see ``Explainer.explain``."""
+    opened = model if isinstance(model, Explainer) else load(model)
+    return opened.explain(images, methods, target=target, layer=layer)
+
+
+class Explainer(Model):
+    """An opened model that explains its decisions.
+
+    Args:
+        file: From ``converters.onnx_file.read``.
+        device: See ``load``; so are the others.
+    """
+
+    def __init__(
+        self,
+        file: onnx_file.OnnxFile,
+        *,
+        device: str = "auto",
+        preprocess: str | Path | Preprocess | None = None,
+        overrides: Sequence[str] = (),
+        labels: str | Path | Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(file, device=device)
+        self.preprocessing = self._resolve(preprocess, overrides)
+        self.class_labels = self._read_labels(labels)
+        self._layers: dict[Any, tuple[Layer, str]] = {}
+
+    def _resolve(
+        self, preprocess: str | Path | Preprocess | None, overrides: Sequence[str]
+    ) -> Resolved:
+        image = self.input
+        return resolve(
+            preprocess,
+            overrides,
+            model_path=self.path,
+            metadata=self.file.metadata,
+            input_size=(image.height, image.width),
+            input_channels=image.channels,
+            layout=image.layout,
+        )
+
+    def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
+        if labels is None:
+            return self.labels
+        if isinstance(labels, str | Path):
+            return Labels(read_labels(labels), f"file {Path(labels).name}")
+        return Labels(tuple(labels), "given")
+
+    # -- explaining ------------------------------------------------------------------------
+
+    def explain(
+        self,
+        images: Source | Sequence[Source],
+        methods: str | Sequence[str] = "grad-cam",
+        *,
+        target: str = "top1",
+        layer: str | int | None = None,
+    ) -> Report:
+        """Show where the model looks.
+
+        Args:
+            images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3).
+            methods: Names as the command line takes them, options included:
+                ``"occlusion:window=16,stride=8"``.
+            target: ``top1``, ``top3``, an index, a label, or ``OUTPUT[i,j,...]``.
+            layer: A tensor name, an index, ``last``, or None for the default.
+
+        Returns:
+            One map per image, method and target.
+
+        Raises:
+            InspectorError: a request that cannot be served; nothing is drawn in its place.
+            ImageRefused: none of the images can be read.
+        """
+        single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
+        found = list(self.explain_each([images] if single else images, methods,
+                                       target=target, layer=layer))  # fmt: skip
+        refused = tuple(item for item in found if isinstance(item, ImageRefused))
+        if refused and len(refused) == len(found):
+            raise refused[0]
+        return Report(tuple(item for item in found if isinstance(item, ImageReport)), refused)
+
+    def explain_each(
+        self,
+        images: Iterable[Source],
+        methods: str | Sequence[str] = "grad-cam",
+        *,
+        target: str = "top1",
+        layer: str | int | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Iterator[ImageReport | ImageRefused]:
+        """Explain photo by photo, in bounded memory; arguments as in ``explain``.
+
+        Args:
+            progress: Called with (what, done, total) during long work.
+
+        Yields:
+            For each image its report, or why it was refused, in order.
+        """
+        names = [methods] if isinstance(methods, str) else list(methods)
+        requests = [parse_request(name) for name in names]
+        if not requests:
+            raise UsageError("no method was asked for", hint="for example grad-cam")
+        chosen = self._choose_layer(layer, requests)
+        batch: list[tuple[Photo, Array, Any]] = []
+        for source in images:
+            try:
+                photo = source if isinstance(source, Photo) else _photo(source)
+            except ImageRefused as error:
+                yield from self._explain_batch(batch, requests, target, chosen, progress)
+                batch = []
+                yield error
+                continue
+            batch.append((photo, *self.preprocessing.preprocess.apply(photo)))
+            if len(batch) == (BATCH if self.batches else 1):
+                yield from self._explain_batch(batch, requests, target, chosen, progress)
+                batch = []
+        yield from self._explain_batch(batch, requests, target, chosen, progress)
+
+    def _choose_layer(
+        self, layer: str | int | None, requests: Sequence[Request]
+    ) -> tuple[Layer, str] | None:
+        """The layer to explain through, and why; None when no method needs one."""
+        if not any(r.method.layer and r.method.gradient for r in requests) and layer is None:
+            return None
+        if layer not in self._layers:
+            shapes = self.shapes(self.preprocessing.preprocess.size)
+            if layer is not None:
+                extended = self._shape_of(layer, shapes)
+                found = select_layer(self.layers, layer, extended, self.graph)
+                self._layers[layer] = found, "chosen by the user"
+            elif not self.layers:
+                raise ModelRefused(
+                    "the model has no convolution to explain through", where=self.path.name,
+                    hint="gradient and occlusion need none",
+                )  # fmt: skip
+            else:
+                self._layers[layer] = default_layer(self.layers, shapes)
+        return self._layers[layer]
+
+    def _shape_of(
+        self, layer: str | int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, tuple[int, ...]]:
+        """Shapes, with that of a tensor which is no listed layer measured on demand."""
+        if layer in shapes or layer not in self.graph.tensors:
+            return shapes
+        size = self.size(*self.preprocessing.preprocess.size)
+        blank = np.zeros((1, self.input.channels, *size), dtype=np.float32)
+        value = self.forward(blank, [str(layer)])[str(layer)]
+        return {**shapes, str(layer): tuple(np.shape(value))}
+
+    def _explain_batch(
+        self,
+        batch: list[tuple[Photo, Array, Any]],
+        requests: Sequence[Request],
+        target: str,
+        layer: tuple[Layer, str] | None,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Iterator[ImageReport]:
+        """One forward pass for all photos of a batch, then every method on what it returned."""
+        if not batch:
+            return
+        images = np.stack([tensor for _, tensor, _ in batch])
+        name = layer[0].tensor if layer else None
+        known = self._known_targets(target)
+        fetch = tensors_for(self, requests, name, known)
+        values = self.forward(images, fetch)
+        if len(batch) > 1 and not self.batches:  # found out just now: one by one from here on
+            for item in batch:
+                yield from self._explain_batch([item], requests, target, layer, progress)
+            return
+        targets = self._targets(target, values, len(batch))
+        slots: list[list[Explanation]] = [[] for _ in batch]
+        for request in requests:
+            for rank in range(len(targets[0])):
+                evidence = Evidence(
+                    self, images, [t[rank] for t in targets], values,
+                    layer=name, preprocess=self.preprocessing.preprocess,
+                    progress=_labelled(progress, request.label),
+                )  # fmt: skip
+                maps = request.method(evidence, **request.options)
+                for row, found in enumerate(slots):
+                    found.append(self._explanation(request, evidence, maps[row], row, batch[row]))
+        for row, (photo, _, _) in enumerate(batch):
+            yield self._image_report(photo, slots[row], values, row, layer)
+
+    def _known_targets(self, target: str) -> list[str]:
+        """Tensors that the target will be read from, before any image is known."""
+        fetch = [self.scores.tensor] if self.scores.classifier else []
+        values = np.zeros(self.scores.classes or 1000)  # only the tensor's name is wanted here
+        if self.scores.classifier and target.lower().startswith("top"):
+            return fetch
+        found = parse_target(target, scores=self.scores, labels=self.class_labels.names,
+                             values=values)  # fmt: skip
+        return list(dict.fromkeys([*(t.tensor for t in found), *fetch]))
+
+    def _targets(
+        self, target: str, values: Mapping[str, Array], count: int
+    ) -> list[tuple[Target, ...]]:
+        """The targets of each photo; every photo has equally many."""
+        labels = self.class_labels.names
+        if not self.scores.classifier:
+            return [parse_target(target, scores=self.scores, labels=labels)] * count
+        rows = np.asarray(values[self.scores.tensor]).reshape(count, -1)
+        return [parse_target(target, scores=self.scores, labels=labels, values=row) for row in rows]
+
+    def _explanation(
+        self,
+        request: Request,
+        evidence: Evidence,
+        values: Array,
+        row: int,
+        item: tuple[Photo, Array, Any],
+    ) -> Explanation:
+        target = evidence.targets[row]
+        method = request.method
+        layer = evidence.layer if method.layer else None
+        if method.name == "cam":
+            layer = evidence.head.features
+        attribution = Attribution(
+            values=np.asarray(values, dtype=np.float32),
+            space=method.space,
+            method=method.name,
+            label=target.label,
+            index=target.class_index,
+            tensor=target.tensor,
+            score=float(evidence.scores[row]),
+            probability=self._probability(evidence, row),
+            layer=layer,
+            options=request.settings,
+            notes=tuple(evidence.notes),
+        )
+        return Explanation(
+            heatmap=Heatmap.of(attribution, item[2]),
+            label=request.label,
+            options=request.settings,
+            facts=dict(evidence.facts),
+        )
+
+    def _probability(self, evidence: Evidence, row: int) -> float | None:
+        index = evidence.targets[row].class_index
+        if index is None:
+            return None
+        scores = np.asarray(evidence.values[self.scores.tensor][row]).reshape(-1)
+        known = probabilities(scores, self.scores.activation, assume_softmax=True)
+        return None if known is None else float(known.values[index])
+
+    # -- reporting -------------------------------------------------------------------------
+
+    def _image_report(
+        self,
+        photo: Photo,
+        explanations: Sequence[Explanation],
+        values: Mapping[str, Array],
+        row: int,
+        layer: tuple[Layer, str] | None,
+    ) -> ImageReport:
+        warnings = [*self.preprocessing.warnings, *self.class_labels.warnings]
+        predictions: list[dict[str, Any]] = []
+        if self.scores.classifier:
+            scores = np.asarray(values[self.scores.tensor][row]).reshape(-1)
+            predictions = self._predictions(scores)
+            warnings += filter(None, [
+                looks_like_probabilities(scores) if self.scores.activation is None else "",
+                count_warning(self.class_labels.names, scores.size),
+            ])  # fmt: skip
+        return ImageReport(
+            photo=photo,
+            explanations=tuple(explanations),
+            context=self._context(layer),
+            predictions=predictions,
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+    def _predictions(self, scores: Array) -> list[dict[str, Any]]:
+        known = probabilities(scores, self.scores.activation, assume_softmax=True)
+        count = min(PREDICTIONS, scores.size)
+        best = parse_target(f"top{count}", scores=self.scores, labels=self.class_labels.names,
+                            values=scores)  # fmt: skip
+        return [
+            {
+                "index": target.class_index,
+                "label": target.label,
+                "score": float(scores[target.class_index or 0]),
+                "probability": None if known is None else float(known.values[target.class_index or 0]),
+                "assumed_softmax": bool(known is not None and known.assumed),
+            }
+            for target in best
+        ]  # fmt: skip
+
+    def _context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
+        """Everything about model and machine that a figure depends on."""
+        return {
+            "model": {
+                "name": self.path.name,
+                "sha256": self.file.sha256,
+                "producer": self.file.producer,
+                "opsets": {domain or "ai.onnx": v for domain, v in self.graph.opsets.items()},
+                "scores": self.scores.tensor,
+                "activation": self.scores.activation,
+                "labels": self.class_labels.source,
+            },
+            "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
+            "preprocess": self.preprocessing.to_dict(),
+            "provider": self.runtime.provider,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that numbers may depend on, without importing it."""
+    found = {"python": platform.python_version()}
+    for name in ("onnx-inspector", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "numpy",
+                 "pillow"):  # fmt: skip
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _photo(source: Source) -> Photo:
+    return load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
+
+
+def _labelled(
+    progress: Callable[[str, int, int], None] | None, label: str
+) -> Callable[[int, int], None]:
+    return lambda done, total: progress(label, done, total) if progress else None

@@ -1,0 +1,258 @@
+"""Results: what was computed, from what, how, and what to be careful about.
+
+Plain data that reproduces a figure: hashes, versions, options, results, warnings.  A report can
+be saved, printed as JSON, or shown in a notebook.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspector.errors import ImageRefused, InspectorError
+from inspector.heatmap import Attribution, Heatmap
+from inspector.photo import Photo
+from inspector.render import json as render_json
+from inspector.render import notebook, npz, png, sheet
+
+__all__ = ["Explanation", "ImageReport", "Report", "file_stems"]
+
+SCHEMA = 1
+"""Version of the JSON document; a field that changes its meaning raises it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One method's map for one target on one photo.
+
+    Attributes:
+        heatmap: The map in the photo's own pixels.
+        label: Method with the options that differ from their defaults; names the files.
+        options: Every option's value.
+        facts: Measured figures: residuals, coverage of the backward rule, twin difference.
+    """
+
+    heatmap: Heatmap
+    label: str
+    options: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def attribution(self) -> Attribution:
+        """The map in its own space: layer (h, w) or input (C, H, W)."""
+        return self.heatmap.attribution
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known when the map is read."""
+        return self.attribution.notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the JSON report."""
+        source = self.attribution
+        values = source.values
+        return {
+            "method": source.method,
+            "options": dict(self.options),
+            "layer": source.layer,
+            "target": {
+                "label": source.label,
+                "index": source.index,
+                "tensor": source.tensor,
+                "score": source.score,
+                "probability": source.probability,
+            },
+            "attribution": {
+                "space": source.space,
+                "shape": list(values.shape),
+                "minimum": float(values.min()),
+                "maximum": float(values.max()),
+                "empty": source.empty,
+            },
+            "peak": self._peak(),
+            "facts": dict(self.facts),
+            "warnings": list(self.warnings),
+        }
+
+    def _peak(self) -> dict[str, int] | None:
+        """The photo pixel where the heatmap is highest."""
+        values = self.heatmap.values
+        if self.attribution.empty or not np.isfinite(values).any():
+            return None
+        y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
+        return {"x": int(x), "y": int(y)}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReport:
+    """All maps of one photo.
+
+    Attributes:
+        photo: The photo, upright.
+        explanations: One per method and target, methods first.
+        context: Model, preprocessing and versions, as plain data.
+        predictions: The best classes: label, index, score, probability.
+        warnings: What concerns the photo as a whole.
+    """
+
+    photo: Photo
+    explanations: tuple[Explanation, ...]
+    context: Mapping[str, Any]
+    predictions: Sequence[Mapping[str, Any]]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the JSON report."""
+        return {
+            "schema": SCHEMA,
+            **self.context,
+            "image": {
+                "name": self.photo.name,
+                "sha256": self.photo.sha256,
+                "size": list(self.photo.size),
+                "notes": list(self.photo.notes),
+            },
+            "predictions": [dict(p) for p in self.predictions],
+            "results": [e.to_dict() | {"files": f} for e, f in self._files("")],
+            "warnings": list(self.warnings),
+        }
+
+    def figure(self, explanation: Explanation) -> Any:  # noqa: ANN401 - PIL is imported late
+        """Overlay figure of one explanation, a ``PIL.Image.Image``."""
+        return png.overlay(self.photo, explanation.heatmap, model=self._model_name)
+
+    def sheet(self) -> Any:  # noqa: ANN401 - as above
+        """Contact sheet of all explanations, a ``PIL.Image.Image``."""
+        heatmaps = [e.heatmap for e in self.explanations]
+        return sheet.contact_sheet(self.photo, heatmaps, model=self._model_name)
+
+    def save(self, folder: Path, stem: str | None = None, *, sheet: bool = False) -> list[Path]:
+        """Write PNG, NPZ and JSON; each file whole or not at all.
+
+        Args:
+            folder: Made when it does not exist.
+            stem: Start of the file names; the photo's name without its suffix when None.
+            sheet: Whether to write a contact sheet too.
+
+        Returns:
+            The files, the report last.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = stem or safe_stem(self.photo.name)
+        written = []
+        for explanation, files in self._files(stem):
+            written.append(png.write(folder / files["png"], self.figure(explanation)))
+            written.append(npz.write(folder / files["npz"], explanation.heatmap))
+        if sheet:
+            written.append(png.write(folder / f"{stem}.sheet.png", self.sheet()))
+        document = self.to_dict()
+        document["results"] = [e.to_dict() | {"files": f} for e, f in self._files(stem)]
+        written.append(render_json.write(folder / f"{stem}.json", document))
+        return written
+
+    def _files(self, stem: str) -> Iterator[tuple[Explanation, dict[str, str]]]:
+        """File names of each explanation; a second target of one method has its rank in it."""
+        seen: dict[str, int] = {}
+        stem = stem or safe_stem(self.photo.name)
+        for explanation in self.explanations:
+            label = re.sub(r"[^\w+.\-]", "-", explanation.label)
+            rank = seen[label] = seen.get(label, 0) + 1
+            name = f"{stem}.{label}" + (f".{rank}" if rank > 1 else "")
+            yield explanation, {"png": f"{name}.png", "npz": f"{name}.npz"}
+
+    @property
+    def _model_name(self) -> str:
+        return str(self.context.get("model", {}).get("name", ""))
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook."""
+        return notebook.html(self.sheet() if len(self.explanations) > 1 else self.figure(
+            self.explanations[0]))  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``explain`` returns: one ``ImageReport`` per readable photo, in order.
+
+    Attributes:
+        images: The photos that were explained.
+        refused: The photos that could not be read, with the reason in each.
+    """
+
+    images: tuple[ImageReport, ...]
+    refused: tuple[ImageRefused, ...] = field(default=())
+
+    @cached_property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """Every map of every photo."""
+        return tuple(e for image in self.images for e in image.explanations)
+
+    @property
+    def explanation(self) -> Explanation:
+        """The only map.
+
+        Raises:
+            InspectorError: there is none, or more than one.
+        """
+        if len(self.explanations) != 1:
+            raise InspectorError(
+                f"the report holds {len(self.explanations)} maps, not one",
+                hint="iterate over .explanations",
+            )
+        return self.explanations[0]
+
+    @property
+    def heatmap(self) -> np.ndarray[Any, Any]:
+        """The only map in the photo's own pixels, float32 (H, W); NaN where nothing was seen."""
+        return self.explanation.heatmap.values
+
+    @property
+    def attribution(self) -> np.ndarray[Any, Any]:
+        """The only map in its own space: layer (h, w) or input (C, H, W), float32."""
+        return self.explanation.attribution.values
+
+    def save(self, folder: str | Path, *, sheet: bool = False) -> list[Path]:
+        """Write all photos' files into a folder; see ``ImageReport.save``."""
+        stems = file_stems([image.photo.name for image in self.images])
+        return [
+            path
+            for image, stem in zip(self.images, stems, strict=True)
+            for path in image.save(Path(folder), stem, sheet=sheet)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of all photos."""
+        return {
+            "schema": SCHEMA,
+            "images": [image.to_dict() for image in self.images],
+            "refused": [str(error) for error in self.refused],
+        }
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook."""
+        return "".join(image._repr_html_() for image in self.images)  # noqa: SLF001 - the same family
+
+
+def safe_stem(name: str) -> str:
+    """File name without its suffix and without anything a file system could stumble over."""
+    stem = re.sub(r"[^\w+.\- ]", "_", Path(name).stem).strip(". ")
+    return stem[:120] or "image"
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """Distinct file stems for names that may share one: ``cat``, ``cat-2`` ..."""
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        base = stem = safe_stem(name)
+        number = 1
+        while stem.lower() in taken:  # some file systems do not tell cases apart
+            number += 1
+            stem = f"{base}-{number}"
+        taken.add(stem.lower())
+        stems.append(stem)
+    return stems
