@@ -35,7 +35,9 @@ def clip(input: Tensor, min: float | None = None, max: float | None = None) -> T
 
 
 @OPS.register("Clip", since=6)
-def clip_6(input: Tensor, *, min: float = -3.4028234663852886e38, max: float = 3.4028234663852886e38) -> Tensor:  # noqa: E501
+def clip_6(
+    input: Tensor, *, min: float = -3.4028234663852886e38, max: float = 3.4028234663852886e38
+) -> Tensor:  # noqa: E501
     """min(max(x, low), high) with the bounds as attributes."""
     return clip(input, min, max)
 
@@ -80,13 +82,17 @@ def elu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 
 @OPS.register("Selu", since=6)
-def selu(X: Tensor, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323) -> Tensor:  # noqa: E501
+def selu(
+    X: Tensor, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323
+) -> Tensor:  # noqa: E501
     """Gamma times Elu."""
     return gamma * F.elu(X, alpha)
 
 
 @OPS.register("Selu", since=1)
-def selu_1(X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264) -> Tensor:  # noqa: E501
+def selu_1(
+    X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264
+) -> Tensor:  # noqa: E501
     """Gamma times Elu, with the constants of opset 1."""
     return gamma * F.elu(X, alpha)
 

@@ -1,7 +1,5 @@
 """Normalisation over batches, channels, layers and groups."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
@@ -97,8 +95,10 @@ def layer_normalization(
     var, mean = torch.var_mean(X, axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + epsilon)
     Y = (X - mean) * inverse * Scale
-    return (Y if B is None else Y + B, mean, inverse)[:n_outputs] if n_outputs > 1 else (
-        Y if B is None else Y + B
+    return (
+        (Y if B is None else Y + B, mean, inverse)[:n_outputs]
+        if n_outputs > 1
+        else (Y if B is None else Y + B)
     )
 
 
@@ -164,7 +164,5 @@ def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
 @OPS.register("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(X: Tensor, *, axes: tuple[int, ...] = (0, 2, 3)) -> Tensor:
     """(x - mean) / standard deviation over the axes."""
-    mean = X.mean(axes, keepdim=True)
-    centred = X - mean
-    deviation = (X.square().mean(axes, keepdim=True) - mean.square()).sqrt()
-    return centred / (deviation + 1e-9)
+    centred = X - X.mean(axes, keepdim=True)
+    return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-9)

@@ -39,41 +39,18 @@ def max_pool(
     rank = len(kernel_shape)
     if rank not in MAX_POOLS:
         raise ConverterError(f"a pool over {rank} spatial axes")
-    if not X.dtype.is_floating_point:
-        return _max_pool_of_integers(X, window, storage_order, n_outputs)
     if window.poolable and n_outputs == 1:
         return MAX_POOLS[rank](
             X, kernel_shape, window.strides, window.begin, window.dilations, window.ceil
         )
     end = [pad + over for pad, over in zip(window.end, window.overhang, strict=True)]
     # The lowest number, not minus infinity: what ONNX Runtime gives for an empty window.
-    padded = F.pad(X, torch_pads(window.begin, end), value=torch.finfo(X.dtype).min)
+    limits = torch.finfo if X.dtype.is_floating_point else torch.iinfo
+    padded = F.pad(X, torch_pads(window.begin, end), value=limits(X.dtype).min)
     if n_outputs == 1:
         return MAX_POOLS[rank](padded, kernel_shape, window.strides, 0, window.dilations)
     Y, where = INDEXED_MAX_POOLS[rank](padded, kernel_shape, window.strides, 0, window.dilations)
     return Y, _onnx_indices(where, padded.shape[2:], X.shape, window, storage_order)
-
-
-def _max_pool_of_integers(
-    X: Tensor, window: Window, storage_order: int, n_outputs: int
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Pool small integers as floats, which hold them exactly."""
-    if X.dtype.itemsize > 4:
-        raise ConverterError(f"MaxPool of {X.dtype}")
-    pads = window.begin + window.end
-    result = max_pool(
-        X.to(torch.float64),
-        kernel_shape=window.kernel,
-        ceil_mode=int(window.ceil),
-        dilations=window.dilations,
-        pads=pads,
-        storage_order=storage_order,
-        strides=window.strides,
-        n_outputs=n_outputs,
-    )
-    if isinstance(result, Tensor):
-        return result.to(X.dtype)
-    return result[0].to(X.dtype), result[1]
 
 
 def _onnx_indices(
