@@ -11,15 +11,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer, explain, load
+    from inspector.explain import Explainer, load
     from inspector.photo import Photo, load_photo
     from inspector.preprocess import Preprocess
     from inspector.report import Report
 
-__all__ = ["Explainer", "Photo", "Preprocess", "Report", "explain", "load", "load_photo"]
+__all__ = ["Explainer", "Photo", "Preprocess", "Report", "load", "load_photo"]
 
 _HOMES = {
-    "Explainer": "explain", "explain": "explain", "load": "explain", "Photo": "photo",
+    "Explainer": "explain", "load": "explain", "Photo": "photo",
     "load_photo": "photo", "Preprocess": "preprocess", "Report": "report",
 }  # fmt: skip
 

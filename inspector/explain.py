@@ -21,7 +21,7 @@ from inspector.preprocess import Preprocess, Resolved, resolve
 from inspector.report import Explanation, ImageReport, Report
 from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
 
-__all__ = ["Explainer", "explain", "load"]
+__all__ = ["Explainer", "load"]
 
 Array = np.ndarray[Any, Any]
 Source = Any
@@ -65,18 +65,6 @@ def load(
     return Explainer(
         file, device=device, preprocess=preprocess, overrides=overrides, labels=labels
     )
-
-
-def explain(
-    model: "Explainer | str | Path",
-    images: Source | Sequence[Source],
-    methods: str | Sequence[str] = "grad-cam",
-    target: str = "top1",
-    layer: str | int | None = None,
-) -> Report:
-    """Show where a model looks; the library's one call, see ``Explainer.explain``."""
-    opened = model if isinstance(model, Explainer) else load(model)
-    return opened.explain(images, methods, target=target, layer=layer)
 
 
 class Explainer(Model):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from converters.onnx_file import OnnxFile
 from inspector.errors import InspectorWarning, LimitExceeded, ModelRefused, UsageError
@@ -19,7 +20,7 @@ from inspector.surgery.expose import exposed
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEVICES", "Runtime"]
+__all__ = ["DEVICES", "Runtime", "working_providers"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -149,6 +150,27 @@ class Runtime:
         return ModelRefused(
             f"ONNX Runtime refused the model as it was {verb}: {reason[:400]}", where=where
         )
+
+
+def working_providers() -> dict[str, bool]:
+    """Providers that ONNX Runtime was built with, and whether each runs a model here."""
+    import onnxruntime  # noqa: PLC0415 - late, as above
+
+    onnxruntime.set_default_logger_severity(4)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "probe", [value], [result])
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    probe = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    found = {}
+    for provider in onnxruntime.get_available_providers():
+        if provider != "CPUExecutionProvider" and not _cuda_driver():
+            found[provider] = False  # asking would only make it print
+            continue
+        session = onnxruntime.InferenceSession(probe, providers=[provider])
+        found[provider] = session.get_providers()[0] == provider
+    return found
 
 
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "bad allocation")

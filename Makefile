@@ -1,0 +1,51 @@
+# `make demo` and `make test` do all set-up themselves.
+#
+# PYTHON is any Python from 3.11 on; everything is installed into .venv at the versions of
+# constraints.txt, so that a fresh machine gets what this was tested with.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Two test processes; one thread each, or they would fight for the cores.
+export OMP_NUM_THREADS ?= 1
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test conformance lint docs benchmark clean
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras; a change of the project's metadata renews it.
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
+
+demo: $(VENV)/samples.stamp ## Explain a real ImageNet network on a real photograph
+	mkdir -p demo
+	test -s demo/efficientnet_lite0.onnx || $(BIN)/python sample_models/efficientnet_lite0.py demo/efficientnet_lite0.onnx
+	$(BIN)/python sample_models/demo_photo.py demo/cat.png
+	OMP_NUM_THREADS= $(BIN)/inspector explain demo/efficientnet_lite0.onnx demo/cat.png --sheet -o demo \
+	    -m grad-cam -m grad-cam++ -m cam -m guided-backprop -m occlusion
+	@echo "Look at demo/cat.sheet.png"
+
+test: $(VENV)/test.stamp ## The default tests, in a few minutes
+	$(PYTEST) -m "not conformance"
+
+conformance: $(VENV)/test.stamp $(VENV)/samples.stamp ## The long runs against other implementations and third-party models
+	$(PYTEST) -m conformance
+
+lint: $(VENV)/lint.stamp $(VENV)/test.stamp ## What a reviewer would otherwise have to say
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/test.stamp ## Write the generated pages anew
+	$(BIN)/python docs/generate.py
+
+benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
+	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
+
+clean:
+	rm -rf $(VENV) demo inspection

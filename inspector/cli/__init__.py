@@ -1,0 +1,101 @@
+"""The command line: parse, one library call, print.
+
+Each command is a file of this folder, named as the command, with a ``command`` in it.  They are
+imported when they are called, and heavy libraries inside them, so that ``--help`` is immediate.
+"""
+
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from converters.errors import ExplainedError
+
+__all__ = ["Commands", "main", "program"]
+
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """A group whose commands are the modules of ``inspector.cli``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        del ctx
+        plumbing = {"options", "supervise", "terminal"}
+        return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in plumbing)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None when there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onnx-inspector", prog_name="inspector")
+def program() -> None:
+    """Show where an ONNX vision model looks, why, and whether the picture can be trusted.
+
+    Exit status: 0 done; 1 a gate that you set failed; 2 usage; 3 the model is refused; 4 an
+    image is refused (the others are done); 5 a limit or the time ran out; 130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; every error becomes one line and a status here."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    warnings.showwarning = _show_warning
+    try:
+        status = program.main(arguments, prog_name="inspector", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except ExplainedError as error:
+        say(str(error))
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except MemoryError:
+        say("out of memory; raise --memory or take a smaller input")
+        return 5
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing to say, nobody to hear it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
+        if os.environ.get("INSPECTOR_DEBUG"):
+            traceback.print_exc()
+        say(
+            f"internal error: {type(error).__name__}: {error}; please report it "
+            "(INSPECTOR_DEBUG=1 shows where)"
+        )
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def say(text: str, kind: str = "error") -> None:
+    """One line on standard error."""
+    line = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    click.echo(f"{click.style(kind, fg='red' if kind == 'error' else 'yellow')}: {shown}", err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Show this package's warnings in its own form, and keep other libraries' to themselves."""
+    from inspector.errors import InspectorWarning  # noqa: PLC0415 - keeps `--help` lean
+
+    if issubclass(category, InspectorWarning):
+        say(str(message), "warning")

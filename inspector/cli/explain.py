@@ -1,0 +1,156 @@
+"""``inspector explain``: heatmaps of photos."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli import say
+from inspector.cli.options import model_options, open_model, supervised
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+    from inspector.report import ImageReport
+
+IMAGE_REFUSED = 4
+
+
+class _ExplainCommand(click.Command):
+    """A command whose help lists every method and option from the code itself."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the methods' section."""
+        from inspector.method import methods  # noqa: PLC0415 - only when help is asked for
+
+        del ctx
+        with formatter.section("Methods"):
+            rows = []
+            for method in methods().values():
+                rows.append((method.name, method.summary))
+                rows += [
+                    (f"  :{option.name}={option.default}", option.help)
+                    for option in method.options.values()
+                ]
+            formatter.write_dl(rows, col_max=28)
+
+
+@click.command("explain", cls=_ExplainCommand)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True,
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("-m", "--method", "methods", metavar="METHOD", multiple=True,
+              help="A method as listed below, with options as METHOD:option=value,option=value; "
+              "may be repeated.  [default: grad-cam]")  # fmt: skip
+@click.option("--target", metavar="T", default="top1", show_default=True,
+              help="What to explain: top1, top3 (one map each), a class index, a label, or "
+              "OUTPUT[i,j,...] for one element of any tensor.")  # fmt: skip
+@click.option("--layer", metavar="L",
+              help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
+              "an index, or last.  [default: the last convolution's activation]")  # fmt: skip
+@click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
+              type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")  # fmt: skip
+@click.option("--sheet", is_flag=True,
+              help="Also write STEM.sheet.png: all methods and targets side by side.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="Print the report as JSON on standard output, and nothing else.")  # fmt: skip
+@model_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """Show where MODEL looks in each IMAGE (files, or folders of them).
+
+    Writes for each image an overlay picture and the numbers per method, and one report with
+    hashes, versions, options and warnings.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _explain(**options), device=options["device"], **limits)
+
+
+def _explain(
+    *,
+    model: Path,
+    images: Sequence[Path],
+    methods: Sequence[str],
+    target: str,
+    layer: str | None,
+    output: Path,
+    sheet: bool,
+    as_json: bool,
+    **opening: Any,  # noqa: ANN401 - passed on to open_model
+) -> int:
+    from inspector.errors import ImageRefused  # noqa: PLC0415 - late, like all of the library
+    from inspector.report import file_stems  # noqa: PLC0415 - as above
+
+    explainer = open_model(model, **opening)
+    paths = list(_expanded(images))
+    stems = file_stems([path.name for path in paths])
+    for warning in explainer.preprocessing.warnings:
+        say(warning, "warning")
+    done: list[dict[str, Any]] = []
+    refused: list[str] = []
+    with _progress(len(paths)) as progress:
+        found = explainer.explain_each(
+            paths, methods or ["grad-cam"], target=target, layer=layer, progress=progress
+        )
+        for stem, item in zip(stems, found, strict=True):
+            if isinstance(item, ImageRefused):
+                say(str(item))
+                refused.append(str(item))
+                continue
+            _say_warnings(item)
+            written = item.save(output, stem, sheet=sheet)
+            done.append(json.loads(written[-1].read_text()))
+            if not as_json:
+                _print(explainer, item, written)
+    if as_json:
+        json.dump({"images": done, "refused": refused}, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    return IMAGE_REFUSED if refused else 0
+
+
+def _expanded(images: Sequence[Path]) -> Iterator[Path]:
+    """Files as given; folders become the picture files directly inside them."""
+    from inspector.photo import SUFFIXES  # noqa: PLC0415 - late: imports numpy
+
+    for path in images:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise click.UsageError(f"no picture files in folder {path}")
+            yield from inside
+        else:
+            yield path
+
+
+def _say_warnings(item: "ImageReport") -> None:
+    for explanation in item.explanations:
+        for text in explanation.warnings:
+            say(f"{item.photo.name}, {explanation.label}: {text}", "warning")
+
+
+def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path]) -> None:
+    from inspector.render.terminal import show_report  # noqa: PLC0415 - late: imports rich
+
+    del explainer
+    show_report(item, written)
+
+
+@contextmanager
+def _progress(images: int) -> Iterator[Any]:
+    """A progress bar on standard error, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - late: not needed in a pipe
+    from rich.progress import Progress  # noqa: PLC0415 - as above
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{images} image(s)", total=None)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,85 @@
+"""Options that several commands share, each with one text."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from inspector.cli import supervise
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+
+__all__ = ["model_options", "open_model", "supervised"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where to run; what really runs stands in the report.",
+)  # fmt: skip
+
+preprocess = click.option(
+    "--preprocess", metavar="P",
+    help="imagenet, inception, caffe, unit, raw, or a file: TOML, Hugging Face "
+    "preprocessor_config.json, timm config.json. Found out when not given.",
+)  # fmt: skip
+
+overrides = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="One preprocessing option, over all else: size=224,224 resize=squash mean=0.5,0.5,0.5 "
+    "...; may be repeated.",
+)  # fmt: skip
+
+labels = click.option(
+    "--labels", metavar="F", type=click.Path(dir_okay=False, path_type=Path),
+    help="Class names: one a line, CSV or JSON. The model's own when not given.",
+)  # fmt: skip
+
+timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0), default=supervise.SECONDS, show_default=True,
+    metavar="SECONDS", help="Stop after this time; 0 for no limit.",
+)  # fmt: skip
+
+memory = click.option(
+    "--memory", type=click.FloatRange(min=0), default=None, metavar="GIB",
+    help="Memory that the work may take; 0 for no limit.  [default: 80 % of the machine's]",
+)
+
+model_options = _stack(preprocess, overrides, labels, device, timeout, memory)
+
+
+def open_model(
+    path: Path,
+    *,
+    device: str,
+    preprocess: str | None,
+    overrides: Sequence[str],
+    labels: Path | None,
+) -> "Explainer":
+    """Open a model with the shared options."""
+    from inspector.explain import load  # noqa: PLC0415 - late: imports onnx
+
+    return load(path, device=device, preprocess=preprocess, overrides=overrides, labels=labels)
+
+
+def supervised(
+    work: Callable[[], int], *, timeout: float, memory: float | None, device: str
+) -> int:
+    """Run a command's work under a time and memory limit; see ``supervise``."""
+    # CUDA maps far more memory than it uses; a cap would stop it at once.
+    limit = supervise.default_memory() if memory is None else int(memory * 2**30)
+    if device == "cuda":
+        limit = 0
+    return supervise.run(work, seconds=timeout or None, memory=limit or None)
