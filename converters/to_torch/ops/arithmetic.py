@@ -28,9 +28,7 @@ def binary(*op_types: str, since: int = 7, legacy: bool = False) -> Callable[[Bi
     """Register a function of ``A`` and ``B``; with ``legacy`` also its form before opset 7."""
 
     def register(function: Binary) -> Binary:
-        def old(
-            A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0
-        ) -> Tensor:
+        def old(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
             return function(A, aligned(A, B, axis))
 
         old.__doc__ = function.__doc__
@@ -87,7 +85,7 @@ def _divide_uint64(A: Tensor, B: Tensor) -> Tensor:
     Half the dividend fits a signed number; twice its quotient is at most one too small.  A
     divisor of 2^63 or more goes at most once into anything.
     """
-    a, b = torch.broadcast_tensors(A.to(torch.int64), B.to(torch.int64))
+    a, b = A.to(torch.int64), B.to(torch.int64)
     half = (a >> 1) & (2**63 - 1)
     quotient = torch.div(half, torch.where(b < 0, 1, b), rounding_mode="trunc") * 2
     rest = a - quotient * b
@@ -106,9 +104,7 @@ def _power(X: Tensor, Y: Tensor) -> Tensor:
 
 
 @OPS.register("Pow")
-def power_with_axis(
-    X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: int = 0
-) -> Tensor:
+def power_with_axis(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     """``X`` to the power of ``Y``, as broadcasting was before opset 7."""
     return _power(X, aligned(X, Y, axis))
 

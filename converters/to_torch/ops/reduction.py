@@ -90,7 +90,8 @@ def reduce_l2(
     if not axes:
         return data.abs()
     if data.is_floating_point():
-        return torch.linalg.vector_norm(data, dim=axes, keepdim=bool(keepdims))
+        length: Tensor = torch.linalg.vector_norm(data, dim=axes, keepdim=bool(keepdims))
+        return length
     return torch.sqrt(_sum((data * data).to(torch.float64), axes, keepdims)).to(data.dtype)
 
 
