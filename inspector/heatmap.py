@@ -1,0 +1,217 @@
+"""A method's result, in its own space and on the photo; NumPy only.
+
+`Attribution` is what a method computed: signed values in the layer's or the input's grid.
+`Heatmap` is the same laid onto the photo's pixels, before any colouring and not normalised:
+its numbers keep the method's unit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from inspector.errors import MethodRefused
+from inspector.geometry import Geometry, sample_bilinear
+
+__all__ = ["EMPTY", "REDUCTIONS", "Attribution", "Heatmap", "normalise", "reduce", "upsample"]
+
+EMPTY = "no positive evidence at this layer"
+"""What an empty map of a layer means; it is said, never drawn as a constant picture."""
+
+Float32 = NDArray[np.float32]
+
+REDUCTIONS = {
+    "max_abs": lambda a: np.abs(a).max(axis=0),
+    "sum": lambda a: a.sum(axis=0),
+    "mean_abs": lambda a: np.abs(a).mean(axis=0),
+    "l2": lambda a: np.sqrt((a * a).sum(axis=0)),
+    "positive": lambda a: np.maximum(a, 0).sum(axis=0),
+}
+"""Channels (C, H, W) to one map (H, W). ``sum`` keeps the sign; the others are >= 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What one method says about one target on one image.
+
+    Attributes:
+        values: Signed float32, (h, w) in layer space; (C, H, W) or (H, W) in input space.
+        space: "layer" or "input".
+        method: The method's name.
+        label: The target as people call it.
+        index: The target's class index, None when it is no class.
+        tensor: The tensor that the target is read from.
+        score: The target's score S, before softmax.
+        probability: The target's probability, None when the model has none.
+        layer: Tensor name of the layer that was explained through, None for input methods.
+        options: Every option's value.
+        notes: What must be known when the map is read.
+        reduction: How channels become one map, a key of `REDUCTIONS`; empty for the default
+            (`max_abs`; `sum`, which keeps the sign, for score drops of occlusion).
+
+    Raises:
+        MethodRefused: The values are not finite.
+        ValueError: Their shape does not fit the space.
+    """
+
+    values: Float32
+    space: str
+    method: str
+    label: str = ""
+    index: int | None = None
+    tensor: str = ""
+    score: float | None = None
+    probability: float | None = None
+    layer: str | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
+    reduction: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what a picture could hide: shape and finiteness."""
+        values = np.ascontiguousarray(self.values, np.float32)
+        object.__setattr__(self, "values", values)
+        ranks = {"layer": (2,), "input": (2, 3)}
+        if self.space not in ranks:
+            raise ValueError(f"space is layer or input, not {self.space!r}")
+        if values.ndim not in ranks[self.space] or values.size == 0:
+            raise ValueError(f"a map of shape {values.shape} in {self.space} space")
+        if self.reduction and self.reduction not in REDUCTIONS:
+            raise ValueError(f"unknown reduction {self.reduction!r}")
+        if not bool(np.isfinite(values).all()):
+            raise MethodRefused(
+                f"{self.method}: the map has values that are not finite",
+                where=self.layer or self.tensor,
+                hint="the network overflows on this image; check its preprocessing",
+            )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show.
+
+        A map is empty when no value is positive. Signed channels (C, H, W) of the input are
+        evidence either way: they are empty when all are zero.
+        """
+        if self.values.ndim == 3 and self.how != "sum":
+            return not bool(self.values.any())
+        return not bool((self.values > 0).any())
+
+    @property
+    def how(self) -> str:
+        """The reduction that is used, a key of `REDUCTIONS`."""
+        return self.reduction or ("sum" if self.method.startswith("occlusion") else "max_abs")
+
+    @property
+    def projection(self) -> Float32 | None:
+        """The signed channels (C, H, W) that a projection panel shows; None when there are none."""
+        signed = self.values.ndim == 3 and self.how != "sum"
+        return self.values if signed else None
+
+    def reduced(self) -> Float32:
+        """One map, (h, w) or (H, W), signed if the reduction keeps signs."""
+        return reduce(self.values, self.how)
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """An attribution on the photo's own pixels, before colouring.
+
+    Attributes:
+        values: (H, W) of the photo, float32, in the method's own unit, **not normalised**; NaN
+            where the network saw nothing of the photo.
+        seen: (H, W), True where it did.
+        attribution: Where the values come from.
+        geometry: How the photo and the network's input lie on each other.
+    """
+
+    values: Float32
+    seen: NDArray[np.bool_]
+    attribution: Attribution
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, attribution: Attribution, geometry: Geometry) -> "Heatmap":
+        """Lay an attribution onto the photo.
+
+        Maps of a layer are first upsampled to the input, bilinear with half-pixel centres.
+        """
+        grid = attribution.reduced()
+        if grid.shape != geometry.input:
+            if attribution.space == "input":
+                raise ValueError(f"a map of {grid.shape} for an input of {geometry.input}")
+            grid = upsample(grid, geometry.input)
+        values, seen = geometry.lay_back(grid)
+        return cls(values, seen, attribution, geometry)
+
+    @property
+    def maximum(self) -> float:
+        """Largest value on the photo; 0 when nothing was seen."""
+        return float(np.max(self.values, where=self.seen, initial=-np.inf)) if self._any else 0.0
+
+    @property
+    def minimum(self) -> float:
+        """Smallest value on the photo; 0 when nothing was seen."""
+        return float(np.min(self.values, where=self.seen, initial=np.inf)) if self._any else 0.0
+
+    @property
+    def _any(self) -> bool:
+        return bool(self.seen.any())
+
+    @property
+    def signed(self) -> bool:
+        """Whether some values are negative."""
+        return self.minimum < 0
+
+    @property
+    def limit(self) -> float:
+        """The value that full colour stands for: the maximum, or the maximum of \\|.\\| if signed."""
+        return max(self.maximum, -self.minimum, 0.0)
+
+    def normalised(self) -> Float32:
+        """The values divided by `limit`: zero stays zero, NaN stays NaN."""
+        return normalise(self.values)
+
+
+def reduce(values: ArrayLike, how: str = "max_abs") -> Float32:
+    """Channels (C, H, W) to one map (H, W); a map (H, W) is returned as it is.
+
+    Raises:
+        ValueError: ``how`` is no key of `REDUCTIONS`.
+    """
+    array = np.asarray(values, np.float32)
+    if how not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {how!r}; known: {', '.join(REDUCTIONS)}")
+    if array.ndim == 2:
+        return array
+    result: Float32 = REDUCTIONS[how](array).astype(np.float32)
+    return result
+
+
+def upsample(values: ArrayLike, size: tuple[int, int]) -> Float32:
+    """Resize a map (h, w) to ``size`` (H, W): bilinear, half-pixel centres.
+
+    The same as ONNX ``Resize`` (linear, half_pixel), torch ``interpolate(mode="bilinear",
+    align_corners=False)`` and OpenCV, up and down, without antialiasing.
+    """
+    array = np.asarray(values)
+    rows, columns = (
+        (np.arange(new) + 0.5) * (old / new) - 0.5
+        for new, old in zip(size, array.shape, strict=True)
+    )
+    return sample_bilinear(array, rows, columns)
+
+
+def normalise(values: ArrayLike) -> Float32:
+    """Divide by the maximum, so that zero stays zero; by the largest \\|.\\| if any is negative.
+
+    NaN (pixels that the network did not see) stays NaN; a map of zeros stays zeros.
+    """
+    array = np.asarray(values, np.float32)
+    limit = float(np.nanmax(np.abs(array), initial=0.0)) if array.size else 0.0
+    if limit == 0:
+        return array.copy()
+    # In float64: the reciprocal of a denormal maximum overflows float32.
+    return (array.astype(np.float64) / limit).astype(np.float32)

@@ -1,0 +1,314 @@
+"""One photo as upright RGB pixels, whatever file it came in; no torch, no onnxruntime.
+
+A photo is a stranger's file: its format is on an allowlist, its pixels are counted before they
+are decoded, and whatever a decoder raises becomes one `ImageRefused`. What was done to the
+pixels on the way (alpha, CMYK, 16 bits, animation, orientation) is said in `Photo.notes`.
+"""
+
+import hashlib
+import io
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from inspector.errors import ImageRefused
+
+__all__ = ["FORMATS", "MAX_FILE_BYTES", "MAX_PIXELS", "Photo", "load_photo"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What may be decoded. Pillow knows forty more, each one a decoder to attack."""
+
+MAX_PIXELS = 2**27
+"""134 megapixels: more than the 108 of the largest common cameras. Eight bits a channel take
+400 MB then, and a heatmap of the photo's size 540 MB; twice that is where laptops give up."""
+
+MAX_FILE_BYTES = 2**29
+"""512 MiB: `MAX_PIXELS` uncompressed pixels of 4 bytes each."""
+
+_ORIENTATION = 0x0112  # EXIF tag 274
+_UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+# What a file that is no photo may be, by its first bytes.
+_FOREIGN = (
+    (b"version https://git-lfs", "a git-lfs pointer: fetch the file itself with `git lfs pull`"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"<svg", "an SVG drawing: export it as PNG"),
+    (b"<?xml", "an XML file (an SVG drawing?): export it as PNG"),
+    (b"<!doctype html", "a web page: the download failed"),
+    (b"<html", "a web page: the download failed"),
+    (b"\x93NUMPY", "a NumPy array: pass the array to the library instead"),
+)
+
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An upright photo.
+
+    Attributes:
+        pixels: (H, W, 3) RGB in 0..255, upright; uint8, or float32 where the file had more
+            than eight bits a channel (a fraction then, nothing is rounded away).
+        name: The file's name, or what the caller called the array.
+        sha256: Hash of the file's bytes, or of the pixels when there was no file.
+        notes: What was done to the pixels, one clause each.
+        path: The file, None when there was none.
+    """
+
+    pixels: Pixels
+    name: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+    path: Path | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @cached_property
+    def rgb8(self) -> NDArray[np.uint8]:
+        """The pixels in eight bits, (H, W, 3), for showing."""
+        if self.pixels.dtype == np.uint8:
+            return self.pixels.astype(np.uint8, copy=False)
+        return np.clip(np.rint(self.pixels), 0, 255).astype(np.uint8)
+
+    @classmethod
+    def of(cls, pixels: object, name: str = "image") -> "Photo":
+        """A photo from pixels that are in memory already.
+
+        Args:
+            pixels: A PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
+                uint16 (0..65535) or floats in 0..255.
+            name: What reports and files are to call it.
+
+        Raises:
+            ImageRefused: The array has another shape or type, or values outside 0..255.
+        """
+        if isinstance(pixels, Image.Image):
+            try:
+                rgb, notes = _decode(pixels)
+            except ImageRefused as error:
+                raise ImageRefused(error.what, where=name, hint=error.hint) from None
+        else:
+            rgb, notes = _from_array(np.asarray(pixels), name)
+        digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
+        return cls(rgb, name, digest, notes)
+
+
+def load_photo(path: str | Path) -> Photo:
+    """Read a photo and turn it upright.
+
+    Args:
+        path: A JPEG, PNG, BMP, GIF, TIFF, WebP or PPM file.
+
+    Returns:
+        The photo, with notes about what was done to its pixels.
+
+    Raises:
+        ImageRefused: Missing, empty, foreign, truncated, broken or too large.
+    """
+    path = Path(path)
+    data = _read(path)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about sizes (bounded below) and about odd metadata (not used here).
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image)
+                rgb, notes = _decode(image, data)
+    except UnidentifiedImageError:
+        raise ImageRefused(_looks_like(data), where=str(path), hint=_KNOWN) from None
+    except Image.DecompressionBombError:
+        raise ImageRefused(_too_large("hundreds of"), where=str(path), hint=_SCALE) from None
+    except ImageRefused as error:
+        raise ImageRefused(error.what, where=str(path), hint=error.hint) from None
+    except MemoryError:
+        raise ImageRefused("does not fit into memory", where=str(path), hint=_SCALE) from None
+    except Exception as error:  # decoders raise anything (struct, zlib, Index, Syntax ...)
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageRefused(
+            f"broken or truncated image ({reason})", where=str(path), hint="get the file again"
+        ) from error
+    return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path)
+
+
+_KNOWN = "readable are JPEG, PNG, BMP, GIF, TIFF, WebP and PPM"
+_SCALE = "scale it down first: the network sees a few hundred pixels a side"
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes, of which there may not be too many."""
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise ImageRefused(what, where=str(path), hint="give the path of a photo")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageRefused(
+                f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES // 2**20}", where=str(path)
+            )
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageRefused(f"cannot be read ({reason})", where=str(path)) from None
+    if not data:
+        raise ImageRefused("the file is empty", where=str(path), hint="get the file again")
+    return data
+
+
+def _looks_like(data: bytes) -> str:
+    """Name what a file that is no known photo looks like."""
+    start = data[:64].lstrip().lower()
+    for magic, name in _FOREIGN:
+        if start.startswith(magic.lower()):
+            return f"not a photo but {name}"
+    if data[4:8] == b"ftyp":
+        return f"a {data[8:12].decode('ascii', 'replace').strip()!r} file, which is not read"
+    return "not an image that is known, or one with a broken header"
+
+
+def _too_large(megapixels: str) -> str:
+    return f"{megapixels} megapixels, more than {MAX_PIXELS // 10**6}"
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse by the header's word, before a pixel is decoded."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageRefused("an image without pixels")
+    if width * height > MAX_PIXELS:
+        raise ImageRefused(_too_large(f"{width * height / 1e6:.0f}"), hint=_SCALE)
+
+
+def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tuple[str, ...]]:
+    """Upright RGB pixels of an opened image, and what was done to them."""
+    notes: list[str] = []
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        notes.append("several frames: the first is used")
+    low = _low_bytes(data, image)
+    image.load()
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    mode = image.mode
+    values: Pixels
+    if low is not None:
+        notes.append("16 bits a channel kept")
+        high = np.asarray(image, np.uint8).astype(np.float32)
+        values = (high * 256 + low) / np.float32(257)
+    elif mode.startswith(("I", "F")):
+        values = _deep_grey(image, notes)
+    elif mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        values = np.asarray(image.convert("RGBA"), np.uint8)
+    else:
+        if mode == "CMYK":
+            notes.append("CMYK converted to RGB without a colour profile")
+        elif mode in ("1", "L"):
+            notes.append("grey")
+        elif mode == "LAB":
+            raise ImageRefused("CIELAB pixels", hint="convert the photo to RGB")
+        values = np.asarray(image.convert("RGB"), np.uint8)
+    if orientation in _UPRIGHT:
+        values = _UPRIGHT[orientation](values)  # type: ignore[assignment]
+        notes.append(f"turned upright (EXIF orientation {orientation})")
+    return _opaque(values, notes), tuple(notes)
+
+
+def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | None:
+    """The lower byte of each 16-bit channel value, which Pillow drops for colour images.
+
+    Pillow unpacks 16-bit RGB(A) into eight bits by keeping the byte that its raw mode calls the
+    high one. Read a second time with the other byte order, the same unpacker keeps the other.
+    """
+    tiles = getattr(image, "tile", None)
+    if data is None or image.mode not in ("RGB", "RGBA") or not tiles:
+        return None
+    raw = tiles[0][3]
+    raw_mode = raw if isinstance(raw, str) else raw[0] if isinstance(raw, tuple) else ""
+    if not raw_mode.startswith(image.mode) or raw_mode[-4:-1] != ";16":
+        return None
+    native = "L" if sys.byteorder == "little" else "B"
+    order = native if raw_mode[-1] == "N" else raw_mode[-1]
+    other = raw_mode[:-1] + ("B" if order == "L" else "L")
+    with Image.open(io.BytesIO(data), formats=FORMATS) as again:
+        again.tile = [  # type: ignore[attr-defined]
+            t._replace(args=other if isinstance(t.args, str) else (other, *t.args[1:]))
+            for t in again.tile  # type: ignore[attr-defined]
+        ]
+        again.load()
+        return np.asarray(again, np.uint8).astype(np.float32)
+
+
+def _deep_grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
+    """Grey of more than eight bits, (H, W), scaled to 0..255 by the range of its type."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I") and low >= 0 and high <= 65535:
+        notes.append("16-bit grey scaled to 0..255")
+        return (values / 257).astype(np.float32)
+    if image.mode == "F" and low >= 0 and high <= 1:
+        notes.append("floating-point grey scaled from 0..1 to 0..255")
+        return (values * 255).astype(np.float32)
+    if image.mode == "F" and low >= 0 and high <= 255:
+        notes.append("floating-point grey taken as 0..255")
+        return values.astype(np.float32)
+    raise ImageRefused(
+        f"grey values {low:g} .. {high:g} without a known range", hint="save it with 16 bits"
+    )
+
+
+def _opaque(values: Pixels, notes: list[str]) -> Pixels:
+    """(H, W, 3) from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); alpha is laid on white."""
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.shape[2] == 1:
+        values = np.repeat(values, 3, axis=2)
+    if values.shape[2] == 4:
+        alpha = values[:, :, 3:].astype(np.float32) / 255
+        if bool((alpha < 1).any()):
+            notes.append("alpha composited on white")
+            flat = values[:, :, :3].astype(np.float32) * alpha + 255 * (1 - alpha)
+            values = flat if values.dtype == np.float32 else np.rint(flat).astype(np.uint8)
+        values = values[:, :, :3]
+    return np.ascontiguousarray(values)
+
+
+def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[str, ...]]:
+    """Pixels from a caller's array, whose range follows from its type."""
+    shape = array.shape
+    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        raise ImageRefused(
+            f"an array of shape {shape} is no image", where=name, hint="pass (H, W, 3), RGB"
+        )
+    notes: list[str] = []
+    if array.dtype == np.uint8:
+        return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes)
+    if array.dtype == np.uint16:
+        notes.append("16 bits a channel kept")
+        return _opaque(array.astype(np.float32) / np.float32(257), notes), tuple(notes)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ImageRefused(
+            f"an array of {array.dtype} is no image", where=name, hint="pass uint8 or 0..255 floats"
+        )
+    values = array.astype(np.float32)
+    if not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 255:
+        raise ImageRefused(
+            "pixel values outside 0..255", where=name, hint="pass pixels before any normalisation"
+        )
+    return _opaque(values, notes), tuple(notes)
