@@ -167,7 +167,7 @@ class Heatmap:
 
     @property
     def limit(self) -> float:
-        """The value that full colour stands for: the maximum, or the maximum of \\|.\\| if signed."""
+        """The value that full colour stands for: the maximum, of the magnitude if signed."""
         return max(self.maximum, -self.minimum, 0.0)
 
     def normalised(self) -> Float32:
@@ -205,7 +205,7 @@ def upsample(values: ArrayLike, size: tuple[int, int]) -> Float32:
 
 
 def normalise(values: ArrayLike) -> Float32:
-    """Divide by the maximum, so that zero stays zero; by the largest \\|.\\| if any is negative.
+    """Divide by the maximum, so that zero stays zero; or the largest magnitude if signed.
 
     NaN (pixels that the network did not see) stays NaN; a map of zeros stays zeros.
     """

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,7 +226,7 @@ def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tupl
             raise ImageRefused("CIELAB pixels", hint="convert the photo to RGB")
         values = np.asarray(image.convert("RGB"), np.uint8)
     if orientation in _UPRIGHT:
-        values = _UPRIGHT[orientation](values)  # type: ignore[assignment]
+        values = cast("Pixels", _UPRIGHT[orientation](values))
         notes.append(f"turned upright (EXIF orientation {orientation})")
     return _opaque(values, notes), tuple(notes)
 
@@ -247,9 +248,10 @@ def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | 
     order = native if raw_mode[-1] == "N" else raw_mode[-1]
     other = raw_mode[:-1] + ("B" if order == "L" else "L")
     with Image.open(io.BytesIO(data), formats=FORMATS) as again:
-        again.tile = [  # type: ignore[attr-defined]
-            t._replace(args=other if isinstance(t.args, str) else (other, *t.args[1:]))
-            for t in again.tile  # type: ignore[attr-defined]
+        opened: Any = again  # `tile` belongs to ImageFile, and its type has changed before
+        opened.tile = [
+            tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))
+            for tile in opened.tile
         ]
         again.load()
         return np.asarray(again, np.uint8).astype(np.float32)
@@ -276,17 +278,17 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
 def _opaque(values: Pixels, notes: list[str]) -> Pixels:
     """(H, W, 3) from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); alpha is laid on white."""
     if values.ndim == 2:
-        values = values[:, :, None]
+        values = cast("Pixels", values[:, :, None])
     if values.shape[2] == 1:
-        values = np.repeat(values, 3, axis=2)
+        values = cast("Pixels", np.repeat(values, 3, axis=2))
     if values.shape[2] == 4:
-        alpha = values[:, :, 3:].astype(np.float32) / 255
+        alpha = values[:, :, 3:].astype(np.float32) / np.float32(255)
         if bool((alpha < 1).any()):
             notes.append("alpha composited on white")
-            flat = values[:, :, :3].astype(np.float32) * alpha + 255 * (1 - alpha)
-            values = flat if values.dtype == np.float32 else np.rint(flat).astype(np.uint8)
+            flat = values[:, :, :3].astype(np.float32) * alpha + np.float32(255) * (1 - alpha)
+            values = np.rint(flat).astype(np.uint8) if values.dtype == np.uint8 else flat
         values = values[:, :, :3]
-    return np.ascontiguousarray(values)
+    return cast("Pixels", np.ascontiguousarray(values))
 
 
 def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[str, ...]]:

@@ -53,10 +53,10 @@ class Resolved:
     guessed: bool = False
     warnings: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
         return {
-            "settings": self.preprocess.as_dict(),
+            "settings": self.preprocess.to_dict(),
             "evidence": dict(self.evidence),
             "guessed": self.guessed,
         }
@@ -68,8 +68,8 @@ def resolve(
     *,
     model_path: Path | None = None,
     metadata: Mapping[str, str] = MappingProxyType({}),
-    input_shape: Sequence[int | str | None] | None = None,
-    input_channels: int | None = None,
+    input_size: tuple[int | None, int | None] = (None, None),
+    input_channels: int = 3,
     layout: str = "NCHW",
     integer: bool = False,
     first_operators: Sequence[str] = (),
@@ -81,9 +81,8 @@ def resolve(
         overrides: Single settings, ``key=value`` each.
         model_path: The model; its folder is searched for side files.
         metadata: The model's ``metadata_props``.
-        input_shape: Declared shape of the input, four axes in the model's layout; symbolic axes
-            are names or None. (H, W) alone is taken too.
-        input_channels: C where the shape leaves it open.
+        input_size: Height and width that the model fixes, None where it leaves them free.
+        input_channels: 1 or 3.
         layout: "NCHW" or "NHWC", as the model declares its input.
         integer: Whether the input takes integers, which is evidence for raw pixels.
         first_operators: Operators that consume the input; a model that subtracts or divides
@@ -93,7 +92,12 @@ def resolve(
         UsageError: An unknown preset, key or value; a size that the model does not take.
         ModelRefused: The input has neither one nor three channels.
     """
-    channels, declared = _declared(input_shape, input_channels, layout)
+    channels, declared = input_channels, input_size
+    if channels not in (1, 3):
+        raise ModelRefused(
+            f"the input takes {channels} channels, a photo has 1 or 3",
+            hint="only grey and colour models can be explained",
+        )
     sources = _Sources()
     sources.add(
         *_guess(channels, declared, layout, integer=integer, first_operators=first_operators)
@@ -201,26 +205,6 @@ class _Sources:
             self.evidence["layout"] = "declared input of the model"
 
 
-def _declared(
-    shape: Sequence[int | str | None] | None, channels: int | None, layout: str
-) -> tuple[int, tuple[int | None, int | None]]:
-    """Channels C, and height and width where the model fixes them."""
-    axes = [axis if isinstance(axis, int) and axis > 0 else None for axis in shape or ()]
-    if len(axes) == 4:
-        _, *rest = axes
-        found, height, width = rest if layout == "NCHW" else (rest[2], rest[0], rest[1])
-        channels = channels or found
-    else:
-        height, width = axes if len(axes) == 2 else (None, None)
-    channels = channels or 3
-    if channels not in (1, 3):
-        raise ModelRefused(
-            f"the input takes {channels} channels, a photo has 1 or 3",
-            hint="only grey and colour models can be explained",
-        )
-    return channels, (height, width)
-
-
 def _guess(
     channels: int,
     declared: tuple[int | None, int | None],
@@ -273,7 +257,7 @@ def _short(values: Sequence[float]) -> str:
 def _flagged(flag: str | Path | Preprocess) -> tuple[Settings, str]:
     """Settings of what the user named: a preprocessing, a preset, or a file."""
     if isinstance(flag, Preprocess):
-        return flag.as_dict(), "given by the caller"
+        return flag.to_dict(), "given by the caller"
     if str(flag) in PRESETS:
         return {"preset": str(flag)}, f"option {flag}"
     path = Path(flag)

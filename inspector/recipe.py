@@ -90,7 +90,7 @@ class Preprocess:
         """Check every value and bring it to its type; one number stands for all channels."""
         for key, known in _CHOICES.items():
             object.__setattr__(self, key, _one_of(key, getattr(self, key), known))
-        size = self.size if isinstance(self.size, (list, tuple)) else (self.size, self.size)
+        size = self.size if isinstance(self.size, list | tuple) else (self.size, self.size)
         sides = _numbers("size", size, 2, low=1, high=_MAX_SIDE)
         if any(side != int(side) for side in sides):
             raise UsageError(f"size = {self.size!r}: whole numbers of pixels are meant")
@@ -159,7 +159,7 @@ class Preprocess:
                 new[key] = getattr(self, key)[::-1]
         return replace(self, **new)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The TOML keys and values, for the report."""
         return asdict(self)
 
@@ -231,7 +231,8 @@ class Preprocess:
         if self.channels == "BGR":
             pixels = pixels[::-1]
         pixels = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        rounded: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        return rounded.transpose(1, 2, 0)
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """Size that the photo is scaled to before cropping or padding."""
@@ -266,23 +267,6 @@ class Preprocess:
         std = np.reshape(self.std, shape).astype(np.float32)
         result: NDArray[np.float32] = (pixels / np.float32(self.scale) - mean) / std
         return result
-
-
-PRESETS: dict[str, Preprocess] = {
-    "imagenet": Preprocess(crop_pct=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    "inception": Preprocess(
-        size=(299, 299),
-        crop_pct=0.875,
-        interpolation="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    ),
-    "caffe": Preprocess(crop_pct=0.875, scale=1.0, mean=(103.939, 116.779, 123.68), channels="BGR"),
-    "unit": Preprocess(),
-    "raw": Preprocess(scale=1.0),
-}
-"""``imagenet``: torchvision and most of timm. ``inception``: -1..1. ``caffe``: BGR minus the
-ImageNet mean. ``unit``: 0..1. ``raw``: 0..255, for models that normalise by themselves."""
 
 
 def _resized(photo: Photo, size: tuple[int, int], to: Preprocess) -> NDArray[np.float32]:
@@ -327,14 +311,31 @@ def _numbers(
     key: str, value: object, count: int, *, low: float = -math.inf, high: float = math.inf
 ) -> tuple[float, ...]:
     """``count`` finite numbers within bounds; one number stands for all."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     if len(values) == 1:
         values *= count
     if len(values) != count:
         raise UsageError(f"{key} = {value!r}", hint=f"{count} number(s) are meant")
     for item in values:
-        number = isinstance(item, (int, float)) and not isinstance(item, bool)
+        number = isinstance(item, int | float) and not isinstance(item, bool)
         if not number or not math.isfinite(item) or not low <= item <= high:
             bounds = f" in {low:g} .. {high:g}" if math.isfinite(low) or math.isfinite(high) else ""
             raise UsageError(f"{key} = {value!r}", hint=f"numbers{bounds} are meant")
     return tuple(float(item) for item in values)
+
+
+PRESETS: dict[str, Preprocess] = {
+    "imagenet": Preprocess(crop_pct=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "inception": Preprocess(
+        size=(299, 299),
+        crop_pct=0.875,
+        interpolation="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    "caffe": Preprocess(crop_pct=0.875, scale=1.0, mean=(103.939, 116.779, 123.68), channels="BGR"),
+    "unit": Preprocess(),
+    "raw": Preprocess(scale=1.0),
+}
+"""``imagenet``: torchvision and most of timm. ``inception``: -1..1. ``caffe``: BGR minus the
+ImageNet mean. ``unit``: 0..1. ``raw``: 0..255, for models that normalise by themselves."""

@@ -73,24 +73,29 @@ def read_settings(path: Path) -> tuple[Settings, str]:
     except (ValueError, RecursionError) as error:  # both decoders and utf-8 raise ValueErrors
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"not a valid settings file ({reason})", where=where) from None
-    if isinstance(data, dict):
-        try:
-            if is_timm(data):
-                return timm(data), "timm config"
-            if is_hugging_face(data):
-                return hugging_face(data), "Hugging Face preprocessor config"
-        except UsageError as error:
-            raise UsageError(error.what, where=where, hint=error.hint) from None
-        except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UsageError(f"settings of an unexpected type ({reason})", where=where) from None
-        if set(data) <= {*FIELDS, "preset"}:
-            return own(data, where), "JSON"
-    raise UsageError(
-        "neither a timm config nor a Hugging Face preprocessor config",
-        where=where,
-        hint="write the settings as TOML: " + ", ".join(FIELDS),
-    )
+    found = _by_kind(data, where) if isinstance(data, dict) else None
+    if found is None:
+        raise UsageError(
+            "neither a timm config nor a Hugging Face preprocessor config",
+            where=where,
+            hint="write the settings as TOML: " + ", ".join(FIELDS),
+        )
+    return found
+
+
+def _by_kind(data: dict[str, Any], where: str) -> tuple[Settings, str] | None:
+    """Settings of a JSON document, by what it looks like; None when it looks like nothing."""
+    try:
+        if is_timm(data):
+            return timm(data), "timm config"
+        if is_hugging_face(data):
+            return hugging_face(data), "Hugging Face preprocessor config"
+    except UsageError as error:
+        raise UsageError(error.what, where=where, hint=error.hint) from None
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"settings of an unexpected type ({reason})", where=where) from None
+    return (own(data, where), "JSON") if set(data) <= {*FIELDS, "preset"} else None
 
 
 def own(data: Mapping[str, Any], where: str) -> Settings:
@@ -268,14 +273,12 @@ def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[st
         The settings (empty when nothing is known), whose words they are, and warnings.
     """
     if OWN_METADATA_KEY in metadata:
+        where = f"metadata {OWN_METADATA_KEY}"
         try:
             data = json.loads(metadata[OWN_METADATA_KEY])
-            if not isinstance(data, dict):
-                raise UsageError("not a table of keys")
-            return own(data, f"metadata {OWN_METADATA_KEY}"), OWN_METADATA_KEY, ()
+            return own(data if isinstance(data, dict) else {"": data}, where), where, ()
         except (ValueError, RecursionError, UsageError) as error:
-            note = f"the model's metadata {OWN_METADATA_KEY!r} is ignored: {error}"
-            return {}, "", (note,)
+            return {}, "", (f"the model's metadata {OWN_METADATA_KEY!r} is ignored: {error}",)
     image = {k.lower(): v.lower() for k, v in metadata.items() if k.lower().startswith("image.")}
     if image:
         return _windows_ml(image)
