@@ -155,6 +155,10 @@ def data_input(graph: Graph, node: Node) -> str:
     if node.is_op("Conv", "BatchNormalization"):
         if not all(is_constant(graph, name) for name in node.inputs[1:] if name):
             raise NotAffine(node, "its weights are computed")
+        kernel = node.attributes.get("kernel_shape") or []
+        if any(k != 1 for k in kernel):
+            size = "x".join(str(k) for k in kernel)
+            raise NotAffine(node, f"its {size} kernel gives every position its own weight")
         return node.inputs[0]
     if node.is_op(*_UNCHANGED, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
         return node.inputs[0]
@@ -289,7 +293,7 @@ def _convolution(graph: Graph, node: Node, state: Affine) -> Affine:
     weights = folded(graph, node.inputs[1])
     if weights[0, 0].size != 1 or any(node.attributes.get("pads", [])):
         size = "x".join(map(str, weights.shape[2:]))
-        raise NotAffine(node, f"its {size} kernel weighs every position on its own")
+        raise NotAffine(node, f"its {size} kernel gives every position its own weight")
     if node.attributes.get("group", 1) != 1:
         raise NotAffine(node, "it is a grouped convolution")
     if state.shape[0] != state.offset.size or len(state.shape) != weights.ndim - 1:

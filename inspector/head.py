@@ -45,7 +45,7 @@ _REASONS = (
             *("Relu", "LeakyRelu", "PRelu", "Clip", "Elu", "Selu", "Celu", "Gelu", "Mish"),
             *("HardSwish", "Swish", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign"),
         ),
-        "is a non-linearity between the feature maps and the scores: the head has two layers or more",
+        "is a non-linearity between the feature maps and the scores: it has two layers or more",
     ),
 )
 _MAX_STEPS = 200
@@ -249,7 +249,7 @@ def _explained(graph: Graph, shapes: Shapes, error: NotAffine, path: Sequence[No
     node = error.node
     shown = f"{node.op_type} node {clean_text(node.name)!r}"
     linear = [n for n in path if n.is_op("Gemm", "MatMul", "Conv")]
-    if node in path or node.is_op("Gemm", "MatMul"):
+    if node in path or node.is_op("Gemm", "MatMul", "Conv"):
         return f"{shown} is not linear in the mean of the feature maps: {error}"
     if linear and _is_map(graph, shapes, node, linear[-1]):
         flat = f"{linear[-1].op_type} node {clean_text(linear[-1].name)!r}"
