@@ -86,6 +86,7 @@ class Activation:
         low: Lower bound of a clamp.
         high: Upper bound of a clamp.
         alpha: Slope or scale where it is a known scalar.
+        products: Of a gate, the nodes in which it multiplies other tensors.
     """
 
     kind: str
@@ -96,6 +97,7 @@ class Activation:
     low: float | None = None
     high: float | None = None
     alpha: float | None = None
+    products: tuple[Node, ...] = field(default=(), repr=False)
 
     @property
     def fused(self) -> bool:
@@ -375,32 +377,34 @@ class _Search:
 
     def _make(self, curve: Curve, source: str, nodes: tuple[Node, ...]) -> Activation:
         output = nodes[-1].outputs[0]
+        products = self._products(output, nodes) if curve.kind in _GATES else ()
         return Activation(
             curve.kind,
             source,
             output,
             nodes,
-            gate=curve.kind in _GATES and self._is_gate(output, nodes),
+            gate=bool(products),
             low=curve.low,
             high=curve.high,
             alpha=curve.alpha,
+            products=products,
         )
 
-    def _is_gate(self, output: str, nodes: tuple[Node, ...]) -> bool:
-        """Whether the result comes to multiply another tensor, reshaped or scaled on the way."""
+    def _products(self, output: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Nodes where the result, reshaped or scaled on the way, multiplies another tensor."""
         frontier, seen = [output], {output}
         own = {node.index for node in nodes}
+        found = {}
         while frontier:
-            name = frontier.pop()
-            for user in self.graph.consumers(name):
+            for user in self.graph.consumers(frontier.pop()):
                 if user.index in own or user.domain:
                     continue
                 others = [n for n in user.inputs if n in self.carried and n not in seen]
                 if user.is_op("Mul", "MatMul") and others:
-                    return True
+                    found[user.index] = user
                 affine = user.is_op("Add", "Sub", "Mul", "Div") and not others
                 if affine or user.is_op(*PASS_THROUGH, *_RESHAPES, "Slice", "Split"):
                     fresh = [n for n in user.outputs if n and n not in seen]
                     seen.update(fresh)
                     frontier += fresh
-        return False
+        return tuple(found.values())
