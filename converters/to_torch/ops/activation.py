@@ -37,7 +37,7 @@ def clip(input: Tensor, min: float | None = None, max: float | None = None) -> T
 @OPS.register("Clip", since=6)
 def clip_6(
     input: Tensor, *, min: float = -3.4028234663852886e38, max: float = 3.4028234663852886e38
-) -> Tensor:  # noqa: E501
+) -> Tensor:
     """min(max(x, low), high) with the bounds as attributes."""
     return clip(input, min, max)
 
@@ -54,13 +54,13 @@ def _clip_integers(input: Tensor, low: float, high: float) -> Tensor:
 
 @OPS.register("LeakyRelu")
 def leaky_relu(X: Tensor, *, alpha: float = 0.009999999776482582) -> Tensor:
-    """x where x >= 0, alpha x elsewhere."""
+    """X where x >= 0, alpha x elsewhere."""
     return F.leaky_relu(X, alpha)
 
 
 @OPS.register("PRelu", since=7)
 def prelu(X: Tensor, slope: Tensor) -> Tensor:
-    """x where x >= 0, slope x elsewhere; the slope broadcasts to x."""
+    """X where x >= 0, slope x elsewhere; the slope broadcasts to x."""
     if not X.dtype.is_floating_point:
         return torch.where(X < 0, X * slope, X)
     per_channel = slope.dim() == X.dim() - 1 and slope.shape[0] == slope.numel() == X.shape[1]
@@ -71,20 +71,20 @@ def prelu(X: Tensor, slope: Tensor) -> Tensor:
 
 @OPS.register("PRelu", since=1)
 def prelu_1(X: Tensor, slope: Tensor) -> Tensor:
-    """x where x >= 0, slope x elsewhere; one slope, or one a channel."""
+    """X where x >= 0, slope x elsewhere; one slope, or one a channel."""
     return torch.prelu(X, slope.flatten())
 
 
 @OPS.register("Elu")
 def elu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x where x >= 0, alpha (exp(x) - 1) elsewhere."""
+    """X where x >= 0, alpha (exp(x) - 1) elsewhere."""
     return F.elu(X, alpha)
 
 
 @OPS.register("Selu", since=6)
 def selu(
     X: Tensor, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323
-) -> Tensor:  # noqa: E501
+) -> Tensor:
     """Gamma times Elu."""
     return gamma * F.elu(X, alpha)
 
@@ -92,7 +92,7 @@ def selu(
 @OPS.register("Selu", since=1)
 def selu_1(
     X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264
-) -> Tensor:  # noqa: E501
+) -> Tensor:
     """Gamma times Elu, with the constants of opset 1."""
     return gamma * F.elu(X, alpha)
 
@@ -105,13 +105,13 @@ def celu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @OPS.register("ThresholdedRelu")
 def thresholded_relu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x where x > alpha, 0 elsewhere."""
+    """X where x > alpha, 0 elsewhere."""
     return F.threshold(X, alpha, 0.0)
 
 
 @OPS.register("Shrink", since=9)
 def shrink(input: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
-    """x + bias below -lambd, x - bias above lambd, 0 between."""
+    """X + bias below -lambd, x - bias above lambd, 0 between."""
     if not input.dtype.is_floating_point:
         return shrink(input.to(torch.float64), bias=bias, lambd=lambd).to(input.dtype)
     below, above = input + bias, input - bias
@@ -133,25 +133,25 @@ def hard_sigmoid(X: Tensor, *, alpha: float = 0.20000000298023224, beta: float =
 
 @OPS.register("HardSwish", since=14)
 def hard_swish(X: Tensor) -> Tensor:
-    """x max(0, min(1, x / 6 + 1 / 2))."""
+    """X max(0, min(1, x / 6 + 1 / 2))."""
     return F.hardswish(X)
 
 
 @OPS.register("Mish", since=18)
 def mish(X: Tensor) -> Tensor:
-    """x tanh(ln(1 + exp(x)))."""
+    """X tanh(ln(1 + exp(x)))."""
     return F.mish(X)
 
 
 @OPS.register("Gelu", since=20)
 def gelu(X: Tensor, *, approximate: str = "none") -> Tensor:
-    """x Phi(x), or its tanh approximation."""
+    """X Phi(x), or its tanh approximation."""
     return F.gelu(X, approximate=approximate)
 
 
 @OPS.register("Swish", since=24)
 def swish(X: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x sigmoid(alpha x)."""
+    """X sigmoid(alpha x)."""
     return F.silu(X) if alpha == 1.0 else X * torch.sigmoid(alpha * X)
 
 
@@ -163,7 +163,7 @@ def softplus(X: Tensor) -> Tensor:
 
 @OPS.register("Softsign")
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)."""
+    """X / (1 + |x|)."""
     return F.softsign(input)
 
 

@@ -11,7 +11,7 @@ from converters.errors import ConverterError
 from converters.to_torch.ops.window import Window, conv_window, torch_pads
 from converters.to_torch.optable import OPS
 
-__all__ = ["conv", "conv_transpose", "convolve", "deform_conv"]
+__all__ = ["bilinear", "conv", "conv_transpose", "convolve", "deform_conv"]
 
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -102,6 +102,11 @@ def _transposed_pads(
     for axis in range(rank):
         span = (kernel[axis] - 1) * dilations[axis] + 1
         full = (size[axis] - 1) * strides[axis] + span
+        if not output_shape and full + extra[axis] < wanted[axis]:
+            raise ConverterError(
+                "ConvTranspose with auto_pad SAME and a kernel shorter than its stride",
+                hint="the standard and ONNX Runtime disagree on the output's size",
+            )
         total = max(0, full + extra[axis] - wanted[axis])
         # The odd pixel is cut at the beginning unless SAME_UPPER says otherwise.
         begin.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
@@ -147,19 +152,31 @@ def deform_conv(
 
 def _sample_taps(X: Tensor, shifts: Tensor, window: Window, offset_group: int) -> Tensor:
     """Bilinear samples of X (N, C, H, W) at the shifted taps, zero outside: (N, C, taps, oh, ow)."""
-    (height, width), (oh, ow) = window.size, window.outputs
+    oh, ow = window.outputs
+    kh, kw = window.kernel
     base = []
     for axis in range(2):
         starts = torch.arange(window.outputs[axis], device=X.device) * window.strides[axis]
         steps = torch.arange(window.kernel[axis], device=X.device) * window.dilations[axis]
         base.append((steps[:, None] + starts[None, :] - window.begin[axis]).to(X.dtype))
-    kh, kw = window.kernel
     rows = base[0][:, None, :, None].expand(kh, kw, oh, ow).reshape(kh * kw, oh, ow)
     columns = base[1][None, :, None, :].expand(kh, kw, oh, ow).reshape(kh * kw, oh, ow)
     y, x = rows + shifts[:, :, :, 0], columns + shifts[:, :, :, 1]
-    # Normalised so that pixel centres of an align_corners=False grid are whole numbers.
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    images = X.reshape(X.shape[0] * offset_group, -1, height, width)
-    grid = grid.reshape(X.shape[0] * offset_group, -1, ow, 2)
-    sampled = F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
+    images = X.reshape(X.shape[0] * offset_group, -1, *window.size)
+    sampled = bilinear(images, y.reshape(len(images), -1), x.reshape(len(images), -1))
     return sampled.reshape(X.shape[0], X.shape[1], kh * kw, oh, ow)
+
+
+def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Values between the pixels of images (N, C, H, W) at y, x (N, P); zero outside: (N, C, P)."""
+    height, width = images.shape[2:]
+    flat = images.flatten(2)
+    top, left = y.floor(), x.floor()
+    total = torch.zeros((), dtype=images.dtype, device=images.device)
+    for row, weight_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, weight_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            index = index.to(torch.int64).unsqueeze(1).expand(-1, flat.shape[1], -1)
+            total = total + flat.gather(2, index) * (weight_y * weight_x * inside).unsqueeze(1)
+    return total

@@ -54,8 +54,12 @@ class Axis:
     @property
     def unchanged(self) -> bool:
         """Whether every output pixel is the input pixel of the same index."""
-        cropped = self.coordinates == "tf_crop_and_resize" and (self.start, self.stop) != (0, 1)
-        return self.size == self.length and self.scale == 1 and not cropped
+        return self.size == self.length and self.scale == 1 and not self.cropped
+
+    @property
+    def cropped(self) -> bool:
+        """Whether only a region of the input is resized."""
+        return self.coordinates == "tf_crop_and_resize" and (self.start, self.stop) != (0, 1)
 
 
 @OPS.register("Resize", since=11)
@@ -127,9 +131,15 @@ def _plan(
             common_factor = (min if policy == "not_larger" else max)(factors)
             factors = [common_factor] * rank
             new = [math.floor(common_factor * n + 0.5) for n in old]
-    regions = (
-        (roi[:rank], roi[rank:]) if len(roi) == 2 * rank else ((0.0,) * rank, (1.0,) * rank)
+    exact = all(
+        math.isclose(f * n, m, rel_tol=1e-6) for f, n, m in zip(factors, old, new, strict=True)
     )
+    if common.coordinates == "align_corners" and not exact:
+        raise ConverterError(
+            "Resize with align_corners to a length that is no whole number",
+            hint="implementations disagree on the step between pixels",
+        )
+    regions = (roi[:rank], roi[rank:]) if len(roi) == 2 * rank else ((0.0,) * rank, (1.0,) * rank)
     return tuple(
         replace(common, size=n, length=m, scale=f, start=start, stop=stop)
         for n, m, f, start, stop in zip(old, new, factors, *regions, strict=True)
@@ -139,7 +149,8 @@ def _plan(
 def _interpolate(X: Tensor, plan: dict[int, Axis], outside: float) -> Tensor:
     """Resize along each axis of the plan that changes anything."""
     changed = {axis: how for axis, how in plan.items() if not how.unchanged}
-    if not changed:
+    # A scale that is lost in rounding leaves the image as it is, as in ONNX Runtime.
+    if all(how.size == how.length and not how.cropped for how in plan.values()):
         return X
     native = _native(X, changed)
     if native is not None:
@@ -174,7 +185,6 @@ def _native(X: Tensor, changed: dict[int, Axis]) -> Tensor | None:
         return None
     names = {3: "linear", 4: "bilinear", 5: "trilinear"}
     torch_mode = names[X.dim()] if mode == "linear" else "bicubic"
-    # Where an axis keeps its length both conventions leave it as it is.
     if axes[0].coordinates == "align_corners":
         return F.interpolate(X, size, mode=torch_mode, align_corners=True)
     half = axes[0].coordinates == "half_pixel" or (
