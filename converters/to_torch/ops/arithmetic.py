@@ -21,7 +21,7 @@ def aligned(A: Tensor, B: Tensor, axis: int | None) -> Tensor:
     if axis is None:
         return B
     trailing = A.ndim - (axis % A.ndim) - B.ndim
-    return B.reshape(*B.shape, *([1] * trailing))
+    return B.reshape((*B.shape, *([1] * trailing)))
 
 
 def binary(*op_types: str, since: int = 7, legacy: bool = False) -> Callable[[Binary], Binary]:

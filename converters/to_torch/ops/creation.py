@@ -108,11 +108,9 @@ def mel_weight_matrix(
     corner = ((dft_length + 1) * hertz / sample_rate).floor()
     low_, centre, high_ = corner[:-2], corner[1:-1], corner[2:]
     place = torch.arange(bins, dtype=torch.float64)[:, None]
-    rising = (place - low_) / (centre - low_).clamp(min=1)
-    rising = torch.where(centre == low_, (place == centre).double(), rising)
-    falling = (high_ - place) / (high_ - centre).clamp(min=1)
-    inside = (place >= low_) & (place < high_)
-    filters = torch.where(place <= centre, rising, falling) * (
-        inside | ((place == centre) & (centre == low_))
-    )
+    # A side of no width is the peak alone.
+    rising = torch.where(centre > low_, (place - low_) / (centre - low_), 1.0)
+    falling = torch.where(high_ > centre, (high_ - place) / (high_ - centre), 0.0)
+    filters = torch.where((place >= low_) & (place <= centre), rising, 0.0)
+    filters = torch.where((place > centre) & (place < high_), falling, filters)
     return filters.to(output_datatype)

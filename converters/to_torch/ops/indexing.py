@@ -20,7 +20,7 @@ def gather(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     taken = data.index_select(axis, wrapped(indices, data.shape[axis], data.device).reshape(-1))
     if indices.ndim == 1:
         return taken
-    return taken.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    return taken.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
 
 
 @OPS.register("GatherElements", since=11)
@@ -39,7 +39,7 @@ def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """Take slices named by the index tuples in the last axis of ``indices``."""
     depth, b = indices.shape[-1], batch_dims
     if depth == 0:  # an empty tuple names the whole (batch entry)
-        return data.expand(*indices.shape[:-1], *data.shape[b:])
+        return data.expand((*indices.shape[:-1], *data.shape[b:]))
     picks = [wrapped(indices[..., i], data.shape[b + i], data.device) for i in range(depth)]
     batch = [
         torch.arange(n, device=data.device).reshape(-1, *[1] * (indices.ndim - 2 - i))

@@ -78,6 +78,12 @@ def sequence_map(
     return tuple(list(values) for values in zip(*results, strict=True))
 
 
+@OPS.register("Optional", since=15)
+def optional(*input: Tensor | Sequence | None, type: object = None) -> Tensor | Sequence | None:
+    """Make an optional of a value, or of nothing."""
+    return input[0] if input else None
+
+
 @OPS.register("OptionalHasElement", since=15)
 def optional_has_element(*input: Tensor | Sequence | None) -> Tensor:
     """Whether an optional holds a value."""

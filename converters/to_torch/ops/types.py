@@ -87,6 +87,16 @@ def _to_float4(input: Tensor) -> Tensor:
     return torch.copysign(torch.round(size / step) * step, x)
 
 
+@OPS.register("CastLike", since=15)
+def cast_like(
+    input: Tensor, target_type: Tensor, *, saturate: int = 1, round_mode: str = "up"
+) -> Tensor:
+    """Change the element type to that of another tensor."""
+    if target_type.dtype in {torch.int8, torch.uint8}:
+        raise NotImplementedError("a tensor of 8 bits may stand for one of 2 or 4 bits")
+    return cast(input, to=target_type.dtype, saturate=saturate, round_mode=round_mode)
+
+
 @OPS.register("BitCast", since=26)
 def bit_cast(input: Tensor, *, to: torch.dtype) -> Tensor:
     """Read the same bits as another type."""
