@@ -144,14 +144,7 @@ def data_input(graph: Graph, node: Node) -> str:
         if before is None or not before.is_op("QuantizeLinear", "Cast"):
             raise NotAffine(node, "it rounds to integers")
     if node.is_op("Gemm", "MatMul", *_ARITHMETIC):
-        computed = [name for name in node.inputs if name and not is_constant(graph, name)]
-        if len(computed) != 1:
-            raise NotAffine(node, "it joins two computed tensors")
-        if node.is_op("Div") and computed[0] == node.inputs[1]:
-            raise NotAffine(node, "it divides by what was computed")
-        if node.is_op("Gemm") and computed[0] not in node.inputs[:2]:
-            raise NotAffine(node, "its product is constant")
-        return computed[0]
+        return _one_computed(graph, node)
     if node.is_op("Conv", "BatchNormalization"):
         if not all(is_constant(graph, name) for name in node.inputs[1:] if name):
             raise NotAffine(node, "its weights are computed")
@@ -163,6 +156,18 @@ def data_input(graph: Graph, node: Node) -> str:
     if node.is_op(*_UNCHANGED, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
         return node.inputs[0]
     raise NotAffine(node, "it is no affine operator")
+
+
+def _one_computed(graph: Graph, node: Node) -> str:
+    """The one operand that is not constant."""
+    computed = [name for name in node.inputs if name and not is_constant(graph, name)]
+    if len(computed) != 1:
+        raise NotAffine(node, "it joins two computed tensors")
+    if node.is_op("Div") and computed[0] == node.inputs[1]:
+        raise NotAffine(node, "it divides by what was computed")
+    if node.is_op("Gemm") and computed[0] not in node.inputs[:2]:
+        raise NotAffine(node, "its product is constant")
+    return computed[0]
 
 
 def is_constant(graph: Graph, tensor: str) -> bool:

@@ -268,7 +268,7 @@ def _is_map(graph: Graph, shapes: Shapes, node: Node, linear: Node) -> bool:
     shape = shapes.of(node.outputs[0])
     if shape is None or len(shape) != 4:
         return False
-    if None not in shape[2:]:
-        return any(size != 1 for size in shape[2:])
+    if None not in shape[1:]:
+        return sum(size != 1 for size in shape[1:]) > 1  # pooled: only the channels are left
     fan_in = _fan_in(graph, [linear]) if not linear.is_op("Conv") else None
-    return fan_in is not None and shape[1] is not None and fan_in != shape[1]
+    return fan_in is not None and shape[1] is not None and fan_in not in shape[1:]

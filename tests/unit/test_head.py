@@ -301,6 +301,15 @@ REFUSED = {
         "LayerNormalization",
         "normalises each sample",
     ),
+    "layer normalisation, channels last": (
+        (
+            "a = Relu(x) p = GlobalAveragePool(a) l = Transpose<perm = [0, 2, 3, 1]>(p) "
+            "n = LayerNormalization(l, s, t) c = Transpose<perm = [0, 3, 1, 2]>(n) "
+            "f = Flatten(c) z = Gemm<transB = 1>(f, w, b)"
+        ),
+        "LayerNormalization",
+        "normalises each sample",
+    ),
     "two poolings": (
         (
             "a = Relu(x) c = Conv(a, conv) p = GlobalAveragePool(c) q = GlobalMaxPool(c) "
@@ -311,8 +320,8 @@ REFUSED = {
     ),
     "part of the map": (
         (
-            "a = Relu(x) p = AveragePool<kernel_shape = [3, 3], strides = [3, 3]>(a) f = Flatten(p) "
-            "z = Gemm<transB = 1>(f, w, b)"
+            "a = Relu(x) p = AveragePool<kernel_shape = [3, 3], strides = [3, 3]>(a) "
+            "f = Flatten(p) z = Gemm<transB = 1>(f, w, b)"
         ),
         "AveragePool",
         "is not the whole map 4x4",
