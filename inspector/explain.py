@@ -101,6 +101,8 @@ class Explainer(Model):
             input_size=(image.height, image.width),
             input_channels=image.channels,
             layout=image.layout,
+            integer=image.integer,
+            first_operators=[node.op_type for node in self.graph.consumers(image.name)],
         )
 
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
@@ -226,27 +228,85 @@ class Explainer(Model):
             return
         images = np.stack([tensor for _, tensor, _ in batch])
         name = layer[0].tensor if layer else None
-        known = self._known_targets(target)
-        fetch = tensors_for(self, requests, name, known)
-        values = self.forward(images, fetch)
+        values = self._forward_for(images, requests, target, name)
         if len(batch) > 1 and not self.batches:  # found out just now: one by one from here on
             for item in batch:
                 yield from self._explain_batch([item], requests, target, layer, progress)
             return
-        targets = self._targets(target, values, len(batch))
         slots: list[list[Explanation]] = [[] for _ in batch]
+        for request, evidence, maps in self._apply(
+            images, requests, self._targets(target, values, len(batch)), values, name, progress
+        ):
+            for row, found in enumerate(slots):
+                found.append(self._explanation(request, evidence, maps[row], row, batch[row]))
+        for row, (photo, _, _) in enumerate(batch):
+            yield self._image_report(photo, slots[row], values, row, layer)
+
+    def attribute(
+        self,
+        images: Array,
+        method: str = "grad-cam",
+        *,
+        target: str = "top1",
+        layer: str | int | None = None,
+    ) -> Array:
+        """Attributions of images that are preprocessed already.
+
+        Args:
+            images: (N, C, H, W), as the network takes them; channels first even when the model
+                wants them last.
+            method: A name, options included.
+            target: One target an image, as for ``explain``.
+            layer: As for ``explain``.
+
+        Returns:
+            float32 (N, h, w) for layer methods, (N, C, H, W) for input methods.
+
+        Raises:
+            InspectorError: as ``explain``; UsageError for several targets.
+        """
+        request = parse_request(method)
+        chosen = self._choose_layer(layer, [request])
+        name = chosen[0].tensor if chosen else None
+        step = len(images) if self.batches else 1
+        parts = []
+        for start in range(0, len(images), step):
+            batch = images[start : start + step]
+            values = self._forward_for(batch, [request], target, name)
+            if len(batch) > 1 and not self.batches:
+                return self.attribute(images, method, target=target, layer=layer)
+            targets = self._targets(target, values, len(batch))
+            if len(targets[0]) != 1:
+                raise UsageError(f"{target!r} names several targets", hint="ask for one")
+            parts += [m for _, _, m in self._apply(batch, [request], targets, values, name, None)]
+        return np.concatenate(parts)
+
+    def _forward_for(
+        self, images: Array, requests: Sequence[Request], target: str, layer: str | None
+    ) -> Mapping[str, Array]:
+        """The one ONNX Runtime pass that all methods share."""
+        return self.forward(
+            images, tensors_for(self, requests, layer, self._known_targets(target))
+        )
+
+    def _apply(
+        self,
+        images: Array,
+        requests: Sequence[Request],
+        targets: Sequence[Sequence[Target]],
+        values: Mapping[str, Array],
+        layer: str | None,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Iterator[tuple[Request, Evidence, Array]]:
+        """Every method for every target rank, on one batch."""
         for request in requests:
             for rank in range(len(targets[0])):
                 evidence = Evidence(
-                    self, images, [t[rank] for t in targets], values,
-                    layer=name, preprocess=self.preprocessing.preprocess,
+                    self, images, [found[rank] for found in targets], values,
+                    layer=layer, preprocess=self.preprocessing.preprocess,
                     progress=_labelled(progress, request.label),
                 )  # fmt: skip
-                maps = request.method(evidence, **request.options)
-                for row, found in enumerate(slots):
-                    found.append(self._explanation(request, evidence, maps[row], row, batch[row]))
-        for row, (photo, _, _) in enumerate(batch):
-            yield self._image_report(photo, slots[row], values, row, layer)
+                yield request, evidence, request.method(evidence, **request.options)
 
     def _known_targets(self, target: str) -> list[str]:
         """Tensors that the target will be read from, before any image is known."""

@@ -1,0 +1,38 @@
+"""``inspector layers``: what there is to explain through."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli.options import model_options, open_model, supervised
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+
+
+@click.command("layers")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@model_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """List MODEL's layers with shape, stride and receptive field, and what follows from them.
+
+    Says which layer is the default target and why, and whether CAM is exact for the head.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _layers(**options), device=options["device"], **limits)
+
+
+def _layers(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN401 - as above
+    from inspector.overview import overview  # noqa: PLC0415 - late, like all of the library
+    from inspector.render.terminal import show_layers  # noqa: PLC0415 - as above
+
+    explainer: Explainer = open_model(model, **opening)
+    found = overview(explainer)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_layers(found)
+    return 0
