@@ -17,7 +17,10 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import (  # type: ignore[import-untyped]
+    DecodeError,
+    EncodeError,
+)
 
 from converters import scopes as scoping
 from converters.errors import NotAModel, UnsafeModel

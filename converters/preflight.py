@@ -4,7 +4,7 @@ Every problem of a file is collected, so that one run tells all of them.  Nothin
 native except the look-up of an operator's schema by name, and nothing is recursive.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -164,24 +164,16 @@ def _key(proto: onnx.NodeProto | onnx.FunctionProto) -> _Key:
 
 def _expansion(model: onnx.ModelProto, result: Survey, limits: Limits) -> Iterator[str]:
     """Count what the model grows to; functions are measured callees first."""
-    bodies: dict[_Key, list[Scope]] = {}
-    versions = {_domain(o.domain): o.version for o in model.opset_import}
-    for function, group in zip(model.functions, result.functions, strict=True):
-        if _key(function) in bodies:
-            yield f"function {quote(function.name)} is defined twice"
-        bodies[_key(function)] = group
-        for entry in function.opset_import:
-            mine = versions.get(_domain(entry.domain), entry.version)
-            if mine != entry.version:
-                yield (
-                    f"function {quote(function.name)} needs opset {entry.version} of domain "
-                    f"{quote(entry.domain)}, the model imports {mine}"
-                )
-    sizes: dict[_Key, _Size] = {}
+    bodies = {
+        _key(function): group
+        for function, group in zip(model.functions, result.functions, strict=True)
+    }
+    yield from _functions(model, bodies)
     calls = {
         key: {_key(n) for scope in group for n in scope.proto.node} & bodies.keys()
         for key, group in bodies.items()
     }
+    sizes: dict[_Key, _Size] = {}
     try:
         for key in TopologicalSorter(calls).static_order():
             sizes[key] = _measure(bodies[key], sizes)
@@ -192,7 +184,7 @@ def _expansion(model: onnx.ModelProto, result: Survey, limits: Limits) -> Iterat
     total = _measure(result.main, sizes)
     result.nodes, result.nesting = total.nodes, total.nesting
     if total.nodes > limits.nodes:
-        yield f"{_count(total.nodes)} nodes after expanding local functions (limit {limits.nodes:,})"
+        yield f"{_count(total.nodes)} nodes with functions expanded (limit {limits.nodes:,})"
     if total.nesting > limits.nesting:
         yield f"bodies nested {total.nesting} deep (limit {limits.nesting})"
     if max([total.calls, *(size.calls for size in sizes.values())]) > limits.calls:
@@ -201,7 +193,22 @@ def _expansion(model: onnx.ModelProto, result: Survey, limits: Limits) -> Iterat
     largest = max((a.ByteSize() for a in _given(model, result, bodies)), default=0)
     grown = total.proto_bytes + total.references * largest
     if bodies and grown > limits.file_bytes:
-        yield f"{_count(grown)} bytes after expanding local functions (limit {limits.file_bytes:,})"
+        yield f"{_count(grown)} bytes with functions expanded (limit {limits.file_bytes:,})"
+
+
+def _functions(model: onnx.ModelProto, bodies: Collection[_Key]) -> Iterator[str]:
+    """Find functions that two readers could take differently."""
+    if len(bodies) < len(model.functions):
+        yield "a local function is defined twice"
+    versions = {_domain(o.domain): o.version for o in model.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            mine = versions.get(_domain(entry.domain), entry.version)
+            if mine != entry.version:
+                yield (
+                    f"function {quote(function.name)} needs opset {entry.version} of domain "
+                    f"{quote(entry.domain)}, the model imports {mine}"
+                )
 
 
 def _count(number: int) -> str:
@@ -248,7 +255,7 @@ def _measure(group: list[Scope], sizes: dict[_Key, _Size]) -> _Size:
 
 
 def _domains(model: onnx.ModelProto, result: Survey) -> Iterator[str]:
-    """List operators of domains that nobody here implements, and operators that run foreign code."""
+    """List operators that nobody here implements, and those that run a vendor's code."""
     local = {_key(function) for function in model.functions}
     strange: dict[str, list[str]] = {}
     for scope in result.scopes:
@@ -287,7 +294,8 @@ def _schema(op_type: str, domain: str, version: int) -> _Schema | None:
         inputs=(schema.min_input, schema.max_input),
         outputs=(schema.min_output, schema.max_output),
         attributes={
-            name: (attribute.type.value, attribute.required)
+            # The stub of onnx.defs omits that this is an enum.
+            name: (int(attribute.type.value), attribute.required)  # type: ignore[attr-defined]
             for name, attribute in schema.attributes.items()
         },
     )

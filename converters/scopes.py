@@ -129,30 +129,27 @@ def name_findings(found: list[Scope]) -> Iterator[str]:
 
 def _made(scope: Scope) -> tuple[set[str], list[str]]:
     """Names that a scope makes, and complaints about those that it makes twice."""
-    findings = []
-    made: set[str] = set()
-    for name in scope.made_outside:
-        if name in made:
-            findings.append(f"input {quote(name)} stands twice")
-        made.add(name)
+    given = scope.made_outside
+    findings = [f"input {quote(name)} stands twice" for name in _repeated(given)]
     if isinstance(scope.proto, onnx.GraphProto):
-        initialisers = [t.name for t in scope.proto.initializer]
-        initialisers += [t.values.name for t in scope.proto.sparse_initializer]
-        seen: set[str] = set()
-        for name in initialisers:
-            if name in seen or not name:
-                findings.append(f"initialiser {quote(name)} stands twice or has no name")
-            seen.add(name)
-    for node in scope.proto.node:
-        for name in node.output:
-            if name and name in made:
-                findings.append(f"{label(node)} makes {quote(name)}, which exists already")
-            if name:
-                made.add(name)
+        stored = [t.name for t in scope.proto.initializer]
+        stored += [t.values.name for t in scope.proto.sparse_initializer]
+        findings += [f"initialiser {quote(name)} stands twice" for name in _repeated(stored)]
+        findings += ["an initialiser has no name"] * ("" in stored)
     if scope.parent is None:
-        repeated = (name for name, times in Counter(scope.outputs).items() if times > 1)
-        findings += [f"output {quote(name)} stands twice" for name in repeated]
+        twice = _repeated(scope.outputs)
+        findings += [f"output {quote(name)} stands twice" for name in twice]
+    made = set(given)
+    for node in scope.proto.node:
+        for name in filter(None, node.output):
+            if name in made:
+                findings.append(f"{label(node)} makes {quote(name)}, which exists already")
+            made.add(name)
     return made, findings
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def order(scope: Scope) -> tuple[list[int], list[int]]:

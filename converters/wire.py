@@ -7,15 +7,13 @@ before parsing.  The scan keeps its own stack: a hostile file cannot exhaust Pyt
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import onnx
 
 from converters.errors import NotAModel, UnsafeModel
-
-if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor
 
 __all__ = ["HEAD_BYTES", "foreign", "not_a_model", "scan"]
 
@@ -69,13 +67,18 @@ def foreign(head: bytes) -> tuple[str, str] | None:
     """
     if not head:
         return "an empty file", "the download or export did not finish: get the model again"
-    if head.startswith(b"PK\x03\x04"):
-        kinds = (kind for mark, *kind in _ZIPS if mark in head)
-        what, hint = next(kinds, ("a zip archive (.keras and .pt files are zips too)", _CONVERT))
-        return what, hint
     for offset, magic, what, hint in _SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
             return what, hint
+    return _zip(head) if head.startswith(b"PK\x03\x04") else _pattern(head)
+
+
+def _zip(head: bytes) -> tuple[str, str]:
+    kinds = ((what, hint) for mark, what, hint in _ZIPS if mark in head)
+    return next(kinds, ("a zip archive (.keras and .pt files are zips too)", _CONVERT))
+
+
+def _pattern(head: bytes) -> tuple[str, str] | None:
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", head, re.IGNORECASE):
         return "an HTML page", "the download brought a web page: use the link to the raw file"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
@@ -99,7 +102,13 @@ def _text(head: bytes) -> tuple[str, str] | None:
 
 
 def not_a_model(data: bytes, reason: str, where: str) -> NotAModel:
-    """Build the error for bytes that failed as protobuf, with the best explanation there is."""
+    """Build the error for bytes that failed as protobuf, with the best explanation there is.
+
+    Args:
+        data: The whole file.
+        reason: Why it is no model, for when nothing more telling is known.
+        where: The file.
+    """
     head = data[:HEAD_BYTES]
     named = foreign(head) or _text(head)
     if named:
@@ -107,20 +116,22 @@ def not_a_model(data: bytes, reason: str, where: str) -> NotAModel:
     return NotAModel(f"is no ONNX model: {reason}", where=where, hint=_OTHER)
 
 
+# Exporters put local-encoding text into these, and nothing depends on it.
+_FREE_TEXT = {"doc_string", "key", "value", "producer_name", "producer_version"}
+# Stands where a field is text that must be UTF-8.
+_TEXT = object()
+
+
 @cache
-def _fields(message: "Descriptor") -> dict[int, "Descriptor | bool"]:
-    """Field number -> descriptor of the message in it; True for text that must be UTF-8."""
-    table: dict[int, Descriptor | bool] = {}
+def _fields(message: Any) -> Mapping[int, Any]:  # noqa: ANN401 - protobuf's descriptors are untyped
+    """Field number -> descriptor of the message in it, or ``_TEXT``."""
+    table: dict[int, Any] = {}
     for field in message.fields:
         if field.message_type is not None:
             table[field.number] = field.message_type
         elif field.type == field.TYPE_STRING and field.name not in _FREE_TEXT:
-            table[field.number] = True
+            table[field.number] = _TEXT
     return table
-
-
-# Exporters put local-encoding text into these, and nothing depends on it.
-_FREE_TEXT = {"doc_string", "key", "value", "producer_name", "producer_version"}
 
 
 class _Malformed(Exception):
@@ -194,8 +205,6 @@ def _walk(data: bytes, *, fields: int, nesting: int, name_bytes: int, where: str
         if count > fields:
             raise UnsafeModel([f"more than {fields:,} protobuf fields"], where=where)
         tag, pos = _varint(data, pos)
-        if not tag >> 3:
-            raise _Malformed(f"a field without a number at byte {pos}")
         if tag & 7 != 2:
             pos = _skip(data, pos, tag & 7)
             continue
@@ -203,17 +212,16 @@ def _walk(data: bytes, *, fields: int, nesting: int, name_bytes: int, where: str
         if pos + size > end:
             raise _overrun(data, pos, size, end)
         kind = _fields(message).get(tag >> 3)
-        if kind is None:
-            pos += size
-        elif isinstance(kind, bool):
-            _check_text(data[pos : pos + min(size, name_bytes + 1)], name_bytes, pos, where)
-            pos += size
-        else:
+        if kind is not None and kind is not _TEXT:
             bodies += kind is graph
             stack.append((pos + size, kind))
             # The main graph is the first.
             if bodies > nesting + 1 or len(stack) > deepest:
                 raise UnsafeModel([f"bodies nested deeper than {nesting}"], where=where)
+            continue
+        if kind is _TEXT:
+            _check_text(data[pos : pos + min(size, name_bytes + 1)], name_bytes, pos, where)
+        pos += size
     return count
 
 
