@@ -1,0 +1,1 @@
+"""Outputs, one a file: pictures, arrays, the JSON report, a notebook's display."""

@@ -1,0 +1,68 @@
+"""The report as canonical JSON: sorted keys, no NaN, one text for equal reports."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from inspector.whole_file import write_whole
+
+__all__ = ["dumps", "plain", "write"]
+
+
+def dumps(document: object) -> str:
+    """The document as JSON text, ending in a new line.
+
+    Raises:
+        ValueError: It holds NaN or an infinity, which JSON cannot say.
+        TypeError: It holds something that is no data.
+    """
+    text = json.dumps(
+        plain(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    # Half of a surrogate pair (a broken file name) is no UTF-8; escaped it is still JSON.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
+
+
+def write(path: str | PurePath, document: object) -> PurePath:
+    """Write the document whole or not at all.
+
+    Raises:
+        UsageError: The place cannot be written to.
+        ValueError: As `dumps`; nothing is written then.
+    """
+    return write_whole(str(path), dumps(document).encode())
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - JSON's types
+    """Plain data of NumPy scalars and arrays, paths, mappings, sequences and dataclasses.
+
+    Raises:
+        ValueError: NaN or an infinity.
+        TypeError: Something that is no data.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no place in a report")
+        return value
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} is no data for a report")

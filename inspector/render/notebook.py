@@ -1,0 +1,27 @@
+"""A figure as a notebook shows it: HTML that carries the picture with it."""
+
+import base64
+import html as escaping
+import io
+
+from PIL import Image
+
+__all__ = ["data_uri", "html", "png_bytes"]
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as PNG, for ``_repr_png_``."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as a ``data:`` address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+
+
+def html(image: Image.Image, caption: str = "") -> str:
+    """An ``<img>`` element, for ``_repr_html_``; the caption is escaped."""
+    text = escaping.escape(caption, quote=True)
+    return f'<img src="{data_uri(image)}" alt="{text}" title="{text}" style="max-width: 100%">'

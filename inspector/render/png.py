@@ -1,0 +1,110 @@
+"""The overlay figure of one map: photo, map on the photo, and what the numbers mean."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from inspector.canvas import (
+    BAR_WIDTH,
+    GAP,
+    MARGIN,
+    MUTED,
+    Page,
+    draw_bar,
+    heading,
+    message_box,
+    subheading,
+)
+from inspector.heatmap import Heatmap
+from inspector.panels import overlay_panel, panel_size, photo_panel, projection_panel, scale_of
+from inspector.photo import Photo
+from inspector.whole_file import write_whole
+
+__all__ = ["overlay", "write"]
+
+_BAR_ROOM = BAR_WIDTH + 84  # the bar and its numbers
+_MIN_WIDTH = 640  # of the page, so that headings fit above narrow photos
+_CAPTION = 13
+
+
+def overlay(
+    photo: Photo, heatmap: Heatmap, *, model: str = "", notes: Sequence[str] = ()
+) -> Image.Image:
+    """Draw the figure of one map.
+
+    The photo, beside it the map over the greyed photo with a colour bar in the map's own unit,
+    and for signed maps of the input the projection itself. What the network did not see is
+    hatched. An empty map is said in words. Warnings stand below.
+
+    Args:
+        photo: The upright photo that the map lies on.
+        heatmap: The map.
+        model: The model's file name.
+        notes: Warnings besides those of the attribution.
+
+    Returns:
+        An RGB image.
+    """
+    attribution, scale = heatmap.attribution, scale_of(heatmap)
+    size = panel_size(photo.size)
+    over = overlay_panel(photo, heatmap, size, scale)
+    if scale.message:
+        over = message_box(over, scale.message)
+    panels = [(photo_panel(photo, size), f"photo, {photo.size[1]} x {photo.size[0]} pixels")]
+    panels.append((over, _caption(heatmap)))
+    projection = projection_panel(heatmap, size)
+    if projection is not None:
+        panels.append((projection, "the signed map, grey is zero"))
+    room = _BAR_ROOM if scale.limit > 0 else 0
+    width = len(panels) * (size[1] + GAP) - GAP + room + 2 * MARGIN
+    page = Page(max(width, _MIN_WIDTH))
+    _header(page, heatmap, model, photo.name)
+    top, x = page.y, MARGIN
+    for index, (panel, caption) in enumerate(panels):
+        page.paste(panel, x, top)
+        page.y = top + size[0] + 6
+        page.text(caption, _CAPTION, MUTED, x=x, width=size[1])
+        x += size[1]
+        if index == 1 and scale.limit > 0:
+            draw_bar(page, x + 8, top, size[0], scale)
+            x += room
+        x += GAP
+    page.y = top + size[0] + 30
+    page.notes([*attribution.notes, *notes])
+    return page.finish()
+
+
+def write(path: str | Path, image: Image.Image) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        UsageError: The place cannot be written to.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return write_whole(path, buffer.getvalue())
+
+
+def _header(page: Page, heatmap: Heatmap, model: str, photo: str) -> None:
+    """Target, its numbers, and where the map comes from."""
+    name, figures = heading(heatmap.attribution)
+    page.text(name, 24)
+    if figures:
+        page.text(figures, 16)
+    page.text(subheading(heatmap.attribution, model, photo), 14, MUTED)
+    page.y += 10
+
+
+def _caption(heatmap: Heatmap) -> str:
+    """What the overlay shows."""
+    attribution = heatmap.attribution
+    words = [attribution.method]
+    if attribution.space == "layer":
+        words.append(f"{attribution.values.shape[0]} x {attribution.values.shape[1]} grid")
+    elif attribution.projection is not None:
+        words.append({"max_abs": "largest channel magnitude"}.get(attribution.how, attribution.how))
+    if not heatmap.seen.all():
+        words.append("hatched: not seen by the network")
+    return ", ".join(words)
