@@ -50,6 +50,7 @@ PREPROCESS_KEYS = (
 # comes from.  The rest names source files of this machine or repeats the graph.
 _KEPT_ON_NODES = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
 _EMBED_LIMIT = 2**31 - 2**20  # protobuf's 2 GiB, less room for the graph around the weights
+_FIXED_BATCH = "dynamic_batch=False helps where the batch size is written into the module"
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,7 @@ def _export(
         raise ConversionFailed(
             f"PyTorch cannot export it: {_cause(error)}",
             where=where,
-            hint="dynamic_batch=False helps where the batch size is written into the module"
-            if dynamic_batch
-            else "",
+            hint=_FIXED_BATCH if dynamic_batch else "",
         ) from error
     if program is None:
         raise ConversionFailed("PyTorch's exporter returned nothing", where=where)
@@ -310,9 +309,16 @@ def _compare(
     """The module against the file on random arguments, a batch of ``n``."""
     generator = torch.Generator().manual_seed(n)
     inputs = [_random(argument, n, generator) for argument in arguments]
-    with torch.inference_mode():
-        devices = [argument.device for argument in arguments]
-        result = module(*(x.to(device) for x, device in zip(inputs, devices, strict=True)))
+    pairs = zip(inputs, arguments, strict=True)
+    try:
+        with torch.inference_mode():
+            result = module(*(x.to(argument.device) for x, argument in pairs))
+    except Exception as error:
+        raise ConversionFailed(
+            f"the module does not run on a batch of {n}: {_cause(error)}",
+            where=type(module).__name__,
+            hint=_FIXED_BATCH,
+        ) from error
     expected = [tensor.cpu().numpy() for tensor in _tensors(result)]
     got = _onnxruntime(path, [tensor.numpy() for tensor in inputs])
     # The exporter keeps the order of the results.
