@@ -1,0 +1,352 @@
+"""Native code on a stranger's file, under a memory cap and a wall clock.
+
+onnxruntime cannot be interrupted while it loads a model, and constant folding may ask for any
+amount of memory.  So the command line works in a forked child::
+
+    parent                                   child
+    fork, before anything heavy is loaded    cap on its data segment, no core dumps
+    waits: end, clock or Ctrl-C              work() -> status
+    says in one line what happened           leaves without Python's teardown
+
+Python's own streams of the child are the terminal's, so progress bars and colours work.  What
+native libraries write to descriptor 2 goes to the parent, which keeps the last of it: it tells
+memory that ran out (``std::bad_alloc``) from a crash.
+
+On systems without ``fork`` (Windows), and in a process where torch, onnxruntime or Python
+threads already run (a fork would copy their locks but not their threads), the work runs in the
+process itself, without clock or cap.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from converters.errors import ExplainedError
+from inspector.cli import say
+
+__all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "out_of_memory", "outcome", "run"]
+
+# Half an hour is minutes of work on a slow machine and far from what a person waits for.
+SECONDS = 1800.0
+# The rest is for the system and for what the child shares with its parent.
+MEMORY_SHARE = 0.8
+# As `inspector.cli.options` calls them.
+_TIME_OPTION, _MEMORY_OPTION = "--timeout", "--memory"
+
+_LIMIT, _REFUSED, _INTERRUPTED = 5, 3, 130
+_HEAVY = ("torch", "onnxruntime")
+_TAIL_BYTES = 1 << 16
+_GRACE_SECONDS = 2.0
+# What native allocators say, in Python exceptions and before they abort.
+_MEMORY_WORDS = (
+    "bad_alloc",
+    "bad allocation",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "not enough memory",
+    "out of memory",
+    "exceeds the supported maximum",
+)
+
+
+def default_memory() -> int | None:
+    """Memory cap in bytes: a share of what the machine, or this container, has.
+
+    None where that cannot be found out.
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control group
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(total * MEMORY_SHARE)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, onnxruntime or torch means that memory ran out."""
+    # onnxruntime's exceptions have no root but Exception.
+    return isinstance(error, MemoryError) or _says_memory(str(error))
+
+
+def _says_memory(text: str) -> bool:
+    return any(word in text.lower() for word in _MEMORY_WORDS)
+
+
+def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -> int:
+    """Do some work on an untrusted file and return its exit status.
+
+    Args:
+        work: Does everything, loading of heavy libraries included; returns an exit status.
+        seconds: Wall clock; None for no limit.
+        memory: Bytes of memory that the work may allocate; None for no limit (a CUDA device
+            reserves addresses far beyond any sensible cap).
+
+    Returns:
+        What :func:`outcome` makes of the work; 5 when time or memory ran out, 3 when native
+        code crashed, 130 when interrupted.  Limits and crashes say so on standard error.
+
+    Raises:
+        Exception: Whatever ``work`` raises, where it runs in this process.
+    """
+    if not _can_fork():
+        return work()
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+    alive, alive_end = os.pipe()
+    noise, noise_end = os.pipe()
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # NumPy's idle BLAS threads, which survive a fork, count as threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(alive)
+        os.close(noise)
+        _child(work, parent, memory, noise_end)
+    os.close(alive_end)
+    os.close(noise_end)
+    watch = _Watch(child, alive, noise)
+    try:
+        return _verdict(watch, seconds, memory)
+    finally:
+        os.close(alive)
+        os.close(noise)
+
+
+def _can_fork() -> bool:
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return False
+    return not any(name in sys.modules for name in _HEAVY)
+
+
+def _say_memory(memory: int | None = None) -> None:
+    cap = f" (limit {memory / 2**30:.1f} GiB)" if memory else ""
+    say(f"memory ran out{cap}; raise the limit with {_MEMORY_OPTION}, or distrust the model")
+
+
+def _flush(stream: object) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream.flush()  # type: ignore[attr-defined]
+
+
+# --- the child -------------------------------------------------------------------------
+
+
+def _child(work: Callable[[], int], parent: int, memory: int | None, noise: int) -> None:
+    """Prepare, work, and leave; never returns."""
+    status = 1
+    try:
+        _die_with(parent)
+        _native_errors_to(noise)
+        _cap(memory)
+        status = outcome(work, memory)
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
+    finally:
+        # Not sys.exit: the parent's exit handlers and buffers must not run twice.
+        os._exit(status)
+
+
+def outcome(work: Callable[[], int], memory: int | None = None) -> int:
+    """Do some work, and turn every way in which it can end into one line and an exit status.
+
+    Args:
+        work: Returns an exit status, leaves by ``SystemExit`` or raises.
+        memory: The cap in bytes that it runs under, for the message.
+    """
+    try:
+        return work()
+    except SystemExit as error:
+        return _exit_status(error.code)
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing to say, nobody to hear it
+        _forget_stdout()
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
+        return _explain(error, memory)
+
+
+def _explain(error: Exception, memory: int | None) -> int:
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, ExplainedError):
+        say(str(error))
+        return error.exit_status
+    if out_of_memory(error):
+        _say_memory(memory)
+        return _LIMIT
+    if os.environ.get("INSPECTOR_DEBUG"):
+        traceback.print_exc()
+    say(
+        f"internal error: {type(error).__name__}: {error}; please report it "
+        "(INSPECTOR_DEBUG=1 shows where)"
+    )
+    return 1
+
+
+def _exit_status(code: object) -> int:
+    """Status of a ``SystemExit``, whose text, if it is one, is for the user."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    say(str(code))
+    return 1
+
+
+def _forget_stdout() -> None:
+    """Let buffered output for a reader that has gone go nowhere, without a message."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415 - in the child only: the parent stays light
+
+    death_signal_option = 1  # PR_SET_PDEATHSIG
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(death_signal_option, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _native_errors_to(noise: int) -> None:
+    """Keep Python's standard error on the terminal; native code's goes to the parent."""
+    try:
+        if sys.stderr.fileno() == 2:
+            terminal = os.dup(2)
+            sys.stderr = open(  # noqa: SIM115, PTH123 - lives as long as the process
+                terminal, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1
+            )
+        os.dup2(noise, 2)
+    except (OSError, ValueError, AttributeError):  # replaced by a test runner, or closed
+        return
+    finally:
+        os.close(noise)
+
+
+def _cap(memory: int | None) -> None:
+    """Limit what this process may allocate, and let no crash write a core file.
+
+    RLIMIT_DATA counts private writable memory, which is what allocations are.  RLIMIT_AS would
+    also count the address space that libraries map and thread pools reserve but never touch.
+    """
+    import resource  # noqa: PLC0415 - POSIX only
+
+    limits = [(resource.RLIMIT_CORE, 0)]
+    if memory is not None:
+        limits.append((resource.RLIMIT_DATA, memory))
+    for kind, wanted in limits:
+        hard = resource.getrlimit(kind)[1]
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (value, value))
+
+
+# --- the parent ------------------------------------------------------------------------
+
+
+class _Watch:
+    """Waits for a child, and keeps the last of what its native code said.
+
+    Args:
+        child: Process id.
+        alive: Read end of a pipe that nobody writes; it ends when the child does.
+        noise: Read end of the child's descriptor 2.
+    """
+
+    def __init__(self, child: int, alive: int, noise: int) -> None:
+        self.child, self.alive, self.noise = child, alive, noise
+        self.tail = b""
+        self._open = [alive, noise]
+
+    def wait(self, seconds: float | None) -> int | None:
+        """Wait status of the child; None when it still runs after ``seconds``."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            # Half a second: a grandchild may keep the pipes open longer than the child lives.
+            patience = 0.5 if end is None else max(0.0, min(0.5, end - time.monotonic()))
+            self._read(patience)
+            done, status = os.waitpid(self.child, 0 if self.alive not in self._open else os.WNOHANG)
+            if done:
+                self._read(0.0)
+                return status
+            if end is not None and time.monotonic() >= end:
+                return None
+
+    def _read(self, patience: float) -> None:
+        ready, _, _ = select.select(self._open, [], [], patience)
+        if self.alive in ready:
+            self._open.remove(self.alive)
+        if self.noise in ready:
+            data = os.read(self.noise, _TAIL_BYTES)
+            self.tail = (self.tail + data)[-_TAIL_BYTES:]
+            if not data:
+                self._open.remove(self.noise)
+
+    def end(self, *signals: int) -> None:
+        """Send one signal after another until the child is gone; the last is SIGKILL."""
+        for number in (*signals, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, number)
+            if self.wait(_GRACE_SECONDS) is not None:
+                return
+
+
+def _verdict(watch: _Watch, seconds: float | None, memory: int | None) -> int:
+    try:
+        status = watch.wait(seconds)
+        if status is None:
+            watch.end()
+            say(
+                f"stopped after {seconds:g} s; allow more with {_TIME_OPTION}, or distrust the model"
+            )
+            return _LIMIT
+    except KeyboardInterrupt:
+        _interrupt(watch)
+        return _INTERRUPTED
+    if os.WIFEXITED(status):
+        return os.WEXITSTATUS(status)
+    return _killed(os.WTERMSIG(status), watch.tail.decode("utf-8", "replace"), memory)
+
+
+def _interrupt(watch: _Watch) -> None:
+    """Reap the child after Ctrl-C, whatever else the user presses."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # A terminal tells both processes, a plain kill only this one.
+        if watch.wait(0.2) is None:
+            watch.end(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _killed(number: int, said: str, memory: int | None) -> int:
+    if number == signal.SIGINT:
+        return _INTERRUPTED
+    if number == signal.SIGKILL or (number == signal.SIGABRT and _says_memory(said)):
+        _say_memory(memory)
+        return _LIMIT
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+    detail = f": {ascii(last[:200])[1:-1]}" if last else ""
+    say(f"the native runtime crashed on this file ({name}{detail}); the model is refused")
+    return _REFUSED
