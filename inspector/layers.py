@@ -75,7 +75,7 @@ class Layer:
         index: Position among all layers, in the order of the network.
         chain: What lies between, as operator types and kinds of activations, the convolution
             (or ``Concat``) first.
-        gate: The convolution only makes a gate (squeeze-excite, spatial attention).
+        gate: It reaches the outputs through gates only (squeeze-excite, spatial attention).
         on_path: The scores depend on the tensor, and are not the tensor itself.
     """
 
@@ -266,7 +266,7 @@ class _Finder:
         activations = find_activations(graph)
         self.maps = _maps(graph, activations)
         self.activation = {found.input: found for found in activations if not found.fused}
-        self.gates = {n.index: found for found in activations for n in found.products}
+        self.gates = [found for found in activations if found.gate]
 
     def layers(self) -> tuple[Layer, ...]:
         by_tensor: dict[str, Layer] = {}
@@ -278,10 +278,17 @@ class _Finder:
             if rival is None or self._depth(layer) >= self._depth(rival):
                 by_tensor[layer.tensor] = layer
         order = {name: node.index for node in self.nodes for name in node.outputs}
-        path = self._path()
+        path = self._ancestors([find_scores(self.graph).tensor], cut=())
+        ungated = self._ancestors([*self.graph.outputs], cut=self._true_gates())
+        outputs = self.graph.outputs
         ordered = sorted(by_tensor.values(), key=lambda layer: order[layer.tensor])
         return tuple(
-            replace(layer, index=index, on_path=layer.tensor in path)
+            replace(
+                layer,
+                index=index,
+                on_path=layer.tensor in path,
+                gate=layer.gate or not (layer.tensor in ungated or layer.tensor in outputs),
+            )
             for index, layer in enumerate(ordered)
         )
 
@@ -299,13 +306,25 @@ class _Finder:
     def _depth(self, layer: Layer) -> int:
         return self.maps[layer.convolution].depth
 
-    def _path(self) -> set[str]:
-        """Tensors that the scores are computed from, the scores themselves left out."""
-        scores = find_scores(self.graph).tensor
+    def _true_gates(self) -> tuple[str, ...]:
+        """Outputs of gates that weigh a map; two that multiply each other are none.
+
+        A detector's objectness times its class probability, a gated tanh unit.
+        """
+        weighed: dict[int, list[Activation]] = {}
+        for gate in self.gates:
+            for node in gate.products:
+                weighed.setdefault(node.index, []).append(gate)
+        mutual = {g.output for gates in weighed.values() if len(gates) > 1 for g in gates}
+        return tuple(gate.output for gate in self.gates if gate.output not in mutual)
+
+    def _ancestors(self, tensors: list[str], cut: Sequence[str]) -> set[str]:
+        """Tensors that others are computed from (themselves left out), not through ``cut``."""
         reached: set[str] = set()
-        frontier = [scores]
+        frontier = list(tensors)
         while frontier:
-            maker = self.graph.producer(frontier.pop())
+            name = frontier.pop()
+            maker = None if name in cut else self.graph.producer(name)
             fresh = [n for n in maker.inputs if n and n not in reached] if maker else []
             reached.update(fresh)
             frontier += fresh
@@ -397,10 +416,11 @@ class _Finder:
 
     def _gated(self, carried: Sequence[str], users: Sequence[Node]) -> Node | None:
         """The product of a map with a gate that is computed from nothing but this map."""
-        products = [user for user in users if user.is_op("Mul") and user.index in self.gates]
+        gated = {node.index: gate for gate in self.gates for node in gate.products}
+        products = [user for user in users if user.is_op("Mul") and user.index in gated]
         if len(products) != 1 or len(users) < 2:
             return None
-        gate = self.gates[products[0].index]
+        gate = gated[products[0].index]
         inside = {node.index for node in gate.nodes}
         frontier = [gate.input]
         while frontier:
