@@ -14,7 +14,7 @@ import numpy as np
 from inspector.errors import MethodRefused
 from inspector.head import LinearHead
 from inspector.model import Model
-from inspector.surgery.tail import Tail, tail_of
+from inspector.surgery.tail import Tail
 from inspector.target import Target, probabilities
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def tensors_for(
         if request.method.layer and request.method.gradient and layer is not None:
             fetch[layer] = None
             for target in targets:
-                fetch |= dict.fromkeys(_floating(model, tail_of(model.graph, {layer}, target)))
+                fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
     return tuple(fetch)
 
 
@@ -172,7 +172,7 @@ class Evidence:
         twin = self.model.twin
         nodes: list[Any] = []
         for target in dict.fromkeys(t.tensor for t in self.targets):
-            nodes += tail_of(self.model.graph, {name}, target).nodes
+            nodes += self.model.tail(name, target).nodes
         covered = coverage(self.model.graph, twin.activations, nodes, rule, extension)
         self.facts["coverage"] = str(covered)
         if covered.extended and rule != "gradient":
@@ -198,7 +198,7 @@ class Evidence:
     def _frontier(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
         for target in dict.fromkeys(t.tensor for t in self.targets):
-            tail = tail_of(self.model.graph, {self.layer or ""}, target)
+            tail = self.model.tail(self.layer or "", target)
             if not tail.connected and target != self.layer:
                 raise MethodRefused(
                     f"the target {target!r} does not depend on the layer",

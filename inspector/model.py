@@ -16,6 +16,7 @@ from inspector.head import LinearHead, NoHead, find_head
 from inspector.labels import Labels, labels_from_metadata
 from inspector.layers import Layer, find_layers
 from inspector.runtime import Runtime
+from inspector.surgery.tail import Tail, tail_of
 from inspector.target import Scores, find_scores
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Model:
         self.runtime = Runtime(file, device=device)
         # Overlays of backward rules; kept here because they live as long as the twin.
         self.rule_tables: dict[tuple[str, str], Any] = {}
+        self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 
     @property
@@ -117,6 +119,12 @@ class Model:
         if self.device != "cpu" and torch.cuda.is_available():
             twin.to("cuda")
         return twin
+
+    def tail(self, start: str, target: str) -> Tail:
+        """The part of the network between a tensor and a target; found once."""
+        if (start, target) not in self._tails:
+            self._tails[start, target] = tail_of(self.graph, {start}, target)
+        return self._tails[start, target]
 
     def size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Input size in pixels: the model's own, else the one given, else 224."""

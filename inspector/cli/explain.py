@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 IMAGE_REFUSED = 4
 
+_SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
+}  # fmt: skip
+"""What is taken from a folder; a file that is named is tried whatever it is called."""
+
 
 class _ExplainCommand(click.Command):
     """A command whose help lists every method and option from the code itself."""
@@ -113,11 +118,9 @@ def _explain(
 
 def _expanded(images: Sequence[Path]) -> Iterator[Path]:
     """Files as given; folders become the picture files directly inside them."""
-    from inspector.photo import SUFFIXES  # noqa: PLC0415 - late: imports numpy
-
     for path in images:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
             if not inside:
                 raise click.UsageError(f"no picture files in folder {path}")
             yield from inside

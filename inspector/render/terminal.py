@@ -1,0 +1,88 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from inspector.overview import Overview
+    from inspector.report import ImageReport
+
+__all__ = ["show_layers", "show_report"]
+
+
+def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
+    """Print what was found in one photo and where it was written."""
+    console = Console(highlight=False)
+    best = report.predictions[0] if report.predictions else None
+    heading = Text(report.photo.name, style="bold")
+    if best is not None:
+        heading.append(f"  {best['label']}", style="bold green")
+        heading.append(f"  {_certainty(best)}")
+    console.print(heading)
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("method", "target", "score", "peak (x, y)", "layer", "checks"):
+        table.add_column(column)
+    for explanation in report.explanations:
+        data = explanation.to_dict()
+        peak = data["peak"]
+        table.add_row(
+            Text(explanation.label),
+            Text(data["target"]["label"]),
+            f"{data['target']['score']:.3f}",
+            f"{peak['x']}, {peak['y']}" if peak else "no positive evidence",
+            Text(data["layer"] or "-"),
+            Text(_checks(data["facts"])),
+        )
+    console.print(table)
+    folder = written[-1].parent
+    console.print(Text(f"{len(written)} files in {folder}, report {written[-1].name}", "dim"))
+
+
+def show_layers(found: "Overview") -> None:
+    """Print the layers, the default layer and what is known of the head."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column, justify in (
+        ("#", "right"), ("layer", "left"), ("made by", "left"), ("shape", "right"),
+        ("stride", "right"), ("receptive field", "right"), ("offset", "right"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in found.rows:
+        style = "bold green" if row.default else ("dim" if row.gate else "")
+        mark = "<- default" if row.default else ("gate" if row.gate else "")
+        cells = (
+            str(row.index), row.tensor, "+".join(row.chain), _by(row.shape), _by(row.stride),
+            row.field, row.offset, mark,
+        )  # fmt: skip
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    console.print(table)
+    for label, text in found.sentences:
+        console.print(Text.assemble((f"{label}: ", "bold"), text))
+
+
+def _by(values: Sequence[Any] | None) -> str:
+    return "x".join(f"{v:g}" for v in values) if values else "-"
+
+
+def _certainty(prediction: Any) -> str:  # noqa: ANN401 - a mapping of the report
+    probability = prediction["probability"]
+    if probability is None:
+        return f"score {prediction['score']:.3f}"
+    assumed = " (softmax of the scores)" if prediction["assumed_softmax"] else ""
+    return f"{probability:.1%}{assumed}"
+
+
+def _checks(facts: Any) -> str:  # noqa: ANN401 - a mapping of the report
+    parts = []
+    if "cam_residual" in facts:
+        parts.append(f"residual {facts['cam_residual']:.0e}")
+    if "twin_difference" in facts:
+        parts.append(f"twin {facts['twin_difference']:.0e}")
+    if "coverage" in facts:
+        parts.append(str(facts["coverage"]).partition(":")[0])
+    return ", ".join(parts) or "-"
