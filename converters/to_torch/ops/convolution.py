@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from converters.errors import ConverterError
+from converters.to_torch.ops.sampling import weighted_corners
 from converters.to_torch.ops.window import Window, conv_window, torch_pads
 from converters.to_torch.optable import OPS
 
-__all__ = ["bilinear", "conv", "conv_transpose", "convolve", "deform_conv"]
+__all__ = ["conv", "conv_transpose", "convolve", "deform_conv"]
 
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -163,20 +164,6 @@ def _sample_taps(X: Tensor, shifts: Tensor, window: Window, offset_group: int) -
     columns = base[1][None, :, None, :].expand(kh, kw, oh, ow).reshape(kh * kw, oh, ow)
     y, x = rows + shifts[:, :, :, 0], columns + shifts[:, :, :, 1]
     images = X.reshape(X.shape[0] * offset_group, -1, *window.size)
-    sampled = bilinear(images, y.reshape(len(images), -1), x.reshape(len(images), -1))
+    corners = weighted_corners(images, y.reshape(len(images), -1), x.reshape(len(images), -1))
+    sampled = torch.stack(corners).sum(dim=0)
     return sampled.reshape(X.shape[0], X.shape[1], kh * kw, oh, ow)
-
-
-def bilinear(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Values between the pixels of images (N, C, H, W) at y, x (N, P); zero outside: (N, C, P)."""
-    height, width = images.shape[2:]
-    flat = images.flatten(2)
-    top, left = y.floor(), x.floor()
-    total = torch.zeros((), dtype=images.dtype, device=images.device)
-    for row, weight_y in ((top, 1 - (y - top)), (top + 1, y - top)):
-        for column, weight_x in ((left, 1 - (x - left)), (left + 1, x - left)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-            index = index.to(torch.int64).unsqueeze(1).expand(-1, flat.shape[1], -1)
-            total = total + flat.gather(2, index) * (weight_y * weight_x * inside).unsqueeze(1)
-    return total
