@@ -17,10 +17,15 @@ def wrapped(indices: Tensor, size: int, device: torch.device) -> Tensor:
 def gather(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """Take slices along an axis; the axis is replaced by those of ``indices``."""
     axis %= data.ndim
-    taken = data.index_select(axis, wrapped(indices, data.shape[axis], data.device).reshape(-1))
+    taken = _select(data, axis, wrapped(indices, data.shape[axis], data.device).reshape(-1))
     if indices.ndim == 1:
         return taken
     return taken.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
+
+
+@widened
+def _select(data: Tensor, axis: int, indices: Tensor) -> Tensor:
+    return data.index_select(axis, indices)
 
 
 @OPS.register("GatherElements", since=11)
@@ -54,7 +59,7 @@ def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Te
     if axis is None:
         input, axis = input.reshape(-1), 0
     kept = condition.to(input.device).nonzero().reshape(-1)
-    return input.index_select(axis, kept)
+    return _select(input, axis, kept)
 
 
 @OPS.register("NonZero", since=9)

@@ -124,7 +124,7 @@ def slice_(
     axes = tuple(range(len(starts))) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        taken = range(*slice(start, _open(end, step), step).indices(data.shape[axis]))
+        taken = _bounds(start, end, step, data.shape[axis])
         if step < 0:
             taken = taken[::-1]
             backwards.append(axis)
@@ -133,9 +133,18 @@ def slice_(
     return result.flip(backwards) if backwards else result
 
 
-def _open(end: int, step: int) -> int | None:
-    """Read "as far as it goes", which exporters write as the extreme integers."""
-    return None if step < 0 and end <= -(2**31) + 1 else end
+def _bounds(start: int, end: int, step: int, size: int) -> range:
+    """Indices that a slice takes; unlike Python's, a start too low still takes the first one."""
+    start, end = (start + size if start < 0 else start), (end + size if end < 0 else end)
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    if end in _TO_THE_END:
+        end = -1
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
+
+
+_TO_THE_END = {2**31 - 1, 2**63 - 1}
+"""The largest integers mean "as far as it goes" in ONNX Runtime, backwards as well."""
 
 
 @OPS.register("DepthToSpace")
