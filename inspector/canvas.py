@@ -23,6 +23,7 @@ __all__ = [
     "message_box",
     "number",
     "subheading",
+    "width_of",
     "wrap",
 ]
 
@@ -137,9 +138,16 @@ class Page:
         self.y += _line(size)
 
     def at(
-        self, x: int, y: int, text: str, size: int, colour: Colour = INK, anchor: str = "la"
+        self,
+        place: tuple[int, int],
+        text: str,
+        size: int,
+        colour: Colour = INK,
+        *,
+        anchor: str = "la",
     ) -> None:
-        """Put text, already fitted, at a place of its own."""
+        """Put text, already fitted, at a place (x, y) of its own."""
+        x, y = place
         self._reach(y + _line(size))
         ImageDraw.Draw(self._image).text((x, y), text, fill=colour, font=font(size), anchor=anchor)
 
@@ -161,7 +169,7 @@ class Page:
         for note in notes[:most]:
             for index, line in enumerate(wrap(note, size, self.inner - 16)):
                 if index == 0:
-                    self.at(MARGIN, self.y, "!", size, WARNING)
+                    self.at((MARGIN, self.y), "!", size, WARNING)
                 self.text(line, size, WARNING, x=MARGIN + 12)
         if len(notes) > most:
             self.text(f"and {len(notes) - most} more in the report", size, WARNING, x=MARGIN + 12)
@@ -182,18 +190,20 @@ def _line(size: int) -> int:
     return round(size * 1.4)
 
 
-def draw_bar(page: Page, x: int, y: int, height: int, scale: Scale, size: int = 13) -> None:
+def draw_bar(page: Page, place: tuple[int, int], height: int, scale: Scale, size: int = 13) -> None:
     """A colour bar with the values of full colour, of half of it, and zero."""
+    x, y = place
     page.paste(bar_colours(height, BAR_WIDTH, scale), x, y)
-    top = ("≥ " if scale.clipped else "") + number(scale.limit)
+    top = ("> " if scale.clipped else "") + number(scale.limit)
     marks = [(0.0, top), (0.5, "0" if scale.signed else number(scale.limit / 2))]
-    bottom = ("≤ " if scale.clipped else "") + number(-scale.limit)
+    bottom = ("< " if scale.clipped else "") + number(-scale.limit)
     marks.append((1.0, bottom if scale.signed else "0"))
-    for place, text in marks:
-        inset = round((0.5 - place) * size)  # keeps the outer numbers beside the bar
-        page.at(x + BAR_WIDTH + _TICKS, y + round(place * height) + inset, text, size, anchor="lm")
+    for share, text in marks:
+        inset = round((0.5 - share) * size)  # keeps the outer numbers beside the bar
+        at = x + BAR_WIDTH + _TICKS, y + round(share * height) + inset
+        page.at(at, text, size, anchor="lm")
     if scale.clipped:
-        page.at(x, y + height + 6, f"max {number(scale.maximum)}", size - 1, MUTED)
+        page.at((x, y + height + 6), f"max {number(scale.maximum)}", size - 1, MUTED)
 
 
 def message_box(panel: Image.Image, message: str, size: int = 15) -> Image.Image:

@@ -63,7 +63,7 @@ def to_oklab(rgb: ArrayLike) -> NDArray[np.float64]:
 
 
 def _from_oklch(anchors: Sequence[tuple[float, float, float]]) -> Colours:
-    """sRGB colours (STEPS, 3) of a path through these anchors, evenly spaced."""
+    """Colours (STEPS, 3) of a path through these anchors, evenly spaced."""
     lightness, chroma, hue = np.asarray(anchors).T
     angle = np.deg2rad(hue)
     lab = np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
@@ -72,7 +72,8 @@ def _from_oklch(anchors: Sequence[tuple[float, float, float]]) -> Colours:
     cones = (path @ np.linalg.inv(_TO_LAB).T) ** 3
     linear = np.clip(cones @ np.linalg.inv(_TO_CONES).T, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
+    table: Colours = np.rint(encoded * 255).astype(np.uint8)
+    return table
 
 
 @cache

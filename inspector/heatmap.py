@@ -51,6 +51,7 @@ class Attribution:
         notes: What must be known when the map is read.
         reduction: How channels become one map, a key of `REDUCTIONS`; empty for the default
             (`max_abs`; `sum`, which keeps the sign, for score drops of occlusion).
+        channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
 
     Raises:
         MethodRefused: The values are not finite.
@@ -69,6 +70,7 @@ class Attribution:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
     reduction: str = ""
+    channels: str = "RGB"
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""

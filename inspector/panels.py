@@ -5,6 +5,7 @@ Every panel is a PIL image; text and layout are `inspector.canvas`'s.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +114,7 @@ def overlay_panel(
     values, seen = _at_size(heatmap, size)
     grey = base @ np.array([0.299, 0.587, 0.114], np.float32)
     muted = 0.75 * grey[:, :, None] + 0.25 * base
-    picture = muted
+    picture: NDArray[np.float32] = muted
     if scale.limit > 0:
         share = np.clip(values / scale.limit, -1 if scale.signed else 0, 1)
         picture = _blend(muted * 0.8, share, signed=scale.signed)
@@ -124,7 +125,7 @@ def overlay_panel(
 def bar_colours(height: int, width: int, scale: Scale) -> Image.Image:
     """The colours of the overlay from its maximum (top) down, as they look on mid-grey."""
     low = -1.0 if scale.signed else 0.0
-    share = np.broadcast_to(np.linspace(1, low, height)[:, None], (height, width))
+    share = np.repeat(np.linspace(1, low, height)[:, None], width, axis=1)
     base = np.full((height, width, 3), _GREY * 0.8, np.float32)
     blended = _blend(base, share, signed=scale.signed)
     return Image.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
@@ -133,8 +134,8 @@ def bar_colours(height: int, width: int, scale: Scale) -> Image.Image:
 def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | None:
     """The signed channels of an input-space map as a picture; None when there are none.
 
-    Grey is zero, channels are shown as they are in the model's order, scaled by the largest
-    magnitude. It is the network's input, laid onto the photo by nearest pixels.
+    Grey is zero, the model's channels are red, green and blue, all scaled by the one largest
+    magnitude, and each pixel of the input is laid onto the photo as it is.
     """
     values = heatmap.attribution.projection
     if values is None or not heatmap.seen.any():
@@ -142,6 +143,8 @@ def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | N
     geometry = heatmap.geometry
     peak = float(np.abs(values).max()) or 1.0
     channels = values if len(values) == 3 else np.repeat(values[:1], 3, axis=0)
+    if heatmap.attribution.channels == "BGR":
+        channels = channels[::-1]
     tones = np.rint(_GREY + 127 * channels.transpose(1, 2, 0).astype(np.float64) / peak)
     rows, columns = _sampled(geometry, size)
     picture = tones[np.clip(rows, 0, geometry.input[0] - 1)]
@@ -153,12 +156,12 @@ def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | N
 
 
 def _blend(
-    base: NDArray[np.float32], share: NDArray[np.float64], *, signed: bool
+    base: NDArray[np.floating[Any]], share: NDArray[np.float64], *, signed: bool
 ) -> NDArray[np.float32]:
     """Lay colours of ``share`` (-1..1) over a picture, more opaque the larger the share."""
     colours = (apply_diverging if signed else apply_sequential)(share)
-    # The square root lifts the middle: half of the maximum must not look like nothing.
-    opacity = OPACITY * np.sqrt(np.abs(np.nan_to_num(share)))[:, :, None]
+    # The power lifts the middle: half of the maximum must not look like nothing.
+    opacity = OPACITY * np.power(np.abs(np.nan_to_num(share)), 0.6)[:, :, None]
     result: NDArray[np.float32] = (base * (1 - opacity) + colours * opacity).astype(np.float32)
     return result
 
@@ -182,9 +185,9 @@ def _at_size(
 def _hatched(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """A darkened picture under diagonal stripes: the network did not see this."""
     height, width = picture.shape[:2]
-    stripe = (np.add.outer(np.arange(height), np.arange(width)) % 12) < 3
-    dark = picture * 0.3 + 24
-    return np.where(stripe[:, :, None], dark + 56, dark)
+    stripe = (np.add.outer(np.arange(height), np.arange(width)) % 11) < 2
+    dark = picture * 0.45 + 20
+    return np.where(stripe[:, :, None], dark + 40, dark)
 
 
 def _sampled(

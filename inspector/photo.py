@@ -96,13 +96,15 @@ class Photo:
         """A photo from pixels that are in memory already.
 
         Args:
-            pixels: A PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
+            pixels: A `Photo` (returned as it is), a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
                 uint16 (0..65535) or floats in 0..255.
             name: What reports and files are to call it.
 
         Raises:
             ImageRefused: The array has another shape or type, or values outside 0..255.
         """
+        if isinstance(pixels, Photo):
+            return pixels
         if isinstance(pixels, Image.Image):
             try:
                 rgb, notes = _decode(pixels)
@@ -278,7 +280,7 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
 def _opaque(values: Pixels, notes: list[str]) -> Pixels:
     """(H, W, 3) from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); alpha is laid on white."""
     if values.ndim == 2:
-        values = cast("Pixels", values[:, :, None])
+        values = values[:, :, None]
     if values.shape[2] == 1:
         values = cast("Pixels", np.repeat(values, 3, axis=2))
     if values.shape[2] == 4:

@@ -153,7 +153,9 @@ class _Sources:
             base = Preprocess.preset(str(start))
         changed = base.changed(settings)
         if start is not None:
-            self.evidence = dict.fromkeys(FIELDS, f"{words} (preset {start})")
+            self.evidence = dict.fromkeys(
+                FIELDS, f"{words}, so preset {start}" if words.startswith("guess") else words
+            )
         for key in settings:
             self.evidence[key] = words
         before = self.preprocess

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,14 @@ def dumps(document: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
 
-def write(path: str | PurePath, document: object) -> PurePath:
+def write(path: str | Path, document: object) -> Path:
     """Write the document whole or not at all.
 
     Raises:
         UsageError: The place cannot be written to.
         ValueError: As `dumps`; nothing is written then.
     """
-    return write_whole(str(path), dumps(document).encode())
+    return write_whole(path, dumps(document).encode())
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - JSON's types
@@ -45,18 +45,18 @@ def plain(value: object) -> Any:  # noqa: ANN401 - JSON's types
         ValueError: NaN or an infinity.
         TypeError: Something that is no data.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} has no place in a report")
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} has no place in a report")
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, PurePath):
         return value.as_posix()
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+    return _plain_container(value)
+
+
+def _plain_container(value: object) -> Any:  # noqa: ANN401 - as above
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

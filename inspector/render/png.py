@@ -26,6 +26,7 @@ __all__ = ["overlay", "write"]
 
 _BAR_ROOM = BAR_WIDTH + 84  # the bar and its numbers
 _MIN_WIDTH = 640  # of the page, so that headings fit above narrow photos
+_MIN_BAR = 60  # its three numbers need as much beside a flat photo
 _CAPTION = 13
 
 
@@ -68,10 +69,10 @@ def overlay(
         page.text(caption, _CAPTION, MUTED, x=x, width=size[1])
         x += size[1]
         if index == 1 and scale.limit > 0:
-            draw_bar(page, x + 8, top, size[0], scale)
+            draw_bar(page, (x + 8, top), max(size[0], _MIN_BAR), scale)
             x += room
         x += GAP
-    page.y = top + size[0] + 30
+    page.y = top + max(size[0], _MIN_BAR) + 30
     page.notes([*attribution.notes, *notes])
     return page.finish()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from inspector.canvas import GAP, MARGIN, MUTED, Page, fit, heading, message_box, number
+from inspector.canvas import GAP, MARGIN, MUTED, Page, fit, heading, message_box, number, width_of
 from inspector.heatmap import Attribution, Heatmap
 from inspector.panels import Scale, bar_colours, overlay_panel, panel_size, photo_panel, scale_of
 from inspector.photo import Photo
@@ -81,7 +81,7 @@ def contact_sheet(
         for index, column_key in enumerate(table.columns):
             cell = table.cells.get((row, column_key))
             if cell is not None:
-                _cell(page, MARGIN + (index + 1) * step, top, photo, cell, size)
+                _cell(page, (MARGIN + (index + 1) * step, top), photo, cell, size)
         page.y = top + size[0] + 44
     said = [note for heatmap in heatmaps for note in heatmap.attribution.notes]
     page.notes(list(dict.fromkeys([*said, *notes])))
@@ -90,9 +90,9 @@ def contact_sheet(
 
 def _column_title(page: Page, x: int, y: int, column: Attribution, width: int) -> None:
     """Method and layer above a column."""
-    page.at(x, y, fit(column.method, 16, width), 16)
+    page.at((x, y), fit(column.method, 16, width), 16)
     if column.layer:
-        page.at(x, y + 22, fit(column.layer, 12, width), 12, MUTED)
+        page.at((x, y + 22), fit(column.layer, 12, width), 12, MUTED)
 
 
 def _row_title(page: Page, target: Attribution) -> None:
@@ -100,14 +100,17 @@ def _row_title(page: Page, target: Attribution) -> None:
     page.rule()
     page.y += 6
     name, figures = heading(target)
-    page.text(f"{fit(name, 17, page.inner // 2)}   {figures}", 17)
+    row, shown = page.y, fit(name, 17, page.inner // 2)
+    page.text(shown, 17)
+    page.at((MARGIN + width_of(shown, 17) + GAP, row + 3), figures, 14, MUTED)
     page.y += 4
 
 
 def _cell(
-    page: Page, x: int, y: int, photo: Photo, heatmap: Heatmap, size: tuple[int, int]
+    page: Page, place: tuple[int, int], photo: Photo, heatmap: Heatmap, size: tuple[int, int]
 ) -> None:
     """One map, its colours lying below it, and its range."""
+    x, y = place
     scale = scale_of(heatmap)
     panel = overlay_panel(photo, heatmap, size, scale)
     page.paste(message_box(panel, scale.message, 13) if scale.message else panel, x, y)
@@ -118,11 +121,11 @@ def _cell(
     page.paste(bar, x, y + size[0] + 4)
     below = y + size[0] + _BAR + 7
     left, right = _ends(scale)
-    page.at(x, below, left, _CAPTION - 1, MUTED)
-    page.at(x + size[1], below, right, _CAPTION - 1, MUTED, anchor="ra")
+    page.at((x, below), left, _CAPTION - 1, MUTED)
+    page.at((x + size[1], below), right, _CAPTION - 1, MUTED, anchor="ra")
 
 
 def _ends(scale: Scale) -> tuple[str, str]:
     """Numbers at the two ends of a colour bar."""
     low = number(-scale.limit) if scale.signed else "0"
-    return low, ("≥ " if scale.clipped else "") + number(scale.limit)
+    return low, ("> " if scale.clipped else "") + number(scale.limit)

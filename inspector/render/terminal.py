@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ __all__ = ["show_layers", "show_report"]
 
 def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
     """Print what was found in one photo and where it was written."""
-    console = Console(highlight=False)
+    console = _console()
     best = report.predictions[0] if report.predictions else None
     heading = Text(report.photo.name, style="bold")
     if best is not None:
@@ -45,7 +46,7 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
 
 def show_layers(found: "Overview") -> None:
     """Print the layers, the default layer and what is known of the head."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column, justify in (
         ("#", "right"), ("layer", "left"), ("made by", "left"), ("shape", "right"),
@@ -61,8 +62,14 @@ def show_layers(found: "Overview") -> None:
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells), style=style)
     console.print(table)
+    console.print()
     for label, text in found.sentences:
         console.print(Text.assemble((f"{label}: ", "bold"), text))
+
+
+def _console() -> Console:
+    """Wide in a pipe, where nothing needs to fit a window."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _by(values: Sequence[Any] | None) -> str:
