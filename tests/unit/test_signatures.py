@@ -12,6 +12,7 @@ OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
 DTYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.INT32: torch.int32}
 DOMAIN = ""
+TYPOS = {"foward": "forward"}  # GRU-1
 
 
 def schemas():
@@ -79,7 +80,7 @@ def attribute_problems(schema, op: Op):
 def same(wanted, found):
     """Equal defaults: floats within float32 rounding, types by their torch counterparts."""
     if isinstance(wanted, bytes):
-        return wanted.decode() == found
+        return TYPOS.get(wanted.decode(), wanted.decode()) == found
     if isinstance(wanted, list):
         return len(wanted) == len(found) and all(map(same, wanted, found))
     if isinstance(found, torch.dtype):

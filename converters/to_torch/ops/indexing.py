@@ -17,14 +17,15 @@ def wrapped(indices: Tensor, size: int, device: torch.device) -> Tensor:
 def gather(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """Take slices along an axis; the axis is replaced by those of ``indices``."""
     axis %= data.ndim
-    taken = _select(data, axis, wrapped(indices, data.shape[axis], data.device).reshape(-1))
+    taken = select(data, axis, wrapped(indices, data.shape[axis], data.device).reshape(-1))
     if indices.ndim == 1:
         return taken
     return taken.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
 
 
 @widened
-def _select(data: Tensor, axis: int, indices: Tensor) -> Tensor:
+def select(data: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Slices along an axis, of any type; the indices are not below zero."""
     return data.index_select(axis, indices)
 
 
@@ -59,7 +60,7 @@ def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Te
     if axis is None:
         input, axis = input.reshape(-1), 0
     kept = condition.to(input.device).nonzero().reshape(-1)
-    return _select(input, axis, kept)
+    return select(input, axis, kept)
 
 
 @OPS.register("NonZero", since=9)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from converters.to_torch.ops.indexing import select
 from converters.to_torch.optable import OPS
 
 Ints = tuple[int, ...]
@@ -56,7 +57,7 @@ def _pad(data: Tensor, pads: Ints, value: float, mode: str) -> Tensor:
         if begin or end:
             size = data.shape[axis]
             positions = torch.arange(-begin, size + end, device=data.device)
-            data = data.index_select(axis, _SOURCES[mode](positions, size))
+            data = select(data, axis, _SOURCES[mode](positions, size))
     return data
 
 
