@@ -16,6 +16,7 @@ GAPS: dict[tuple[str, str, int, str], str] = {
     ("", "Constant", 11, "sparse_value"): "sparse tensors are not dense tensors",
     ("", "Constant", 12, "value_string"): "strings are not tensors of numbers",
     ("", "Constant", 12, "value_strings"): "strings are not tensors of numbers",
+    ("", "GRU", 1, "direction"): "the schema of opset 1 misspells its default; later ones do not",
 }
 """Reason by (domain, op_type, since, name of the attribute or input), from ``since`` on."""
 

@@ -1,11 +1,11 @@
 """Quantised operators, with a gradient.
 
-A quantised value is carried as a float that holds an integer, so that autograd can pass through
-it; 8-bit and 16-bit integers are exact in float32.  Rounding and saturation are
-*straight-through* (Bengio et al. 2013): forwards they round and clamp, backwards they are not
-there.  All of it goes through ``saturate``, which is the one place where a backward rule changes
-what the clamp lets pass: ONNX Runtime's quantiser removes Relu and Clip, and leaves their work to
-the clamp of QuantizeLinear.
+Where a gradient is wanted, a quantised value is carried as a float that holds an integer, so that
+autograd can pass through it; 8-bit and 16-bit integers are exact in float32.  Where none is
+wanted it has the type that ONNX says.  Rounding and saturation are *straight-through* (Bengio et
+al. 2013): forwards they round and clamp, backwards they are not there.  All of it goes through
+``saturate``, which is the one place where a backward rule changes what the clamp lets pass: ONNX
+Runtime's quantiser removes Relu and Clip, and leaves their work to the clamp of QuantizeLinear.
 
 Zero points and scales keep the types that they have in the file, for a zero point's type says
 what range its tensor has.
@@ -26,11 +26,12 @@ __all__ = [
     "along",
     "carried",
     "dequantize_linear",
-    "limits_of",
     "quantize",
     "quantize_linear",
     "requantize",
     "saturate",
+    "type_of",
+    "typed",
 ]
 
 TYPES = onnx.TensorProto
@@ -51,6 +52,17 @@ FLOAT8 = {
     int(TYPES.FLOAT8E5M2): torch.float8_e5m2,
     int(TYPES.FLOAT8E5M2FNUZ): torch.float8_e5m2fnuz,
 }
+STORED = {
+    int(TYPES.UINT2): torch.uint8,
+    int(TYPES.INT2): torch.int8,
+    int(TYPES.UINT4): torch.uint8,
+    int(TYPES.INT4): torch.int8,
+    int(TYPES.UINT8): torch.uint8,
+    int(TYPES.INT8): torch.int8,
+    int(TYPES.UINT16): torch.uint16,
+    int(TYPES.INT16): torch.int16,
+    int(TYPES.INT32): torch.int32,
+} | FLOAT8
 ONNX_TYPES = {
     torch.uint8: int(TYPES.UINT8),
     torch.int8: int(TYPES.INT8),
@@ -104,12 +116,14 @@ def saturate(levels: Tensor, zero_point: Tensor | None, limits: tuple[float, flo
     return result
 
 
-def limits_of(zero_point: Tensor | None) -> tuple[float, float]:
-    """Range of the type of a zero point; uint8 where there is none."""
-    number = ONNX_TYPES.get(torch.uint8 if zero_point is None else zero_point.dtype)
-    if number not in INTEGER_LIMITS:
-        raise ConverterError(f"a zero point of type {zero_point.dtype}")  # type: ignore[union-attr]
-    return INTEGER_LIMITS[number]
+def typed(levels: Tensor, number: int) -> Tensor:
+    """Whole numbers in the type that ONNX says, unless a gradient passes through them."""
+    return levels if levels.requires_grad else levels.to(STORED[number])
+
+
+def type_of(zero_point: Tensor | None) -> int:
+    """ONNX element type of a zero point, and so of what it belongs to; uint8 without one."""
+    return ONNX_TYPES.get(torch.uint8 if zero_point is None else zero_point.dtype, 0)
 
 
 def carried(x: Tensor, like: torch.dtype = torch.float64) -> Tensor:
@@ -154,8 +168,7 @@ def quantize_linear(
     ``zero_point_type`` is no attribute: the program says here of which ONNX type the zero point
     is where torch has no such type (four and two bits, held in eight).
     """
-    held = ONNX_TYPES.get(torch.uint8 if y_zero_point is None else y_zero_point.dtype, 0)
-    number = output_dtype or zero_point_type or held
+    number = output_dtype or zero_point_type or type_of(y_zero_point)
     return quantize(
         x, y_scale, y_zero_point, number, axis=axis, block_size=block_size, saturating=saturate
     )
@@ -179,11 +192,11 @@ def quantize(
     levels = carried(x, scale.dtype) / along(scale, x, axis, block_size)
     if number in FLOAT8:
         result: Tensor = _Float8.apply(levels, FLOAT8[number], bool(saturating))  # type: ignore[no-untyped-call]
-        return result
+        return typed(result, number)
     if number not in INTEGER_LIMITS:
         raise ConverterError(f"quantisation to {TYPES.DataType.Name(number)}")
     zero = None if zero_point is None else along(zero_point, x, axis, block_size)
-    return _saturate(levels, zero, INTEGER_LIMITS[number])
+    return typed(_saturate(levels, zero, INTEGER_LIMITS[number]), number)
 
 
 _saturate = saturate  # `saturate` is also an attribute of QuantizeLinear
@@ -218,7 +231,8 @@ def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         span = torch.where(high == low, torch.ones_like(high), high - low)
         scale = span / 255
         zero = torch.round((-low / scale).clamp(0, 255)).to(torch.uint8)
-    return saturate(x / scale, zero, (0, 255)), scale, zero
+    levels = saturate(x / scale, zero, (0, 255))
+    return typed(levels, int(TYPES.UINT8)), scale, zero
 
 
 def centred(x: Tensor, zero_point: Tensor | None, dtype: torch.dtype, axis: int = 0) -> Tensor:
@@ -231,7 +245,10 @@ def centred(x: Tensor, zero_point: Tensor | None, dtype: torch.dtype, axis: int 
 
 def requantize(total: Tensor, factor: Tensor, zero_point: Tensor | None) -> Tensor:
     """Bring sums of integer products to a quantised type: round(total * factor) + zero point."""
-    return saturate(total * factor, zero_point, limits_of(zero_point))
+    number = type_of(zero_point)
+    if number not in INTEGER_LIMITS:
+        raise ConverterError(f"quantisation to {TYPES.DataType.Name(number)}")
+    return typed(saturate(total * factor, zero_point, INTEGER_LIMITS[number]), number)
 
 
 @OPS.register("ConvInteger", since=10)
@@ -251,7 +268,8 @@ def conv_integer(
     """Convolution of integers; what is padded is the zero point, so nothing."""
     window = conv_window(x.shape[2:], w.shape[2:], strides, pads, dilations, auto_pad)
     X = centred(x, x_zero_point, torch.float64)
-    return convolve(X, centred(w, w_zero_point, X.dtype).to(X.dtype), None, window, group)
+    W = centred(w, w_zero_point, X.dtype).to(X.dtype)
+    return typed(convolve(X, W, None, window, group), int(TYPES.INT32))
 
 
 @OPS.register("QLinearConv", since=10)
@@ -288,7 +306,8 @@ def matmul_integer(
 ) -> Tensor:
     """Product of integer matrices; zero points by tensor, by row of A, by column of B."""
     left = _less_rows(A, a_zero_point, torch.float64)
-    return left @ _less_columns(B, b_zero_point, left.dtype).to(left.dtype)
+    product = left @ _less_columns(B, b_zero_point, left.dtype).to(left.dtype)
+    return typed(product, int(TYPES.INT32))
 
 
 def _less_rows(A: Tensor, zero_point: Tensor | None, dtype: torch.dtype) -> Tensor:
