@@ -366,8 +366,22 @@ class Explainer(Model):
         if index is None:
             return None
         scores = np.asarray(evidence.values[self.scores.tensor][row]).reshape(-1)
-        known = probabilities(scores, self.scores.activation, assume_softmax=True)
+        known = probabilities(scores, self.scores.activation)
         return None if known is None else float(known.values[index])
+
+    def check_gradients(self, rule: str) -> None:
+        """Refuse a backward rule that cannot be right for this model, without running it.
+
+        Raises:
+            UnsupportedOperator: operators that the twin does not implement.
+            MethodRefused: activations that the rule is not defined for.
+        """
+        from inspector.rules import coverage  # noqa: PLC0415 - imports torch
+
+        name, scores = self.input.name, self.scores.tensor
+        self.twin.plan([name], [scores])
+        nodes = self.tail(name, scores).nodes
+        coverage(self.graph, self.twin.activations, nodes, rule)
 
     # -- reporting -------------------------------------------------------------------------
 

@@ -1,0 +1,66 @@
+"""``inspector check``: is a file safe and sound to open, and what will work."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli.options import model_options, open_model, supervised
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+
+
+@click.command("check")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@model_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """Tell whether MODEL is safe and sound to open, and which methods will work on it.
+
+    Reads it under the limits for untrusted files, loads it in ONNX Runtime, runs a blank image,
+    and asks of each method whether it can be right for this model.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _check(**options), device=options["device"], **limits)
+
+
+def _check(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN401 - as above
+    from inspector.overview import method_verdicts, overview  # noqa: PLC0415 - late
+
+    explainer: Explainer = open_model(model, **opening)
+    facts = explainer.file.facts
+    found = {
+        "file": str(explainer.path),
+        "sha256": explainer.file.sha256,
+        "producer": explainer.file.producer,
+        "opsets": {domain or "ai.onnx": version for domain, version in facts.opsets.items()},
+        "nodes": facts.nodes,
+        "data bytes": facts.data_bytes,
+        "external files": [path.name for path in explainer.file.external],
+        **dict(overview(explainer).sentences),
+        "preprocessing": explainer.preprocessing.to_dict(),
+        "provider": explainer.runtime.provider,
+        "methods": method_verdicts(explainer),
+    }
+    if as_json:
+        click.echo(json.dumps(found, indent=2, default=str))
+        return 0
+    for key, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, text in value.items():
+                click.echo(f"  {name:16} {_shown(text)}")
+        else:
+            click.echo(f"{key:16} {_shown(value)}")
+    return 0
+
+
+def _shown(value: object) -> str:
+    """One line of text, whatever a model put into it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_shown(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))

@@ -1,0 +1,161 @@
+"""What there is to explain a model through: its layers, its head, its methods."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
+from inspector.head import LinearHead
+from inspector.layers import default_layer
+from inspector.method import Method, methods
+from inspector.receptive_field import ReceptiveField, receptive_field
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+
+__all__ = ["LayerRow", "Overview", "method_verdicts", "overview"]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer as `inspector layers` shows it.
+
+    Attributes:
+        shape: Concrete (C, h, w).
+        stride: Input pixels between neighbouring units, or None where that has no meaning.
+        field: Receptive field in pixels; "global" where a unit sees the whole input. Where only
+            gates (squeeze-excite) spread it, the local field stands before "+ global gates".
+        offset: Centre of unit (0, 0) in input pixels.
+        gate: Whether it is part of a gate and therefore no target layer.
+    """
+
+    index: int
+    tensor: str
+    convolution: str
+    chain: tuple[str, ...]
+    shape: tuple[int, ...] | None
+    stride: tuple[float, float] | None
+    field: str
+    offset: str
+    gate: bool
+    default: bool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Layers of a model and what follows from them."""
+
+    rows: tuple[LayerRow, ...]
+    sentences: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"layers": [asdict(row) for row in self.rows], **dict(self.sentences)}
+
+
+def overview(explainer: "Explainer") -> Overview:
+    """Survey a model.
+
+    Args:
+        explainer: The opened model.
+
+    Returns:
+        Its layers in graph order, the default layer with the reason, and whether CAM is exact
+        or which node forbids it.
+    """
+    shapes = explainer.shapes(explainer.preprocessing.preprocess.size)
+    try:
+        default, reason = default_layer(explainer.layers, shapes)
+        chosen, why = default.tensor, f"{default.tensor!r}: {reason}"
+    except ModelRefused as error:
+        chosen, why = "", str(error)
+    rows = []
+    for layer in explainer.layers:
+        field, stride, offset = _field(explainer, layer.tensor, shapes)
+        shape = shapes.get(layer.tensor)
+        rows.append(
+            LayerRow(
+                index=layer.index,
+                tensor=layer.tensor,
+                convolution=layer.convolution,
+                chain=layer.chain,
+                shape=tuple(shape[1:]) if shape else None,
+                stride=stride,
+                field=field,
+                offset=offset,
+                gate=layer.gate,
+                default=layer.tensor == chosen,
+            )
+        )
+    sentences = (
+        ("input", _input(explainer)),
+        ("scores", explainer.scores.why),
+        ("default layer", why),
+        ("cam", _head(explainer)),
+    )
+    return Overview(tuple(rows), sentences)
+
+
+def _field(
+    explainer: "Explainer", tensor: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, tuple[float, float] | None, str]:
+    """Receptive field, stride and offset as text and numbers."""
+    try:
+        found = receptive_field(explainer.graph, tensor, explainer.input.name, shapes)
+    except ExplainedError:
+        return "none", None, "-"
+    local = found.local if found.global_ else found
+    if local is None:
+        return "global", None, "-"
+    text = _size(local)
+    if found.global_:
+        text += " + global gates"
+    return text, local.stride, f"{local.offset[0]:g}, {local.offset[1]:g}"
+
+
+def _size(field: ReceptiveField) -> str:
+    return f"{field.size[0]}x{field.size[1]}"
+
+
+def _input(explainer: "Explainer") -> str:
+    image = explainer.input
+    height, width = explainer.size(*explainer.preprocessing.preprocess.size)
+    free = "" if image.height and image.width else " (free in the model)"
+    batch = "any batch" if image.batch is None else f"batch {image.batch}"
+    return f"{image.name!r}, {image.layout}, {image.channels} x {height} x {width}{free}, {batch}"
+
+
+def _head(explainer: "Explainer") -> str:
+    head = explainer.head
+    if not isinstance(head, LinearHead):
+        where = f" (node {head.node!r})" if head.node else ""
+        return f"not exact: {head.reason}{where}"
+    notes = "".join(f"; {note}" for note in head.notes)
+    rounding = ", up to the rounding of quantised values" if head.quantised else ""
+    return f"exact at {head.features!r}{rounding} ({head.kind} head){notes}"
+
+
+def method_verdicts(explainer: "Explainer") -> dict[str, str]:
+    """For each method, "works" or why it is refused, without computing a map.
+
+    Needs the twin (and so torch) unless the model has no operator that the twin would run.
+    """
+    return {name: _verdict(explainer, method) for name, method in methods().items()}
+
+
+def _verdict(explainer: "Explainer", method: Method) -> str:
+    if method.name == "cam":
+        head = explainer.head
+        return "works" if isinstance(head, LinearHead) else f"refused: {head.reason}"
+    if method.layer and not explainer.layers:
+        return "refused: the model has no convolution to explain through"
+    if not method.gradient:
+        return "works"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InspectorWarning)
+        try:
+            explainer.check_gradients(method.rule or "gradient")
+        except ExplainedError as error:
+            return f"refused: {error.what}"
+    return "works"
