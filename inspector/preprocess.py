@@ -144,6 +144,7 @@ class _Sources:
         self.preprocess = PRESETS["unit"]
         self.evidence: dict[str, str] = dict.fromkeys(FIELDS, "default")
         self.warnings: list[str] = []
+        self.named_size = False  # a preset's own size is a default, and yields silently
 
     def add(self, settings: Settings, words: str) -> None:
         """Let these settings overrule what is known so far."""
@@ -153,18 +154,13 @@ class _Sources:
             base = Preprocess.preset(str(start))
         changed = base.changed(settings)
         if start is not None:
-            self.evidence = dict.fromkeys(
-                FIELDS, f"{words}, so preset {start}" if words.startswith("guess") else words
-            )
+            self.evidence = dict.fromkeys(FIELDS, words)
+            self.named_size = False
+        self.named_size |= "size" in settings
         for key in settings:
             self.evidence[key] = words
-        before = self.preprocess
         for key in ("mean", "std"):
-            if (
-                key not in settings
-                and start is None
-                and getattr(before, key) != getattr(changed, key)
-            ):
+            if key not in settings and getattr(base, key) != getattr(changed, key):
                 self.evidence[key] += f", arranged for {changed.channels}"
         self.preprocess = changed
 
@@ -195,7 +191,7 @@ class _Sources:
             takes = f"the model takes {fixed[0]} x {fixed[1]}"
             if "size" in given:
                 raise UsageError(f"size = {text}, but {takes}", hint="leave the size out")
-            if "preset" not in named and "default" not in named:
+            if self.named_size and not named.startswith("guess"):
                 self.warnings.append(f"{named} names the size {text}, but {takes}")
             self.preprocess = replace(self.preprocess, size=fixed)
         if None not in declared:
@@ -227,6 +223,7 @@ def _guess(
         preset, why = "inception", "three channels, channels last (TensorFlow's way)"
     else:
         preset, why = "imagenet", "three channels"
+    why += f", so the preset {preset}"
     settings: Settings = {"preset": preset}
     side = min((axis for axis in declared if axis), default=FREE_SIZE)
     if side < SMALL_INPUT:

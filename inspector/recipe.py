@@ -92,8 +92,8 @@ class Preprocess:
             object.__setattr__(self, key, _one_of(key, getattr(self, key), known))
         size = self.size if isinstance(self.size, list | tuple) else (self.size, self.size)
         sides = _numbers("size", size, 2, low=1, high=_MAX_SIDE)
-        if any(side != int(side) for side in sides):
-            raise UsageError(f"size = {self.size!r}: whole numbers of pixels are meant")
+        if len(size) != 2 or any(side != int(side) for side in sides):
+            raise UsageError(f"size = {self.size!r}", hint="height and width in pixels are meant")
         count = self.channel_count
         set_ = object.__setattr__
         set_(self, "size", (int(sides[0]), int(sides[1])))

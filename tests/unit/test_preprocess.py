@@ -1,0 +1,466 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspector.errors import ModelRefused, UsageError
+from inspector.photo import Photo
+from inspector.preprocess import PRESETS, Preprocess, resolve
+
+SIZES = ((480, 640), (640, 480), (300, 301), (257, 256), (33, 40), (224, 1000), (35, 35), (7, 90))
+
+
+def photo(height, width, seed=0, dtype=np.uint8):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+    return Photo.of(smooth.astype(dtype))
+
+
+@pytest.fixture(scope="module")
+def vision():
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    return torchvision
+
+
+CROPS = [
+    (224, 256, "bilinear"),
+    (224, 232, "bilinear"),
+    (224, 256, "bicubic"),
+    (32, 32, "lanczos"),
+    (95, 100, "box"),
+]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("side", "short", "how"), CROPS)
+def test_crop_equals_the_literal_steps(size, side, short, how):
+    picture = photo(*size)
+    height, width = size
+    if width < height:
+        scaled = (short, int(short * height / width))
+    else:
+        scaled = (int(short * width / height), short)
+    filters = {"bilinear": 2, "bicubic": 3, "lanczos": 1, "box": 4}
+    image = Image.fromarray(picture.rgb8).resize(scaled, filters[how])
+    left, top = round((scaled[0] - side) / 2.0), round((scaled[1] - side) / 2.0)
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)), np.float64)
+    expected = (pixels / 255 - MEAN) / STD
+    mine = Preprocess((side, side), crop_pct=side / short, interpolation=how, mean=MEAN, std=STD)
+    found, _ = mine.apply(picture)
+    np.testing.assert_allclose(found.transpose(1, 2, 0), expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("side", "short", "how"), CROPS)
+def test_crop_equals_torchvision(vision, size, side, short, how):
+    oracle = vision.transforms.Compose(
+        [
+            vision.transforms.Resize(short, vision.transforms.InterpolationMode(how)),
+            vision.transforms.CenterCrop(side),
+            vision.transforms.ToTensor(),
+            vision.transforms.Normalize(MEAN, STD),
+        ]
+    )
+    picture = photo(*size)
+    mine = Preprocess((side, side), crop_pct=side / short, interpolation=how, mean=MEAN, std=STD)
+    found, _ = mine.apply(picture)
+    expected = oracle(Image.fromarray(picture.rgb8)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_equals_torchvision(vision, size):
+    picture = photo(*size)
+    resized = vision.transforms.Resize((90, 120))(Image.fromarray(picture.rgb8))
+    found, _ = Preprocess((90, 120), resize="squash", scale=1.0).apply(picture)
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), np.asarray(resized))
+
+
+def test_efficientnet_lite_recipe(vision):
+    picture = photo(375, 500)
+    image = Image.fromarray(picture.rgb8)
+    image = vision.transforms.CenterCrop(224)(
+        vision.transforms.Resize(256, vision.transforms.InterpolationMode.BICUBIC)(image)
+    )
+    expected = (np.asarray(image, np.float64) - 127) / 128
+    recipe = Preprocess(
+        crop_pct=0.875, interpolation="bicubic", scale=1.0, mean=(127,) * 3, std=(128,) * 3
+    )
+    found, _ = recipe.apply(picture)
+    np.testing.assert_allclose(found.transpose(1, 2, 0), expected, atol=1e-6)
+
+
+def test_a_crop_that_is_not_square_covers_the_input():
+    found, geometry = Preprocess((100, 200), scale=1.0).apply(photo(300, 300))
+    assert found.shape == (3, 100, 200)
+    assert geometry.scale == (200 / 300, 200 / 300)
+    assert geometry.shift == (-50.0, 0.0)
+
+
+def test_letterbox_pads_with_its_colour_in_the_models_order():
+    white = Photo.of(np.full((50, 100, 3), 255, np.uint8))
+    recipe = Preprocess((100, 100), resize="letterbox", pad=(10, 20, 30), scale=1.0, channels="BGR")
+    found, geometry = recipe.apply(white)
+    assert found[:, 0, 0].tolist() == [30, 20, 10]
+    assert found[:, 50, 50].tolist() == [255, 255, 255]
+    assert geometry.shift == (25.0, 0.0)
+
+
+def test_deep_pixels_are_not_rounded():
+    fine = Photo.of(np.full((20, 30, 3), 100.4))
+    found, _ = Preprocess((10, 10), scale=1.0).apply(fine)
+    np.testing.assert_allclose(found, 100.4, atol=1e-4)
+    same, _ = Preprocess((10, 10), scale=1.0).apply(photo(20, 30, dtype=float))
+    eight, _ = Preprocess((10, 10), scale=1.0).apply(photo(20, 30))
+    np.testing.assert_allclose(same, eight, atol=1.01)  # eight bits round twice
+
+
+def test_bgr_and_grey_channels():
+    picture = photo(30, 30)
+    rgb, _ = Preprocess((30, 30)).apply(picture)
+    bgr, _ = Preprocess((30, 30), channels="BGR").apply(picture)
+    grey, _ = Preprocess((30, 30), channels="GRAY", mean=(0.0,), std=(1.0,), scale=1.0).apply(
+        picture
+    )
+    np.testing.assert_array_equal(bgr, rgb[::-1])
+    assert grey.shape == (1, 30, 30)
+    np.testing.assert_array_equal(grey[0], np.asarray(Image.fromarray(picture.rgb8).convert("L")))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_decode_shows_what_the_model_saw(name):
+    recipe = Preprocess.preset(name).changed({"size": [30, 40], "crop_pct": 1.0})
+    picture = photo(30, 40)
+    found, _ = recipe.apply(picture)
+    np.testing.assert_array_equal(recipe.decode(found), picture.pixels)
+
+
+def test_encode_equals_apply_of_a_flat_photo():
+    for recipe in (*PRESETS.values(), PRESETS["caffe"].changed({"channels": "GRAY"})):
+        flat = Photo.of(np.full((50, 50, 3), (200, 100, 50), np.uint8))
+        values = recipe.apply(flat)[0][:, 10, 10]
+        tolerance = 0.6 / recipe.scale / min(recipe.std) if recipe.channels == "GRAY" else 1e-6
+        np.testing.assert_allclose(recipe.encode((200, 100, 50)), values, atol=tolerance)
+
+
+def test_the_occluder_is_the_mean_where_one_is_known_else_mid_grey():
+    np.testing.assert_allclose(PRESETS["imagenet"].fill(), 0, atol=1e-7)
+    np.testing.assert_allclose(PRESETS["caffe"].fill(), 0, atol=1e-5)
+    np.testing.assert_allclose(PRESETS["unit"].fill(), 0.5)
+    np.testing.assert_allclose(PRESETS["raw"].fill(), 127.5)
+    assert "no mean" in PRESETS["raw"].fill_pixel()[1]
+    np.testing.assert_allclose(PRESETS["caffe"].fill_pixel()[0], (103.939, 116.779, 123.68))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", [0, 4]), ("size", [10]), ("size", [10.5, 3]), ("size", [10**9, 10]),
+        ("resize", "cropp"), ("interpolation", "bicubik"), ("channels", "RGBA"),
+        ("layout", "NCWH"), ("crop_pct", 0), ("crop_pct", 1.5), ("crop_pct", float("nan")),
+        ("scale", 0), ("scale", "big"), ("std", [0, 1, 1]), ("mean", [1, 2]), ("mean", True),
+        ("pad", [300, 0, 0]),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_meant(key, value):
+    with pytest.raises(UsageError, match=key):
+        Preprocess().changed({key: value})
+
+
+def test_unknown_names_name_the_nearest():
+    with pytest.raises(UsageError, match="imagenet"):
+        Preprocess.preset("imagnet")
+    with pytest.raises(UsageError, match="crop_pct"):
+        Preprocess().changed({"crop_pt": 1})
+    with pytest.raises(UsageError, match="bicubic"):
+        Preprocess(interpolation="bicubik")
+
+
+def test_toml_round_trip(tmp_path):
+    for recipe in PRESETS.values():
+        path = tmp_path / "own.toml"
+        path.write_text(recipe.toml(), encoding="utf-8")
+        assert Preprocess.from_file(path) == recipe
+
+
+def test_toml_with_a_preset_and_one_change(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('preset = "caffe"\nsize = 96\n', encoding="utf-8")
+    assert Preprocess.from_file(path) == PRESETS["caffe"].changed({"size": [96, 96]})
+
+
+HUGGING_FACE = {
+    "vit": (
+        {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_normalize": True,
+         "size": {"height": 224, "width": 224}, "resample": 2, "rescale_factor": 1 / 255,
+         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {"size": (224, 224), "resize": "squash", "crop_pct": 1.0, "scale": 255.0,
+         "mean": (0.5,) * 3, "interpolation": "bilinear"},
+    ),
+    "old vit": (
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": 384, "do_normalize": True,
+         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {"size": (384, 384), "resize": "squash"},
+    ),
+    "convnext": (
+        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224},
+         "crop_pct": 0.875, "resample": 3, "do_normalize": True,
+         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        {"size": (224, 224), "resize": "crop", "crop_pct": 0.875, "interpolation": "bicubic"},
+    ),
+    "convnext 384": (
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384, "crop_pct": 0.875},
+        {"size": (384, 384), "resize": "squash", "crop_pct": 1.0},
+    ),
+    "mobilenet": (
+        {"image_processor_type": "MobileNetV2ImageProcessor", "size": {"shortest_edge": 256},
+         "crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "do_normalize": True,
+         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {"size": (224, 224), "resize": "crop", "crop_pct": 0.875},
+    ),
+    "mobilevit": (
+        {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 288},
+         "crop_size": {"height": 256, "width": 256}, "do_flip_channel_order": True},
+        {"size": (256, 256), "channels": "BGR", "mean": (0.0,) * 3, "std": (1.0,) * 3,
+         "scale": 255.0},
+    ),
+    "deit": (
+        {"image_processor_type": "DeiTImageProcessor", "size": {"height": 256, "width": 256},
+         "crop_size": 224, "resample": 3},
+        {"size": (224, 224), "resize": "squash", "crop_pct": 0.875},
+    ),
+    "efficientnet": (
+        {"image_processor_type": "EfficientNetImageProcessor",
+         "size": {"height": 380, "width": 380}, "do_center_crop": False,
+         "crop_size": {"height": 289, "width": 289}, "resample": 0,
+         "do_normalize": True, "include_top": True, "image_mean": [0.485, 0.456, 0.406],
+         "image_std": [0.5, 0.25, 0.5]},
+        {"size": (380, 380), "resize": "squash", "std": (0.25, 0.0625, 0.25),
+         "interpolation": "nearest"},
+    ),
+    "no rescale": (
+        {"image_processor_type": "X", "size": 64, "do_rescale": False, "do_normalize": False},
+        {"scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HUGGING_FACE)
+def test_hugging_face_configs(tmp_path, kind):
+    config, expected = HUGGING_FACE[kind]
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    found = Preprocess.from_file(path).to_dict()
+    for key, value in expected.items():
+        assert found[key] == (pytest.approx(value) if key in ("mean", "std", "crop_pct") else value)
+
+
+@pytest.mark.parametrize("wrap", [True, False])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_timm_configs(tmp_path, wrap, mode):
+    config = {
+        "input_size": [3, 240, 256], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
+        "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": mode,
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"pretrained_cfg": config} if wrap else config), encoding="utf-8")
+    found = Preprocess.from_file(path)
+    assert found.size == (240, 256)
+    assert found.resize == {"center": "crop", "squash": "squash", "border": "letterbox"}[mode]
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert found.crop_pct == 0.95
+    assert found.scale == 255.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"x": 1}', '{"image_mean": 3, "size": []}', '{"size": {}, "do_resize": true}',
+     '{"input_size": 3, "mean": 1}', '{"image_mean": ["a"], "image_std": [1], "size": 3}',
+     '{"do_resize": true, "size": {"shortest_edge": 800, "longest_edge": 1333}}',
+     '{"do_resize": true, "size": 10, "resample": 77}', "[" * 100_000],
+)  # fmt: skip
+def test_broken_settings_files_are_usage_errors(tmp_path, text):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        Preprocess.from_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_toml_and_missing_files(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"size = [\xff")
+    with pytest.raises(UsageError):
+        Preprocess.from_file(path)
+    path.write_text("sise = 3", encoding="utf-8")
+    with pytest.raises(UsageError, match="size"):
+        Preprocess.from_file(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        Preprocess.from_file(tmp_path / "none.toml")
+
+
+# -- the choice ------------------------------------------------------------------------------
+
+
+def test_a_colour_model_that_says_nothing_gets_a_labelled_guess():
+    found = resolve(input_size=(224, 224))
+    assert found.preprocess == PRESETS["imagenet"]
+    assert found.guessed
+    assert "guess" in found.warnings[0]
+    assert "--preprocess" in found.warnings[0]
+    assert found.evidence["mean"].startswith("guess")
+    assert found.evidence["size"] == "declared input of the model"
+
+
+def test_guesses_reason_from_the_input():
+    assert resolve(input_channels=1, input_size=(28, 28)).preprocess == Preprocess(
+        (28, 28), channels="GRAY", mean=(0.0,), std=(1.0,)
+    )
+    small = resolve(input_size=(32, 32)).preprocess
+    assert (small.size, small.crop_pct) == ((32, 32), 1.0)
+    assert resolve(integer=True).preprocess.scale == 1.0
+    assert resolve(first_operators=["Sub"]).preprocess.scale == 1.0
+    channels_last = resolve(layout="NHWC", input_size=(100, 120)).preprocess
+    assert (channels_last.layout, channels_last.size) == ("NHWC", (100, 120))
+    assert channels_last.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_free_size_is_the_preprocessings_or_224():
+    assert resolve(input_size=(None, None)).preprocess.size == (224, 224)
+    assert resolve("inception", input_size=(None, None)).preprocess.size == (299, 299)
+    assert resolve("inception", input_size=(64, None)).preprocess.size == (64, 299)
+    found = resolve("imagenet", ["size=[96, 128]"], input_size=(None, None))
+    assert found.preprocess.size == (96, 128)
+
+
+def test_the_flag_is_no_guess_and_the_models_size_wins():
+    found = resolve("imagenet", input_size=(299, 299))
+    assert not found.guessed
+    assert found.warnings == ()
+    assert found.preprocess.size == (299, 299)
+    assert found.evidence["mean"] == "option imagenet"
+
+
+def test_overrides_win_and_say_so():
+    found = resolve("imagenet", ["mean=0.5,0.5,0.5", "channels=BGR", "crop_pct=1"])
+    assert found.preprocess.mean == (0.5, 0.5, 0.5)
+    assert found.preprocess.channels == "BGR"
+    assert found.evidence["mean"] == "option mean=0.5,0.5,0.5"
+    assert found.preprocess.std == (0.225, 0.224, 0.229)  # turned round with the channels
+    assert "BGR" in found.evidence["std"]
+
+
+@pytest.mark.parametrize("text", ["mena=1", "mean", "mean=", "mean=abc", "=3"])
+def test_bad_overrides(text):
+    with pytest.raises(UsageError):
+        resolve("imagenet", [text])
+
+
+def test_contradicting_the_model_is_a_usage_error():
+    with pytest.raises(UsageError, match="the model takes 32 x 32"):
+        resolve("imagenet", ["size=64"], input_size=(32, 32))
+    with pytest.raises(UsageError, match="channels"):
+        resolve("imagenet", ["channels=RGB"], input_channels=1)
+    with pytest.raises(ModelRefused, match="4 channels"):
+        resolve(input_channels=4)
+    with pytest.raises(UsageError, match="imagenet"):
+        resolve("imgnet")
+
+
+def test_a_grey_model_with_colour_statistics_gets_their_average():
+    found = resolve("imagenet", input_channels=1)
+    assert found.preprocess.mean == pytest.approx((0.449,))
+    assert found.preprocess.channels == "GRAY"
+    assert any("channel" in text for text in found.warnings)
+
+
+def test_sources_in_their_order(tmp_path):
+    model = tmp_path / "net.onnx"
+    metadata = {"inspector.preprocess": json.dumps({"preset": "caffe"})}
+    ask = {"model_path": model, "metadata": metadata, "input_size": (224, 224)}
+    assert resolve(**ask).preprocess == PRESETS["caffe"]
+    assert not resolve(**ask).guessed
+    timm = {"input_size": [3, 224, 224], "mean": [0.1] * 3, "std": [0.2] * 3}
+    (tmp_path / "config.json").write_text(json.dumps(timm), encoding="utf-8")
+    assert resolve(**ask).preprocess.mean == (0.1,) * 3
+    hugging_face = {"image_mean": [0.3] * 3, "image_std": [0.4] * 3, "size": 224, "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(hugging_face), encoding="utf-8")
+    assert resolve(**ask).preprocess.mean == (0.3,) * 3
+    (tmp_path / "net.preprocess.toml").write_text('preset = "inception"\n', encoding="utf-8")
+    found = resolve(**ask)
+    assert found.preprocess.mean == (0.5,) * 3
+    assert "net.preprocess.toml" in found.evidence["mean"]
+    assert resolve("raw", **ask).preprocess.scale == 1.0
+
+
+def test_a_strangers_config_json_is_passed_over(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["X"]}', encoding="utf-8")
+    found = resolve(model_path=tmp_path / "net.onnx")
+    assert found.guessed
+    assert len(found.warnings) == 1
+    (tmp_path / "preprocessor_config.json").write_text("{", encoding="utf-8")
+    found = resolve(model_path=tmp_path / "net.onnx")
+    assert found.guessed
+    assert any("ignored" in text for text in found.warnings)
+
+
+def test_a_side_file_with_bad_values_is_put_aside(tmp_path):
+    (tmp_path / "net.preprocess.toml").write_text("std = 0\n", encoding="utf-8")
+    found = resolve(model_path=tmp_path / "net.onnx")
+    assert found.guessed
+    assert any("ignored" in text for text in found.warnings)
+    assert found.preprocess == PRESETS["imagenet"]
+
+
+def test_a_side_file_of_another_size_is_said(tmp_path):
+    (tmp_path / "net.preprocess.toml").write_text("size = 64\n", encoding="utf-8")
+    found = resolve(model_path=tmp_path / "net.onnx", input_size=(32, 32))
+    assert found.preprocess.size == (32, 32)
+    assert any("64 x 64" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"Image.BitmapPixelFormat": "Bgr8"},
+         {"channels": "BGR", "scale": 1.0, "mean": (0.0,) * 3}),
+        ({"image.bitmappixelformat": "RGB8", "Image.NominalPixelRange": "Normalized_0_1"},
+         {"channels": "RGB", "scale": 255.0}),
+        ({"Image.NominalPixelRange": "Normalized_1_1"}, {"mean": (0.5,) * 3, "std": (0.5,) * 3}),
+        ({"author": "Ultralytics", "task": "classify", "imgsz": "[640, 640]"},
+         {"scale": 255.0, "size": (640, 640), "resize": "crop", "crop_pct": 1.0}),
+    ],
+)  # fmt: skip
+def test_model_metadata_is_evidence(metadata, expected):
+    found = resolve(metadata=metadata)
+    assert not found.guessed
+    values = found.preprocess.to_dict()
+    assert {key: values[key] for key in expected} == expected
+    assert "metadata" in found.evidence["scale"]
+
+
+def test_nominal_video_range():
+    found = resolve(metadata={"Image.NominalPixelRange": "NominalRange_16_235"}).preprocess
+    np.testing.assert_allclose(found.encode((0, 0, 0)), 16, atol=1e-4)
+    np.testing.assert_allclose(found.encode((255, 255, 255)), 235, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"std": 0}', '{"nope": 1}', '{"preset": "x"}', "3"])
+def test_hostile_own_metadata_is_put_aside(text):
+    found = resolve(metadata={"inspector.preprocess": text})
+    assert found.guessed
+    assert any("ignored" in words for words in found.warnings)
+
+
+def test_the_zoos_metadata(shared):
+    from converters import onnx_file
+
+    file = onnx_file.read(shared / "zoo" / "cntk_mnist.onnx")
+    found = resolve(metadata=file.metadata, input_channels=1, input_size=(28, 28))
+    assert not found.guessed
+    assert (found.preprocess.channels, found.preprocess.scale) == ("GRAY", 1.0)
