@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 
 import onnx
 
-__all__ = ["Scope", "label", "name_findings", "order", "quote", "scopes", "tensors"]
+__all__ = [
+    "Scope",
+    "label",
+    "name_findings",
+    "order",
+    "quote",
+    "scopes",
+    "sparse_tensors",
+    "tensors",
+]
 
 _SHOWN = 80
 
@@ -80,22 +89,33 @@ def scopes(root: onnx.GraphProto | onnx.FunctionProto) -> list[Scope]:
 
 
 def tensors(found: Iterable[Scope]) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Yield every dense tensor of some scopes and what to call it."""
+    """Yield every dense tensor of some scopes, parts of sparse ones too, and what to call it."""
+    found = list(found)
     for scope in found:
         if isinstance(scope.proto, onnx.GraphProto):
             for tensor in scope.proto.initializer:
                 yield f"initialiser {quote(tensor.name)}", tensor
-            for sparse in scope.proto.sparse_initializer:
-                yield f"initialiser {quote(sparse.values.name)}", sparse.values
-                yield f"indices of {quote(sparse.values.name)}", sparse.indices
         for node in scope.proto.node:
             for attribute in node.attribute:
                 dense = [attribute.t] if attribute.HasField("t") else []
-                sparse_ones = [attribute.sparse_tensor] * attribute.HasField("sparse_tensor")
-                for sparse in (*sparse_ones, *attribute.sparse_tensors):
-                    dense += [sparse.values, sparse.indices]
                 for tensor in (*dense, *attribute.tensors):
                     yield f"attribute {quote(attribute.name)} of {label(node)}", tensor
+    for where, sparse in sparse_tensors(found):
+        yield where, sparse.values
+        yield f"indices of {where}", sparse.indices
+
+
+def sparse_tensors(found: Iterable[Scope]) -> Iterator[tuple[str, onnx.SparseTensorProto]]:
+    """Yield every sparse tensor of some scopes and what to call it."""
+    for scope in found:
+        if isinstance(scope.proto, onnx.GraphProto):
+            for sparse in scope.proto.sparse_initializer:
+                yield f"initialiser {quote(sparse.values.name)}", sparse
+        for node in scope.proto.node:
+            for attribute in node.attribute:
+                one = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                for sparse in (*one, *attribute.sparse_tensors):
+                    yield f"attribute {quote(attribute.name)} of {label(node)}", sparse
 
 
 def name_findings(found: list[Scope]) -> Iterator[str]:

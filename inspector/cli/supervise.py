@@ -313,9 +313,7 @@ def _verdict(watch: _Watch, seconds: float | None, memory: int | None) -> int:
         status = watch.wait(seconds)
         if status is None:
             watch.end()
-            say(
-                f"stopped after {seconds:g} s; allow more with {_TIME_OPTION}, or distrust the model"
-            )
+            say(f"stopped after {seconds:g} s; raise the limit with {_TIME_OPTION}, or distrust it")
             return _LIMIT
     except KeyboardInterrupt:
         _interrupt(watch)
