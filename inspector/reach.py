@@ -41,11 +41,14 @@ class Reach:
         tensor: The input.
         region: Its indices, one entry per axis.
         mixes: Space is lost on the way: some spatial axis is read as a whole.
+        own: Of a normalisation that mixes, the part of the region that is not only weighed: the
+            unit itself.
     """
 
     tensor: str
     region: Region
     mixes: bool = False
+    own: Region | None = None
 
 
 class Network:
@@ -142,17 +145,20 @@ def step_back(
         axes = range(1, len(found)) if name in net.channels and len(found) == 4 else ()
         blind = any(found[axis] is None for axis in axes if axis != net.channels[name])
         lost = sum(indices is not None for indices in found) < wanted
-        reaches.append(Reach(name, found, mixes=blind or lost))
+        own = region if node.op_type in _NORMALISING and name == node.inputs[0] else None
+        reaches.append(Reach(name, found, mixes=blind or lost, own=own))
     return reaches
 
 
 def _single_indices(net: Network, name: str, region: Region) -> Region:
-    """All of an axis of length 1 is index 0."""
-    shape = net.shape(name)
-    if shape is None or len(shape) != len(region) or name not in net.channels:
+    """All of a row or column of length 1 is index 0."""
+    shape, channel = net.shape(name), net.channels.get(name)
+    if shape is None or len(shape) != len(region) or channel is None:
         return region
     return tuple(
-        np.zeros(1, np.int64) if indices is None and axis > 0 and length == 1 else indices
+        np.zeros(1, np.int64)
+        if indices is None and length == 1 and axis not in {0, channel}
+        else indices
         for axis, (indices, length) in enumerate(zip(region, shape, strict=True))
     )
 
@@ -432,6 +438,20 @@ def _pad(at: At) -> Iterator[Read]:
     yield name, tuple(found)
 
 
+def _crop(at: At) -> Iterator[Read]:
+    """Crop of the first ONNX versions; border is (left, top, right, bottom)."""
+    left, top = at.attribute("border")[:2]
+    rows, columns = at.region[-2:]
+    yield (
+        at.source,
+        (
+            *at.region[:-2],
+            None if rows is None else rows + top,
+            None if columns is None else columns + left,
+        ),
+    )
+
+
 def _mirrored(indices: Indices, length: int, mode: str) -> Indices:
     """Where a padded index is copied from."""
     if mode == "edge":
@@ -527,11 +547,19 @@ _ELEMENTWISE = (
     *("Or", "PRelu", "Pow", "QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid"),
     *("Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus"),
     *("Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where"),
-    *("Xor", "QuickGelu", "FastGelu", "BiasGelu"),
+    *("Xor", "QuickGelu", "FastGelu", "BiasGelu", "ImageScaler", "Affine", "ScaledTanh"),
+    "ParametricSoftplus",
 )
 _WINDOWS = (
     *("Conv", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv", "NhwcFusedConv", "MaxPool"),
     *("AveragePool", "LpPool", "QLinearAveragePool"),
+)
+_NORMALISING = frozenset(
+    {
+        *("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "Softmax"),
+        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"),
+        *("LpNormalization", "LogSoftmax"),
+    }
 )
 _SPACE = _whole(lambda at: range(2, len(at.region)))
 _STEPS: Mapping[str, Step] = {
@@ -562,6 +590,7 @@ _STEPS: Mapping[str, Step] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "Concat": _concat,
+    "Crop": _crop,
     "ConvTranspose": _transposed,
     "Gather": _gather,
     "MatMul": _matmul,

@@ -17,7 +17,7 @@ from converters.graph import Graph
 from inspector.errors import UsageError
 from inspector.reach import Indices, Network, Region, step_back
 
-__all__ = ["Box", "ReceptiveField", "receptive_field"]
+__all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field"]
 
 # (y0, x0, y1, x1) in pixels; y1 and x1 are the first row and column behind the box.
 Box = tuple[int, int, int, int]
@@ -38,8 +38,9 @@ class ReceptiveField:
         offset: Centre of the field of unit (0, 0), as (y, x); 0 is the centre of the first pixel.
         global_: A unit depends on the whole image.
         why: The node that mixes the whole image in; empty unless ``global_``.
-        local: When ``global_``: the field with such nodes left out (the gates of squeeze-excite),
-            which is where a unit *mostly* looks; None when nothing else leads to the image.
+        local: When ``global_``: the field with such nodes left out (the gates of squeeze-excite,
+            the mean of an instance normalisation), which is where a unit *mostly* looks; None
+            when nothing else leads to the image.
     """
 
     size: tuple[int, int]
@@ -116,6 +117,21 @@ def receptive_field(
         global_=True,
         why=exact.why,
         local=inner,
+    )
+
+
+def needed_shapes(graph: Graph) -> tuple[str, ...]:
+    """Tensors whose shapes the file leaves open and receptive fields may need.
+
+    With these measured by a forward pass and handed to :func:`receptive_field`, channel shuffles
+    (a ``Reshape`` to computed sizes) are followed and fields at the border are exact.
+    """
+    net = Network(graph)
+    names = (name for node in net.nodes for name in (*node.inputs[:1], *node.outputs))
+    return tuple(
+        name
+        for name in dict.fromkeys(names)
+        if name in net.carried and None in (net.shape(name) or (None, None))[1:]
     )
 
 
@@ -217,11 +233,12 @@ class _Tracer:
                 for reach in step_back(self.net, node, output, region, bounded=clip):
                     if reach.tensor not in self.reached:
                         continue
-                    if reach.mixes and self.local:
+                    read = reach.own if reach.mixes and self.local else reach.region
+                    if read is None:
                         continue
                     if reach.mixes and not self.why:
                         self.why = f"{node.op_type} node {node.name!r} reads the whole map"
-                    found = self._inside(reach.tensor, reach.region) if clip else reach.region
+                    found = self._inside(reach.tensor, read) if clip else read
                     if found is not None:
                         regions[reach.tensor] = _union(regions.get(reach.tensor), found)
         return regions.get(self.source)
