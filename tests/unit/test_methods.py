@@ -1,0 +1,578 @@
+"""Every method against its paper's formula, written out literally on a small random network.
+
+The network's forward pass is written once more in NumPy (float64), and its gradients are taken
+by differences: nothing here differentiates automatically.
+"""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import inspector
+from inspector.errors import MethodRefused, UsageError
+from inspector.heatmap import EMPTY
+from inspector.methods import grad_cam, grad_cam_plus_plus
+from inspector.methods.occlusion import windows
+from inspector.preprocess import Preprocess
+
+HEIGHT, WIDTH, CLASSES = 12, 10, 3
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+RECIPE = Preprocess(size=(HEIGHT, WIDTH), scale=255.0, mean=MEAN, std=STD)
+
+
+def node(op_type, inputs, outputs, **attributes):
+    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
+
+
+def correlate(x, w, pad):
+    """(C, H, W) with (O, C, 3, 3), stride 1."""
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    h, v = x.shape[1] - 2, x.shape[2] - 2
+    out = np.zeros((len(w), h, v))
+    for di in range(3):
+        for dj in range(3):
+            out += np.einsum("oc,chw->ohw", w[:, :, di, dj], x[:, di : di + h, dj : dj + v])
+    return out
+
+
+class Net:
+    """conv - relu - maxpool 2 - conv - relu [- 1x1 conv - relu] - mean - linear."""
+
+    def __init__(self, seed, *, deep=False, softmax=False, negative=False):
+        rng = np.random.default_rng(seed)
+        self.deep, self.softmax = deep, softmax
+        self.w1 = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+        self.w2 = rng.standard_normal((5, 4, 3, 3)).astype(np.float32) / 3
+        self.w3 = rng.standard_normal((6, 5, 1, 1)).astype(np.float32)
+        # Where all of A is zero, a bias keeps this ReLU off its kink.
+        self.b3 = rng.standard_normal(6).astype(np.float32)
+        self.head = rng.standard_normal((CLASSES, 6 if deep else 5)).astype(np.float32)
+        if negative:
+            self.head = -np.abs(self.head)
+        self.bias = rng.standard_normal(CLASSES).astype(np.float32)
+
+    def proto(self):
+        nodes = [
+            node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]),
+            node("Relu", "c1", "r1"),
+            node("MaxPool", "r1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Conv", "p1 w2", "c2", pads=[1, 1, 1, 1]),
+            node("Relu", "c2", "A"),
+        ]
+        last = "A"
+        if self.deep:
+            nodes += [node("Conv", "A w3 b3", "c3"), node("Relu", "c3", "r3")]
+            last = "r3"
+        nodes += [
+            node("GlobalAveragePool", last, "m"),
+            node("Flatten", "m", "f"),
+            node("Gemm", "f head bias", "logits", transB=1),
+        ]
+        if self.softmax:
+            nodes.append(node("Softmax", "logits", "probabilities", axis=1))
+        names = ["w1", "w2", "head", "bias", *(["w3", "b3"] if self.deep else [])]
+        out = "probabilities" if self.softmax else "logits"
+        graph = helper.make_graph(
+            nodes,
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, HEIGHT, WIDTH])],
+            [helper.make_tensor_value_info(out, TensorProto.FLOAT, ["n", CLASSES])],
+            [numpy_helper.from_array(getattr(self, n), n) for n in names],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def layer(self, x):
+        """The activation A (5, 6, 5) of an input (3, 12, 10)."""
+        r1 = np.maximum(correlate(x, self.w1.astype(np.float64), 1), 0)
+        p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
+        return np.maximum(correlate(p1, self.w2.astype(np.float64), 1), 0)
+
+    def third(self, A):
+        c3 = np.einsum("oc,chw->ohw", self.w3[:, :, 0, 0].astype(np.float64), A)
+        return c3 + self.b3[:, None, None]
+
+    def tail(self, A):
+        """Logits (K,) of an activation."""
+        if self.deep:
+            A = np.maximum(self.third(A), 0)
+        return self.head.astype(np.float64) @ A.mean(axis=(1, 2)) + self.bias
+
+    def __call__(self, x):
+        return self.tail(self.layer(x))
+
+
+def by_differences(function, at, eps=1e-6):
+    """Gradient of a scalar function by central differences, element by element."""
+    gradient = np.zeros_like(at)
+    for index in np.ndindex(*at.shape):
+        up, down = at.copy(), at.copy()
+        up[index] += eps
+        down[index] -= eps
+        gradient[index] = (function(up) - function(down)) / (2 * eps)
+    return gradient
+
+
+def photo(seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def encoded(pixels):
+    """What the network is fed, written out: (C, H, W) in float32 arithmetic, then widened."""
+    x = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+    mean, std = np.float32(MEAN), np.float32(STD)
+    return ((x - mean[:, None, None]) / std[:, None, None]).astype(np.float64)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def open_(net):
+        path = tmp_path / f"net{len(list(tmp_path.iterdir()))}.onnx"
+        onnx.save(net.proto(), path)
+        return inspector.load(path, device="cpu", preprocess=RECIPE)
+
+    return open_
+
+
+def close(found, wanted, tolerance=1e-4):
+    peak = np.abs(wanted).max()
+    assert peak > 0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * peak)
+
+
+def literal_grad_cam(A, g):
+    Z = A.shape[1] * A.shape[2]
+    total = np.zeros(A.shape[1:])
+    for k in range(len(A)):
+        alpha = 0.0
+        for i, j in np.ndindex(*A.shape[1:]):
+            alpha += g[k, i, j] / Z
+        total += alpha * A[k]
+    return np.maximum(total, 0)
+
+
+def literal_plus_plus_weights(A, g):
+    """Equations 10 and 19 with exp(S) cancelled, nothing rearranged."""
+    weights = np.zeros(len(A))
+    for k in range(len(A)):
+        total = A[k].sum()
+        for i, j in np.ndindex(*A.shape[1:]):
+            if g[k, i, j] == 0:
+                continue
+            alpha = g[k, i, j] ** 2 / (2 * g[k, i, j] ** 2 + total * g[k, i, j] ** 3)
+            weights[k] += alpha * max(g[k, i, j], 0)
+    return weights
+
+
+# -- class activation maps -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", range(CLASSES))
+@pytest.mark.parametrize("deep", [False, True])
+def test_grad_cam(opened, deep, target):
+    net, pixels = Net(1, deep=deep), photo(1)
+    A = net.layer(encoded(pixels))
+    g = by_differences(lambda a: net.tail(a)[target], A)
+    wanted = literal_grad_cam(A, g)
+    report = opened(net).explain(pixels, "grad-cam", target=str(target), layer="A")
+    assert report.explanation.attribution.layer == "A"
+    if wanted.max() == 0:
+        assert report.explanation.attribution.empty
+    else:
+        close(report.attribution, wanted, 1e-5)
+    score = report.explanation.attribution.score
+    assert score == pytest.approx(net(encoded(pixels))[target], rel=1e-5)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_grad_cam_is_not_vacuous_and_the_counterfactual_weighs_with_minus_g(opened, deep):
+    net, pixels = Net(2, deep=deep), photo(2)
+    A = net.layer(encoded(pixels))
+    model = opened(net)
+    maps, wanted = [], []
+    for target in range(CLASSES):
+        g = by_differences(lambda a, t=target: net.tail(a)[t], A)
+        wanted += [literal_grad_cam(A, g), literal_grad_cam(A, -g)]
+        both = ["grad-cam", "grad-cam:counterfactual=yes"]
+        report = model.explain(pixels, both, target=str(target), layer="A")
+        maps += [explanation.attribution.values for explanation in report.explanations]
+    assert sum(w.max() > 0 for w in wanted) >= CLASSES
+    for found, want in zip(maps, wanted, strict=True):
+        np.testing.assert_allclose(found, want, atol=1e-5 * max(w.max() for w in wanted))
+
+
+def test_grad_cam_plus_plus_weights_in_float64():
+    rng = np.random.default_rng(3)
+    A = np.maximum(rng.standard_normal((2, 7, 5, 4)), 0)
+    A[0, 3] = 0  # a dead channel
+    g = rng.standard_normal(A.shape) * 10.0 ** rng.integers(-6, 3, A.shape)  # over nine decades
+    g[rng.random(A.shape) < 0.2] = 0
+    wanted = np.stack([literal_plus_plus_weights(a, b) for a, b in zip(A, g, strict=True)])
+    assert (wanted > 0).all()
+    np.testing.assert_allclose(grad_cam_plus_plus.weights(A, g), wanted, rtol=1e-12)
+    found = grad_cam_plus_plus.weights(torch.from_numpy(A), torch.from_numpy(g))
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
+    assert not grad_cam_plus_plus.unsafe(A, g)
+
+
+def test_grad_cam_weights_on_numpy_and_torch():
+    g = np.random.default_rng(4).standard_normal((2, 3, 4, 5))
+    wanted = np.array([[g[n, k].sum() / 20 for k in range(3)] for n in range(2)])
+    np.testing.assert_allclose(grad_cam.weights(g), wanted, rtol=1e-12)
+    np.testing.assert_allclose(grad_cam.weights(torch.from_numpy(g)).numpy(), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("target", range(CLASSES))
+def test_grad_cam_plus_plus(opened, target):
+    net, pixels = Net(5, deep=True), photo(5)
+    A = net.layer(encoded(pixels))
+    g = by_differences(lambda a: net.tail(a)[target], A)
+    g[np.abs(g) < 1e-9] = 0  # what differences leave of a closed gate
+    weights = literal_plus_plus_weights(A, g)
+    wanted = np.maximum(sum(w * a for w, a in zip(weights, A, strict=True)), 0)
+    report = opened(net).explain(pixels, "grad-cam++", target=str(target), layer="A")
+    close(report.attribution, wanted, 1e-5)
+    assert not [w for w in report.explanation.warnings if "unreliable" in w]
+
+
+def test_grad_cam_plus_plus_warns_before_the_relu(opened):
+    """Where A is negative the denominator can vanish."""
+    net = Net(6)
+    net.w2 *= 100  # sums of A of either sign, and large
+    report = opened(net).explain(photo(6), "grad-cam++", layer="c2")
+    assert any("denominator" in w for w in report.explanation.warnings)
+    assert np.isfinite(report.attribution).all()
+
+
+def test_grad_cam_before_the_relu_uses_the_values_there(opened):
+    net, pixels = Net(7), photo(7)
+    x = encoded(pixels)
+    r1 = np.maximum(correlate(x, net.w1.astype(float), 1), 0)
+    p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
+    c2 = correlate(p1, net.w2.astype(float), 1)
+    target = int(net(x).argmax())
+    g = by_differences(lambda c: net.tail(np.maximum(c, 0))[target], c2)
+    found = opened(net).explain(pixels, "grad-cam", layer="c2").attribution
+    close(found, literal_grad_cam(c2, g), 1e-5)
+
+
+@pytest.mark.parametrize("target", range(CLASSES))
+def test_cam_is_the_weighted_sum_and_accounts_for_the_logit(opened, target):
+    net, pixels = Net(8), photo(8)
+    A = net.layer(encoded(pixels))
+    wanted = sum(net.head[target, k] * A[k] for k in range(len(A)))
+    report = opened(net).explain(pixels, "cam", target=str(target))
+    close(report.attribution, wanted, 1e-5)
+    assert report.attribution.min() < 0 or wanted.min() >= 0  # signed
+    assert report.explanation.facts["cam_residual"] < 1e-5
+    logit = report.explanation.attribution.score
+    assert report.attribution.mean() + net.bias[target] == pytest.approx(logit, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cam_is_z_times_grad_cam_before_its_relu(opened, seed):
+    net, pixels = Net(20 + seed), photo(seed)
+    model = opened(net)
+    Z = (HEIGHT // 2) * (WIDTH // 2)
+    for target in range(CLASSES):
+        cam = model.explain(pixels, "cam", target=str(target)).attribution
+        positive = model.explain(pixels, "grad-cam", target=str(target)).attribution
+        negative = model.explain(
+            pixels, "grad-cam:counterfactual=yes", target=str(target)
+        ).attribution
+        close(Z * (positive - negative), cam, 1e-5)
+
+
+def test_cam_is_refused_for_two_layers_behind_the_pooling(tmp_path):
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((4, 3, 3, 3)), "h1": rng.standard_normal((4, 5)),
+        "h2": rng.standard_normal((5, CLASSES)),
+    }  # fmt: skip
+    nodes = [
+        node("Conv", "x w", "c"), node("Relu", "c", "r"), node("GlobalAveragePool", "r", "m"),
+        node("Flatten", "m", "f"), node("MatMul", "f h1", "g"),
+        helper.make_node("Relu", ["g"], ["q"], name="the second layer"),
+        node("MatMul", "q h2", "y"),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+              path)  # fmt: skip
+    model = inspector.load(path, device="cpu", preprocess=RECIPE)
+    with pytest.raises(MethodRefused, match="CAM is not exact") as caught:
+        model.explain(photo(0), "cam")
+    assert "the second layer" in str(caught.value)
+    assert model.explain(photo(0), "grad-cam").attribution.shape == (HEIGHT - 2, WIDTH - 2)
+
+
+def test_nothing_positive_gives_an_empty_map_that_says_so(opened):
+    net, pixels = Net(9, negative=True), photo(9)
+    report = opened(net).explain(pixels, ["grad-cam", "grad-cam++", "cam"])
+    for explanation in report.explanations:
+        assert explanation.attribution.empty
+        assert explanation.to_dict()["attribution"]["empty"] is True
+        assert explanation.to_dict()["peak"] is None
+    for explanation in report.explanations[:2]:
+        assert not explanation.attribution.values.any()
+    assert any(EMPTY in warning for warning in report.explanations[0].warnings)
+
+
+def test_several_photos_and_targets_in_one_call_equal_one_at_a_time(opened):
+    net = Net(10, deep=True)
+    model = opened(net)
+    pixels = [photo(seed) for seed in range(3)]
+    every = ["grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
+             "guided-grad-cam", "occlusion:window=5,stride=3"]  # fmt: skip
+    together = model.explain(pixels, every, target="top2", layer="A")
+    assert len(together.images) == 3
+    for picture, report in zip(pixels, together.images, strict=True):
+        order = np.argsort(-net(encoded(picture)))
+        assert [p["index"] for p in report.predictions] == list(order)
+        at = iter(report.explanations)
+        for method in every:
+            for rank in range(2):
+                found = next(at)
+                assert found.attribution.method == method.partition(":")[0]
+                assert found.attribution.index == order[rank]
+                alone = model.explain(picture, method, target=str(order[rank]), layer="A")
+                peak = max(np.abs(alone.attribution).max(), 1e-6)
+                np.testing.assert_allclose(
+                    found.attribution.values, alone.attribution, atol=1e-5 * peak
+                )
+
+
+# -- input space -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", range(CLASSES))
+def test_gradient(opened, target):
+    net, pixels = Net(11, deep=True), photo(11)
+    wanted = by_differences(lambda x: net(x)[target], encoded(pixels))
+    found = opened(net).explain(pixels, "gradient", target=str(target)).attribution
+    assert found.shape == (3, HEIGHT, WIDTH)
+    close(found, wanted, 1e-4)
+
+
+def literal_signal(net, x, target, rule):
+    """The signal at the input under a rule, node by node."""
+    relu = {
+        "deconvnet": lambda v, s: np.maximum(s, 0),
+        "guided": lambda v, s: np.maximum(s, 0) * (v > 0),
+    }[rule]
+
+    def conv_back(w, signal, shape):
+        down = np.zeros((shape[0], shape[1] + 2, shape[2] + 2))
+        for o, i, j in np.ndindex(*signal.shape):
+            down[:, i : i + 3, j : j + 3] += w[o] * signal[o, i, j]
+        return down[:, 1:-1, 1:-1]
+
+    w1, w2 = net.w1.astype(float), net.w2.astype(float)
+    c1 = correlate(x, w1, 1)
+    r1 = np.maximum(c1, 0)
+    p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
+    c2 = correlate(p1, w2, 1)
+    A = np.maximum(c2, 0)
+    Z = A.shape[1] * A.shape[2]
+    if net.deep:
+        w3 = net.w3[:, :, 0, 0].astype(float)
+        c3 = net.third(A)
+        s3 = relu(c3, np.zeros_like(c3) + net.head[target].astype(float)[:, None, None] / Z)
+        at_A = np.einsum("oc,ohw->chw", w3, s3)
+    else:
+        at_A = np.zeros_like(A) + net.head[target].astype(float)[:, None, None] / Z
+    at_p1 = conv_back(w2, relu(c2, at_A), p1.shape)
+    at_r1 = np.zeros_like(r1)
+    for k, i, j in np.ndindex(*p1.shape):
+        window = r1[k, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        di, dj = np.unravel_index(window.argmax(), (2, 2))  # ties: the first
+        at_r1[k, 2 * i + di, 2 * j + dj] += at_p1[k, i, j]
+    return conv_back(w1, relu(c1, at_r1), x.shape)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(("method", "rule"), [("guided-backprop", "guided"),
+                                              ("deconvnet", "deconvnet")])  # fmt: skip
+def test_rules_through_the_whole_network(opened, method, rule, deep):
+    net, pixels = Net(12, deep=deep), photo(12)
+    model = opened(net)
+    for target in range(CLASSES):
+        wanted = literal_signal(net, encoded(pixels), target, rule)
+        explanation = model.explain(pixels, method, target=str(target)).explanation
+        close(explanation.attribution.values, wanted, 1e-5)
+        count = 3 if deep else 2
+        assert explanation.facts["coverage"] == (
+            f"{count} of {count} activations under the {rule} rule: {count} Relu; 0 unknown"
+        )
+        assert any("weakly" in w for w in explanation.warnings)
+
+
+def literal_upsample(grid, height, width):
+    """Bilinear, half-pixel centres, edges repeated."""
+    h, w = grid.shape
+    out = np.zeros((height, width))
+    for i in range(height):
+        for j in range(width):
+            y = min(max((i + 0.5) * h / height - 0.5, 0), h - 1)
+            x = min(max((j + 0.5) * w / width - 0.5, 0), w - 1)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+            fy, fx = y - y0, x - x0
+            top = grid[y0, x0] * (1 - fx) + grid[y0, x1] * fx
+            bottom = grid[y1, x0] * (1 - fx) + grid[y1, x1] * fx
+            out[i, j] = top * (1 - fy) + bottom * fy
+    return out
+
+
+def test_guided_grad_cam(opened):
+    net, pixels = Net(13, deep=True), photo(13)
+    x = encoded(pixels)
+    A = net.layer(x)
+    model, checked = opened(net), 0
+    for target in range(CLASSES):
+        coarse = literal_grad_cam(A, by_differences(lambda a, t=target: net.tail(a)[t], A))
+        if coarse.max() == 0:
+            continue
+        fine = literal_signal(net, x, target, "guided")
+        wanted = fine * literal_upsample(coarse, HEIGHT, WIDTH)
+        found = model.explain(pixels, "guided-grad-cam", target=str(target), layer="A").attribution
+        close(found, wanted, 1e-5)
+        checked += 1
+    assert checked
+
+
+def test_smooth_activations_are_refused_and_labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Conv", "x w", "c"), node("Sigmoid", "c", "s"), node("Mul", "c s", "a"),
+        node("GlobalAveragePool", "a", "m"), node("Flatten", "m", "f"), node("MatMul", "f h", "y"),
+    ]  # fmt: skip
+    constants = {
+        "w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "h": rng.standard_normal((4, CLASSES)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        nodes, "silu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "silu.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+              path)  # fmt: skip
+    model = inspector.load(path, device="cpu", preprocess=RECIPE)
+    for method in ("guided-backprop", "deconvnet", "guided-grad-cam"):
+        with pytest.raises(MethodRefused, match="Silu"):
+            model.explain(photo(0), method)
+        report = model.explain(photo(0), f"{method}:extension=signal-first")
+        assert any("extension" in w for w in report.explanation.warnings)
+    assert model.explain(photo(0), "gradient").attribution.any()
+
+
+# -- occlusion -------------------------------------------------------------------------------------
+
+
+def literal_occlusion(f, x, fill, window, stride):
+    """One position at a time; every position of a symmetric grid that reaches both borders."""
+    height, width = x.shape[1:]
+
+    def starts(length):
+        count = 1
+        while window + (count - 1) * stride < length:
+            count += 1
+        first = (length - window - (count - 1) * stride) // 2
+        return [first + i * stride for i in range(count)]
+
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    before = f(x)
+    for top in starts(height):
+        for left in starts(width):
+            y0, x0 = max(top, 0), max(left, 0)
+            y1, x1 = min(top + window, height), min(left + window, width)
+            hidden = x.copy()
+            hidden[:, y0:y1, x0:x1] = fill[:, None, None]
+            total[y0:y1, x0:x1] += before - f(hidden)
+            count[y0:y1, x0:x1] += 1
+    assert count.min() >= 1
+    return total / count
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"), [(1, 1), (4, 4), (3, 2), (5, 3), (10, 1), (10, 10), (7, 7)]
+)
+def test_occlusion_against_brute_force(opened, window, stride):
+    net, pixels = Net(14), photo(14)
+    x = encoded(pixels)
+    target = int(net(x).argmax())
+    fill = (np.float64(MEAN) - MEAN) / STD  # the data set's mean, in pixel space: network zero
+    wanted = literal_occlusion(lambda v: net(v)[target], x, fill, window, stride)
+    report = opened(net).explain(pixels, f"occlusion:window={window},stride={stride}")
+    assert report.attribution.shape == (1, HEIGHT, WIDTH)
+    close(report.attribution[0], wanted, 1e-4)
+    facts = report.explanation.facts["occlusion"]
+    assert (facts["window"], facts["stride"], facts["measure"]) == (window, stride, "score")
+
+
+@pytest.mark.parametrize(("fill", "level"), [("grey", 127.5), ("0", 0), ("255", 255)])
+def test_the_occluder_is_a_pixel_value(opened, fill, level):
+    net, pixels = Net(15), photo(15)
+    x = encoded(pixels)
+    target = int(net(x).argmax())
+    colour = (level / 255 - np.float64(MEAN)) / STD
+    wanted = literal_occlusion(lambda v: net(v)[target], x, colour, 4, 2)
+    report = opened(net).explain(pixels, f"occlusion:window=4,stride=2,fill={fill}")
+    close(report.attribution[0], wanted, 1e-4)
+    np.testing.assert_allclose(report.explanation.facts["occlusion"]["fill"], colour, rtol=1e-5)
+
+
+def test_occlusion_of_a_probability(opened):
+    net, pixels = Net(16, softmax=True), photo(16)
+    x = encoded(pixels)
+    target = int(net(x).argmax())
+
+    def probability(v):
+        z = net(v)
+        return (np.exp(z - z.max()) / np.exp(z - z.max()).sum())[target]
+
+    model = opened(net)
+    fill = np.zeros(3)
+    report = model.explain(pixels, "occlusion:window=4,stride=3")
+    close(report.attribution[0], literal_occlusion(probability, x, fill, 4, 3), 1e-4)
+    assert report.explanation.facts["occlusion"]["measure"] == "probability"
+    report = model.explain(pixels, "occlusion:window=4,stride=3,measure=score")
+    wanted = literal_occlusion(lambda v: net(v)[target], x, fill, 4, 3)
+    close(report.attribution[0], wanted, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window", "stride"),
+    [(12, 10, 4, 4), (224, 224, 32, 16), (7, 9, 3, 2), (5, 5, 5, 5), (6, 11, 4, 3), (9, 9, 2, 1)],
+)
+def test_windows_cover_every_pixel_and_mirror(height, width, window, stride):
+    boxes = list(windows(height, width, window, stride))
+    count = np.zeros((height, width), int)
+    for y0, x0, y1, x1 in boxes:
+        assert 0 <= y0 < y1 <= height
+        assert 0 <= x0 < x1 <= width
+        assert y1 - y0 <= window
+        assert x1 - x0 <= window
+        count[y0:y1, x0:x1] += 1
+    assert count.min() >= 1
+    assert len(set(boxes)) == len(boxes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["window=0,stride=11", "window=13", "window=-1", "stride=6,window=5", "fill=blue", "fill=300",
+     "measure=luck", "window=4,measure=probability"],
+)  # fmt: skip
+def test_occlusion_options_out_of_range_are_refused(opened, options):
+    with pytest.raises(UsageError):
+        opened(Net(17)).explain(photo(17), f"occlusion:{options}")
