@@ -15,7 +15,6 @@ Which external files are allowed::
 """
 
 import math
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -157,7 +156,7 @@ def tensor_findings(tensor: onnx.TensorProto, folder: Folder) -> Iterator[str]:
         return
     name, bits = kind
     count = math.prod(tensor.dims)
-    wanted = (count * bits + 7) // 8
+    wanted = _bytes_needed(tensor, bits)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         if name == "STRING":
             yield "strings cannot be external data"
@@ -173,6 +172,10 @@ def tensor_findings(tensor: onnx.TensorProto, folder: Folder) -> Iterator[str]:
     if folder.declared <= folder.data_bytes < folder.declared + wanted:
         yield f"brings the tensors to more than {folder.data_bytes:,} bytes"
     folder.declared += wanted
+
+
+def _bytes_needed(tensor: onnx.TensorProto, bits: int) -> int:
+    return (math.prod(tensor.dims) * bits + 7) // 8
 
 
 def _typed_findings(tensor: onnx.TensorProto, name: str, count: int, bits: int) -> Iterator[str]:
@@ -214,15 +217,23 @@ def _number(text: str | None) -> int | None:
 def normalise_external(tensors: Iterable[onnx.TensorProto], folder: Folder, base: Path) -> None:
     """Write each accepted location as the plain path of its file below ``base``.
 
-    Links are resolved once, here: what was examined is what will be read.  Keys that are
-    neither location, offset nor length are dropped (readers warn of them).
+    Links are resolved once, here: what was examined is what will be read.  The length is
+    always written, since readers disagree on what its absence means (what the dimensions need,
+    or the rest of the file).  Keys other than location, offset and length are dropped (readers
+    warn of them), and a tensor without elements becomes internal.
     """
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {e.key: e.value for e in tensor.external_data if e.key in _KEYS}
-        resolved = folder.files[entries["location"]]
-        entries["location"] = resolved.relative_to(base).as_posix()
+        kind = _type(tensor)
+        length = 0 if kind is None else _bytes_needed(tensor, kind[1])
         del tensor.external_data[:]
+        if not length:
+            tensor.ClearField("data_location")
+            tensor.raw_data = b""
+            continue
+        entries["location"] = folder.files[entries["location"]].relative_to(base).as_posix()
+        entries["length"] = str(length)
         for key, value in entries.items():
-            tensor.external_data.add(key=key, value=os.fspath(value))
+            tensor.external_data.add(key=key, value=value)

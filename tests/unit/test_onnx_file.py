@@ -142,6 +142,26 @@ def test_hugging_face_cache_runs_in_onnxruntime(tmp_path):
     np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ WEIGHT, rtol=0, atol=0)
 
 
+def test_length_may_be_left_out_though_more_follows(tmp_path):
+    model = with_external()
+    entries = model.graph.initializer[0].external_data
+    del entries[next(i for i, e in enumerate(entries) if e.key == "length")]
+    data = save_data(tmp_path / "m.onnx.data")
+    data.write_bytes(data.read_bytes() + b"other tensors")
+    opened = read(save(tmp_path / "m.onnx", model))
+    np.testing.assert_array_equal(opened.graph.constant("w"), WEIGHT)
+
+
+def test_external_tensor_without_elements(tmp_path):
+    model = with_external()
+    empty = model.graph.initializer.add()
+    empty.CopyFrom(model.graph.initializer[0])
+    empty.name, empty.dims[0], empty.external_data[2].value = "none", 0, "0"
+    save_data(tmp_path / "m.onnx.data")
+    opened = read(save(tmp_path / "m.onnx", model))
+    assert opened.graph.constant("none").shape == (0, 2)
+
+
 def test_unknown_keys_of_external_data_are_dropped(tmp_path):
     save_data(tmp_path / "m.onnx.data")
     path = save(tmp_path / "m.onnx", with_external(extra=[("prepacked_0", "x")]))
