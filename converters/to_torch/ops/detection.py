@@ -31,11 +31,15 @@ def roi_align(
     half_pixel = coordinate_transformation_mode == "half_pixel"
     offset = 0.5 if half_pixel else 0.0
     size = (output_height, output_width)
-    pooled = [
-        _align(X[int(image)], (roi * spatial_scale - offset).tolist(), size, sampling_ratio,
-               at_least=-math.inf if half_pixel else 1.0, mode=mode)
-        for roi, image in zip(rois, batch_indices.tolist(), strict=True)
-    ]  # fmt: skip
+    pooled = []
+    for roi, image in zip(rois.detach().to(torch.float32), batch_indices.tolist(), strict=True):
+        # In float32, as ONNX Runtime: the number of samples in a cell is rounded up.
+        start = roi[:2] * spatial_scale - offset
+        span = roi[2:] * spatial_scale - offset - start
+        if not half_pixel:
+            span = span.clamp(min=1.0)
+        cells = span / torch.tensor(size[::-1], dtype=torch.float32, device=span.device)
+        pooled.append(_align(X[image], start.tolist(), cells.tolist(), size, sampling_ratio, mode))
     return torch.stack(pooled) if pooled else X.new_zeros(0, X.shape[1], *size)
 
 
@@ -61,21 +65,29 @@ def roi_align_10(
 
 def _align(
     image: Tensor,
-    roi: list[float],
+    start: list[float],
+    cell: list[float],
     size: tuple[int, int],
     ratio: int,
-    *,
-    at_least: float,
     mode: str,
 ) -> Tensor:
-    """One region of one image (C, H, W), pooled to (C, height, width)."""
+    """One region of one image (C, H, W), pooled to (C, height, width).
+
+    Args:
+        image: The image.
+        start: Left and upper end of the region, in pixels.
+        cell: Width and height of one cell.
+        size: Number of cells, (height, width).
+        ratio: Samples along each side of a cell; 0 for one a pixel.
+        mode: ``avg`` or ``max``.
+    """
     points, samples = [], []
-    for axis, (start, stop) in enumerate(((roi[1], roi[3]), (roi[0], roi[2]))):
-        step = max(stop - start, at_least) / size[axis]
+    for axis in range(2):
+        begin, step = start[1 - axis], cell[1 - axis]
         count = ratio if ratio > 0 else max(0, math.ceil(step))
         places = torch.arange(size[axis], device=image.device)[:, None] * step
         inner = (torch.arange(count, device=image.device) + 0.5) * (step / max(count, 1))
-        points.append((start + places + inner).flatten())
+        points.append((begin + places + inner).flatten())
         samples.append(count)
     if 0 in samples:
         return image.new_zeros(image.shape[0], *size)
@@ -102,8 +114,7 @@ def max_roi_pool(
     height, width = pooled_shape
     results = []
     for image, *corners in rois.tolist():
-        # Half away from zero, as C rounds.
-        x1, y1, x2, y2 = (math.floor(corner * spatial_scale + 0.5) for corner in corners)
+        x1, y1, x2, y2 = (_round(corner * spatial_scale) for corner in corners)
         rows = _cells(y1, y2, height, X.shape[2])
         columns = _cells(x1, x2, width, X.shape[3])
         cells = [
@@ -115,6 +126,11 @@ def max_roi_pool(
         ]
         results.append(torch.stack(cells, dim=1).reshape(-1, height, width))
     return torch.stack(results) if results else X.new_zeros(0, X.shape[1], height, width)
+
+
+def _round(x: float) -> int:
+    """Round half away from zero, as C does."""
+    return int(math.copysign(math.floor(abs(x) + 0.5), x))
 
 
 def _cells(first: int, last: int, count: int, limit: int) -> list[tuple[int, int]]:
