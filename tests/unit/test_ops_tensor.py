@@ -293,6 +293,20 @@ def test_gather_nd_with_batches():
     same(twin("GatherND", 13, x, index, batch_dims=1), wanted)
 
 
+# -- signals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [3, 5, 8])
+@pytest.mark.parametrize("inverse", [0, 1])
+def test_dft_of_a_real_signal_equals_numpy_cut_or_filled_to_its_length(length, inverse):
+    x = floats(2, 5, 1)
+    transform = np.fft.ifft if inverse else np.fft.fft
+    wanted = transform(x[..., 0].astype(np.float64), length, 1)
+    found = twin("DFT", 17, x, np.array(length, np.int64), inverse=inverse)
+    pairs = np.stack([wanted.real, wanted.imag], -1)
+    np.testing.assert_allclose(found, pairs, rtol=1e-5, atol=1e-6)
+
+
 # -- what must be refused --------------------------------------------------------------------
 
 

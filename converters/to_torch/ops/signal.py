@@ -14,16 +14,21 @@ def _complex(x: Tensor) -> Tensor:
     return x.squeeze(-1) if x.shape[-1] == 1 else torch.view_as_complex(x.contiguous())
 
 
+def _pairs(x: Tensor) -> Tensor:
+    """Write complex numbers as pairs; the transform of a real signal may be a lazy conjugate."""
+    return torch.view_as_real(x.resolve_conj())
+
+
 def _dft(input: Tensor, length: int | None, axis: int, inverse: int, onesided: int) -> Tensor:
     axis %= input.ndim
     signal = _complex(input)
     if not onesided:
         transform = torch.fft.ifft if inverse else torch.fft.fft
-        return torch.view_as_real(transform(signal, length, axis))
+        return _pairs(transform(signal, length, axis))
     if inverse:
         real: Tensor = torch.fft.irfft(signal, length, axis)
         return real.unsqueeze(-1)
-    return torch.view_as_real(torch.fft.rfft(signal, length, axis))
+    return _pairs(torch.fft.rfft(signal, length, axis))
 
 
 @OPS.register("DFT", since=17)
@@ -68,5 +73,5 @@ def stft(
     if window is not None:
         frames = frames * window.to(frames.device)
     if onesided and not frames.is_complex():
-        return torch.view_as_real(torch.fft.rfft(frames))
-    return torch.view_as_real(torch.fft.fft(frames))
+        return _pairs(torch.fft.rfft(frames))
+    return _pairs(torch.fft.fft(frames))
