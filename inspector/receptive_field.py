@@ -54,6 +54,9 @@ class ReceptiveField:
     def box(self, y: int, x: int) -> Box:
         """Pixels of unit (y, x), not clipped: rows and columns may lie outside the image.
 
+        As if the image had no borders: what reflection or clamping reads there is in
+        :meth:`pixels`.
+
         Raises:
             UsageError: The field is global and the image's size is not known.
         """
@@ -138,11 +141,7 @@ def needed_shapes(graph: Graph) -> tuple[str, ...]:
 def _measure(tracer: "_Tracer") -> ReceptiveField:
     """Read size, stride and offset off traced units, on axes that go on forever."""
     period = _period(tracer)
-    # Units (k, k): rows and columns do not depend on each other.
-    boxes = [tracer.box(unit, unit, clip=False) for unit in (*range(period), _FAR)]
-    rows, columns = (
-        _axis([(box[axis], box[axis + 2]) for box in boxes if box is not None]) for axis in (0, 1)
-    )
+    rows, columns = (_axis(tracer, axis, period) for axis in (0, 1))
     return ReceptiveField(
         (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]), _tracer=tracer
     )
@@ -168,12 +167,28 @@ def _period(tracer: "_Tracer") -> int:
     return min(period, _MAX_PERIOD)
 
 
-def _axis(spans: Sequence[tuple[int, int]]) -> tuple[int, float, float]:
-    """Size, stride and offset from the spans [low, high) of units 0, 1 ... and of a far one."""
-    *near, far = spans
-    stride = Fraction(far[0] - near[0][0], _FAR).limit_denominator(_MAX_PERIOD)
-    centres = [Fraction(low + high - 1, 2) - stride * k for k, (low, high) in enumerate(near)]
-    return max(high - low for low, high in near), float(stride), float(sum(centres) / len(near))
+def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]:
+    """Size, stride and offset of rows (0) or columns (1)."""
+    spans = {unit: _span(tracer, axis, unit, period) for unit in range(period)}
+    # Behind ConvTranspose with a stride above its kernel some units see nothing at all.
+    seen = {unit: span for unit, span in spans.items() if span is not None}
+    first = next(iter(seen), 0)
+    far = _span(tracer, axis, first + _FAR, period)
+    if far is None:
+        return 0, 0.0, 0.0
+    stride = Fraction(far[0] - seen[first][0], _FAR).limit_denominator(_MAX_PERIOD)
+    centres = [Fraction(low + high - 1, 2) - stride * unit for unit, (low, high) in seen.items()]
+    size = max(high - low for low, high in seen.values())
+    return size, float(stride), float(sum(centres) / len(centres))
+
+
+def _span(tracer: "_Tracer", axis: int, unit: int, period: int) -> tuple[int, int] | None:
+    """Rows (or columns) of a unit, in whichever column (or row) it sees anything."""
+    for other in range(period):
+        box = tracer.box(*((unit, other) if axis == 0 else (other, unit)), clip=False)
+        if box is not None:
+            return box[axis], box[axis + 2]
+    return None
 
 
 class _Tracer:

@@ -1,7 +1,8 @@
 """Which input positions one output position of ONNX ``Resize`` reads, along one axis.
 
 Positions follow the operator's specification (coordinate_transformation_mode, nearest_mode);
-they are computed in exact fractions, so that a weight of zero is known to be zero.
+they are computed in exact fractions, so that a weight of zero is known to be zero.  Where the
+runtime's float32 positions cannot be exact, one neighbour too many is better than one too few.
 """
 
 import math
@@ -78,10 +79,11 @@ def _position(
     return positions.get(mode)
 
 
-def _is_exact(scale: Fraction) -> bool:
-    return (
-        scale.numerator & (scale.numerator - 1) == 0 == scale.denominator & (scale.denominator - 1)
-    )
+def _blur(node: Node, scale: Fraction) -> Fraction:
+    """How far the runtime's position may be from the exact one."""
+    powers = all(n & (n - 1) == 0 for n in (scale.numerator, scale.denominator))
+    mode = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    return _BLUR if not powers or mode in {"align_corners", "half_pixel_symmetric"} else Fraction(0)
 
 
 def _nearest(node: Node, x: Fraction, scale: Fraction) -> set[int]:
@@ -94,7 +96,7 @@ def _nearest(node: Node, x: Fraction, scale: Fraction) -> set[int]:
         "round_prefer_floor": lambda v: math.ceil(v - half),
         "round_prefer_ceil": lambda v: math.floor(v + half),
     }[mode]
-    blur = Fraction(0) if _is_exact(scale) else _BLUR
+    blur = _blur(node, scale)
     return {rounded(x - blur), rounded(x + blur)}
 
 
@@ -103,7 +105,7 @@ def _taps(node: Node, x: Fraction, scale: Fraction) -> range:
     radius = Fraction(2 if node.attributes.get("mode") == "cubic" else 1)
     if node.attributes.get("antialias", 0) and scale < 1:
         radius /= scale
-    blur = Fraction(0) if _is_exact(scale) else _BLUR
+    blur = _blur(node, scale)
     low, high = x - radius - blur, x + radius + blur
     # Both ends are open: at the radius itself the weight is 0.
     return range(math.floor(low) + 1, math.ceil(high))
