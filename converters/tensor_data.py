@@ -175,7 +175,7 @@ def tensor_findings(tensor: onnx.TensorProto, folder: Folder) -> Iterator[str]:
 
 
 def _bytes_needed(tensor: onnx.TensorProto, bits: int) -> int:
-    return (math.prod(tensor.dims) * bits + 7) // 8
+    return (int(math.prod(tensor.dims)) * bits + 7) // 8
 
 
 def _typed_findings(tensor: onnx.TensorProto, name: str, count: int, bits: int) -> Iterator[str]:

@@ -185,6 +185,27 @@ def test_constant_in_a_function_counts_at_every_call():
     assert "functions expand to" in text
 
 
+def test_attribute_handed_down_counts_at_every_reference():
+    """One large attribute of one call, copied to 3^7 constants."""
+    made = function_bomb(8, 3)
+    for function in made.functions[:-1]:
+        function.attribute.append("big")
+        for node in function.node:
+            node.attribute.add(name="big", ref_attr_name="big", type=4)
+    last = made.functions[-1]
+    last.attribute.append("big")
+    last.node.append(helper.make_node("Constant", [], ["unused"]))
+    last.node[-1].attribute.add(name="value", ref_attr_name="big", type=4)
+    value = helper.make_tensor("v", 1, [100_000], bytes(400_000), raw=True)
+    made.graph.node[0].attribute.append(helper.make_attribute("big", value))
+    assert made.ByteSize() < 410_000
+    assert "functions expand to" in refused(made)
+    value.ClearField("raw_data")
+    value.dims[0] = 0
+    made.graph.node[0].attribute[0].t.CopyFrom(value)
+    assert from_proto(made).facts.nodes == 3**7 * 4
+
+
 @pytest.mark.parametrize(
     ("dims", "said"),
     [
@@ -369,6 +390,28 @@ def relu(source, target, name=""):
 )
 def test_contradictions(made, said):
     assert said in refused(made)
+
+
+def test_names_in_bodies():
+    """A body sees what surrounds it, nothing else, and what it makes stays in it."""
+
+    def branching(*nodes):
+        branch = helper.make_graph(
+            list(nodes), "b", [], [helper.make_tensor_value_info("o", 1, None)]
+        )
+        condition = helper.make_tensor("c", 9, [], [True])
+        branches = {"then_branch": branch, "else_branch": branch}
+        outer = [helper.make_node("If", ["c"], ["h"], **branches), relu("h", "y", "after")]
+        return model(outer, [condition])
+
+    assert from_proto(branching(relu("x", "o"))).facts.nodes == 4
+    said = refused(branching(relu("nobody", "o", "within")))
+    assert "'within' reads 'nobody'" in said
+    assert "If 'h' reads 'o'" in refused(branching(relu("x", "other")))
+    assert "circle through If 'h'" in refused(branching(relu("y", "o")))
+    leaking = branching(relu("x", "o"))
+    leaking.graph.node[1].input[0] = "o"
+    assert "'after' reads 'o', which nobody makes" in refused(leaking)
 
 
 def test_all_findings_are_told_at_once():
