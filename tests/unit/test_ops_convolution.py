@@ -32,7 +32,7 @@ def test_conv(data, rank, group, auto, bias):
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     assume(all(n >= s for n, s in zip(size, spans, strict=True)))
     # ONNX Runtime's SAME ignores dilations in old releases; that case has its own test below.
-    assume(auto == "NOTSET" or auto == "VALID" or max(dilations) == 1)
+    assume(auto in {"NOTSET", "VALID"} or max(dilations) == 1)
     rng = np.random.default_rng(0)
     X, W = draw(rng, 2, 2 * group, *size), draw(rng, 3 * group, 2, *kernel)
     attributes = {"strides": strides, "dilations": dilations, "group": group}

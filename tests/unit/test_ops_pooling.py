@@ -65,9 +65,10 @@ def test_max_pool_of_integers(dtype):
     assert_same("MaxPool", [X], opset=12, kernel_shape=[3, 2], pads=[2, 0, 1, 1], tolerance=0)
 
 
-def literal_average(X, kernel, strides, pads, dilations, ceil_mode, include):
+def literal_average(X, include, *, kernel_shape, strides, pads, ceil_mode, dilations=None):
     """AveragePool of one map, word by word: the mean of the pixels (and pads) in a window."""
-    rank = X.ndim
+    rank, kernel = X.ndim, kernel_shape
+    dilations = dilations or [1] * rank
     counts = []
     for a in range(rank):
         room = X.shape[a] + pads[a] + pads[rank + a] - ((kernel[a] - 1) * dilations[a] + 1)
@@ -94,11 +95,7 @@ def test_average_pool_word_by_word(window, include):
     size, attributes = window
     assume("pads" in attributes)
     X = np.random.default_rng(0).normal(size=size)
-    ones = [1] * len(size)
-    expected = literal_average(
-        X, attributes["kernel_shape"], attributes["strides"], attributes["pads"],
-        attributes.get("dilations", ones), attributes["ceil_mode"], include,
-    )  # fmt: skip
+    expected = literal_average(X, include, **attributes)
     (Y,) = twin("AveragePool", [X[None, None]], opset=19, count_include_pad=include, **attributes)
     np.testing.assert_allclose(Y[0, 0], expected, atol=1e-12)
 

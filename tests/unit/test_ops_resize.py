@@ -57,15 +57,19 @@ def test_linear_to_a_size(seed, old, new, mode):
     old=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     new=st.tuples(st.integers(1, 17), st.integers(1, 17)),
     mode=st.sampled_from(MODES),
-    a=st.sampled_from([-0.75, -0.5]),
-    exclude=st.integers(0, 1),
+    options=st.fixed_dictionaries(
+        {
+            "cubic_coeff_a": st.sampled_from([-0.75, -0.5]),
+            "exclude_outside": st.integers(0, 1),
+        }
+    ),
 )
-def test_cubic_to_a_size(seed, old, new, mode, a, exclude):
+def test_cubic_to_a_size(seed, old, new, mode, options):
     X = image(np.random.default_rng(seed), 1, 2, *old)
     sizes = np.array([1, 2, *new], np.int64)
     assert_same(
-        "Resize", [X, None, None, sizes], opset=13, mode="cubic", cubic_coeff_a=a,
-        exclude_outside=exclude, coordinate_transformation_mode=mode, tolerance=3e-5,
+        "Resize", [X, None, None, sizes], opset=13, mode="cubic",
+        **options, coordinate_transformation_mode=mode, tolerance=3e-5,
     )  # fmt: skip
 
 

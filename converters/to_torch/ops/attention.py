@@ -69,7 +69,7 @@ def attention(
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(N, L, heads * E) -> (N, heads, L, E)."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _allowed(

@@ -152,7 +152,7 @@ def deform_conv(
 
 
 def _sample_taps(X: Tensor, shifts: Tensor, window: Window, offset_group: int) -> Tensor:
-    """Bilinear samples of X (N, C, H, W) at the shifted taps, zero outside: (N, C, taps, oh, ow)."""
+    """Bilinear samples of X (N, C, H, W) at the shifted taps: (N, C, taps, oh, ow)."""
     oh, ow = window.outputs
     kh, kw = window.kernel
     base = []

@@ -95,11 +95,9 @@ def layer_normalization(
     var, mean = torch.var_mean(X, axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + epsilon)
     Y = (X - mean) * inverse * Scale
-    return (
-        (Y if B is None else Y + B, mean, inverse)[:n_outputs]
-        if n_outputs > 1
-        else (Y if B is None else Y + B)
-    )
+    if B is not None:
+        Y = Y + B
+    return (Y, mean, inverse) if n_outputs > 1 else Y
 
 
 @OPS.register("RMSNormalization", since=23)
@@ -157,7 +155,7 @@ def lrn(
 @OPS.register("LpNormalization")
 def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     """Divide by the p-norm along an axis; what has no length stays zero."""
-    norm = torch.linalg.vector_norm(input, p, dim=axis, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(input, p, dim=axis, keepdim=True)
     return input / norm.masked_fill(norm == 0, 1.0)
 
 

@@ -48,8 +48,10 @@ def max_pool(
     limits = torch.finfo if X.dtype.is_floating_point else torch.iinfo
     padded = F.pad(X, torch_pads(window.begin, end), value=limits(X.dtype).min)
     if n_outputs == 1:
-        return MAX_POOLS[rank](padded, kernel_shape, window.strides, 0, window.dilations)
-    Y, where = INDEXED_MAX_POOLS[rank](padded, kernel_shape, window.strides, 0, window.dilations)
+        return MAX_POOLS[rank](padded, kernel_shape, window.strides, (0,) * rank, window.dilations)
+    Y, where = INDEXED_MAX_POOLS[rank](
+        padded, kernel_shape, window.strides, (0,) * rank, window.dilations
+    )
     return Y, _onnx_indices(where, padded.shape[2:], X.shape, window, storage_order)
 
 
@@ -65,7 +67,7 @@ def _onnx_indices(
         window: The pool's windows.
         storage_order: 0 counts the last axis fastest, 1 the first spatial axis.
     """
-    places = []
+    places: list[Tensor] = []
     for axis in reversed(range(len(padded))):
         places.insert(0, where % padded[axis] - window.begin[axis])
         where = where // padded[axis]
@@ -112,7 +114,7 @@ def _window_means(padded: Tensor, window: Window) -> Tensor:
     maps = padded.reshape(-1, 1, *padded.shape[2:])
     kernel = padded.new_full((1, 1, *window.kernel), 1 / math.prod(window.kernel))
     convolution = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[rank]
-    means = convolution(maps, kernel, None, window.strides, 0, window.dilations)
+    means = convolution(maps, kernel, None, window.strides, (0,) * rank, window.dilations)
     return means.reshape(*padded.shape[:2], *means.shape[2:])
 
 

@@ -20,14 +20,14 @@ Cell = Callable[[Tensor, State], State]
 
 # Functions by name, with their default alpha and beta; None where the function takes none.
 ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
-    "relu": (lambda x: torch.relu(x), None, None),
-    "tanh": (lambda x: torch.tanh(x), None, None),
-    "sigmoid": (lambda x: torch.sigmoid(x), None, None),
-    "softsign": (lambda x: F.softsign(x), None, None),
+    "relu": (torch.relu, None, None),
+    "tanh": (torch.tanh, None, None),
+    "sigmoid": (torch.sigmoid, None, None),
+    "softsign": (F.softsign, None, None),
     "softplus": (lambda x: F.softplus(x, threshold=40.0), None, None),
-    "leakyrelu": (lambda x, alpha: F.leaky_relu(x, alpha), 0.01, None),
+    "leakyrelu": (F.leaky_relu, 0.01, None),
     "thresholdedrelu": (lambda x, alpha: F.threshold(x, alpha, 0.0), 1.0, None),
-    "elu": (lambda x, alpha: F.elu(x, alpha), 1.0, None),
+    "elu": (F.elu, 1.0, None),
     "affine": (lambda x, alpha, beta: alpha * x + beta, 1.0, 0.0),
     "scaledtanh": (lambda x, alpha, beta: alpha * torch.tanh(beta * x), 1.0, 1.0),
     "hardsigmoid": (lambda x, alpha, beta: F.hardtanh(alpha * x + beta, 0.0, 1.0), 0.2, 0.5),
@@ -194,7 +194,7 @@ def gru(
             inputs = F.linear(x, W[d], wb)
             recurrent = F.linear(H, gates, gate_bias)
             opened = f(_clipped(inputs[:, : 2 * hidden] + recurrent, clip))
-            z, r = opened.split(hidden, dim=1)
+            z, r = opened.chunk(2, dim=1)
             if linear_before_reset:
                 past = r * F.linear(H, candidate, candidate_bias)
             else:
@@ -237,11 +237,11 @@ def lstm(
     def cell(d: int) -> Cell:
         f, g, h = functions[3 * d : 3 * d + 3]
         wb, rb = _halves(B, d, 4 * hidden)
-        peep_i, peep_o, peep_f = (0.0, 0.0, 0.0) if P is None else P[d].split(hidden)
+        peep_i, peep_o, peep_f = (0.0, 0.0, 0.0) if P is None else P[d].chunk(3)
 
         def step(x: Tensor, state: State) -> State:
             H, C = state
-            i, o, forget, c = (F.linear(x, W[d], wb) + F.linear(H, R[d], rb)).split(hidden, dim=1)
+            i, o, forget, c = (F.linear(x, W[d], wb) + F.linear(H, R[d], rb)).chunk(4, dim=1)
             i = f(_clipped(i + peep_i * C, clip))
             forget = 1 - i if input_forget else f(_clipped(forget + peep_f * C, clip))
             C = forget * C + i * g(_clipped(c, clip))

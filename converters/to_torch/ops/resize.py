@@ -202,31 +202,56 @@ def _is_native_nearest(how: Axis) -> bool:
     return whole and how.coordinates != "tf_crop_and_resize" and (_nearest(how) == native).all()
 
 
+def _half_pixel(how: Axis, i: Floats) -> Floats:
+    return (i + HALF) / np.float32(how.scale) - HALF
+
+
+def _pytorch_half_pixel(how: Axis, i: Floats) -> Floats:
+    return _half_pixel(how, i) if how.length > 1 else np.zeros_like(i)
+
+
+def _half_pixel_symmetric(how: Axis, i: Floats) -> Floats:
+    # The output that is not rounded down is centred on the input.
+    adjustment = np.float32(how.length) / (np.float32(how.scale) * np.float32(how.size))
+    return np.float32(how.size / 2) * (1 - adjustment) + _half_pixel(how, i)
+
+
+def _tf_half_pixel(how: Axis, i: Floats) -> Floats:
+    return (i + HALF) / np.float32(how.scale)
+
+
+def _align_corners(how: Axis, i: Floats) -> Floats:
+    return i * np.float32(how.size - 1) / np.float32(max(1, how.length - 1))
+
+
+def _asymmetric(how: Axis, i: Floats) -> Floats:
+    return i / np.float32(how.scale)
+
+
+def _crop_and_resize(how: Axis, i: Floats) -> Floats:
+    if how.length == 1:
+        return np.array([0.5 * (how.start + how.stop) * (how.size - 1)], np.float32)
+    step = np.float32(how.stop - how.start) * np.float32(how.size - 1) / np.float32(how.length - 1)
+    return np.float32(how.start) * np.float32(how.size - 1) + i * step
+
+
+HALF = np.float32(0.5)
+COORDINATES = {
+    "half_pixel": _half_pixel,
+    "half_pixel_symmetric": _half_pixel_symmetric,
+    "pytorch_half_pixel": _pytorch_half_pixel,
+    "align_corners": _align_corners,
+    "asymmetric": _asymmetric,
+    "tf_half_pixel_for_nn": _tf_half_pixel,
+    "tf_crop_and_resize": _crop_and_resize,
+}
+
+
 def _positions(how: Axis) -> Floats:
     """Where each output pixel lies in the input, in pixels, in float32."""
-    i, f32 = np.arange(how.length, dtype=np.float32), np.float32
-    scale, half = f32(how.scale), f32(0.5)
-    if how.coordinates == "asymmetric":
-        return i / scale
-    if how.coordinates == "tf_half_pixel_for_nn":
-        return (i + half) / scale
-    if how.coordinates == "align_corners":
-        return i * f32(how.size - 1) / f32(max(1, how.length - 1))
-    if how.coordinates == "tf_crop_and_resize":
-        if how.length == 1:
-            return np.array([0.5 * (how.start + how.stop) * (how.size - 1)], np.float32)
-        step = f32(how.stop - how.start) * f32(how.size - 1) / f32(how.length - 1)
-        return f32(how.start) * f32(how.size - 1) + i * step
-    if how.coordinates == "pytorch_half_pixel" and how.length == 1:
-        return np.zeros(1, np.float32)
-    x = (i + half) / scale - half
-    if how.coordinates == "half_pixel_symmetric":
-        # The output that is not rounded down is centred on the input.
-        adjustment = f32(how.length) / (scale * f32(how.size))
-        return f32(how.size / 2) * (1 - adjustment) + x
-    if how.coordinates not in {"half_pixel", "pytorch_half_pixel"}:
+    if how.coordinates not in COORDINATES:
         raise ConverterError(f"coordinate_transformation_mode {how.coordinates!r}")
-    return x
+    return COORDINATES[how.coordinates](how, np.arange(how.length, dtype=np.float32))
 
 
 @functools.lru_cache(maxsize=256)

@@ -77,14 +77,17 @@ class Window:
     @functools.cached_property
     def overhang(self) -> Sizes:
         """How far the last windows reach beyond the padded input."""
-        axes = zip(
-            self.outputs, self.strides, self.kernel, self.dilations, self.size, self.begin, self.end,
-            strict=True,
-        )  # fmt: skip
         return tuple(
-            max(0, (count - 1) * s + (k - 1) * d + 1 - (size + begin + end))
-            for count, s, k, d, size, begin, end in axes
+            max(0, (count - 1) * stride + (k - 1) * dilation + 1 - padded)
+            for count, stride, k, dilation, padded in zip(
+                self.outputs, self.strides, self.kernel, self.dilations, self._padded, strict=True
+            )
         )
+
+    @property
+    def _padded(self) -> Sizes:
+        sides = zip(self.size, self.begin, self.end, strict=True)
+        return tuple(size + begin + end for size, begin, end in sides)
 
 
 def torch_pads(begin: Sequence[int], end: Sequence[int]) -> list[int]:
