@@ -5,11 +5,11 @@ only where nearly the whole window is red; a second channel does the same for bl
 class 0 is the pooled red response minus the pooled blue one.  So the right map is known without
 running anything: it is the square.
 
-The pooling is the mean (then CAM is exact) or the maximum (then CAM is not, and must say so; and a small occluder lowers
-nothing, because the same maximum is attained elsewhere in the square).
-Deconvnet ignores which units fired: behind a mean it has no switches to localise with, and its map
-is the same for every picture.  That, too, is shown here; its projection of one unit, which is what
-the paper does, points at the square.
+The pooling is the mean (then CAM is exact) or the maximum (then CAM is not, and must say so; and
+a small occluder lowers nothing, because the square attains the maximum elsewhere too).  Deconvnet
+ignores which units fired: behind a mean it has no switches to localise with, and its map is the
+same for every picture.  That, too, is shown here; its projection of one unit, which is what the
+paper does, points at the square.
 """
 
 import numpy as np
