@@ -96,7 +96,8 @@ def heading(attribution: Attribution) -> tuple[str, str]:
     if attribution.index is not None and str(attribution.index) not in name:
         figures.append(f"class {attribution.index}")
     if attribution.probability is not None:
-        figures.append(f"probability {attribution.probability:.3f}")
+        small = attribution.probability < 5e-4
+        figures.append("probability " + ("< 0.001" if small else f"{attribution.probability:.3f}"))
     if attribution.score is not None:
         figures.append(f"score {number(attribution.score)}")
     return name, " · ".join(figures)
@@ -104,11 +105,14 @@ def heading(attribution: Attribution) -> tuple[str, str]:
 
 def subheading(attribution: Attribution, model: str, photo: str) -> str:
     """Method, layer, model and photo in one line."""
-    parts = [attribution.method]
-    if attribution.layer:
-        parts.append(f"layer {clean_text(attribution.layer, limit=60)}")
-    parts += [clean_text(text, limit=60) for text in (model, photo) if text]
-    return " · ".join(parts)
+    layer = f"layer {_named(attribution.layer)}" if attribution.layer else ""
+    return " · ".join(filter(None, [attribution.method, layer, _named(model), _named(photo)]))
+
+
+def _named(text: str, limit: int = 64) -> str:
+    """A name that a stranger chose, as one short printable line."""
+    line = clean_text(text, limit=_MAX_TEXT)
+    return line if len(line) <= limit else _shortened(line, limit)
 
 
 class Page:

@@ -16,6 +16,8 @@ __all__ = ["Geometry", "sample_bilinear"]
 
 Array = NDArray[np.float64]
 
+_BLOCK = 64  # rows
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -120,11 +122,19 @@ def sample_bilinear(values: ArrayLike, rows: Array, columns: Array) -> NDArray[n
         (H, W) float32; the arithmetic is float64.
     """
     array = np.asarray(values, np.float64)
-    for axis, at in enumerate((rows, columns)):
-        place = np.clip(at, 0, array.shape[axis] - 1)
-        low = np.floor(place).astype(np.intp)
-        high = np.minimum(low + 1, array.shape[axis] - 1)
-        part = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        lower, upper = np.take(array, low, axis), np.take(array, high, axis)
-        array = lower + part * (upper - lower)
-    return array.astype(np.float32)
+    low, high, part = _neighbours(rows, array.shape[0])
+    array = array[low] + part[:, None] * (array[high] - array[low])
+    low, high, part = _neighbours(columns, array.shape[1])
+    result = np.empty((len(array), len(part)), np.float32)
+    for start in range(0, len(array), _BLOCK):  # float64 copies of a large photo add up
+        block = array[start : start + _BLOCK]
+        lower, upper = np.take(block, low, 1), np.take(block, high, 1)
+        result[start : start + _BLOCK] = lower + part * (upper - lower)
+    return result
+
+
+def _neighbours(at: Array, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """The two neighbours of each position on an axis, and how far it lies between them."""
+    place = np.clip(at, 0, length - 1)
+    low = np.floor(place).astype(np.intp)
+    return low, np.minimum(low + 1, length - 1), place - low

@@ -113,7 +113,7 @@ def overlay_panel(
     base = np.asarray(photo_panel(photo, size), np.float32)
     values, seen = _at_size(heatmap, size)
     grey = base @ np.array([0.299, 0.587, 0.114], np.float32)
-    muted = 0.75 * grey[:, :, None] + 0.25 * base
+    muted = 0.88 * grey[:, :, None] + 0.12 * base
     picture: NDArray[np.float32] = muted
     if scale.limit > 0:
         share = np.clip(values / scale.limit, -1 if scale.signed else 0, 1)

@@ -96,20 +96,24 @@ class Photo:
         """A photo from pixels that are in memory already.
 
         Args:
-            pixels: A `Photo` (returned as it is), a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
-                uint16 (0..65535) or floats in 0..255.
+            pixels: A `Photo` (returned as it is), a PIL image, or an array (H, W), (H, W, 1),
+                (H, W, 3) or (H, W, 4) of uint8, uint16 (0..65535) or floats in 0..255.
             name: What reports and files are to call it.
 
         Raises:
-            ImageRefused: The array has another shape or type, or values outside 0..255.
+            ImageRefused: The array has another shape or type, or values outside 0..255; the
+                image cannot be decoded.
         """
         if isinstance(pixels, Photo):
             return pixels
         if isinstance(pixels, Image.Image):
             try:
+                _check_size(pixels)
                 rgb, notes = _decode(pixels)
             except ImageRefused as error:
                 raise ImageRefused(error.what, where=name, hint=error.hint) from None
+            except (OSError, SyntaxError, ValueError) as error:  # decoded only now
+                raise ImageRefused(f"broken image ({error})", where=name) from error
         else:
             rgb, notes = _from_array(np.asarray(pixels), name)
         digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()

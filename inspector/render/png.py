@@ -84,7 +84,7 @@ def write(path: str | Path, image: Image.Image) -> Path:
         UsageError: The place cannot be written to.
     """
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
+    image.save(buffer, "PNG", compress_level=4)
     return write_whole(path, buffer.getvalue())
 
 
@@ -100,12 +100,20 @@ def _header(page: Page, heatmap: Heatmap, model: str, photo: str) -> None:
 
 def _caption(heatmap: Heatmap) -> str:
     """What the overlay shows."""
-    attribution = heatmap.attribution
-    words = [attribution.method]
+    attribution, words = heatmap.attribution, [heatmap.attribution.method]
     if attribution.space == "layer":
-        words.append(f"{attribution.values.shape[0]} x {attribution.values.shape[1]} grid")
+        words = [f"{attribution.values.shape[0]} x {attribution.values.shape[1]} map"]
     elif attribution.projection is not None:
-        words.append({"max_abs": "largest channel magnitude"}.get(attribution.how, attribution.how))
+        words = [_REDUCED[attribution.how]]
     if not heatmap.seen.all():
         words.append("hatched: not seen by the network")
-    return ", ".join(words)
+    return "; ".join(words)
+
+
+_REDUCED = {
+    "max_abs": "largest channel",
+    "sum": "sum of channels",
+    "mean_abs": "mean magnitude",
+    "l2": "length over channels",
+    "positive": "positive channels",
+}

@@ -276,6 +276,13 @@ def test_arrays_that_are_no_image_are_refused(array):
         Photo.of(array)
 
 
+def test_a_pil_image_that_breaks_while_it_is_decoded(tmp_path):
+    path = saved(tmp_path, Image.fromarray(picture(64, 64)), "cut.png")
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as image, pytest.raises(ImageRefused, match="image"):
+        Photo.of(image)
+
+
 def test_real_photos_are_read(shared):
     found = load_photo(shared / "photos" / "both.png")
     assert found.pixels.shape == (224, 224, 3)

@@ -1,0 +1,94 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inspector import colormap
+from inspector.colormap import (
+    apply_diverging,
+    apply_sequential,
+    diverging,
+    sequential,
+    to_oklab,
+)
+
+# Linear-light confusion of the two common dichromacies (Vienot, Brettel & Mollon 1999).
+TO_LMS = np.array(
+    [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
+)
+BLIND = {
+    "protan": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+    "deutan": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+}
+
+
+def seen_by(kind, rgb):
+    linear = (np.asarray(rgb) / 255.0) ** 2.2
+    matrix = np.linalg.inv(TO_LMS) @ BLIND[kind] @ TO_LMS
+    return np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.2) * 255
+
+
+def test_oklab_of_known_colours():
+    np.testing.assert_allclose(to_oklab([255, 255, 255]), [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(to_oklab([0, 0, 0]), [0, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(to_oklab([255, 0, 0]), [0.627955, 0.224863, 0.125846], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [None, "protan", "deutan"])
+def test_sequential_lightness_rises_for_everybody(kind):
+    table = sequential() if kind is None else seen_by(kind, sequential())
+    lightness = to_oklab(table)[:, 0]
+    steps = lightness[16:] - lightness[:-16]
+    assert (steps > 0.015).all()
+    assert lightness[-1] - lightness[0] > 0.55
+
+
+def test_sequential_steps_are_even():
+    distance = np.linalg.norm(np.diff(to_oklab(sequential())[::8], axis=0), axis=1)
+    assert distance.max() / distance.min() < 2.2
+
+
+def test_diverging_is_symmetric_in_lightness_with_a_neutral_middle():
+    lab = to_oklab(diverging())
+    np.testing.assert_allclose(lab[:, 0], lab[::-1, 0], atol=0.01)
+    assert np.abs(lab[127:129, 1:]).max() < 0.01
+    assert lab[127:129, 0].min() > 0.94
+
+
+@pytest.mark.parametrize("kind", ["protan", "deutan"])
+def test_diverging_ends_stay_apart_for_colour_blind_eyes(kind):
+    lab = to_oklab(seen_by(kind, diverging()))
+    assert np.linalg.norm(lab[:96] - lab[::-1][:96], axis=1).min() > 0.08
+
+
+def test_anchors_lie_inside_srgb():
+    for anchors in (
+        colormap._SEQUENTIAL,
+        (*colormap._DIVERGING_COLD, colormap._DIVERGING_ZERO, *colormap._DIVERGING_WARM),
+    ):
+        lightness, chroma, hue = np.asarray(anchors).T
+        angle = np.deg2rad(hue)
+        lab = np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
+        cones = (lab @ np.linalg.inv(colormap._TO_LAB).T) ** 3
+        linear = cones @ np.linalg.inv(colormap._TO_CONES).T
+        assert linear.min() > -0.001
+        assert linear.max() < 1.001
+
+
+def test_values_outside_the_range_and_nan():
+    table = sequential()
+    found = apply_sequential([-1, 0, 1, 2, np.nan])
+    np.testing.assert_array_equal(found, table[[0, 0, 255, 255, 0]])
+    found = apply_diverging([-2, -1, 1, 3])
+    np.testing.assert_array_equal(found, diverging()[[0, 0, 255, 255]])
+
+
+def test_drawing_imports_neither_matplotlib_nor_a_runtime():
+    code = (
+        "import sys, inspector.render.png, inspector.render.sheet, inspector.preprocess;"
+        "print([m for m in ('torch', 'onnxruntime', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert found.stdout.strip() == "[]"

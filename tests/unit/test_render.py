@@ -1,0 +1,294 @@
+import base64
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspector import whole_file
+from inspector.canvas import fit, heading, number, width_of, wrap
+from inspector.errors import UsageError
+from inspector.geometry import Geometry
+from inspector.heatmap import Attribution, Heatmap
+from inspector.panels import overlay_panel, panel_size, projection_panel, scale_of
+from inspector.photo import Photo
+from inspector.recipe import Preprocess
+from inspector.render import json as render_json
+from inspector.render import notebook, npz, png, sheet
+from inspector.whole_file import write_whole
+
+
+def grey(size=(40, 60), value=120):
+    return Photo.of(np.full((*size, 3), value, np.uint8), "photo.png")
+
+
+def heatmap(values, photo=None, method="grad-cam", space="layer", **more):
+    photo = photo or grey()
+    geometry = Geometry.identity(photo.size)
+    return Heatmap.of(Attribution(np.asarray(values), space, method, **more), geometry)
+
+
+# -- panels ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((32, 32), (384, 384)), ((224, 224), (448, 448)), ((480, 640), (480, 640)),
+     ((4000, 6000), (640, 960)), ((1, 1), (360, 360)), ((3, 9000), (1, 960))],
+)  # fmt: skip
+def test_small_photos_grow_by_whole_factors_and_large_ones_shrink(size, shown):
+    assert panel_size(size) == shown
+
+
+def test_the_overlay_is_coloured_where_the_map_is_and_grey_elsewhere():
+    values = np.zeros((40, 60))
+    values[5:15, 10:20] = 3.0
+    found = heatmap(values, method="cam")
+    panel = np.asarray(overlay_panel(grey(), found, (40, 60), scale_of(found)), int)
+    chroma = panel.max(axis=2) - panel.min(axis=2)
+    assert (chroma[values == 0] <= 1).all()
+    assert (chroma[values > 0] > 30).all()
+
+
+def test_opacity_grows_with_the_value():
+    values = np.linspace(0, 1, 60)[None].repeat(40, 0)
+    found = heatmap(values, method="cam")
+    scale = scale_of(found)
+    black = np.asarray(overlay_panel(grey(value=0), found, (40, 60), scale), int)
+    white = np.asarray(overlay_panel(grey(value=255), found, (40, 60), scale), int)
+    shining_through = (white - black)[0].sum(axis=1)
+    assert (np.diff(shining_through) <= 2).all()  # rounding
+    assert shining_through[0] > 5 * shining_through[-1]
+
+
+def test_what_was_not_seen_is_hatched():
+    photo = grey((40, 80))
+    _, geometry = Preprocess((40, 40)).apply(photo)
+    found = Heatmap.of(Attribution(np.ones((4, 4)), "layer", "cam"), geometry)
+    panel = np.asarray(overlay_panel(photo, found, (40, 80), scale_of(found)), int)
+    unseen = panel[~found.seen]
+    assert len(np.unique(unseen, axis=0)) == 2
+    assert unseen.max() < 120
+
+
+def test_signed_maps_diverge():
+    values = np.zeros((1, 40, 60))
+    values[0, :, :20], values[0, :, 40:] = -1, 0.5
+    found = heatmap(values, method="occlusion", space="input")
+    scale = scale_of(found)
+    assert (scale.limit, scale.signed) == (1, True)
+    panel = np.asarray(overlay_panel(grey(), found, (40, 60), scale), int)
+    assert panel[0, 0, 2] > panel[0, 0, 0] + 50  # blue
+    assert panel[0, 59, 0] > panel[0, 59, 2] + 30  # red
+    assert np.ptp(panel[0, 30]) <= 1
+
+
+def test_the_projection_is_grey_at_zero_and_shows_channels():
+    values = np.zeros((3, 40, 60))
+    values[0, 0, 0], values[2, 0, 1] = 2.0, -2.0
+    found = heatmap(values, method="gradient", space="input")
+    panel = np.asarray(projection_panel(found, (40, 60)))
+    assert panel[0, 0].tolist() == [255, 128, 128]
+    assert panel[0, 1].tolist() == [128, 128, 1]
+    assert panel[5, 5].tolist() == [128, 128, 128]
+    turned = heatmap(values, method="gradient", space="input", channels="BGR")
+    assert np.asarray(projection_panel(turned, (40, 60)))[0, 0].tolist() == [128, 128, 255]
+    assert projection_panel(heatmap(np.eye(4)), (40, 60)) is None
+
+
+def test_pixelwise_maps_are_clipped_for_colour_only_and_say_so():
+    values = np.full((3, 40, 60), 1e-3)
+    values[0, 0, 0] = 1.0
+    scale = scale_of(heatmap(values, method="gradient", space="input"))
+    assert scale.clipped
+    assert scale.limit == pytest.approx(1e-3)
+    assert scale.maximum == 1
+    assert not scale_of(heatmap(np.eye(4))).clipped
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_an_empty_map_is_said_and_never_drawn(value):
+    found = heatmap(np.full((4, 4), value))
+    scale = scale_of(found)
+    assert scale.message == "no positive evidence at this layer"
+    panel = np.asarray(overlay_panel(grey(), found, (40, 60), scale), int)
+    assert np.ptp(panel, axis=2).max() <= 1
+    figure = png.overlay(grey(), found)
+    assert figure.size == png.overlay(grey(), heatmap(np.zeros((4, 4)))).size
+
+
+# -- text ------------------------------------------------------------------------------------
+
+
+def test_text_from_a_model_is_one_short_printable_line():
+    evil = "cat\n\x1b[31mred\u202egnp.exe\u200b" + "x" * 10_000
+    line = fit(evil, 14, 300)
+    assert line.isprintable()
+    assert width_of(line, 14) <= 300
+    assert all(width_of(part, 12) <= 200 for part in wrap(evil + " word" * 90, 12, 200))
+    assert len(wrap("word " * 500, 12, 200)) == 3
+    assert wrap("", 12, 200) == []
+
+
+def test_lines_are_shortened_in_the_middle():
+    line = fit("/layer4/layer4.2/relu_2/Relu_output_0", 14, 120)
+    assert line.startswith("/la")
+    assert line.endswith("t_0")
+    assert "…" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1, "1"), (0.123456, "0.123"), (-11.26, "-11.3"), (1e-7, "1.00e-07"),
+     (123456, "1.23e+05"), (0.0274, "0.0274")],
+)  # fmt: skip
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_the_heading_names_what_is_known():
+    full = Attribution(np.eye(2), "layer", "cam", label="cat", index=3, score=2.5, probability=0.9)
+    assert heading(full) == ("cat", "class 3 · probability 0.900 · score 2.5")
+    tiny = Attribution(np.eye(2), "layer", "cam", label="cat", probability=1e-9)
+    assert heading(tiny) == ("cat", "probability < 0.001")
+    assert heading(Attribution(np.eye(2), "layer", "cam", tensor="out[0]")) == ("out[0]", "")
+
+
+# -- figures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 900), (900, 2), (32, 32), (1500, 1200)])
+@pytest.mark.parametrize("method", ["grad-cam", "gradient"])
+def test_any_photo_gets_a_figure_of_a_sane_size(size, method):
+    photo = grey(size)
+    space = "layer" if method == "grad-cam" else "input"
+    shape = (3, 3) if space == "layer" else (3, 16, 16)
+    _, geometry = Preprocess((16, 16), resize="squash").apply(photo)
+    values = np.random.default_rng(0).normal(size=shape)
+    found = Heatmap.of(Attribution(values, space, method, notes=("careful",) * 9), geometry)
+    for figure in (png.overlay(photo, found, model="m.onnx"), sheet.contact_sheet(photo, [found])):
+        assert 200 <= figure.width <= 3200
+        assert 100 <= figure.height <= 1600
+
+
+def test_a_sheet_has_a_column_a_method_and_a_row_a_target():
+    one = [
+        heatmap(np.eye(4), label="cat", index=1),
+        heatmap(np.eye(4), method="cam", label="cat", index=1),
+    ]
+    two = [heatmap(np.eye(4), label="dog", index=2)]
+    small = sheet.contact_sheet(grey(), one)
+    tall = sheet.contact_sheet(grey(), one + two)
+    wide = sheet.contact_sheet(grey(), [*one, heatmap(np.eye(4), method="x", label="cat", index=1)])
+    again = sheet.contact_sheet(grey(), [*one, *one])
+    assert tall.width == small.width < wide.width < again.width
+    assert tall.height > small.height == wide.height
+    with pytest.raises(ValueError, match="map"):
+        sheet.contact_sheet(grey(), [])
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def test_npz_holds_the_raw_maps(tmp_path):
+    photo = grey((40, 80))
+    _, geometry = Preprocess((40, 40)).apply(photo)
+    found = Heatmap.of(Attribution(5 * np.eye(4), "layer", "cam"), geometry)
+    path = npz.write(tmp_path / "new" / "a.npz", found)
+    with np.load(path) as data:
+        assert set(data) == {"heatmap", "seen", "attribution"}
+        assert data["heatmap"].dtype == np.float32
+        np.testing.assert_array_equal(data["heatmap"], found.values)
+        np.testing.assert_array_equal(data["attribution"], 5 * np.eye(4))
+        np.testing.assert_array_equal(np.isnan(data["heatmap"]), ~data["seen"])
+
+
+def test_png_is_read_back_as_drawn(tmp_path):
+    figure = png.overlay(grey(), heatmap(np.eye(4)))
+    path = png.write(tmp_path / "a.png", figure)
+    with Image.open(path) as again:
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(figure))
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def test_json_is_canonical_and_plain(tmp_path):
+    document = {
+        "b": np.float32(0.5), "a": np.int64(3), "path": Path("x") / "y",
+        "list": (1, np.array([2.0])), "flag": np.bool_(True), "none": None, "point": Point(1),
+        "set": {"b", "a"}, "text": "ä",
+    }  # fmt: skip
+    path = render_json.write(tmp_path / "a.json", document)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == {
+        "a": 3, "b": 0.5, "flag": True, "list": [1, [2.0]], "none": None, "path": "x/y",
+        "point": {"x": 1}, "set": ["a", "b"], "text": "ä",
+    }  # fmt: skip
+    assert text == render_json.dumps(dict(reversed(document.items())))
+    assert text.index('"a"') < text.index('"b"')
+    assert text.endswith("}\n")
+    assert json.loads(render_json.dumps({"name": "x\udcff.png"})) == {"name": "x\udcff.png"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), np.array([np.nan])])
+def test_json_has_no_nan_and_writes_nothing_then(tmp_path, value):
+    with pytest.raises(ValueError, match="no place"):
+        render_json.write(tmp_path / "a.json", {"x": [value]})
+    with pytest.raises(TypeError, match="no data"):
+        render_json.write(tmp_path / "a.json", {"x": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, error, step):
+    path = tmp_path / "report.json"
+    path.write_text("old", encoding="utf-8")
+
+    def fail(*args):
+        raise error
+
+    if step == "fsync":
+        monkeypatch.setattr(whole_file.os, "fsync", fail)
+    else:
+        monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((UsageError, KeyboardInterrupt)):
+        write_whole(path, b"new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_write_replaces_and_keeps_permissions(tmp_path):
+    path = write_whole(tmp_path / "deep" / "er" / ("n" * 200), b"one")
+    assert path.read_bytes() == b"one"
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    path.chmod(0o640)
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be written") as caught:
+        write_whole(tmp_path / "file" / "a.png", b"x")
+    assert "\n" not in str(caught.value)
+
+
+def test_notebooks_get_a_picture_that_needs_no_file():
+    image = Image.new("RGB", (4, 3), "red")
+    text = notebook.html(image, 'a "cat" <script>')
+    assert "<script>" not in text
+    data = base64.b64decode(notebook.data_uri(image).partition(",")[2])
+    assert data == notebook.png_bytes(image)
+    with Image.open(io.BytesIO(data)) as again:
+        assert again.size == (4, 3)
