@@ -152,8 +152,11 @@ def step_back(
 
 def _single_indices(net: Network, name: str, region: Region) -> Region:
     """All of a row or column of length 1 is index 0."""
-    shape, channel = net.shape(name), net.channels.get(name)
-    if shape is None or len(shape) != len(region) or channel is None:
+    channel = net.channels.get(name)
+    if channel is None or sum(indices is None for indices in region) <= 2:
+        return region
+    shape = net.shape(name)
+    if shape is None or len(shape) != len(region):
         return region
     return tuple(
         np.zeros(1, np.int64)

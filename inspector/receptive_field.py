@@ -6,7 +6,7 @@ It is proved by experiment in the tests: changing every pixel outside the box le
 value unchanged bit for bit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -17,7 +17,7 @@ from converters.graph import Graph
 from inspector.errors import UsageError
 from inspector.reach import Indices, Network, Region, step_back
 
-__all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field"]
+__all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
 
 # (y0, x0, y1, x1) in pixels; y1 and x1 are the first row and column behind the box.
 Box = tuple[int, int, int, int]
@@ -101,17 +101,31 @@ def receptive_field(
     Raises:
         UsageError: The tensor does not depend on the input.
     """
+    return receptive_fields(graph, [tensor], input, shapes)[tensor]
+
+
+def receptive_fields(
+    graph: Graph,
+    tensors: Iterable[str],
+    input: str | None = None,  # noqa: A002 - as above
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, ReceptiveField]:
+    """Receptive fields of several tensors; as :func:`receptive_field`, the graph read once."""
     net = Network(graph, shapes)
     images = [name for name, value in graph.inputs.items() if len(value.shape or ()) == 4]
     source = input or next(iter(images), next(iter(graph.inputs), ""))
+    return {tensor: _field(net, tensor, source) for tensor in tensors}
+
+
+def _field(net: Network, tensor: str, source: str) -> ReceptiveField:
     exact = _Tracer(net, tensor, source, local=False)
     if not exact.connected:
         raise UsageError(f"{tensor!r} does not depend on the image {source!r}")
     region = exact.trace(0, 0, clip=False)
-    if region is not None and all(region[axis] is not None for axis in exact.space):
+    if region is None or all(region[axis] is not None for axis in exact.space):
         return _measure(exact)
     local = _Tracer(net, tensor, source, local=True)
-    inner = _measure(local) if local.trace(0, 0, clip=False) is not None else None
+    inner = _measure(local) if local.is_local else None
     height, width = (net.extent(source, axis) or 0 for axis in exact.space)
     return ReceptiveField(
         (height, width),
@@ -140,31 +154,10 @@ def needed_shapes(graph: Graph) -> tuple[str, ...]:
 
 def _measure(tracer: "_Tracer") -> ReceptiveField:
     """Read size, stride and offset off traced units, on axes that go on forever."""
-    period = _period(tracer)
-    rows, columns = (_axis(tracer, axis, period) for axis in (0, 1))
+    rows, columns = (_axis(tracer, axis, tracer.period) for axis in (0, 1))
     return ReceptiveField(
         (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]), _tracer=tracer
     )
-
-
-def _period(tracer: "_Tracer") -> int:
-    """Number of neighbouring units that may see fields of different sizes.
-
-    Behind up-sampling two output units share an input unit, so that fields repeat only with the
-    coarsest grid: after as many units as all factors multiplied.
-    """
-    period = 1
-    for node in tracer.backwards:
-        if node.is_op("Resize", "Upsample"):
-            lengths = [tracer.net.shape(name) for name in (node.inputs[0], node.outputs[0])]
-            known = [shape[-1] if shape else None for shape in lengths]
-            factor = Fraction(known[1] or 4, known[0] or 1).limit_denominator(16).numerator
-            period *= max(factor, 1)
-        elif node.is_op("ConvTranspose"):
-            period *= max(node.attributes.get("strides", [1]))
-        elif node.is_op("DepthToSpace"):
-            period *= int(node.attributes["blocksize"])
-    return min(period, _MAX_PERIOD)
 
 
 def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]:
@@ -184,7 +177,7 @@ def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]
 
 def _span(tracer: "_Tracer", axis: int, unit: int, period: int) -> tuple[int, int] | None:
     """Rows (or columns) of a unit, in whichever column (or row) it sees anything."""
-    for other in range(period):
+    for other in (unit, *range(period)):
         box = tracer.box(*((unit, other) if axis == 0 else (other, unit)), clip=False)
         if box is not None:
             return box[axis], box[axis + 2]
@@ -218,6 +211,33 @@ class _Tracer:
         self.connected = tensor in reached
         self.backwards = [node for node in backwards if reached.intersection(node.outputs)]
         self.reached = reached
+        self._traced: dict[tuple[int, int], Region | None] = {}
+
+    @cached_property
+    def period(self) -> int:
+        """Number of neighbouring units that may see fields of different sizes.
+
+        Behind up-sampling two output units share an input unit, so that fields repeat only with
+        the coarsest grid: after as many units as all factors multiplied.
+        """
+        period = 1
+        for node in self.backwards:
+            if node.is_op("Resize", "Upsample"):
+                lengths = [self.net.shape(name) for name in (node.inputs[0], node.outputs[0])]
+                before, after = (shape[-1] if shape else None for shape in lengths)
+                factor = Fraction(after or 4, before or 1).limit_denominator(16)
+                period *= max(factor.numerator, 1)
+            elif node.is_op("ConvTranspose"):
+                period *= max(node.attributes.get("strides", [1]))
+            elif node.is_op("DepthToSpace"):
+                period *= int(node.attributes["blocksize"])
+        return min(period, _MAX_PERIOD)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether some way leads to the image on which space is kept."""
+        region = self.trace(0, 0, clip=False)
+        return region is not None and all(region[axis] is not None for axis in self.space)
 
     @cached_property
     def space(self) -> tuple[int, int]:
@@ -239,6 +259,15 @@ class _Tracer:
             x: Column of the unit.
             clip: Drop what is padding, as far as lengths are known.
         """
+        if clip:
+            return self._trace(y, x, clip=True)
+        if (y, x) not in self._traced:
+            self._traced[y, x] = self._trace(y, x, clip=False)
+        return self._traced[y, x]
+
+    def _trace(self, y: int, x: int, *, clip: bool) -> Region | None:
+        # Where nothing is clipped and no factor divides, both ends alone tell the whole.
+        ends = not clip and self.period == 1
         regions: dict[str, Region] = {self.tensor: self._unit(y, x)}
         for node in self.backwards:
             for output in node.outputs:
@@ -255,7 +284,7 @@ class _Tracer:
                         self.why = f"{node.op_type} node {node.name!r} reads the whole map"
                     found = self._inside(reach.tensor, read) if clip else read
                     if found is not None:
-                        regions[reach.tensor] = _union(regions.get(reach.tensor), found)
+                        regions[reach.tensor] = _union(regions.get(reach.tensor), found, ends=ends)
         return regions.get(self.source)
 
     def _unit(self, y: int, x: int) -> Region:
@@ -289,10 +318,21 @@ class _Tracer:
         return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _union(known: Region | None, other: Region) -> Region:
+def _union(known: Region | None, other: Region, *, ends: bool) -> Region:
     if known is None or len(known) != len(other):
-        return other
-    return tuple(
-        None if a is None or b is None else np.union1d(a, b)
-        for a, b in zip(known, other, strict=True)
-    )
+        return tuple(_ends(a) for a in other) if ends else other
+    joined: list[Indices | None] = []
+    for a, b in zip(known, other, strict=True):
+        if a is None or b is None:
+            joined.append(None)
+        elif a is b:
+            joined.append(a)
+        elif ends:
+            joined.append(np.array([min(a[0], b[0]), max(a[-1], b[-1])]))
+        else:
+            joined.append(np.union1d(a, b))
+    return tuple(joined)
+
+
+def _ends(indices: Indices | None) -> Indices | None:
+    return indices[[0, -1]] if indices is not None and indices.size > 2 else indices
