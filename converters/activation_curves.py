@@ -145,7 +145,10 @@ def scalar_op(
         if op_type in _PARAMETRIC:
             return _PARAMETRIC[op_type](x, attributes, values)
         if op_type in _PLAIN and all(v is not None for v in values):
-            return np.asarray(_PLAIN[op_type](*values))
+            try:
+                return np.asarray(_PLAIN[op_type](*values))
+            except TypeError:  # not the number of inputs that the standard gives it
+                return None
     return None
 
 
@@ -168,7 +171,8 @@ def name_curve(y: Array) -> Curve | None:
     """
     if y.shape != GRID.shape or y.dtype == bool:
         return None
-    return _piecewise(y) or _hard(y) or _smooth(y)
+    with np.errstate(all="ignore"):  # far points overflow, and are then no match
+        return _piecewise(y) or _hard(y) or _smooth(y)
 
 
 def _equal(y: Array, reference: Array, where: Array | slice = slice(None)) -> bool:
@@ -206,19 +210,18 @@ def _hard(y: Array) -> Curve | None:
 
 
 def _smooth(y: Array) -> Curve | None:
-    with np.errstate(all="ignore"):
-        for kind, function in _FIXED.items():
-            if _equal(y, function(GRID), _SMOOTH):
-                return Curve(kind)
-        if _equal(y, GRID * _sigmoid(1.702 * GRID), _SMOOTH):
-            return Curve("Gelu", alpha=1.702)
-        floor = -float(y[GRID == -12.0][0])
-        if 1e-2 < floor < 1e2 and _equal(y, _elu(GRID, floor), _SMOOTH):
-            return Curve("Elu", alpha=floor)
-        # x * sigmoid(k x), the Swish with its own k; k read off at x = 1.
-        share = float(y[GRID == 1.0][0])
-        if 0.55 < share < 0.999:
-            k = -math.log(1.0 / share - 1.0)
-            if _equal(y, GRID * _sigmoid(k * GRID), _SMOOTH):
-                return Curve("Silu", alpha=k)
+    for kind, function in _FIXED.items():
+        if _equal(y, function(GRID), _SMOOTH):
+            return Curve(kind)
+    if _equal(y, GRID * _sigmoid(1.702 * GRID), _SMOOTH):
+        return Curve("Gelu", alpha=1.702)
+    floor = -float(y[GRID == -12.0][0])
+    if 1e-2 < floor < 1e2 and _equal(y, _elu(GRID, floor), _SMOOTH):
+        return Curve("Elu", alpha=floor)
+    # x * sigmoid(k x), the Swish with its own k; k read off at x = 1.
+    share = float(y[GRID == 1.0][0])
+    if 0.55 < share < 0.999:
+        k = -math.log(1.0 / share - 1.0)
+        if _equal(y, GRID * _sigmoid(k * GRID), _SMOOTH):
+            return Curve("Silu", alpha=k)
     return None

@@ -1,11 +1,11 @@
 """What can go wrong while a model is read or converted.
 
-    ExplainedError               says what happened, where, and what to do
-    └── ConverterError           exit status 3: the model is refused
-        ├── NotAModel            the bytes are no ONNX model (and what they look like instead)
-        ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
-        ├── UnsupportedOperator  operators that the twin does not implement, all of them
-        └── ConversionFailed     a source model could not be brought to ONNX
+ExplainedError               says what happened, where, and what to do
+└── ConverterError           exit status 3: the model is refused
+    ├── NotAModel            the bytes are no ONNX model (and what they look like instead)
+    ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
+    ├── UnsupportedOperator  operators that the twin does not implement, all of them
+    └── ConversionFailed     a source model could not be brought to ONNX
 """
 
 from collections.abc import Sequence

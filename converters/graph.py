@@ -113,8 +113,7 @@ class Graph:
         self.proto = model.graph if graph is None else graph
         self.model, self.folder = model, folder
         self.opsets = {
-            ("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version
-            for o in model.opset_import
+            ("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import
         }
         self._initialisers = {t.name: t for t in self.proto.initializer}
         self.inputs = {
@@ -173,7 +172,8 @@ class Graph:
 
     def opset(self, domain: str = "") -> int:
         """Version of a domain that the model imports (1 when it imports none)."""
-        return self.opsets.get("" if domain in DEFAULT_DOMAINS else domain, 1)
+        version: int = self.opsets.get("" if domain in DEFAULT_DOMAINS else domain, 1)
+        return version
 
     def producer(self, tensor: str) -> Node | None:
         """Node that makes a tensor; None for inputs, initialisers and unknown names."""
@@ -192,29 +192,44 @@ class Graph:
         """Names of all initialisers."""
         return tuple(self._initialisers)
 
+    def elem_type(self, tensor: str) -> int:
+        """Declared element type of an initialiser, a constant or a graph input; 0 if unknown."""
+        if tensor in self._initialisers:
+            return self._initialisers[tensor].data_type
+        if tensor in self.inputs:
+            return self.inputs[tensor].elem_type
+        node = self._producers.get(tensor)
+        value = node.attributes.get("value") if node and node.is_op("Constant") else None
+        return value.data_type if isinstance(value, onnx.TensorProto) else 0
+
     def constant(self, tensor: str) -> np.ndarray | None:
         """Value of an initialiser, of a ``Constant`` node, or of an ``Identity`` of either.
 
         None when the tensor is computed from an input.  Arrays are read-only and cached.
         """
-        if tensor in self._arrays:
-            return self._arrays[tensor]
-        value = self._read(tensor)
-        if value is not None:
+        source = self._behind_identities(tensor)
+        if source not in self._arrays:
+            value = self._read(source)
+            if value is None:
+                return None
             value.setflags(write=False)
-            self._arrays[tensor] = value
-        return value
+            self._arrays[source] = value
+        return self._arrays[source]
+
+    def _behind_identities(self, tensor: str) -> str:
+        """The tensor that a chain of ``Identity`` nodes repeats."""
+        for _ in range(len(self.nodes)):
+            node = self._producers.get(tensor)
+            if node is None or not node.is_op("Identity"):
+                break
+            tensor = node.inputs[0]
+        return tensor
 
     def _read(self, tensor: str) -> np.ndarray | None:
         if tensor in self._initialisers:
             return self.array(self._initialisers[tensor])
         node = self._producers.get(tensor)
-        if node is None or node.domain:
-            return None
-        if node.op_type == "Identity":
-            value = self.constant(node.inputs[0])
-            return None if value is None else value.view()
-        if node.op_type != "Constant":
+        if node is None or not node.is_op("Constant"):
             return None
         kind, value = next(iter(node.attributes.items()))
         if isinstance(value, onnx.TensorProto):

@@ -14,7 +14,7 @@ import onnx
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
 from converters.to_torch.gaps import GAPS
 from converters.to_torch.optable import OPS, Op
-from inspector.cli import Commands, program
+from inspector.cli import program
 from inspector.method import methods
 
 FOLDER = Path(__file__).parent
@@ -26,10 +26,10 @@ def cli_page() -> str:
     parts = [HEADER, "# Command line\n"]
     context = click.Context(program, info_name="inspector", terminal_width=96, max_content_width=96)
     parts.append(f"\n```\n{program.get_help(context)}\n```\n")
-    assert isinstance(program, Commands)
     for name in program.list_commands(context):
         command = program.get_command(context, name)
-        assert command is not None
+        if command is None:
+            continue
         inner = click.Context(
             command, info_name=name, parent=context, terminal_width=96, max_content_width=96
         )
@@ -54,8 +54,8 @@ def operators_page() -> str:
     parts = [
         HEADER,
         "# Operators of the PyTorch twin\n\n",
-        f"Opsets up to {newest} of the default domain. Operators that are not listed but have "
-        "a function body in the standard run through that body.\n\n",
+        f"Opsets up to {newest} of the default domain. An operator that is not listed but has a "
+        "function body in the standard runs through that body.\n\n",
         "| operator | meaning since opset | what it does | left out |\n|---|---|---|---|\n",
     ]
     rows: dict[tuple[str, str], list[tuple[int, Op]]] = defaultdict(list)

@@ -1,11 +1,11 @@
 """Where does an ONNX vision model look, why, and can the picture be trusted?
 
-    import inspector
+import inspector
 
-    model = inspector.load("model.onnx")
-    report = model.explain("cat.jpg", "grad-cam")
-    report.heatmap  # float32 (H, W), in the photo's own pixels
-    report.save("out")
+model = inspector.load("model.onnx")
+report = model.explain("cat.jpg", "grad-cam")
+report.heatmap  # float32 (H, W), in the photo's own pixels
+report.save("out")
 """
 
 from typing import TYPE_CHECKING, Any

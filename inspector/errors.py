@@ -1,16 +1,16 @@
 """What can go wrong while a model is explained, with the exit status each one has.
 
-    ExplainedError (converters.errors)
-    ├── ConverterError           3  the model is refused; see converters.errors
-    └── InspectorError
-        ├── UsageError           2  an option that cannot be meant
-        │   ├── UnknownTarget    2  a class, label or output that does not exist
-        │   ├── UnknownLayer     2  a tensor that is no layer
-        │   └── UnknownMethod    2
-        ├── MethodRefused        3  a method that cannot be right for this model
-        ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
-        ├── ImageRefused         4  an image that cannot be read
-        └── LimitExceeded        5  memory or time ran out
+ExplainedError (converters.errors)
+├── ConverterError           3  the model is refused; see converters.errors
+└── InspectorError
+├── UsageError           2  an option that cannot be meant
+│   ├── UnknownTarget    2  a class, label or output that does not exist
+│   ├── UnknownLayer     2  a tensor that is no layer
+│   └── UnknownMethod    2
+├── MethodRefused        3  a method that cannot be right for this model
+├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
+├── ImageRefused         4  an image that cannot be read
+└── LimitExceeded        5  memory or time ran out
 """
 
 import difflib

@@ -85,7 +85,7 @@ class Evidence:
     ) -> None:
         self.model, self.images, self.targets = model, images, tuple(targets)
         self.values, self.layer, self.preprocess = values, layer, preprocess
-        self.progress = progress or (lambda done, total: None)
+        self.progress = progress or (lambda *_: None)
         self.notes: list[str] = []
         self.facts: dict[str, Any] = {}
         self._gradients: dict[str, Array] = {}

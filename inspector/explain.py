@@ -62,9 +62,7 @@ def load(
         UsageError: preprocessing or labels that cannot be read.
     """
     file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
-    return Explainer(
-        file, device=device, preprocess=preprocess, overrides=overrides, labels=labels
-    )
+    return Explainer(file, device=device, preprocess=preprocess, overrides=overrides, labels=labels)
 
 
 class Explainer(Model):
@@ -155,9 +153,13 @@ class Explainer(Model):
         layer: str | int | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Iterator[ImageReport | ImageRefused]:
-        """Explain photo by photo, in bounded memory; arguments as in ``explain``.
+        """Explain photo by photo, in bounded memory.
 
         Args:
+            images: As for ``explain``; may be a generator.
+            methods: As for ``explain``.
+            target: As for ``explain``.
+            layer: As for ``explain``.
             progress: Called with (what, done, total) during long work.
 
         Yields:
@@ -235,8 +237,9 @@ class Explainer(Model):
             return
         slots: list[list[Explanation]] = [[] for _ in batch]
         for request, evidence, maps in self._apply(
-            images, requests, self._targets(target, values, len(batch)), values, name, progress
-        ):
+            images, requests, self._targets(target, values, len(batch)), values,
+            layer=name, progress=progress,
+        ):  # fmt: skip
             for row, found in enumerate(slots):
                 found.append(self._explanation(request, evidence, maps[row], row, batch[row]))
         for row, (photo, _, _) in enumerate(batch):
@@ -278,16 +281,14 @@ class Explainer(Model):
             targets = self._targets(target, values, len(batch))
             if len(targets[0]) != 1:
                 raise UsageError(f"{target!r} names several targets", hint="ask for one")
-            parts += [m for _, _, m in self._apply(batch, [request], targets, values, name, None)]
+            parts += [m for _, _, m in self._apply(batch, [request], targets, values, layer=name)]
         return np.concatenate(parts)
 
     def _forward_for(
         self, images: Array, requests: Sequence[Request], target: str, layer: str | None
     ) -> Mapping[str, Array]:
         """The one ONNX Runtime pass that all methods share."""
-        return self.forward(
-            images, tensors_for(self, requests, layer, self._known_targets(target))
-        )
+        return self.forward(images, tensors_for(self, requests, layer, self._known_targets(target)))
 
     def _apply(
         self,
@@ -295,8 +296,9 @@ class Explainer(Model):
         requests: Sequence[Request],
         targets: Sequence[Sequence[Target]],
         values: Mapping[str, Array],
+        *,
         layer: str | None,
-        progress: Callable[[str, int, int], None] | None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Iterator[tuple[Request, Evidence, Array]]:
         """Every method for every target rank, on one batch."""
         for request in requests:
@@ -352,7 +354,8 @@ class Explainer(Model):
             probability=self._probability(evidence, row),
             layer=layer,
             options=request.settings,
-            notes=tuple(evidence.notes),
+            notes=tuple(self._notes(evidence, values)),
+            channels=self.preprocessing.preprocess.channels,
         )
         return Explanation(
             heatmap=Heatmap.of(attribution, item[2]),
@@ -360,6 +363,12 @@ class Explainer(Model):
             options=request.settings,
             facts=dict(evidence.facts),
         )
+
+    @staticmethod
+    def _notes(evidence: Evidence, values: Array) -> Iterator[str]:
+        yield from evidence.notes
+        if not np.any(values > 0):
+            yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")
 
     def _probability(self, evidence: Evidence, row: int) -> float | None:
         index = evidence.targets[row].class_index
@@ -417,13 +426,14 @@ class Explainer(Model):
                             values=scores)  # fmt: skip
         return [
             {
-                "index": target.class_index,
+                "index": index,
                 "label": target.label,
-                "score": float(scores[target.class_index or 0]),
-                "probability": None if known is None else float(known.values[target.class_index or 0]),
+                "score": float(scores[index]),
+                "probability": None if known is None else float(known.values[index]),
                 "assumed_softmax": bool(known is not None and known.assumed),
             }
             for target in best
+            if (index := target.class_index) is not None
         ]  # fmt: skip
 
     def _context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:

@@ -140,8 +140,7 @@ def method(
 @cache
 def methods() -> Mapping[str, Method]:
     """All methods by name, in the order of the papers."""
-    import inspector.methods as folder  # noqa: PLC0415 - the folder imports this module
-
+    folder = importlib.import_module("inspector.methods")  # its modules import this one
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
     rank = {name: place for place, name in enumerate(_ORDER)}

@@ -212,9 +212,7 @@ class Model:
             for name in (node.inputs[0], node.outputs[0])
         ]
         found = [*layers, *poolings, self.scores.tensor]
-        return tuple(
-            name for name in dict.fromkeys(found) if self.graph.constant(name) is None
-        )
+        return tuple(name for name in dict.fromkeys(found) if self.graph.constant(name) is None)
 
 
 def _rows(value: np.ndarray[Any, Any]) -> int:

@@ -234,7 +234,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Show itself in a notebook."""
-        return "".join(image._repr_html_() for image in self.images)  # noqa: SLF001 - the same family
+        return "".join(image._repr_html_() for image in self.images)
 
 
 def safe_stem(name: str) -> str:

@@ -133,7 +133,7 @@ def backward_rules(program: Program, rule: str, extension: str = "refuse") -> Op
             if known == op_type and domain == "":
                 backward = _backward(rule, extension, op_type)
                 table.register(op_type, since=since)(_overlay(op, backward, rule, op_type))
-    for kind in sorted({a.kind for a in program.activations if len(a.nodes) > 1}):
+    for kind in sorted({a.kind for a in program.composites.values()}):
         backward = _backward(rule, extension, kind)
         table.register(kind, domain=ACTIVATION_DOMAIN)(_composite(backward))
     return table

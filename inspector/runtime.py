@@ -42,9 +42,7 @@ class Runtime:
         self, file: OnnxFile, *, device: str = "auto", threads: int = 0, optimise: bool = True
     ) -> None:
         if device not in DEVICES:
-            raise UsageError(
-                f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES)
-            )
+            raise UsageError(f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES))
         self.file, self.threads, self.optimise = file, threads, optimise
         self._device = device
         self._session: onnxruntime.InferenceSession | None = None
@@ -74,7 +72,7 @@ class Runtime:
         computed = [name for name in dict.fromkeys(fetch) if name not in typed]
         try:
             results = session.run(computed, typed) if computed else []
-        except Exception as error:  # noqa: BLE001 - pybind raises a family without a common root
+        except Exception as error:
             raise self._refusal(error, "ran") from error
         found = dict(zip(computed, results, strict=True))
         return {name: _widen(found[name] if name in found else typed[name]) for name in fetch}
@@ -112,7 +110,7 @@ class Runtime:
                 session = onnxruntime.InferenceSession(
                     serialised, options, providers=self._providers(onnxruntime)
                 )
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 raise self._refusal(error, "loaded") from error
         self._say_provider(session)
         return session

@@ -7,8 +7,8 @@ The signature of such a function *is* the operator's specification:
 * keyword-only parameters are the attributes, with the schema's defaults;
 * a positional parameter may also be fed by an older opset's attribute of the same name, so one
   function serves ``Clip``, ``Squeeze``, ``Slice``, ``ReduceMean`` ... of every opset;
-* ``n_outputs`` is reserved: a keyword-only parameter of this name receives the number of
-  outputs that the node asks for.
+* two keyword-only names are reserved: ``n_outputs`` receives the number of outputs that the node
+  asks for, ``zero_point_type`` the ONNX element type of its third input (0 when unknown).
 
 Annotations say in which form a value is wanted.  ``Tensor`` is passed as it is; ``int``,
 ``float``, ``bool``, ``str``, ``tuple[int, ...]``, ``tuple[float, ...]`` and
@@ -96,9 +96,7 @@ class OpTable:
     The entry used is the one with the largest ``since`` that is not above the model's opset.
     """
 
-    def __init__(
-        self, below: "OpTable | None" = None, *, exempt: Collection[str] = ()
-    ) -> None:
+    def __init__(self, below: "OpTable | None" = None, *, exempt: Collection[str] = ()) -> None:
         """Start empty, or as an overlay.
 
         Args:
@@ -110,9 +108,7 @@ class OpTable:
         self.exempt = frozenset(exempt)
         self._entries: dict[Key, dict[int, Op]] = {}
 
-    def register(
-        self, *op_types: str, since: int = 1, domain: str = ""
-    ) -> Callable[[F], F]:
+    def register(self, *op_types: str, since: int = 1, domain: str = "") -> Callable[[F], F]:
         """Register a function for one or more operator types from opset ``since`` on."""
 
         def keep(function: F) -> F:
@@ -141,7 +137,7 @@ class OpTable:
                 yield domain, op_type, since, op
 
 
-def unpack(value: Any, kind: Any) -> Any:  # noqa: ANN401, PLR0911 - a table of forms
+def unpack(value: Any, kind: Any) -> Any:  # noqa: ANN401 - a table of forms
     """Bring a tensor (or an attribute's Python value) into the form an annotation asks for.
 
     Args:

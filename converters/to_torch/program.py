@@ -6,23 +6,25 @@ ablation and patching are therefore one mechanism, and a backward rule is an ove
 operator table instead of hooks on somebody's modules.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 import torch
 from torch import Tensor, nn
 
 from converters.activations import Activation, find_activations
 from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperator
-from converters.graph import DEFAULT_DOMAINS, Graph, Node
+from converters.graph import Graph, Node
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
+from converters.to_torch.binding import Fixed, caller
+from converters.to_torch.expand import expand_functions
+from converters.to_torch.gaps import IGNORED, REFUSED
 from converters.to_torch.optable import OPS, Body, Op, OpTable, Parameter, unpack
+from converters.to_torch.values import NARROW, TORCH_TYPES, CannotBind, as_tensor, elements
 
 __all__ = ["ACTIVATION_DOMAIN", "Program"]
 
@@ -31,12 +33,6 @@ ACTIVATION_DOMAIN = "activation"
 
 MAX_FOLDED_ELEMENTS = 2**28
 """Constants that would fold to more elements than this are computed in each run instead."""
-
-_NARROW = {torch.float16, torch.bfloat16, torch.float32}
-
-
-class _Unsupported(Exception):  # noqa: N818 - a message on its way to UnsupportedNode
-    """Why one node cannot be bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +47,12 @@ class Step:
     bodies: Mapping[str, "_Child"] | None = None
     rule: bool = False
 
+    def without(self, fed: frozenset[str]) -> "Step":
+        """The step, made to leave tensors alone that are fed."""
+        if fed.isdisjoint(self.outputs):
+            return self
+        return replace(self, outputs=tuple("" if n in fed else n for n in self.outputs))
+
     def run(self, env: dict[str, Tensor], rules: OpTable | None) -> None:
         """Compute the outputs of one node into ``env``."""
         values = [env[name] if name else None for name in self.sources]
@@ -61,9 +63,8 @@ class Step:
         else:
             result = self.call(*values)
         if isinstance(result, tuple):
-            for name, value in zip(self.outputs, result, strict=False):
-                if name:
-                    env[name] = value
+            made = zip(self.outputs, result, strict=False)
+            env.update((name, value) for name, value in made if name)
         else:
             env[self.outputs[0]] = result
 
@@ -138,10 +139,13 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         graph = model if isinstance(model, Graph) else Graph(model, folder=folder)
-        self.graph = _expand_functions(graph, table)
+        self.graph = expand_functions(graph, table)
         self.dtype, self.table, self.device = dtype, table, torch.device("cpu")
         self.activations: tuple[Activation, ...] = find_activations(self.graph)
-        self._composites = {a.output: a for a in self.activations if len(a.nodes) > 1}
+        # Spelled with several nodes, or with an operator of another name: Max(x, 0).
+        self.composites = {
+            a.output: a for a in self.activations if [n.op_type for n in a.nodes] != [a.kind]
+        }
         self._constants: dict[str, Tensor] = {}
         self._bound: dict[tuple[int, int | None], Step] = {}
         self._plans: dict[tuple[Any, ...], Plan] = {}
@@ -215,7 +219,7 @@ class Program(nn.Module):
     def _make_plan(
         self, feeds: frozenset[str], fetch: tuple[str, ...], rules: OpTable | None
     ) -> Plan:
-        steps: dict[str, Step] = {}
+        steps: dict[int, Step] = {}
         constants: dict[str, Tensor] = {}
         missing: list[UnsupportedNode] = []
         todo, seen = list(fetch), set(feeds)
@@ -229,8 +233,11 @@ class Program(nn.Module):
                 constants[name] = value
                 continue
             step = self._step_for(name, rules, missing)
-            if step is not None and step.outputs[0] not in steps:
-                steps[step.outputs[0]] = step
+            if step is None:  # go on behind it, so that one error names all that is missing
+                node = self.graph.producer(name)
+                todo += node.inputs if node else ()
+            elif step.node.index not in steps:
+                steps[step.node.index] = step.without(feeds)
                 todo += [*step.sources, *step.captures]
         if missing:
             raise UnsupportedOperator(sorted(missing, key=lambda node: node.name))
@@ -248,27 +255,27 @@ class Program(nn.Module):
             )
         try:
             return self._composite(name, rules) or self._bind(node, rules)
-        except _Unsupported as error:
+        except CannotBind as error:
             opset = self.graph.opset(node.domain)
-            missing.append(
-                UnsupportedNode(node.name, node.op_type, node.domain, opset, str(error))
-            )
+            missing.append(UnsupportedNode(node.name, node.op_type, node.domain, opset, str(error)))
             return None
 
     def _composite(self, name: str, rules: OpTable | None) -> Step | None:
         """An activation built from several nodes, where a rule replaces it as a whole."""
-        activation = self._composites.get(name)
-        if activation is None or rules is None or name in rules.exempt:
+        activation = self.composites.get(name)
+        if activation is None or rules is None:
             return None
         op = rules.lookup(ACTIVATION_DOMAIN, activation.kind, 1)
-        if op is None:
-            return None
+        ruled = op is not None and name not in rules.exempt
 
         def call(x: Tensor) -> Tensor:
+            if op is None or not ruled:
+                # A Clip inside a gate is not a ReLU6: no rule may reach into the composite.
+                return self.run({activation.input: x}, [activation.output])[activation.output]
             result: Tensor = op.function(x, program=self, activation=activation)
             return result
 
-        return Step(activation.nodes[-1], call, (activation.input,), (name,), rule=True)
+        return Step(activation.nodes[-1], call, (activation.input,), (name,), rule=ruled)
 
     def unsupported(self) -> tuple[UnsupportedNode, ...]:
         """Every node of the graph that the table cannot run."""
@@ -327,24 +334,23 @@ class Program(nn.Module):
         env = {n: self._constants[n] for n in node.inputs if n in self._constants}
         try:
             self._bind(node, None).run(env, None)
-        except (_Unsupported, KeyError):
+        except (CannotBind, KeyError):
             return
         made = {n: env[n] for n in node.outputs if n in env}
-        if sum(_elements(value) for value in made.values()) <= MAX_FOLDED_ELEMENTS:
+        if sum(elements(value) for value in made.values()) <= MAX_FOLDED_ELEMENTS:
             self._constants.update(made)
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        tensor = _as_tensor(array)
-        if tensor.dtype in _NARROW:
+        tensor = as_tensor(array)
+        if tensor.dtype in NARROW:
             tensor = tensor.to(self.dtype)
         return tensor.to(self.device)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":  # noqa: FBT001, FBT002 - torch's signature
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":  # noqa: ARG002 - torch's signature
         """Move to a device: torch calls this for ``.to()``, ``.cuda()`` and ``.cpu()``."""
         self.device = fn(torch.empty(0, device=self.device)).device
         self._constants = {
-            name: [v.to(self.device) for v in value] if isinstance(value, list)
-            else value.to(self.device)
+            name: value.to(self.device)
             for name, value in self._constants.items()
         }  # fmt: skip
         self._bound.clear()
@@ -353,10 +359,12 @@ class Program(nn.Module):
 
     def resolve_dtype(self, elem_type: int) -> torch.dtype:
         """The torch type that stands for an ONNX element type in this program's precision."""
-        dtype = _TORCH_TYPES.get(elem_type)
+        if not isinstance(elem_type, int):
+            raise CannotBind(f"element type {elem_type!r}")
+        dtype = TORCH_TYPES.get(elem_type)
         if dtype is None:
-            raise _Unsupported(f"element type {onnx.TensorProto.DataType.Name(elem_type)}")
-        return self.dtype if dtype in _NARROW else dtype
+            raise CannotBind(f"element type {onnx.TensorProto.DataType.Name(elem_type)}")
+        return self.dtype if dtype in NARROW else dtype
 
     # -- binding ---------------------------------------------------------------------------
 
@@ -369,7 +377,7 @@ class Program(nn.Module):
         if key not in self._bound:
             op = rule or self.table.lookup(node.domain, node.op_type, opset)
             if op is None:
-                raise _Unsupported
+                raise CannotBind(REFUSED.get((node.domain, node.op_type), ""))
             self._bound[key] = self._make_step(node, op, rule=rule is not None)
         return self._bound[key]
 
@@ -388,13 +396,15 @@ class Program(nn.Module):
                 keywords[name] = self._attribute(value, parameter)
         for name, parameter in op.attributes.items():
             if parameter.required and name not in keywords and name not in bodies:
-                raise _Unsupported(f"attribute {name!r} is missing")
+                raise CannotBind(f"attribute {name!r} is missing")
         if op.wants_n_outputs:
             keywords["n_outputs"] = len(node.outputs)
+        if "zero_point_type" in op.attributes and len(node.inputs) > 2:
+            keywords["zero_point_type"] = self.graph.elem_type(node.inputs[2])
         captures = {name for child in bodies.values() for name in child.captures}
         return Step(
             node=node,
-            call=_caller(op.function, converters, keywords),
+            call=caller(op.function, converters, keywords),
             sources=sources,
             outputs=node.outputs,
             captures=tuple(sorted(captures)),
@@ -409,28 +419,28 @@ class Program(nn.Module):
 
         Returns:
             The tensor names to read while running, and for each position either the kind to
-            unpack a tensor into (None: pass as it is) or a ``_Fixed`` value.
+            unpack a tensor into (None: pass as it is) or a ``Fixed`` value.
         """
         sources: list[str] = []
         converters: list[Any] = []
         if len(node.inputs) > len(op.inputs) and not op.variadic:
-            raise _Unsupported(f"{len(node.inputs)} inputs where {len(op.inputs)} are known")
+            raise CannotBind(f"{len(node.inputs)} inputs where {len(op.inputs)} are known")
         for position, parameter in enumerate(op.inputs):
             name = node.inputs[position] if position < len(node.inputs) else ""
             if name:
                 constant = None if parameter.kind is Tensor else self.constant(name)
                 if constant is not None:
-                    converters.append(_Fixed(unpack(constant, parameter.kind)))
+                    converters.append(Fixed(unpack(constant, parameter.kind)))
                     continue
                 sources.append(name)
                 converters.append(None if parameter.kind is Tensor else parameter.kind)
             elif parameter.name in attributes:
                 value = self._attribute(attributes.pop(parameter.name), parameter)
-                converters.append(_Fixed(value))
+                converters.append(Fixed(value))
             elif parameter.required:
-                raise _Unsupported(f"input {parameter.name!r} is missing")
+                raise CannotBind(f"input {parameter.name!r} is missing")
             else:
-                converters.append(_Fixed(parameter.default))
+                converters.append(Fixed(parameter.default))
         for name in node.inputs[len(op.inputs) :]:
             sources.append(name)
             converters.append(None)
@@ -449,136 +459,22 @@ class Program(nn.Module):
 
     def _check_ignorable(self, node: Node, name: str, value: Any) -> None:  # noqa: ANN401
         """An attribute that the function does not know must hold the schema's default."""
+        if name in IGNORED:
+            return
         try:
-            schema = onnx.defs.get_schema(
-                node.op_type, self.graph.opset(node.domain), node.domain
-            )
+            schema = onnx.defs.get_schema(node.op_type, self.graph.opset(node.domain), node.domain)
             default = schema.attributes[name].default_value
         except (onnx.defs.SchemaError, KeyError):
-            raise _Unsupported(f"attribute {name!r} is not implemented") from None
+            raise CannotBind(f"attribute {name!r} is not implemented") from None
         if default.type and onnx.helper.get_attribute_value(default) == value:
             return
-        raise _Unsupported(f"attribute {name} = {value!r} is not implemented")
-
-
-def _expand_functions(graph: Graph, table: OpTable) -> Graph:
-    """Replace operators that the table does not hold by the standard's own function bodies."""
-    if graph.proto is not graph.model.graph:  # a body: expanded with the graph around it
-        return graph
-    wanted: set[tuple[str, str]] = set()
-    todo = [graph.model.graph]
-    while todo:
-        for node in todo.pop().node:
-            todo += [a.g for a in node.attribute if a.HasField("g")]
-            domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
-            opset = graph.opset(domain)
-            if table.lookup(domain, node.op_type, opset) is None and _has_body(node, opset):
-                wanted.add((node.domain, node.op_type))
-    if not wanted:
-        return graph
-    expanded = onnx.inliner.inline_selected_functions(
-        graph.model, sorted(wanted), inline_schema_functions=True
-    )
-    return Graph(expanded, folder=graph.folder)
-
-
-def _has_body(node: onnx.NodeProto, opset: int) -> bool:
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+        raise CannotBind(f"attribute {name} = {value!r} is not implemented")
 
 
 _NEVER_FOLDED = {
     "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
     "Multinomial",
 }  # fmt: skip
-
-_TORCH_TYPES = {
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.DOUBLE: torch.float64,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.BFLOAT16: torch.bfloat16,
-    onnx.TensorProto.INT8: torch.int8,
-    onnx.TensorProto.INT16: torch.int16,
-    onnx.TensorProto.INT32: torch.int32,
-    onnx.TensorProto.INT64: torch.int64,
-    onnx.TensorProto.UINT8: torch.uint8,
-    onnx.TensorProto.UINT16: torch.uint16,
-    onnx.TensorProto.UINT32: torch.uint32,
-    onnx.TensorProto.UINT64: torch.uint64,
-    onnx.TensorProto.BOOL: torch.bool,
-    onnx.TensorProto.COMPLEX64: torch.complex64,
-    onnx.TensorProto.COMPLEX128: torch.complex128,
-    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
-    onnx.TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
-    onnx.TensorProto.FLOAT8E5M2: torch.float8_e5m2,
-    onnx.TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
-}
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """A positional argument that is known before anything runs."""
-
-    value: Any
-
-
-def _caller(
-    function: Callable[..., Any], converters: tuple[Any, ...], keywords: dict[str, Any]
-) -> Callable[..., Any]:
-    """Wrap a function so that it takes only the tensors that are read while running."""
-    if all(kind is None for kind in converters):
-        if not keywords:
-            return function
-        return lambda *values, **bodies: function(*values, **keywords, **bodies)
-    tail = len(converters)
-    while tail and isinstance(converters[tail - 1], _Fixed):
-        tail -= 1
-    if all(kind is None for kind in converters[:tail]):  # the usual case: fixed values come last
-        fixed = tuple(item.value for item in converters[tail:])
-        return lambda *values, **bodies: function(*values, *fixed, **keywords, **bodies)
-
-    def call(*values: Tensor, **bodies: Body) -> Any:  # noqa: ANN401 - as the operator returns
-        taken = iter(values)
-        arguments = []
-        for kind in converters:
-            if isinstance(kind, _Fixed):
-                arguments.append(kind.value)
-                continue
-            value = next(taken)
-            known = kind is None or value is None
-            arguments.append(value if known else unpack(value, kind))
-        return function(*arguments, **keywords, **bodies)
-
-    return call
-
-
-def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """Share an array's memory with a tensor, types that numpy borrows from ml_dtypes included."""
-    borrowed = {
-        "bfloat16": (np.int16, torch.bfloat16),
-        "float8_e4m3fn": (np.uint8, torch.float8_e4m3fn),
-        "float8_e4m3fnuz": (np.uint8, torch.float8_e4m3fnuz),
-        "float8_e5m2": (np.uint8, torch.float8_e5m2),
-        "float8_e5m2fnuz": (np.uint8, torch.float8_e5m2fnuz),
-    }
-    if array.dtype.name in borrowed:
-        plain, dtype = borrowed[array.dtype.name]
-        return _as_tensor(array.view(plain)).view(dtype)
-    if array.dtype.name in {"int4", "uint4", "int2", "uint2"}:
-        array = array.astype(np.int8 if array.dtype.name.startswith("i") else np.uint8)
-    if array.dtype.byteorder == ">" or array.dtype.kind not in "biufc":
-        raise _Unsupported(f"constants of type {array.dtype}")
-    with warnings.catch_warnings():
-        # The array is a read-only view of the file's bytes; nothing here writes into it.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
-
-
-def _elements(value: Any) -> int:  # noqa: ANN401 - a tensor or a sequence of them
-    return sum(map(_elements, value)) if isinstance(value, list) else int(value.numel())
 
 
 def _dead_after(steps: Sequence[Step], fetch: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -53,7 +53,10 @@ timeout = click.option(
 )  # fmt: skip
 
 memory = click.option(
-    "--memory", type=click.FloatRange(min=0), default=None, metavar="GIB",
+    "--memory",
+    type=click.FloatRange(min=0),
+    default=None,
+    metavar="GIB",
     help="Memory that the work may take; 0 for no limit.  [default: 80 % of the machine's]",
 )
 

@@ -22,6 +22,7 @@ def deconvnet(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[
     The rule is not defined for smooth activations (SiLU, GELU, HardSwish ...).
 
     Args:
+        evidence: The samples to explain.
         extension: For smooth activations: refuse, or signal-first (max(R, 0) there too).
 
     Source: Zeiler & Fergus 2014, section 2.1.

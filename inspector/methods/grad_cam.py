@@ -34,6 +34,7 @@ def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarra
     layer".
 
     Args:
+        evidence: The samples to explain.
         counterfactual: Weigh with -g: regions whose removal would raise the score.
 
     Source: Selvaraju et al. 2017, equations 1 and 2; counterfactual: section 3.3.

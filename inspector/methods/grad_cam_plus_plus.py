@@ -20,7 +20,8 @@ def weights(activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - any array 
     xp = array_namespace(activation, gradient)
     positive = gradient > 0
     denominator = _denominator(xp, activation, gradient)
-    alpha = xp.where(positive & (denominator != 0), 1 / xp.where(denominator != 0, denominator, 1), 0)
+    safe = denominator != 0
+    alpha = xp.where(positive & safe, 1 / xp.where(safe, denominator, 1), 0)
     return xp.sum(alpha * xp.where(positive, gradient, 0), axis=(2, 3))
 
 
@@ -56,4 +57,5 @@ def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
         )
     alpha = weights(activation, gradient)
     combined = np.sum(activation * alpha[:, :, None, None], axis=1)
-    return np.maximum(combined, 0).astype(np.float32)
+    result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
+    return result

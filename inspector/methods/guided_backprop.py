@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 
 @method("guided-backprop", space="input", gradient=True, rule="guided")
-def guided_backprop(
-    evidence: "Evidence", *, extension: str = "refuse"
-) -> np.ndarray[Any, Any]:
+def guided_backprop(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Guided backpropagation: a signal passes a ReLU where input and signal are both positive.
 
     Backward at each rectifier: f'(x) max(R, 0), with R the incoming signal and x its input;
@@ -23,6 +21,7 @@ def guided_backprop(
     The rule is not defined for smooth activations (SiLU, GELU, HardSwish ...).
 
     Args:
+        evidence: The samples to explain.
         extension: For smooth activations: refuse, signal-first for f'(x) max(R, 0), or
             gradient-first for max(f'(x) R, 0).
 

@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 
 @method("guided-grad-cam", space="input", gradient=True, layer=True, rule="guided")
-def guided_grad_cam(
-    evidence: "Evidence", *, extension: str = "refuse"
-) -> np.ndarray[Any, Any]:
+def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Guided Grad-CAM: guided backpropagation, kept where Grad-CAM is positive.
 
     The Grad-CAM map L (N, h, w), upsampled bilinearly to the input (H, W), times guided
     backpropagation (N, C, H, W), element by element.
 
     Args:
+        evidence: The samples to explain.
         extension: Reading of the guided rule for smooth activations: refuse, signal-first or
             gradient-first.
 

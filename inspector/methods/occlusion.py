@@ -35,6 +35,7 @@ def occlusion(
     is covered.  Needs forward passes only, about (H W) / stride^2 of them.
 
     Args:
+        evidence: The samples to explain.
         window: Side of the square in input pixels; 0 stands for a seventh of the short side.
         stride: Step in pixels; 0 stands for half a window.
         fill: Colour in pixel space: mean (the data set's, where the preprocessing knows it, else
@@ -61,7 +62,10 @@ def occlusion(
         def progress(done: int, row: int = row) -> None:
             evidence.progress(row * len(boxes) + done, len(boxes) * len(evidence.targets))
 
-        drops = _drops(evidence, row, target, boxes, colour, use_probability, progress)
+        drops = _drops(
+            evidence, row, target, boxes=boxes, colour=colour,
+            use_probability=use_probability, progress=progress,
+        )  # fmt: skip
         maps.append(average_over_windows(drops, boxes, (height, width)))
     return np.stack(maps)[:, None].astype(np.float32)
 
@@ -99,9 +103,10 @@ def _drops(
     evidence: "Evidence",
     row: int,
     target: "Target",
+    *,
     boxes: list[tuple[int, int, int, int]],
     colour: Array,
-    use_probability: bool,  # noqa: FBT001 - a private function
+    use_probability: bool,
     progress: Any,  # noqa: ANN401 - a callable
 ) -> Array:
     """f(x) - f(x occluded) for every box, (P,)."""

@@ -48,8 +48,6 @@ EXCLUDED: dict[str, str] = {
     "test_castlike_*_to_*INT[24]*": _NARROW,
     "test_castlike_*INT[24]_to_*INT8": _NARROW,
     "test_*quantizelinear_float4e2m1": _NARROW,
-    "test_causal_conv_with_state_*with_past_state": _OMITTED,
-    "test_linear_attention_*": _OMITTED,
     "test_maxunpool_export_with_output_shape": _AMBIGUOUS,
     "test_resize_downsample_scales_*_align_corners": _AMBIGUOUS,
 }
