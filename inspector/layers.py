@@ -267,6 +267,7 @@ class _Finder:
         self.maps = _maps(graph, activations)
         self.activation = {found.input: found for found in activations if not found.fused}
         self.gates = [found for found in activations if found.gate]
+        self.cut = self._true_gates()
 
     def layers(self) -> tuple[Layer, ...]:
         by_tensor: dict[str, Layer] = {}
@@ -279,7 +280,7 @@ class _Finder:
                 by_tensor[layer.tensor] = layer
         order = {name: node.index for node in self.nodes for name in node.outputs}
         path = self._ancestors([find_scores(self.graph).tensor], cut=())
-        ungated = self._ancestors([*self.graph.outputs], cut=self._true_gates())
+        ungated = self._ancestors([*self.graph.outputs], cut=self.cut)
         outputs = self.graph.outputs
         ordered = sorted(by_tensor.values(), key=lambda layer: order[layer.tensor])
         return tuple(
@@ -377,7 +378,7 @@ class _Finder:
             found = self.activation.get(name)
             inside = found is not None and all(user in found.nodes for user in users)
             if found is not None and inside and found.kind not in _NO_LAYER_END:
-                return found.output, found.kind, found.gate
+                return found.output, found.kind, found.output in self.cut
         gated = self._gated(carried, users)
         if gated is not None:
             return gated.outputs[0], "Mul", False

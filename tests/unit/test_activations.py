@@ -78,8 +78,10 @@ SPELLINGS = {
         {"r": 1 / SQRT2, "one": 1, "half": 0.5},
     ),
     "gelu tanh": (
-        "c = Pow(x, three) k = Mul(c, g) s = Add(x, k) a = Mul(s, r) t = Tanh(a) "
-        "p = Add(t, one) m = Mul(x, p) y = Mul(m, half)",
+        (
+            "c = Pow(x, three) k = Mul(c, g) s = Add(x, k) a = Mul(s, r) t = Tanh(a)"
+            " p = Add(t, one) m = Mul(x, p) y = Mul(m, half)"
+        ),
         "Gelu",
         {"three": 3, "g": 0.044715, "r": SQRT2_PI, "one": 1, "half": 0.5},
     ),
