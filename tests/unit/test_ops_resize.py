@@ -143,6 +143,15 @@ def test_nhwc_and_integers():
     assert_same("Resize", [whole, None, np.array([1, 1, 2, 2], np.float32)], opset=13)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_integers_between_pixels_are_cut_off(dtype):
+    X = np.random.default_rng(1).integers(0, 120, (1, 2, 6, 7)).astype(dtype)
+    inputs = [X, None, None, np.array([1, 2, 9, 4], np.int64)]
+    assert_same("Resize", inputs, opset=13, mode="linear", tolerance=0)
+    with pytest.raises(ConverterError, match="cast to float"):
+        twin("Resize", inputs, opset=13, mode="cubic")
+
+
 def test_align_corners_with_a_broken_length_is_refused():
     X = image(np.random.default_rng(0), 1, 1, 5, 5)
     scales = np.array([1, 1, 0.7, 0.7], np.float32)

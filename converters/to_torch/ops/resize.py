@@ -159,15 +159,26 @@ def _interpolate(X: Tensor, plan: dict[int, Axis], outside: float) -> Tensor:
         for axis, how in changed.items():
             X = X.index_select(axis, torch.from_numpy(_nearest(how)).to(X.device))
     else:
-        Y = X if X.dtype.is_floating_point else X.to(torch.float32)
+        Y = X if X.dtype.is_floating_point else X.to(torch.float64)
         for axis, how in changed.items():
             weights = torch.from_numpy(_weights(how)).to(Y.device, Y.dtype)
             Y = torch.tensordot(Y, weights, dims=([axis], [1])).movedim(-1, axis)
-        X = Y if X.dtype.is_floating_point else Y.round().to(X.dtype)
+        X = Y if X.dtype.is_floating_point else _truncated(Y, X.dtype, changed)
     for axis, how in changed.items():
         if how.coordinates == "tf_crop_and_resize":
             X = _extrapolate(X, axis, how, outside)
     return X
+
+
+def _truncated(Y: Tensor, dtype: torch.dtype, changed: dict[int, Axis]) -> Tensor:
+    """Integers from between the pixels, rounded towards zero as ONNX Runtime does."""
+    if any(how.mode == "cubic" or how.antialias for how in changed.values()):
+        raise ConverterError(
+            f"Resize of {dtype}, cubic or antialiased",
+            hint="implementations disagree on the rounding; cast to float before it",
+        )
+    noise = 1e-6 * Y.sign()  # so that 2.9999999 is the 3 that it stands for
+    return (Y + noise).trunc().to(dtype)
 
 
 def _native(X: Tensor, changed: dict[int, Axis]) -> Tensor | None:
