@@ -77,6 +77,7 @@ class Layer:
             (or ``Concat``) first.
         gate: It reaches the outputs through gates only (squeeze-excite, spatial attention).
         on_path: The scores depend on the tensor, and are not the tensor itself.
+        attended: Self-attention mixes its places behind it (a patch embedding).
     """
 
     tensor: str
@@ -85,6 +86,7 @@ class Layer:
     chain: tuple[str, ...] = ()
     gate: bool = False
     on_path: bool = True
+    attended: bool = False
 
 
 def find_layers(graph: Graph) -> tuple[Layer, ...]:
@@ -131,6 +133,8 @@ def default_layer(
         f"the last {what} whose map is larger than 1x1: {shape[1]} maps of {shape[2]}x{shape[3]}"
         + (f", taken after {done}" if done else "")
     )
+    if layer.attended:
+        reason += "; attention behind it moves evidence between places, so a map may mislead"
     if chosen is None:
         reason += "; the scores do not lie behind any layer, so it may say little about them"
     return layer, reason
@@ -280,6 +284,8 @@ class _Finder:
                 by_tensor[layer.tensor] = layer
         order = {name: node.index for node in self.nodes for name in node.outputs}
         path = self._ancestors([find_scores(self.graph).tensor], cut=())
+        attention = [gate.input for gate in self.gates if gate.kind == "Softmax"]
+        attended = self._ancestors(attention, cut=())
         ungated = self._ancestors([*self.graph.outputs], cut=self.cut)
         outputs = self.graph.outputs
         ordered = sorted(by_tensor.values(), key=lambda layer: order[layer.tensor])
@@ -288,6 +294,7 @@ class _Finder:
                 layer,
                 index=index,
                 on_path=layer.tensor in path,
+                attended=layer.tensor in attended and layer.tensor in path,
                 gate=layer.gate or not (layer.tensor in ungated or layer.tensor in outputs),
             )
             for index, layer in enumerate(ordered)

@@ -15,7 +15,8 @@ import numpy as np
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.reach import Indices, Network, Region, step_back
+from inspector.extents import Indices, Network, Region
+from inspector.reach import step_back
 
 __all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
 

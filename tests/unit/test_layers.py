@@ -143,6 +143,16 @@ def test_the_default_is_the_last_map_larger_than_1x1_on_the_way_to_the_scores():
     assert not next(layer for layer in layers if layer.tensor == "aside").on_path
 
 
+def test_a_layer_with_attention_behind_it_says_so():
+    body = (
+        "c = Conv(x, w) f = Flatten<axis=2>(c) q = MatMul(f, k) a = Softmax(q) m = MatMul(a, f)"
+        " y = ReduceMean<keepdims=0>(m, axes)"
+    )
+    layers = find_layers(graph(body, k=np.ones((64, 2), np.float32), axes=np.array([1])))
+    _, reason = default_layer(layers, {"c": (1, 2, 8, 8)})
+    assert "attention behind it" in reason
+
+
 def test_a_network_without_convolution_has_no_layers_and_one_of_points_no_default():
     assert find_layers(graph("f = Flatten(x) y = Relu(f)")) == ()
     layers = find_layers(graph("c = Conv(x, w) y = Flatten(c)"))
