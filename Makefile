@@ -22,8 +22,7 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 demo: $(VENV)/samples.stamp ## Explain a real ImageNet network on a real photograph
 	mkdir -p demo
-	test -s demo/efficientnet_lite0.onnx || $(BIN)/python sample_models/efficientnet_lite0.py demo/efficientnet_lite0.onnx
-	$(BIN)/python sample_models/demo_photo.py demo/cat.png
+	$(BIN)/python sample_models/efficientnet_lite0.py demo/efficientnet_lite0.onnx --photo demo/cat.png
 	OMP_NUM_THREADS= $(BIN)/inspector explain demo/efficientnet_lite0.onnx demo/cat.png --sheet -o demo \
 	    -m grad-cam -m grad-cam++ -m cam -m guided-backprop -m occlusion
 	@echo "Look at demo/cat.sheet.png"

@@ -12,6 +12,7 @@ the Lite variants have ReLU6 and no squeeze-and-excitation.
 """
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,12 +59,22 @@ def network() -> torch.nn.Module:
 
 
 def imagenet_labels() -> list[str] | None:
-    """Names of the 1000 classes, where a torchvision that works is installed to give them."""
-    try:
-        from torchvision.models import MobileNet_V2_Weights  # type: ignore[import-untyped]
-    except (ImportError, RuntimeError):  # the latter when it was built for another torch
+    """Names of the 1000 classes, from the list inside torchvision where that is installed.
+
+    The list's own module is loaded, not torchvision, whose compiled operators need the very torch
+    they were built for.
+    """
+    package = importlib.util.find_spec("torchvision")
+    if package is None or package.origin is None:
         return None
-    return list(MobileNet_V2_Weights.DEFAULT.meta["categories"])
+    listing = Path(package.origin).parent / "models" / "_meta.py"
+    spec = importlib.util.spec_from_file_location("imagenet_names", listing)
+    if spec is None or spec.loader is None or not listing.is_file():
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    names = getattr(module, "_IMAGENET_CATEGORIES", None)
+    return list(names) if names else None
 
 
 def build(output: Path, labels: Sequence[str] | None = None) -> Certificate:
