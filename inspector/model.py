@@ -15,6 +15,7 @@ from inspector.errors import ModelRefused
 from inspector.head import LinearHead, NoHead, find_head
 from inspector.labels import Labels, labels_from_metadata
 from inspector.layers import Layer, find_layers
+from inspector.receptive_field import needed_shapes
 from inspector.runtime import Runtime
 from inspector.surgery.tail import Tail, tail_of
 from inspector.target import Scores, find_scores
@@ -106,6 +107,11 @@ class Model:
     @cached_property
     def head(self) -> LinearHead | NoHead:
         """The linear head behind the last pooling, or the node that rules CAM out."""
+        found = find_head(self.graph, self.scores)
+        if isinstance(found, LinearHead):
+            return found
+        # A pooling window proves to cover the map only where the map's size is known; that
+        # costs a forward pass, so it is asked second.
         return find_head(self.graph, self.scores, shapes=self.shapes())
 
     @cached_property
@@ -211,7 +217,7 @@ class Model:
             if "Pool" in node.op_type or node.is_op("ReduceMean", "ReduceSum")
             for name in (node.inputs[0], node.outputs[0])
         ]
-        found = [*layers, *poolings, self.scores.tensor]
+        found = [*layers, *poolings, self.scores.tensor, *needed_shapes(self.graph)]
         return tuple(name for name in dict.fromkeys(found) if self.graph.constant(name) is None)
 
 

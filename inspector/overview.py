@@ -9,7 +9,7 @@ from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
 from inspector.head import LinearHead
 from inspector.layers import default_layer
 from inspector.method import Method, methods
-from inspector.receptive_field import ReceptiveField, receptive_field
+from inspector.receptive_field import ReceptiveField, receptive_fields
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -70,9 +70,10 @@ def overview(explainer: "Explainer") -> Overview:
         chosen, why = default.tensor, f"{default.tensor!r}: {reason}"
     except ModelRefused as error:
         chosen, why = "", str(error)
+    fields = _fields(explainer, shapes)
     rows = []
     for layer in explainer.layers:
-        field, stride, offset = _field(explainer, layer.tensor, shapes)
+        field, stride, offset = _described(fields.get(layer.tensor))
         shape = shapes.get(layer.tensor)
         rows.append(
             LayerRow(
@@ -97,20 +98,26 @@ def overview(explainer: "Explainer") -> Overview:
     return Overview(tuple(rows), sentences)
 
 
-def _field(
-    explainer: "Explainer", tensor: str, shapes: Mapping[str, tuple[int, ...]]
+def _fields(
+    explainer: "Explainer", shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, ReceptiveField]:
+    """Receptive field of every layer; none where a layer does not depend on the image."""
+    tensors = [layer.tensor for layer in explainer.layers]
+    name = explainer.input.name
+    try:
+        return receptive_fields(explainer.graph, tensors, name, shapes)
+    except ExplainedError:
+        return {}
+
+
+def _described(
+    found: ReceptiveField | None,
 ) -> tuple[str, tuple[float, float] | None, str]:
     """Receptive field, stride and offset as text and numbers."""
-    try:
-        found = receptive_field(explainer.graph, tensor, explainer.input.name, shapes)
-    except ExplainedError:
-        return "none", None, "-"
-    local = found.local if found.global_ else found
+    local = found.local if found is not None and found.global_ else found
     if local is None:
-        return "global", None, "-"
-    text = _size(local)
-    if found.global_:
-        text += " + global gates"
+        return "global" if found else "none", None, "-"
+    text = _size(local) + (" + global gates" if found is not None and found.global_ else "")
     return text, local.stride, f"{local.offset[0]:g}, {local.offset[1]:g}"
 
 

@@ -69,7 +69,7 @@ class _Ruled(torch.autograd.Function):
         return f(x)
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         """Apply the rule to the incoming signal."""
         (x,) = ctx.saved_tensors
         return ctx.rule(x, ctx.f, signal), None, None
@@ -86,7 +86,7 @@ class _GuidedRelu(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, signal: Tensor) -> Tensor:  # noqa: ANN401
         """[x > 0] max(R, 0): R passes where both are positive."""
         (y,) = ctx.saved_tensors
         return torch.where(y > 0, signal.clamp(min=0), 0)
@@ -257,4 +257,5 @@ def coverage(
 def _kind(activation: Activation) -> str:
     if activation.kind != "Clip":
         return activation.kind
-    return f"Clip[{activation.low:g},{activation.high:g}]"
+    low, high = activation.low, activation.high
+    return f"Clip[{'' if low is None else f'{low:g}'},{'' if high is None else f'{high:g}'}]"
