@@ -265,6 +265,12 @@ def _positions(how: Axis) -> Floats:
     return COORDINATES[how.coordinates](how, np.arange(how.length, dtype=np.float32))
 
 
+def _is_half(x: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a position lies half-way between two pixels, but for ONNX Runtime's 1e-6."""
+    near: npt.NDArray[np.bool_] = np.abs(x - np.floor(x) - HALF) <= np.float32(1e-6)
+    return near
+
+
 @functools.lru_cache(maxsize=256)
 def _nearest(how: Axis) -> npt.NDArray[np.int64]:
     """Index of the input pixel that each output pixel takes."""
@@ -274,9 +280,9 @@ def _nearest(how: Axis) -> npt.NDArray[np.int64]:
     elif how.nearest_mode == "ceil":
         index = np.ceil(x)
     elif how.nearest_mode == "round_prefer_floor":
-        index = np.ceil(x - np.float32(0.5))
+        index = np.where(_is_half(x), np.floor(x), np.floor(x + HALF))
     elif how.nearest_mode == "round_prefer_ceil":
-        index = np.floor(x + np.float32(0.5))
+        index = np.where(_is_half(x), np.ceil(x), np.floor(x + HALF))
     elif how.nearest_mode == "simple":  # before opset 11: up when shrinking
         index = np.ceil(x) if how.scale < 1 else np.floor(x)
     else:
