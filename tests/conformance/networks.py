@@ -28,6 +28,9 @@ class Family:
     dynamo: bool = False
     smooth: bool = False
     """SiLU, GELU or HardSwish among its activations: the papers' rules are not defined."""
+    fold: bool = True
+    """Whether the exporter may fold normalisations into convolutions.  That rounds the weights
+    anew, and in DenseNet's 120 layers a gate or two then sits on the other side of zero."""
     options: tuple[tuple[str, Any], ...] = ()
 
 
@@ -37,7 +40,7 @@ FAMILIES = (
     Family("vgg16", 64, dynamo=True),
     Family("resnet18", 64, dynamo=True),
     Family("resnet50", 64),
-    Family("densenet121", 64),
+    Family("densenet121", 64, fold=False),
     Family("googlenet", 64, options=(("aux_logits", False), ("init_weights", False))),
     Family("inception_v3", 96, options=(("aux_logits", False), ("init_weights", False))),
     Family("squeezenet1_1", 64, dynamo=True),
@@ -197,6 +200,9 @@ def export(network: nn.Module, family: Family, path: Path) -> Path:
                 dynamo=False,
                 dynamic_axes={"image": {0: "batch"}, "scores": {0: "batch"}},
                 opset_version=17,
+                training=torch.onnx.TrainingMode.EVAL
+                if family.fold
+                else torch.onnx.TrainingMode.PRESERVE,
             )
     return path
 
