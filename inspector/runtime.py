@@ -99,6 +99,8 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.threads
+        # Idle threads that spin on would take the cores from the twin's part of the work.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if not self.optimise:
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
@@ -171,7 +173,10 @@ def working_providers() -> dict[str, bool]:
     return found
 
 
-_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "bad allocation")
+_OUT_OF_MEMORY = (
+    "bad_alloc", "Failed to allocate memory", "out of memory", "bad allocation",
+    "exceeds the supported maximum",
+)  # fmt: skip
 
 _NUMPY_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,

@@ -190,6 +190,9 @@ class Program(nn.Module):
         for step, dead in zip(plan.steps, plan.dead, strict=True):
             try:
                 step.run(env, rules)
+            except ConverterError as error:
+                error.where = error.where or f"{step.node.op_type} node {step.node.name!r}"
+                raise
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 raise self._failed(step.node, error) from error
             for name in dead:
