@@ -30,7 +30,7 @@ class Family:
     """SiLU, GELU or HardSwish among its activations: the papers' rules are not defined."""
     fold: bool = True
     """Whether the exporter may fold normalisations into convolutions.  That rounds the weights
-    anew, and in DenseNet's 120 layers a gate or two then sits on the other side of zero."""
+    anew, and in networks as deep as these some gate then sits on the other side of zero."""
     options: tuple[tuple[str, Any], ...] = ()
 
 
@@ -42,13 +42,15 @@ FAMILIES = (
     Family("resnet50", 64),
     Family("densenet121", 64, fold=False),
     Family("googlenet", 64, options=(("aux_logits", False), ("init_weights", False))),
-    Family("inception_v3", 96, options=(("aux_logits", False), ("init_weights", False))),
+    Family(
+        "inception_v3", 96, fold=False, options=(("aux_logits", False), ("init_weights", False))
+    ),
     Family("squeezenet1_1", 64, dynamo=True),
     Family("shufflenet_v2_x1_0", 64),
     Family("mobilenet_v2", 64, dynamo=True),
     Family("mobilenet_v3_small", 64, dynamo=True, smooth=True),
     Family("mnasnet1_0", 64),
-    Family("efficientnet_b0", 64, dynamo=True, smooth=True),
+    Family("efficientnet_b0", 96, dynamo=True, smooth=True),
     Family("regnet_y_400mf", 64),
     Family("convnext_tiny", 64, smooth=True),
 )
@@ -108,7 +110,7 @@ def build(family: Family) -> nn.Module:
             module.inplace = False  # captum's hooks and in-place operators exclude one another
         if hasattr(module, "layer_scale"):  # ConvNeXt starts as (almost) the identity
             module.layer_scale.data.fill_(0.5)
-    _scale(network, family.size)
+    _scale(network, noise(family, 32, seed=2))
     return network.eval()
 
 
@@ -130,7 +132,7 @@ def _cut_head(network: nn.Module) -> None:
         network.classifier[where] = nn.Linear(64, following.out_features)
 
 
-def _scale(network: nn.Module, size: int) -> None:
+def _scale(network: nn.Module, pictures: Tensor) -> None:
     """Give every layer unit variance on noise, and every normalisation its statistics."""
 
     def rescale(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def _scale(network: nn.Module, size: int) -> None:
         elif isinstance(module, nn.Dropout) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
     with torch.no_grad():
-        network.train()(torch.randn(16, 3, size, size))
+        network.train()(pictures)
         for handle in handles:
             handle.remove()
         # Random scales and shifts, so that a normalisation is not the identity and that gates
@@ -158,6 +160,7 @@ def _scale(network: nn.Module, size: int) -> None:
             if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
                 module.weight.uniform_(0.7, 1.3)
                 module.bias.uniform_(-0.3, 0.3)
+        network(pictures)  # the statistics behind those
 
 
 def noise(family: Family, count: int = 1, seed: int = 0) -> Tensor:

@@ -576,3 +576,74 @@ def test_windows_cover_every_pixel_and_mirror(height, width, window, stride):
 def test_occlusion_options_out_of_range_are_refused(opened, options):
     with pytest.raises(UsageError):
         opened(Net(17)).explain(photo(17), f"occlusion:{options}")
+
+
+# -- what a gradient cannot do, or should not be trusted with --------------------------------------
+
+
+def test_a_gradient_that_stops_on_the_way_is_refused_and_occlusion_works(tmp_path):
+    """Through integers nothing can be differentiated: no silent map of zeros."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Cast", "c", "whole", to=TensorProto.INT32),
+        node("Cast", "whole", "back", to=TensorProto.FLOAT),
+        node("GlobalAveragePool", "back", "m"),
+        node("Flatten", "m", "y"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "whole",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32) * 9, "w")],
+    )
+    path = tmp_path / "whole.onnx"
+    imports = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    model = inspector.load(path, device="cpu", preprocess=RECIPE)
+    for method in ("gradient", "guided-backprop"):
+        with pytest.raises(MethodRefused, match="gradient stops"):
+            model.explain(photo(0), method)
+    with pytest.raises(MethodRefused, match="gradient stops"):
+        model.explain(photo(0), "grad-cam", layer="c")
+    assert model.explain(photo(0), "occlusion:window=4,stride=4").attribution.any()
+
+
+def test_a_twin_that_computes_something_else_is_found_out(opened):
+    """Every gradient run compares the twin's score with that of ONNX Runtime."""
+    from converters.graph import Graph
+    from converters.to_torch.program import Program
+
+    net = Net(18)
+    for method in ("gradient", "grad-cam"):
+        model = opened(net)
+        report = model.explain(photo(18), method)
+        assert report.explanation.facts["twin_difference"] < 1e-5
+        assert not any("another network" in w for w in report.explanation.warnings)
+        net_ = Net(18)
+        net_.head = net.head + np.float32(0.1)
+        model = opened(net)
+        model.__dict__["twin"] = Program(Graph(net_.proto()))
+        report = model.explain(photo(18), method)
+        assert report.explanation.facts["twin_difference"] > 1e-3
+        assert any("another network" in w for w in report.explanation.warnings)
+
+
+def test_a_target_before_the_layer_is_refused(opened):
+    with pytest.raises(MethodRefused, match="does not depend on the layer"):
+        opened(Net(19)).explain(photo(19), "grad-cam", layer="A", target="r1[0,3,3]")
+
+
+def test_one_unit_of_an_inner_tensor_as_the_target(opened):
+    """The gradient of one unit reaches its receptive field and nothing else."""
+    net, pixels = Net(21), photo(21)
+    x = encoded(pixels)
+    c1 = correlate(x, net.w1.astype(np.float64), 1)
+    wanted = by_differences(lambda v: correlate(v, net.w1.astype(np.float64), 1)[2, 5, 4], x)
+    report = opened(net).explain(pixels, "gradient", target="c1[2,5,4]")
+    close(report.attribution, wanted, 1e-5)
+    assert report.explanation.attribution.score == pytest.approx(c1[2, 5, 4], rel=1e-4)
+    outside = report.attribution.copy()
+    outside[:, 4:7, 3:6] = 0
+    assert not outside.any()
