@@ -54,8 +54,10 @@ def operators_page() -> str:
     parts = [
         HEADER,
         "# Operators of the PyTorch twin\n\n",
-        f"Opsets up to {newest} of the default domain. An operator that is not listed but has a "
-        "function body in the standard runs through that body.\n\n",
+        (
+            f"Opsets up to {newest} of the default domain. An operator that is not listed but has "
+            "a function body in the standard runs through that body.\n\n"
+        ),
         "| operator | meaning since opset | what it does | left out |\n|---|---|---|---|\n",
     ]
     rows: dict[tuple[str, str], list[tuple[int, Op]]] = defaultdict(list)

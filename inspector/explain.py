@@ -356,6 +356,7 @@ class Explainer(Model):
             options=request.settings,
             notes=tuple(self._notes(evidence, values)),
             channels=self.preprocessing.preprocess.channels,
+            signed=method.signed,
         )
         return Explanation(
             heatmap=Heatmap.of(attribution, item[2]),

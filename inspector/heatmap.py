@@ -51,6 +51,8 @@ class Attribution:
         notes: What must be known when the map is read.
         reduction: How channels become one map, a key of `REDUCTIONS`; empty for the default
             (`max_abs`; `sum`, which keeps the sign, for score drops of occlusion).
+        signed: Whether negative values mean something (CAM, occlusion); maps of one method are
+            drawn alike then, whether or not this one has any.
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
 
     Raises:
@@ -71,6 +73,7 @@ class Attribution:
     notes: tuple[str, ...] = ()
     reduction: str = ""
     channels: str = "RGB"
+    signed: bool = False
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""
@@ -164,8 +167,8 @@ class Heatmap:
 
     @property
     def signed(self) -> bool:
-        """Whether some values are negative."""
-        return self.minimum < 0
+        """Whether colours diverge from zero: the method's maps are signed, or this one is."""
+        return self.attribution.signed or self.minimum < 0
 
     @property
     def limit(self) -> float:

@@ -60,6 +60,7 @@ class Method:
         gradient: Whether it needs the twin; without, ONNX Runtime is enough.
         layer: Whether it explains through a layer that the user may choose.
         rule: The backward rule that it applies, if any.
+        signed: Whether negative values of the map speak against the target.
         function: Takes an ``Evidence`` and the options.
     """
 
@@ -68,6 +69,7 @@ class Method:
     gradient: bool
     layer: bool
     rule: str | None
+    signed: bool
     function: Function = field(repr=False)
 
     @property
@@ -126,12 +128,13 @@ def method(
     gradient: bool,
     layer: bool | None = None,
     rule: str | None = None,
+    signed: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare the function below as an attribution method; see ``Method`` for the arguments."""
 
     def keep(function: Function) -> Function:
         through = space == "layer" if layer is None else layer
-        _REGISTRY[name] = Method(name, space, gradient, through, rule, function)
+        _REGISTRY[name] = Method(name, space, gradient, through, rule, signed, function)
         return function
 
     return keep

@@ -19,7 +19,7 @@ BATCH = 32
 Array = np.ndarray[Any, Any]
 
 
-@method("occlusion", space="input", gradient=False, layer=False)
+@method("occlusion", space="input", gradient=False, layer=False, signed=True)
 def occlusion(
     evidence: "Evidence",
     *,

@@ -46,14 +46,16 @@ def test_explain_help_lists_methods_and_options_from_the_code(inspector):
 )
 def test_torch_is_not_imported(samples, tmp_path, arguments):
     """Also not in the supervised child: the check runs in the process that does the work."""
+    model, image = samples / "resnet20.onnx", samples / "images" / "cat_1.png"
+    called = [argument.format(m=model, i=image) for argument in arguments]
     program_text = (
         "import sys, inspector.cli, inspector.cli.supervise as s\n"
         "s._can_fork = lambda: False\n"
-        f"status = inspector.cli.run({[a.format(m=samples / 'resnet20.onnx', i=samples / 'images' / 'cat_1.png') for a in arguments]!r})\n"
+        f"status = inspector.cli.run({called!r})\n"
         "heavy = {'torch', 'matplotlib', 'scipy'} & set(sys.modules)\n"
-        "if '--help' in sys.argv[1:] and 'onnxruntime' in sys.modules: heavy.add('onnxruntime')\n"
+        "if '--help' in sys.argv and 'onnxruntime' in sys.modules: heavy.add('onnxruntime')\n"
         "sys.exit(status or ('imported ' + ', '.join(heavy) if heavy else 0))\n"
-    )  # fmt: skip
+    )
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program_text, *arguments], cwd=tmp_path, capture_output=True,
         text=True, check=False,
