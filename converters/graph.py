@@ -195,12 +195,12 @@ class Graph:
     def elem_type(self, tensor: str) -> int:
         """Declared element type of an initialiser, a constant or a graph input; 0 if unknown."""
         if tensor in self._initialisers:
-            return self._initialisers[tensor].data_type
+            return int(self._initialisers[tensor].data_type)
         if tensor in self.inputs:
             return self.inputs[tensor].elem_type
         node = self._producers.get(tensor)
         value = node.attributes.get("value") if node and node.is_op("Constant") else None
-        return value.data_type if isinstance(value, onnx.TensorProto) else 0
+        return int(value.data_type) if isinstance(value, onnx.TensorProto) else 0
 
     def constant(self, tensor: str) -> np.ndarray | None:
         """Value of an initialiser, of a ``Constant`` node, or of an ``Identity`` of either.
