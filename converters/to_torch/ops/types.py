@@ -19,6 +19,9 @@ _SMALL_INTEGERS: dict[torch.dtype, tuple[int, torch.dtype]] = {
     )
 }
 
+# No operator takes indices of these types, so a float in their place is only calculated with.
+_LEVELS = {torch.uint8, torch.int8, torch.uint16, torch.int16}
+
 _FLOAT8_ROUNDS_TO_MAX = {
     # Largest value that still rounds to the type's maximum: half a step above it.
     torch.float8_e4m3fn: 464.0,
@@ -39,7 +42,22 @@ def cast(input: Tensor, *, to: torch.dtype, saturate: int = 1, round_mode: str =
         return _to_power_of_two(input, saturate, round_mode)
     if to is torch.float4_e2m1fn_x2:
         return _to_float4(input)
+    if to in _LEVELS and input.requires_grad:
+        return _to_level(input, to)
     return input.to(to)
+
+
+def _to_level(input: Tensor, to: torch.dtype) -> Tensor:
+    """Cast a quantised value that is carried as a float: straight-through, see ``quantisation``.
+
+    Exporters write such casts between QuantizeLinear and DequantizeLinear.  A number that is no
+    whole one is no quantised value: its gradient stops, as it does in any cast to integers.
+    """
+    levels = input.detach()
+    found = levels.to(torch.int64).to(to)
+    if not torch.equal(levels, levels.round()):
+        return found
+    return input + (found.to(levels.dtype) - levels)
 
 
 def _to_small_integer(input: Tensor, to: torch.dtype) -> Tensor:
