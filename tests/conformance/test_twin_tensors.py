@@ -65,8 +65,8 @@ def every_tensor(proto, feeds, graph, *, tolerance=TOLERANCE, reference=None):
     arrays = {name: value.numpy() for name, value in found.items()}
     parity = compare(reference, arrays, names, tolerance=tolerance)
     assert parity.holds, str(parity)
-    varied = [t for t in parity.tensors if t.peak > 0]
-    assert len(varied) > 0.8 * len(names), "too many tensors are zero to prove anything"
+    peaks = [t.peak for t in parity.tensors if len(t.reference) == 4]
+    assert np.mean(np.greater(peaks, 0)) > 0.8, "too many maps are zero to prove anything"
     return len(names)
 
 
