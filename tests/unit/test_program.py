@@ -610,3 +610,15 @@ def test_an_older_opset_uses_the_operators_of_its_time():
         np.testing.assert_allclose(found, reference(proto, {"x": x})[0], atol=1e-6)
         total = found.sum(axis=(1, 2) if opset == 11 else 1)
         np.testing.assert_allclose(total, np.ones_like(total), atol=1e-5)
+
+
+def test_class_names_as_constants_hinder_nobody_who_does_not_ask_for_them():
+    """Classifiers of 2018 carry their labels as a tensor of strings beside the scores."""
+    nodes = [node("Relu", "x", "y"), node("Gather", "names best", "label")]
+    nodes.insert(1, node("ArgMax", "y", "best", axis=0))
+    constants = {"names": np.array(["cat", "dog", "cow"], object)}
+    program = Program(model(nodes, [floats("x", [3])], ["y", "label"], constants))
+    assert program.run({"x": X}, ["y", "best"])["best"].tolist() == [2]
+    for name in ("names", "label"):
+        with pytest.raises(ConverterError):  # an error of this package, not a private one
+            program.run({"x": X}, [name])
