@@ -32,7 +32,7 @@ def resnet50(folder: Path):  # noqa: ANN201 - a torch module and a path
     import networks
 
     torch.manual_seed(0)
-    module = networks.torchvision().models.resnet50(weights=None).eval()
+    module = networks.load_torchvision().models.resnet50(weights=None).eval()
     path = folder / "resnet50.onnx"
     pytorch.convert(module, torch.zeros(1, 3, 224, 224), path)
     return module, path
