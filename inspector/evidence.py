@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import MethodRefused
+from inspector.errors import MethodRefused, UnknownTarget
 from inspector.head import LinearHead
 from inspector.model import Model
 from inspector.surgery.tail import Tail
@@ -270,6 +270,9 @@ _NARROW_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
 
 
 def _pick(found: Mapping[str, Array], targets: Sequence[Target]) -> Array:
+    for name in {target.tensor for target in targets}:
+        if np.asarray(found[name]).dtype.kind not in "biuf":
+            raise UnknownTarget("a target is a number, and this tensor holds none", where=name)
     rows = [
         np.sum(target.of(np.asarray(found[target.tensor][row : row + 1])))
         for row, target in enumerate(targets)

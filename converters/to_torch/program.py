@@ -344,7 +344,12 @@ class Program(nn.Module):
             self._constants.update(made)
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        tensor = as_tensor(array)
+        try:
+            tensor = as_tensor(array)
+        except CannotBind as error:
+            raise ConverterError(
+                f"the twin computes with numbers, and the model holds {error}"
+            ) from error
         if tensor.dtype in NARROW:
             tensor = tensor.to(self.dtype)
         return tensor.to(self.device)
