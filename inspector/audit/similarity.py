@@ -87,7 +87,7 @@ def similarity(a: ArrayLike, b: ArrayLike, *, max_pixels: int = MAX_PIXELS) -> S
         raise ValueError(f"two maps of one photo are needed, not {left.shape} and {right.shape}")
     both = np.isfinite(left) & np.isfinite(right)
     peaks = _peak(left, both), _peak(right, both)
-    shift = math.dist(*peaks) if peaks[0] is not None and peaks[1] is not None else None
+    shift = None if peaks[0] is None or peaks[1] is None else math.dist(peaks[0], peaks[1])
     step = max(1, math.ceil(math.sqrt(left.size / max_pixels)))
     grid = (slice(step // 2, None, step),) * 2
     mask = both[grid]

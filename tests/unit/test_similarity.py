@@ -108,8 +108,9 @@ def test_what_is_undefined_is_none_and_said(empty):
     assert (found.rank, found.pearson, found.iou, found.peak_shift) == (None,) * 4
     assert found.one_sided
     assert found.undefined == (
-        "B's map has no positive evidence: no top, no peak", "B's map is constant: no correlation, no top",
-    )  # fmt: skip
+        "B's map has no positive evidence: no top, no peak",
+        "B's map is constant: no correlation, no top",
+    )
     both = similarity(empty, empty)
     assert both.rank is None
     assert not both.one_sided
