@@ -1,0 +1,56 @@
+"""Run a program node by node, and look at every tensor as it is made."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from converters.errors import ConverterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from converters.to_torch.program import Program, Step
+
+__all__ = ["walk"]
+
+Environment = dict[str, "Tensor"]
+
+
+def walk(
+    program: "Program",
+    feeds: "Mapping[str, Tensor]",
+    names: Iterable[str],
+    visit: "Callable[[Step, Environment], None]",
+) -> None:
+    """Compute tensors, keeping each only until it has been read for the last time.
+
+    Args:
+        program: The twin.
+        feeds: Values by tensor name.
+        names: Tensors that must be computed.
+        visit: Called behind every step with the step and all tensors that are alive then, those
+            that it read and those that it made among them.
+
+    Raises:
+        UnsupportedOperator: Operators on the way that the program cannot run.
+        ConverterError: A node that fails.
+    """
+    import torch  # noqa: PLC0415 - late: two seconds
+
+    plan = program.plan(tuple(feeds), tuple(names))
+    last: dict[str, int] = {}
+    for index, step in enumerate(plan.steps):
+        for name in (*step.sources, *step.captures, *step.outputs):
+            last[name] = index
+    environment: Environment = {**plan.constants, **feeds}
+    for index, step in enumerate(plan.steps):
+        with torch.no_grad():
+            try:
+                step.run(environment, None)
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                reason = str(error).partition("\n")[0]
+                node = f"{step.node.op_type} node {step.node.name!r}"
+                raise ConverterError(f"the PyTorch twin failed: {reason}", where=node) from error
+        visit(step, environment)
+        for name in (*step.sources, *step.captures, *step.outputs):
+            if last.get(name) == index:
+                environment.pop(name, None)
