@@ -12,7 +12,7 @@ import click
 import onnx
 
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
-from converters.to_torch.gaps import GAPS
+from converters.to_torch.gaps import GAPS, REFUSED
 from converters.to_torch.optable import OPS, Op
 from inspector.cli import program
 from inspector.method import methods
@@ -58,7 +58,8 @@ def operators_page() -> str:
             f"Opsets up to {newest} of the default domain. An operator that is not listed but has "
             "a function body in the standard runs through that body.\n\n"
         ),
-        "| operator | meaning since opset | what it does | left out |\n|---|---|---|---|\n",
+        "| operator | meaning since opset | gradient | what it does | left out |\n",
+        "|---|---|---|---|---|\n",
     ]
     rows: dict[tuple[str, str], list[tuple[int, Op]]] = defaultdict(list)
     for domain, op_type, since, op in OPS:
@@ -73,8 +74,29 @@ def operators_page() -> str:
         sinces = ", ".join(str(since) for since, _ in versions)
         left_out = "; ".join(gaps[domain, op_type]).replace("|", "\\|")
         text = versions[-1][1].description.replace("|", "\\|")
-        parts.append(f"| {name} | {sinces} | {text} | {left_out} |\n")
+        gradient = _gradient(domain, op_type)
+        parts.append(f"| {name} | {sinces} | {gradient} | {text} | {left_out} |\n")
+    parts.append("\n## Left out on purpose\n\n| operator | why |\n|---|---|\n")
+    for (domain, op_type), reason in sorted(REFUSED.items()):
+        parts.append(f"| {f'{domain}::' if domain else ''}{op_type} | {reason} |\n")
     return "".join(parts)
+
+
+_FLAT = {"Floor", "Ceil", "Round", "Sign", "EyeLike", "ConstantOfShape", "Constant", "Range"}
+
+
+def _gradient(domain: str, op_type: str) -> str:
+    """Whether a gradient passes: an integer or boolean result carries none."""
+    if "Quantize" in op_type or "QLinear" in op_type or op_type in {"QGemm", "QLinearConv"}:
+        return "straight-through"
+    if op_type in _FLAT:
+        return "zero"
+    try:
+        schema = onnx.defs.get_schema(op_type, domain)
+    except onnx.defs.SchemaError:
+        return "yes"
+    floats = any("float" in kind for out in schema.outputs for kind in out.types)
+    return "yes" if floats else "none"
 
 
 PAGES = {"cli.md": cli_page, "methods.md": methods_page, "operators.md": operators_page}

@@ -74,7 +74,7 @@ def _unary(net: Network) -> None:
         "Relu": 1, "Sigmoid": 1, "Tanh": 1, "Softplus": 1, "Softsign": 1, "Abs": 1, "Neg": 1,
         "Floor": 1, "Ceil": 1, "Selu": 1, "Erf": 9, "Sign": 9, "Round": 11, "HardSwish": 14,
         "Mish": 18, "Gelu": 20, "Identity": 1, "Elu": 1, "LeakyRelu": 1, "HardSigmoid": 1,
-        "ThresholdedRelu": 10, "Atan": 7, "Cos": 7, "Sinh": 9, "Celu": 12,
+        "ThresholdedRelu": 10, "Atan": 7, "Cos": 7, "Celu": 12,
     }  # fmt: skip
     usable = [op for op, version in since.items() if version <= net.opset]
     op_type = net.among(*usable)
@@ -158,7 +158,7 @@ def _normalise(net: Network) -> None:
     channels = shape[1]
     kind = net.among("BatchNormalization", "InstanceNormalization", "LRN")
     if kind == "LRN":
-        net.add("LRN", [x], shape, size=net.among(1, 2, 3, 5), alpha=0.1)
+        net.add("LRN", [x], shape, size=net.among(1, 3, 5), alpha=0.1)
         return
     inputs = [x, net.floats(channels), net.floats(channels)]
     if kind == "BatchNormalization":

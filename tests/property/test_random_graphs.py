@@ -47,8 +47,13 @@ def check(model, x):
         theirs = wanted[node.outputs[0]]
         assert ours.shape == theirs.shape, node
         assert ours.dtype == theirs.dtype, node
-        peak = max(float(np.abs(theirs).max(initial=0)), 1e-6)
-        assert np.abs(ours - theirs).max(initial=0) <= TOLERANCE * peak, node
+        finite = np.isfinite(theirs)  # Reciprocals overflow on both sides alike
+        np.testing.assert_array_equal(ours[~finite], theirs[~finite], str(node))
+        # A mean or sum of large numbers may be small: its rounding is that of what went in.
+        read = max((float(np.abs(wanted.get(n, x)).max(initial=0)) for n in feeds), default=0)
+        peak = max(float(np.abs(theirs[finite]).max(initial=0)), 1e-2 * read, 1e-6)
+        worst = float(np.abs(ours[finite] - theirs[finite]).max(initial=0))
+        assert worst <= TOLERANCE * peak, node
 
 
 @given(networks())
