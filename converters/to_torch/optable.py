@@ -20,8 +20,9 @@ is a subgraph that can be called.  ``X | None = None`` is an optional input.
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -96,15 +97,24 @@ class OpTable:
     The entry used is the one with the largest ``since`` that is not above the model's opset.
     """
 
-    def __init__(self, below: "OpTable | None" = None, *, exempt: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        below: "OpTable | None" = None,
+        *,
+        exempt: Collection[str] = (),
+        behind: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
+    ) -> None:
         """Start empty, or as an overlay.
 
         Args:
             below: Where to look up what is not found here.
             exempt: Tensors whose producers an overlay leaves alone: a Sigmoid that gates is
                 not the Sigmoid that activates.
+            behind: What an overlay does to single tensors once they are computed: an activation
+                function that is part of another operator has no node to be replaced.
         """
         self._below = below
+        self.behind = dict(behind)
         self.exempt = frozenset(exempt)
         self._entries: dict[Key, dict[int, Op]] = {}
 

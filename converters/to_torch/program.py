@@ -53,6 +53,21 @@ class Step:
             return self
         return replace(self, outputs=tuple("" if n in fed else n for n in self.outputs))
 
+    def followed(self, behind: Mapping[str, Callable[[Tensor], Tensor]]) -> "Step":
+        """The step, with what a rule does to its outputs behind it."""
+        after = [behind.get(name) for name in self.outputs]
+        if not any(after):
+            return self
+
+        def call(*values: Any, **bodies: Any) -> Any:  # noqa: ANN401 - as the operator's
+            result = self.call(*values, **bodies)
+            if not isinstance(result, tuple):
+                return after[0](result) if after[0] else result
+            made = zip(result, after, strict=False)
+            return tuple(then(value) if then else value for value, then in made)
+
+        return replace(self, call=call, rule=True)
+
     def run(self, env: dict[str, Tensor], rules: OpTable | None) -> None:
         """Compute the outputs of one node into ``env``."""
         values = [env[name] if name else None for name in self.sources]
@@ -257,11 +272,12 @@ class Program(nn.Module):
                 "the input is not fed" if known else "no such tensor in the model", where=repr(name)
             )
         try:
-            return self._composite(name, rules) or self._bind(node, rules)
+            step = self._composite(name, rules) or self._bind(node, rules)
         except CannotBind as error:
             opset = self.graph.opset(node.domain)
             missing.append(UnsupportedNode(node.name, node.op_type, node.domain, opset, str(error)))
             return None
+        return step.followed(rules.behind) if rules and rules.behind else step
 
     def _composite(self, name: str, rules: OpTable | None) -> Step | None:
         """An activation built from several nodes, where a rule replaces it as a whole."""
