@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UnknownTarget
+from inspector.fused import lost_note
 from inspector.head import LinearHead
 from inspector.model import Model
+from inspector.quantisation import Levels, copies_of, is_quantised, levels_of, saturation_note
 from inspector.surgery.tail import Tail
 from inspector.target import Target, probabilities
 
@@ -30,6 +32,9 @@ Array = np.ndarray[Any, Any]
 
 TWIN_TOLERANCE = 1e-3
 """Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
+
+ROUNDING_TOLERANCE = 5e-2
+"""The same for a quantised network, where a level that falls the other way is one of 256."""
 
 
 def tensors_for(
@@ -115,14 +120,34 @@ class Evidence:
 
     @cached_property
     def activation(self) -> Array:
-        """Activation A of the layer, (N, C, h, w)."""
+        """Activation A of the layer, (N, C, h, w); what its levels stand for if quantised."""
         activation = self.values[self.layer or ""]
+        if self._levels is not None:
+            activation = self._levels.values(activation)
         if activation.ndim != 4:
             raise MethodRefused(
                 f"the layer is of shape {list(activation.shape)}, not (N, C, h, w)",
                 where=repr(self.layer), hint="choose one that `inspector layers` lists",
             )  # fmt: skip
         return activation
+
+    @cached_property
+    def _levels(self) -> Levels | None:
+        """How the layer is quantised; None for one that holds floats.
+
+        Raises:
+            MethodRefused: integers of which the file does not say what they stand for.
+        """
+        layer = self.layer or ""
+        if self.values[layer].dtype.kind not in "iu":
+            return None
+        found = levels_of(self.model.graph, layer)
+        if found is None:
+            raise MethodRefused(
+                f"the layer holds integers ({self.values[layer].dtype}) whose scale is not known",
+                where=repr(layer), hint="choose one that `inspector layers` lists",
+            )  # fmt: skip
+        return found
 
     def score(self, images: Array, targets: Sequence[Target]) -> Array:
         """Scores of other images: a forward pass in ONNX Runtime, (N,)."""
@@ -150,11 +175,34 @@ class Evidence:
     @property
     def gradient(self) -> Array:
         """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
+        from inspector.rules import backward_rules  # noqa: PLC0415 - imports torch
+
         layer = self.layer or ""
         if layer not in self._gradients:
-            start = {layer: self.activation}
-            self._gradients[layer] = self._backward(start, self._frontier, None)[layer]
+            self._remark(self.activation)
+            start = dict.fromkeys(copies_of(self.model.graph, layer), self.values[layer])
+            rules = self._rules(backward_rules, "gradient", "refuse")
+            signals = self._backward(start, self._frontier, rules)
+            found = np.sum([signals[name] for name in start], axis=0)
+            if self._levels is not None:  # dS/dA = dS/dlevel / scale
+                found = found / self._levels.steps(found.ndim)
+            self._gradients[layer] = found.astype(np.float32)
         return self._gradients[layer]
+
+    def _remark(self, activation: Array | None = None) -> None:
+        """Note what quantisation has done to the network."""
+        if not self._quantised:
+            return
+        lost = lost_note(self.model.graph, self.model.suspicions, self.layer, activation)
+        for row, target in enumerate(self.targets):
+            values = np.asarray(target.of(self.values[target.tensor][row : row + 1]))
+            note = saturation_note(self.model.graph, target.tensor, values)
+            for text in filter(None, (lost, note)):
+                self.note(text)
+
+    @cached_property
+    def _quantised(self) -> bool:
+        return is_quantised(self.model.graph)
 
     def input_gradient(self, rule: str = "gradient", extension: str = "refuse") -> Array:
         """Signal at the input under a backward rule, (N, C, H, W).
@@ -179,6 +227,7 @@ class Evidence:
             self.note(f"extension of the {rule} rule beyond the paper: {extension}")
         if covered.unknown and rule != "gradient":
             self.note(f"no {rule} rule for: " + ", ".join(covered.unknown[:5]))
+        self._remark()
         key = f"{rule}/{extension}"
         if key not in self._gradients:
             start = {name: self.model.input.arrange(self.images).astype(np.float32)}
@@ -259,7 +308,7 @@ class Evidence:
         difference = np.abs(scores - self.scores) / np.maximum(peaks, 1e-12)
         worst = float(np.nanmax(difference)) if difference.size else 0.0
         self.facts["twin_difference"] = max(worst, self.facts.get("twin_difference", 0.0))
-        if not worst <= TWIN_TOLERANCE:
+        if not worst <= (ROUNDING_TOLERANCE if self._quantised else TWIN_TOLERANCE):
             self.note(
                 f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"

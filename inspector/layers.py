@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from converters.activations import Activation, data_nodes, find_activations
 from converters.graph import Graph, Node
 from inspector.errors import ModelRefused, UnknownLayer, nearest
+from inspector.quantisation import copies_of
 from inspector.scores import find_scores
 
 __all__ = [
@@ -372,12 +373,24 @@ class _Finder:
     def _readable(self, tensor: str, carried: Sequence[str]) -> str:
         """Where values are read in a quantised model: behind its DequantizeLinear.
 
-        Before it a fused ReLU has not acted yet.  Quantisers that give each consumer a
-        DequantizeLinear of its own leave no such tensor; then it is the one before.
+        Before it a fused ReLU has not acted yet.  Where each consumer has a DequantizeLinear of
+        its own, they hold the same values and the first one stands for all of them (whoever
+        asks for its tail starts from all: ``copies_of``).  A tensor that others read as it is,
+        or that is quantised in several ways, is read before it is quantised.
         """
         makers = [(name, self.graph.producer(name)) for name in carried[1:]]
         float_again = [name for name, made in makers if made and made.is_op("DequantizeLinear")]
-        return float_again[0] if len(float_again) == 1 else tensor
+        if not float_again:
+            return tensor
+        copies = copies_of(self.graph, float_again[0])
+        behind = set(float_again)
+        for name in carried:  # in order, so that what carries on behind a copy is met after it
+            made = self.graph.producer(name)
+            if made is not None and made.inputs and made.inputs[0] in behind:
+                behind.add(name)
+        others = [name for name in carried if name not in behind]
+        leaves = any(u.op_type not in _CARRIERS for n in others for u in self.graph.consumers(n))
+        return tensor if leaves or not set(float_again) <= set(copies) else copies[0]
 
     def _step(self, carried: Sequence[str], users: Sequence[Node]) -> tuple[str, str, bool] | None:
         """Next tensor, the name of what led there, and whether that was a gate; None at the end."""

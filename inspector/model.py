@@ -12,9 +12,11 @@ import onnx
 from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
 from inspector.errors import ModelRefused
+from inspector.fused import Suspicion, lost_activations
 from inspector.head import LinearHead, NoHead, find_head
 from inspector.labels import Labels, labels_from_metadata
 from inspector.layers import Layer, find_layers
+from inspector.quantisation import copies_of
 from inspector.receptive_field import needed_shapes
 from inspector.runtime import Runtime
 from inspector.surgery.tail import Tail, tail_of
@@ -100,6 +102,11 @@ class Model:
         return find_layers(self.graph)
 
     @cached_property
+    def suspicions(self) -> tuple[Suspicion, ...]:
+        """Quantisers behind which an activation function seems to be missing."""
+        return lost_activations(self.graph)
+
+    @cached_property
     def labels(self) -> Labels:
         """Class labels that the file itself carries."""
         return labels_from_metadata(self.file.metadata, self.graph)
@@ -127,9 +134,9 @@ class Model:
         return twin
 
     def tail(self, start: str, target: str) -> Tail:
-        """The part of the network between a tensor and a target; found once."""
+        """The part of the network between a tensor (with its copies) and a target; found once."""
         if (start, target) not in self._tails:
-            self._tails[start, target] = tail_of(self.graph, {start}, target)
+            self._tails[start, target] = tail_of(self.graph, copies_of(self.graph, start), target)
         return self._tails[start, target]
 
     def size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:

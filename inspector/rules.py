@@ -15,7 +15,10 @@ are two readings, neither of which the papers give; they are refused unless aske
 and then labelled as an extension.  Gates (squeeze-excite) and Softmax always pass the gradient.
 
 A rule is an overlay of the operator table: every activation *node* is seen, so functional,
-re-used and in-place activations cannot escape it.
+re-used and in-place activations cannot escape it.  Where a quantiser does an activation's work
+(see ``fused``), the rule acts on the quantised tensor: f'(x) is 0 where the value lies at the
+bound that cuts it off, and 1 elsewhere.  Under the plain gradient this is an overlay as well, for
+quantisation by itself is straight-through: rounding and the range's other end are not there.
 """
 
 import functools
@@ -32,6 +35,7 @@ from converters.graph import Graph, Node
 from converters.to_torch.optable import OPS, Op, OpTable
 from converters.to_torch.program import ACTIVATION_DOMAIN, Program
 from inspector.errors import MethodRefused
+from inspector.fused import Mark, find_marks
 
 __all__ = ["EXTENSIONS", "RULES", "Coverage", "backward_rules", "coverage"]
 
@@ -92,6 +96,41 @@ class _GuidedRelu(torch.autograd.Function):
         return torch.where(y > 0, signal.clamp(min=0), 0)
 
 
+class _FusedClamp(torch.autograd.Function):
+    """What a rule does at a quantiser that is a ReLU or a ReLU6; forwards nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, mark: Mark, rule: str) -> Tensor:  # noqa: ANN401
+        """Keep where the value lies between the bounds."""
+        ctx.rule = rule
+        if rule != "deconvnet":
+            # Rounded as the quantiser behind it rounds, to even.
+            levels = value if mark.step is None else torch.round(value / mark.step)
+            inside = levels > mark.low
+            ctx.save_for_backward(inside if mark.high is None else inside & (levels < mark.high))
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        """[inside] R, max(R, 0), or both."""
+        if ctx.rule != "gradient":
+            signal = signal.clamp(min=0)
+        if ctx.rule != "deconvnet":
+            (inside,) = ctx.saved_tensors
+            signal = torch.where(inside, signal, 0)
+        return signal, None, None
+
+
+def _clamped(mark: Mark, rule: str) -> Callable[[Tensor], Tensor]:
+    def behind(value: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return value
+        result: Tensor = _FusedClamp.apply(value, mark, rule)  # type: ignore[no-untyped-call]
+        return result
+
+    return behind
+
+
 def _derivative(x: Tensor, f: Forward, signal: Tensor) -> Tensor:
     """f'(x) R."""
     with torch.enable_grad():
@@ -122,12 +161,14 @@ def backward_rules(program: Program, rule: str, extension: str = "refuse") -> Op
         extension: One of ``EXTENSIONS``, for smooth activations under the guided rule.
 
     Returns:
-        The overlay; None for the plain gradient.
+        The overlay; None for the plain gradient of a network without fused activations.
     """
+    marks = find_marks(program.graph, program.activations)
+    behind = {mark.tensor: _clamped(mark, rule) for mark in marks}
     if rule == "gradient":
-        return None
+        return OpTable(behind=behind) if behind else None
     exempt = [a.output for a in program.activations if a.gate or not _ruled(a, extension)]
-    table = OpTable(exempt=exempt)
+    table = OpTable(exempt=exempt, behind=behind)
     for op_type in sorted(_SINGLE_NODES):
         for domain, known, since, op in OPS:
             if known == op_type and domain == "":
@@ -231,6 +272,7 @@ def coverage(
     Raises:
         MethodRefused: smooth activations on the way, and no extension was asked for.
     """
+    activations = tuple(activations)
     on_path = {name for node in nodes for name in node.outputs}
     found = [a for a in activations if a.output in on_path and a.kind != "Softmax"]
     acting = [a for a in found if not a.gate]
@@ -245,9 +287,10 @@ def coverage(
             "the option extension=signal-first (or gradient-first)",
         )
     unknown = [node.name for node in unknown_nonlinearities(graph) if node in set(nodes)]
+    marks = [mark.kind for mark in find_marks(graph, activations) if mark.tensor in on_path]
     return Coverage(
         rule=rule,
-        ruled=dict(Counter(_kind(a) for a in acting if is_rectifier(a))),
+        ruled=dict(Counter([*(_kind(a) for a in acting if is_rectifier(a)), *marks])),
         extended=dict(Counter(_kind(a) for a in smooth)),
         gates=len(found) - len(acting),
         unknown=tuple(unknown),

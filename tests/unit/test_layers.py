@@ -165,7 +165,18 @@ def test_quantised_layers_are_read_behind_dequantise_linear():
     body = "c = Conv(x, w) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)"
     assert chains(graph(body + HEAD.format("d"), **z)) == [("d", ("Conv",))]
     twice = body + " e = DequantizeLinear(q, s, z) m = Mul(d, e) "
-    assert chains(graph(twice + HEAD.format("m"), **z))[0] == ("c", ("Conv",))
+    assert chains(graph(twice + HEAD.format("m"), **z))[0] == ("d", ("Conv",))
+
+
+def test_layers_that_are_quantised_for_some_readers_only_are_read_before():
+    z = {"s": np.float32(0.1), "z": np.uint8(0), "t": np.float32(0.2)}
+    body = "c = Conv(x, w) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)"
+    passed_by = body + " m = Mul(d, c) "
+    assert chains(graph(passed_by + HEAD.format("m"), **z))[0] == ("c", ("Conv",))
+    apart = body + " p = QuantizeLinear(c, t, z) e = DequantizeLinear(p, t, z) m = Mul(d, e) "
+    assert chains(graph(apart + HEAD.format("m"), **z))[0] == ("c", ("Conv",))
+    dedicated = body + " p = QuantizeLinear(c, s, z) e = DequantizeLinear(p, s, z) m = Mul(d, e) "
+    assert chains(graph(dedicated + HEAD.format("m"), **z))[0] == ("d", ("Conv",))
 
 
 def test_dynamic_quantisation_belongs_to_the_layer():

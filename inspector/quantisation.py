@@ -1,0 +1,276 @@
+"""How the tensors of a quantised network stand for values: by which scale, from which zero point.
+
+    value = (level - zero point) * scale,        least level <= level <= greatest level
+
+Read off the graph, without running anything.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+
+from converters.graph import Graph, Node
+
+__all__ = [
+    "OPERANDS",
+    "Levels",
+    "copies_of",
+    "is_quantised",
+    "levels_of",
+    "quantiser_behind",
+    "saturation_note",
+]
+
+Array = np.ndarray[Any, Any]
+
+OPERANDS: Mapping[str, tuple[int, tuple[int, ...]]] = MappingProxyType({
+    "QuantizeLinear": (1, (0,)),
+    "QLinearConv": (6, (0,)),
+    "QLinearMatMul": (6, (0, 3)),
+    "QGemm": (7, (0, 3)),
+    "QLinearAdd": (6, (0, 3)),
+    "QLinearMul": (6, (0, 3)),
+    "QLinearSigmoid": (3, (0,)),
+    "QLinearSoftmax": (3, (0,)),
+    "QLinearLeakyRelu": (3, (0,)),
+    "QLinearAveragePool": (3, (0,)),
+    "QLinearGlobalAveragePool": (3, (0,)),
+    "QLinearConcat": (0, tuple(range(2, 600, 3))),
+})  # fmt: skip
+"""Operators that quantise their result: the position of its scale (the zero point is the next
+input), and the positions of the tensors it is computed from."""
+
+CARRIERS = frozenset({
+    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool", "Slice",
+    "Gather", "Split", "DepthToSpace", "SpaceToDepth", "NhwcMaxPool", "Expand", "Tile", "Dropout",
+})  # fmt: skip
+"""Operators that move quantised numbers about and leave them as they are."""
+
+_LIMITS = {
+    "uint2": (0, 3), "int2": (-2, 1), "uint4": (0, 15), "int4": (-8, 7), "uint8": (0, 255),
+    "int8": (-128, 127), "uint16": (0, 65535), "int16": (-32768, 32767),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What the numbers of a quantised tensor stand for.
+
+    Attributes:
+        node: The node that quantises.
+        scale: One value, or one for each index of ``axis``.
+        zero_point: The level that stands for 0; as many as scales.
+        low: Least level of the type.
+        high: Greatest level of the type.
+        axis: What several scales belong to.
+    """
+
+    node: Node
+    scale: Array
+    zero_point: Array
+    low: int
+    high: int
+    axis: int = 1
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether the least level stands for 0, so that no value is negative."""
+        return bool(np.all(self.zero_point == self.low))
+
+    @property
+    def top(self) -> float:
+        """The largest value that can be held."""
+        return float(np.max(self.scale * (self.high - self.zero_point)))
+
+    def steps(self, rank: int) -> Array:
+        """The scale, in a shape that broadcasts to a tensor with ``rank`` axes."""
+        return _along(self.scale, rank, self.axis)
+
+    def values(self, levels: Array) -> Array:
+        """What levels stand for, float32."""
+        zero = _along(self.zero_point, levels.ndim, self.axis)
+        found = (levels.astype(np.float64) - zero) * self.steps(levels.ndim)
+        return found.astype(np.float32)
+
+    def same(self, other: "Levels") -> bool:
+        """Whether both quantise alike."""
+        return (
+            (self.low, self.high) == (other.low, other.high)
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+        )
+
+
+def _along(parameter: Array, rank: int, axis: int) -> Array:
+    if parameter.size == 1:
+        return parameter.reshape([1] * rank)
+    shape = [1] * rank
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+def is_quantised(graph: Graph) -> bool:
+    """Whether a network calculates with quantised activations, by fixed or dynamic ranges."""
+    return any(
+        node.op_type in OPERANDS or node.is_op("DynamicQuantizeLinear") for node in graph.nodes
+    )
+
+
+def levels_of(graph: Graph, tensor: str) -> Levels | None:
+    """What a quantised tensor stands for.
+
+    Args:
+        graph: The network.
+        tensor: Its name.
+
+    Returns:
+        The scale and the zero point of the node that quantised it, which may lie before nodes
+        that only move numbers about; None for a tensor that is not quantised, or not by constant
+        parameters that one reads off the file.
+    """
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in CARRIERS:
+        node = graph.producer(node.inputs[0])
+    if node is None or node.op_type not in OPERANDS:
+        return None
+    position = OPERANDS[node.op_type][0]
+    if len(node.inputs) <= position:
+        return None  # a QGemm whose result is a float
+    scale = _constant(graph, node.inputs[position])
+    named = len(node.inputs) > position + 1 and node.inputs[position + 1] != ""
+    zero = _constant(graph, node.inputs[position + 1]) if named else None
+    if scale is None or (named and zero is None) or node.attributes.get("block_size"):
+        return None
+    limits = _limits(node, zero)
+    if limits is None:
+        return None
+    levels = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
+    axis = int(node.attributes.get("axis", 1))
+    return Levels(node, scale.astype(np.float64), levels, *limits, axis=axis)
+
+
+def _limits(node: Node, zero_point: Array | None) -> tuple[int, int] | None:
+    if zero_point is not None:
+        return _LIMITS.get(zero_point.dtype.name)
+    stated = int(node.attributes.get("output_dtype", 0)) or onnx.TensorProto.UINT8
+    return _LIMITS.get(onnx.TensorProto.DataType.Name(stated).lower())
+
+
+def _constant(graph: Graph, tensor: str) -> Array | None:
+    """A constant, also behind operators that give it another shape."""
+    value = graph.constant(tensor)
+    node = graph.producer(tensor)
+    if value is None and node is not None and node.is_op("Reshape", "Squeeze", "Unsqueeze"):
+        return _constant(graph, node.inputs[0])
+    return value
+
+
+def quantiser_behind(graph: Graph, tensor: str) -> Levels | None:
+    """The quantisation that a tensor's values go through next, or have just come from."""
+    for user in graph.consumers(tensor):
+        if user.op_type == "QuantizeLinear" and user.inputs[0] == tensor:
+            return levels_of(graph, user.outputs[0])
+    node = graph.producer(tensor)
+    if node is not None and node.op_type == "DequantizeLinear":
+        return levels_of(graph, node.inputs[0])
+    return levels_of(graph, tensor)
+
+
+def saturation_note(graph: Graph, tensor: str, values: Array) -> str:
+    """Say so when a score lies at the end of its quantiser's range.
+
+    Args:
+        graph: The network.
+        tensor: The tensor that the target is read from.
+        values: The target's score or scores.
+
+    Returns:
+        A sentence; empty when nothing is cut off.
+    """
+    found = quantiser_behind(graph, tensor)
+    if found is None or found.scale.size != 1:
+        return ""
+    scale, zero = float(found.scale.reshape(-1)[0]), float(found.zero_point.reshape(-1)[0])
+    exact = values.astype(np.float64)
+    levels = exact if values.dtype.kind in "iu" else np.round(exact / scale) + zero
+    if np.any(levels >= found.high):
+        end, level = "largest", found.high
+    elif np.any(levels <= found.low):
+        end, level = "smallest", found.low
+    else:
+        return ""
+    return (
+        f"the target's score saturates its quantiser (node {found.node.name!r}): it lies at the "
+        f"{end} value that can be held, {(level - zero) * scale:.4g}, so the score may be cut off "
+        "and a stronger one would look alike"
+    )
+
+
+def copies_of(graph: Graph, tensor: str) -> tuple[str, ...]:
+    """All tensors that hold the same values as the output of a ``DequantizeLinear``.
+
+    Quantisers give each consumer a ``DequantizeLinear`` of its own, some also a
+    ``QuantizeLinear``.  What depends on a layer then depends on all of them.
+
+    Args:
+        graph: The network.
+        tensor: Its name.
+
+    Returns:
+        The names, the given one first; only that one when it has no copies.
+    """
+    node = graph.producer(tensor)
+    if node is None or node.op_type != "DequantizeLinear":
+        return (tensor,)
+    found = {tensor: None}
+    for quantised in _same_levels(graph, node.inputs[0]):
+        for user in graph.consumers(quantised):
+            if user.op_type == "DequantizeLinear" and _alike(graph, node, user):
+                found[user.outputs[0]] = None
+    return tuple(found)
+
+
+def _alike(graph: Graph, one: Node, other: Node) -> bool:
+    """Whether two nodes scale alike, wherever their parameters are kept."""
+    mine, yours = _parameters(graph, one), _parameters(graph, other)
+    return len(mine) == len(yours) and all(map(np.array_equal, mine, yours))
+
+
+def _parameters(graph: Graph, node: Node) -> list[Any]:
+    found = [node.attributes.get("axis", 1), node.attributes.get("block_size", 0)]
+    for name in node.inputs[1:]:
+        value = _constant(graph, name) if name else None
+        found.append(name if value is None else value)
+    return found
+
+
+def _same_levels(graph: Graph, quantised: str) -> Iterator[str]:
+    """Tensors with the same levels: quantised from the same tensor in the same way, or copied."""
+    path = [quantised]  # from the DequantizeLinear up to the first quantised tensor
+    node = graph.producer(quantised)
+    while node is not None and node.is_op("Identity", "Cast"):
+        path.append(node.inputs[0])
+        node = graph.producer(node.inputs[0])
+    sources = [path[-1]]
+    if node is not None and node.op_type == "QuantizeLinear":
+        sources += [
+            user.outputs[0]
+            for user in graph.consumers(node.inputs[0])
+            if user.op_type == "QuantizeLinear" and _alike(graph, node, user)
+        ]
+    steps = [graph.producer(name) for name in reversed(path[:-1])]
+    for source in dict.fromkeys(sources):
+        level = [source]
+        for step in steps:
+            level = [
+                user.outputs[0]
+                for name in level
+                for user in graph.consumers(name)
+                if step is not None and user.op_type == step.op_type
+                and user.attributes == step.attributes
+            ]  # fmt: skip
+        yield from level
