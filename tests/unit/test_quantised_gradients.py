@@ -1,7 +1,9 @@
 """Gradients through quantised operators: what passes, and what stops."""
 
 import numpy as np
+import pytest
 import torch
+from one_node import assert_same
 from quantised_networks import network
 
 from converters.to_torch.program import Program
@@ -24,3 +26,12 @@ def test_a_cast_of_numbers_that_are_not_whole_stops_the_gradient():
     got = Program(proto).run({"X": leaf}, ["Y"])["Y"]
     assert got.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert not got.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_maxima_of_large_quantised_maps(dtype, outputs):
+    limits = np.iinfo(dtype)
+    levels = np.random.default_rng(0).integers(limits.min, limits.max, (1, 2, 40, 30), dtype)
+    options = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    assert_same("MaxPool", [levels], tolerance=0, outputs=outputs, **options)

@@ -1,6 +1,7 @@
 """Pools over windows and over whole maps, and their inverse."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ INDEXED_MAX_POOLS = {
     2: F.max_pool2d_with_indices,
     3: F.max_pool3d_with_indices,
 }
+Pooled = Tensor | tuple[Tensor, Tensor]
+# torch counts positions in the type of the values, so these overflow on all but the smallest maps.
+_SHORT = {torch.int8, torch.uint8, torch.int16, torch.uint16}
 AVERAGE_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -33,12 +37,17 @@ def max_pool(
     storage_order: int = 0,
     strides: tuple[int, ...] | None = None,
     n_outputs: int = 1,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Pooled:
     """Maximum of every window; of equal values the first one gets the gradient."""
     window = pool_window(X.shape[2:], kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     rank = len(kernel_shape)
     if rank not in MAX_POOLS:
         raise ConverterError(f"a pool over {rank} spatial axes")
+    if X.dtype in _SHORT:
+        return _max_pool_levels(
+            X, kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations,
+            pads=pads, storage_order=storage_order, strides=strides, n_outputs=n_outputs,
+        )  # fmt: skip
     if window.poolable and n_outputs == 1:
         return MAX_POOLS[rank](
             X, kernel_shape, window.strides, window.begin, window.dilations, window.ceil
@@ -53,6 +62,14 @@ def max_pool(
         padded, kernel_shape, window.strides, (0,) * rank, window.dilations
     )
     return Y, _onnx_indices(where, padded.shape[2:], X.shape, window, storage_order)
+
+
+def _max_pool_levels(X: Tensor, kernel: tuple[int, ...], **options: Any) -> Pooled:  # noqa: ANN401 - of max_pool
+    """Maxima of quantised numbers, found in float32, which holds them all."""
+    found = max_pool(X.to(torch.float32), kernel_shape=kernel, **options)
+    Y = found[0] if isinstance(found, tuple) else found
+    Y = Y.clamp(min=torch.iinfo(X.dtype).min).to(X.dtype)
+    return (Y, found[1]) if isinstance(found, tuple) else Y
 
 
 def _onnx_indices(
