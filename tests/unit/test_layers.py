@@ -173,9 +173,9 @@ def test_layers_that_are_quantised_for_some_readers_only_are_read_before():
     body = "c = Conv(x, w) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)"
     passed_by = body + " m = Mul(d, c) "
     assert chains(graph(passed_by + HEAD.format("m"), **z))[0] == ("c", ("Conv",))
-    apart = body + " p = QuantizeLinear(c, t, z) e = DequantizeLinear(p, t, z) m = Mul(d, e) "
+    apart = body + " o = QuantizeLinear(c, t, z) e = DequantizeLinear(o, t, z) m = Mul(d, e) "
     assert chains(graph(apart + HEAD.format("m"), **z))[0] == ("c", ("Conv",))
-    dedicated = body + " p = QuantizeLinear(c, s, z) e = DequantizeLinear(p, s, z) m = Mul(d, e) "
+    dedicated = body + " o = QuantizeLinear(c, s, z) e = DequantizeLinear(o, s, z) m = Mul(d, e) "
     assert chains(graph(dedicated + HEAD.format("m"), **z))[0] == ("d", ("Conv",))
 
 
