@@ -96,10 +96,14 @@ class UnsupportedOperator(ConverterError):
             more = f" and {len(members) - 3} more" if len(members) > 3 else ""
             reason = f": {members[0].reason}" if members[0].reason else ""
             parts.append(f"{label} at {names}{more}{reason}")
+        hint = "methods that need only forward passes (cam, occlusion) still work"
+        if any(node.domain == "com.microsoft.nchwc" for node in nodes):
+            hint = (
+                "ONNX Runtime saved this file for one processor's memory layout; give the file "
+                "it was made from, or one saved below its highest optimisation level; " + hint
+            )
         super().__init__(
-            "the PyTorch twin does not implement " + "; ".join(parts),
-            where=where,
-            hint="methods that need only forward passes (cam, occlusion) still work",
+            "the PyTorch twin does not implement " + "; ".join(parts), where=where, hint=hint
         )
 
 

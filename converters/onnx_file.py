@@ -23,6 +23,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 )
 
 from converters import scopes as scoping
+from converters.defuse import split_fused_activations
 from converters.errors import NotAModel, UnsafeModel
 from converters.graph import Graph
 from converters.preflight import Limits, Survey, survey
@@ -258,6 +259,7 @@ def _open(
     functions = tuple(f.name for f in model.functions)
     if functions:
         model = _inline(model, where)
+    split_fused_activations(model)
     files = tuple(sorted(set(folder.files.values())))
     statuses = tuple((file, file.stat()) for file in files)
     return OnnxFile(
