@@ -68,9 +68,14 @@ class Point:
     layer: int | None = None
 
     @property
+    def learned(self) -> tuple[str, ...]:
+        """Convolutions and matrix products among the operators."""
+        return tuple(name for name in self.operators if name in WEIGHTED)
+
+    @property
     def weighted(self) -> bool:
-        """Whether a convolution or a matrix product lies between the sources and the point."""
-        return any(name in WEIGHTED for name in self.operators)
+        """Whether there are any."""
+        return bool(self.learned)
 
 
 @dataclass(frozen=True)
@@ -282,7 +287,6 @@ def _with_step(
     """Walk back from the point to the nearest other points."""
     sources: dict[int, None] = {}
     nodes: dict[int, Node] = {}
-    weights: dict[str, None] = {}
     image, todo, seen = False, [point.b], set[str]()
     while todo:
         name = todo.pop()
@@ -297,10 +301,11 @@ def _with_step(
         elif node is not None and name in live:
             nodes[node.index] = node
             todo += graph.reads(node)
-            weights |= dict.fromkeys(n for n in graph.reads(node) if n and n not in live)
+    ordered = [nodes[i] for i in sorted(nodes)]
+    weights = dict.fromkeys(n for node in ordered for n in graph.reads(node) if n and n not in live)
     return Point(
         point.name, point.a, point.b, point.carriers, point.axes,
         sources=tuple(sorted(sources)), image=image,
-        operators=tuple(nodes[i].op_type for i in sorted(nodes)),
+        operators=tuple(node.op_type for node in ordered),
         weights=tuple(weights), layer=point.layer,
     )  # fmt: skip

@@ -333,7 +333,7 @@ def _named(outliers: Sequence[LayerError], median: float) -> str:
     layer = outliers[0]
     made = [f"layer {layer.point.layer}"] if layer.point.layer is not None else []
     if layer.point.weighted:
-        made.append(" ".join((*layer.point.operators[:1], *layer.point.weights[:1])))
+        made.append(" ".join((*layer.point.learned[:1], *layer.point.weights[:1])))
     place = f" ({', '.join(made)})" if made else ""
     text = f"the networks part at {layer.point.name!r}{place}: {_size(layer, median)}"
     if len(outliers) > 1:

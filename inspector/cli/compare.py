@@ -1,0 +1,129 @@
+"""``inspector compare``: two networks on the same photos."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli import say
+from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.terminal import pictures, progress_bar
+
+if TYPE_CHECKING:
+    from inspector.audit import Comparison
+    from inspector.explain import Explainer
+
+GATE_FAILED, IMAGE_REFUSED = 1, 4
+
+
+@click.command("compare")
+@click.argument("model_a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("model_b", metavar="B", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True,
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("-m", "--method", "methods", metavar="METHOD", multiple=True,
+              help="A method as `explain` takes it; may be repeated.  "
+              "[default: grad-cam]")  # fmt: skip
+@click.option("--target", metavar="T", default="top1", show_default=True,
+              help="What both explain: top1 (A's prediction, and B's own where it differs), a "
+              "class index, a label, or OUTPUT[i,j,...].")  # fmt: skip
+@click.option("--target-b", metavar="T",
+              help="The same in B, where OUTPUT has another name there.")  # fmt: skip
+@click.option("--layer-a", metavar="L", help="Layer of A for the CAM methods.  [default: as "
+              "`explain`]")  # fmt: skip
+@click.option("--layer-b", metavar="L",
+              help="Layer of B.  [default: the counterpart of --layer-a]")  # fmt: skip
+@click.option("--preprocess-a", metavar="P", help="Preprocessing of A, over --preprocess.")
+@click.option("--preprocess-b", metavar="P", help="Preprocessing of B, over --preprocess.")
+@click.option("--set-a", "overrides_a", metavar="KEY=VALUE", multiple=True,
+              help="One preprocessing option of A; may be repeated.")  # fmt: skip
+@click.option("--set-b", "overrides_b", metavar="KEY=VALUE", multiple=True,
+              help="One preprocessing option of B; may be repeated.")  # fmt: skip
+@click.option("--layer-images", metavar="N", type=click.IntRange(min=0), default=16,
+              show_default=True,
+              help="Photos over which layers are compared; 0 leaves it out.")  # fmt: skip
+@click.option("--worst", metavar="N", type=click.IntRange(min=0), default=6, show_default=True,
+              help="Cases on the contact sheet; 0 for no sheet.")  # fmt: skip
+@click.option("--min-iou", metavar="X", type=click.FloatRange(0, 1),
+              help="Fail if the top 20 % of any photo's maps overlap less (IoU).")  # fmt: skip
+@click.option("--min-rank", metavar="X", type=click.FloatRange(-1, 1),
+              help="Fail if any photo's maps have a lower rank correlation.")  # fmt: skip
+@click.option("--max-flips", metavar="N", type=click.IntRange(min=0),
+              help="Fail if more predictions differ.")  # fmt: skip
+@click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
+              type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for comparison.json and comparison.png.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="Print the report as JSON on standard output, and nothing else.")  # fmt: skip
+@model_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """Compare where models A and B look in each IMAGE (files, or folders of them).
+
+    For a float and an int8 model, two versions, or an original and its conversion: which
+    predictions flip, how alike the maps of the same target are on the photo's pixels, and, where
+    the graphs can be aligned, the layer at which they part. A gate that fails ends with status 1.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _compare(**options), device=options["device"], **limits)
+
+
+def _compare(
+    *,
+    images: Sequence[Path],
+    output: Path,
+    as_json: bool,
+    methods: Sequence[str],
+    worst: int,
+    layer_images: int,
+    **options: Any,  # noqa: ANN401 - as above
+) -> int:
+    from inspector.audit import Gates, compare  # noqa: PLC0415 - late, like all of the library
+
+    both = [_opened(letter, options) for letter in "ab"]
+    gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
+    paths = list(pictures(images))
+    with progress_bar(f"{len(paths)} image(s)") as progress:
+        found = compare(
+            both[0], both[1], paths, methods or ["grad-cam"], target=options["target"],
+            target_b=options["target_b"], layer_a=options["layer_a"], layer_b=options["layer_b"],
+            gates=gates, worst=worst, layer_images=layer_images, progress=progress,
+        )  # fmt: skip
+    written = found.save(output)
+    _say(found)
+    if as_json:
+        sys.stdout.write(written[-1].read_text(encoding="utf-8"))
+    else:
+        from inspector.render.comparison_table import (  # noqa: PLC0415 - late: imports rich
+            show_comparison,
+        )
+
+        show_comparison(found, written)
+    if found.failures:
+        return GATE_FAILED
+    return IMAGE_REFUSED if found.refused else 0
+
+
+def _opened(letter: str, options: dict[str, Any]) -> "Explainer":
+    """One of the two models, with its own preprocessing over the common one."""
+    preprocess = options[f"preprocess_{letter}"] or options["preprocess"]
+    overrides = (*options["overrides"], *options[f"overrides_{letter}"])
+    return open_model(
+        options[f"model_{letter}"], device=options["device"], preprocess=preprocess,
+        overrides=overrides, labels=options["labels"],
+    )  # fmt: skip
+
+
+def _say(found: "Comparison") -> None:
+    """What is not part of the result: warnings, refused photos and failed gates."""
+    for text in found.warnings:
+        say(text, "warning")
+    for image in found.images:
+        for pair in image.maps:
+            for text in (*pair.notes, *pair.similarity.undefined):
+                say(f"{image.name}, {pair.method}: {text}", "warning")
+    for error in found.refused:
+        say(str(error))
+    for text in found.failures:
+        say(f"gate failed: {text}")
