@@ -15,13 +15,14 @@ Two ways, in this order:
 Maps whose channels are the last axis are brought to (N, C, h, w) first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from converters.graph import Graph, Node
+from inspector.audit.forms import Form, levels_of
 from inspector.layers import CONVOLUTIONS, Layer, channel_axes
 from inspector.model import Model
 from inspector.runtime import Runtime
@@ -48,7 +49,7 @@ class Point:
         a: The tensor of A that its values are read from.
         b: The tensor of B likewise.
         carriers: All tensors of B that hold these values; B is started from them.
-        axes: Axis of the channels in A and in B.
+        forms: How A and B hold the values.
         sources: Indices of the points that B computes it from.
         image: Whether B computes it (also) from the image itself.
         operators: Operator types of B between the sources and the point, in order.
@@ -60,7 +61,7 @@ class Point:
     a: str
     b: str
     carriers: tuple[str, ...]
-    axes: tuple[int, int] = (1, 1)
+    forms: tuple[Form, Form] = (Form(), Form())
     sources: tuple[int, ...] = ()
     image: bool = False
     operators: tuple[str, ...] = ()
@@ -145,7 +146,7 @@ def align(a: Probe, b: Probe, images: tuple[Array, Array], *, same_input: bool) 
         sequence, why = _by_sequence(a.model, b.model)
         named, how = _matching(a, b, images, sequence), "sequence"
         if not sequence or len(named) < len(sequence):
-            return Alignment((), "", why or _shapes_differ(sequence, named))
+            return Alignment((), "", _shapes_differ(sequence, named) if sequence else why)
     points = [_input_point(a.model, b.model), *named] if same_input else named
     return Alignment(tuple(_with_steps(b.model.graph, points)), how, why)
 
@@ -153,7 +154,7 @@ def align(a: Probe, b: Probe, images: tuple[Array, Array], *, same_input: bool) 
 def _by_name(a: Model, b: Model) -> list[Point]:
     """Tensors that both graphs compute from the image under one name."""
     shared = _computed(b.graph)
-    axes = channel_axes(a.graph), channel_axes(b.graph)
+    forms = _forms(a.graph), _forms(b.graph)
     layers = {layer.convolution: layer.index for layer in reversed(a.layers)}
     layers |= {layer.tensor: layer.index for layer in a.layers}
     points, taken = [], set()
@@ -164,7 +165,7 @@ def _by_name(a: Model, b: Model) -> list[Point]:
         if read_a in taken or _maker(a.graph, name) or _maker(b.graph, name):
             continue  # a quantiser's own tensors: their values are read at the one they stand for
         taken.add(read_a)
-        where = axes[0].get(read_a, 1), axes[1].get(read_b, 1)
+        where = forms[0](read_a), forms[1](read_b)
         layer = layers.get(read_a, layers.get(name))
         points.append(Point(name, read_a, read_b, carriers, where, layer=layer))
     return points
@@ -178,11 +179,11 @@ def _by_sequence(a: Model, b: Model) -> tuple[list[Point], str]:
             "the graphs cannot be aligned: too few tensors of one name and shape, and "
             f"{counts[0]} layers against {counts[1]}"
         )
-    axes = channel_axes(a.graph), channel_axes(b.graph)
+    forms = _forms(a.graph), _forms(b.graph)
     points = [
         Point(
             left.tensor, left.tensor, right.tensor, _carriers(b.graph, right),
-            (axes[0].get(left.tensor, 1), axes[1].get(right.tensor, 1)), layer=left.index,
+            (forms[0](left.tensor), forms[1](right.tensor)), layer=left.index,
         )
         for left, right in zip(a.layers, b.layers, strict=True)
     ]  # fmt: skip
@@ -207,16 +208,16 @@ def _shapes_differ(points: Sequence[Point], kept: Sequence[Point]) -> str:
     point = next(point for point in points if point.name not in names)
     return (
         "the graphs cannot be aligned: too few tensors of one name and shape, and layer "
-        f"{point.name!r} has another shape than {point.b!r}"
+        f"{point.name!r} differs in shape or type from {point.b!r}"
     )
 
 
 def _input_point(a: Model, b: Model) -> Point:
     """The image itself, which B may quantise."""
     read, carriers = _readable(b.graph, b.input.name)
-    axes = (3 if a.input.layout == "NHWC" else 1), (3 if b.input.layout == "NHWC" else 1)
+    forms = tuple(Form(3 if m.input.layout == "NHWC" else 1) for m in (a, b))
     # A's input is read as it is: what A's own quantiser does to it is A's error.
-    return Point(a.input.name, a.input.name, read, carriers, axes)
+    return Point(a.input.name, a.input.name, read, carriers, (forms[0], forms[1]))
 
 
 def _matching(
@@ -229,18 +230,14 @@ def _matching(
 
 
 def _alike(point: Point, left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
-    x, y = canonical(left[point.a], point.axes[0]), canonical(right[point.b], point.axes[1])
+    x, y = point.forms[0].real(left[point.a]), point.forms[1].real(right[point.b])
     return x.dtype.kind == y.dtype.kind == "f" and x.shape == y.shape and x.size > 1
 
 
-def canonical(value: Array, axis: int) -> Array:
-    """A map with its channels on axis 1; anything else as it is."""
-    return value.transpose(0, 3, 1, 2) if value.ndim == 4 and axis == 3 else value
-
-
-def arranged(value: Array, axis: int) -> Array:
-    """The inverse of `canonical`."""
-    return value.transpose(0, 2, 3, 1) if value.ndim == 4 and axis == 3 else value
+def _forms(graph: Graph) -> Callable[[str], Form]:
+    """How a graph holds each of its tensors."""
+    axes = channel_axes(graph)
+    return lambda tensor: Form(axes.get(tensor, 1), levels_of(graph, tensor))
 
 
 def _computed(graph: Graph) -> dict[str, None]:
@@ -304,7 +301,7 @@ def _with_step(
     ordered = [nodes[i] for i in sorted(nodes)]
     weights = dict.fromkeys(n for node in ordered for n in graph.reads(node) if n and n not in live)
     return Point(
-        point.name, point.a, point.b, point.carriers, point.axes,
+        point.name, point.a, point.b, point.carriers, point.forms,
         sources=tuple(sorted(sources)), image=image,
         operators=tuple(node.op_type for node in ordered),
         weights=tuple(weights), layer=point.layer,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.audit.alignment import Alignment, Point, Probe, arranged, canonical, first
+from inspector.audit.alignment import Alignment, Point, Probe, first
 from inspector.errors import ConverterError
 
 if TYPE_CHECKING:
@@ -218,9 +218,9 @@ class Meter:
         points = self.alignment.points
         found_a = self.a.run(image_a, list(dict.fromkeys(p.a for p in points)))
         found_b = self.b.run(image_b, list(dict.fromkeys(p.b for p in points)))
-        reference = [canonical(found_a[p.a], p.axes[0]) for p in points]
+        reference = [p.forms[0].real(found_a[p.a]) for p in points]
         for index, point in enumerate(points):
-            own = canonical(found_b[point.b], point.axes[1])
+            own = point.forms[1].real(found_b[point.b])
             if own.shape != reference[index].shape:  # depends on what is in the image
                 continue
             self._shapes[index] = own.shape[1:]
@@ -250,19 +250,20 @@ class Meter:
             feeds[model.input.name] = self._tensor(fed)
         for source in point.sources:
             origin = self.alignment.points[source]
-            value = arranged(reference[source], origin.axes[1])
+            value = origin.forms[1].of(reference[source])
             repeated = np.repeat(value, self.b.batch, axis=0) if self.b.batch > 1 else value
             feeds |= dict.fromkeys(origin.carriers, self._tensor(repeated))
         with torch.no_grad():
             found = model.twin.run(feeds, [point.b])[point.b]
-        value = first(found.to(torch.float32).cpu().numpy(), self.b.batch)
-        return canonical(value, point.axes[1])
+        found = found.to(torch.float32) if found.is_floating_point() else found
+        return point.forms[1].real(first(found.cpu().numpy(), self.b.batch))
 
     def _tensor(self, value: Array) -> "Tensor":
         import torch  # noqa: PLC0415 - as above
 
         twin = self.b.model.twin
-        return torch.tensor(value, dtype=twin.dtype, device=twin.device)
+        real = value.dtype.kind == "f"
+        return torch.tensor(value, dtype=twin.dtype if real else None, device=twin.device)
 
     def result(self) -> Parting:
         """The errors so far, and the verdict."""
