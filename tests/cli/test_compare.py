@@ -1,0 +1,65 @@
+"""``inspector compare`` as a user calls it."""
+
+import json
+
+import pytest
+
+
+def test_table_files_and_layers(inspector, samples, tmp_path):
+    done = inspector("compare", samples / "zfnet.onnx", samples / "zfnet_snapshots" /
+                     "zfnet_epoch_040.onnx", samples / "images" / "cat_1.png",
+                     samples / "images" / "dog_1.png", "-o", "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "A  zfnet.onnx" in done.stdout
+    assert "cat_1.png" in done.stdout
+    assert "no single layer stands out" in done.stdout
+    assert "predictions flip" in done.stdout
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "comparison.json", "comparison.png",
+    ]  # fmt: skip
+
+
+def test_json_and_nothing_else(inspector, samples):
+    model, photo = samples / "resnet20.onnx", samples / "images" / "cat_1.png"
+    done = inspector("compare", model, model, photo, "-m", "cam", "--json", "--worst", "0")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["summary"]["flips"] == 0
+    assert report["images"][0]["maps"][0]["rank_correlation"] == pytest.approx(1)
+    assert report["parting"]["parts_at"] is None
+    assert report["a"]["model"]["sha256"] == report["b"]["model"]["sha256"]
+
+
+def test_status_of_gates_and_bad_images(inspector, samples):
+    a, b = samples / "zfnet.onnx", samples / "zfnet_snapshots" / "zfnet_epoch_001.onnx"
+    photo = samples / "images" / "frog_1.png"
+    quick = ["--layer-images", "0", "--worst", "0"]
+    failed = inspector("compare", a, b, photo, "missing.png", "--min-rank", "0.999", *quick)
+    assert failed.returncode == 1
+    assert "gate failed: rank correlation below 0.999" in failed.stderr
+    assert "missing.png: no such file" in failed.stderr
+    skipped = inspector("compare", a, a, photo, "missing.png", "--min-rank", "0.999", *quick)
+    assert skipped.returncode == 4
+    assert "gate failed" not in skipped.stderr
+    nothing = inspector("compare", a, a, "missing.png", *quick)
+    assert nothing.returncode == 4
+
+
+def test_each_model_may_have_its_own_preprocessing(inspector, samples):
+    model, photo = samples / "resnet20.onnx", samples / "images" / "cat_1.png"
+    done = inspector("compare", model, model, photo, "--preprocess-b", "unit", "--set-a",
+                     "interpolation=nearest", "--json", "--worst", "0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["a"]["preprocess"]["settings"]["interpolation"] == "nearest"
+    assert report["b"]["preprocess"]["settings"]["mean"] == [0, 0, 0]
+    # The inputs differ, the layers do not: only the first, which sees the image, parts.
+    assert report["parting"]["parts_at"] == report["parting"]["layers"][0]["name"]
+
+
+def test_refusals_are_one_line(inspector, samples):
+    model = samples / "resnet20.onnx"
+    done = inspector("compare", model, "nothing.onnx", samples / "images" / "cat_1.png")
+    assert done.returncode == 3
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert inspector("compare", model, model).returncode == 2
