@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UnknownTarget
-from inspector.fused import lost_note
 from inspector.head import LinearHead
+from inspector.lost import lost_note
 from inspector.model import Model
 from inspector.quantisation import Levels, copies_of, is_quantised, levels_of, saturation_note
 from inspector.surgery.tail import Tail

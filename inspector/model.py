@@ -12,10 +12,10 @@ import onnx
 from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
 from inspector.errors import ModelRefused
-from inspector.fused import Suspicion, lost_activations
 from inspector.head import LinearHead, NoHead, find_head
 from inspector.labels import Labels, labels_from_metadata
 from inspector.layers import Layer, find_layers
+from inspector.lost import Suspicion, lost_activations
 from inspector.quantisation import copies_of
 from inspector.receptive_field import needed_shapes
 from inspector.runtime import Runtime
