@@ -186,11 +186,30 @@ def _by_sequence(a: Model, b: Model) -> tuple[list[Point], str]:
             (forms[0](left.tensor), forms[1](right.tensor)), layer=left.index,
         )
         for left, right in zip(a.layers, b.layers, strict=True)
+        if _same_end(left, right, forms, (a.graph, b.graph))
     ]  # fmt: skip
     if a.scores.classifier and b.scores.classifier:
         read_a, (read_b, carriers) = a.scores.tensor, _readable(b.graph, b.scores.tensor)
         points.append(Point(read_a, _readable(a.graph, read_a)[0], read_b, carriers))
-    return points, f"by the sequence of layers: {counts[0]} on both sides"
+    return points, f"by the sequence of layers: {len(points)} tensors of {counts[0]} layers"
+
+
+def _same_end(
+    left: Layer,
+    right: Layer,
+    forms: tuple[Callable[[str], Form], Callable[[str], Form]],
+    graphs: tuple[Graph, Graph],
+) -> bool:
+    """Whether two layers are read behind the same operator, or a quantiser hides which it was.
+
+    A layer whose activation runs with channels last may be read before it.
+    """
+    for layer, form, graph in zip((left, right), forms, graphs, strict=True):
+        node = graph.producer(layer.tensor)
+        dequantised = node is not None and node.op_type == "DequantizeLinear"
+        if dequantised or form(layer.tensor).levels is not None:
+            return True
+    return left.chain[-1:] == right.chain[-1:]
 
 
 def _carriers(graph: Graph, layer: Layer) -> tuple[str, ...]:
