@@ -53,11 +53,13 @@ def _to_level(input: Tensor, to: torch.dtype) -> Tensor:
     Exporters write such casts between QuantizeLinear and DequantizeLinear.  A number that is no
     whole one is no quantised value: its gradient stops, as it does in any cast to integers.
     """
-    levels = input.detach()
-    found = levels.to(torch.int64).to(to)
+    levels, limits = input.detach(), torch.iinfo(to)
+    low, high = levels.aminmax() if levels.numel() else (0, 0)
     if not torch.equal(levels, levels.round()):
-        return found
-    return input + (found.to(levels.dtype) - levels)
+        return input.to(to)
+    if limits.min <= low and high <= limits.max:
+        return input
+    return input + (levels.to(torch.int64).to(to).to(levels.dtype) - levels)
 
 
 def _to_small_integer(input: Tensor, to: torch.dtype) -> Tensor:
