@@ -214,11 +214,13 @@ def _same_end(
 
 def _carriers(graph: Graph, layer: Layer) -> tuple[str, ...]:
     """Tensors that hold a layer's values, from the one before its quantiser on."""
-    node = graph.producer(layer.tensor)
-    if node is not None and node.op_type == "DequantizeLinear":
-        quantiser = graph.producer(node.inputs[0])
-        if quantiser is not None and quantiser.op_type == "QuantizeLinear":
-            return _readable(graph, quantiser.inputs[0])[1]
+    name = layer.tensor
+    node = graph.producer(name)
+    while node is not None and node.op_type in {"DequantizeLinear", "Cast", "Identity"}:
+        name = node.inputs[0]
+        node = graph.producer(name)
+    if name != layer.tensor and node is not None and node.op_type == "QuantizeLinear":
+        return _readable(graph, node.inputs[0])[1]
     return _readable(graph, layer.tensor)[1]
 
 
@@ -232,11 +234,11 @@ def _shapes_differ(points: Sequence[Point], kept: Sequence[Point]) -> str:
 
 
 def _input_point(a: Model, b: Model) -> Point:
-    """The image itself, which B may quantise."""
+    """The image itself, which either network may quantise."""
     read, carriers = _readable(b.graph, b.input.name)
     forms = tuple(Form(3 if m.input.layout == "NHWC" else 1) for m in (a, b))
-    # A's input is read as it is: what A's own quantiser does to it is A's error.
-    return Point(a.input.name, a.input.name, read, carriers, (forms[0], forms[1]))
+    read_a = _readable(a.graph, a.input.name)[0]
+    return Point(a.input.name, read_a, read, carriers, (forms[0], forms[1]))
 
 
 def _matching(
@@ -272,19 +274,26 @@ def _computed(graph: Graph) -> dict[str, None]:
 
 def _readable(graph: Graph, tensor: str) -> tuple[str, tuple[str, ...]]:
     """Where a tensor's values are read, and all tensors that hold them."""
-    dequantised = [
-        made.outputs[0]
+    dequantised = []
+    levels = [
+        user.outputs[0]
         for user in graph.consumers(tensor)
         if user.op_type == "QuantizeLinear" and user.inputs[0] == tensor
-        for made in graph.consumers(user.outputs[0])
-        if made.op_type == "DequantizeLinear"
     ]
+    for name in levels:  # grows: some exporters put a Cast in between
+        for user in graph.consumers(name):
+            if user.op_type == "DequantizeLinear" and user.inputs[0] == name:
+                dequantised.append(user.outputs[0])
+            elif user.is_op("Cast", "Identity"):
+                levels.append(user.outputs[0])
     return (dequantised[0] if dequantised else tensor), (tensor, *dequantised)
 
 
 def _maker(graph: Graph, tensor: str) -> bool:
     """Whether a tensor is a quantiser's own, and no output of the graph that it stands for."""
     node = graph.producer(tensor)
+    while node is not None and node.is_op("Cast", "Identity"):
+        node = graph.producer(node.inputs[0])
     quantised = node is not None and node.op_type in {"QuantizeLinear", "DequantizeLinear"}
     return quantised and tensor not in graph.outputs
 

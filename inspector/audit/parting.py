@@ -265,12 +265,24 @@ class Meter:
         real = value.dtype.kind == "f"
         return torch.tensor(value, dtype=twin.dtype if real else None, device=twin.device)
 
+    def _own_of(self, index: int) -> Sums | None:
+        """A point's own error.
+
+        Where both networks agree before and behind a step, ONNX Runtime itself has shown what B
+        makes of A's input; the twin may differ from it by a unit of the last place.
+        """
+        places = (index, *self.alignment.points[index].sources)
+        errors = [self._accumulated[place].relative for place in places]
+        own = None if index in self._refused else self._own[index]
+        agree = all(error is not None and error <= ROUNDING for error in errors)
+        return self._accumulated[index] if own is not None and agree else own
+
     def result(self) -> Parting:
         """The errors so far, and the verdict."""
         layers = [
             LayerError(
                 point, self._shapes.get(index, ()), self._accumulated[index],
-                None if index in self._refused else self._own[index],
+                self._own_of(index),
                 why=self._refused.get(index, ""),
             )
             for index, point in enumerate(self.alignment.points)
