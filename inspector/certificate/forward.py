@@ -1,12 +1,14 @@
 """Every tensor: ONNX Runtime with optimisations off against the twin in float32 and in float64.
 
-Memory is bounded: tensors are compared in groups, and both sides run again for each group.  The
+Memory is bounded: the twins give up a tensor when it has been read for the last time, and ONNX
+Runtime runs again for each group of tensors.  The
 float64 twin tells which of two float32 sides rounds more, wherever they differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +17,12 @@ from inspector.certificate.subject import Probe, Subject
 from inspector.certificate.walk import walk
 from inspector.runtime import Runtime
 
-if TYPE_CHECKING:
-    from converters.to_torch.program import Program, Step
-
 __all__ = ["GROUP_BYTES", "Forward", "TensorRecord", "compare_forward", "gate_bounds", "groups"]
 
 Array = np.ndarray[Any, Any]
 
-GROUP_BYTES = 2**28
-"""Tensors of one group, in bytes of ONNX Runtime's side; the twins' side takes three times it."""
+GROUP_BYTES = 2**29
+"""Tensors that ONNX Runtime returns from one run, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -84,37 +83,66 @@ def compare_forward(subject: Subject, probes: Sequence[Probe], *, exact: bool = 
     by_probe: dict[str, dict[str, float]] = {probe.name: {} for probe in probes}
     gates = {"gates": 0, "runtime_twin": 0, "twin_exact": 0}
     bounds = gate_bounds(subject)
-    for group in groups(subject, probes[0], subject.names):
-        runtime = Runtime(subject.model.file, device="cpu", optimise=False)
-        for probe in probes:
-            feeds = subject.feeds(probe)
-            reference = runtime.run(feeds, group)
-            dense = [n for n in group if _is_numbers(reference[n])]
-            ours = _collect(subject, subject.twin, feeds, dense)
-            precise = _collect(subject, subject.exact, feeds, dense) if exact else {}
-            for name in dense:
-                record = _record(name, reference[name], ours[name], precise.get(name))
-                by_probe[probe.name][name] = record.parity.worst
-                kept = records.get(name)
-                if kept is None or not record.parity.worst <= kept.parity.worst:
-                    records[name] = replace(record, probe=probe.name)
-                sides = (reference[name], ours[name], precise.get(name))
-                for low, high in bounds.get(name, ()):
-                    _count_gates(gates, sides, low, high)
+    split = list(groups(subject, probes[0], subject.names))
+    # One session for all inputs where one group is enough; else one at a time.
+    kept = Runtime(subject.model.file, device="cpu", optimise=False) if len(split) == 1 else None
+    for probe in probes:
+        for name, sides in _sides(subject, probe, split, kept, exact=exact):
+            record = _record(name, probe, *sides)
+            by_probe[probe.name][name] = record.parity.worst
+            before = records.get(name)
+            if before is None or not record.parity.worst <= before.parity.worst:
+                records[name] = record
+            for low, high in bounds.get(name, ()):
+                _count_gates(gates, sides, low, high)
     ordered = {name: records[name] for name in subject.names if name in records}
     return Forward(ordered, by_probe, gates)
+
+
+def _sides(
+    subject: Subject,
+    probe: Probe,
+    split: Sequence[Sequence[str]],
+    kept: Runtime | None,
+    *,
+    exact: bool,
+) -> "Iterator[tuple[str, tuple[Array, Array, Array | None]]]":
+    """Each tensor of ONNX Runtime, of the twin, and of the float64 twin, in graph order.
+
+    The twins run once, side by side; ONNX Runtime runs once for each group of tensors.
+    """
+    feeds = subject.feeds(probe)
+    home = {name: i for i, group in enumerate(split) for name in group}
+    ours = walk(subject.twin, subject.tensors(subject.twin, feeds), subject.names)
+    precise: Iterator[Any] = repeat(None)
+    if exact:
+        precise = walk(subject.exact, subject.tensors(subject.exact, feeds), subject.names)
+    at, reference = -1, dict[str, Array]()
+    for (step, environment), other in zip(ours, precise, strict=False):
+        for name in step.outputs:
+            if name not in home:
+                continue
+            if home[name] != at:
+                at = home[name]
+                reference.clear()
+                runtime = kept or Runtime(subject.model.file, device="cpu", optimise=False)
+                reference = runtime.run(feeds, split[at])
+            value = reference.pop(name)
+            if not _is_numbers(value):
+                continue
+            twin = environment[name].cpu().numpy()
+            yield name, (value, twin, None if other is None else other[1][name].cpu().numpy())
 
 
 def groups(subject: Subject, probe: Probe, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Split tensors, in order, into groups of at most ``GROUP_BYTES``."""
     sizes: dict[str, int] = {}
-
-    def measure(step: "Step", environment: Mapping[str, Any]) -> None:
+    feeds = subject.tensors(subject.twin, subject.feeds(probe))
+    for step, environment in walk(subject.twin, feeds, names):
         for name in step.outputs:
-            if hasattr(environment.get(name), "numel"):
-                sizes[name] = environment[name].numel() * environment[name].element_size()
-
-    walk(subject.twin, subject.tensors(subject.twin, subject.feeds(probe)), names, measure)
+            value = environment.get(name)
+            if value is not None and hasattr(value, "numel"):
+                sizes[name] = value.numel() * value.element_size()
     group: list[str] = []
     total = 0
     for name in names:
@@ -139,21 +167,9 @@ def gate_bounds(subject: Subject) -> dict[str, list[tuple[float, float | None]]]
     return found
 
 
-def _collect(
-    subject: Subject, program: "Program", feeds: Mapping[str, Array], names: Sequence[str]
-) -> dict[str, Array]:
-    wanted, found = frozenset(names), {}
-
-    def keep(step: "Step", environment: Mapping[str, Any]) -> None:
-        for name in step.outputs:
-            if name in wanted:
-                found[name] = environment[name].detach().cpu().numpy()
-
-    walk(program, subject.tensors(program, feeds), names, keep)
-    return found
-
-
-def _record(name: str, reference: Array, ours: Array, precise: Array | None) -> TensorRecord:
+def _record(
+    name: str, probe: Probe, reference: Array, ours: Array, precise: Array | None
+) -> TensorRecord:
     (parity,) = compare({name: reference}, {name: ours}, [name]).tensors
     whole = reference.dtype.kind in "iu"
     beyond = 0.0
@@ -162,9 +178,9 @@ def _record(name: str, reference: Array, ours: Array, precise: Array | None) -> 
         apart = np.abs(reference.astype(np.float64) - ours.astype(np.float64))
         beyond = float(np.mean(apart > 1))
     if precise is None or precise.shape != reference.shape or ours.shape != reference.shape:
-        return TensorRecord(parity, "", whole=whole, beyond_unit=beyond)
+        return TensorRecord(parity, probe.name, whole=whole, beyond_unit=beyond)
     return TensorRecord(
-        parity, "", _apart(reference, precise), _apart(ours, precise), whole, beyond
+        parity, probe.name, _apart(reference, precise), _apart(ours, precise), whole, beyond
     )
 
 

@@ -154,6 +154,8 @@ def other_target_check(subject: Subject, probe: Probe, target: Target, gradient:
         return Check(name, "not applicable", "there is no second class to compare with")
     order = np.argsort(values.reshape(-1))[::-1]
     index = next(int(i) for i in order if int(i) != target.class_index)
+    if float(values.reshape(-1)[index]) == float(values.max()):
+        return Check(name, "not applicable", "the best two classes have the same score")
     place = tuple(int(i) for i in np.unravel_index(index, values.shape[1:]))
     other = Target(target.tensor, place, str(index), index)
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
@@ -178,7 +180,7 @@ def mirror_check(subject: Subject, probe: Probe, target: Target, preprocess: "Pr
     """
     model, name = subject.model, "mirrored image"
     try:
-        shapes = model.shapes(probe.image.shape[2:])  # type: ignore[arg-type]
+        shapes = model.shapes((probe.image.shape[2], probe.image.shape[3]))
         layer, _ = default_layer(model.layers, shapes)
         mirrored = Probe("mirrored", np.ascontiguousarray(probe.image[..., ::-1]))
         maps = []

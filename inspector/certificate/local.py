@@ -136,7 +136,7 @@ def _compare(
     record = NodeRecord(
         node, probe.name, worst, levels if whole else None, share, "equal" if equal else "open"
     )
-    return record if equal else _refereed(subject, record, values, ours, outputs, tolerance)
+    return record if equal else _refereed(subject, record, values, ours, tolerance=tolerance)
 
 
 def _rerun(
@@ -158,10 +158,12 @@ def _refereed(
     record: NodeRecord,
     values: Mapping[str, Array],
     ours: Mapping[str, Array],
-    outputs: Sequence[str],
+    *,
     tolerance: float,
 ) -> NodeRecord:
     """Ask the reference evaluator who is right."""
+
+    outputs = list(ours)
 
     def ruled(ruling: str, *errors: float, why: str = "") -> NodeRecord:
         theirs, own = errors or (None, None)

@@ -65,7 +65,7 @@ def noise(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
     if preprocess is None:
         planes = planes * 50 + 128 if model.input.integer else planes
         channels = np.resize(np.arange(3), model.input.channels)
-        image = planes.transpose(2, 0, 1)[channels].astype(np.float32)
+        image: Array = planes.transpose(2, 0, 1)[channels].astype(np.float32)
     else:
         pixels = np.clip(planes * 50 + 128, 0, 255).astype(np.uint8).astype(np.float32)
         encoded = [preprocess.encode((level,) * 3) for level in (0.0, 255.0)]
@@ -78,7 +78,7 @@ def noise(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
 def blank(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
     """A picture of one grey: mid-grey pixels, or zeros where no preprocessing is known."""
     height, width = model.size(*(preprocess.size if preprocess else (None, None)))
-    image = np.zeros((1, model.input.channels, height, width), dtype=np.float32)
+    image: Array = np.zeros((1, model.input.channels, height, width), dtype=np.float32)
     if preprocess is not None:
         image += np.asarray(preprocess.encode((127.0,) * 3)).reshape(1, -1, 1, 1)
     return Probe("blank", image)

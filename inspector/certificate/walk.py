@@ -1,6 +1,6 @@
 """Run a program node by node, and look at every tensor as it is made."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from converters.errors import ConverterError
@@ -16,19 +16,18 @@ Environment = dict[str, "Tensor"]
 
 
 def walk(
-    program: "Program",
-    feeds: "Mapping[str, Tensor]",
-    names: Iterable[str],
-    visit: "Callable[[Step, Environment], None]",
-) -> None:
+    program: "Program", feeds: "Mapping[str, Tensor]", names: Iterable[str]
+) -> "Iterator[tuple[Step, Environment]]":
     """Compute tensors, keeping each only until it has been read for the last time.
 
     Args:
         program: The twin.
         feeds: Values by tensor name.
         names: Tensors that must be computed.
-        visit: Called behind every step with the step and all tensors that are alive then, those
-            that it read and those that it made among them.
+
+    Yields:
+        Behind every step the step and all tensors that are alive then, those that it read and
+        those that it made among them.
 
     Raises:
         UnsupportedOperator: Operators on the way that the program cannot run.
@@ -43,14 +42,14 @@ def walk(
             last[name] = index
     environment: Environment = {**plan.constants, **feeds}
     for index, step in enumerate(plan.steps):
-        with torch.no_grad():
+        with torch.no_grad():  # not around the yield: the caller's mode is the caller's
             try:
                 step.run(environment, None)
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 reason = str(error).partition("\n")[0]
                 node = f"{step.node.op_type} node {step.node.name!r}"
                 raise ConverterError(f"the PyTorch twin failed: {reason}", where=node) from error
-        visit(step, environment)
+        yield step, environment
         for name in (*step.sources, *step.captures, *step.outputs):
             if last.get(name) == index:
                 environment.pop(name, None)

@@ -1,0 +1,126 @@
+"""``inspector verify``: the parity certificate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli.options import model_options, open_model, supervised
+
+if TYPE_CHECKING:
+    from inspector.certificate import Certificate
+    from inspector.certificate.subject import Probe
+    from inspector.explain import Explainer
+
+FAILED = 1
+
+_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "yellow"}
+
+
+@click.command("verify")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGE]...", nargs=-1,
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("--target", metavar="T", default="",
+              help="Whose gradient to check: top1, a class index, a label, or OUTPUT[i,j,...].  "
+              "[default: top1; a model that is no classifier: its first output's largest "
+              "element]")  # fmt: skip
+@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the certificate as a JSON document.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="Print the document on standard output, and nothing else.")  # fmt: skip
+@model_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """Certify that the PyTorch twin of MODEL is the model, in values and in gradients.
+
+    Every tensor against ONNX Runtime, on random inputs and on each IMAGE; the gradient against
+    differences of ONNX Runtime's scores; identities that must hold whatever the model. Exit
+    status 1 when a check fails.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _verify(**options), device=options["device"], **limits)
+
+
+def _verify(
+    *,
+    model: Path,
+    images: Sequence[Path],
+    target: str,
+    output: Path | None,
+    as_json: bool,
+    **opening: Any,  # noqa: ANN401 - passed on to open_model
+) -> int:
+    from inspector.certificate.cache import remember  # noqa: PLC0415 - late, as all the library
+    from inspector.certificate.checks import certify  # noqa: PLC0415 - as above
+    from inspector.render import json as render_json  # noqa: PLC0415 - as above
+
+    explainer = open_model(model, **opening)
+    certificate = certify(
+        explainer,
+        _photos(explainer, images),
+        preprocess=explainer.preprocessing.preprocess,
+        target=_target(explainer, target),
+    )
+    remember(explainer, certificate)
+    document = certificate.to_dict()
+    if output is not None:
+        render_json.write(output, document)
+    if as_json:
+        click.echo(render_json.dumps(document), nl=False)
+    else:
+        _show(certificate)
+    return FAILED if certificate.verdict == "fail" else 0
+
+
+def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
+    from inspector.certificate.subject import Probe  # noqa: PLC0415 - late, as above
+    from inspector.photo import load_photo  # noqa: PLC0415 - as above
+
+    found: list[Probe] = []
+    for number, path in enumerate(images):
+        photo = load_photo(path)
+        tensor, _ = explainer.preprocessing.preprocess.apply(photo)
+        # Two photos of one name would be taken for one input.
+        taken = {probe.name for probe in found} | {"noise", "blank"}
+        name = photo.name if photo.name not in taken else f"{photo.name} ({number + 1})"
+        found.append(Probe(name, tensor[None], {"sha256": photo.sha256}))
+    return found
+
+
+def _target(explainer: "Explainer", text: str) -> Any:  # noqa: ANN401 - a callable or None
+    from inspector.errors import UsageError  # noqa: PLC0415 - late, as above
+    from inspector.target import parse_target  # noqa: PLC0415 - as above
+
+    if not text or (text == "top1" and not explainer.scores.classifier):
+        return None
+    labels = explainer.class_labels.names
+
+    def make(scores: Any) -> Any:  # noqa: ANN401 - (K,) scores to a Target
+        found = parse_target(text, scores=explainer.scores, labels=labels, values=scores)
+        if len(found) != 1:
+            raise UsageError(f"{text!r} names several targets", hint="ask for one")
+        return found[0]
+
+    return make
+
+
+def _show(certificate: "Certificate") -> None:
+    """A line a check, and the verdict with what it leaves open."""
+    width = max(len(check.name) for check in certificate.checks)
+    click.echo(f"{_clean(certificate.model['name'])}  sha256 {certificate.model['sha256'][:16]}...")
+    inputs = ", ".join(_clean(item["name"]) for item in certificate.inputs)
+    click.echo(f"judged as {certificate.kind}; inputs: {inputs}; target: "
+               f"{_clean(certificate.target)}\n")  # fmt: skip
+    for check in certificate.checks:
+        word = click.style(f"{check.status:14}", fg=_COLOURS.get(check.status))
+        click.echo(f"{word} {check.name:{width}}  {_clean(check.text)}")
+    word = click.style(certificate.verdict.upper(), fg=_COLOURS.get(certificate.verdict), bold=True)
+    click.echo(f"\nverdict: {word}")
+    for reason in certificate.reasons:
+        click.echo(f"  {_clean(reason)}")
+
+
+def _clean(text: str) -> str:
+    """What a model's names may put on a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
