@@ -7,8 +7,9 @@ The error between two runs grows with depth whatever its cause, so the layer wit
 
 with B's step run in the twin, which can start at any tensor.  A layer stands out if its own error
 lies beyond the others': above median + max(4 sigma, log 3) in the logarithm, sigma being 1.4826
-times the median absolute deviation over the layers with weights (Leys et al. 2013), and errors
-below rounding counting as rounding.
+times the median absolute deviation (Leys et al. 2013).  The others are the tensors whose own error
+exceeds rounding, if they are common (three, and a fifth of all: quantisation is everywhere, but
+between two quantisers much is exact); else they are rounding itself.
 """
 
 import math
@@ -30,6 +31,9 @@ Array = np.ndarray[Any, Any]
 
 ROUNDING = 1e-4
 """Relative error below which a layer counts as equal: the order of operations differs."""
+
+FEWEST, SHARE = 3, 0.2
+"""How many tensors must differ beyond rounding for that to be the networks' common noise."""
 
 SIGMAS, FACTOR = 4.0, 3.0
 """How far beyond the others an error must lie: robust deviations, and at least this factor."""
@@ -143,7 +147,7 @@ class Parting:
         alignment: Which tensors correspond, and how that was found.
         layers: Errors at each, in A's order; empty when the graphs cannot be aligned.
         images: How many images they were measured over.
-        median: Median own error of the layers with weights.
+        median: Median own error of the tensors that differ, as far as that is common.
         bound: Own error above which a layer stands out.
         sentence: The verdict for people.
     """
@@ -175,7 +179,9 @@ class Parting:
             "parts_at": self.first.point.name if self.first else None,
             "stand_out": [layer.point.name for layer in self.outliers],
             "rule": {
-                "rounding": ROUNDING, "sigmas": SIGMAS, "factor": FACTOR,
+                "rounding": ROUNDING,
+                "common_from": FEWEST,
+                "common_share": SHARE, "sigmas": SIGMAS, "factor": FACTOR,
                 "median_own_error": self.median, "bound": self.bound,
             },
             "verdict": self.sentence,
@@ -291,12 +297,14 @@ class Meter:
 
 
 def bound_of(errors: Sequence[float]) -> tuple[float, float]:
-    """Median, and the error above which one lies beyond the others; see the module's text.
+    """Median of the others, and the error above which one lies beyond them; see the module's text.
 
     Args:
-        errors: Own relative errors of the layers with weights; at least one.
+        errors: Own relative errors of all tensors that B computes.
     """
-    logs = np.log10(np.maximum(errors, ROUNDING))
+    beyond = [error for error in errors if ROUNDING < error < math.inf]
+    common = len(beyond) >= max(FEWEST, SHARE * len(errors))
+    logs = np.log10(beyond if common else [ROUNDING])
     median = float(np.median(logs))
     sigma = 1.4826 * float(np.median(np.abs(logs - median)))
     return 10**median, 10 ** (median + max(SIGMAS * sigma, math.log10(FACTOR)))
@@ -304,13 +312,11 @@ def bound_of(errors: Sequence[float]) -> tuple[float, float]:
 
 def verdict(alignment: Alignment, layers: Sequence[LayerError], images: int) -> Parting:
     """Mark the layers that stand out, and say what follows."""
-    known = [layer for layer in layers if layer.own_error is not None]
-    weighted = [layer for layer in known if layer.point.weighted] or known
-    finite = [e for layer in weighted if math.isfinite(e := layer.own_error or 0.0)]
-    if not finite:
+    errors = [error for layer in layers if (error := layer.own_error) is not None]
+    if not errors:
         why = alignment.why if not layers else "no layer's own error could be measured"
         return Parting(alignment, tuple(layers), images, sentence=why)
-    median, bound = bound_of(finite)
+    median, bound = bound_of(errors)
     marked = tuple(
         LayerError(
             layer.point, layer.shape, layer.accumulated, layer.own,
@@ -332,7 +338,7 @@ def _sentence(layers: Sequence[LayerError], median: float) -> str:
         return f"the networks do not part: no layer's own error exceeds {ROUNDING:g}"
     text = (
         f"no single layer stands out: own errors reach {largest:.2g} at {worst.point.name!r}, the "
-        f"median layer's is {median:.2g}"
+        f"median is {median:.2g}"
     )
     if median > DIFFERENT:
         text += "; the weights differ throughout"
@@ -363,4 +369,4 @@ def _size(layer: LayerError, median: float) -> str:
     if math.isinf(error):
         return "B's values are not finite there"
     times = error / max(median, ROUNDING)
-    return f"own error {error:.2g} of its RMS, {times:.3g} times the median layer's {median:.2g}"
+    return f"own error {error:.2g} of its RMS, {times:.3g} times the median of {median:.2g}"
