@@ -107,7 +107,7 @@ def quick(model: Model, *, preprocess: "Preprocess | None" = None) -> Certificat
         *_gradient_checks(subject, [probe], None, directions=1),
     ]
     found = _certificate(subject, [probe], _target(subject, probe, None)[1], checks, scope="quick")
-    return found if found.verdict == "pass" else certify(model, preprocess=preprocess)
+    return found if found.verdict != "fail" else certify(model, preprocess=preprocess)
 
 
 def _require(subject: Subject) -> None:
@@ -410,15 +410,15 @@ def _gradient_check(
             "gradient passes straight through the rounding; forward parity has to do"
         )
         return Check(name, "not applicable", text, figures)
-    if not record.norm:
-        text = "the gradient is zero everywhere: the target is saturated or does not depend on x"
-        return Check(name, "undecided", text, figures)
     if "fail" in (own, theirs):
         nodes = wrong_nodes(subject, probe, target)
         figures["wrong nodes"] = list(nodes[:20])
         text = "the gradient is not the slope of the score: " + _slopes(record)
         text += f"; wrong gradient in {', '.join(nodes[:3])}" if nodes else ""
         return Check(name, "fail", text, figures)
+    if not record.norm:
+        text = "the gradient is zero everywhere: the target is saturated or does not depend on x"
+        return Check(name, "undecided", text, figures)
     if not record.runtime:
         text = (
             "ONNX Runtime takes whole pixel values, so its score has no slope; the float64 "

@@ -140,6 +140,8 @@ def certify_gradient(
     exact = tuple(own.slope(name, d, [EXACT_STEP * spread]) for name, d in chosen)
     if subject.model.input.integer:
         return GradientRecord((), exact, 0.0, norm, narrow_error)
+    if not norm:
+        return GradientRecord((), exact, 0.0, norm, narrow_error)
     theirs = _Line(partial(_runtime_score, subject, target), x, gradient)
     theirs.measure_noise(own.at)
     runtime = []
@@ -192,7 +194,7 @@ def _directions(gradient: Array, count: int) -> list[tuple[str, Array]]:
             mask = mask.repeat(4, axis=axis).take(range(length), axis=axis)
         found.append(("blocks of the gradient", gradient * mask))
     found += [("noise", rng.standard_normal(gradient.shape)) for _ in range(count)]
-    return [(name, d / rms) for name, d in found if (rms := _rms(d)) > 0]
+    return [(name, np.divide(d, _rms(d))) for name, d in found if _rms(d)]
 
 
 def _rms(x: Array) -> float:
@@ -250,7 +252,7 @@ class _Line:
         """Measure one slope at the step where it is surest."""
         scale = self.scale(d)
         if not scale:
-            return Direction(name, 0.0, np.inf, 0.0, kinked=True)
+            return self._flat(name, d, steps[0])
         found: list[tuple[float, float, float, float]] = []  # error, rounding, kink, step
         for h in steps:
             ends = self._ends(d, h)
@@ -268,6 +270,13 @@ class _Line:
             error, rounding, _, h = found[0]
             return Direction(name, abs(error), rounding, h, kinked=True, rounding=rounding)
         return min(useful, key=lambda direction: direction.uncertainty)
+
+    def _flat(self, name: str, d: Array, h: float) -> Direction:
+        """Where the gradient is zero, the score has to stay as it is."""
+        above, below = (self.score(end) - self.at for end in self._ends(d, h))
+        # Some float64 roundings of the score are no change of it.
+        moved = max(abs(above), abs(below)) > self.noise + 1e-12 * abs(self.at)
+        return Direction(name, float(moved), 0.0 if moved else np.inf, h)
 
     def apart(self, other: "_Line", d: Array, h: float) -> float:
         """Slopes of two scores over the same step, their difference over the scale."""
@@ -295,7 +304,7 @@ def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ..
     """Nodes of the float64 twin whose gradient is not the slope of what they compute.
 
     For each node a random weighting w of its outputs and a random change v of its inputs:
-    (J^T w) . v against the difference of w . f, with steps of 1e-6 of the inputs' size.
+    (J^T w) . v against the difference of w . f, with steps of 1e-8 of the inputs' size.
     """
     program, name = subject.exact, subject.model.input.name
     variable = {name} | {
@@ -333,7 +342,7 @@ def _agrees(
     if not moving or not outputs:
         return True
     # Not at x itself: behind a rectifier many values tie at 0, where a maximum has no slope.
-    moving = {n: v + 1e-2 * _random(rng, v) * (v.std(correction=0) + 1e-6)
+    moving = {n: v + 0.1 * _random(rng, v) * (v.std(correction=0) + 1e-6)
               for n, v in moving.items()}  # fmt: skip
     with torch.enable_grad():
         leaves = {n: v.detach().clone().requires_grad_() for n, v in moving.items()}
@@ -344,7 +353,7 @@ def _agrees(
                 total, list(leaves.values()), allow_unused=True, materialize_grads=True
             ))  # fmt: skip
     moves = {n: _random(rng, v) * (v.std(correction=0) + 1e-6) for n, v in moving.items()}
-    h = 1e-6
+    h = 1e-8
     with torch.no_grad():
         ahead, behind = ({n: v + s * h * moves[n] for n, v in moving.items()} for s in (1, -1))
         measured = float((weighted(ahead) - weighted(behind)) / (2 * h))

@@ -162,7 +162,6 @@ def _refereed(
     tolerance: float,
 ) -> NodeRecord:
     """Ask the reference evaluator who is right."""
-
     outputs = list(ours)
 
     def ruled(ruling: str, *errors: float, why: str = "") -> NodeRecord:
