@@ -167,6 +167,9 @@ def _suspects(subject: Subject, probes: Sequence[Probe], forward: Forward) -> li
         names = [n for n, value in worst.items() if not value <= tolerance]
         if subject.kind == "quantised" and probe is probes[0]:
             names = list(worst)
+        # A node that has proved itself on one input is not asked again.
+        right = {r.node.index for r in found if r.right}
+        names = [n for n in names if subject.producers[n].index not in right]
         if names:
             allowed = NODE_TOLERANCE[subject.kind]
             found += compare_nodes(subject, probe, names, tolerance=allowed)

@@ -193,8 +193,10 @@ def _directions(gradient: Array, count: int) -> list[tuple[str, Array]]:
         for axis, length in enumerate(gradient.shape):
             mask = mask.repeat(4, axis=axis).take(range(length), axis=axis)
         found.append(("blocks of the gradient", gradient * mask))
-    found += [("noise", rng.standard_normal(gradient.shape)) for _ in range(count)]
-    return [(name, np.divide(d, _rms(d))) for name, d in found if _rms(d)]
+    for _ in range(count):
+        found.append(("noise", np.asarray(rng.standard_normal(gradient.shape))))
+    sizes = [_rms(d) for _, d in found]
+    return [(name, d / size) for (name, d), size in zip(found, sizes, strict=True) if size]
 
 
 def _rms(x: Array) -> float:

@@ -1,0 +1,48 @@
+"""The certificate of every third-party model that runs."""
+
+import pytest
+from references import SHARED
+
+from inspector.certificate.checks import certify
+from inspector.explain import load
+
+pytestmark = pytest.mark.conformance
+
+ZOO = sorted(p.stem for p in (SHARED / "zoo").glob("*.onnx"))
+QUANTISED = {"mobilenetv2_qdq_int8_244", "conv_qdq_external_ini", "qdq_conv_perchannel"}
+# Text readers of any size; a third of the usual side is enough.
+SIZES = {"paddle_ocr_cls": "size=48,192", "paddle_ocr_det": "size=160,256"}
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.timeout(900)
+def test_verify_passes(shared, name):
+    overrides = [SIZES[name]] if name in SIZES else []
+    model = load(shared / "zoo" / f"{name}.onnx", device="cpu", overrides=overrides)
+    found = certify(model, preprocess=model.preprocessing.preprocess)
+    assert found.verdict == "pass", found.text
+    assert (found.kind == "quantised") == (name in QUANTISED)
+    gradient = found.check("gradient")
+    assert gradient.status == ("not applicable" if name in QUANTISED else "pass"), gradient.text
+    if not model.scores.classifier:
+        assert "no classifier" in found.target
+    assert found.check("forward").figures["tensors"] >= len(model.graph.nodes) * 0.4
+
+
+def test_onnx_runtime_is_the_noisy_side_of_the_style_transfer(shared):
+    """Which the float64 twin and the reference evaluator say, not a list of exceptions."""
+    if "mltools_style_transfer" not in ZOO:
+        pytest.skip("the model is not here")
+    from inspector.certificate.forward import compare_forward
+    from inspector.certificate.local import compare_nodes
+    from inspector.certificate.subject import Subject, noise
+
+    model = load(shared / "zoo" / "mltools_style_transfer.onnx", device="cpu")
+    subject = Subject(model)
+    probe = noise(model, model.preprocessing.preprocess)
+    forward = compare_forward(subject, [probe])
+    worst = forward.worst
+    assert worst.parity.worst > 1e-3
+    assert worst.runtime_error > 10 * worst.twin_error
+    names = [record.parity.name for record in forward.beyond(1e-4)][:4]
+    assert all(record.right for record in compare_nodes(subject, probe, names, tolerance=1e-4))
