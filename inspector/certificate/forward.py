@@ -6,7 +6,7 @@ float64 twin tells which of two float32 sides rounds more, wherever they differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -55,11 +55,14 @@ class Forward:
         by_probe: Largest difference of each tensor for each input.
         gates: Gates that are open on one side and shut on the other, counted by pair of sides;
             ``gates`` is their number.
+        groups: In how many parts ONNX Runtime's tensors had to be fetched; more than one for a
+            model with large tensors.
     """
 
     records: Mapping[str, TensorRecord]
     by_probe: Mapping[str, Mapping[str, float]]
     gates: Mapping[str, int]
+    groups: int = field(default=1, compare=False)
 
     @property
     def worst(self) -> TensorRecord | None:
@@ -96,7 +99,7 @@ def compare_forward(subject: Subject, probes: Sequence[Probe], *, exact: bool = 
             for low, high in bounds.get(name, ()):
                 _count_gates(gates, sides, low, high)
     ordered = {name: records[name] for name in subject.names if name in records}
-    return Forward(ordered, by_probe, gates)
+    return Forward(ordered, by_probe, gates, len(split))
 
 
 def _sides(
