@@ -32,6 +32,7 @@ _WEIGHTED = frozenset({
 _PASSES = frozenset({
     "Identity", "Cast", "Reshape", "Flatten", "Transpose", "MaxPool", "AveragePool", "Squeeze",
     "QuantizeLinear", "DequantizeLinear", "NhwcMaxPool", "QLinearAveragePool", "Dropout",
+    "GlobalAveragePool", "ReduceMean", "QLinearGlobalAveragePool",
 })  # fmt: skip
 CENTRED_BY_CHANCE = 0.05
 """How often a quantiser of a linear layer has its zero point in the very middle without being
