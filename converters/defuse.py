@@ -7,6 +7,7 @@ same, and ONNX Runtime fuses it again when it loads it.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -75,7 +76,7 @@ def _activation(
     kind: str, values: list[float], ends: tuple[str, str], opset: int, graph: onnx.GraphProto
 ) -> onnx.NodeProto:
     source, out = ends
-    named = dict(zip(_PARAMETERS.get(kind, ()), values, strict=False))
+    named: dict[str, Any] = dict(zip(_PARAMETERS.get(kind, ()), values, strict=False))
     if kind != "Clip" or opset < 11:
         return helper.make_node(kind, [source], [out], **named)
     bounds = []

@@ -1,15 +1,15 @@
 """The one orchestration: photos and methods in, maps out; shared by command line and library."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters import onnx_file
-from inspector.errors import ImageRefused, ModelRefused, UsageError
+from inspector.certificate import Verdict, verdict_for
+from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
 from inspector.labels import Labels, count_warning, read_labels
@@ -20,6 +20,7 @@ from inspector.photo import Photo, load_photo
 from inspector.preprocess import Preprocess, Resolved, resolve
 from inspector.report import Explanation, ImageReport, Report
 from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
+from inspector.versions import versions
 
 __all__ = ["Explainer", "load"]
 
@@ -41,6 +42,7 @@ def load(
     preprocess: str | Path | Preprocess | None = None,
     overrides: Sequence[str] = (),
     labels: str | Path | Sequence[str] | None = None,
+    unverified: bool = False,
     limits: onnx_file.Limits | None = None,
 ) -> "Explainer":
     """Open an ONNX file.
@@ -51,6 +53,7 @@ def load(
         preprocess: A preset, a file, or a ``Preprocess``; found out when None.
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
+        unverified: Draw gradient methods, labelled, even where the model's certificate fails.
         limits: What a stranger's file may demand; defaults in ``converters.onnx_file``.
 
     Returns:
@@ -62,7 +65,14 @@ def load(
         UsageError: preprocessing or labels that cannot be read.
     """
     file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
-    return Explainer(file, device=device, preprocess=preprocess, overrides=overrides, labels=labels)
+    return Explainer(
+        file,
+        device=device,
+        preprocess=preprocess,
+        overrides=overrides,
+        labels=labels,
+        unverified=unverified,
+    )
 
 
 class Explainer(Model):
@@ -70,7 +80,11 @@ class Explainer(Model):
 
     Args:
         file: From ``converters.onnx_file.read``.
-        device: See ``load``; so are the others.
+        device: See ``load``, as for the others.
+        preprocess: As above.
+        overrides: As above.
+        labels: As above.
+        unverified: As above.
     """
 
     def __init__(
@@ -81,8 +95,10 @@ class Explainer(Model):
         preprocess: str | Path | Preprocess | None = None,
         overrides: Sequence[str] = (),
         labels: str | Path | Sequence[str] | None = None,
+        unverified: bool = False,
     ) -> None:
         super().__init__(file, device=device)
+        self.unverified = unverified
         self.preprocessing = self._resolve(preprocess, overrides)
         self.class_labels = self._read_labels(labels)
         self._layers: dict[Any, tuple[Layer, str]] = {}
@@ -170,6 +186,7 @@ class Explainer(Model):
         if not requests:
             raise UsageError("no method was asked for", hint="for example grad-cam")
         chosen = self._choose_layer(layer, requests)
+        self._require_certificate(requests)
         batch: list[tuple[Photo, Array, Any]] = []
         for source in images:
             try:
@@ -184,6 +201,22 @@ class Explainer(Model):
                 yield from self._explain_batch(batch, requests, target, chosen, progress)
                 batch = []
         yield from self._explain_batch(batch, requests, target, chosen, progress)
+
+    @cached_property
+    def certificate(self) -> Verdict:
+        """Whether the twin's gradients may be trusted: computed once per file, then cached."""
+        return verdict_for(self, self.preprocessing.preprocess)
+
+    def _require_certificate(self, requests: Sequence[Request]) -> None:
+        """Refuse gradient methods on a model whose twin is not the model."""
+        gradients = [r.method.name for r in requests if r.method.gradient]
+        if gradients and not self.unverified and self.certificate.passed is False:
+            raise MethodRefused(
+                f"{', '.join(gradients)}: {self.certificate.text[:300]}",
+                where=self.path.name,
+                hint="cam and occlusion need no twin; `inspector verify` tells more; "
+                "--unverified draws all the same",
+            )
 
     def _choose_layer(
         self, layer: str | int | None, requests: Sequence[Request]
@@ -270,6 +303,7 @@ class Explainer(Model):
         """
         request = parse_request(method)
         chosen = self._choose_layer(layer, [request])
+        self._require_certificate([request])
         name = chosen[0].tensor if chosen else None
         step = len(images) if self.batches else 1
         parts = []
@@ -354,7 +388,7 @@ class Explainer(Model):
             probability=self._probability(evidence, row),
             layer=layer,
             options=request.settings,
-            notes=tuple(self._notes(evidence, values)),
+            notes=tuple(self._notes(evidence, values, gradient=method.gradient)),
             channels=self.preprocessing.preprocess.channels,
             signed=method.signed,
         )
@@ -365,9 +399,11 @@ class Explainer(Model):
             facts=dict(evidence.facts),
         )
 
-    @staticmethod
-    def _notes(evidence: Evidence, values: Array) -> Iterator[str]:
+    def _notes(self, evidence: Evidence, values: Array, *, gradient: bool) -> Iterator[str]:
         yield from evidence.notes
+        certificate = self.certificate if gradient else None
+        if certificate is not None and certificate.passed is False:
+            yield f"unverified: {certificate.text}"
         if not np.any(values > 0):
             yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")
 
@@ -420,6 +456,12 @@ class Explainer(Model):
             warnings=tuple(dict.fromkeys(warnings)),
         )
 
+    def _verdict(self) -> dict[str, Any] | None:
+        """The certificate's verdict; None when no gradient method asked for one."""
+        if "certificate" not in self.__dict__:
+            return None
+        return {"passed": self.certificate.passed, "text": self.certificate.text}
+
     def _predictions(self, scores: Array) -> list[dict[str, Any]]:
         known = probabilities(scores, self.scores.activation, assume_softmax=True)
         count = min(PREDICTIONS, scores.size)
@@ -451,21 +493,10 @@ class Explainer(Model):
             },
             "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
             "preprocess": self.preprocessing.to_dict(),
+            "certificate": self._verdict(),
             "provider": self.runtime.provider,
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that numbers may depend on, without importing it."""
-    found = {"python": platform.python_version()}
-    for name in ("onnx-inspector", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "numpy",
-                 "pillow"):  # fmt: skip
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _photo(source: Source) -> Photo:

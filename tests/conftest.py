@@ -1,8 +1,12 @@
 """What every test may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Verdicts on the twin are kept in the user's cache folder; tests have none to share.
+os.environ["INSPECTOR_CACHE"] = "off"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -10,8 +10,8 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrunt
 @click.command("doctor")
 def command() -> int:
     """Show versions, the providers that really run, and conflicts of this installation."""
-    from inspector.explain import versions  # noqa: PLC0415 - late: imports onnx
-    from inspector.runtime import working_providers  # noqa: PLC0415 - as above
+    from inspector.runtime import working_providers  # noqa: PLC0415 - late: imports onnx
+    from inspector.versions import versions  # noqa: PLC0415 - as above
 
     for name, version in versions().items():
         click.echo(f"{name:18} {version}")

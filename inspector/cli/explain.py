@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,13 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.terminal import pictures, progress_bar
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
     from inspector.report import ImageReport
 
 IMAGE_REFUSED = 4
-
-_SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
-}  # fmt: skip
-"""What is taken from a folder; a file that is named is tried whatever it is called."""
 
 
 class _ExplainCommand(click.Command):
@@ -63,6 +58,9 @@ class _ExplainCommand(click.Command):
               help="Also write STEM.sheet.png: all methods and targets side by side.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="Print the report as JSON on standard output, and nothing else.")  # fmt: skip
+@click.option("--unverified", is_flag=True,
+              help="Draw gradient methods even if the model's certificate (`inspector verify`) "
+              "fails; the maps are labelled.")  # fmt: skip
 @model_options
 def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
     """Show where MODEL looks in each IMAGE (files, or folders of them).
@@ -84,19 +82,21 @@ def _explain(
     output: Path,
     sheet: bool,
     as_json: bool,
+    unverified: bool,
     **opening: Any,  # noqa: ANN401 - passed on to open_model
 ) -> int:
     from inspector.errors import ImageRefused  # noqa: PLC0415 - late, like all of the library
     from inspector.report import file_stems  # noqa: PLC0415 - as above
 
     explainer = open_model(model, **opening)
-    paths = list(_expanded(images))
+    explainer.unverified = unverified
+    paths = list(pictures(images))
     stems = file_stems([path.name for path in paths])
     for warning in explainer.preprocessing.warnings:
         say(warning, "warning")
     done: list[dict[str, Any]] = []
     refused: list[str] = []
-    with _progress(len(paths)) as progress:
+    with progress_bar(f"{len(paths)} image(s)") as progress:
         found = explainer.explain_each(
             paths, methods or ["grad-cam"], target=target, layer=layer, progress=progress
         )
@@ -116,18 +116,6 @@ def _explain(
     return IMAGE_REFUSED if refused else 0
 
 
-def _expanded(images: Sequence[Path]) -> Iterator[Path]:
-    """Files as given; folders become the picture files directly inside them."""
-    for path in images:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
-            if not inside:
-                raise click.UsageError(f"no picture files in folder {path}")
-            yield from inside
-        else:
-            yield path
-
-
 def _say_warnings(item: "ImageReport") -> None:
     for explanation in item.explanations:
         for text in explanation.warnings:
@@ -139,21 +127,3 @@ def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path])
 
     del explainer
     show_report(item, written)
-
-
-@contextmanager
-def _progress(images: int) -> Iterator[Any]:
-    """A progress bar on standard error, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console  # noqa: PLC0415 - late: not needed in a pipe
-    from rich.progress import Progress  # noqa: PLC0415 - as above
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{images} image(s)", total=None)
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield advance

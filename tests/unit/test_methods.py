@@ -625,6 +625,9 @@ def test_a_twin_that_computes_something_else_is_found_out(opened):
         net_.head = net.head + np.float32(0.1)
         model = opened(net)
         model.__dict__["twin"] = Program(Graph(net_.proto()))
+        with pytest.raises(MethodRefused, match="the twin fails"):
+            model.explain(photo(18), method)
+        model.unverified = True
         report = model.explain(photo(18), method)
         assert report.explanation.facts["twin_difference"] > 1e-3
         assert any("another network" in w for w in report.explanation.warnings)
