@@ -47,12 +47,15 @@ def table(request):
     """Rows of figures, printed as one table when all are there."""
     rows: dict[str, dict[str, float]] = {}
     yield rows
-    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    plugins = request.config.pluginmanager
+    reporter, capture = map(plugins.get_plugin, ("terminalreporter", "capturemanager"))
     with capture.global_and_fixture_disabled():
-        print("\n" + " ".join(["quantised network".ljust(40), *(c.rjust(15) for c in COLUMNS)]))
+        reporter.write_line("")
+        heading = (column.rjust(15) for column in COLUMNS)
+        reporter.write_line(" ".join(["quantised network".ljust(40), *heading]))
         for name, row in rows.items():
             cells = (f"{row[c]:15.4f}" if c in row else " " * 15 for c in COLUMNS)
-            print(" ".join([name.ljust(40), *cells]))
+            reporter.write_line(" ".join([name.ljust(40), *cells]))
 
 
 @pytest.fixture(scope="module", autouse=True)
