@@ -38,7 +38,7 @@ def test_maxima_of_large_quantised_maps(dtype, outputs):
     assert_same("MaxPool", [levels], tolerance=0, outputs=outputs, **options)
 
 
-# -- straight-through: the gradient of a quantised operator is that of what it approximates -----------
+# -- straight-through: the gradient of a quantised operator is that of what it approximates -----
 
 M = np.random.default_rng(5).integers(-9, 9, (4, 3)).astype(np.int8)
 LEVELS = {
