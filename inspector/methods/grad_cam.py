@@ -19,7 +19,10 @@ def weights(gradient: Any) -> Any:  # noqa: ANN401 - any array of the array API
 def weighted_map(activation: Any, alpha: Any) -> Any:  # noqa: ANN401 - as above
     """ReLU(sum_k alpha_k A_k): (N, C, h, w) and (N, C) to (N, h, w); equation 2."""
     xp = array_namespace(activation)
-    combined = xp.sum(activation * alpha[:, :, None, None], axis=1)
+    n, _, h, w = activation.shape
+    # A matrix product, not a weighted copy of all maps.
+    rows = xp.matmul(alpha[:, None, :], xp.reshape(activation, (n, -1, h * w)))
+    combined = xp.reshape(rows, (n, h, w))
     return xp.where(combined > 0, combined, xp.zeros_like(combined))
 
 

@@ -56,6 +56,6 @@ def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
             "or changes sign, so the weights are unreliable: prefer grad-cam at this layer"
         )
     alpha = weights(activation, gradient)
-    combined = np.sum(activation * alpha[:, :, None, None], axis=1)
+    combined = np.einsum("nk,nkhw->nhw", alpha, activation, optimize=True)
     result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
     return result
