@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from references import SAMPLES
 
+from converters.graph import Graph
 from inspector.explain import Explainer, load
 
 INPUT_METHODS = ("gradient", "guided-backprop", "deconvnet")
@@ -82,21 +83,34 @@ def quantised(source: Path, folder: Path, setting: str, images: Array, **changes
 
 
 def without_pairs(source: Path, path: Path) -> Path:
-    """A model whose activations are floats again; its weights keep their rounding."""
+    """A model whose activations are floats again; its weights keep their rounding.
+
+    A pair whose least level stands for 0 becomes a Relu (a Clip where its greatest stands for 6):
+    on what is not negative that changes nothing.
+    """
     model = onnx.load_model(source)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    for node in model.graph.node:
-        if node.op_type != "DequantizeLinear":
+    graph = Graph(model)
+    for proto in model.graph.node:
+        if proto.op_type != "DequantizeLinear":
             continue
-        maker = makers.get(node.input[0])
-        while maker is not None and maker.op_type in {"Cast", "Identity"}:
-            maker = makers.get(maker.input[0])
-        if maker is not None and maker.op_type == "QuantizeLinear":
-            source_tensor = maker.input[0]
-            del node.input[:]
-            del node.attribute[:]
-            node.op_type = "Identity"
-            node.input.append(source_tensor)
+        maker = graph.producer(proto.input[0])
+        while maker is not None and maker.is_op("Cast", "Identity"):
+            maker = graph.producer(maker.inputs[0])
+        if maker is None or maker.op_type != "QuantizeLinear":
+            continue
+        scale, zero = (graph.constant(name).reshape(()) for name in maker.inputs[1:3])
+        limits = np.iinfo(zero.dtype)
+        top = float(scale) * (limits.max - int(zero))
+        del proto.input[:]
+        del proto.attribute[:]
+        proto.op_type = "Identity" if zero > limits.min else "Relu"
+        proto.input.append(maker.inputs[0])
+        if zero == limits.min and abs(top - 6) < 1e-3:
+            proto.op_type = "Clip"
+            proto.input.extend(["bound.0", "bound.6"])
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.float32(bound), f"bound.{bound}") for bound in (0, 6)
+    )
     onnx.save(model, path)
     return path
 
