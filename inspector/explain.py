@@ -14,6 +14,7 @@ from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
 from inspector.labels import Labels, count_warning, read_labels
 from inspector.layers import Layer, default_layer, select_layer
+from inspector.lost import lost_note
 from inspector.method import Request, parse_request
 from inspector.model import Model
 from inspector.photo import Photo, load_photo
@@ -448,6 +449,9 @@ class Explainer(Model):
                 looks_like_probabilities(scores) if self.scores.activation is None else "",
                 count_warning(self.class_labels.names, scores.size),
             ])  # fmt: skip
+        lost = lost_note(self.graph, self.suspicions)
+        if lost and not any(lost in e.warnings for e in explanations):
+            warnings.append(lost)
         return ImageReport(
             photo=photo,
             explanations=tuple(explanations),

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,8 @@ def _explain(
     explainer.unverified = unverified
     paths = list(pictures(images))
     stems = file_stems([path.name for path in paths])
-    for warning in explainer.preprocessing.warnings:
-        say(warning, "warning")
+    said: set[str] = set()
+    _say_once(explainer.preprocessing.warnings, said)
     done: list[dict[str, Any]] = []
     refused: list[str] = []
     with progress_bar(f"{len(paths)} image(s)") as progress:
@@ -105,7 +105,10 @@ def _explain(
                 say(str(item))
                 refused.append(str(item))
                 continue
-            _say_warnings(item)
+            _say_once(item.warnings, said)
+            for explanation in item.explanations:
+                source = f"{item.photo.name}, {explanation.label}: "
+                _say_once([source + text for text in explanation.warnings], said)
             written = item.save(output, stem, sheet=sheet)
             done.append(json.loads(written[-1].read_text()))
             if not as_json:
@@ -116,10 +119,12 @@ def _explain(
     return IMAGE_REFUSED if refused else 0
 
 
-def _say_warnings(item: "ImageReport") -> None:
-    for explanation in item.explanations:
-        for text in explanation.warnings:
-            say(f"{item.photo.name}, {explanation.label}: {text}", "warning")
+def _say_once(texts: Iterable[str], said: set[str]) -> None:
+    """Print warnings, but what holds for the whole model not again for every photo."""
+    for text in texts:
+        if text not in said:
+            said.add(text)
+            say(text, "warning")
 
 
 def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path]) -> None:
