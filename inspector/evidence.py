@@ -5,7 +5,9 @@ the nodes behind that layer, which run in the twin on the activations that ONNX 
 a gradient with respect to the input needs the whole twin.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Evidence", "tensors_for"]
 
 Array = np.ndarray[Any, Any]
+
+LIGHT_WEIGHTS = 2**23
+"""A tail with fewer weights, and no convolution, is done before a second thread has woken up."""
+
+_BODIES = ("body", "then_branch")
 
 TWIN_TOLERANCE = 1e-3
 """Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
@@ -264,14 +271,14 @@ class Evidence:
 
         twin = self.model.twin
         leaves = {
-            name: torch.tensor(value, dtype=twin.dtype, device=twin.device, requires_grad=True)
+            name: _shared(value).to(twin.device, twin.dtype).requires_grad_()
             for name, value in start.items()
         }
         feeds: dict[str, Tensor] = dict(leaves)
         for name in frontier:
             feeds[name] = self._fed(name)
         names = list(dict.fromkeys(target.tensor for target in self.targets))
-        with torch.enable_grad():
+        with _threads_for(self._is_light(start, names)), torch.enable_grad():
             found = twin.run(feeds, names, rules)
             total = torch.stack([
                 target.of(found[target.tensor][row : row + 1]).sum()
@@ -291,15 +298,25 @@ class Evidence:
             for name, gradient in zip(leaves, gradients, strict=True)
         }
 
-    def _fed(self, name: str) -> "Tensor":
-        import torch  # noqa: PLC0415 - as above
+    def _is_light(self, start: Mapping[str, Array], targets: Sequence[str]) -> bool:
+        """Whether what runs is a pooling and a linear layer or so, and no convolution."""
+        graph = self.model.graph
+        weights = 0
+        for node in (n for s in start for t in targets for n in self.model.tail(s, t).nodes):
+            if "Conv" in node.op_type or any(node.attributes.get(b) for b in _BODIES):
+                return False
+            for name in node.inputs:
+                tensor = graph.initialiser(name)
+                weights += math.prod(tensor.dims) if tensor is not None else 0
+        return weights <= LIGHT_WEIGHTS
 
+    def _fed(self, name: str) -> "Tensor":
         twin = self.model.twin
         if name == self.model.input.name:
             value = self.model.input.arrange(self.images)
         else:
             value = self.values[name]
-        tensor = torch.tensor(value, device=twin.device)
+        tensor = _shared(value).to(twin.device)
         return tensor.to(twin.dtype) if str(tensor.dtype) in _NARROW_FLOATS else tensor
 
     def _check_twin(self, scores: Array) -> None:
@@ -313,6 +330,29 @@ class Evidence:
                 f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"
             )
+
+
+def _shared(value: Array) -> "Tensor":
+    """A tensor on an array's own memory: nothing writes into it, and a copy wakes threads up."""
+    import torch  # noqa: PLC0415 - late, as above
+
+    return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+
+
+@contextmanager
+def _threads_for(light: bool) -> Iterator[None]:
+    """Run light work on one thread: ONNX Runtime's have just gone to sleep on the others."""
+    import torch  # noqa: PLC0415 - late, as above
+
+    before = torch.get_num_threads()
+    if not light or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _NARROW_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")

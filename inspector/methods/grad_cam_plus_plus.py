@@ -21,8 +21,8 @@ def weights(activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - any array 
     positive = gradient > 0
     denominator = _denominator(xp, activation, gradient)
     safe = denominator != 0
-    alpha = xp.where(positive & safe, 1 / xp.where(safe, denominator, 1), 0)
-    return xp.sum(alpha * xp.where(positive, gradient, 0), axis=(2, 3))
+    ratio = xp.where(positive & safe, gradient, 0) / xp.where(safe, denominator, 1)
+    return xp.sum(ratio, axis=(2, 3))
 
 
 def _denominator(xp: Any, activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
@@ -32,6 +32,8 @@ def _denominator(xp: Any, activation: Any, gradient: Any) -> Any:  # noqa: ANN40
 def unsafe(activation: Any, gradient: Any) -> bool:  # noqa: ANN401 - as above
     """Whether the denominator comes near zero or below where the gradient is positive."""
     xp = array_namespace(activation, gradient)
+    if bool(xp.all(xp.sum(activation, axis=(2, 3)) >= 0)):
+        return False  # at least 2 wherever the gradient is positive
     low = (gradient > 0) & (_denominator(xp, activation, gradient) < 1)
     return bool(xp.any(low))
 
@@ -56,6 +58,7 @@ def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
             "or changes sign, so the weights are unreliable: prefer grad-cam at this layer"
         )
     alpha = weights(activation, gradient)
-    combined = np.einsum("nk,nkhw->nhw", alpha, activation, optimize=True)
+    n, _, h, w = activation.shape
+    combined = (alpha[:, None, :] @ activation.reshape(n, -1, h * w)).reshape(n, h, w)
     result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
     return result

@@ -42,7 +42,8 @@ def test_onnx_runtime_is_the_noisy_side_of_the_style_transfer(shared):
     probe = noise(model, model.preprocessing.preprocess)
     forward = compare_forward(subject, [probe])
     worst = forward.worst
-    assert worst.parity.worst > 1e-3
-    assert worst.runtime_error > 10 * worst.twin_error
+    assert worst.parity.worst > 1e-4
+    # By how much depends on ONNX Runtime's threads: 2 to 1000 times were seen.
+    assert worst.runtime_error > 1.5 * worst.twin_error
     names = [record.parity.name for record in forward.beyond(1e-4)][:4]
     assert all(record.right for record in compare_nodes(subject, probe, names, tolerance=1e-4))
