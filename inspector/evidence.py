@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from converters.to_torch.optable import OpTable
     from inspector.method import Request
     from inspector.preprocess import Preprocess
+    from inspector.rules import Coverage
 
 __all__ = ["Evidence", "tensors_for"]
 
@@ -221,14 +222,10 @@ class Evidence:
         Raises:
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.rules import backward_rules, coverage  # noqa: PLC0415 - imports torch
+        from inspector.rules import backward_rules  # noqa: PLC0415 - imports torch
 
         name = self.model.input.name
-        twin = self.model.twin
-        nodes: list[Any] = []
-        for target in dict.fromkeys(t.tensor for t in self.targets):
-            nodes += self.model.tail(name, target).nodes
-        covered = coverage(self.model.graph, twin.activations, nodes, rule, extension)
+        covered = self._coverage(rule, extension)
         self.facts["coverage"] = str(covered)
         if covered.extended and rule != "gradient":
             self.note(f"extension of the {rule} rule beyond the paper: {extension}")
@@ -241,6 +238,19 @@ class Evidence:
             found = self._backward(start, (), self._rules(backward_rules, rule, extension))
             self._gradients[key] = self.model.input.restore(found[name])
         return self._gradients[key]
+
+    def _coverage(self, rule: str, extension: str) -> "Coverage":
+        """What a rule reaches between the input and the targets; counted once per model."""
+        from inspector.rules import coverage  # noqa: PLC0415 - imports torch
+
+        model, targets = self.model, tuple(dict.fromkeys(t.tensor for t in self.targets))
+        key = (rule, extension, targets)
+        if key not in model.coverages:
+            nodes = [n for t in targets for n in model.tail(model.input.name, t).nodes]
+            activations = model.twin.activations
+            model.coverages[key] = coverage(model.graph, activations, nodes, rule, extension)
+        found: Coverage = model.coverages[key]
+        return found
 
     def _rules(self, build: Any, rule: str, extension: str) -> "OpTable | None":  # noqa: ANN401
         """The overlay of a rule, made once per model so that the twin's plans stay cached."""

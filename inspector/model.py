@@ -83,6 +83,7 @@ class Model:
         self.runtime = Runtime(file, device=device)
         # Overlays of backward rules; kept here because they live as long as the twin.
         self.rule_tables: dict[tuple[str, str], Any] = {}
+        self.coverages: dict[tuple[str, str, tuple[str, ...]], Any] = {}
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 

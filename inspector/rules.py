@@ -93,7 +93,9 @@ class _GuidedRelu(torch.autograd.Function):
     def backward(ctx: Any, signal: Tensor) -> Tensor:  # noqa: ANN401
         """[x > 0] max(R, 0): R passes where both are positive."""
         (y,) = ctx.saved_tensors
-        return torch.where(y > 0, signal.clamp(min=0), 0)
+        # max([x > 0] R, 0) is the same, and the second half needs no memory of its own.
+        passed: Tensor = torch.ops.aten.threshold_backward(signal, y, 0)
+        return passed.clamp_(min=0)
 
 
 class _FusedClamp(torch.autograd.Function):
