@@ -151,13 +151,15 @@ class Batch:
     """Photos that go through the network together.
 
     Attributes:
-        sources: What the user gave for each, as its position in the whole list.
+        places: Position of each in the whole list.
+        sources: What the user gave for each.
         photos: The photos, upright.
         tensors: (N, C, H, W), preprocessed.
         geometries: How each photo and its tensor lie on each other.
     """
 
-    sources: tuple[int, ...]
+    places: tuple[int, ...]
+    sources: tuple[Source, ...]
     photos: "tuple[Photo, ...]"
     tensors: np.ndarray[Any, Any]
     geometries: "tuple[Geometry, ...]"
@@ -180,7 +182,7 @@ def batches(
     from inspector.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
 
     total = len(images) if isinstance(images, Sequence) else 0
-    waiting: list[tuple[int, Photo, Any, Geometry]] = []
+    waiting: list[tuple[int, Source, Photo, Any, Geometry]] = []
     for place, source in enumerate(images):
         try:
             is_path = isinstance(source, str | Path)
@@ -188,7 +190,7 @@ def batches(
         except ImageRefused as error:
             refused.append(error)
             continue
-        waiting.append((place, photo, *model.preprocessing.preprocess.apply(photo)))
+        waiting.append((place, source, photo, *model.preprocessing.preprocess.apply(photo)))
         if len(waiting) == (BATCH if model.batches else 1):
             yield _batch(waiting)
             waiting = []
@@ -198,6 +200,6 @@ def batches(
         yield _batch(waiting)
 
 
-def _batch(items: "Sequence[tuple[int, Photo, Any, Geometry]]") -> Batch:
-    places, photos, tensors, geometries = zip(*items, strict=True)
-    return Batch(places, photos, np.stack(tensors), geometries)
+def _batch(items: "Sequence[tuple[int, Source, Photo, Any, Geometry]]") -> Batch:
+    places, sources, photos, tensors, geometries = zip(*items, strict=True)
+    return Batch(places, sources, photos, np.stack(tensors), geometries)

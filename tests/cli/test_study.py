@@ -48,3 +48,17 @@ def test_refusals(inspector, samples):
     done = inspector("study", "filters", samples / "zfnet.onnx", "--layer", "3")
     assert done.returncode == 2
     assert "do not act on the image's pixels" in done.stderr
+
+
+def test_top_activations(inspector, samples, tmp_path):
+    done = inspector("study", "top-activations", samples / "zfnet.onnx", samples / "images",
+                     "--layer", "1", "--units", "0,5", "--count", "2", "-o", "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 unit(s) of relu_1, strongest over 20 photo(s)" in done.stdout
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["top-activations.json", "top-activations.png"]
+    done = inspector("study", "top-activations", samples / "zfnet.onnx", samples / "images",
+                     "--layer", "1", "--units", "999")  # fmt: skip
+    assert done.returncode == 2
+    assert "there is no unit 999" in done.stderr
+    assert inspector("study", "top-activations", samples / "zfnet.onnx").returncode == 2
