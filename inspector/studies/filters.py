@@ -354,7 +354,8 @@ class FilterNumbers:
             f"{white:.0%}): "
         )
         if self.pooled_aliasing > MUCH:
-            return text + "much aliasing; the paper's remedy is a smaller filter and stride"
+            remedy = "; the paper's remedy is a smaller filter and stride 2"
+            return text + "much aliasing" + (remedy if max(self.strides) > 2 else "")
         return text + ("some aliasing" if self.pooled_aliasing > SOME else "little aliasing")
 
     def _mid_sentence(self) -> str:

@@ -124,7 +124,7 @@ def test_tells_the_two_samples_apart_for_the_papers_reason():
     assert not fine.numbers["mid_frequencies_missing"]
     assert coarse.numbers["mid_frequencies_missing"]
     assert coarse.numbers["nyquist_of_outputs_in_cycles_per_pixel"] == [0.125, 0.125]
-    assert any("much aliasing" in s for s in coarse.sentences)
+    assert any("much aliasing; the paper's remedy" in s for s in coarse.sentences)
     assert any("little in between" in s for s in coarse.sentences)
     assert not any("much aliasing" in s or "in between" in s for s in fine.sentences)
 
