@@ -34,6 +34,14 @@ def cli_page() -> str:
             command, info_name=name, parent=context, terminal_width=96, max_content_width=96
         )
         parts.append(f"\n## inspector {name}\n\n```\n{command.get_help(inner)}\n```\n")
+        for part in command.list_commands(inner) if isinstance(command, click.Group) else ():
+            found = command.get_command(inner, part)
+            if found is not None:
+                deep = click.Context(
+                    found, info_name=part, parent=inner, terminal_width=96, max_content_width=96
+                )
+                text = found.get_help(deep)
+                parts.append(f"\n### inspector {name} {part}\n\n```\n{text}\n```\n")
     return "".join(parts)
 
 

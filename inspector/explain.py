@@ -455,7 +455,7 @@ class Explainer(Model):
         return ImageReport(
             photo=photo,
             explanations=tuple(explanations),
-            context=self._context(layer),
+            context=self.context(layer),
             predictions=predictions,
             warnings=tuple(dict.fromkeys(warnings)),
         )
@@ -483,7 +483,7 @@ class Explainer(Model):
             if (index := target.class_index) is not None
         ]  # fmt: skip
 
-    def _context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
+    def context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
         """Everything about model and machine that a figure depends on."""
         return {
             "model": {

@@ -20,7 +20,15 @@ from inspector.errors import UnknownMethod, UsageError, nearest
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
-__all__ = ["Method", "Option", "Request", "method", "methods", "parse_request"]
+__all__ = [
+    "Method",
+    "Option",
+    "Request",
+    "described_arguments",
+    "method",
+    "methods",
+    "parse_request",
+]
 
 Function = Callable[..., np.ndarray[Any, Any]]
 
@@ -85,7 +93,7 @@ class Method:
     @property
     def options(self) -> dict[str, Option]:
         """Options by name, with defaults and help from the signature and the docstring."""
-        described = _described_arguments(self.documentation)
+        described = described_arguments(self.documentation)
         return {
             p.name: Option(p.name, p.default, described.get(p.name, ""))
             for p in inspect.signature(self.function).parameters.values()
@@ -181,7 +189,7 @@ def parse_request(text: str) -> Request:
     return Request(known[name], chosen)
 
 
-def _described_arguments(documentation: str) -> dict[str, str]:
+def described_arguments(documentation: str) -> dict[str, str]:
     """Texts of the ``Args:`` section of a google-style docstring, by argument name."""
     section = documentation.partition("\nArgs:\n")[2].partition("\n\n")[0]
     found: dict[str, str] = {}

@@ -1,0 +1,205 @@
+"""What a study is: an experiment of the papers on any model, with a figure and its numbers.
+
+A study is declared once, with ``@study`` above a function in ``inspector.studies``.  Like a
+method's, its keyword-only parameters are its options; the command line and the documentation
+read them from there.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import ImageRefused
+from inspector.method import Option, described_arguments
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+    from inspector.geometry import Geometry
+    from inspector.photo import Photo
+
+__all__ = ["Batch", "Findings", "Progress", "Study", "batches", "studies", "study"]
+
+SCHEMA = 1
+"""Version of the JSON document; a field that changes its meaning raises it."""
+
+BATCH = 8
+"""Photos that go through the network at a time, where the model allows it."""
+
+Source = Any
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        study: Its name, which names the files.
+        context: Model, preprocessing and versions, as plain data.
+        options: Everything that was asked for.
+        numbers: The result, as plain data.
+        sentences: The result in plain language.
+        figure: The picture, a ``PIL.Image.Image``.
+        images: Photos that were used.
+        refused: Photos that could not be read.
+        warnings: What must be known when the result is read.
+    """
+
+    study: str
+    context: Mapping[str, Any]
+    options: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    sentences: tuple[str, ...]
+    figure: Any
+    images: int = 0
+    refused: tuple[ImageRefused, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of everything but the picture."""
+        return {
+            "schema": SCHEMA,
+            "study": self.study,
+            **self.context,
+            "options": dict(self.options),
+            "result": dict(self.numbers),
+            "sentences": self.sentences,
+            "images": {"used": self.images, "refused": [str(error) for error in self.refused]},
+            "warnings": self.warnings,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``STUDY.png`` and ``STUDY.json``, each whole or not at all.
+
+        Returns:
+            The files, the report last.
+        """
+        from inspector.render import json, png  # noqa: PLC0415 - late: a study may never be saved
+
+        folder = Path(folder)
+        return [
+            png.write(folder / f"{self.study}.png", self.figure),
+            json.write(folder / f"{self.study}.json", self.to_dict()),
+        ]
+
+
+Function = Callable[..., Findings]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Attributes:
+        name: As typed after ``inspector study``.
+        images: Whether it cannot do without photos.
+        function: Takes the opened model, the photos and the options.
+    """
+
+    name: str
+    images: bool
+    function: Function = field(repr=False)
+
+    @property
+    def documentation(self) -> str:
+        """The docstring up to its sections."""
+        text = inspect.getdoc(self.function) or ""
+        return text.partition("\nArgs:\n")[0].strip()
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Options by name, with defaults and help from the signature and the docstring."""
+        described = described_arguments(inspect.getdoc(self.function) or "")
+        return {
+            p.name: Option(p.name, p.default, described.get(p.name, ""))
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name != "progress"
+        }
+
+
+_REGISTRY: dict[str, Study] = {}
+
+
+def study(name: str, *, images: bool) -> Callable[[Function], Function]:
+    """Declare the function below as a study; see ``Study`` for the arguments."""
+
+    def keep(function: Function) -> Function:
+        _REGISTRY[name] = Study(name, images, function)
+        return function
+
+    return keep
+
+
+@cache
+def studies() -> Mapping[str, Study]:
+    """All studies by name."""
+    folder = importlib.import_module("inspector.studies")  # its modules import this one
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"{folder.__name__}.{module.name}")
+    return {name: _REGISTRY[name] for name in sorted(_REGISTRY)}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Photos that go through the network together.
+
+    Attributes:
+        places: Position of each in the whole list.
+        sources: What the user gave for each.
+        photos: The photos, upright.
+        tensors: (N, C, H, W), preprocessed.
+        geometries: How each photo and its tensor lie on each other.
+    """
+
+    places: tuple[int, ...]
+    sources: tuple[Source, ...]
+    photos: "tuple[Photo, ...]"
+    tensors: np.ndarray[Any, Any]
+    geometries: "tuple[Geometry, ...]"
+
+
+def batches(
+    model: "Explainer",
+    images: Iterable[Source],
+    refused: list[ImageRefused],
+    progress: Progress | None = None,
+) -> Iterator[Batch]:
+    """Open photos a few at a time, in bounded memory.
+
+    Args:
+        model: Whose preprocessing they get.
+        images: Paths, ``Photo`` objects, PIL images, or arrays (H, W, 3).
+        refused: Gets the photos that cannot be read.
+        progress: Called with (what, done, total); the total is 0 if unknown.
+    """
+    from inspector.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
+
+    total = len(images) if isinstance(images, Sequence) else 0
+    waiting: list[tuple[int, Source, Photo, Any, Geometry]] = []
+    for place, source in enumerate(images):
+        try:
+            is_path = isinstance(source, str | Path)
+            photo = load_photo(source) if is_path else Photo.of(source)
+        except ImageRefused as error:
+            refused.append(error)
+            continue
+        waiting.append((place, source, photo, *model.preprocessing.preprocess.apply(photo)))
+        if len(waiting) == (BATCH if model.batches else 1):
+            yield _batch(waiting)
+            waiting = []
+        if progress:
+            progress("photos", place + 1, total)
+    if waiting:
+        yield _batch(waiting)
+
+
+def _batch(items: "Sequence[tuple[int, Source, Photo, Any, Geometry]]") -> Batch:
+    places, sources, photos, tensors, geometries = zip(*items, strict=True)
+    return Batch(places, sources, photos, np.stack(tensors), geometries)
