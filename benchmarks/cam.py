@@ -28,11 +28,11 @@ def resnet50(folder: Path):  # noqa: ANN201 - a torch module and a path
 
     from converters.to_onnx import pytorch
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "conformance"))
-    import networks
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from torchvision_loader import load_torchvision
 
     torch.manual_seed(0)
-    module = networks.load_torchvision().models.resnet50(weights=None).eval()
+    module = load_torchvision().models.resnet50(weights=None).eval()
     path = folder / "resnet50.onnx"
     pytorch.convert(module, torch.zeros(1, 3, 224, 224), path)
     return module, path

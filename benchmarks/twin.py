@@ -97,7 +97,7 @@ def conversion(path: Path) -> tuple[float, float]:
 
 MEMORY = """
 import sys, resource, torch, numpy as np
-sys.path.insert(0, {networks!r})
+sys.path.insert(0, {tests!r})
 torch.set_num_threads(2)
 x = torch.randn({batch}, 3, 224, 224, requires_grad=True)
 if {ours!r}:
@@ -109,9 +109,9 @@ if {ours!r}:
     program.plan([source], [target])
     forward = lambda: program.run({{source: x}}, [target])[target]
 else:
-    import networks
+    from torchvision_loader import load_torchvision
     torch.manual_seed(0)
-    module = networks.load_torchvision().models.resnet50(weights=None).eval().requires_grad_(False)
+    module = load_torchvision().models.resnet50(weights=None).eval().requires_grad_(False)
     forward = lambda: module(x)
 def resident():
     with open("/proc/self/statm") as f: return int(f.read().split()[1]) * 4096
@@ -124,8 +124,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 
 def memory(path: Path, *, ours: bool) -> float:
     """Growth to the peak over one backward pass, in MiB."""
-    networks = Path(__file__).parents[1] / "tests" / "conformance"
-    code = MEMORY.format(networks=str(networks), path=str(path), ours=ours, batch=BATCH)
+    tests = Path(__file__).parents[1] / "tests"
+    code = MEMORY.format(tests=str(tests), path=str(path), ours=ours, batch=BATCH)
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
