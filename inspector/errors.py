@@ -6,7 +6,8 @@ ExplainedError (converters.errors)
 ├── UsageError           2  an option that cannot be meant
 │   ├── UnknownTarget    2  a class, label or output that does not exist
 │   ├── UnknownLayer     2  a tensor that is no layer
-│   └── UnknownMethod    2
+│   ├── UnknownMethod    2
+│   └── MissingExtra     2  an optional package that is not installed
 ├── MethodRefused        3  a method that cannot be right for this model
 ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
 ├── ImageRefused         4  an image that cannot be read
@@ -26,6 +27,7 @@ __all__ = [
     "InspectorWarning",
     "LimitExceeded",
     "MethodRefused",
+    "MissingExtra",
     "ModelRefused",
     "UnknownLayer",
     "UnknownMethod",
@@ -55,6 +57,22 @@ class UnknownLayer(UsageError):
 
 class UnknownMethod(UsageError):
     """A method name that nobody registered."""
+
+
+class MissingExtra(UsageError):
+    """An optional package that is not installed.
+
+    Args:
+        what: What needs it.
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Say what to install."""
+        super().__init__(
+            f"{what} needs packages that are not installed",
+            hint=f"pip install 'onnx-inspector[{extra}]'",
+        )
 
 
 class MethodRefused(InspectorError):

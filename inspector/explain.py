@@ -1,27 +1,24 @@
 """The one orchestration: photos and methods in, maps out; shared by command line and library."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters import onnx_file
-from inspector.certificate import Verdict, verdict_for
-from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
+from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
-from inspector.labels import Labels, count_warning, read_labels
-from inspector.layers import Layer, default_layer, select_layer
+from inspector.labels import count_warning
+from inspector.layers import Layer
 from inspector.lost import lost_note
 from inspector.method import Request, parse_request
-from inspector.model import Model
+from inspector.opened import Opened
 from inspector.photo import Photo, load_photo
-from inspector.preprocess import Preprocess, Resolved, resolve
+from inspector.preprocess import Preprocess
 from inspector.report import Explanation, ImageReport, Report
 from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
-from inspector.versions import versions
 
 __all__ = ["Explainer", "load"]
 
@@ -76,56 +73,8 @@ def load(
     )
 
 
-class Explainer(Model):
-    """An opened model that explains its decisions.
-
-    Args:
-        file: From ``converters.onnx_file.read``.
-        device: See ``load``, as for the others.
-        preprocess: As above.
-        overrides: As above.
-        labels: As above.
-        unverified: As above.
-    """
-
-    def __init__(
-        self,
-        file: onnx_file.OnnxFile,
-        *,
-        device: str = "auto",
-        preprocess: str | Path | Preprocess | None = None,
-        overrides: Sequence[str] = (),
-        labels: str | Path | Sequence[str] | None = None,
-        unverified: bool = False,
-    ) -> None:
-        super().__init__(file, device=device)
-        self.unverified = unverified
-        self.preprocessing = self._resolve(preprocess, overrides)
-        self.class_labels = self._read_labels(labels)
-        self._layers: dict[Any, tuple[Layer, str]] = {}
-
-    def _resolve(
-        self, preprocess: str | Path | Preprocess | None, overrides: Sequence[str]
-    ) -> Resolved:
-        image = self.input
-        return resolve(
-            preprocess,
-            overrides,
-            model_path=self.path,
-            metadata=self.file.metadata,
-            input_size=(image.height, image.width),
-            input_channels=image.channels,
-            layout=image.layout,
-            integer=image.integer,
-            first_operators=[node.op_type for node in self.graph.consumers(image.name)],
-        )
-
-    def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
-        if labels is None:
-            return self.labels
-        if isinstance(labels, str | Path):
-            return Labels(read_labels(labels), f"file {Path(labels).name}")
-        return Labels(tuple(labels), "given")
+class Explainer(Opened):
+    """An opened model that explains its decisions; see ``load`` for the arguments."""
 
     # -- explaining ------------------------------------------------------------------------
 
@@ -203,21 +152,9 @@ class Explainer(Model):
                 batch = []
         yield from self._explain_batch(batch, requests, target, chosen, progress)
 
-    @cached_property
-    def certificate(self) -> Verdict:
-        """Whether the twin's gradients may be trusted: computed once per file, then cached."""
-        return verdict_for(self, self.preprocessing.preprocess)
-
     def _require_certificate(self, requests: Sequence[Request]) -> None:
         """Refuse gradient methods on a model whose twin is not the model."""
-        gradients = [r.method.name for r in requests if r.method.gradient]
-        if gradients and not self.unverified and self.certificate.passed is False:
-            raise MethodRefused(
-                f"{', '.join(gradients)}: {self.certificate.text[:300]}",
-                where=self.path.name,
-                hint="cam and occlusion need no twin; `inspector verify` tells more; "
-                "--unverified draws all the same",
-            )
+        self.require_certificate([r.method.name for r in requests if r.method.gradient])
 
     def _choose_layer(
         self, layer: str | int | None, requests: Sequence[Request]
@@ -225,31 +162,7 @@ class Explainer(Model):
         """The layer to explain through, and why; None when no method needs one."""
         if not any(r.method.layer and r.method.gradient for r in requests) and layer is None:
             return None
-        if layer not in self._layers:
-            shapes = self.shapes(self.preprocessing.preprocess.size)
-            if layer is not None:
-                extended = self._shape_of(layer, shapes)
-                found = select_layer(self.layers, layer, extended, self.graph)
-                self._layers[layer] = found, "chosen by the user"
-            elif not self.layers:
-                raise ModelRefused(
-                    "the model has no convolution to explain through", where=self.path.name,
-                    hint="gradient and occlusion need none",
-                )  # fmt: skip
-            else:
-                self._layers[layer] = default_layer(self.layers, shapes)
-        return self._layers[layer]
-
-    def _shape_of(
-        self, layer: str | int, shapes: Mapping[str, tuple[int, ...]]
-    ) -> Mapping[str, tuple[int, ...]]:
-        """Shapes, with that of a tensor which is no listed layer measured on demand."""
-        if layer in shapes or layer not in self.graph.tensors:
-            return shapes
-        size = self.size(*self.preprocessing.preprocess.size)
-        blank = np.zeros((1, self.input.channels, *size), dtype=np.float32)
-        value = self.forward(blank, [str(layer)])[str(layer)]
-        return {**shapes, str(layer): tuple(np.shape(value))}
+        return self.layer_for(layer)
 
     def _explain_batch(
         self,
@@ -460,12 +373,6 @@ class Explainer(Model):
             warnings=tuple(dict.fromkeys(warnings)),
         )
 
-    def _verdict(self) -> dict[str, Any] | None:
-        """The certificate's verdict; None when no gradient method asked for one."""
-        if "certificate" not in self.__dict__:
-            return None
-        return {"passed": self.certificate.passed, "text": self.certificate.text}
-
     def _predictions(self, scores: Array) -> list[dict[str, Any]]:
         known = probabilities(scores, self.scores.activation, assume_softmax=True)
         count = min(PREDICTIONS, scores.size)
@@ -482,25 +389,6 @@ class Explainer(Model):
             for target in best
             if (index := target.class_index) is not None
         ]  # fmt: skip
-
-    def context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
-        """Everything about model and machine that a figure depends on."""
-        return {
-            "model": {
-                "name": self.path.name,
-                "sha256": self.file.sha256,
-                "producer": self.file.producer,
-                "opsets": {domain or "ai.onnx": v for domain, v in self.graph.opsets.items()},
-                "scores": self.scores.tensor,
-                "activation": self.scores.activation,
-                "labels": self.class_labels.source,
-            },
-            "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
-            "preprocess": self.preprocessing.to_dict(),
-            "certificate": self._verdict(),
-            "provider": self.runtime.provider,
-            "versions": versions(),
-        }
 
 
 def _photo(source: Source) -> Photo:

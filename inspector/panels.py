@@ -21,11 +21,13 @@ __all__ = [
     "MIN_PANEL",
     "Scale",
     "bar_colours",
+    "cell",
     "overlay_panel",
     "panel_size",
     "photo_panel",
     "projection_panel",
     "scale_of",
+    "signed_picture",
 ]
 
 MIN_PANEL, MAX_PANEL = 360, 960
@@ -153,6 +155,39 @@ def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | N
     blank = np.full_like(picture, _GREY)
     picture = np.where(inside[:, :, None], picture, _hatched(blank))
     return Image.fromarray(picture.astype(np.uint8))
+
+
+def signed_picture(values: NDArray[Any]) -> _RGB8:
+    """Signed channels as pixels: grey is zero, full colour their own largest magnitude.
+
+    Args:
+        values: (C, h, w), a filter or a projection; three channels are red, green and blue, of
+            any other number the sum is shown in grey.
+
+    Returns:
+        (h, w, 3).
+    """
+    signed = np.asarray(values, np.float64)
+    if len(signed) != 3:
+        signed = np.repeat(signed.sum(0, keepdims=True), 3, axis=0)
+    peak = np.abs(signed).max(initial=0)
+    scaled = signed / peak if peak > 0 else signed
+    return np.rint(_GREY + 127 * scaled).astype(np.uint8).transpose(1, 2, 0)
+
+
+def cell(pixels: _RGB8, side: int) -> Image.Image:
+    """Pixels (h, w, 3) in the middle of a grey square; small ones grow by a whole factor."""
+    square = Image.new("RGB", (side, side), (int(_GREY),) * 3)
+    height, width = pixels.shape[:2]
+    if not height or not width:
+        return square
+    factor: float = side / max(height, width)
+    factor = math.floor(factor) if factor >= 1 else factor
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    grown = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how)
+    square.paste(grown, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
 
 
 def _blend(

@@ -2,13 +2,15 @@
 
 A study is declared once, with ``@study`` above a function in ``inspector.studies``.  Like a
 method's, its keyword-only parameters are its options; the command line and the documentation
-read them from there.
+read them from there.  Two of them are no options but handed in by whoever runs it: ``progress``,
+called with (what, done, total), and ``journal``, which keeps results of long work so that an
+interrupted run can go on.
 """
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,21 +18,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 from inspector.method import Option, described_arguments
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.geometry import Geometry
+    from inspector.opened import Opened
     from inspector.photo import Photo
 
-__all__ = ["Batch", "Findings", "Progress", "Study", "batches", "studies", "study"]
+__all__ = [
+    "BATCH",
+    "Batch",
+    "Findings",
+    "Progress",
+    "Study",
+    "batches",
+    "parse_units",
+    "studies",
+    "study",
+]
 
 SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
 
 BATCH = 8
 """Photos that go through the network at a time, where the model allows it."""
+
+MOST_UNITS = 256
+"""Units that one run may ask for."""
+
+_HANDED_IN = ("progress", "journal")
 
 Source = Any
 Progress = Callable[[str, int, int], None]
@@ -47,6 +64,7 @@ class Findings:
         numbers: The result, as plain data.
         sentences: The result in plain language.
         figure: The picture, a ``PIL.Image.Image``.
+        table: The numbers as rows that a spreadsheet reads; none are written when empty.
         images: Photos that were used.
         refused: Photos that could not be read.
         warnings: What must be known when the result is read.
@@ -58,6 +76,7 @@ class Findings:
     numbers: Mapping[str, Any]
     sentences: tuple[str, ...]
     figure: Any
+    table: Sequence[Mapping[str, Any]] = ()
     images: int = 0
     refused: tuple[ImageRefused, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -76,18 +95,18 @@ class Findings:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``STUDY.png`` and ``STUDY.json``, each whole or not at all.
+        """Write ``STUDY.png``, ``STUDY.csv`` and ``STUDY.json``, each whole or not at all.
 
         Returns:
-            The files, the report last.
+            The files, the report last; without a table no CSV.
         """
-        from inspector.render import json, png  # noqa: PLC0415 - late: a study may never be saved
+        from inspector.render import csv, json, png  # noqa: PLC0415 - late: may never be saved
 
         folder = Path(folder)
-        return [
-            png.write(folder / f"{self.study}.png", self.figure),
-            json.write(folder / f"{self.study}.json", self.to_dict()),
-        ]
+        written = [png.write(folder / f"{self.study}.png", self.figure)]
+        if self.table:
+            written.append(csv.write(folder / f"{self.study}.csv", self.table))
+        return [*written, json.write(folder / f"{self.study}.json", self.to_dict())]
 
 
 Function = Callable[..., Findings]
@@ -100,11 +119,13 @@ class Study:
     Attributes:
         name: As typed after ``inspector study``.
         images: Whether it cannot do without photos.
+        labelled: Whether it wants photos whose classes are known (``dataset.LabelledPhoto``).
         function: Takes the opened model, the photos and the options.
     """
 
     name: str
     images: bool
+    labelled: bool
     function: Function = field(repr=False)
 
     @property
@@ -120,18 +141,18 @@ class Study:
         return {
             p.name: Option(p.name, p.default, described.get(p.name, ""))
             for p in inspect.signature(self.function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name != "progress"
+            if p.kind is p.KEYWORD_ONLY and p.name not in _HANDED_IN
         }
 
 
 _REGISTRY: dict[str, Study] = {}
 
 
-def study(name: str, *, images: bool) -> Callable[[Function], Function]:
+def study(name: str, *, images: bool, labelled: bool = False) -> Callable[[Function], Function]:
     """Declare the function below as a study; see ``Study`` for the arguments."""
 
     def keep(function: Function) -> Function:
-        _REGISTRY[name] = Study(name, images, function)
+        _REGISTRY[name] = Study(name, images, labelled, function)
         return function
 
     return keep
@@ -166,10 +187,12 @@ class Batch:
 
 
 def batches(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Source],
     refused: list[ImageRefused],
     progress: Progress | None = None,
+    *,
+    skip: Container[int] = (),
 ) -> Iterator[Batch]:
     """Open photos a few at a time, in bounded memory.
 
@@ -178,12 +201,15 @@ def batches(
         images: Paths, ``Photo`` objects, PIL images, or arrays (H, W, 3).
         refused: Gets the photos that cannot be read.
         progress: Called with (what, done, total); the total is 0 if unknown.
+        skip: Places in the list that are known already; their photos are not opened.
     """
     from inspector.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
 
     total = len(images) if isinstance(images, Sequence) else 0
     waiting: list[tuple[int, Source, Photo, Any, Geometry]] = []
     for place, source in enumerate(images):
+        if place in skip:
+            continue
         try:
             is_path = isinstance(source, str | Path)
             photo = load_photo(source) if is_path else Photo.of(source)
@@ -203,3 +229,32 @@ def batches(
 def _batch(items: "Sequence[tuple[int, Source, Photo, Any, Geometry]]") -> Batch:
     places, sources, photos, tensors, geometries = zip(*items, strict=True)
     return Batch(places, sources, photos, np.stack(tensors), geometries)
+
+
+def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:
+    """Read ``0,3,8-11``; each unit once, in the order asked for.
+
+    Args:
+        text: The user's words; empty for the first few.
+        channels: How many units the layer has.
+        first: How many are meant by an empty text.
+
+    Raises:
+        UsageError: No numbers, too many, or units that the layer does not have.
+    """
+    if not text.strip():
+        return tuple(range(min(first, channels)))
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise UsageError(f"{part.strip()!r} is no unit", hint="write them as 0,3,8-11")
+        ends = int(low), int(high or low)
+        if not ends[0] <= ends[1] < channels:
+            raise UsageError(
+                f"there is no unit {part.strip()}", hint=f"units run from 0 to {channels - 1}"
+            )
+        found |= dict.fromkeys(range(ends[0], ends[1] + 1))
+    if len(found) > MOST_UNITS:
+        raise UsageError(f"{len(found)} units", hint=f"at most {MOST_UNITS} at a time")
+    return tuple(found)

@@ -9,7 +9,8 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import model_options, open_model, supervised
-from inspector.cli.terminal import pictures, progress_bar
+from inspector.cli.terminal import progress_bar
+from inspector.dataset import pictures
 
 if TYPE_CHECKING:
     from inspector.audit import Comparison

@@ -1,7 +1,7 @@
 """``inspector study``: the papers' experiments; a sub-command for each file of the studies."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +9,12 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import model_options, open_model, supervised
-from inspector.cli.terminal import pictures, progress_bar
+from inspector.cli.terminal import progress_bar
+from inspector.dataset import labelled_photos, pictures
 
 if TYPE_CHECKING:
-    from inspector.study import Study
+    from inspector.journal import Journal
+    from inspector.study import Findings, Study
 
 IMAGE_REFUSED = 4
 
@@ -50,24 +52,37 @@ def _command(study: "Study") -> click.Command:
                     required=study.images, type=click.Path(path_type=Path))  # fmt: skip
     @click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
                   type=click.Path(file_okay=False, path_type=Path),
-                  help=f"Folder for {study.name}.png and {study.name}.json.")  # fmt: skip
+                  help=f"Folder for {study.name}.png, .csv and .json.")  # fmt: skip
     @click.option("--json", "as_json", is_flag=True,
                   help="Print the report as JSON on standard output and nothing else.")  # fmt: skip
+    @click.option("--fresh", is_flag=True,
+                  help="Begin anew where an interrupted run could go on.")  # fmt: skip
     @model_options
     def run(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
         limits = {name: options.pop(name) for name in ("timeout", "memory")}
         return supervised(lambda: _study(study, **options), device=options["device"], **limits)
 
-    run.params[2:2] = [_option(option.name, option.default, option.help)
-                       for option in study.options.values()]  # fmt: skip
+    own = [_option(option.name, option.default, option.help) for option in study.options.values()]
+    run.params[2:2] = [*([_TRUTH] if study.labelled else []), *own]
     return run
 
 
+_TRUTH = click.Option(
+    ["--truth"], type=click.Path(dir_okay=False, path_type=Path), metavar="F",
+    help="CSV table of the photos' classes, columns image and label; without, a folder a class.",
+)  # fmt: skip
+
+
 def _option(name: str, default: Any, text: str) -> click.Option:  # noqa: ANN401 - of any type
+    flag = [f"--{name.replace('_', '-')}", name]
+    if isinstance(default, tuple):
+        return click.Option(flag, multiple=True, metavar="TEXT", help=f"{text} May be repeated.")
+    if isinstance(default, bool):
+        return click.Option([f"{flag[0]}/--no-{flag[0][2:]}", name], default=default, help=text)
     kind = str if default is None else type(default)
     return click.Option(
-        [f"--{name.replace('_', '-')}", name], type=kind, default=default, help=text,
-        metavar={int: "N", float: "X"}.get(kind, "TEXT"), show_default=default is not None,
+        flag, type=kind, default=default, help=text,
+        metavar={int: "N", float: "X"}.get(kind, "TEXT"), show_default=default not in (None, ""),
     )  # fmt: skip
 
 
@@ -78,30 +93,72 @@ def _study(
     images: Sequence[Path],
     output: Path,
     as_json: bool,
+    fresh: bool,
     device: str,
     preprocess: str | None,
     overrides: Sequence[str],
     labels: Path | None,
+    truth: Path | None = None,
     **options: Any,  # noqa: ANN401 - the study's own
 ) -> int:
     explainer = open_model(
         model, device=device, preprocess=preprocess, overrides=overrides, labels=labels
     )
-    paths = list(pictures(images))
-    with progress_bar(f"{len(paths)} image(s)") as progress:
-        found = study.function(explainer, paths, **options, progress=progress)
+    photos: Sequence[Any]
+    if study.labelled:
+        photos = labelled_photos(images, truth)
+        paths = [photo.path for photo in photos]
+    else:
+        photos = paths = list(pictures(images))
+    facts = {"study": study.name, "options": options, **explainer.context(None)}
+    journal = _journal(output / f"{study.name}.partial.jsonl", facts, paths, fresh=fresh)
+    try:
+        with progress_bar(f"{len(paths)} image(s)") as progress:
+            found = study.function(explainer, photos, **options, progress=progress, journal=journal)
+    except KeyboardInterrupt:
+        if journal.kept:
+            say(f"{journal.kept} results are kept; the same command goes on from them", "note")
+        raise
+    finally:
+        journal.close()
     written = found.save(output)
+    journal.finish()
+    _print(found, written, as_json=as_json)
+    return IMAGE_REFUSED if found.refused else 0
+
+
+def _journal(path: Path, facts: Mapping[str, Any], photos: list[Path], *, fresh: bool) -> "Journal":
+    """What an interrupted run of the same study left, or an empty journal."""
+    from inspector.journal import Journal, identity_of  # noqa: PLC0415 - as above
+
+    named = [Path(text) for text in _texts(facts["options"]) if len(text) < 4096]
+    if fresh:
+        Journal(path).finish()
+    journal = Journal(path, identity_of(facts, [*photos, *named]))
+    if journal.found:
+        say(f"goes on where an interrupted run stopped ({journal.found} results); "
+            "--fresh begins anew", "note")  # fmt: skip
+    return journal
+
+
+def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+    """Texts among the options, of which some name files."""
+    for value in options.values():
+        yield from (v for v in (value if isinstance(value, tuple) else (value,))
+                    if isinstance(v, str) and v)  # fmt: skip
+
+
+def _print(found: "Findings", written: Sequence[Path], *, as_json: bool) -> None:
     for text in found.warnings:
         say(text, "warning")
     for error in found.refused:
         say(str(error))
     if as_json:
         sys.stdout.write(written[-1].read_text(encoding="utf-8"))
-    else:
-        for sentence in found.sentences:
-            click.echo(_clean(sentence))
-        click.echo("\n" + "\n".join(str(path) for path in written))
-    return IMAGE_REFUSED if found.refused else 0
+        return
+    for sentence in found.sentences:
+        click.echo(_clean(sentence))
+    click.echo("\n" + "\n".join(str(path) for path in written))
 
 
 def _clean(text: str) -> str:

@@ -1,34 +1,10 @@
-"""What commands that take many photos share: folders of them, and a progress bar."""
+"""What commands show while they work: a progress bar."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import click
-
-__all__ = ["PICTURES", "pictures", "progress_bar"]
-
-PICTURES = frozenset({
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
-})  # fmt: skip
-"""What is taken from a folder; a file that is named is tried whatever it is called."""
-
-
-def pictures(images: Sequence[Path]) -> Iterator[Path]:
-    """Files as given; folders become the picture files directly inside them.
-
-    Raises:
-        UsageError: a folder without any.
-    """
-    for path in images:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-            if not inside:
-                raise click.UsageError(f"no picture files in folder {path}")
-            yield from inside
-        else:
-            yield path
+__all__ = ["progress_bar"]
 
 
 @contextmanager

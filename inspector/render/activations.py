@@ -1,6 +1,5 @@
 """Units' strongest activations on one page: patches beside their projections."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.canvas import GAP, INK, MARGIN, MUTED, Page, number, wrap
-from inspector.render.filters import filter_picture
+from inspector.panels import cell, signed_picture
 
 __all__ = ["Row", "activation_sheet"]
 
 _CELL = 96
 _MOST = 32
-_GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,22 +85,7 @@ def _draw(page: Page, row: Row) -> None:
         zip(row.values, row.patches, row.projections, strict=True)
     ):
         x = MARGIN + index * (_CELL + GAP // 2)
-        page.paste(_cell(patch.astype(np.uint8)), x, top)
-        page.paste(_cell(filter_picture(signal)), x, top + _CELL + 4)
+        page.paste(cell(patch.astype(np.uint8), _CELL), x, top)
+        page.paste(cell(signed_picture(signal), _CELL), x, top + _CELL + 4)
         page.at((x, top + 2 * _CELL + 7), number(value), 11, MUTED)
     page.y = top + 2 * _CELL + 24
-
-
-def _cell(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Pixels in the middle of a square cell; small ones grow by a whole factor."""
-    cell = Image.new("RGB", (_CELL, _CELL), _GREY)
-    height, width = pixels.shape[:2]
-    if not height or not width:
-        return cell
-    factor: float = _CELL / max(height, width)
-    factor = math.floor(factor) if factor >= 1 else factor
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
-    grown = Image.fromarray(pixels).resize(size, how)
-    cell.paste(grown, ((_CELL - size[0]) // 2, (_CELL - size[1]) // 2))
-    return cell

@@ -9,32 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from inspector.canvas import GAP, INK, MARGIN, MUTED, WARNING, Page, number, wrap
+from inspector.panels import signed_picture
 
-__all__ = ["filter_picture", "filter_sheet"]
+__all__ = ["filter_sheet"]
 
 _CELL = 72  # pixels of a filter's picture at least
 _CAPTION = 11
 _COLUMNS = 12
 _MOST = 384
-_GREY = 128.0
-
-
-def filter_picture(weights: NDArray[Any]) -> NDArray[np.uint8]:
-    """One filter as pixels: grey is zero, full colour its own largest magnitude.
-
-    Args:
-        weights: (C, h, w); three channels are red, green and blue, of any other number the sum
-            is shown in grey.
-
-    Returns:
-        (h, w, 3).
-    """
-    values = np.asarray(weights, np.float64)
-    if len(values) != 3:
-        values = np.repeat(values.sum(0, keepdims=True), 3, axis=0)
-    peak = np.abs(values).max()
-    scaled = values / peak if peak > 0 else values
-    return np.rint(_GREY + 127 * scaled).astype(np.uint8).transpose(1, 2, 0)
 
 
 def filter_sheet(
@@ -75,7 +57,7 @@ def filter_sheet(
     for index in range(count):
         row, column = divmod(index, columns)
         x, y = MARGIN + column * across, top + row * down
-        pixels = Image.fromarray(filter_picture(weights[index]))
+        pixels = Image.fromarray(signed_picture(weights[index]))
         panel = pixels.resize(cell[::-1], Image.Resampling.NEAREST)
         if dead[index]:
             frame = (0, 0, cell[1] - 1, cell[0] - 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector import spectrum
 from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
+from inspector.journal import Journal
 from inspector.study import Findings, Progress, batches, study
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def filters(
     *,
     layer: str | int | None = None,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Findings:
     """First-layer filters: pictures, dead filters, frequency bands, aliasing.
 
@@ -55,6 +57,7 @@ def filters(
         layer: A layer whose convolution reads the image, as tensor name or index; the first such
             convolution when not given.
         progress: Called with (what, done, total) after each photo.
+        journal: Not used: one pass over the photos is all there is.
 
     Returns:
         The figure, the numbers of each filter and of all, and the diagnosis.
@@ -65,6 +68,7 @@ def filters(
         MethodRefused: weights whose scale is not known.
         ImageRefused: photos were given, and none can be read.
     """
+    del journal
     node = _node(model, layer)
     weights = _weights(model, node)
     warnings = list(model.preprocessing.warnings)
@@ -181,14 +185,12 @@ def _activity(
     progress: Progress | None,
 ) -> tuple[Array | None, Array | None, int]:
     """Largest activation of each filter, the share of places where it is positive, and photos."""
-    from inspector.quantisation import levels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
 
     name = _activation(model, node)
     peaks, positive, places, used = np.full(count, -np.inf), np.zeros(count), 0, 0
     for batch in batches(model, images, refused, progress):
-        values = np.asarray(model.forward(batch.tensors, [name])[name])
-        levels = levels_of(model.graph, name) if values.dtype.kind in "iu" else None
-        values = values if levels is None else levels.values(values)
+        values = activations(model, batch.tensors, [name])[name]
         if values.ndim != 4 or values.shape[1] != count:
             raise MethodRefused(
                 f"the layer is of shape {list(values.shape)}, for {count} filters", where=name

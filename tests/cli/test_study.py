@@ -56,7 +56,7 @@ def test_top_activations(inspector, samples, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 unit(s) of relu_1, strongest over 20 photo(s)" in done.stdout
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["top-activations.json", "top-activations.png"]
+    assert names == ["top-activations.csv", "top-activations.json", "top-activations.png"]
     done = inspector("study", "top-activations", samples / "zfnet.onnx", samples / "images",
                      "--layer", "1", "--units", "999")  # fmt: skip
     assert done.returncode == 2

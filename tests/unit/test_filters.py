@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import inspector
 from inspector import spectrum
 from inspector.errors import ImageRefused, ModelRefused, UnknownLayer, UsageError
-from inspector.render.filters import filter_picture
+from inspector.panels import signed_picture
 from inspector.studies.filters import filters, measure
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -198,9 +198,9 @@ def test_bad_photos_are_counted(tmp_path):
 
 def test_pictures():
     weights = np.array([[[1.0, 0]], [[-0.5, 0]], [[0, 0]]])  # red on, green half down
-    assert filter_picture(weights).tolist() == [[[255, 64, 128], [128, 128, 128]]]
-    assert filter_picture(np.array([[[2.0, -1]]])).tolist() == [[[255] * 3, [64] * 3]]
-    assert filter_picture(np.zeros((3, 2, 2))).max() == 128
+    assert signed_picture(weights).tolist() == [[[255, 64, 128], [128, 128, 128]]]
+    assert signed_picture(np.array([[[2.0, -1]]])).tolist() == [[[255] * 3, [64] * 3]]
+    assert signed_picture(np.zeros((3, 2, 2))).max() == 128
 
 
 @pytest.mark.parametrize(("name", "shape", "stride"), [

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from inspector.errors import ImageRefused, UnknownLayer, UsageError
-from inspector.studies.top_activations import parse_units, strongest, top_activations
+from inspector.ranking import strongest
+from inspector.studies.top_activations import top_activations
+from inspector.study import parse_units
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:7]

@@ -1,0 +1,146 @@
+"""Results of a long run, kept as they come, so that an interrupted run goes on where it was.
+
+A journal is a file of JSON lines. The first says what run it belongs to; each further line is
+one result under a key. A last line that was cut off is forgotten, and a journal of another run
+(other model, options or photos) is not taken over. Floats come back exactly as they were.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from inspector.errors import UsageError
+
+__all__ = ["Journal", "identity_of"]
+
+SCHEMA = 1
+"""Version of the lines; raised when old ones can no longer be taken over."""
+
+
+class Journal:
+    """Results by key; on disk when there is a path, else only in memory.
+
+    Args:
+        path: The file; its folder is made when the first result comes.
+        identity: Names the run, from ``identity_of``.
+
+    Attributes:
+        found: How many results of an earlier run were taken over.
+    """
+
+    def __init__(self, path: Path | None = None, identity: str = "") -> None:
+        self.path, self.identity = path, identity
+        self._results: dict[str, Any] = {}
+        self._file: TextIO | None = None
+        self._end = 0
+        if path is not None:
+            self._read(path)
+        self.found = len(self._results)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
+
+    @property
+    def kept(self) -> int:
+        """How many results there are, those taken over included."""
+        return len(self._results)
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - JSON's types
+        return self._results[key]
+
+    def keep(self, key: str, result: Any) -> None:  # noqa: ANN401 - JSON's types
+        """Keep one result.
+
+        Args:
+            key: Names it within the run.
+            result: Plain data: what JSON can say, finite.
+
+        Raises:
+            UsageError: The file cannot be written to.
+        """
+        line = json.dumps([key, result], ensure_ascii=True, allow_nan=False)
+        self._results[key] = json.loads(line)  # the same now as after a resumption
+        if self.path is None:
+            return
+        try:
+            self._writing(self.path).write(line + "\n")
+            self._writing(self.path).flush()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"cannot be written ({reason})", where=str(self.path)) from None
+
+    def finish(self) -> None:
+        """Remove the file: the run is done and its results are written."""
+        self.close()
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file, which stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read(self, path: Path) -> None:
+        """Take over the whole lines of a journal of the same run."""
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            return
+        head, *lines = data.splitlines(keepends=True) or [b""]
+        if _parsed(head) != self._head:
+            return
+        self._end = len(head)
+        for line in lines:
+            entry = _parsed(line)
+            if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+                break
+            self._results[entry[0]] = entry[1]
+            self._end += len(line)
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"journal": SCHEMA, "run": self.identity}
+
+    def _writing(self, path: Path) -> TextIO:
+        """The open file, behind the last whole line."""
+        if self._file is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("r+" if self._end else "w", encoding="ascii", newline="\n")
+            if self._end:
+                self._file.seek(self._end)
+                self._file.truncate()
+            else:
+                self._file.write(json.dumps(self._head) + "\n")
+        return self._file
+
+
+def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON's types
+    """What a line says; None if it is cut off or no JSON."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def identity_of(facts: Mapping[str, Any], files: list[Path]) -> str:
+    """Name of a run: a hash of what it depends on.
+
+    Args:
+        facts: Plain data: the model's hash, the options, versions.
+        files: Files that it reads; their names, sizes and times count.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for path in files:
+        entry = str(path).encode("utf-8", "surrogateescape")
+        with contextlib.suppress(OSError, ValueError):
+            status = path.stat()
+            entry += f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
+        digest.update(entry + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""An opened model with its settings: preprocessing, class names, layer, certificate."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from converters import onnx_file
+from inspector.certificate import Verdict, verdict_for
+from inspector.errors import MethodRefused, ModelRefused
+from inspector.labels import Labels, read_labels
+from inspector.layers import Layer, default_layer, select_layer
+from inspector.model import Model
+from inspector.preprocess import Preprocess, Resolved, resolve
+from inspector.versions import versions
+
+__all__ = ["Opened"]
+
+
+class Opened(Model):
+    """One opened model, and how photos and classes are to be read for it.
+
+    Args:
+        file: From ``converters.onnx_file.read``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        preprocess: A preset, a file, or a ``Preprocess``; found out when None.
+        overrides: Single preprocessing options as ``key=value``.
+        labels: A file of class names, or the names; those in the model's metadata when None.
+        unverified: Draw gradient methods, labelled, even where the certificate fails.
+    """
+
+    def __init__(
+        self,
+        file: onnx_file.OnnxFile,
+        *,
+        device: str = "auto",
+        preprocess: str | Path | Preprocess | None = None,
+        overrides: Sequence[str] = (),
+        labels: str | Path | Sequence[str] | None = None,
+        unverified: bool = False,
+    ) -> None:
+        super().__init__(file, device=device)
+        self._settings: dict[str, Any] = {
+            "preprocess": preprocess, "overrides": overrides, "labels": labels,
+            "unverified": unverified,
+        }  # fmt: skip
+        self.unverified = unverified
+        self.preprocessing = self._resolve(preprocess, overrides)
+        self.class_labels = self._read_labels(labels)
+        self._layers: dict[Any, tuple[Layer, str]] = {}
+
+    def _resolve(
+        self, preprocess: str | Path | Preprocess | None, overrides: Sequence[str]
+    ) -> Resolved:
+        image = self.input
+        return resolve(
+            preprocess,
+            overrides,
+            model_path=self.path,
+            metadata=self.file.metadata,
+            input_size=(image.height, image.width),
+            input_channels=image.channels,
+            layout=image.layout,
+            integer=image.integer,
+            first_operators=[node.op_type for node in self.graph.consumers(image.name)],
+        )
+
+    def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
+        if labels is None:
+            return self.labels
+        if isinstance(labels, str | Path):
+            return Labels(read_labels(labels), f"file {Path(labels).name}")
+        return Labels(tuple(labels), "given")
+
+    def sibling(self, path: str | Path, limits: onnx_file.Limits | None = None) -> Self:
+        """Open another file with the settings of this one.
+
+        Args:
+            path: The other ``.onnx`` file.
+            limits: As ``load``.
+
+        Raises:
+            ConverterError: it is no model, or not safe to open.
+            ModelRefused: it takes no image.
+            UsageError: preprocessing or labels that do not fit it.
+        """
+        file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
+        return type(self)(file, device=self.device, **self._settings)
+
+    # -- the certificate -------------------------------------------------------------------
+
+    @cached_property
+    def certificate(self) -> Verdict:
+        """Whether the twin's gradients may be trusted: computed once per file, then cached."""
+        return verdict_for(self, self.preprocessing.preprocess)
+
+    def require_certificate(self, methods: Sequence[str]) -> None:
+        """Refuse methods that need gradients on a model whose twin is not the model.
+
+        Args:
+            methods: Their names; none asks for nothing.
+
+        Raises:
+            MethodRefused: the certificate fails, and ``unverified`` is off.
+        """
+        if methods and not self.unverified and self.certificate.passed is False:
+            raise MethodRefused(
+                f"{', '.join(methods)}: {self.certificate.text[:300]}",
+                where=self.path.name,
+                hint="cam and occlusion need no twin; `inspector verify` tells more; "
+                "--unverified draws all the same",
+            )
+
+    # -- the layer -------------------------------------------------------------------------
+
+    def layer_for(self, layer: str | int | None) -> tuple[Layer, str]:
+        """The layer that a user names, and why it was chosen.
+
+        Args:
+            layer: A tensor name, an index, ``last``, or None for the default.
+
+        Raises:
+            UnknownLayer: there is no such layer.
+            ModelRefused: the model has no convolution.
+        """
+        if layer not in self._layers:
+            shapes = self.shapes(self.preprocessing.preprocess.size)
+            if layer is not None:
+                extended = self._shape_of(layer, shapes)
+                found = select_layer(self.layers, layer, extended, self.graph)
+                self._layers[layer] = found, "chosen by the user"
+            elif not self.layers:
+                raise ModelRefused(
+                    "the model has no convolution to explain through", where=self.path.name,
+                    hint="gradient and occlusion need none",
+                )  # fmt: skip
+            else:
+                self._layers[layer] = default_layer(self.layers, shapes)
+        return self._layers[layer]
+
+    def shape_of(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor, batch axis included (N = 1), at the size that photos come in."""
+        shapes = self.shapes(self.preprocessing.preprocess.size)
+        return self._shape_of(tensor, shapes)[tensor]
+
+    def _shape_of(
+        self, layer: str | int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, tuple[int, ...]]:
+        """Shapes, with that of a tensor which is no listed layer measured on demand."""
+        if layer in shapes or layer not in self.graph.tensors:
+            return shapes
+        size = self.size(*self.preprocessing.preprocess.size)
+        blank = np.zeros((1, self.input.channels, *size), dtype=np.float32)
+        value = self.forward(blank, [str(layer)])[str(layer)]
+        return {**shapes, str(layer): tuple(np.shape(value))}
+
+    # -- what a figure depends on ----------------------------------------------------------
+
+    def _verdict(self) -> dict[str, Any] | None:
+        """The certificate's verdict; None when no gradient method asked for one."""
+        if "certificate" not in self.__dict__:
+            return None
+        return {"passed": self.certificate.passed, "text": self.certificate.text}
+
+    def context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
+        """Everything about model and machine that a figure depends on."""
+        return {
+            "model": {
+                "name": self.path.name,
+                "sha256": self.file.sha256,
+                "producer": self.file.producer,
+                "opsets": {domain or "ai.onnx": v for domain, v in self.graph.opsets.items()},
+                "scores": self.scores.tensor,
+                "activation": self.scores.activation,
+                "labels": self.class_labels.source,
+            },
+            "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
+            "preprocess": self.preprocessing.to_dict(),
+            "certificate": self._verdict(),
+            "provider": self.runtime.provider,
+            "versions": versions(),
+        }

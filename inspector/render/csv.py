@@ -1,0 +1,46 @@
+"""Numbers as a table that a spreadsheet reads."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inspector.render.json import plain
+from inspector.whole_file import write_whole
+
+__all__ = ["dumps", "write"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def dumps(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, a heading first; columns in the order in which rows bring them up.
+
+    Raises:
+        ValueError: NaN or an infinity.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def write(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the table whole or not at all.
+
+    Raises:
+        UsageError: The place cannot be written to.
+        ValueError: As `dumps`; nothing is written then.
+    """
+    return write_whole(path, dumps(rows).encode("utf-8", "backslashreplace"))
+
+
+def _cell(value: object) -> object:
+    """A value as it stands in a cell; a text that a spreadsheet would compute is quoted."""
+    value = "" if value is None else plain(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
