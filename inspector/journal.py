@@ -62,7 +62,7 @@ class Journal:
             UsageError: The file cannot be written to.
         """
         line = json.dumps([key, result], ensure_ascii=True, allow_nan=False)
-        self._results[key] = json.loads(line)  # the same now as after a resumption
+        self._results[key] = json.loads(line)[1]  # the same now as after a resumption
         if self.path is None:
             return
         try:
