@@ -5,20 +5,14 @@ imported when they are called, and heavy libraries inside them, so that ``--help
 """
 
 import importlib
-import os
 import pkgutil
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 
 import click
 
-from converters.errors import ExplainedError
-
 __all__ = ["Commands", "main", "program"]
-
-INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -54,36 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status; a text for whatever went wrong."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    try:
-        status = program.main(arguments, prog_name="inspector", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except ExplainedError as error:
-        say(str(error))
-        return error.exit_status
-    except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
-    except MemoryError:
-        say("out of memory; raise --memory or take a smaller input")
-        return 5
-    except BrokenPipeError:  # the reader of a pipe has gone: nothing to say, nobody to hear it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
-        if os.environ.get("INSPECTOR_DEBUG"):
-            traceback.print_exc()
-        say(
-            f"internal error: {type(error).__name__}: {error}; please report it "
-            "(INSPECTOR_DEBUG=1 shows where)"
-        )
-        return 1
-    return status if isinstance(status, int) else 0
+    from inspector.cli.supervise import outcome  # noqa: PLC0415 - it needs `say`, below
+
+    return outcome(lambda: program.main(arguments, prog_name="inspector", standalone_mode=False))
 
 
 def say(text: str, kind: str = "error") -> None:

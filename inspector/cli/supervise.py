@@ -159,15 +159,15 @@ def _child(work: Callable[[], int], parent: int, memory: int | None, noise: int)
         os._exit(status)
 
 
-def outcome(work: Callable[[], int], memory: int | None = None) -> int:
+def outcome(work: Callable[[], int | None], memory: int | None = None) -> int:
     """Do some work, and turn every way in which it can end into one line and an exit status.
 
     Args:
-        work: Returns an exit status, leaves by ``SystemExit`` or raises.
+        work: Returns an exit status or None for 0, leaves by ``SystemExit`` or raises.
         memory: The cap in bytes that it runs under, for the message.
     """
     try:
-        return work()
+        return work() or 0
     except SystemExit as error:
         return _exit_status(error.code)
     except (KeyboardInterrupt, click.Abort):
