@@ -1,8 +1,10 @@
 """``inspector study`` as a user calls it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 
 def test_help_lists_the_studies(inspector):
@@ -62,3 +64,41 @@ def test_top_activations(inspector, samples, tmp_path):
     assert done.returncode == 2
     assert "there is no unit 999" in done.stderr
     assert inspector("study", "top-activations", samples / "zfnet.onnx").returncode == 2
+
+
+def test_an_interrupted_run_goes_on(samples, tmp_path):
+    """Ctrl-C in the middle: what was found is kept, and the end is that of a run in one go."""
+    photos = sorted((samples / "images").glob("*.png"))
+    (tmp_path / "many").mkdir()
+    for place in range(2000):
+        (tmp_path / "many" / f"{place:04d}.png").symlink_to(photos[place % len(photos)])
+    command = [sys.executable, "-m", "inspector", "study", "top-activations",
+               str(samples / "zfnet.onnx"), "many", "--units", "3,1", "--count", "4"]  # fmt: skip
+    kept = tmp_path / "cut" / "top-activations.partial.jsonl"
+    cut = subprocess.Popen(  # noqa: S603 - our own program
+        [*command, "-o", "cut"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (kept.exists() and kept.stat().st_size > 5000) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    cut.send_signal(signal.SIGINT)
+    _, said = cut.communicate(timeout=60)
+    assert cut.returncode == 130, said
+    assert "results are kept" in said
+    assert not (tmp_path / "cut" / "top-activations.png").exists()
+    found = kept.read_text().count("\n") - 1
+    assert 0 < found < 2000
+
+    def run(folder):
+        return subprocess.run(  # noqa: S603 - our own program
+            [*command, "-o", folder], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+
+    again, whole = run("cut"), run("whole")
+    assert f"goes on where an interrupted run stopped ({found} results)" in again.stderr
+    assert (again.returncode, whole.returncode) == (0, 0)
+    assert not kept.exists()
+    for name in ("top-activations.csv", "top-activations.json", "top-activations.png"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
