@@ -58,6 +58,7 @@ def strongest(
     refused: list[ImageRefused],
     progress: Progress | None = None,
     journal: Journal | None = None,
+    channel_axis: int = 1,
 ) -> tuple[dict[int, list[Winner]], int]:
     """Find each unit's strongest activations, one a photo, in one pass.
 
@@ -66,13 +67,14 @@ def strongest(
 
     Args:
         model: The opened model.
-        tensor: The layer, (N, C, h, w).
+        tensor: The layer, (N, C, h, w), or (N, h, w, C) when ``channel_axis`` is 3.
         images: The photos.
         units: Channels.
         count: Photos to keep a unit.
         refused: Gets the photos that cannot be read.
         progress: Called with (what, done, total).
         journal: Gets what each photo brought; photos in it are not opened again.
+        channel_axis: 1 or 3.
 
     Returns:
         The winners of each unit, strongest first, and how many photos were used.
@@ -85,7 +87,8 @@ def strongest(
     ranking = _Ranking(units, count, journal or Journal())
     known, images = ranking.resumed(images)
     for batch in batches(model, images, refused, progress, skip=known):
-        maps = activations(model, batch.tensors, [tensor])[tensor][:, list(units)]
+        found = activations(model, batch.tensors, [tensor])[tensor]
+        maps = np.moveaxis(found, channel_axis, 1)[:, list(units)]
         flat = maps.reshape(*maps.shape[:2], -1)
         places = flat.argmax(2)
         peaks = np.take_along_axis(flat, places[:, :, None], 2)[:, :, 0]

@@ -1,0 +1,253 @@
+"""Which units make the score of a class, and by what weights: one step behind `inspector.head`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import MethodRefused, UsageError
+
+if TYPE_CHECKING:
+    from converters.graph import Graph, Node
+    from inspector.head import LinearHead
+    from inspector.opened import Opened
+
+__all__ = ["HINT", "ClassUnits", "class_units", "linear_head"]
+
+Array = np.ndarray[Any, Any]
+
+HINT = "top-activations shows what excites units of any model"
+
+_CARRIERS = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear", "Transpose")
+_PER_CHANNEL = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
+_ROUNDED = "the head is quantised: contributions sum up to the score but for its rounding"
+
+
+@dataclass(frozen=True, eq=False)
+class ClassUnits:
+    """How units make the score of one class.
+
+        S_c = f mean_xy [ G(x, y) (sum_k w_k A_k(x, y) + b') ] + b
+
+    f is 1 for a mean and h w for a sum. For a linear layer behind the pooling G is 1 and b' is 0
+    (Zhou et al. 2016, equation 1). Where a 1x1 convolution and a ReLU make a map for each class
+    before the pooling, G is 1 where that map is positive and 0 elsewhere: the ReLU, written as
+    what it lets through.
+
+    Attributes:
+        maps: The tensor A, (N, K, h, w), or (N, h, w, K) when ``channel_axis`` is 3.
+        channel_axis: 1 or 3.
+        weights: (K,) float64.
+        bias: b.
+        inner_bias: b'.
+        gate: The tensor that holds the class's map behind a ReLU; empty when G is 1.
+        gate_axis: Its channel axis.
+        gate_channel: The class's channel in it.
+        summed: Positions are summed up, not averaged.
+        scale: Constant factor on f, from padding that the pooling counts.
+        nodes: Names of the nodes from the units to the scores.
+        made: How the units make the score, as a sentence.
+        notes: What must be known when the numbers are read.
+    """
+
+    maps: str
+    channel_axis: int
+    weights: Array
+    bias: float
+    inner_bias: float = 0.0
+    gate: str = ""
+    gate_axis: int = 1
+    gate_channel: int = 0
+    summed: bool = False
+    scale: float = 1.0
+    nodes: tuple[str, ...] = ()
+    made: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What `parts` needs the values of."""
+        return (self.maps, self.gate) if self.gate else (self.maps,)
+
+    def features(self, values: Mapping[str, Array]) -> Array:
+        """The units' maps (N, K, h, w)."""
+        return np.moveaxis(values[self.maps], self.channel_axis, 1)
+
+    def parts(self, values: Mapping[str, Array]) -> tuple[Array, Array]:
+        """What each unit, and the bias, adds to the score.
+
+        Args:
+            values: Values of ``tensors``, N rows.
+
+        Returns:
+            (N, K) and (N,), float64; all together they are the score.
+        """
+        maps = self.features(values).astype(np.float64)
+        factor = self.scale * (maps.shape[2] * maps.shape[3] if self.summed else 1)
+        gate: Array = np.ones((len(maps), *maps.shape[2:]), bool)
+        if self.gate:
+            gate = np.moveaxis(values[self.gate], self.gate_axis, 1)[:, self.gate_channel] > 0
+        means = (maps * gate[:, None]).mean((2, 3))
+        bias = self.inner_bias * gate.mean((1, 2)) * factor + self.bias
+        return self.weights * means * factor, bias
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        where = " where the class's map is positive" if self.gate else ""
+        return {
+            "units_of": self.maps,
+            "units": len(self.weights),
+            "positive_weights": int((self.weights > 0).sum()),
+            "negative_weights": int((self.weights < 0).sum()),
+            "gate": self.gate or None,
+            "contribution": f"weight * mean over all places of the activation{where}",
+            "bias": self.bias,
+            "bias_before_the_gate": self.inner_bias,
+            "positions_summed": self.summed,
+            "scale": self.scale,
+            "nodes": self.nodes,
+        }
+
+
+def linear_head(model: "Opened") -> "LinearHead":
+    """The head, if it is linear in the mean of its maps.
+
+    Raises:
+        MethodRefused: it is not.
+    """
+    from inspector.head import LinearHead  # noqa: PLC0415 - late: imports onnx
+
+    head = model.head
+    if isinstance(head, LinearHead):
+        return head
+    raise MethodRefused(
+        f"units have no single weight for a class: {head.reason}",
+        where=f"node {head.node!r}" if head.node else "", hint=HINT,
+    )  # fmt: skip
+
+
+def class_units(model: "Opened", index: int) -> ClassUnits:
+    """Find the units that make the score of a class, and their weights.
+
+    Args:
+        model: The opened model.
+        index: The class.
+
+    Raises:
+        MethodRefused: the head is not linear in the mean of its maps, or no 1x1 convolution makes
+            its class maps.
+        UsageError: there is no such class.
+    """
+    from inspector.affine import is_rounded  # noqa: PLC0415 - late: imports onnx
+
+    head = linear_head(model)
+    if not 0 <= index < len(head.bias):
+        raise UsageError(f"there is no class {index}", hint=f"0 to {len(head.bias) - 1}")
+    weights, bias = head.weights[index], float(head.bias[index])
+    if head.kind == "linear":
+        return ClassUnits(
+            maps=head.features, channel_axis=head.channel_axis, weights=weights, bias=bias,
+            summed=head.summed, scale=head.scale, nodes=head.nodes,
+            made=f"units are the maps of {head.features}, whose means a linear layer weighs",
+            notes=(_ROUNDED,) if head.quantised else (),
+        )  # fmt: skip
+    own = np.flatnonzero(weights)
+    if own.size != 1:
+        raise MethodRefused(
+            f"the class's score is made of {own.size} maps", where=head.features, hint=HINT
+        )
+    channel, gain = int(own[0]), float(weights[own[0]])
+    source, path, gated = _behind(model.graph, head)
+    inner, inner_bias = _matrix(model.graph, path)
+    rounded = head.quantised or any(is_rounded(model.graph, node) for node in path)
+    return ClassUnits(
+        maps=source, channel_axis=1, weights=gain * inner[channel], bias=bias,
+        inner_bias=gain * float(inner_bias[channel]), gate=head.features if gated else "",
+        gate_axis=head.channel_axis, gate_channel=channel, summed=head.summed, scale=head.scale,
+        nodes=(*(node.name for node in path), *head.nodes),
+        made=_made(head, path, gated=gated), notes=(_ROUNDED,) if rounded else (),
+    )  # fmt: skip
+
+
+def _made(head: "LinearHead", path: "Sequence[Node]", *, gated: bool) -> str:
+    text = (
+        f"each class has its own map in {head.features}: units are the inputs of the 1x1 "
+        f"convolution {path[0].name!r}"
+    )
+    if not gated:
+        return text
+    return text + ", and count where the class's map is positive, which is what its ReLU lets pass"
+
+
+def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]":
+    """Walk back from the class maps to the units that a 1x1 convolution makes them from.
+
+    Returns:
+        The units' tensor, the nodes from there to the class maps without the ReLU, and whether
+        there is one.
+
+    Raises:
+        MethodRefused: something else makes the class maps.
+    """
+    from inspector.affine import NotAffine, data_input  # noqa: PLC0415 - late: imports onnx
+
+    tensor, path, gated = head.features, list["Node"](), False
+    while (node := graph.producer(tensor)) is not None:
+        if node.is_op("Relu") and all(n.is_op(*_CARRIERS) for n in path):
+            gated, tensor = True, node.inputs[0]
+            continue
+        gated = gated or _cuts(graph, node)
+        try:
+            tensor = data_input(graph, node)
+        except NotAffine as error:
+            raise _no_units(node, str(error)) from None
+        if not node.is_op("Conv", *_CARRIERS, *_PER_CHANNEL):
+            raise _no_units(node, "it is no 1x1 convolution")
+        path.insert(0, node)
+        if node.is_op("Conv"):
+            if any(s != 1 for s in node.attributes.get("strides", ())):
+                raise _no_units(node, "it skips places of the units' maps")
+            return _bare(graph, tensor), path, gated
+    raise MethodRefused("no 1x1 convolution makes the class maps", where=head.features, hint=HINT)
+
+
+def _cuts(graph: "Graph", node: "Node") -> bool:
+    """Whether a rounding step is a fused ReLU: its least level stands for 0."""
+    from inspector.quantisation import levels_of  # noqa: PLC0415 - late: imports onnx
+
+    levels = levels_of(graph, node.outputs[0]) if node.is_op("QuantizeLinear") else None
+    return levels is not None and levels.at_floor
+
+
+def _bare(graph: "Graph", tensor: str) -> str:
+    """The tensor before what only copies it: the name that `inspector layers` lists."""
+    while (node := graph.producer(tensor)) is not None and node.is_op("Identity", "Dropout"):
+        tensor = node.inputs[0]
+    return tensor
+
+
+def _matrix(graph: "Graph", path: "Sequence[Node]") -> tuple[Array, Array]:
+    """Weights (classes, K) and bias (classes,) of one place, through the nodes in numbers.
+
+    Raises:
+        MethodRefused: a node that is not affine in the units.
+    """
+    from inspector.affine import Affine, NotAffine, apply, folded  # noqa: PLC0415 - as above
+    from inspector.shapes import Shapes  # noqa: PLC0415 - as above
+
+    try:
+        state = Affine.pooled((int(folded(graph, path[0].inputs[1]).shape[1]), 1, 1))
+        for node in path:
+            state = apply(graph, Shapes(graph, None), node, state)
+    except NotAffine as error:
+        raise _no_units(error.node, str(error)) from None
+    return state.matrix()
+
+
+def _no_units(node: "Node", reason: str) -> MethodRefused:
+    return MethodRefused(
+        f"each class has its own map, and what makes it gives units no single weight: "
+        f"{node.op_type}: {reason}",
+        where=f"node {node.name!r}", hint=HINT,
+    )  # fmt: skip
