@@ -14,7 +14,8 @@ from converters import onnx_file
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
 from inspector.journal import Journal
 from inspector.snapshots import epochs_in, snapshot_files, training
-from inspector.studies.evolution import cosine, evolution, settled_at
+from inspector.studies.evolution import evolution
+from inspector.studies.evolution.grid import cosine, settled_at
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 TRAINED = SAMPLES / "zfnet_snapshots"
