@@ -26,7 +26,7 @@ def resnet50(folder: Path):  # noqa: ANN201 - a torch module and a path
     """Torchvision's ResNet-50 and its ONNX file."""
     import torch
 
-    from converters.to_onnx import pytorch
+    from converters.torch_export import export_module
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from torchvision_loader import load_torchvision
@@ -34,7 +34,7 @@ def resnet50(folder: Path):  # noqa: ANN201 - a torch module and a path
     torch.manual_seed(0)
     module = load_torchvision().models.resnet50(weights=None).eval()
     path = folder / "resnet50.onnx"
-    pytorch.convert(module, torch.zeros(1, 3, 224, 224), path)
+    export_module(module, torch.zeros(1, 3, 224, 224), path)
     return module, path
 
 

@@ -6,6 +6,8 @@ ExplainedError               says what happened, where, and what to do
     ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
     ├── UnsupportedOperator  operators that the twin does not implement, all of them
     └── ConversionFailed     a source model could not be brought to ONNX
+        ├── NotTrusted       the source is a program, and nobody said that it may run
+        └── ConversionLimit  5  time or memory ran out while it was converted
 """
 
 from collections.abc import Sequence
@@ -13,9 +15,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "ConversionFailed",
+    "ConversionLimit",
     "ConverterError",
     "ExplainedError",
     "NotAModel",
+    "NotTrusted",
     "UnsafeModel",
     "UnsupportedNode",
     "UnsupportedOperator",
@@ -109,3 +113,13 @@ class UnsupportedOperator(ConverterError):
 
 class ConversionFailed(ConverterError):
     """A source model could not be brought to ONNX, or differs from it afterwards."""
+
+
+class NotTrusted(ConversionFailed):
+    """Converting the source would run a program of its author's, and nobody allowed that."""
+
+
+class ConversionLimit(ConversionFailed):
+    """Time or memory ran out while a source was converted."""
+
+    exit_status = 5

@@ -19,7 +19,7 @@ from architectures import CLASSES, MEAN, NETWORKS, STD
 from numpy.typing import NDArray
 
 from converters.errors import ConverterError
-from converters.to_onnx.pytorch import Certificate, convert
+from converters.torch_export import Exported, export_module
 
 SIDE = 32
 PREPROCESS = {
@@ -71,7 +71,7 @@ def snapshots(weights: StateDict) -> Iterator[tuple[str, StateDict]]:
         )
 
 
-def build(name: str, weights: StateDict, output: Path) -> Certificate:
+def build(name: str, weights: StateDict, output: Path) -> Exported:
     """Convert one network.
 
     Args:
@@ -84,7 +84,7 @@ def build(name: str, weights: StateDict, output: Path) -> Certificate:
     """
     example = torch.zeros(2, 3, SIDE, SIDE)
     module = network(name, weights)
-    return convert(module, example, output, labels=CLASSES, preprocess=PREPROCESS)
+    return export_module(module, example, output, labels=CLASSES, preprocess=PREPROCESS)
 
 
 def jobs(folder: Path, output: Path, names: list[str]) -> Iterator[tuple[str, StateDict, Path]]:

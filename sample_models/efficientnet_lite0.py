@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from converters.errors import ConversionFailed, ConverterError
-from converters.to_onnx.pytorch import Certificate, convert
+from converters.torch_export import Exported, export_module
 
 SIDE, SHORT_SIDE = 224, 256
 PREPROCESS = {
@@ -77,7 +77,7 @@ def imagenet_labels() -> list[str] | None:
     return list(names) if names else None
 
 
-def build(output: Path, labels: Sequence[str] | None = None) -> Certificate:
+def build(output: Path, labels: Sequence[str] | None = None) -> Exported:
     """Convert the network.
 
     Args:
@@ -88,7 +88,7 @@ def build(output: Path, labels: Sequence[str] | None = None) -> Certificate:
         ConversionFailed: A package is missing, or the file computes something else.
     """
     example = torch.zeros(2, 3, SIDE, SIDE)
-    return convert(network(), example, output, labels=labels, preprocess=PREPROCESS)
+    return export_module(network(), example, output, labels=labels, preprocess=PREPROCESS)
 
 
 def cat_photo(output: Path) -> None:

@@ -6,7 +6,6 @@ the metadata, no traces of the machine it was made on, the same bytes for the sa
 comparison with the module before anything stands under the name that was asked for.
 """
 
-import ast
 import contextlib
 import hashlib
 import io
@@ -28,24 +27,10 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
 from converters.parity import Parity, compare
+from converters.source import LABELS, PREPROCESS, PREPROCESS_KEYS
 
-__all__ = ["LABELS", "PREPROCESS", "PREPROCESS_KEYS", "Certificate", "convert", "recognises"]
+__all__ = ["Exported", "export_module"]
 
-LABELS = "inspector.labels"
-"""Metadata key: JSON list of the class names, in the order of the scores."""
-PREPROCESS = "inspector.preprocess"
-"""Metadata key: JSON object that says what to do with a photo before the model sees it."""
-PREPROCESS_KEYS = (
-    "size",
-    "resize",
-    "crop_pct",
-    "interpolation",
-    "scale",
-    "mean",
-    "std",
-    "channels",
-    "layout",
-)
 # What the exporter writes on nodes and what of it is worth keeping: where in the module a node
 # comes from.  The rest names source files of this machine or repeats the graph.
 _KEPT_ON_NODES = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
@@ -54,7 +39,7 @@ _FIXED_BATCH = "dynamic_batch=False helps where the batch size is written into t
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Exported:
     """What was written, and how well it agrees with the module.
 
     Attributes:
@@ -74,29 +59,7 @@ class Certificate:
     batches: tuple[int, ...]
 
 
-def recognises(path: Path) -> bool:
-    """Whether a file looks like a PyTorch model: by its suffix and its first bytes.
-
-    Args:
-        path: ``.pt2``, ``.pt``, ``.pth`` (zip, or pickle from before 2020), ``.safetensors``, or
-            a ``.py`` that imports torch and so may build the module.
-
-    Returns:
-        False for anything else, a missing file and a git-lfs pointer included.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in {".pt2", ".pt", ".pth", ".safetensors", ".py"} or not path.is_file():
-        return False
-    if suffix == ".py":
-        return _imports_torch(path)
-    with path.open("rb") as file:
-        head = file.read(9)
-    if suffix == ".safetensors":  # eight bytes of header length, then JSON
-        return head[8:9] == b"{"
-    return head.startswith((b"PK\x03\x04", b"\x80\x02"))
-
-
-def convert(
+def export_module(
     module: torch.nn.Module,
     example: torch.Tensor | tuple[torch.Tensor, ...],
     output: Path,
@@ -110,7 +73,7 @@ def convert(
     metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-4,
     embed_limit: int = _EMBED_LIMIT,
-) -> Certificate:
+) -> Exported:
     """Write a module, in evaluation mode, as an ONNX file, and check that it computes the same.
 
     The same module gives the same bytes.  The file appears under its name whole and checked,
@@ -164,22 +127,7 @@ def convert(
             draft.replace(output)
     worst = max(parity.worst.worst for parity in parities if parity.worst)
     version = model.opset_imports[""]
-    return Certificate(output, sha256, version, worst, tolerance, tuple(dict.fromkeys(batches)))
-
-
-def _imports_torch(path: Path) -> bool:
-    """Whether a Python source imports torch anywhere (it is parsed, not run)."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return False
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.append(node.module or "")
-    return any(name.split(".")[0] == "torch" for name in names)
+    return Exported(output, sha256, version, worst, tolerance, tuple(dict.fromkeys(batches)))
 
 
 def _metadata(

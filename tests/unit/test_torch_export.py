@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from converters.errors import ConversionFailed
-from converters.to_onnx.pytorch import LABELS, PREPROCESS, convert, recognises
+from converters.source import LABELS, PREPROCESS
+from converters.torch_export import export_module
 
 
 def small(classes=4):
@@ -37,7 +38,7 @@ def converted(tmp_path_factory):
     module = small()
     module[1].running_mean.uniform_(-1, 1)
     module[1].running_var.uniform_(0.5, 2)
-    certificate = convert(
+    certificate = export_module(
         module,
         torch.zeros(1, 3, 8, 8),
         folder / "small.onnx",
@@ -88,7 +89,7 @@ def test_weights_stand_in_the_one_file(converted):
 
 def test_same_module_same_bytes(tmp_path):
     paths = [tmp_path / name for name in ("a.onnx", "b.onnx")]
-    hashes = {convert(small(), torch.zeros(2, 3, 8, 8), path).sha256 for path in paths}
+    hashes = {export_module(small(), torch.zeros(2, 3, 8, 8), path).sha256 for path in paths}
     assert len(hashes) == 1
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -97,7 +98,7 @@ def test_exporting_is_silent_and_leaves_the_module_as_it_was(tmp_path, capfd):
     module = small().train()
     module[3].eval()
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    convert(module, torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx")
+    export_module(module, torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx")
     assert capfd.readouterr() == ("", "")
     assert [part.training for part in module] == [True, True, True, False, True, True, True]
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
@@ -142,7 +143,7 @@ def test_a_module_that_no_file_can_stand_for_is_refused(module, message, tmp_pat
     path = tmp_path / "m.onnx"
     path.write_bytes(b"what was there before")
     with pytest.raises(ConversionFailed, match=message) as caught:
-        convert(module, torch.zeros(2, 3), path)
+        export_module(module, torch.zeros(2, 3), path)
     assert caught.value.where == type(module).__name__
     assert "\n" not in str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
@@ -159,7 +160,7 @@ def test_a_module_that_no_file_can_stand_for_is_refused(module, message, tmp_pat
 )
 def test_labels_and_preprocessing_that_do_not_fit_are_refused(options, message, tmp_path):
     with pytest.raises(ConversionFailed, match=message):
-        convert(small(), torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx", **options)
+        export_module(small(), torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx", **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -169,8 +170,10 @@ def test_a_batch_size_written_into_the_module(tmp_path):
             return x.reshape(2, 12)
 
     with pytest.raises(ConversionFailed, match="dynamic_batch=False"):
-        convert(Fixed(), torch.zeros(2, 3, 4), tmp_path / "m.onnx")
-    certificate = convert(Fixed(), torch.zeros(2, 3, 4), tmp_path / "m.onnx", dynamic_batch=False)
+        export_module(Fixed(), torch.zeros(2, 3, 4), tmp_path / "m.onnx")
+    certificate = export_module(
+        Fixed(), torch.zeros(2, 3, 4), tmp_path / "m.onnx", dynamic_batch=False
+    )
     assert certificate.batches == (2,)
     assert session(certificate.path).get_inputs()[0].shape == [2, 3, 4]
 
@@ -180,7 +183,7 @@ def test_several_arguments_and_results(tmp_path):
         def forward(self, x, index):
             return {"sum": x + index.to(x.dtype), "more": [x * 2]}
 
-    certificate = convert(
+    certificate = export_module(
         Two(),
         (torch.zeros(2, 3), torch.tensor([[1], [7]])),
         tmp_path / "m.onnx",
@@ -195,7 +198,7 @@ def test_several_arguments_and_results(tmp_path):
 
 
 def test_the_operator_set_can_be_chosen(tmp_path):
-    certificate = convert(small(), torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx", opset=21)
+    certificate = export_module(small(), torch.zeros(2, 3, 8, 8), tmp_path / "m.onnx", opset=21)
     assert certificate.opset == 21
     model = onnx.load(certificate.path)  # noqa: TID251 - this test made the file
     assert [entry.version for entry in model.opset_import if not entry.domain] == [21]
@@ -204,32 +207,9 @@ def test_the_operator_set_can_be_chosen(tmp_path):
 def test_weights_beyond_the_limit_stand_beside_the_file(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(192, 64))
     path = tmp_path / "m.onnx"
-    convert(module, torch.zeros(2, 3, 8, 8), path, embed_limit=1000)
+    export_module(module, torch.zeros(2, 3, 8, 8), path, embed_limit=1000)
     assert {entry.name for entry in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
     assert path.stat().st_size < 64 * 192 * 4 <= (tmp_path / "m.onnx.data").stat().st_size
     x = torch.randn(3, 3, 8, 8)
     (got,) = session(path).run(None, {"input": x.numpy()})
     np.testing.assert_allclose(got, module(x).detach(), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("m.pt", b"PK\x03\x04rest", True),
-        ("m.PTH", b"\x80\x02}q", True),
-        ("m.pt2", b"PK\x03\x04rest", True),
-        ("m.pth", b"version https://git-lfs", False),
-        ("m.safetensors", (16).to_bytes(8, "little") + b'{"a": 1}        ', True),
-        ("m.safetensors", b"", False),
-        ("net.py", b"from torch import nn\n", True),
-        ("net.py", b"import torch.nn as nn\n", True),
-        ("net.py", b"# torch\nimport jax\n", False),
-        ("net.py", b"import torch, (", False),
-        ("m.onnx", b"PK\x03\x04", False),
-    ],
-)
-def test_recognises(name, content, expected, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(content)
-    assert recognises(path) is expected
-    assert not recognises(tmp_path / "absent" / name)

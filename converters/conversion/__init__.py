@@ -1,0 +1,255 @@
+"""A model of any framework in, a checked ONNX file out.
+
+recognise      which framework is it, and is converting it running its author's program?
+sandbox        a child process converts it into a draft, and then answers for the source
+onnx_file      the draft passes the preflight like any stranger's file
+certificate    source and ONNX Runtime compute the same inputs; too far apart is refused
+whole file     certificate, labels and preprocessing go into the metadata; then the draft
+takes its name, or nothing does
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.conversion.certificate import (
+    LEVEL_TOLERANCE,
+    METADATA_KEY,
+    TOLERANCE,
+    TOP1_QUANTISED,
+    Certificate,
+    Trial,
+    judged,
+    recorded,
+    run_onnx,
+    trial_inputs,
+)
+from converters.conversion.content import content_hash
+from converters.conversion.sandbox import Sandbox
+from converters.errors import ConversionFailed, NotTrusted
+from converters.source import LABELS, PREPROCESS, InputSpec, Options
+
+__all__ = [
+    "Certificate",
+    "Recognised",
+    "Trial",
+    "content_hash",
+    "convert",
+    "frameworks",
+    "recognise",
+    "recorded",
+]
+
+Array = NDArray[Any]
+Samples = Callable[[InputSpec, Mapping[str, Any]], Array]
+"""Makes real inputs (N, ...) for an input, from what the source says of its preprocessing."""
+
+SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a source is.
+
+    Attributes:
+        framework: Name of its module in ``converters.to_onnx``.
+        title: What people call it.
+        program: Why converting it runs a program of its author's; empty when it is data.
+    """
+
+    framework: str
+    title: str
+    program: str
+
+
+def frameworks() -> dict[str, ModuleType]:
+    """The converters by name; none imports its framework yet."""
+    folder = importlib.import_module("converters.to_onnx")
+    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return {name: importlib.import_module(f"{folder.__name__}.{name}") for name in names}
+
+
+def recognise(source: str, framework: str = "") -> Recognised | None:
+    """Find out what a source is.
+
+    Args:
+        source: A path, or ``package.module:name``.
+        framework: Ask this converter only.
+
+    Returns:
+        None when no converter knows it.
+
+    Raises:
+        ConversionFailed: There is no such framework, or this kind of file is known and cannot be
+            converted: says what to export from instead.
+    """
+    known = frameworks()
+    if framework and framework not in known:
+        raise ConversionFailed(
+            f"no framework is called {framework!r}", hint="one of " + ", ".join(known)
+        )
+    for name, module in known.items():
+        if framework not in ("", name):
+            continue
+        program = module.recognises(source)
+        if program is not None:
+            return Recognised(name, module.TITLE, program)
+    return None
+
+
+def convert(
+    source: str,
+    output: Path,
+    *,
+    framework: str = "",
+    options: Options | None = None,
+    trust: bool = False,
+    labels: Sequence[str] = (),
+    preprocess: Mapping[str, Any] | None = None,
+    samples: Samples | None = None,
+    tolerance: float | None = None,
+    seconds: float | None = SECONDS,
+    memory: int | None = None,
+) -> Certificate:
+    """Bring a model of another framework to ONNX, and prove the result.
+
+    Args:
+        source: A path, or ``package.module:name`` of a function that makes the model.
+        output: The ONNX file; its folder exists. ``OUTPUT.certificate.json`` comes beside it.
+        framework: Name of the converter; found out when empty.
+        options: What the source does not say of itself.
+        trust: Whether a program in the source may run.
+        labels: Class names; those of the source when there are none.
+        preprocess: What to do with a photo; what the source says when None.
+        samples: Makes real inputs for the comparison; without, there are random ones alone.
+        tolerance: Largest difference that is accepted, relative to the outputs' peak.
+        seconds: Wall clock for the conversion; None for no limit.
+        memory: Bytes that the conversion may allocate; None for no limit.
+
+    Returns:
+        What was converted and how well it agrees.
+
+    Raises:
+        NotTrusted: The source is a program, and ``trust`` is off.
+        ConversionFailed: No converter knows it, it cannot be converted, or the file computes
+            something else than the source. Nothing is left behind.
+        ConversionLimit: Time or memory ran out.
+    """
+    found = recognise(source, framework)
+    if found is None:
+        raise ConversionFailed(
+            "is no model that any converter knows", where=source,
+            hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
+        )  # fmt: skip
+    if found.program and not trust:
+        raise NotTrusted(
+            f"{found.title}: {found.program}", where=source,
+            hint="if you trust its author, say --trust",
+        )  # fmt: skip
+    options = options or Options()
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".inspector-") as folder:
+        draft = Path(folder) / output.name
+        with Sandbox(Path(folder), seconds=seconds, memory=memory, where=source) as child:
+            made = child.ask({
+                "convert": found.framework, "draft": str(draft), "options": options.to_dict(),
+                "path": os.getcwd() if found.program else "",  # noqa: PTH109 - may be gone
+                "source": _absolute(source),
+            })  # fmt: skip
+            _preflight(draft, source)
+            specs = [InputSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in made["inputs"]]
+            wanted = dict(made["preprocess"]) if preprocess is None else dict(preprocess)
+            inputs = trial_inputs(specs)
+            if samples is not None and len(specs) == 1:
+                inputs["photos"] = [samples(specs[0], wanted)]
+            limit = tolerance or (LEVEL_TOLERANCE if made["quantised"] else TOLERANCE)
+            trials = tuple(
+                _trial(child, draft, name, arrays, limit) for name, arrays in inputs.items()
+            )
+        certificate = Certificate(
+            path=output, source=Path(source).name if Path(source).exists() else source,
+            source_sha256=content_hash(source, options.weights), framework=found.title,
+            versions=made["versions"], trials=trials, tolerance=limit,
+            quantised=made["quantised"], preprocess=wanted,
+            labels=len(labels or made["labels"]), notes=tuple(made["notes"]),
+        )  # fmt: skip
+        _require(certificate, source)
+        _finish(draft, certificate, list(labels or made["labels"]))
+    return certificate
+
+
+def _absolute(source: str) -> str:
+    """A path as the child sees it from its own folder; a factory as it is."""
+    path = Path(source)
+    return str(path.resolve()) if path.exists() else source
+
+
+def _preflight(draft: Path, source: str) -> None:
+    """The draft is as untrusted as its source."""
+    from converters import onnx_file  # noqa: PLC0415 - late: imports onnx
+
+    if not draft.is_file():
+        raise ConversionFailed("the converter wrote no file", where=source)
+    onnx_file.read(draft)
+
+
+def _trial(
+    child: Sandbox, draft: Path, name: str, inputs: Sequence[Array], tolerance: float
+) -> Trial:
+    """The same inputs through the source, in the child, and through ONNX Runtime, here."""
+    place = draft.parent / "inputs.npz"
+    named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
+    np.savez(place, allow_pickle=False, **named)
+    answer = child.ask({"run": str(place)})
+    with np.load(Path(answer["outputs"]), allow_pickle=False) as stored:
+        expected = [stored[key] for key in sorted(stored.files)]
+    return judged(name, expected, run_onnx(draft, inputs, child.where), tolerance)
+
+
+def _require(certificate: Certificate, source: str) -> None:
+    """Refuse a file that computes something else than its source."""
+    broken = next((trial for trial in certificate.trials if trial.why), None)
+    same = not certificate.quantised or (certificate.top1 or 1.0) >= TOP1_QUANTISED
+    if broken is None and certificate.worst <= certificate.tolerance and same:
+        return
+    raise ConversionFailed(
+        "the ONNX file computes something else than the source: "
+        + (broken.why if broken else str(certificate)), where=source,
+        hint=f"at most {certificate.tolerance:g} is accepted (--tolerance)",
+    )  # fmt: skip
+
+
+def _finish(draft: Path, certificate: Certificate, labels: Sequence[str]) -> None:
+    """Write what is known into the file's metadata, and give it its name."""
+    import onnx  # noqa: PLC0415 - late: a fifth of a second
+
+    document = certificate.to_dict()
+    entries = {METADATA_KEY: json.dumps(document, sort_keys=True)}
+    if labels:
+        entries[LABELS] = json.dumps(list(labels), ensure_ascii=False)
+    if certificate.preprocess:
+        entries[PREPROCESS] = json.dumps(dict(certificate.preprocess))
+    # Metadata is appended to the serialised message: fields of protobuf may come in any order.
+    extra = onnx.ModelProto()
+    for key, value in sorted(entries.items()):
+        extra.metadata_props.add(key=key, value=value)
+    with draft.open("ab") as file:
+        file.write(extra.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+    output = certificate.path
+    beside = draft.with_name(draft.name + ".certificate.json")
+    beside.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    data = draft.with_name(draft.name + ".data")
+    for made in (data, beside, draft):  # the model comes last: it is there whole or not at all
+        if made.exists():
+            made.replace(output.with_name(made.name))

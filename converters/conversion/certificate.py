@@ -1,0 +1,234 @@
+"""How well a converted file agrees with its source, and where that is written down.
+
+The source framework and ONNX Runtime compute the same inputs: random ones in batches of 1 and 3,
+noise with the spectrum of photographs, and photos where there are some. The result stands beside
+the model as ``MODEL.certificate.json`` and in the file's own metadata, ``inspector.conversion``
+(which is the word of whoever wrote the file).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.parity import compare, top1_agreement
+from converters.source import InputSpec, concrete, random_input
+
+__all__ = ["METADATA_KEY", "Certificate", "Trial", "judged", "recorded", "run_onnx", "trial_inputs"]
+
+Array = NDArray[Any]
+
+METADATA_KEY = "inspector.conversion"
+"""Key of the certificate in a file's ``metadata_props``."""
+
+TOLERANCE = 1e-4
+"""Largest difference that is accepted, relative to the peak of an output."""
+
+LEVEL_TOLERANCE = 0.1
+"""The same for a quantised source, in which a value that falls the other way is a level off."""
+
+TOP1_QUANTISED = 0.9
+"""Least share of inputs on which a quantised source and its file name the same class."""
+
+SCHEMA = 1
+_MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of inputs through both sides.
+
+    Attributes:
+        name: What the inputs were.
+        samples: How many.
+        worst: Largest difference of any output, relative to that output's peak.
+        mean: Mean difference of the outputs' elements, likewise; the largest of all outputs.
+        top1: Share of samples with the same largest score; None where no output is (N, K).
+        why: What is wrong where the two cannot be compared (shapes, NaN); else empty.
+    """
+
+    name: str
+    samples: int
+    worst: float
+    mean: float
+    top1: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was converted from what, by what, and how well the two agree.
+
+    Attributes:
+        path: The ONNX file.
+        source: The source's name: of its file or folder, or ``package.module:name``.
+        source_sha256: Hash of the source's content; empty where it has none of its own.
+        framework: Where it comes from.
+        versions: Packages that took part.
+        trials: The comparisons.
+        tolerance: Largest difference that was accepted.
+        quantised: Classes were compared beside values.
+        preprocess: What the source says of its input.
+        labels: How many class names it brought.
+        notes: What a user should know about the result.
+    """
+
+    path: Path
+    source: str
+    source_sha256: str
+    framework: str
+    versions: Mapping[str, str]
+    trials: tuple[Trial, ...]
+    tolerance: float
+    quantised: bool
+    preprocess: Mapping[str, Any]
+    labels: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> float:
+        """Largest difference of all trials."""
+        return max((trial.worst for trial in self.trials), default=0.0)
+
+    @property
+    def mean(self) -> float:
+        """Largest mean difference of all trials."""
+        return max((trial.mean for trial in self.trials), default=0.0)
+
+    @property
+    def top1(self) -> float | None:
+        """Share of all samples with the same class; None where there are no classes."""
+        known = [trial for trial in self.trials if trial.top1 is not None]
+        total = sum(trial.samples for trial in known)
+        return sum((t.top1 or 0.0) * t.samples for t in known) / total if total else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the path is left out, so that equal conversions have equal documents."""
+        return {
+            "schema": SCHEMA,
+            "source": {
+                "name": self.source, "sha256": self.source_sha256, "framework": self.framework,
+            },
+            "versions": dict(sorted(self.versions.items())),
+            "tolerance": self.tolerance,
+            "worst": self.worst,
+            "mean": self.mean,
+            "top1_agreement": self.top1,
+            "quantised": self.quantised,
+            "trials": [asdict(trial) for trial in self.trials],
+            "preprocess": dict(self.preprocess),
+            "labels": self.labels,
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        samples = sum(trial.samples for trial in self.trials)
+        agreement = "" if self.top1 is None else f", same class on {self.top1:.0%}"
+        return (
+            f"{self.framework} and ONNX Runtime differ by at most {self.worst:.1e} of the "
+            f"outputs' peak (mean {self.mean:.1e}) on {samples} inputs{agreement}"
+        )
+
+
+def trial_inputs(specs: Sequence[InputSpec], seed: int = 0) -> dict[str, list[Array]]:
+    """Inputs by name of the trial: random ones, and noise like photographs for images."""
+    generator = np.random.default_rng(seed)
+    free = specs[0].shape[:1] == (None,)
+    trials = {
+        f"random, batch of {n}": [random_input(spec, n, generator) for spec in specs]
+        for n in ((1, 3) if free else (1,))
+    }
+    if len(specs) == 1 and len(specs[0].shape) == 4:
+        batch = 4 if free else 1
+        trials["noise with the spectrum of photographs"] = [pink_noise(specs[0], batch, generator)]
+    return trials
+
+
+def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
+    """Noise with amplitudes of 1 / frequency along the two longest axes: natural images' own."""
+    shape = concrete(spec.shape, batch)
+    last = sorted(sorted(range(1, 4), key=lambda axis: -shape[axis])[:2])
+    white = np.fft.fft2(generator.standard_normal(shape), axes=last)
+    rows, columns = (np.fft.fftfreq(shape[axis]) for axis in last)
+    radius = np.hypot(rows[:, None], columns[None])
+    radius[0, 0] = 1 / max(shape[axis] for axis in last)
+    weights = np.expand_dims(1 / radius, [axis for axis in range(4) if axis not in last])
+    noise = np.fft.ifft2(white * weights, axes=last).real
+    noise /= max(noise.std(), 1e-12)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        middle, spread = (bounds.max + bounds.min) / 2, (bounds.max - bounds.min) / 5
+        noise = np.clip(np.rint(noise * spread + middle), bounds.min, bounds.max)
+    return noise.astype(dtype)
+
+
+def judged(name: str, expected: Sequence[Array], got: Sequence[Array], tolerance: float) -> Trial:
+    """Compare the outputs of the two sides."""
+    keys = [f"output {index}" for index in range(max(len(expected), len(got)))]
+    sides = [dict(zip(keys, arrays, strict=False)) for arrays in (expected, got)]
+    found = compare(sides[0], sides[1], keys, tolerance=tolerance)
+    worst = found.worst.worst if found.worst else float("inf")
+    samples = len(expected[0]) if expected and expected[0].ndim else 1
+    if found.missing or not np.isfinite(worst):
+        return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, str(found))
+    top1, mean = None, 0.0
+    for a, b in zip(expected, got, strict=True):
+        if a.dtype.kind not in "fiub":
+            continue
+        peak = float(np.abs(a.astype(np.float64)).max(initial=0)) or 1.0
+        mean = max(mean, float(np.abs(a.astype(np.float64) - b).mean() / peak))
+        if top1 is None and a.ndim >= 2 and a.size == a.shape[0] * max(a.shape[1:]) > a.shape[0]:
+            rows = len(a)
+            top1 = top1_agreement(a.reshape(rows, -1), b.reshape(rows, -1))
+    return Trial(name, samples, worst, mean, top1)
+
+
+def run_onnx(path: Path, inputs: Sequence[Array], where: str) -> list[Array]:
+    """All outputs of a file on the CPU; a file whose batch is fixed, sample by sample.
+
+    Raises:
+        ConversionFailed: ONNX Runtime does not load or run it.
+    """
+    import onnxruntime  # noqa: PLC0415 - late: a third of a second
+
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [entry.name for entry in session.get_inputs()]
+        return [np.asarray(v) for v in session.run(None, dict(zip(names, inputs, strict=True)))]
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no other root
+        text = " ".join(str(error).split())[:300]
+        raise ConversionFailed(
+            f"ONNX Runtime does not run the converted file: {text}", where=where
+        ) from None
+
+
+def recorded(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The certificate that a file says it was converted with; None when it says nothing.
+
+    The words are those of whoever wrote the file: only plain values of the known keys come back.
+    """
+    text = metadata.get(METADATA_KEY, "")
+    if not text or len(text) > _MOST_BYTES:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("source"), dict):
+        return None
+    source = {k: str(v)[:200] for k, v in found["source"].items() if isinstance(v, str)}
+    numbers = {
+        key: float(found[key]) for key in ("worst", "mean", "top1_agreement", "tolerance")
+        if isinstance(found.get(key), int | float)
+    }  # fmt: skip
+    return {"source": source, **numbers}

@@ -1,0 +1,98 @@
+"""The process in which a source is converted: it alone loads the framework and the source.
+
+    parent                                     child
+    one line: what to convert            ->    module.convert(...) writes the draft
+                                         <-    one line: inputs, labels, versions, or the error
+    one line: a file of inputs (.npz)    ->    runs the source on them
+                                         <-    one line: the file of outputs (.npz), or the error
+    closes the pipe                      ->    ends
+
+Lines are JSON, arrays travel as files without pickles.  Whatever the framework prints goes to
+standard error, which the parent keeps for a crash.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from converters.errors import ExplainedError
+from converters.source import Export, Options
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Answer requests from standard input until it ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    export: Export | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+
+        def convert(request: Mapping[str, Any] = request) -> dict[str, Any]:
+            nonlocal export
+            export = _convert(request)
+            return export.to_dict()
+
+        def run(request: Mapping[str, Any] = request) -> dict[str, Any]:
+            return _run(export, request)
+
+        _answer(answers, convert if "convert" in request else run)
+
+
+def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
+    try:
+        answer: dict[str, Any] = {"done": work()}
+    except ExplainedError as error:
+        answer = {"refused": [error.what, error.where, error.hint]}
+    except MemoryError:
+        answer = {"memory": True}
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        answer = {"failed": f"{type(error).__name__}: {_short(error)}"}
+        with contextlib.suppress(ValueError):
+            if os.environ.get("INSPECTOR_DEBUG"):
+                import traceback  # noqa: PLC0415 - for debugging only
+
+                traceback.print_exc()
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _convert(request: Mapping[str, Any]) -> Export:
+    if request["path"]:  # a factory's module lies where the user stands
+        sys.path.insert(0, request["path"])
+    module = importlib.import_module(f"converters.to_onnx.{request['convert']}")
+    options = Options.from_dict(request["options"])
+    export: Export = module.convert(request["source"], Path(request["draft"]), options)
+    return export
+
+
+def _run(export: Export | None, request: Mapping[str, Any]) -> dict[str, Any]:
+    if export is None:
+        raise RuntimeError("nothing was converted yet")
+    with np.load(request["run"], allow_pickle=False) as stored:
+        inputs = [stored[name] for name in sorted(stored.files)]
+    outputs = [np.asarray(array) for array in export.run(inputs)]
+    place = Path(request["run"]).with_suffix(".outputs.npz")
+    named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(outputs)}
+    np.savez(place, allow_pickle=False, **named)
+    return {"outputs": str(place)}
+
+
+def _short(error: BaseException) -> str:
+    """The first line of what an exception says, innermost cause first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""A child process that converts, under a memory cap and a clock, and hands back files.
+
+Converting may run a stranger's program.  It gets a folder of its own to work in, no network of
+model hubs, no GPU, and nothing of this process but its standard streams; it can still read what
+the user can read: ``SECURITY.md`` says what that means.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from converters.errors import ConversionFailed, ConversionLimit
+
+__all__ = ["Sandbox"]
+
+_TAIL = 4000  # characters of the child's last words that are kept
+_GRACE = 5.0
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+    "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0",
+    "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1",
+}  # fmt: skip
+_MEMORY_WORDS = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory")
+
+
+class Sandbox:
+    """One child process; use it as a context manager.
+
+    Args:
+        folder: Where it works; its temporary files and caches go there.
+        seconds: Wall clock for all of its work; None for no limit.
+        memory: Bytes that it may allocate; None for no limit.
+        where: The source, for messages.
+    """
+
+    def __init__(
+        self, folder: Path, *, seconds: float | None, memory: int | None, where: str
+    ) -> None:
+        self.folder, self.seconds, self.memory, self.where = folder, seconds, memory, where
+        self._late = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Start the child."""
+        self._noise = tempfile.TemporaryFile(dir=self.folder)
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "converters.conversion.child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._noise, text=True,
+            encoding="utf-8", cwd=self.folder, env=self._environment(),
+            **_isolated(self.memory, os.getpid()),
+        )  # fmt: skip
+        self._clock: threading.Timer | None = None
+        if self.seconds is not None:
+            self._clock = threading.Timer(self.seconds, self._too_late)
+            self._clock.daemon = True
+            self._clock.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the child, whatever it does."""
+        if self._clock is not None:
+            self._clock.cancel()
+        for stream in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        if kind is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_GRACE)
+        self._kill()
+        self._child.wait()
+        self._noise.close()
+
+    def ask(self, request: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON's types
+        """Send one request and wait for its answer.
+
+        Raises:
+            ConversionFailed: The converter refuses the source, or fails.
+            ConversionLimit: Time or memory ran out.
+        """
+        line = ""
+        with contextlib.suppress(OSError, ValueError):  # a child that is gone
+            if self._child.stdin is not None and self._child.stdout is not None:
+                self._child.stdin.write(json.dumps(request) + "\n")
+                self._child.stdin.flush()
+                line = self._child.stdout.readline()
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            raise self._ended() from None
+        if "done" in answer:
+            return answer["done"]
+        if "refused" in answer:
+            what, where, hint = answer["refused"]
+            raise ConversionFailed(what, where=where or self.where, hint=hint)
+        said = str(answer.get("failed", ""))
+        if "memory" in answer or any(word in said for word in _MEMORY_WORDS):
+            raise self._no_memory()
+        raise ConversionFailed(said[:400], where=self.where)
+
+    def _ended(self) -> Exception:
+        """Why there is no answer."""
+        if self._late.is_set():
+            return ConversionLimit(
+                f"stopped after {self.seconds:g} s", where=self.where,
+                hint="raise --timeout, or distrust the source",
+            )  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(_GRACE)
+        status = self._child.poll()
+        said = self._last_words()
+        if status == -signal.SIGKILL or any(word in said for word in _MEMORY_WORDS):
+            return self._no_memory()
+        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+        code = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
+        return ConversionFailed(
+            f"the framework crashed ({code})" + (f": {ascii(last[:200])[1:-1]}" if last else ""),
+            where=self.where,
+        )
+
+    def _no_memory(self) -> Exception:
+        cap = f" (limit {self.memory / 2**30:.1f} GiB)" if self.memory else ""
+        return ConversionLimit(
+            f"memory ran out{cap}", where=self.where,
+            hint="raise --memory, or distrust the source",
+        )  # fmt: skip
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            size = self._noise.seek(0, os.SEEK_END)
+            self._noise.seek(max(0, size - _TAIL))
+            return self._noise.read().decode("utf-8", "replace")
+        return ""
+
+    def _environment(self) -> dict[str, str]:
+        """The user's environment, with caches and settings of frameworks in the folder."""
+        here = str(self.folder)
+        places = ("TMPDIR", "TEMP", "TMP", "HF_HOME", "KERAS_HOME", "TORCH_HOME", "XDG_CACHE_HOME",
+                  "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")  # fmt: skip
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        return {**os.environ, **_OFFLINE, **dict.fromkeys(places, here), "PYTHONPATH": path}
+
+    def _too_late(self) -> None:
+        self._late.set()
+        self._kill()
+
+    def _kill(self) -> None:
+        """End the child and whatever it started."""
+        with contextlib.suppress(OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            else:
+                self._child.kill()
+
+
+def _isolated(memory: int | None, parent: int) -> dict[str, Any]:
+    """How the child is started on this system: a session of its own, capped, and mortal."""
+    if os.name != "posix":
+        return {}
+    return {"start_new_session": True, "preexec_fn": _prepare(memory, parent)}
+
+
+def _prepare(memory: int | None, parent: int) -> Callable[[], None]:
+    import resource  # noqa: PLC0415 - POSIX only
+
+    prctl = None
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - before the fork: importing behind it may lock up
+
+        prctl = ctypes.CDLL(None).prctl
+
+    def prepare() -> None:
+        if prctl is not None:
+            prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:
+                os._exit(1)
+        limits = [(resource.RLIMIT_CORE, 0)]
+        if memory is not None:
+            limits.append((resource.RLIMIT_DATA, memory))
+        for kind, wanted in limits:
+            hard = resource.getrlimit(kind)[1]
+            value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(kind, (value, value))
+
+    return prepare
