@@ -24,6 +24,7 @@ __all__ = [
     "energy",
     "flat_aliased_share",
     "flat_band_shares",
+    "folded_energy",
     "transform_size",
 ]
 
@@ -99,6 +100,66 @@ def aliased_share(energies: Float64, strides: Sequence[int]) -> Float64:
 def flat_aliased_share(size: int, strides: Sequence[int]) -> float:
     """`aliased_share` of white noise."""
     return float(_beyond(size, strides).mean())
+
+
+def folded_energy(
+    images: NDArray[Any], filters: NDArray[Any], strides: Sequence[int]
+) -> tuple[Float64, Float64, Float64]:
+    """Energy of filters' responses to images, and what of it a stride folds.
+
+    A convolution of stride s keeps every s-th value of the one of stride 1. What of the latter
+    lies above 1 / (2 s) cycles per pixel, along either axis, comes out at a lower frequency and
+    cannot be told from what belongs there. An image's mean says nothing of patterns and is taken
+    off; the rest fades out at the border (Hann), for a border is an edge to a Fourier transform.
+    So a response of energy E(f) is |sum over c of X_c(f) conj(W_c(f))|^2, the power spectrum of
+    Welch (1967) with one window an image.
+
+    Args:
+        images: (N, C, H, W), what the convolution reads.
+        filters: (K, C / groups, h, w), with the zeros that a dilation means.
+        strides: Down and across.
+
+    Returns:
+        (N, K) energy at stride 1, (N, K) what of it is folded, and (N, 2) the same two of the
+        images themselves, over all channels.
+    """
+    size = _room(images.shape, filters.shape)
+    spectra = _half_plane(_faded(images), size)
+    beyond = _beyond(size, strides)[:, : size // 2 + 1]
+    # Half a plane stands for the whole: all columns but the first and the last occur twice.
+    times = np.full(size // 2 + 1, 2.0)
+    times[[0, -1]] = 1
+    own = (np.abs(spectra) ** 2).sum(1) * times
+    channels = filters.shape[1]
+    filters_in_group = len(filters) * channels // images.shape[1]
+    total, folded = (np.zeros((len(images), len(filters))) for _ in range(2))
+    for k, one in enumerate(filters):
+        first = k // filters_in_group * channels
+        read = spectra[:, first : first + channels]
+        response = (read * _half_plane(one.astype(np.float64), size).conj()).sum(1)
+        power = (response.real**2 + response.imag**2) * times
+        total[:, k], folded[:, k] = power.sum((1, 2)), (power * beyond).sum((1, 2))
+    return total, folded, np.stack([own.sum((1, 2)), (own * beyond).sum((1, 2))], axis=1)
+
+
+def _room(images: Sequence[int], filters: Sequence[int]) -> int:
+    """Side of a square in which no response runs over the edge; a multiple of 16 is fast."""
+    return -(-(max(images[2:]) + max(filters[2:]) - 1) // 16) * 16
+
+
+def _half_plane(values: NDArray[Any], size: int) -> NDArray[np.complex128]:
+    found: NDArray[np.complex128] = np.fft.rfft2(values, (size, size))
+    return found
+
+
+def _faded(images: NDArray[Any]) -> Float64:
+    """Images without their mean under the window, fading out at the border."""
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in images.shape[2:])
+    window = rows[:, None] * columns
+    values = images.astype(np.float64)
+    means = (values * window).sum((2, 3), keepdims=True) / window.sum()
+    found: Float64 = (values - means) * window
+    return found
 
 
 def _shares(energies: Float64, masks: Sequence[NDArray[np.bool_]]) -> Float64:

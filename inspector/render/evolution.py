@@ -11,7 +11,7 @@ from PIL import Image
 
 from inspector.canvas import INK, MARGIN, MUTED, Page, fit, number, wrap
 from inspector.chart import Series, line_chart
-from inspector.panels import cell, signed_picture
+from inspector.panels import cell, enhanced, signed_picture
 
 __all__ = [
     "Cell",
@@ -30,7 +30,6 @@ _LABEL = 82  # width of what stands left of the cells
 _JUMP = (196, 30, 58)
 _BLANK = (238, 238, 241)
 _MOST_STRIPS, _MOST_COLUMNS = 8, 16
-_CONTRAST = 0.995
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +71,12 @@ class Group:
 def signal_cell(signal: NDArray[Any], channels: str) -> Image.Image:
     """A projection as a picture: grey is zero, full colour the 99.5th percentile of magnitudes.
 
-    The paper enhanced its colours too; a few pixels far above all others would leave grey only.
-
     Args:
         signal: (C, h, w) signed, channels as the model takes them.
         channels: Their order, "RGB", "BGR" or "GRAY".
     """
     shown = signal[::-1] if channels == "BGR" and len(signal) == 3 else signal
-    magnitudes = np.abs(shown)
-    limit = float(np.quantile(magnitudes, _CONTRAST)) if magnitudes.size else 0.0
-    if limit > 0:
-        shown = np.clip(shown, -limit, limit)
-    return cell(signed_picture(shown), _CELL)
+    return cell(signed_picture(enhanced(shown)), _CELL)
 
 
 def patch_cell(pixels: NDArray[np.uint8]) -> Image.Image:

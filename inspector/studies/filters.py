@@ -1,36 +1,24 @@
 """The first layer's filters: what they look like, which are dead, what the stride aliases."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspector import spectrum
 from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
+from inspector.filterbank import FilterNumbers, PhotoNumbers, measure
 from inspector.journal import Journal
-from inspector.study import Findings, Progress, batches, study
+from inspector.study import BATCH, MOST_UNITS, Batch, Findings, Progress, batches, study
 
 if TYPE_CHECKING:
     from converters.graph import Node
     from inspector.explain import Explainer
+    from inspector.ranking import Winner
 
-__all__ = ["FilterNumbers", "filters", "measure"]
+__all__ = ["filters"]
 
 Array = np.ndarray[Any, Any]
-
-NEGLIGIBLE = 0.01
-"""A filter is dead if its RMS is at most this share of the largest one's."""
-
-CLIPPED_RMS = 0.1
-"""The paper scales larger filters down to this RMS (section 3)."""
-
-MUCH, SOME = 0.5, 0.1
-"""Shares of the filters' energy above the outputs' Nyquist frequency that are called so."""
-
-FEW_MID, SOME_ENDS = 1 / 3, 0.1
-"""Mid frequencies are called missing if the filters that are strongest there are fewer than the
-first share, while both low and high have at least the second, and no fewer than mid has."""
 
 _FLOATING = ("Conv", "FusedConv")
 
@@ -41,6 +29,9 @@ def filters(
     images: Iterable[Any] = (),
     *,
     layer: str | int | None = None,
+    second_units: int = 24,
+    projection: str = "deconvnet",
+    extension: str = "refuse",
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> Findings:
@@ -49,15 +40,21 @@ def filters(
     Shows every filter of the convolution that reads the image, and says in plain language what
     Zeiler & Fergus (2014, figure 6) looked for in theirs: dead filters, filters that dominate,
     missing mid frequencies, aliasing from a large stride. With photos, also how often each
-    filter is active on them.
+    filter is active on them, how much of its response the stride folds onto lower frequencies,
+    and projections of the second layer, where the paper saw the artefacts of it.
 
     Args:
         model: The opened model.
-        images: Photos over which activity is counted; none are needed.
+        images: Photos on which the filters are measured; none are needed.
         layer: A layer whose convolution reads the image, as tensor name or index; the first such
             convolution when not given.
+        second_units: Units of the second layer whose strongest activation is projected, the
+            first ones; 0 for none. Without photos there are none.
+        projection: Of the second layer: deconvnet, guided-backprop or gradient.
+        extension: The rule for smooth activations (SiLU, GELU): refuse, signal-first or, with
+            guided-backprop, gradient-first.
         progress: Called with (what, done, total) after each photo.
-        journal: Not used: one pass over the photos is all there is.
+        journal: Keeps what was found in each photo.
 
     Returns:
         The figure, the numbers of each filter and of all, and the diagnosis.
@@ -68,38 +65,49 @@ def filters(
         MethodRefused: weights whose scale is not known.
         ImageRefused: photos were given, and none can be read.
     """
-    del journal
+    if not 0 <= second_units <= MOST_UNITS:
+        raise UsageError(f"{second_units} units", hint=f"0 to {MOST_UNITS}")
     node = _node(model, layer)
     weights = _weights(model, node)
+    strides = node.attributes.get("strides") or [1, 1]
+    dilations = node.attributes.get("dilations") or [1, 1]
     warnings = list(model.preprocessing.warnings)
     refused: list[ImageRefused] = []
-    peaks, shares, used = _activity(
-        model, node, len(weights), images, refused=refused, progress=progress
-    )
-    found = measure(
-        weights,
-        strides=node.attributes.get("strides") or [1, 1],
-        dilations=node.attributes.get("dilations") or [1, 1],
-        peaks=peaks,
-        active=shares,
-    )
+    images, journal = list(images), journal or Journal()
+    survey = _Survey(model, node, spectrum.dilated(weights, dilations), strides, journal)
+    on_photos = survey.over(images, refused, progress)
+    if refused and on_photos is None:
+        raise refused[0]
+    found = measure(weights, strides=strides, dilations=dilations, on_photos=on_photos)
+    second, shown = None, None
+    if on_photos is not None and second_units:
+        second, shown = _second(
+            model, node, images, (second_units, projection, extension), journal=journal,
+            progress=progress, warnings=warnings,
+        )  # fmt: skip
     if found.strides == (1, 1):
         warnings.append("aliasing is that of this convolution's stride: a pooling or stride "
                         "behind it is not counted")  # fmt: skip
     if weights.shape[1] not in (1, 3):
         warnings.append(f"the filters have {weights.shape[1]} channels: pictures show their sum")
-    sentences = found.sentences(used)
+    sentences = found.sentences()
     return Findings(
         study="filters",
         context=model.context(None),
-        options={"layer": layer},
-        numbers={"convolution": node.outputs[0], **found.to_dict()},
+        options={
+            "layer": layer, "second_units": second_units, "projection": projection,
+            "extension": extension,
+        },
+        numbers={"convolution": node.outputs[0], **found.to_dict(), "second_layer": second},
+        table=found.table(),
         sentences=sentences,
-        figure=_figure(model, node, weights, found, sentences=sentences, warnings=warnings),
-        images=used,
+        figure=_figure(
+            model, node, weights, found, shown, sentences=sentences, warnings=warnings
+        ),
+        images=on_photos.photos if on_photos else 0,
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )
+    )  # fmt: skip
 
 
 # -- the convolution ------------------------------------------------------------------------------
@@ -175,250 +183,219 @@ def _value(model: "Explainer", name: str) -> Array:
     return np.asarray(model.runtime.run(feeds, [name])[name])
 
 
-def _activity(
-    model: "Explainer",
-    node: "Node",
-    count: int,
-    images: Iterable[Any],
-    *,
-    refused: list[ImageRefused],
-    progress: Progress | None,
-) -> tuple[Array | None, Array | None, int]:
-    """Largest activation of each filter, the share of places where it is positive, and photos."""
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
-
-    name = _activation(model, node)
-    peaks, positive, places, used = np.full(count, -np.inf), np.zeros(count), 0, 0
-    for batch in batches(model, images, refused, progress):
-        values = activations(model, batch.tensors, [name])[name]
-        if values.ndim != 4 or values.shape[1] != count:
-            raise MethodRefused(
-                f"the layer is of shape {list(values.shape)}, for {count} filters", where=name
-            )
-        peaks = np.maximum(peaks, values.max((0, 2, 3)))
-        positive += (values > 0).sum((0, 2, 3))
-        places += values.shape[0] * values.shape[2] * values.shape[3]
-        used += len(batch.photos)
-    if refused and not used:
-        raise refused[0]
-    return (peaks, positive / places, used) if used else (None, None, 0)
-
-
 def _activation(model: "Explainer", node: "Node") -> str:
     """The tensor behind the convolution's activation function; its own output if it is no layer."""
     made = [a.tensor for a in model.layers if a.convolution == node.outputs[0]]
     return made[0] if made else node.outputs[0]
 
 
-# -- the numbers ----------------------------------------------------------------------------------
+# -- photos ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class FilterNumbers:
-    """What is measured of K filters.
-
-    Attributes:
-        shape: (K, C, h, w).
-        strides: Down and across, in pixels of the image.
-        dilations: Likewise.
-        size: Side of the padded square under the Fourier transform.
-        rms: (K,) root of the mean square of each filter's weights.
-        bands: (K, 3) shares of its energy in the low, mid and high band; NaN for zeros.
-        aliasing: (K,) shares of its energy above the outputs' Nyquist frequency.
-        pooled_bands: (3,) the same of all filters' energy together.
-        pooled_aliasing: Likewise; 0 where all filters are zeros.
-        peaks: (K,) largest activation over the photos; None without photos.
-        active: (K,) share of places and photos with a positive activation; None likewise.
-    """
-
-    shape: tuple[int, ...]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    size: int
-    rms: Array
-    bands: Array
-    aliasing: Array
-    pooled_bands: Array
-    pooled_aliasing: float
-    peaks: Array | None
-    active: Array | None
-
-    @property
-    def negligible(self) -> Array:
-        """(K,) filters of negligible norm."""
-        found: Array = self.rms <= NEGLIGIBLE * self.rms.max()
-        return found
-
-    @property
-    def inactive(self) -> Array:
-        """(K,) filters whose activation is never positive over the photos."""
-        none: Array = np.zeros(len(self.rms), bool)
-        return none if self.peaks is None else self.peaks <= 0
-
-    @property
-    def dead(self) -> Array:
-        """(K,) either of the two."""
-        found: Array = self.negligible | self.inactive
-        return found
-
-    @property
-    def largest_share(self) -> float:
-        """Share of the largest filter in the sum of all weights' squares; 0 if all are zeros."""
-        squares = self.rms**2
-        return float(squares.max() / squares.sum()) if squares.any() else 0.0
-
-    @property
-    def strongest(self) -> list[int]:
-        """How many filters have most of their energy in the low, mid and high band."""
-        places = self.bands[~self.negligible].argmax(1)
-        return [int(n) for n in np.bincount(places, minlength=len(spectrum.BANDS))]
-
-    @property
-    def mid_missing(self) -> bool:
-        """Whether filters are of low and of high frequencies, and few of mid ones."""
-        low, mid, high = self.strongest
-        total = max(low + mid + high, 1)
-        ends = min(low, high)
-        return mid / total < FEW_MID and ends / total >= SOME_ENDS and ends >= mid
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; None where something is undefined."""
-        bounds = (0.0, *spectrum.BOUNDS, None)
-        return {
-            "shape": self.shape,
-            "strides": self.strides,
-            "dilations": self.dilations,
-            "transform_size": self.size,
-            "bands_in_cycles_per_pixel": {
-                band: list(bounds[i : i + 2]) for i, band in enumerate(spectrum.BANDS)
-            },
-            "nyquist_of_outputs_in_cycles_per_pixel": [1 / (2 * s) for s in self.strides],
-            "thresholds": {
-                "negligible_share_of_largest_rms": NEGLIGIBLE, "clipped_rms": CLIPPED_RMS,
-                "much_aliasing": MUCH, "some_aliasing": SOME,
-                "few_mid": FEW_MID, "some_low_and_high": SOME_ENDS,
-            },
-            "energy": _named(self.pooled_bands),
-            "energy_of_white_noise": _named(spectrum.flat_band_shares(self.size)),
-            "strongest_in": dict(zip(spectrum.BANDS, self.strongest, strict=True)),
-            "mid_frequencies_missing": self.mid_missing,
-            "aliasing": self.pooled_aliasing,
-            "aliasing_of_white_noise": spectrum.flat_aliased_share(self.size, self.strides),
-            "largest_share_of_energy": self.largest_share,
-            "dead": np.flatnonzero(self.dead),
-            "filters": [self._one(index) for index in range(len(self.rms))],
-        }  # fmt: skip
-
-    def _one(self, index: int) -> dict[str, Any]:
-        rms = float(self.rms[index])
-        defined = bool(np.isfinite(self.bands[index]).all())
-        found = {
-            "index": index,
-            "rms": rms,
-            "clipping_factor": min(1.0, CLIPPED_RMS / rms) if rms else 1.0,
-            "negligible": self.negligible[index],
-            "energy": _named(self.bands[index]) if defined else None,
-            "aliasing": self.aliasing[index] if defined else None,
-        }
-        if self.peaks is not None and self.active is not None:
-            found["largest_activation"] = self.peaks[index]
-            found["active_share"] = self.active[index]
-        return found
-
-    def sentences(self, photos: int) -> tuple[str, ...]:
-        """The diagnosis in plain language."""
-        count, channels, height, width = self.shape
-        stride = _pair(self.strides)
-        wide = f", dilation {_pair(self.dilations)}" if max(self.dilations) > 1 else ""
-        first = (
-            f"{count} filters of {height}x{width} over {channels} channel(s), stride {stride}{wide}"
-        )
-        return (first, self._dead_sentence(photos), self._aliasing_sentence(),
-                self._mid_sentence(), self._rms_sentence())  # fmt: skip
-
-    def _dead_sentence(self, photos: int) -> str:
-        over = f", or never active over {photos} photo(s)" if photos else ""
-        meaning = f"RMS at most {NEGLIGIBLE:.0%} of the largest{over}"
-        dead = np.flatnonzero(self.dead)
-        if not dead.size:
-            return f"no filter is dead ({meaning})"
-        listed = ", ".join(map(str, dead[:12])) + (", ..." if dead.size > 12 else "")
-        return f"{dead.size} of {len(self.rms)} filters are dead ({meaning}): {listed}"
-
-    def _aliasing_sentence(self) -> str:
-        if max(self.strides) == 1:
-            return "no aliasing from this layer: at stride 1 its outputs carry all frequencies"
-        bound = " and ".join(f"{1 / (2 * s):.3g}" for s in dict.fromkeys(self.strides))
-        white = spectrum.flat_aliased_share(self.size, self.strides)
-        text = (
-            f"{self.pooled_aliasing:.0%} of the filters' energy lies above {bound} cycles per "
-            f"pixel, the most that outputs at stride {_pair(self.strides)} can carry (white noise: "
-            f"{white:.0%}): "
-        )
-        if self.pooled_aliasing > MUCH:
-            remedy = "; the paper's remedy is a smaller filter and stride 2"
-            return text + "much aliasing" + (remedy if max(self.strides) > 2 else "")
-        return text + ("some aliasing" if self.pooled_aliasing > SOME else "little aliasing")
-
-    def _mid_sentence(self) -> str:
-        low, mid, high = self.strongest
-        counts = f"{low} filters are strongest in low, {mid} in mid, {high} in high frequencies"
-        if self.mid_missing:
-            return counts + ": a mix of the two ends with little in between"
-        return counts + f"; mid holds {self.pooled_bands[1]:.0%} of all energy"
-
-    def _rms_sentence(self) -> str:
-        above = int((self.rms > CLIPPED_RMS).sum())
-        low, middle, high = self.rms.min(), np.median(self.rms), self.rms.max()
-        return (
-            f"RMS {low:.2g} to {high:.2g}, median {middle:.2g}; the largest filter holds "
-            f"{self.largest_share:.0%} of all energy; {above} above the {CLIPPED_RMS:g} to which "
-            "the paper clips (there for inputs of -128..128)"
-        )
-
-
-def measure(
-    weights: Array,
-    *,
-    strides: Sequence[int],
-    dilations: Sequence[int] = (1, 1),
-    peaks: Array | None = None,
-    active: Array | None = None,
-) -> FilterNumbers:
-    """Measure filters.
+class _Survey:
+    """One pass over the photos: activity of the filters, and energy of their responses.
 
     Args:
-        weights: (K, C, h, w).
+        model: The opened model.
+        node: The convolution.
+        weights: (K, C / groups, h, w), with the zeros that a dilation means.
         strides: Down and across.
-        dilations: Likewise.
-        peaks: (K,) largest activation over photos, where there are photos.
-        active: (K,) share of positive activations, likewise.
+        journal: Gets the numbers of each photo; photos in it are not opened again.
     """
-    wide = spectrum.dilated(weights, dilations)
-    size = spectrum.transform_size(*wide.shape[2:])
-    energies = spectrum.energy(wide, size)
-    total = energies.sum(0, keepdims=True)
-    return FilterNumbers(
-        shape=tuple(weights.shape),
-        strides=(int(strides[0]), int(strides[1])),
-        dilations=(int(dilations[0]), int(dilations[1])),
-        size=size,
-        rms=np.sqrt((np.asarray(weights, np.float64) ** 2).mean((1, 2, 3))),
-        bands=spectrum.band_shares(energies),
-        aliasing=spectrum.aliased_share(energies, strides),
-        pooled_bands=np.nan_to_num(spectrum.band_shares(total)[0]),
-        pooled_aliasing=float(np.nan_to_num(spectrum.aliased_share(total, strides)[0])),
-        peaks=peaks,
-        active=active,
+
+    def __init__(
+        self, model: "Explainer", node: "Node", weights: Array, strides: Sequence[int],
+        journal: Journal,
+    ) -> None:  # fmt: skip
+        self.model, self.weights, self.strides, self.journal = model, weights, strides, journal
+        self.source, self.activation = node.inputs[0], _activation(model, node)
+
+    def over(
+        self, images: Sequence[Any], refused: list[ImageRefused], progress: Progress | None
+    ) -> PhotoNumbers | None:
+        """What the photos say; None when none was used."""
+        known = {place for place in range(len(images)) if _key(place) in self.journal}
+        for batch in batches(self.model, images, refused, progress, skip=known):
+            for place, numbers in zip(batch.places, self._measured(batch), strict=True):
+                self.journal.keep(_key(place), numbers)
+                known.add(place)
+        return self._summed(sorted(known)) if known else None
+
+    def _measured(self, batch: Batch) -> list[dict[str, Any]]:
+        """Plain numbers of each photo of a batch."""
+        from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+
+        found = activations(self.model, batch.tensors, [self.source, self.activation])
+        maps, count = found[self.activation], len(self.weights)
+        if maps.ndim != 4 or maps.shape[1] != count:
+            raise MethodRefused(
+                f"the layer is of shape {list(maps.shape)}, for {count} filters",
+                where=self.activation,
+            )
+        if not np.isfinite(maps).all():
+            raise MethodRefused("activations are not finite", where=self.activation)
+        energy, folded, own = spectrum.folded_energy(found[self.source], self.weights, self.strides)
+        return [
+            {
+                "peaks": maps[row].max((1, 2)).tolist(),
+                "positive": (maps[row] > 0).sum((1, 2)).tolist(),
+                "places": maps.shape[2] * maps.shape[3],
+                "energy": energy[row].tolist(),
+                "folded": folded[row].tolist(),
+                "own": own[row].tolist(),
+            }
+            for row in range(len(batch.photos))
+        ]
+
+    def _summed(self, places: Sequence[int]) -> PhotoNumbers:
+        """All photos together, added up in their order, so that a resumed run gives the same."""
+        count = len(self.weights)
+        peaks, positive, total = np.full(count, -np.inf), np.zeros(count), 0
+        energy, folded, own, shares = np.zeros(count), np.zeros(count), np.zeros(2), []
+        for place in places:
+            one: Mapping[str, Any] = self.journal[_key(place)]
+            peaks = np.maximum(peaks, one["peaks"])
+            positive += one["positive"]
+            total += one["places"]
+            energy += one["energy"]
+            folded += one["folded"]
+            own += one["own"]
+            whole = sum(one["energy"])
+            shares.append(sum(one["folded"]) / whole if whole > 0 else np.nan)
+        return PhotoNumbers(
+            photos=len(places), peaks=peaks, active=positive / total, energy=energy,
+            folded=folded, own=(float(own[0]), float(own[1])), shares=np.array(shares),
+        )  # fmt: skip
+
+
+def _key(place: int) -> str:
+    return f"filters/{place}"
+
+
+# -- the second layer -----------------------------------------------------------------------------
+
+
+Shown = list[tuple[int, float, Array | None]]
+"""Unit, activation, and projection (C, h, w); None for a unit that is never active."""
+
+
+def _second(
+    model: "Explainer",
+    node: "Node",
+    images: Sequence[Any],
+    options: tuple[int, str, str],
+    *,
+    journal: Journal,
+    progress: Progress | None,
+    warnings: list[str],
+) -> tuple[dict[str, Any] | None, tuple[str, Shown] | None]:
+    """The strongest activation of units of the second layer, projected: numbers and pictures.
+
+    What cannot be projected is said, and the rest of the study stands without.
+    """
+    tensor = _second_layer(model, node)
+    if tensor is None:
+        warnings.append("no second convolution follows: there is nothing to project")
+        return None, None
+    try:
+        return _projected(model, tensor, images, options, journal=journal, progress=progress,
+                          notes=warnings)  # fmt: skip
+    except MethodRefused as error:
+        warnings.append(f"the second layer is not projected: {error}")
+        return {"layer": tensor, "refused": str(error)}, None
+
+
+def _second_layer(model: "Explainer", node: "Node") -> str | None:
+    """The layer of the first convolution that reads, on whatever way, what the first one made."""
+    shapes = model.shapes(model.preprocessing.preprocess.size)
+    for layer in model.layers:
+        shape = shapes.get(layer.tensor, ())
+        is_map = len(shape) == 4 and shape[2] * shape[3] > 1
+        joins = layer.gate or layer.chain[:1] == ("Concat",)
+        if layer.convolution == node.outputs[0] or joins or not is_map:
+            continue
+        if model.tail(node.outputs[0], layer.convolution).connected:
+            return layer.tensor
+    return None
+
+
+def _projected(
+    model: "Explainer",
+    tensor: str,
+    images: Sequence[Any],
+    options: tuple[int, str, str],
+    *,
+    journal: Journal,
+    progress: Progress | None,
+    notes: list[str],
+) -> tuple[dict[str, Any], tuple[str, Shown]]:
+    from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+    from inspector.ranking import strongest  # noqa: PLC0415 - as above
+    from inspector.receptive_field import receptive_field  # noqa: PLC0415 - as above
+
+    count, projection, extension = options
+    projector = Projector(model, tensor, projection, extension)
+    shape = model.shape_of(tensor)
+    units = range(min(count, shape[1]))
+    winners, _ = strongest(
+        model, tensor, images, units, count=1, refused=[], progress=progress, journal=journal
     )
+    shapes = model.shapes(model.preprocessing.preprocess.size)
+    field = receptive_field(model.graph, tensor, model.input.name, shapes)
+    field = field.local or field
+    best = {unit: found[0] for unit, found in winners.items() if found}
+    signals = dict(zip(best, _signals(projector, list(best.values())), strict=True))
+    rows: list[dict[str, Any]] = []
+    shown: Shown = []
+    for unit in units:
+        winner = best.get(unit)
+        if winner is None:
+            shown.append((unit, 0.0, None))
+            rows.append({"unit": unit, "activation": None})
+            continue
+        y0, x0, y1, x1 = field.pixels(winner.y, winner.x)
+        # The rules are linear in a positive signal: what goes down is the activation itself.
+        signal = winner.value * signals[unit][:, y0:y1, x0:x1]
+        shown.append((unit, winner.value, signal))
+        rows.append({
+            "unit": unit,
+            "activation": winner.value,
+            "image": {"name": winner.name, "place": winner.place, "sha256": winner.sha256},
+            "at": {"y": winner.y, "x": winner.x},
+            "patch": {"top": y0, "left": x0, "bottom": y1, "right": x1},
+            "largest_in_projection": float(np.abs(signal).max(initial=0)),
+        })  # fmt: skip
+    notes.extend(projector.notes)
+    numbers = {
+        "layer": tensor, "layer_shape": shape[1:], "projection": projection,
+        "receptive_field": {"size": field.size, "stride": field.stride},
+        "coverage": projector.coverage, "units": rows,
+    }  # fmt: skip
+    return numbers, (f"{tensor}, projected by {projection}", shown)
 
 
-def _named(shares: Array) -> dict[str, float]:
-    return {band: float(share) for band, share in zip(spectrum.BANDS, shares, strict=True)}
+def _signals(projector: Any, winners: "Sequence[Winner]") -> list[Array]:  # noqa: ANN401 - late
+    """Each winner's projection (C, H, W) for a signal of one.
+
+    Raises:
+        ImageRefused: A photo has gone or changed since the pass.
+    """
+    step, found = BATCH if projector.model.batches else 1, []
+    gone: list[ImageRefused] = []
+    for start in range(0, len(winners), step):
+        some = winners[start : start + step]
+        opened = list(batches(projector.model, [winner.source for winner in some], gone))
+        if gone:
+            raise gone[0]
+        hashes = [photo.sha256 for batch in opened for photo in batch.photos]
+        if hashes != [winner.sha256 for winner in some]:
+            raise ImageRefused("a photo has changed meanwhile", where=some[0].name)
+        images = np.concatenate([batch.tensors for batch in opened])
+        found += list(projector(images, [(w.unit, w.y, w.x) for w in some]))
+    return found
 
 
-def _pair(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}x{numbers[1]}"
+# -- the figure -----------------------------------------------------------------------------------
 
 
 def _figure(
@@ -426,18 +403,26 @@ def _figure(
     node: "Node",
     weights: Array,
     found: FilterNumbers,
+    second: tuple[str, Shown] | None,
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.filters import filter_sheet  # noqa: PLC0415 - late: imports Pillow
+    from inspector.projection import rgb_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.render.filters import Projected, filter_sheet  # noqa: PLC0415 - late: Pillow
 
-    order = model.preprocessing.preprocess.channels
+    preprocess = model.preprocessing.preprocess
+    order = preprocess.channels
+    below = None if second is None else Projected(second[0], [
+        (unit, value, None if signal is None else rgb_of(signal, preprocess))
+        for unit, value, signal in second[1]
+    ])  # fmt: skip
     shown = weights[:, ::-1] if order == "BGR" and weights.shape[1] == 3 else weights
     return filter_sheet(
         shown,
         rms=found.rms,
         dead=found.dead,
+        second=below,
         title=f"first-layer filters of {model.path.name}",
         subtitle=f"{node.outputs[0]}; each scaled by its largest magnitude, grey is zero",
         sentences=sentences,

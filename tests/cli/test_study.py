@@ -31,7 +31,7 @@ def test_filters(inspector, samples, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "much aliasing" in done.stdout
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["filters.json", "filters.png"]
+    assert names == ["filters.csv", "filters.json", "filters.png"]
 
 
 def test_json_and_a_bad_photo(inspector, samples, tmp_path):

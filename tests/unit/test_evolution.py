@@ -430,9 +430,13 @@ def test_sample_training(tmp_path):
     assert names == ["evolution.png", "evolution.csv", "evolution.json"]
 
 
+SLOW = pytest.mark.conformance  # two certificates each
+
+
 @pytest.mark.parametrize(("name", "layers"), [
-    ("winml_squeezenet_fp16_opset7", "0,8"), ("tf2onnx_resnet50thin_nhwc", "3"),
-    ("mobilenetv2_qdq_int8_244", "1"),
+    ("winml_squeezenet_fp16_opset7", "0,8"),
+    pytest.param("tf2onnx_resnet50thin_nhwc", "3", marks=SLOW),
+    pytest.param("mobilenetv2_qdq_int8_244", "1", marks=SLOW),
 ])  # fmt: skip
 def test_third_party_models(shared, tmp_path, name, layers):
     """An earlier state is made up: the weights of one layer, shuffled."""
