@@ -1,0 +1,208 @@
+"""Which tensors are a network's features, from the first layer to the classifier's input."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.errors import MethodRefused, UnknownLayer, UsageError
+
+if TYPE_CHECKING:
+    from converters.graph import Graph, Node
+    from inspector.layers import Layer
+    from inspector.opened import Opened
+
+__all__ = ["MOST_LAYERS", "FeatureLayer", "chosen_layers"]
+
+MOST_LAYERS = 8
+"""Layers that are taken when none are named, evenly thinned from first to last."""
+
+_LINEAR = frozenset(
+    {"Gemm", "MatMul", "Conv", "QLinearConv", "QLinearMatMul", "QGemm", "FusedConv"}
+)
+_POOLS = ("Pool", "ReduceMean", "ReduceSum", "ReduceMax")
+_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
+_MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class FeatureLayer:
+    """A tensor that is read as features.
+
+    Attributes:
+        tensor: Its name.
+        shape: Of one photo: (C, h, w), or (C,) for a vector.
+        channel_axis: Axis of the channels, batch axis included.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    channel_axis: int = 1
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it has places."""
+        return len(self.shape) == 3
+
+
+def chosen_layers(model: "Opened", named: Sequence[str]) -> tuple[tuple[FeatureLayer, ...], str]:
+    """Find the layers to read.
+
+    Args:
+        model: The opened model.
+        named: Tensor names or indices, several in one text set apart by commas; none for a
+            choice of them.
+
+    Returns:
+        The layers, and a sentence on how they were chosen.
+
+    Raises:
+        UnknownLayer: no such layer.
+        MethodRefused: there is nothing to choose from.
+    """
+    if named:
+        names = dict.fromkeys(tensor for text in named for tensor in _named(model, text))
+        return tuple(_layer(model, name) for name in names), "chosen by the user"
+    maps, way = _maps(model)
+    tensors = list(dict.fromkeys([*maps, *_hidden(model)]))
+    if not tensors:
+        raise MethodRefused(
+            "no layers between the image and the scores", where=model.path.name,
+            hint="name tensors with --layers",
+        )  # fmt: skip
+    at = np.unique(np.linspace(0, len(tensors) - 1, MOST_LAYERS).round().astype(int))
+    thinned = f"; {len(at)} of {len(tensors)}, evenly from first to last"
+    why = f"{way}, up to what the classifier reads{thinned if len(at) < len(tensors) else ''}"
+    return tuple(_layer(model, tensors[i]) for i in at), why
+
+
+def _named(model: "Opened", text: str) -> list[str]:
+    """Tensors that a text names."""
+    text = text.strip()
+    if text in model.graph.tensors or text in {layer.tensor for layer in model.layers}:
+        return [text]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError("a layer without a name", hint="`inspector layers` lists them")
+    return [_one(model, part) for part in parts]
+
+
+def _one(model: "Opened", text: str) -> str:
+    if text in model.graph.tensors and not text.lstrip("-").isdecimal():
+        return text
+    return model.layer_for(text)[0].tensor
+
+
+def _layer(model: "Opened", tensor: str) -> FeatureLayer:
+    """A layer with its shape.
+
+    Raises:
+        UnknownLayer: the tensor is neither a map nor a vector of each photo.
+    """
+    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+
+    shape = model.shape_of(tensor)
+    if tensor == model.input.name:
+        return FeatureLayer(tensor, _photo(model))
+    if model.graph.constant(tensor) is None and len(shape) == 4 and shape[0] == 1:
+        axis = channel_axes(model.graph).get(tensor, 1)
+        sizes = [size for at, size in enumerate(shape) if at and at != axis]
+        return FeatureLayer(tensor, (shape[axis], *sizes), axis)
+    if model.graph.constant(tensor) is None and shape[:1] == (1,) and _is_vector(shape):
+        return FeatureLayer(tensor, (int(np.prod(shape[1:])),))
+    raise UnknownLayer(
+        f"tensor {tensor!r} is of shape {list(shape)}: neither a map (N, C, h, w) nor a vector "
+        "(N, C)", hint="`inspector layers` lists the layers",
+    )  # fmt: skip
+
+
+def _photo(model: "Opened") -> tuple[int, ...]:
+    return (model.input.channels, *model.size(*model.preprocessing.preprocess.size))
+
+
+def _is_vector(shape: Sequence[int]) -> bool:
+    return len(shape) > 1 and sum(size != 1 for size in shape[1:]) <= 1
+
+
+# -- maps -----------------------------------------------------------------------------------------
+
+
+def _maps(model: "Opened") -> tuple[list[str], str]:
+    """Convolutional layers, and which of them they are.
+
+    Inside of a residual block or a branch a layer holds only a part of what goes on; so those
+    are taken that no other way leads around.
+    """
+    final = _classifier(model)
+    own = final.outputs[0] if final is not None else ""
+    layers = [x for x in model.layers if x.on_path and not x.gate and x.convolution != own]
+    whole = [x for x in layers if not _passed_by(model, x)]
+    if len(whole) > 1:
+        return [x.tensor for x in whole], "layers that no skip connection or branch leads around"
+    return [x.tensor for x in layers], "convolutional layers"
+
+
+def _passed_by(model: "Opened", layer: "Layer") -> bool:
+    return bool(model.tail(layer.tensor, model.scores.tensor).frontier)
+
+
+def _classifier(model: "Opened") -> "Node | None":
+    """The last linear node before the scores."""
+    if not model.scores.classifier:
+        return None
+    walked = _walk(model.graph, model.scores.tensor)
+    return next((node for node, _ in walked if node.op_type in _LINEAR), None)
+
+
+# -- vectors --------------------------------------------------------------------------------------
+
+
+def _hidden(model: "Opened") -> list[str]:
+    """Inputs of fully connected layers that another one feeds, first to last.
+
+    What the first of them reads is the last map, pooled or flattened, and no layer of its own.
+    """
+    if not model.scores.classifier:
+        return []
+    found: list[str] = []
+    pending = ""
+    for node, data in _walk(model.graph, model.scores.tensor):
+        if any(word in node.op_type for word in _POOLS):
+            break
+        if node.op_type not in _LINEAR:
+            continue
+        if pending:
+            found.append(pending)
+        if not _is_vector(model.shape_of(data)):
+            break
+        pending = data
+    return found[::-1]
+
+
+def _walk(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
+    """Nodes on the one way back from a tensor, and what each reads of it.
+
+    An activation function counts as one step, however it is spelled. The way ends where computed
+    tensors are joined.
+    """
+    from converters.activations import find_activations  # noqa: PLC0415 - late: imports onnx
+
+    before = {a.output: a.input for a in find_activations(graph) if a.input}
+    for _ in range(_MAX_STEPS):
+        node = graph.producer(tensor)
+        source = None if node is None else before.get(tensor) or _only_input(graph, node)
+        if node is None or source is None:
+            return
+        yield node, source
+        tensor = source
+
+
+def _only_input(graph: "Graph", node: "Node") -> str | None:
+    """The one input that is computed from the image."""
+    from inspector.affine import is_constant  # noqa: PLC0415 - late: imports onnx
+
+    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
+        return node.inputs[0]
+    computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
+    return computed[0] if len(computed) == 1 else None
