@@ -5,6 +5,7 @@ fields, surgery) reads it through this view, so that protobuf's shape is known h
 No torch, no onnxruntime.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,8 @@ class Node:
         inputs: Tensor names; an empty string stands for an omitted optional input.
         attributes: Python values: int, float, str, list, ``onnx.TensorProto``, or
             ``onnx.GraphProto`` for bodies.
+        module: Path of the innermost module that the exporter says the node comes from, such as
+            ``layer4.1``; empty where it says nothing.
     """
 
     index: int
@@ -55,6 +58,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(repr=False)
+    module: str = field(default="", repr=False)
 
     def is_op(self, *op_types: str) -> bool:
         """Whether this is one of these operators of the default domain."""
@@ -69,6 +73,18 @@ def _attribute(proto: onnx.AttributeProto) -> Any:  # noqa: ANN401 - as varied a
         return [item.decode("utf-8", "replace") for item in value]
     return list(value) if proto.type in _LIST_TYPES else value
 
+
+def _module(proto: onnx.NodeProto) -> str:
+    """The module's path in PyTorch's metadata, ``['', 'layer4', 'layer4.1', 'relu']``."""
+    for entry in proto.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = _QUOTED.findall(entry.value[:_MAX_SCOPES])
+            return next((scope for scope in reversed(scopes[:-1]) if scope), "")
+    return ""
+
+
+_QUOTED = re.compile(r"'([^']{0,200})'")
+_MAX_SCOPES = 4096
 
 _LIST_TYPES = {
     onnx.AttributeProto.INTS,
@@ -139,6 +155,7 @@ class Graph:
                 inputs=tuple(proto.input),
                 outputs=tuple(proto.output),
                 attributes={a.name: _attribute(a) for a in proto.attribute},
+                module=_module(proto),
             )
 
     @cached_property

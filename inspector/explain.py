@@ -18,6 +18,7 @@ from inspector.opened import Opened
 from inspector.photo import Photo, load_photo
 from inspector.preprocess import Preprocess
 from inspector.report import Explanation, ImageReport, Report
+from inspector.sources import is_module, open_module, open_source
 from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
 
 __all__ = ["Explainer", "load"]
@@ -34,24 +35,29 @@ PREDICTIONS = 5
 
 
 def load(
-    path: str | Path,
+    path: Any,  # noqa: ANN401 - a path, or a torch.nn.Module
+    example: Any = None,  # noqa: ANN401 - a torch.Tensor
     *,
     device: str = "auto",
     preprocess: str | Path | Preprocess | None = None,
     overrides: Sequence[str] = (),
     labels: str | Path | Sequence[str] | None = None,
     unverified: bool = False,
+    trust: bool = False,
     limits: onnx_file.Limits | None = None,
 ) -> "Explainer":
-    """Open an ONNX file.
+    """Open an ONNX file, or a model of another framework, which is converted first.
 
     Args:
-        path: The ``.onnx`` file.
+        path: The ``.onnx`` file; a source that ``inspector convert`` knows; or a
+            ``torch.nn.Module``.
+        example: Input of the module, (N, C, H, W); for a module alone.
         device: ``auto``, ``cpu`` or ``cuda``.
         preprocess: A preset, a file, or a ``Preprocess``; found out when None.
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the model's certificate fails.
+        trust: Whether a source that is a program of its author's may run.
         limits: What a stranger's file may demand; defaults in ``converters.onnx_file``.
 
     Returns:
@@ -62,7 +68,10 @@ def load(
         ModelRefused: it takes no image.
         UsageError: preprocessing or labels that cannot be read.
     """
-    file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
+    if is_module(path):
+        file = open_module(path, example, limits=limits)
+    else:
+        file = open_source(path, trust=trust, limits=limits)
     return Explainer(
         file,
         device=device,

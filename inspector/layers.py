@@ -79,6 +79,8 @@ class Layer:
         gate: It reaches the outputs through gates only (squeeze-excite, spatial attention).
         on_path: The scores depend on the tensor, and are not the tensor itself.
         attended: Self-attention mixes its places behind it (a patch embedding).
+        module: Path of the module that makes the tensor, such as ``layer4.1``, where the exporter
+            says it; empty otherwise.
     """
 
     tensor: str
@@ -88,6 +90,7 @@ class Layer:
     gate: bool = False
     on_path: bool = True
     attended: bool = False
+    module: str = ""
 
 
 def find_layers(graph: Graph) -> tuple[Layer, ...]:
@@ -153,12 +156,13 @@ def select_layer(
 ) -> Layer:
     """Find the layer that a user means.
 
-    A name of a layer wins over an index, an index over the name of any other tensor (old
-    exporters name tensors by numbers).
+    A name of a layer wins over an index, an index over the path of a module (whose last layer is
+    meant), and that over the name of any other tensor (old exporters name tensors by numbers).
 
     Args:
         layers: As :func:`find_layers` lists them.
-        spec: A tensor's name, ``last`` for the default layer, or an index (negative from the end).
+        spec: A tensor's name, ``last`` for the default layer, an index (negative from the end), or
+            a module's path.
         shapes: Concrete shapes; a tensor that is no listed layer must be in them, with 4 axes.
         graph: The graph the layers are from.
 
@@ -174,6 +178,9 @@ def select_layer(
     index = int(text) if text.lstrip("-").isdecimal() else None
     if index is not None and -len(layers) <= index < len(layers):
         return layers[index]
+    inside = [a for a in layers if a.module and f"{a.module}.".startswith(f"{text}.")]
+    if inside and isinstance(spec, str):
+        return inside[-1]
     known = text in graph.inputs or graph.producer(text) is not None
     if not known or isinstance(spec, int):
         raise UnknownLayer(_unknown(text, index, layers), hint=_hint(text, layers, graph))
@@ -297,9 +304,14 @@ class _Finder:
                 on_path=layer.tensor in path,
                 attended=layer.tensor in attended and layer.tensor in path,
                 gate=layer.gate or not (layer.tensor in ungated or layer.tensor in outputs),
+                module=self._module(layer.tensor),
             )
             for index, layer in enumerate(ordered)
         )
+
+    def _module(self, tensor: str) -> str:
+        made = self.graph.producer(tensor)
+        return "" if made is None else made.module
 
     def _starts(self) -> Iterator[Node]:
         for node in self.nodes:

@@ -28,6 +28,7 @@ class LayerRow:
             gates (squeeze-excite) spread it, the local field stands before "+ global gates".
         offset: Centre of unit (0, 0) in input pixels.
         gate: Whether it is part of a gate and therefore no target layer.
+        module: Path of the module that makes it, where the exporter says it.
     """
 
     index: int
@@ -40,6 +41,7 @@ class LayerRow:
     offset: str
     gate: bool
     default: bool
+    module: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def overview(explainer: "Explainer") -> Overview:
                 offset=offset,
                 gate=layer.gate,
                 default=layer.tensor == chosen,
+                module=layer.module,
             )
         )
     sentences = (

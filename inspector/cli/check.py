@@ -36,6 +36,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN40
         "sha256": explainer.file.sha256,
         "producer": explainer.file.producer,
         "opsets": {domain or "ai.onnx": version for domain, version in facts.opsets.items()},
+        "converted from": _origin(explainer),
         "nodes": facts.nodes,
         "data bytes": facts.data_bytes,
         "external files": [path.name for path in explainer.file.external],
@@ -55,6 +56,24 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN40
         else:
             click.echo(f"{key:16} {_shown(value)}")
     return 0
+
+
+def _origin(explainer: "Explainer") -> str:
+    """What the file says of its conversion; its own word, not proof."""
+    from converters.conversion import recorded  # noqa: PLC0415 - late, as all the library
+
+    found = recorded(explainer.file.metadata)
+    if found is None:
+        return "the file does not say"
+    source = found["source"]
+    words = [f"{source.get('framework', '?')} ({source.get('name', '?')})"]
+    if source.get("sha256"):
+        words.append(f"source sha256 {source['sha256'][:16]}...")
+    if "worst" in found and "mean" in found:
+        words.append(f"differs by at most {found['worst']:.1e}, mean {found['mean']:.1e}")
+    if "top1_agreement" in found:
+        words.append(f"same class on {found['top1_agreement']:.0%}")
+    return ", ".join(words) + " (says the file)"
 
 
 def _shown(value: object) -> str:

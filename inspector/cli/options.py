@@ -11,7 +11,7 @@ from inspector.cli import supervise
 if TYPE_CHECKING:
     from inspector.explain import Explainer
 
-__all__ = ["model_options", "open_model", "supervised"]
+__all__ = ["limit_options", "model_options", "open_model", "supervised"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,7 +60,14 @@ memory = click.option(
     help="Memory that the work may take; 0 for no limit.  [default: 80 % of the machine's]",
 )
 
-model_options = _stack(preprocess, overrides, labels, device, timeout, memory)
+trust = click.option(
+    "--trust", is_flag=True,
+    help="Where MODEL is a program of another framework (TorchScript, SavedModel, a factory): "
+    "run it, to convert it.",
+)  # fmt: skip
+
+limit_options = _stack(timeout, memory)
+model_options = _stack(preprocess, overrides, labels, device, trust, timeout, memory)
 
 
 def open_model(
@@ -70,11 +77,14 @@ def open_model(
     preprocess: str | None,
     overrides: Sequence[str],
     labels: Path | None,
+    trust: bool = False,
 ) -> "Explainer":
     """Open a model with the shared options."""
     from inspector.explain import load  # noqa: PLC0415 - late: imports onnx
 
-    return load(path, device=device, preprocess=preprocess, overrides=overrides, labels=labels)
+    return load(
+        path, device=device, preprocess=preprocess, overrides=overrides, labels=labels, trust=trust
+    )
 
 
 def supervised(

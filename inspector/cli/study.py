@@ -98,11 +98,12 @@ def _study(
     preprocess: str | None,
     overrides: Sequence[str],
     labels: Path | None,
+    trust: bool,
     truth: Path | None = None,
     **options: Any,  # noqa: ANN401 - the study's own
 ) -> int:
     explainer = open_model(
-        model, device=device, preprocess=preprocess, overrides=overrides, labels=labels
+        model, device=device, preprocess=preprocess, overrides=overrides, labels=labels, trust=trust
     )
     photos: Sequence[Any]
     if study.labelled:

@@ -48,17 +48,19 @@ def show_layers(found: "Overview") -> None:
     """Print the layers, the default layer and what is known of the head."""
     console = _console()
     table = Table(box=None, padding=(0, 2), header_style="dim")
+    modules = any(row.module for row in found.rows)
     for column, justify in (
-        ("#", "right"), ("layer", "left"), ("made by", "left"), ("shape", "right"),
-        ("stride", "right"), ("receptive field", "right"), ("offset", "right"), ("", "left"),
+        ("#", "right"), ("layer", "left"), *([("module", "left")] if modules else []),
+        ("made by", "left"), ("shape", "right"), ("stride", "right"),
+        ("receptive field", "right"), ("offset", "right"), ("", "left"),
     ):  # fmt: skip
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in found.rows:
         style = "bold green" if row.default else ("dim" if row.gate else "")
         mark = "<- default" if row.default else ("gate" if row.gate else "")
         cells = (
-            str(row.index), row.tensor, "+".join(row.chain), _by(row.shape), _by(row.stride),
-            row.field, row.offset, mark,
+            str(row.index), row.tensor, *([row.module] if modules else []),
+            "+".join(row.chain), _by(row.shape), _by(row.stride), row.field, row.offset, mark,
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells), style=style)
     console.print(table)

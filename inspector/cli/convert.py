@@ -1,0 +1,124 @@
+"""``inspector convert``: any supported framework to ONNX, with a certificate."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli import say
+from inspector.cli.options import limit_options, supervised
+
+if TYPE_CHECKING:
+    from converters.conversion import Certificate
+
+
+@click.command("convert")
+@click.argument("source")
+@click.option("-o", "--output", metavar="MODEL.onnx", required=True,
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="The ONNX file; MODEL.onnx.certificate.json comes beside it.")  # fmt: skip
+@click.option("--from", "framework", metavar="NAME", default="",
+              help="The framework, where it is not to be guessed.")  # fmt: skip
+@click.option("--trust", is_flag=True,
+              help="Run the source's own program, if it is one.")  # fmt: skip
+@click.option("--weights", metavar="F", default="", help="Weights for a factory: .pt, .pth or "
+              ".safetensors.")  # fmt: skip
+@click.option("--input", "inputs", metavar="SHAPE", multiple=True,
+              help="Shape of an input that the source does not say, batch first: ?,3,224,224 "
+              "(? for a free axis); may be repeated.")  # fmt: skip
+@click.option("--opset", type=click.IntRange(7), metavar="N", help="Version of the operator set.")
+@click.option("--static-batch", is_flag=True, help="Keep the batch size of the source.")
+@click.option("--labels", metavar="F", type=click.Path(dir_okay=False, path_type=Path),
+              help="Class names; the source's own when not given.")  # fmt: skip
+@click.option("--preprocess", metavar="P",
+              help="What to do with a photo, written into the file; the source's own when not "
+              "given.")  # fmt: skip
+@click.option("--image", "photos", metavar="PHOTO", multiple=True,
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="A photo to compare source and file on, beside random inputs; may be "
+              "repeated.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="X",
+              help="Largest difference that is accepted, relative to the outputs' peak.  "
+              "[default: 1e-4; quantised 0.1]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+@limit_options
+def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    """Convert SOURCE, a model of another framework, to ONNX and prove the result.
+
+    SOURCE is a file, a folder, or package.module:name of a function that makes the model. It is
+    converted in a process of its own; then the framework and ONNX Runtime compute the same
+    inputs, and what differs too much is refused.
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    return supervised(lambda: _convert(**options, **limits), device="cpu", **limits)
+
+
+def _convert(
+    *,
+    source: str,
+    output: Path,
+    inputs: Sequence[str],
+    labels: Path | None,
+    preprocess: str | None,
+    photos: Sequence[Path],
+    as_json: bool,
+    weights: str,
+    opset: int | None,
+    static_batch: bool,
+    timeout: float,
+    memory: float | None,
+    **how: Any,  # noqa: ANN401 - passed on
+) -> int:
+    from converters.conversion import convert  # noqa: PLC0415 - late, like all of the library
+    from converters.source import Options  # noqa: PLC0415 - as above
+    from inspector.labels import read_labels  # noqa: PLC0415 - as above
+    from inspector.recipe import Preprocess  # noqa: PLC0415 - as above
+    from inspector.sources import photo_inputs  # noqa: PLC0415 - as above
+
+    known = None if preprocess is None else _preprocess(preprocess, Preprocess)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    certificate = convert(
+        source,
+        output,
+        options=Options(
+            inputs=tuple(map(_shape, inputs)),
+            weights=str(Path(weights).resolve()) if weights else "",
+            opset=opset, dynamic_batch=not static_batch,
+        ),
+        labels=() if labels is None else read_labels(labels),
+        preprocess=None if known is None else known.to_dict(),
+        samples=photo_inputs(photos, known) if photos else None,
+        seconds=timeout or None,
+        memory=int(memory * 2**30) if memory else None,
+        **how,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(certificate.to_dict(), indent=2, sort_keys=True))
+        return 0
+    _print(certificate)
+    return 0
+
+
+def _print(certificate: "Certificate") -> None:
+    for note in certificate.notes:
+        say(note, "note")
+    click.echo(str(certificate))
+    for trial in certificate.trials:
+        same = "" if trial.top1 is None else f", same class on {trial.top1:.0%}"
+        click.echo(f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean "
+                   f"{trial.mean:.1e}{same}")  # fmt: skip
+    click.echo(f"\n{certificate.path}\n{certificate.path}.certificate.json")
+
+
+def _preprocess(text: str, kind: Any) -> Any:  # noqa: ANN401 - Preprocess
+    return kind.from_file(text) if Path(text).exists() else kind.preset(text)
+
+
+def _shape(text: str) -> tuple[int | None, ...]:
+    """``?,3,224,224`` as (None, 3, 224, 224)."""
+    pieces = [piece.strip() for piece in text.lower().replace("x", ",").split(",")]
+    if not all(piece in {"?", "n", "batch"} or piece.isdecimal() for piece in pieces):
+        raise click.UsageError(f"{text!r} is no shape; write it as ?,3,224,224")
+    return tuple(int(piece) if piece.isdecimal() else None for piece in pieces)
