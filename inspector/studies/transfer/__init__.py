@@ -53,8 +53,8 @@ def transfer(
     """Accuracy of a linear classifier on each layer's features, over a labelled folder.
 
     How well features that were learned on one data set tell the classes of another apart, and at
-    which layer (Zeiler & Fergus 2014, section 5.2 and table 7): the network stays as it is, and
-    only a linear classifier is trained, on the features of one layer at a time. Judged by
+    which layer (Zeiler & Fergus 2014, sections 5.2 and 5.3, table 7): the network stays as it is,
+    and only a linear classifier is trained, on the features of one layer at a time. Judged by
     cross-validation, beside always guessing the most frequent class.
 
     Args:
@@ -357,11 +357,12 @@ def _sentences(
 def _told(gap: Mapping[str, Any]) -> str:
     to = gap["to"]
     other = to["what"] if to["model"] == gap["of"]["model"] else f"{to['what']} of {to['model']}"
-    span = f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}"
-    clear = "" if gap["low"] > 0 or gap["high"] < 0 else ", which these photos do not settle"
+    points, low, high = (100 * gap[key] for key in ("difference", "low", "high"))
+    clear = "" if low > 0 or high < 0 else ", which these photos do not settle"
+    way = "ahead of" if points >= 0 else "behind"
     return (
-        f"the best layer is {100 * gap['difference']:+.1f} points from the {other} ({span}, paired)"
-        + clear
+        f"the best layer is {abs(points):.1f} points {way} the {other} "
+        f"(95 %: {low:+.1f} to {high:+.1f}, paired){clear}"
     )
 
 

@@ -251,7 +251,10 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     centre = share + Z**2 / (2 * total)
     half = Z * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
     scale = 1 + Z**2 / total
-    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    # Rounding must not put an end of 0 or 1 on the wrong side of the proportion.
+    return min(max((centre - half) / scale, 0.0), share), max(
+        min((centre + half) / scale, 1.0), share
+    )
 
 
 def difference(right: Array, other: Array) -> tuple[float, float, float]:

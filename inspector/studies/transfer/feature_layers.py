@@ -172,10 +172,10 @@ def _hidden(model: "Opened") -> list[str]:
             break
         if node.op_type not in _LINEAR:
             continue
+        if not _is_vector(model.shape_of(node.outputs[0])):
+            break  # a convolution over places: what was read behind it is its map, flattened
         if pending:
             found.append(pending)
-        if not _is_vector(model.shape_of(data)):
-            break
         pending = data
     return found[::-1]
 
