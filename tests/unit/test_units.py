@@ -166,6 +166,11 @@ def test_weights_and_contributions_equal_the_definition(small):
             assert row["rank_by_contribution"] == 1 + sum(ranked > ranked[unit])
         weights = [row["weight"] for row in found.table]
         assert weights == sorted(weights, reverse=True)
+        shown = [entry["weight"] for entry in found.numbers["units"]]
+        assert shown == [w for w in weights if w > 0] + [w for w in weights[::-1] if w < 0]
+        assert [entry["rank_by_weight"] for entry in found.numbers["units"]] == [
+            1 + weights.index(weight) for weight in shown
+        ]
 
 
 @pytest.mark.parametrize("rule", ["maximum:0.4", "peak:0.7", "quantile:0.1"])

@@ -160,7 +160,7 @@ def account(
             )  # fmt: skip
         sums.add(parts, bias, rows, index)
         sums.add_places(head.features(values))
-        sums.seen(batch.places)
+        sums.state["done"] = batch.places[-1]
         if step % CHECKPOINT == 0:
             sums.keep(journal)
     if step % CHECKPOINT:
@@ -178,7 +178,7 @@ class _Sums:
         self, count: int, units: Sequence[int], quantile: float | None, total: int
     ) -> None:
         self.state: dict[str, Any] = {
-            "done": -1, "missing": [], "photos": 0, "own": 0, "bias": 0.0, "score": 0.0,
+            "done": -1, "photos": 0, "own": 0, "bias": 0.0, "score": 0.0,
             "score_on_own": 0.0, "residual": 0.0,
         }  # fmt: skip
         self.everywhere, self.on_own = np.zeros(count), np.zeros(count)
@@ -189,15 +189,15 @@ class _Sums:
         self.most = int((quantile or 0) * total) + 1
         self.tops: dict[int, Array] = {unit: np.zeros(0, np.float32) for unit in self.units}
 
-    def resume(self, journal: Journal) -> frozenset[int]:
-        """Take over what the journal knows; the places of its photos."""
+    def resume(self, journal: Journal) -> range:
+        """Take over what the journal knows; the places that it has passed, readable or not."""
         if _KEY not in journal:
-            return frozenset()
+            return range(0)
         kept = journal[_KEY]
         self.state = kept["state"]
         self.everywhere, self.on_own = (_decoded(kept[k], "<f8") for k in ("everywhere", "on_own"))
         self.tops = {u: _decoded(t, "<f4") for u, t in zip(self.units, kept["tops"], strict=True)}
-        return frozenset(range(self.state["done"] + 1)) - frozenset(self.state["missing"])
+        return range(self.state["done"] + 1)
 
     def add(self, parts: Array, bias: Array, scores: Array, index: int) -> None:
         """Add photos: contributions (N, K), bias (N,), scores (N, classes)."""
@@ -219,12 +219,6 @@ class _Sums:
         for unit in self.units:
             every = np.concatenate([self.tops[unit], maps[:, unit].ravel().astype(np.float32)])
             self.tops[unit] = np.sort(every)[-self.most :]
-
-    def seen(self, places: Sequence[int]) -> None:
-        """Remember how far the pass is, and which photos on the way could not be read."""
-        passed = range(self.state["done"] + 1, places[-1] + 1)
-        self.state["missing"] += [place for place in passed if place not in places]
-        self.state["done"] = places[-1]
 
     def keep(self, journal: Journal) -> None:
         """Write the sums down."""
