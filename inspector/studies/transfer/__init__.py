@@ -329,19 +329,20 @@ def _sentences(
     kind = {"logistic": "softmax regression", "svm": "linear SVM"}[task.plan.classifier]
     first = (
         f"{len(task.y)} photos of {len(task.names)} classes, {len(task.plan.parts)} folds, {kind} "
-        f"on {len(curves[0].layers)} layers; always guessing the most frequent class is right on "
+        f"on {len(curves[0].layers)} layer(s); always guessing the most frequent class is right on "
         f"{task.majority:.1%}"
     )
     text = [first]
     for curve, found in zip(curves, rows, strict=True):
         best, last = found[_best(found)], found[-1]
         named = f"{curve.name}: " if len(curves) > 1 else ""
+        span = f"{best['accuracy']:.1%} ({best['low']:.1%} to {best['high']:.1%})"
         where = "the last" if best is last else f"number {best['number']}"
         text.append(
             f"{named}{found[0]['accuracy']:.1%} on the first layer, {last['accuracy']:.1%} on the "
-            f"last; best is {where}, {best['layer']}: {best['accuracy']:.1%} "
-            f"({best['low']:.1%} to {best['high']:.1%})"
-        )
+            f"last; best is {where}, {best['layer']}: {span}"
+            if len(found) > 1 else f"{named}{best['layer']}: {span}"
+        )  # fmt: skip
         idle = [str(row["number"]) for row in found if row["low"] <= task.majority]
         if idle:
             text.append(f"{named}no better than guessing, as far as these photos tell: layer(s) "
