@@ -18,7 +18,7 @@ CELL = 96
 
 _DARK = 0.3  # brightness outside of a segment
 _FRAME = (255, 208, 64)
-_LEFT = 172  # width of the column with a unit's numbers
+_LEFT = 196  # width of the column with a unit's numbers
 _POSITIVE, _NEGATIVE, _TRACK = (64, 83, 211), (181, 29, 20), (232, 232, 236)
 
 
