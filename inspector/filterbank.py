@@ -23,7 +23,7 @@ CLIPPED_RMS = 0.1
 """The paper scales larger filters down to this RMS (section 3)."""
 
 MUCH, SOME = 0.5, 0.1
-"""Shares of the filters' energy above the outputs' Nyquist frequency that are called so."""
+"""Shares of energy above the outputs' Nyquist frequency that are called so."""
 
 FEW_MID, SOME_ENDS = 1 / 3, 0.1
 """Mid frequencies are called missing if the filters that are strongest there are fewer than the
@@ -235,10 +235,9 @@ class FilterNumbers:
             f"pixel, the most that outputs at stride {_pair(self.strides)} can carry (white noise: "
             f"{white:.0%}): "
         )
-        if self.pooled_aliasing > MUCH:
-            remedy = "; the paper's remedy is a smaller filter and stride 2"
-            return text + "much aliasing" + (remedy if max(self.strides) > 2 else "")
-        return text + ("some aliasing" if self.pooled_aliasing > SOME else "little aliasing")
+        text += f"{_much(self.pooled_aliasing)} aliasing"
+        remedy = "; the paper's remedy is a smaller filter and stride 2"
+        return text + (remedy if self.pooled_aliasing > MUCH and max(self.strides) > 2 else "")
 
     def _folded_sentence(self) -> tuple[str, ...]:
         if self.on_photos is None or max(self.strides) == 1:
@@ -246,7 +245,7 @@ class FilterNumbers:
         text = (
             f"on {self.on_photos.photos} photo(s) the stride folds {self.on_photos.pooled:.1%} of "
             "the responses' energy onto lower frequencies (of the photos' own energy "
-            f"{self.on_photos.of_photos:.1%} lies there)"
+            f"{self.on_photos.of_photos:.1%} lies there): {_much(self.on_photos.pooled)} aliasing"
         )
         return (text,)
 
@@ -298,6 +297,10 @@ def measure(
         pooled_aliasing=float(np.nan_to_num(spectrum.aliased_share(total, strides)[0])),
         on_photos=on_photos,
     )
+
+
+def _much(share: float) -> str:
+    return "much" if share > MUCH else "some" if share > SOME else "little"
 
 
 def _named(shares: Array) -> dict[str, float]:

@@ -17,19 +17,21 @@ __all__ = [
     "Cell",
     "Group",
     "Strip",
+    "cell_side",
     "convergence_chart",
     "evolution_sheet",
     "patch_cell",
     "signal_cell",
 ]
 
-_CELL, _PATCH = 76, 32
+_NARROW, _WIDE, _PATCH = 76, 150, 32  # sides of a projection, and of the patch below it
+_GRID = 720  # width that the cells share
 _SPACE = 14  # between cells; the mark of a jump stands in it
 _MARK = 4
 _LABEL = 82  # width of what stands left of the cells
 _JUMP = (196, 30, 58)
 _BLANK = (238, 238, 241)
-_MOST_STRIPS, _MOST_COLUMNS = 8, 16
+_MOST_COLUMNS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +55,10 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """A unit: its cells, first to last snapshot, and the label of the one that it settles at."""
+    """A unit: what stands below its number, and its cells, first to last snapshot."""
 
     unit: int
-    settled: str | None
+    remark: Sequence[str]
     cells: Sequence[Cell]
 
 
@@ -68,15 +70,21 @@ class Group:
     strips: Sequence[Strip]
 
 
-def signal_cell(signal: NDArray[Any], channels: str) -> Image.Image:
+def cell_side(snapshots: int) -> int:
+    """Side of a projection's picture when there are so many snapshots."""
+    return min(_WIDE, max(_NARROW, _GRID // max(snapshots, 1) - _SPACE))
+
+
+def signal_cell(signal: NDArray[Any], channels: str, side: int) -> Image.Image:
     """A projection as a picture: grey is zero, full colour the 99.5th percentile of magnitudes.
 
     Args:
         signal: (C, h, w) signed, channels as the model takes them.
         channels: Their order, "RGB", "BGR" or "GRAY".
+        side: From ``cell_side``.
     """
     shown = signal[::-1] if channels == "BGR" and len(signal) == 3 else signal
-    return cell(signed_picture(enhanced(shown)), _CELL)
+    return cell(signed_picture(enhanced(shown)), side)
 
 
 def patch_cell(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -92,6 +100,7 @@ def evolution_sheet(
     chart: Image.Image | None,
     title: str,
     subtitle: str,
+    left_out: bool,
     sentences: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Image.Image:
@@ -104,14 +113,15 @@ def evolution_sheet(
         chart: Curves that stand below the grid.
         title: Of the page.
         subtitle: In small type below it.
+        left_out: Whether more units were measured than are shown.
         sentences: What is to be said, below the pictures.
         notes: Warnings, at the foot.
 
     Returns:
         An RGB image.
     """
-    columns = _spread(len(labels))
-    page = Page(max(2 * MARGIN + _LABEL + len(columns) * (_CELL + _SPACE), 760))
+    columns, side = _spread(len(labels)), cell_side(len(labels))
+    page = Page(max(2 * MARGIN + _LABEL + len(columns) * (side + _SPACE), 760))
     page.text(title, 22)
     page.text(subtitle, 13, MUTED)
     _legend(page)
@@ -122,17 +132,17 @@ def evolution_sheet(
         page.text(_headline(group, word), 14)
         for place, column in enumerate(columns):
             named = f"{word} {labels[column]}" if labels[column] != "final" else "final"
-            page.at((_x(place), page.y), fit(named, 11, _CELL + _SPACE - 4), 11, MUTED)
+            page.at((_x(place, side), page.y), fit(named, 11, side + _SPACE - 4), 11, MUTED)
         page.y += 18
-        for strip in group.strips[:_MOST_STRIPS]:
-            _draw(page, strip, columns, word)
+        for strip in group.strips:
+            _draw(page, strip, columns, side)
     page.y += 6
     if chart is not None:
         page.rule()
         page.y += 8
         page.paste(chart, MARGIN, page.y)
         page.y += chart.height + 8
-    for sentence in (*sentences, *_left_out(groups, labels, columns)):
+    for sentence in (*sentences, *_left_out(labels, columns, units=left_out)):
         for line in wrap(sentence, 14, page.inner):
             page.text(line, 14, INK)
     page.y += 6
@@ -185,31 +195,29 @@ def _headline(group: Group, word: str) -> str:
     return f"{which}{fit(str(layer['layer']), 14, 260)} · field {height}x{width} · {when}"
 
 
-def _draw(page: Page, strip: Strip, columns: Sequence[int], word: str) -> None:
+def _draw(page: Page, strip: Strip, columns: Sequence[int], side: int) -> None:
     top = page.y
     page.at((MARGIN, top + 4), f"unit {strip.unit}", 13)
-    if strip.settled is not None:
-        when = "the end" if strip.settled == "final" else f"{word} {strip.settled}"
-        page.at((MARGIN, top + 26), "stable from", 11, MUTED)
-        page.at((MARGIN, top + 40), fit(when, 11, _LABEL - 6), 11, MUTED)
+    for line, text in enumerate(strip.remark):
+        page.at((MARGIN, top + 26 + 14 * line), fit(text, 11, _LABEL - 6), 11, MUTED)
     for place, column in enumerate(columns):
-        x, one = _x(place), strip.cells[column]
+        x, one = _x(place, side), strip.cells[column]
         if one.picture is None or one.patch is None or one.value is None:
-            page.paste(Image.new("RGB", (_CELL, _CELL), _BLANK), x, top)
-            page.at((x + _CELL // 2, top + _CELL // 2), one.message, 11, MUTED, anchor="mm")
+            page.paste(Image.new("RGB", (side, side), _BLANK), x, top)
+            page.at((x + side // 2, top + side // 2), one.message, 11, MUTED, anchor="mm")
             continue
         page.paste(one.picture, x, top)
-        page.paste(one.patch, x, top + _CELL + 4)
-        value = fit(number(one.value), 11, _CELL - _PATCH - 2)
-        page.at((x + _PATCH + 5, top + _CELL + 4 + _PATCH // 2), value, 11, MUTED, anchor="lm")
+        page.paste(one.patch, x, top + side + 4)
+        value = fit(number(one.value), 11, side - _PATCH - 2)
+        page.at((x + _PATCH + 5, top + side + 4 + _PATCH // 2), value, 11, MUTED, anchor="lm")
         if one.jump:
-            bar = Image.new("RGB", (_MARK, _CELL + 4 + _PATCH), _JUMP)
+            bar = Image.new("RGB", (_MARK, side + 4 + _PATCH), _JUMP)
             page.paste(bar, x - (_SPACE + _MARK) // 2, top)
-    page.y = top + _CELL + 4 + _PATCH + 10
+    page.y = top + side + 4 + _PATCH + 10
 
 
-def _x(place: int) -> int:
-    return MARGIN + _LABEL + place * (_CELL + _SPACE)
+def _x(place: int, side: int) -> int:
+    return MARGIN + _LABEL + place * (side + _SPACE)
 
 
 def _spread(count: int) -> list[int]:
@@ -218,10 +226,8 @@ def _spread(count: int) -> list[int]:
     return [int(place) for place in np.unique(np.rint(places))]
 
 
-def _left_out(groups: Sequence[Group], labels: Sequence[str], columns: Sequence[int]) -> list[str]:
-    found = []
-    if any(len(group.strips) > _MOST_STRIPS for group in groups):
-        found.append(f"of each layer the first {_MOST_STRIPS} units are shown")
+def _left_out(labels: Sequence[str], columns: Sequence[int], *, units: bool) -> list[str]:
+    found = ["of each layer the first units are shown, all are measured"] if units else []
     if len(columns) < len(labels):
-        found.append(f"{len(columns)} of {len(labels)} snapshots are shown; a jump may lie before")
+        found.append(f"{len(columns)} of {len(labels)} snapshots are shown; a jump may lie between")
     return found

@@ -15,7 +15,8 @@ from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageErr
 from inspector.journal import Journal
 from inspector.snapshots import epochs_in, snapshot_files, training
 from inspector.studies.evolution import evolution
-from inspector.studies.evolution.grid import cosine, settled_at
+from inspector.studies.evolution.account import Evolved, depth_correlation
+from inspector.studies.evolution.grid import Row, cosine, settled_at
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 TRAINED = SAMPLES / "zfnet_snapshots"
@@ -196,9 +197,27 @@ def test_layers_converge_when_their_middle_unit_does(course, pictures):
             places.append(min(good))
             assert unit["stable_from"] == ("1", "2", "10", "final")[min(good)]
         middle = sorted(places)[len(places) // 2]
+        assert layer["settled_share"] == [
+            sum(p <= place for p in places) / len(places) for place in range(4)
+        ]
         assert layer["converged_by"] == (None if middle == 3 else ("1", "2", "10")[middle])
         jumps = [s["jump"] for u in units for s in u["snapshots"] if s.get("jump") is not None]
         assert (layer["jumps"], layer["steps"]) == (sum(jumps), len(jumps))
+
+
+def test_depth_is_held_against_settling_by_ranks():
+    def units(*pairs):
+        return [Evolved(Row(slot, 0), [], [], settled) for slot, settled in pairs]
+
+    pairs = [(0, 1), (0, 2), (1, 2), (1, 5), (2, 3), (2, 5), (2, 5)]
+    ranks = [[sum(b < a for b in column) + sum(b == a for b in column) / 2 for a in column]
+             for column in zip(*pairs, strict=True)]  # fmt: skip
+    expected = np.corrcoef(ranks)[0, 1]
+    assert depth_correlation(units(*pairs, (1, None))) == pytest.approx(expected)
+    assert depth_correlation(units((0, 1), (1, 4), (2, 9))) == pytest.approx(1)
+    assert depth_correlation(units((0, 4), (1, 4))) is None
+    assert depth_correlation(units((0, 4), (0, 5))) is None
+    assert depth_correlation(units((0, None))) is None
 
 
 def test_first_layer_projections_are_the_filters(course, pictures):
@@ -251,6 +270,8 @@ def test_seed_draws_the_units(course, pictures):
     again = evolution(model, pictures[:1], snapshots=(str(folder),), count=2, seed=3)
     assert [layer["units"] for layer in again.numbers["layers"]] == drawn[3]
     assert len({str(units) for units in drawn.values()}) > 1
+    alone = evolution(model, pictures[:1], snapshots=(str(folder),), layers="r2", count=2, seed=3)
+    assert alone.numbers["layers"][0]["units"] == drawn[3][1]
     lists = evolution(model, pictures[:1], snapshots=(str(folder),), units="2,0/1-3").numbers
     assert [layer["units"] for layer in lists["layers"]] == [[2, 0], [1, 2, 3]]
 
@@ -368,6 +389,8 @@ def test_what_cannot_be_meant(course, pictures):
         ({"layers": "r1", "units": "9"}, "no unit 9"),
         ({"units": "0/1/2"}, "3 lists of units for 2 layers"),
         ({"count": 0}, "0 units a layer"),
+        ({"seed": -1}, "seed = -1"),
+        ({"shown": 0}, "0 units of a layer in the figure"),
         ({"stable": 0.0}, "no cosine to reach"),
         ({"projection": "cam"}, "no projection"),
     ):

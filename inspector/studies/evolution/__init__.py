@@ -9,6 +9,7 @@ from inspector.errors import MissingExtra, ModelRefused, UsageError
 from inspector.journal import Journal
 from inspector.studies.evolution.account import (
     Evolved,
+    depth_correlation,
     evolved,
     label_of,
     sentences_of,
@@ -28,6 +29,9 @@ __all__ = ["evolution"]
 FEW_LAYERS = 5
 """Layers that are shown when none are named; the paper shows its five convolutions."""
 
+MOST_SHOWN = 32
+"""Units of a layer that one figure may show."""
+
 
 @study("evolution", images=True)
 def evolution(
@@ -37,7 +41,8 @@ def evolution(
     snapshots: tuple[str, ...] = (),
     layers: str = "",
     units: str = "",
-    count: int = 4,
+    count: int = 16,
+    shown: int = 4,
     seed: int = 0,
     stable: float = 0.9,
     projection: str = "deconvnet",
@@ -60,7 +65,8 @@ def evolution(
             network, when not given.
         units: Channels as numbers and ranges, such as 0,3,8-11, for every layer; a list for each
             layer when set apart by slashes. Drawn at random when not given.
-        count: Units a layer that are drawn at random.
+        count: Units a layer that are drawn at random and measured.
+        shown: Units a layer in the figure, the first ones.
         seed: Of the random choice.
         stable: Cosine with the last projection from which on one counts as settled.
         projection: deconvnet, guided-backprop or gradient.
@@ -82,6 +88,8 @@ def evolution(
 
     if not 0 < stable <= 1:
         raise UsageError(f"stable = {stable:g} is no cosine to reach", hint="above 0, at most 1")
+    if not 1 <= shown <= MOST_SHOWN:
+        raise UsageError(f"{shown} units of a layer in the figure", hint=f"1 to {MOST_SHOWN}")
     chosen = _layers(model, layers)
     rows = _rows(model, chosen, units, count, seed)
     course = training(model, snapshots, chosen)
@@ -94,13 +102,16 @@ def evolution(
     ]
     warnings = [*model.preprocessing.warnings, *course.notes, *run.notes]
     sentences = sentences_of(found, summary, course, used=run.used, stable=stable)
-    figure = _figure(model, course, found, summary, run, sentences=sentences, warnings=warnings)
+    figure = _figure(
+        model, course, found, summary, run, shown=shown, sentences=sentences, warnings=warnings
+    )
     return Findings(
         study="evolution",
         context=model.context(None),
         options={
             "snapshots": snapshots, "layers": layers, "units": units, "count": count,
-            "seed": seed, "stable": stable, "projection": projection, "extension": extension,
+            "shown": shown, "seed": seed, "stable": stable, "projection": projection,
+            "extension": extension,
         },
         numbers={
             "counted_by": course.word,
@@ -111,6 +122,7 @@ def evolution(
             "projection": projection,
             "coverage": run.coverage,
             "stable_cosine": stable,
+            "rank_correlation_of_depth_and_settling": depth_correlation(found),
             "layers": summary,
             "units": [one.to_dict(run, course) for one in found],
         },
@@ -159,9 +171,12 @@ def _rows(
         )
     if not 1 <= count <= MOST_UNITS:
         raise UsageError(f"{count} units a layer", hint=f"1 to {MOST_UNITS}")
-    random = np.random.default_rng(seed)
+    if seed < 0:
+        raise UsageError(f"seed = {seed}", hint="0 or more")
     rows = []
     for slot, (total, named) in enumerate(zip(channels, lists, strict=True)):
+        # By the layer's own index, so that a layer's units do not hang on which others are named.
+        random = np.random.default_rng([seed, layers[slot].index + 1])
         drawn = sorted(random.choice(total, min(count, total), replace=False).tolist())
         rows += [Row(slot, u) for u in (parse_units(named, total) if named.strip() else drawn)]
     if len(rows) > MOST_UNITS:
@@ -179,6 +194,7 @@ def _figure(
     summary: Sequence[Mapping[str, Any]],
     run: Run,
     *,
+    shown: int,
     sentences: Sequence[str],
     warnings: list[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
@@ -190,17 +206,24 @@ def _figure(
         evolution_sheet,
     )  # fmt: skip
 
+    def remark(one: Evolved) -> tuple[str, str]:
+        if one.settled is None:
+            return "not active", "at the end"
+        if one.settled == len(one.cells) - 1:
+            return "stable only", "at the end"
+        return "stable from", f"{course.word} {label_of(course, one.settled)}"
+
     def strip(one: Evolved) -> Strip:
         cells = [
             Cell(cell.picture, cell.patch, cell.peak.value if cell.peak else None, bool(jump),
                  "" if cell.active else "not active" if cell.peak is None else "not finite")
             for cell, jump in zip(one.cells, one.jumps, strict=True)
         ]  # fmt: skip
-        return Strip(one.row.unit, label_of(course, one.settled), cells)
+        return Strip(one.row.unit, remark(one), cells)
 
     labels = [one.label for one in course.snapshots]
     groups = [
-        Group(layer, [strip(one) for one in found if one.row.slot == slot])
+        Group(layer, [strip(one) for one in found if one.row.slot == slot][:shown])
         for slot, layer in enumerate(summary)
     ]
     chart = None
@@ -210,6 +233,8 @@ def _figure(
         warnings.append(f"the chart of convergence is left out: {error}")
     return evolution_sheet(
         groups, labels=labels, word=course.word, chart=chart,
-        title=f"strongest activations along the training of {model.path.name}",
-        subtitle=f"projected by {run.projection}", sentences=sentences, notes=warnings,
+        title=f"{model.path.name} along its training",
+        subtitle=f"strongest activations over {run.used} photo(s), projected by {run.projection}",
+        left_out=sum(len(layer["units"]) > shown for layer in summary) > 0,
+        sentences=sentences, notes=warnings,
     )  # fmt: skip

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from inspector.studies.evolution.grid import Cell, Row, same_photo, settled_at
 from inspector.studies.evolution.passes import Run
 
 if TYPE_CHECKING:
     from inspector.snapshots import Training
 
-__all__ = ["Evolved", "evolved", "label_of", "sentences_of", "summary_of"]
+__all__ = ["Evolved", "depth_correlation", "evolved", "label_of", "sentences_of", "summary_of"]
+
+CLEAR = 0.3
+"""Rank correlation from which on depth is said to matter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,32 @@ def label_of(course: "Training", place: int | None) -> str | None:
     return None if place is None else course.snapshots[place].label
 
 
+def depth_correlation(found: Sequence[Evolved]) -> float | None:
+    """Spearman's rank correlation of a unit's layer and the snapshot that it settles at.
+
+    Args:
+        found: The units; those that are not active at the end are left out.
+
+    Returns:
+        -1 to 1; None where all units are of one layer, or all settle at one snapshot.
+    """
+    known = [(one.row.slot, one.settled) for one in found if one.settled is not None]
+    if not known:
+        return None
+    depths, places = (_ranks(np.array(column)) for column in zip(*known, strict=True))
+    if np.ptp(depths) == 0 or np.ptp(places) == 0:
+        return None
+    return float(np.corrcoef(depths, places)[0, 1])
+
+
+def _ranks(values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Ranks; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means = np.cumsum(counts) - (counts - 1) / 2
+    ranks: np.ndarray[Any, Any] = means[which]
+    return ranks
+
+
 def summary_of(run: Run, slot: int, units: Sequence[Evolved], course: "Training") -> dict[str, Any]:
     """A layer: its middle unit, and how often winners jump."""
     layer, size = run.layers[slot], len(course.snapshots)
@@ -126,6 +157,10 @@ def summary_of(run: Run, slot: int, units: Sequence[Evolved], course: "Training"
         "units": [one.row.unit for one in units],
         "active_at_the_end": len(settled),
         "converged_by": label_of(course, middle) if early else None,
+        "settled_share": [
+            sum(one <= place for one in settled) / len(settled) if settled else None
+            for place in range(size)
+        ],
         "converged_at": middle if early else None,
         "jumps": sum(steps),
         "steps": len(steps),
@@ -162,16 +197,14 @@ def sentences_of(
             lines.append(
                 f"{layer['layer']} {when} (median of {many}, cosine >= {stable:g}); {steps}"
             )
-    at = [
-        len(course.snapshots) if one["converged_at"] is None else one["converged_at"]
-        for one in summary if one["active_at_the_end"]
-    ]  # fmt: skip
-    if len(at) > 1:
-        rises = at == sorted(at) and at[0] < at[-1]
-        lines.append(
-            "lower layers converge before upper ones, as the paper found" if rises
-            else "lower layers do not converge before upper ones here"
+    rho = depth_correlation(found)
+    if rho is not None:
+        later = "the higher the layer, the later its units settle"
+        told = (
+            f"{later}, as the paper found" if rho >= CLEAR
+            else f"it does not hold here that {later}"
         )  # fmt: skip
+        lines.append(f"{told} (rank correlation {rho:.2f})")
     for state, text in (("never active", "never active"), ("not finite", "no finite activation")):
         blank = [
             one for one in found for cell in one.cells

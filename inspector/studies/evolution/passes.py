@@ -47,6 +47,7 @@ class Run:
     coverage: str = ""
     used: int = 0
     fields: "list[ReceptiveField]" = field(default_factory=list)
+    side: int = 0
     _hashes: dict[int, str] = field(default_factory=dict)
 
     def over(self, course: "Training", progress: Progress | None) -> list[list[Cell]]:
@@ -55,8 +56,11 @@ class Run:
         The last snapshot comes first: every other one is compared with it, so that of the
         projections only those of the last and of the snapshot before are held.
         """
+        from inspector.render.evolution import cell_side  # noqa: PLC0415 - late: Pillow
+
         self.fields = [self._field(layer.tensor) for layer in self.layers]
         total = len(course.snapshots)
+        self.side = cell_side(total)
         grid = [[Cell() for _ in range(total)] for _ in self.rows]
         for step, place in enumerate([total - 1, *range(total - 1)]):
             snapshot = course.snapshots[place]
@@ -187,7 +191,7 @@ class Run:
             # The rules are linear in a positive signal: what goes down is the activation itself.
             cell.signal = (peak.value or 0.0) * signal[:, y0:y1, x0:x1]
             cell.largest = float(np.abs(cell.signal).max(initial=0))
-            cell.picture = signal_cell(cell.signal, preprocess.channels)
+            cell.picture = signal_cell(cell.signal, preprocess.channels, self.side)
             cell.patch = patch_cell(pixels_of(image[:, y0:y1, x0:x1], preprocess))
 
 
