@@ -52,6 +52,7 @@ PREPROCESS_KEYS = (
     "std",
     "channels",
     "layout",
+    "pad",
 )
 
 

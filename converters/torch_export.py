@@ -29,7 +29,7 @@ from converters.errors import ConversionFailed
 from converters.parity import Parity, compare
 from converters.source import LABELS, PREPROCESS, PREPROCESS_KEYS
 
-__all__ = ["Exported", "export_module"]
+__all__ = ["Exported", "export_module", "export_program", "export_scripted", "quiet"]
 
 # What the exporter writes on nodes and what of it is worth keeping: where in the module a node
 # comes from.  The rest names source files of this machine or repeats the graph.
@@ -101,7 +101,7 @@ def export_module(
     where = type(module).__name__
     arguments = example if isinstance(example, tuple) else (example,)
     entries = _metadata(labels, preprocess, metadata or {}, where)
-    with _evaluating(module), _quiet():
+    with _evaluating(module), quiet():
         names = {"input_names": _listed(input_name), "output_names": _listed(output_name)}
         model = _export(module, arguments, names, opset, dynamic_batch=dynamic_batch)
         _strip(model)
@@ -128,6 +128,99 @@ def export_module(
     worst = max(parity.worst.worst for parity in parities if parity.worst)
     version = model.opset_imports[""]
     return Exported(output, sha256, version, worst, tolerance, tuple(dict.fromkeys(batches)))
+
+
+def export_program(
+    program: torch.export.ExportedProgram,
+    output: Path,
+    *,
+    opset: int | None = None,
+    input_names: Sequence[str] = (),
+    output_name: str = "logits",
+    batch: str = "",
+    embed_limit: int = _EMBED_LIMIT,
+) -> None:
+    """Write a program that was traced already; it is not compared with anything here.
+
+    Args:
+        program: As ``torch.export`` made it, in evaluation mode.
+        output: The file to write; its folder exists.
+        opset: Version of the default operator set; the exporter's choice when None.
+        input_names: Names of its inputs; those of the program when there are none.
+        output_name: Name of its first result.
+        batch: The program's symbol for a free batch, which is called ``batch`` in the file.
+        embed_limit: As for ``export_module``.
+
+    Raises:
+        ConversionFailed: PyTorch cannot export it.
+    """
+    names = {"input_names": list(input_names), "output_names": [output_name]}
+    with quiet():
+        model = _onnx_of(program, (), names, opset, None, "program")
+        _strip(model)
+        _rename_axis(model, batch)
+        _write(model, output, embed_limit)
+
+
+def export_scripted(
+    module: torch.nn.Module,
+    example: Sequence[torch.Tensor],
+    output: Path,
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    opset: int | None = None,
+    dynamic_batch: bool = True,
+    embed_limit: int = _EMBED_LIMIT,
+) -> None:
+    """Write a TorchScript module; it is not compared with anything here.
+
+    PyTorch's exporter of today takes no TorchScript; its predecessor does, and names nodes by
+    their path in the module.
+
+    Args:
+        module: Scripted, traced or frozen, in evaluation mode.
+        example: Its arguments, (N, ...) each.
+        output: The file to write; its folder exists.
+        input_names: A name for each argument.
+        output_names: A name for each result.
+        opset: Version of the default operator set; the exporter's choice when None.
+        dynamic_batch: Leave the first axis of arguments and results free.
+        embed_limit: As for ``export_module``.
+
+    Raises:
+        ConversionFailed: PyTorch cannot export it.
+    """
+    axes = {name: {0: "batch"} for name in (*input_names, *output_names)} if dynamic_batch else None
+    with quiet():
+        try:
+            with torch.no_grad(), tempfile.TemporaryDirectory(dir=output.parent) as folder:
+                path = Path(folder) / "scripted.onnx"
+                torch.onnx.export(
+                    module, tuple(example), str(path), dynamo=False, opset_version=opset,
+                    input_names=list(input_names), output_names=list(output_names),
+                    dynamic_axes=axes,
+                )  # fmt: skip
+                model = onnx_ir.load(path)
+                onnx_ir.external_data.load_to_model(model)
+                _strip(model)
+                _write(model, output, embed_limit)
+        except Exception as error:
+            raise ConversionFailed(
+                f"PyTorch cannot export it: {_cause(error)}", where=type(module).__name__
+            ) from error
+
+
+def _rename_axis(model: onnx_ir.Model, symbol: str) -> None:
+    """Call the batch by its name, wherever it is an axis of its own."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+        for value in values:
+            if symbol and value.shape is not None:
+                value.shape = onnx_ir.Shape(
+                    "batch" if str(getattr(axis, "value", "")) == symbol else axis
+                    for axis in value.shape
+                )
 
 
 def _metadata(
@@ -176,6 +269,20 @@ def _export(
         shapes = tuple({0: batch} for _ in arguments)
         if len(arguments[0]) == 1:  # torch.export takes an axis of one for a constant
             arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
+    hint = _FIXED_BATCH if dynamic_batch else ""
+    return _onnx_of(module, arguments, names, opset, shapes, where, hint)
+
+
+def _onnx_of(
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    arguments: tuple[torch.Tensor, ...],
+    names: Mapping[str, list[str]],
+    opset: int | None,
+    shapes: tuple[dict[int, Any], ...] | None,
+    where: str,
+    hint: str = "",
+) -> onnx_ir.Model:
+    """Run PyTorch's exporter on a module with its arguments, or on a program without."""
     try:
         with torch.no_grad():
             program = torch.onnx.export(
@@ -196,9 +303,7 @@ def _export(
         ) from error
     except Exception as error:
         raise ConversionFailed(
-            f"PyTorch cannot export it: {_cause(error)}",
-            where=where,
-            hint=_FIXED_BATCH if dynamic_batch else "",
+            f"PyTorch cannot export it: {_cause(error)}", where=where, hint=hint
         ) from error
     if program is None:
         raise ConversionFailed("PyTorch's exporter returned nothing", where=where)
@@ -338,8 +443,8 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the exporter prints, warns and logs away from the program's own output."""
+def quiet() -> Iterator[None]:
+    """Keep what an exporter prints, warns and logs away from the program's own output."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

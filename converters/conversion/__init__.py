@@ -14,7 +14,7 @@ import os
 import pkgutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -157,6 +157,9 @@ def convert(
             hint="if you trust its author, say --trust",
         )  # fmt: skip
     options = options or Options()
+    if options.weights:
+        options = replace(options, weights=_absolute(options.weights))
+    output = output.absolute()  # the child works elsewhere
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".inspector-") as folder:
         draft = Path(folder) / output.name
         with Sandbox(Path(folder), seconds=seconds, memory=memory, where=source) as child:

@@ -1,0 +1,174 @@
+"""Keras 3 models: ``.keras`` archives and ``.h5`` files.
+
+Both are data as long as no layer in them is a program: Lambda layers and layers that load a
+SavedModel are refused by Keras' safe mode, and named here before Keras sees the file.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.source import Export, Options, as_path, concrete, lacking
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE, EXTRA = "Keras", "keras"
+
+Array = NDArray[Any]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PROGRAMS = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+_MOST_CONFIG = 64 << 20
+
+
+def recognises(source: str) -> str | None:
+    """Whether a path is a Keras model; it is data, so no trust is needed."""
+    path = as_path(source)
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(8)
+    if path.suffix.lower() in {".h5", ".hdf5", ".keras"} and head == _HDF5:
+        return ""
+    if head.startswith(b"PK\x03\x04") and path.suffix.lower() == ".keras":
+        return ""
+    return None
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write a Keras model as ONNX, by Keras on TensorFlow and tf2onnx.
+
+    Args:
+        source: The ``.keras`` or ``.h5`` file.
+        draft: The ONNX file to write.
+        options: ``inputs`` where the model leaves sizes free; ``opset``.
+
+    Raises:
+        ConversionFailed: Keras or tf2onnx is not installed; a layer is a program; the file is
+            no whole model, or cannot be converted.
+    """
+    path = Path(source)
+    _refuse_programs(path)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        import keras  # noqa: PLC0415 - the framework, in the child alone
+        import tensorflow as tf  # noqa: PLC0415 - as above
+        import tf2onnx  # noqa: PLC0415 - as above
+
+        from converters import tf_export  # noqa: PLC0415 - it imports onnx
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, path.name) from None
+    try:
+        model = keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # noqa: BLE001 - loading builds layers, which raise anything
+        raise ConversionFailed(
+            f"Keras does not load it: {_reason(error)}", where=path.name,
+            hint="custom layers have to be replaced by Keras' own, weights alone are no model",
+        ) from None  # fmt: skip
+    shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
+    batch = None if options.dynamic_batch else 1
+    signature = [
+        tf.TensorSpec((batch, *shape[1:]), tensor.dtype, name=_plain(tensor.name))
+        for shape, tensor in zip(shapes, model.inputs, strict=True)
+    ]
+    with tf_export.repaired() as handlers:
+        model(*[np.zeros(concrete(s.shape, 1), s.dtype.as_numpy_dtype) for s in signature])
+        proto, _ = tf2onnx.convert.from_keras(
+            model, input_signature=signature, opset=options.opset or tf_export.OPSET,
+            custom_op_handlers=handlers,
+        )  # fmt: skip
+    tf_export.tidy(proto)
+    tf_export.write(proto, draft)
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
+
+    return Export(
+        inputs=tf_export.specs(proto), run=run, preprocess=_preprocess(model, shapes[0]),
+        versions=tf_export.versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+    )  # fmt: skip
+
+
+def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:  # noqa: ANN401 - a model
+    """What the model's own first layers say of its input: pixel values where it rescales them."""
+    if len(shape) != 4 or None in shape[1:3]:
+        return {}
+    kinds = [type(layer).__name__ for layer in model.layers[:3]]
+    if "Rescaling" in kinds or "Normalization" in kinds:
+        return {"size": list(shape[1:3]), "resize": "squash", "scale": 1.0, "mean": [0.0] * 3,
+                "std": [1.0] * 3, "channels": "RGB", "layout": "NHWC"}  # fmt: skip
+    return {}
+
+
+def _refuse_programs(path: Path) -> None:
+    """Name every layer that runs a program, before Keras reads the file.
+
+    Raises:
+        ConversionFailed: There are some, or the file has no configuration.
+    """
+    found = sorted({f"{name or kind!s} ({kind})" for kind, name in _layers(_config(path))
+                    if kind in _PROGRAMS})  # fmt: skip
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise ConversionFailed(
+            "layers that run a program of the author's: " + ", ".join(found[:5]) + more,
+            where=path.name, hint="ask for a model made of Keras' own layers",
+        )  # fmt: skip
+
+
+def _config(path: Path) -> Any:  # noqa: ANN401 - JSON's types
+    """The configuration of all layers, as the file's JSON says it."""
+    try:
+        if zipfile.is_zipfile(path):
+            from converters.torch_archive import inspect  # noqa: PLC0415 - for archives alone
+
+            inspect(path)
+            with zipfile.ZipFile(path) as archive:
+                entry = archive.getinfo("config.json")
+                if entry.file_size > _MOST_CONFIG:
+                    raise ConversionFailed("a configuration of that size is none", where=path.name)
+                return json.loads(archive.read(entry))
+        import h5py  # noqa: PLC0415 - comes with Keras
+
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+        return json.loads(text)
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, path.name) from None
+    except (KeyError, TypeError, ValueError, OSError, RecursionError):
+        raise ConversionFailed(
+            "holds no model that Keras could build: weights alone are not enough",
+            where=path.name, hint="save it with model.save('model.keras')",
+        ) from None  # fmt: skip
+
+
+def _layers(config: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON's types
+    """Class and name of everything that a configuration builds, however deep."""
+    waiting = [config]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("class_name"), str):
+                inner = item.get("config")
+                name = inner.get("name", "") if isinstance(inner, dict) else ""
+                yield item["class_name"].rpartition(">")[2], str(name)[:80]
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _plain(name: str) -> str:
+    return name.partition(":")[0].rpartition("/")[2] or "input"
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

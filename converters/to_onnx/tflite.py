@@ -1,0 +1,158 @@
+"""TFLite files, float and quantised.
+
+A quantised file that takes and gives integers becomes an ONNX file that takes and gives the
+numbers they stand for: a quantiser at its input, a dequantiser at its outputs, so that everybody
+reads it like the float model that it was made from.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.source import Export, Options, as_path, lacking
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE, EXTRA = "TFLite", "tflite"
+
+Array = NDArray[Any]
+
+_MAGIC = b"TFL3"
+
+
+def recognises(source: str) -> str | None:
+    """Whether a path is a TFLite file, by its mark; it is data."""
+    path = as_path(source)
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return "" if file.read(8)[4:] == _MAGIC else None
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write a TFLite file as ONNX, by tf2onnx.
+
+    Args:
+        source: The file.
+        draft: The ONNX file to write.
+        options: ``opset``; ``dynamic_batch``.
+
+    Raises:
+        ConversionFailed: TensorFlow or tf2onnx is not installed, the file is broken, or it has
+            operators that ONNX does not have.
+    """
+    path = Path(source)
+    try:
+        import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
+        import tf2onnx  # noqa: PLC0415 - as above
+
+        from converters import tf_export  # noqa: PLC0415 - it imports onnx
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, path.name) from None
+    with tf_export.repaired() as handlers:
+        interpreter = _interpreter(tf, path)
+        try:
+            proto, _ = tf2onnx.convert.from_tflite(
+                str(path), opset=options.opset or tf_export.OPSET, custom_op_handlers=handlers
+            )
+        except Exception as error:  # noqa: BLE001 - tf2onnx raises anything
+            raise ConversionFailed(
+                f"tf2onnx cannot convert it: {type(error).__name__}: {str(error)[:200]}",
+                where=path.name,
+            ) from None
+    details = interpreter.get_input_details(), interpreter.get_output_details()
+    if options.dynamic_batch:
+        tf_export.free_batch(proto)
+    quantised = _as_floats(proto, *details)
+    tf_export.tidy(proto)
+    tf_export.write(proto, draft)
+
+    def single(image: Array) -> list[Array]:
+        interpreter.set_tensor(details[0][0]["index"], _encoded(image, details[0][0]))
+        interpreter.invoke()
+        return [_decoded(interpreter.get_tensor(d["index"]), d) for d in details[1]]
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        return tf_export.one_by_one(single, inputs[0])
+
+    rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
+    notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
+    return Export(
+        inputs=tf_export.specs(proto), run=run, quantised=rounded, notes=notes,
+        versions=tf_export.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+    )  # fmt: skip
+
+
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+
+def _interpreter(tf: Any, path: Path) -> Any:  # noqa: ANN401 - TensorFlow's own
+    """TFLite's own interpreter, one sample at a time."""
+    try:
+        interpreter = tf.lite.Interpreter(str(path))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ConversionFailed(f"TFLite does not load it: {text}", where=path.name) from None
+    if len(interpreter.get_input_details()) != 1:
+        raise ConversionFailed("takes more than one input", where=path.name)
+    return interpreter
+
+
+def _scale(detail: Any) -> tuple[np.float32, int] | None:  # noqa: ANN401 - TFLite's own
+    """Step and zero point of a tensor of integers; None for one of floats."""
+    scale, zero = detail["quantization"]
+    integer = np.dtype(detail["dtype"]).kind in "iu"
+    return (np.float32(scale), int(zero)) if integer and scale else None
+
+
+def _encoded(image: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
+    known = _scale(detail)
+    if known is None:
+        return image.astype(detail["dtype"])
+    bounds = np.iinfo(detail["dtype"])
+    levels = np.rint(image.astype(np.float32) / known[0]) + known[1]
+    return np.clip(levels, bounds.min, bounds.max).astype(detail["dtype"])
+
+
+def _decoded(levels: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
+    known = _scale(detail)
+    return levels if known is None else (levels.astype(np.float32) - known[1]) * known[0]
+
+
+def _as_floats(proto: "onnx.ModelProto", inputs: Any, outputs: Any) -> bool:  # noqa: ANN401 - as above
+    """Put quantisers at inputs and dequantisers at outputs of integers; whether there were any."""
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - in the child alone
+
+    graph, done = proto.graph, False
+    for values, details, op_type in (
+        (graph.input, inputs, "QuantizeLinear"), (graph.output, outputs, "DequantizeLinear"),
+    ):  # fmt: skip
+        for value, detail in zip(values, details, strict=True):
+            known = _scale(detail)
+            if known is None:
+                continue
+            inner, outer = value.name, f"{value.name.partition(':')[0]}_float"
+            names = [f"{outer}_scale", f"{outer}_zero_point"]
+            zero = np.array(known[1], detail["dtype"])
+            graph.initializer.extend([
+                numpy_helper.from_array(np.array(known[0], np.float32), names[0]),
+                numpy_helper.from_array(zero, names[1]),
+            ])  # fmt: skip
+            ends = [outer, inner] if op_type == "QuantizeLinear" else [inner, outer]
+            node = helper.make_node(op_type, [ends[0], *names], [ends[1]], name=f"{outer}_node")
+            graph.node.insert(0 if op_type == "QuantizeLinear" else len(graph.node), node)
+            value.name = outer
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+            done = True
+    with contextlib.suppress(ValueError):
+        del graph.value_info[:]
+    return done
