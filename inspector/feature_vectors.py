@@ -1,0 +1,207 @@
+"""Whole layers read as feature vectors, and which layers stand first, last and before the scores.
+
+Zeiler & Fergus compare vectors of the first layer, of the last convolution (5) and of the last
+hidden, fully connected layer (7). In any network these are the first layer of the list, the last
+one that is not the classifier itself, and whatever the classifier's last linear node reads.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import MethodRefused, ModelRefused, UsageError
+
+if TYPE_CHECKING:
+    from converters.graph import Graph, Node
+    from inspector.opened import Opened
+
+__all__ = [
+    "FeatureVector",
+    "feature_vector",
+    "first_layer",
+    "last_hidden",
+    "last_map",
+    "vectors",
+]
+
+Array = np.ndarray[Any, Any]
+
+_LINEAR = frozenset(
+    {"Gemm", "MatMul", "Conv", "FusedConv", "QLinearConv", "QLinearMatMul", "QGemm"}
+)
+_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
+_MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class FeatureVector:
+    """A tensor of which all values of a photo are one vector.
+
+    Attributes:
+        tensor: Its name.
+        shape: Of one photo, in the tensor's own layout.
+        why: How it was chosen.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    why: str
+
+    @property
+    def dimensions(self) -> int:
+        """F, values a photo."""
+        return int(np.prod(self.shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"tensor": self.tensor, "shape": self.shape, "chosen": self.why}
+
+
+def feature_vector(
+    model: "Opened", layer: str | int, why: str = "chosen by the user"
+) -> FeatureVector:
+    """The layer that a user names.
+
+    Args:
+        model: The opened model.
+        layer: A tensor name or an index of the list of layers.
+        why: How it was chosen.
+
+    Raises:
+        UnknownLayer: There is no such layer.
+        UsageError: The tensor is the same for every photo, or has no axis of photos.
+    """
+    named = str(layer).strip()
+    exact = named in model.graph.tensors
+    tensor = named if exact else model.layer_for(named)[0].tensor
+    if model.graph.constant(tensor) is not None:
+        raise UsageError("the tensor is the same for every photo", where=tensor,
+                         hint="`inspector layers` lists the layers")  # fmt: skip
+    shape = model.shape_of(tensor)
+    if len(shape) < 2 or shape[0] != 1:
+        raise UsageError(
+            f"the tensor is of shape {list(shape)}, which has no row for each photo", where=tensor,
+            hint="`inspector layers` lists the layers",
+        )  # fmt: skip
+    return FeatureVector(tensor, tuple(shape[1:]), why)
+
+
+def first_layer(model: "Opened") -> FeatureVector:
+    """The first convolutional layer, after its activation function.
+
+    Raises:
+        ModelRefused: The model has no convolution.
+    """
+    found = next((layer for layer in model.layers if layer.on_path and not layer.gate), None)
+    if found is None:
+        raise ModelRefused("the model has no convolutional layer", where=model.path.name,
+                           hint="name a tensor instead")  # fmt: skip
+    return feature_vector(model, found.tensor, "the first convolutional layer")
+
+
+def last_map(model: "Opened") -> FeatureVector:
+    """The last convolutional layer that has places and is not the classifier itself.
+
+    Raises:
+        ModelRefused: The model has no such layer.
+    """
+    classifier = _classifier(model)
+    own = classifier[0].outputs[0] if classifier else ""
+    for layer in reversed(model.layers):
+        if layer.gate or not layer.on_path or layer.convolution == own:
+            continue
+        shape = model.shape_of(layer.tensor)
+        if len(shape) == 4 and sum(size > 1 for size in shape[1:]) > 1:
+            why = "the last convolutional layer before the classifier"
+            return feature_vector(model, layer.tensor, why)
+    return feature_vector(model, model.layer_for(None)[0].tensor, "the default layer")
+
+
+def last_hidden(model: "Opened") -> FeatureVector | None:
+    """What the classifier's last linear node reads; None where that is not found."""
+    classifier = _classifier(model)
+    if classifier is None:
+        return None
+    node, read = classifier
+    shape = model.shape_of(read)
+    if read == model.input.name or len(shape) < 2 or shape[0] != 1:
+        return None
+    return feature_vector(model, read, f"what the classifier's last linear node "
+                          f"({node.op_type}) reads")  # fmt: skip
+
+
+def vectors(
+    model: "Opened", images: Array, layers: Sequence[FeatureVector], also: Sequence[str] = ()
+) -> Mapping[str, Array]:
+    """Feature vectors of a batch, by one pass.
+
+    Args:
+        model: The opened model.
+        images: (N, C, H, W), preprocessed.
+        layers: What to read.
+        also: Further tensors, such as the scores.
+
+    Returns:
+        (N, F) floats by the tensor's name.
+
+    Raises:
+        MethodRefused: Values that are not finite, or integers whose scale is not known.
+    """
+    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+
+    names = list(dict.fromkeys([*(layer.tensor for layer in layers), *also]))
+    own = [name for name in names if name != model.input.name]
+    found = dict(activations(model, images, own)) if own else {}
+    if len(own) < len(names):
+        found[model.input.name] = images
+    rows = {}
+    for name in names:
+        values = np.asarray(found[name])
+        if not len(values) == len(images) or not np.isfinite(values).all():
+            raise MethodRefused(
+                "features are not finite numbers, one row a photo", where=name,
+                hint="the network overflows on this image; check its preprocessing",
+            )  # fmt: skip
+        rows[name] = values.reshape(len(images), -1)
+    return rows
+
+
+# -- the classifier -------------------------------------------------------------------------------
+
+
+def _classifier(model: "Opened") -> "tuple[Node, str] | None":
+    """The last linear node before the scores, and the tensor that it reads."""
+    if not model.scores.classifier:
+        return None
+    walked = _walk(model.graph, model.scores.tensor)
+    return next(((node, read) for node, read in walked if node.op_type in _LINEAR), None)
+
+
+def _walk(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
+    """Nodes on the one way back from a tensor, and what each reads of it.
+
+    An activation function counts as one step, however it is spelled. The way ends where computed
+    tensors are joined.
+    """
+    from converters.activations import find_activations  # noqa: PLC0415 - late: imports onnx
+
+    before = {a.output: a.input for a in find_activations(graph) if a.input}
+    for _ in range(_MAX_STEPS):
+        node = graph.producer(tensor)
+        source = None if node is None else before.get(tensor) or _only_input(graph, node)
+        if node is None or source is None:
+            return
+        yield node, source
+        tensor = source
+
+
+def _only_input(graph: "Graph", node: "Node") -> str | None:
+    """The one input that is computed from the image."""
+    from inspector.affine import is_constant  # noqa: PLC0415 - late: imports onnx
+
+    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
+        return node.inputs[0]
+    computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
+    return computed[0] if len(computed) == 1 else None
