@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test conformance lint docs benchmark clean
+.PHONY: demo test converters conformance lint docs benchmark clean
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +28,10 @@ demo: $(VENV)/samples.stamp ## Explain a real ImageNet network on a real photogr
 	@echo "Look at demo/cat.sheet.png"
 
 test: $(VENV)/test.stamp ## The default tests, in a few minutes
-	$(PYTEST) -m "not conformance"
+	$(PYTEST) -m "not conformance and not converters"
+
+converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real conversions from other frameworks
+	$(PYTEST) --dist loadfile -m converters
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
