@@ -51,7 +51,8 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
     try:
         answer: dict[str, Any] = {"done": work()}
     except ExplainedError as error:
-        answer = {"refused": [error.what, error.where, error.hint]}
+        parts = [error.what, error.where, error.hint]
+        answer = {"memory": True} if _ran_out(error) else {"refused": parts}
     except MemoryError:
         answer = {"memory": True}
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
@@ -63,6 +64,15 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
                 traceback.print_exc()
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
+
+
+def _ran_out(error: BaseException | None) -> bool:
+    """Whether memory ran out somewhere behind an error."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _convert(request: Mapping[str, Any]) -> Export:

@@ -1,0 +1,218 @@
+"""The frame around every converter: limits, crashes, interruptions; nothing half is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from converters.conversion import content_hash, convert, recognise, recorded
+from converters.conversion.certificate import judged, pink_noise, trial_inputs
+from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
+from converters.source import InputSpec, Options
+
+FACTORIES = """
+import os, signal, time
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+    def forward(self, x):
+        return self.conv(x).relu().mean((2, 3))
+
+def good():
+    return Net()
+
+def slow():
+    open("started", "w").write(str(os.getpid()))
+    open(os.environ["MARK"], "w").write(str(os.getpid()))
+    time.sleep(600)
+
+def greedy():
+    hold = []
+    while True:
+        hold.append(bytearray(64 << 20))
+
+def crashing():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def leaving():
+    os._exit(7)
+
+class Noisy(Net):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(())
+
+def noisy():
+    return Noisy()
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a module of factories, in which the user stands."""
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    return tmp_path
+
+
+def run(name, here, **more):
+    return convert(f"nets:{name}", here / "out" / "m.onnx", trust=True,
+                   options=Options(inputs=((None, 3, 8, 8),)), **more)  # fmt: skip
+
+
+def test_a_good_source_is_written_whole(here):
+    certificate = run("good", here, labels=("a", "b", "c", "d"), preprocess={"size": [8, 8]})
+    assert certificate.worst <= 1e-5
+    assert certificate.top1 == 1.0
+    assert {p.name for p in (here / "out").iterdir()} == {"m.onnx", "m.onnx.certificate.json"}
+    model = onnx.load(here / "out" / "m.onnx")  # noqa: TID251 - this test made the file
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(metadata["inspector.labels"]) == ["a", "b", "c", "d"]
+    assert json.loads(metadata["inspector.preprocess"]) == {"size": [8, 8]}
+    assert recorded(metadata)["source"]["name"] == "nets:good"
+    first = (here / "out" / "m.onnx").read_bytes()
+    run("good", here, labels=("a", "b", "c", "d"), preprocess={"size": [8, 8]})
+    assert (here / "out" / "m.onnx").read_bytes() == first
+
+
+def test_programs_need_trust(here):
+    with pytest.raises(NotTrusted, match="--trust"):
+        convert("nets:slow", here / "out" / "m.onnx")
+    assert not (here / "mark").exists()
+
+
+@pytest.mark.parametrize(("name", "error", "words", "limits"), [
+    ("slow", ConversionLimit, "stopped after 4 s", {"seconds": 4}),
+    ("greedy", ConversionLimit, "memory ran out", {"memory": 2 << 30}),
+    ("crashing", ConversionFailed, "crashed", {}),
+    ("leaving", ConversionFailed, "status 7", {}),
+    ("noisy", ConversionFailed, "computes something else", {}),
+    ("absent", ConversionFailed, "absent", {}),
+])  # fmt: skip
+def test_nothing_half_is_left(here, name, error, words, limits):
+    (here / "out" / "m.onnx").write_bytes(b"what was there before")
+    with pytest.raises(error, match=words):
+        run(name, here, **limits)
+    assert [p.name for p in (here / "out").iterdir()] == ["m.onnx"]
+    assert (here / "out" / "m.onnx").read_bytes() == b"what was there before"
+
+
+def test_an_interrupted_conversion_leaves_nothing(here):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inspector", "convert", "nets:slow", "--trust",
+         "--input", "?,3,8,8", "-o", "out/m.onnx"],
+        cwd=here, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (here / "mark").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert not list((here / "out").iterdir())
+    child = int((here / "mark").read_text())
+    for _ in range(100):  # it dies with its parent
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the converting process lives on")
+
+
+def test_what_nobody_knows(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(ConversionFailed, match="no model that any converter knows"):
+        convert(str(tmp_path / "notes.txt"), tmp_path / "m.onnx")
+    with pytest.raises(ConversionFailed, match="no framework is called"):
+        recognise("x", "theano")
+
+
+def test_hash_of_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    one = content_hash(str(tmp_path / "a"))
+    assert one == content_hash(str(tmp_path / "a"))
+    (tmp_path / "a" / "y").write_bytes(b"")
+    two = content_hash(str(tmp_path / "a"))
+    (tmp_path / "a" / "y").rename(tmp_path / "a" / "z")
+    assert len({one, two, content_hash(str(tmp_path / "a"))}) == 3
+    assert content_hash("package.module:factory") == ""
+    weights = str(tmp_path / "a" / "x")
+    assert content_hash("p:f", weights) != content_hash("p:g", weights) != ""
+
+
+def test_trial_inputs_are_the_same_every_time():
+    specs = [InputSpec("x", (None, 3, 16, 12)), InputSpec("y", (None, 4), "int64")]
+    one, two = trial_inputs(specs), trial_inputs(specs)
+    for name, arrays in one.items():
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, two[name], strict=True))
+    assert [a.shape for a in one["random, batch of 3"]] == [(3, 3, 16, 12), (3, 4)]
+    fixed = trial_inputs([InputSpec("x", (2, 8, 8, 3), "uint8")])
+    assert all(arrays[0].shape == (2, 8, 8, 3) for arrays in fixed.values())
+    assert all(arrays[0].dtype == np.uint8 for arrays in fixed.values())
+
+
+def test_noise_falls_with_frequency():
+    spec = InputSpec("x", (None, 64, 64, 3))
+    noise = pink_noise(spec, 4, np.random.default_rng(0))
+    energy = np.abs(np.fft.fft2(noise, axes=(1, 2)))[:, 1:32, 0].mean((0, 2))
+    assert energy[:4].mean() > 4 * energy[-8:].mean()
+    assert noise.std() == pytest.approx(1, rel=1e-3)
+
+
+def test_judgement():
+    a = np.array([[1.0, 4], [3, 2]], np.float32)
+    same = judged("t", [a], [a + np.float32(4e-5)], 1e-4)
+    assert same.worst == pytest.approx(1e-5, rel=0.1)
+    assert (same.top1, same.samples, same.why) == (1.0, 2, "")
+    other = judged("t", [a], [a[:, ::-1]], 1e-4)
+    assert (other.top1, other.worst) == (0.0, 0.75)
+    assert "shape" in judged("t", [a], [a[:1]], 1e-4).why
+    assert "missing" in judged("t", [a, a], [a], 1e-4).why
+    assert judged("t", [a], [np.full_like(a, np.nan)], 1e-4).why
+
+
+def test_recorded_words_are_plain():
+    assert recorded({}) is None
+    for text in ("", "[]", "{", '{"source": 3}', "[" * 100_000, "x" * 100_000):
+        assert recorded({"inspector.conversion": text}) is None
+    hostile = {"source": {"name": "n" * 999, "x": {"y": 1}}, "worst": "1e-9", "mean": True}
+    found = recorded({"inspector.conversion": json.dumps(hostile)})
+    assert found == {"source": {"name": "n" * 200}, "mean": 1.0}
+
+
+def test_check_reads_the_certificate_back(tmp_path):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["x"], ["y"])], "g",
+        [value("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [value("y", TensorProto.FLOAT, ["n", 3, 1, 1])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    document = {"source": {"framework": "Keras", "name": "a.keras", "sha256": "ab" * 32},
+                "worst": 2.5e-7, "mean": 1e-8, "top1_agreement": 1.0}  # fmt: skip
+    model.metadata_props.add(key="inspector.conversion", value=json.dumps(document))
+    onnx.save(model, tmp_path / "m.onnx")
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "inspector", "check", tmp_path / "m.onnx"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    line = next(row for row in done.stdout.splitlines() if row.startswith("converted from"))
+    assert "Keras (a.keras), source sha256 abababababababab..." in line
+    assert "at most 2.5e-07" in line
+    assert "same class on 100%" in line
