@@ -28,6 +28,7 @@ __all__ = [
     "photo_panel",
     "projection_panel",
     "scale_of",
+    "signed_cell",
     "signed_picture",
 ]
 
@@ -199,6 +200,31 @@ def cell(pixels: _RGB8, side: int) -> Image.Image:
     grown = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how)
     square.paste(grown, ((side - size[0]) // 2, (side - size[1]) // 2))
     return square
+
+
+def signed_cell(values: NDArray[Any], side: int) -> Image.Image:
+    """A projection in the middle of a grey square, as ``cell`` lays it out.
+
+    One that is larger than the square shrinks before colours are chosen, and full colour is the
+    99.5th percentile of its magnitude: a few pixels far above all others would leave it grey.
+
+    Args:
+        values: (C, h, w) signed, in red, green, blue.
+        side: Of the square, in pixels.
+    """
+    signed = np.asarray(values, np.float64)
+    longest = max(signed.shape[1:])
+    if longest > side and min(signed.shape[1:]):
+        size = tuple(max(1, round(n * side / longest)) for n in signed.shape[:0:-1])
+        signed = np.stack([
+            np.asarray(Image.fromarray(c.astype(np.float32)).resize(size, Image.Resampling.BOX))
+            for c in signed
+        ])  # fmt: skip
+    magnitude = np.abs(signed if len(signed) == 3 else signed.sum(0))
+    limit = float(np.quantile(magnitude, _CLIPPED_QUANTILE)) if magnitude.size else 0
+    if limit > 0 and len(signed) == 3:
+        signed = np.clip(signed, -limit, limit)
+    return cell(signed_picture(signed), side)
 
 
 def _blend(
