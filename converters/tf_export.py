@@ -101,7 +101,14 @@ def free_batch(model: onnx.ModelProto, batch: int = 1) -> None:
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Give inputs and outputs plain names: ``image`` for ``serving_default_image:0``."""
+    """Give inputs and outputs plain names: ``image`` for ``serving_default_image:0``.
+
+    A free batch axis is called ``batch`` in all of them.
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].WhichOneof("value") != "dim_value":
+            dims[0].dim_param = "batch"
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
     for value in (*model.graph.input, *model.graph.output):
         plain = value.name.partition(":")[0]
@@ -136,7 +143,21 @@ def specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
 
 
 def write(model: onnx.ModelProto, draft: Path) -> None:
-    """Write a model without what names this machine or this run."""
+    """Write a model without what names this machine or this run.
+
+    Raises:
+        ConversionFailed: It holds operators that ONNX does not have (tf2onnx writes them down
+            without a word), or does not fit into one file.
+    """
+    unknown = sorted({
+        node.op_type for node in model.graph.node
+        if not node.domain and not onnx.defs.has(node.op_type)
+    })  # fmt: skip
+    if unknown:
+        raise ConversionFailed(
+            "operators that ONNX does not have: " + ", ".join(unknown[:10]),
+            hint="a model for inference has none of them: export it without training or input code",
+        )
     model.ClearField("doc_string")
     model.graph.name = "model"
     del model.metadata_props[:]
