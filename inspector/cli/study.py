@@ -76,6 +76,7 @@ _TRUTH = click.Option(
 def _option(name: str, default: Any, text: str) -> click.Option:  # noqa: ANN401 - of any type
     flag = [f"--{name.replace('_', '-')}", name]
     if isinstance(default, tuple):
+        flag += ["-m"] if name == "method" else []  # as in `inspector explain`
         return click.Option(flag, multiple=True, metavar="TEXT", help=f"{text} May be repeated.")
     if isinstance(default, bool):
         return click.Option([f"{flag[0]}/--no-{flag[0][2:]}", name], default=default, help=text)
@@ -114,7 +115,7 @@ def _study(
     facts = {"study": study.name, "options": options, **explainer.context(None)}
     journal = _journal(output / f"{study.name}.partial.jsonl", facts, paths, fresh=fresh)
     try:
-        with progress_bar(f"{len(paths)} image(s)") as progress:
+        with progress_bar(f"{len(paths)} image(s)" if paths else study.name) as progress:
             found = study.function(explainer, photos, **options, progress=progress, journal=journal)
     except KeyboardInterrupt:
         if journal.kept:
