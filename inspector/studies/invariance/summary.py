@@ -72,11 +72,11 @@ class Summary:
         if len(known) >= enough:
             at = known[enough - 1]
             count = sum(h <= at for h in known)
-            yield f"{said(at)} halves the probability of {count} of {self.photos} photo(s)"
+            yield f"{said(at)} or less halves the probability of {count} of {self.photos} photo(s)"
         else:
             yield (
-                f"{self.sweep.kind}: {len(known)} of {self.photos} photo(s) lose half of their "
-                f"probability anywhere up to {said(self.farthest)}"
+                f"up to {said(self.farthest)} {len(known)} of {self.photos} photo(s) lose half of "
+                "their probability"
             )
         if self.sweep.kind == "rotation" and self.farthest >= 90:
             yield (
