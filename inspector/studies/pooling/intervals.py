@@ -30,7 +30,7 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     share, over = right / total, _Z**2 / total
     middle = (share + over / 2) / (1 + over)
     half = _Z / (1 + over) * math.sqrt(share * (1 - share) / total + over / (4 * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if right else 0.0, middle + half if right < total else 1.0
 
 
 def mcnemar(first: int, second: int) -> float:
