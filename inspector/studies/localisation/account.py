@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from inspector.boxes import CONNECTIVITIES
 from inspector.studies.localisation.hits import CENTRE, SIGMA, THRESHOLDS, Rules, threshold_of
 from inspector.studies.localisation.maps import LONGEST, Mapper
@@ -167,7 +169,7 @@ def _measures(name: str, found: Results) -> dict[str, Any]:
     return {
         **{measure: found.measured[name][measure].to_dict() for measure in MEASURES},
         "max_box_acc_threshold": best_threshold(counted),
-        "max_box_acc_curve": counted.largest[:, 1].mean(0),
+        "max_box_acc_curve": counted.largest[:, 1].mean(0, dtype=np.float64).tolist(),
         "empty_maps": counted.empty,
     }
 
