@@ -17,7 +17,7 @@ from inspector.journal import Journal
 from inspector.studies.correspondence import correspondence
 from inspector.studies.correspondence.account import Row, adjusted
 from inspector.studies.correspondence.annotations import read_parts
-from inspector.studies.correspondence.photos import Marked, _laid, random_boxes
+from inspector.studies.correspondence.photos import Marked, _laid, overlap, random_boxes
 from inspector.studies.correspondence.signs import ROUNDING, agreement, signs_of
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -270,6 +270,49 @@ def test_photos_are_found(small, folder, tmp_path):
     found = correspondence(small, photos, parts=str(parts), draws=2)
     assert (found.images, len(found.refused)) == (3, 1)
     assert {row["part"] for row in found.numbers["rows"]} == {"eye"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_planted_part_is_found(tmp_path):
+    """Red patches at other places of each photo, and features that see colours anywhere."""
+    weights = np.zeros((4, 3, 3, 3), np.float32)
+    weights[:, 0], weights[:, 1], weights[:, 2] = 1, -1, 0.2
+    weights[1:3] *= -1
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["c"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weights, "w"),
+         numpy_helper.from_array(np.ones((2, 4), np.float32), "v")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    entries, chance = [], np.random.default_rng(1)
+    for at in range(9):
+        pixels = chance.integers(90, 166, (16, 16, 3)).astype(np.uint8)
+        y, x = (int(v) for v in chance.integers(1, 10, 2))
+        pixels[y : y + 3, x : x + 3] = (255, 0, 0)
+        Image.fromarray(pixels).save(tmp_path / f"{at}.png")
+        parts = {"patch": [x, y, x + 3, y + 3], "nothing": [13, 13, 16, 16]}
+        entries.append({"image": f"{at}.png", "parts": parts})
+    (tmp_path / "parts.json").write_text(json.dumps({"photos": entries}))
+    net = inspector.load(tmp_path / "m.onnx", preprocess="unit")
+    found = correspondence(net, parts=str(tmp_path / "parts.json"), draws=99, layers=("f",))
+    rows = {row["part"]: row for row in found.numbers["rows"]}
+    assert rows["patch"]["delta"] == 0 < rows["patch"]["random_delta"]
+    assert rows["patch"]["p_holm"] <= 0.05 < rows["nothing"]["p_holm"]
+    assert "patch at f: correspondence (Delta 0.000" in found.sentences[0]
+    assert "nothing at f: no correspondence shown" in " ".join(found.sentences)
+
+
+def test_overlap():
+    found = overlap((0, 0, 4, 4), [(0, 0, 4, 4), (2, 2, 6, 6), (4, 0, 8, 4), (9, 9, 9, 9)])
+    assert found == pytest.approx((1 + 1 / 4) / 4)
 
 
 # -- a stranger's file ----------------------------------------------------------------------------

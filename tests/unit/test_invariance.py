@@ -185,6 +185,17 @@ def test_what_does_not_move_has_no_distance(small):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_photo_with_rotational_symmetry_does_not_change(small):
+    quarter = RNG.integers(0, 256, (8, 8, 3)).astype(np.float32)
+    whole = np.mean([np.rot90(quarter, k) for k in range(4)], axis=0).astype(np.float32)
+    found = invariance(small, [whole], translation="", scale="", rotation="0:315:8")
+    curve = found.numbers["photos"][0]["curves"]["rotation"]
+    for key in ("distance_early", "distance_late"):
+        turned = np.array(curve[key])
+        assert turned[::2].max() < 1e-5 < turned[1::2].min()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_summary(small):
     photos = [RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in range(3)]
     found = invariance(small, photos, translation="-0.3:0.3:5", scale="", rotation="")
@@ -306,6 +317,8 @@ def test_photos_refused_and_left_out(small, tmp_path):
     found = invariance(small, [bad, *PHOTOS], count=2, **SHORT)
     assert (found.images, len(found.refused), found.numbers["photos_left_out"]) == (2, 1, 2)
     assert [p["image"]["place"] for p in found.numbers["photos"]] == [1, 2]
+    found = invariance(small, [*PHOTOS, bad], count=4, **SHORT)
+    assert not found.refused  # not opened
     targets = ("top1", "1", "2", "3", "4")
     found = invariance(small, [bad, *PHOTOS], count=9, target=targets, **SHORT)
     assert [p["class"]["index"] for p in found.numbers["photos"]] == [1, 2, 3, 4]

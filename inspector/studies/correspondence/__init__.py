@@ -23,6 +23,7 @@ from inspector.studies.correspondence.photos import (
     Marked,
     covered,
     open_marked,
+    overlap,
     random_boxes,
 )
 from inspector.studies.correspondence.signs import ROUNDING, Agreement, agreement, signs_of
@@ -42,6 +43,9 @@ BATCH = 15
 
 MEMORY = 128 << 20
 """Bytes of features that are held at a time."""
+
+OVERLAP = 0.5
+"""Mean share of a part that random places may hide as well before a warning says so."""
 
 MOST_DRAWS = 10_000
 SHOWN = 7
@@ -247,6 +251,7 @@ class _Work:
             photo.place: [photo.parts[part], *random_boxes(photo, part, self.draws, self.seed)]
             for photo in group
         }
+        shared = float(np.mean([overlap(own, random) for own, *random in boxes.values()]))
         found: dict[str, list[Agreement]] = {layer.tensor: [] for layer in self.layers}
         who = "+".join(photo.sha256[:8] for photo in group)
         # Whole steps are kept: how many images go together must not depend on an interruption.
@@ -263,7 +268,7 @@ class _Work:
         names = tuple(photo.name for photo in group)
         for layer in self.layers:
             own, *random = found[layer.tensor]
-            yield Row(layer.tensor, part, names, own, random)
+            yield Row(layer.tensor, part, names, own, random, overlap=shared)
 
     def _step(self, group: Sequence[Marked], boxes: dict[int, list[Any]]) -> list[list[Any]]:
         """For each layer and each of a few covers how the photos agree, as plain data."""
@@ -319,6 +324,9 @@ def _warnings(
     few = dict.fromkeys(row.part for row in rows if len(row.photos) < 4)
     if few:
         found.append(f"{', '.join(few)}: fewer than 4 photos; the paper had 5")
+    near = dict.fromkeys(row.part for row in rows if row.overlap > OVERLAP)
+    found += [f"{part}: random places cover more than {OVERLAP:.0%} of the part itself, so that "
+              "they differ less from it than they might" for part in near]  # fmt: skip
     least = len(rows) / (1 + draws)
     if least > LEVEL:
         found.append(f"{draws} draws cannot show anything in {len(rows)} comparisons: the least "

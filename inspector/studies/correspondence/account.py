@@ -27,6 +27,7 @@ class Row:
         photos: Names of the n photos.
         found: The part's agreement.
         random: That of each random draw.
+        overlap: Mean share of the part that random places cover as well.
         corrected: p after Holm's correction over all rows; set when all are known.
     """
 
@@ -35,6 +36,7 @@ class Row:
     photos: tuple[str, ...]
     found: Agreement
     random: Sequence[Agreement]
+    overlap: float = 0.0
     corrected: float = 1.0
 
     @property
@@ -87,6 +89,7 @@ class Row:
             "random_changed": self.changed[1],
             "opposite": own,
             "random_opposite": chance,
+            "random_overlap": self.overlap,
         }
 
     def table(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.photo import Photo
 
-__all__ = ["Box", "Marked", "covered", "open_marked", "random_boxes"]
+__all__ = ["Box", "Marked", "covered", "open_marked", "overlap", "random_boxes"]
 
 Array = np.ndarray[Any, Any]
 Box = tuple[int, int, int, int]
@@ -155,3 +155,13 @@ def random_boxes(photo: Marked, part: str, draws: int, seed: int) -> list[Box]:
     ends = y1 - height, x1 - width
     places = chance.integers((y0, x0), ends, (draws, 2), endpoint=True)
     return [(y, x, y + height, x + width) for y, x in places.tolist()]
+
+
+def overlap(box: Box, others: Sequence[Box]) -> float:
+    """Mean share of a box that the others cover."""
+    top, left, bottom, right = box
+    every = np.asarray(others)
+    heights = np.minimum(every[:, 2], bottom) - np.maximum(every[:, 0], top)
+    widths = np.minimum(every[:, 3], right) - np.maximum(every[:, 1], left)
+    area = np.clip(heights, 0, None) * np.clip(widths, 0, None)
+    return float(area.mean()) / ((bottom - top) * (right - left))

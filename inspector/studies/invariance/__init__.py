@@ -199,10 +199,14 @@ def _targets(target: Sequence[str] | str, images: Iterable[Any]) -> tuple[str, .
 def _photos(
     model: "Explainer", images: Iterable[Any], refused: list[ImageRefused]
 ) -> "Iterable[tuple[int, str, str, Array]]":
-    """Place, name, hash and tensor (C, H, W) of each photo that can be read."""
-    for batch in batches(model, images, refused):
-        for place, photo, tensor in zip(batch.places, batch.photos, batch.tensors, strict=True):
-            yield place, photo.name, photo.sha256, tensor
+    """Place, name, hash and tensor (C, H, W) of each photo that can be read.
+
+    One by one: photos behind the last that is used are not opened.
+    """
+    for place, source in enumerate(images):
+        for batch in batches(model, [source], refused):
+            photo = batch.photos[0]
+            yield place, photo.name, photo.sha256, batch.tensors[0]
 
 
 class _Done:
