@@ -275,9 +275,8 @@ def test_photos_are_found(small, folder, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_planted_part_is_found(tmp_path):
     """Red patches at other places of each photo, and features that see colours anywhere."""
-    weights = np.zeros((4, 3, 3, 3), np.float32)
-    weights[:, 0], weights[:, 1], weights[:, 2] = 1, -1, 0.2
-    weights[1:3] *= -1
+    colours = np.float32([[1, -0.2, 0], [0, 1, 0.1], [-0.1, 0, 1], [1, -1, -1]])
+    weights = np.repeat(np.repeat(colours[:, :, None, None], 3, axis=2), 3, axis=3)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("GlobalAveragePool", ["c"], ["g"]),
