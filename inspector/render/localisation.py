@@ -15,10 +15,10 @@ from inspector.photo import Photo
 __all__ = ["Example", "Line", "localisation_sheet"]
 
 _LOW, _HIGH = 200, 250  # bounds of a panel's longer side
-_NAME, _COLUMN, _EMPTY = 150, 122, 60  # widths in the table
+_NAME, _COLUMN, _WIDEST, _EMPTY = 150, 122, 180, 60  # widths in the table
 _CHART = 320
 _TRUE, _FOUND, _EDGE = (0, 200, 83), (255, 255, 255), (24, 24, 28)
-_MOST = 6  # methods beside a photo
+_MOST = 6  # methods beside a photo, and curves that colours tell apart
 _ERRORS = ("top1_error", "topk_error")
 
 
@@ -106,7 +106,9 @@ def localisation_sheet(
     page.y += 8
     _table(page, lines, titles, known)
     page.y += 10
-    for sentence in sentences:
+    over = len(lines) - 1 - _MOST
+    more = [f"curves and maps of the first {_MOST} of {len(lines) - 1} methods"] if over > 0 else []
+    for sentence in (*sentences, *more):
         for row in wrap(sentence, 14, page.inner):
             page.text(row, 14, INK)
     page.y += 12
@@ -128,15 +130,15 @@ def localisation_sheet(
 def _table(
     page: Page, lines: Sequence[Line], titles: Mapping[str, str], known: Mapping[str, _Interval]
 ) -> None:
-    top = page.y
+    top, step = page.y, min(_WIDEST, (page.inner - _NAME - _EMPTY) // len(titles))
     for place, (measure, name) in enumerate(titles.items()):
-        x = MARGIN + _NAME + place * _COLUMN
-        for row, text in enumerate(wrap(name, 13, _COLUMN - 10, lines=2)):
+        x = MARGIN + _NAME + place * step
+        for row, text in enumerate(wrap(name, 13, step - 10, lines=2)):
             page.at((x, top + row * 17), text, 13)
         better = "lower is better" if measure in _ERRORS else "higher is better"
         page.at((x, top + 36), better, 11, MUTED)
-    page.at((MARGIN + _NAME + len(titles) * _COLUMN, top), "empty", 13)
-    page.at((MARGIN + _NAME + len(titles) * _COLUMN, top + 17), "maps", 13)
+    page.at((MARGIN + _NAME + len(titles) * step, top), "empty", 13)
+    page.at((MARGIN + _NAME + len(titles) * step, top + 17), "maps", 13)
     page.y = top + 54
     best = {
         measure: (min if measure in _ERRORS else max)(
@@ -149,23 +151,24 @@ def _table(
         top = page.y + 5
         page.at((MARGIN, top), fit(line.name, 15, _NAME - 8), 15)
         for place, measure in enumerate(titles):
-            one, x = line.measured[measure], MARGIN + _NAME + place * _COLUMN
+            one, x = line.measured[measure], MARGIN + _NAME + place * step
             value = f"{100 * one.value:.1f}" + (" *" if one.value == best[measure] else "")
             page.at((x, top), value, 15)
             page.at((x, top + 20), f"{100 * one.low:.1f} to {100 * one.high:.1f}", 11, MUTED)
-        x = MARGIN + _NAME + len(titles) * _COLUMN
+        x = MARGIN + _NAME + len(titles) * step
         page.at((x, top), str(line.empty), 15, INK if line.empty else MUTED)
         page.y = top + 40
     page.rule()
     top = page.y + 5
     page.at((MARGIN, top), "class alone", 15, MUTED)
-    for place, one in enumerate((known["top1"], known["topk"])):
-        x = MARGIN + _NAME + place * _COLUMN
+    errors = [known[measure.partition("_")[0]] for measure in titles if measure in _ERRORS]
+    for place, one in enumerate(errors):
+        x = MARGIN + _NAME + place * step
         page.at((x, top), f"{100 - 100 * one.value:.1f}", 15, MUTED)
         interval = f"{100 - 100 * one.high:.1f} to {100 - 100 * one.low:.1f}"
         page.at((x, top + 20), interval, 11, MUTED)
     words = "the error that is left when every box counts as a hit; * the best of a column"
-    page.at((MARGIN + _NAME + 2 * _COLUMN, top + 2), words, 12, MUTED)
+    page.at((MARGIN + _NAME + len(errors) * step, top + 2), words, 12, MUTED)
     page.y = top + 40
 
 
@@ -173,7 +176,7 @@ def _curves(lines: Sequence[Line], thresholds: Sequence[float], width: int) -> I
     series = [
         Series(line.name, [100 * value for value in line.curve], thresholds,
                dashed=line is lines[-1])
-        for line in lines
+        for line in (*lines[:-1][:_MOST], lines[-1])
     ]  # fmt: skip
     return line_chart(
         series, size=(_CHART, width), title="boxes that hit (IoU 0.5), the class being given; the "

@@ -434,6 +434,10 @@ def test_what_is_written(colours, tmp_path):
         "a": [("red", 255, 0, 0, 8, 8)], "b": [("green", 255, 0, 0, 9, 9)],
         "empty": [("green", 255, 0, 0, 8, 16)],
     }, ["a.png,red,0,0,8,8", "b.png,green,4,4,13,13", "empty.png,red,0,0,4,4"])  # fmt: skip
+    many = ("cam", "grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
+            "guided-grad-cam")  # fmt: skip
+    widest = localisation(colours, boxes=table, method=many, top=1, resamples=20, examples=1)
+    assert {len(one["methods"]) for one in widest.numbers["photo_results"]} == {8}
     found = localisation(colours, boxes=table, resamples=20, examples=3)
     names = [path.name for path in found.save(tmp_path / "out")]
     assert names == ["localisation.png", "localisation.csv", "localisation.json"]

@@ -82,7 +82,8 @@ def titles(found: Results) -> dict[str, str]:
         "pointing": f"pointing, {found.tolerance:g} px",
         "pointing_exact": "pointing, 0 px",
     }
-    return {m: name for m, name in named.items() if m != "pointing_exact" or found.tolerance}
+    same = {"topk_error": top == 1, "pointing_exact": not found.tolerance}
+    return {measure: name for measure, name in named.items() if not same.get(measure)}
 
 
 def conventions(found: Results) -> dict[str, Any]:
