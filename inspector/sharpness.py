@@ -3,7 +3,7 @@
 With P (C, h, w) the projection, m = sqrt(sum_c P_c^2) its magnitude at each pixel of a unit's
 receptive field, and n the number of those pixels:
 
-    concentration   (sqrt(n) - |m|_1 / |m|_2) / (sqrt(n) - 1)          Hoyer 2004, section 3.1
+    concentration   (sqrt(n) - |m|_1 / |m|_2) / (sqrt(n) - 1)          Hoyer 2004
     coherence       sum (a - b) / sum (a + b), a >= b the eigenvalues  Bigun & Granlund 1987
                     of the structure tensor at each pixel
     edge agreement  r(strokes of m, strokes of the photo's edges)

@@ -230,9 +230,11 @@ def _sentences(networks: Sequence[Network], numbers: Mapping[str, Any]) -> tuple
         first, second = pair["networks"]
         if pair["difference"] < 0:
             first, second = second, first
-        found.append(f"{first} is right more often than {second}: by "
-                     f"{_percent(abs(pair['difference']))} (McNemar's test, Holm's correction: "
-                     f"p = {pair['mcnemar_p_holm']:.1g})")  # fmt: skip
+        points = 100 * abs(pair["difference"])
+        found.append(
+            f"{first} is right more often than {second}: by {points:.1f} percentage points "
+            f"(McNemar's test, Holm's correction: p = {pair['mcnemar_p_holm']:.1g})"
+        )
     if len(networks) > 1 and len(apart) < len(numbers["pairs"]):
         left = len(numbers["pairs"]) - len(apart)
         found.append(f"{left} of {len(numbers['pairs'])} differences in accuracy may be chance")
