@@ -59,23 +59,30 @@ class FeatureVector:
         return {"tensor": self.tensor, "shape": self.shape, "chosen": self.why}
 
 
-def feature_vector(
-    model: "Opened", layer: str | int, why: str = "chosen by the user"
-) -> FeatureVector:
+def feature_vector(model: "Opened", layer: str | int) -> FeatureVector:
     """The layer that a user names.
+
+    A name of a layer wins over an index, and an index over the name of any other tensor: old
+    exporters name tensors by numbers.
 
     Args:
         model: The opened model.
         layer: A tensor name or an index of the list of layers.
-        why: How it was chosen.
 
     Raises:
         UnknownLayer: There is no such layer.
         UsageError: The tensor is the same for every photo, or has no axis of photos.
     """
-    named = str(layer).strip()
-    exact = named in model.graph.tensors
-    tensor = named if exact else model.layer_for(named)[0].tensor
+    text = str(layer).strip()
+    is_index = text.lstrip("-").isdecimal() and -len(model.layers) <= int(text) < len(model.layers)
+    if text in model.graph.tensors and isinstance(layer, str) and not is_index:
+        return _read_as(model, text, "chosen by the user")
+    found, _ = model.layer_for(layer if isinstance(layer, int) else text)
+    return _read_as(model, found.tensor, "chosen by the user")
+
+
+def _read_as(model: "Opened", tensor: str, why: str) -> FeatureVector:
+    """A tensor as a vector, if it has a row for each photo."""
     if model.graph.constant(tensor) is not None:
         raise UsageError("the tensor is the same for every photo", where=tensor,
                          hint="`inspector layers` lists the layers")  # fmt: skip
@@ -98,7 +105,7 @@ def first_layer(model: "Opened") -> FeatureVector:
     if found is None:
         raise ModelRefused("the model has no convolutional layer", where=model.path.name,
                            hint="name a tensor instead")  # fmt: skip
-    return feature_vector(model, found.tensor, "the first convolutional layer")
+    return _read_as(model, found.tensor, "the first convolutional layer")
 
 
 def last_map(model: "Opened") -> FeatureVector:
@@ -115,8 +122,8 @@ def last_map(model: "Opened") -> FeatureVector:
         shape = model.shape_of(layer.tensor)
         if len(shape) == 4 and sum(size > 1 for size in shape[1:]) > 1:
             why = "the last convolutional layer before the classifier"
-            return feature_vector(model, layer.tensor, why)
-    return feature_vector(model, model.layer_for(None)[0].tensor, "the default layer")
+            return _read_as(model, layer.tensor, why)
+    return _read_as(model, model.layer_for(None)[0].tensor, "the default layer")
 
 
 def last_hidden(model: "Opened") -> FeatureVector | None:
@@ -128,7 +135,7 @@ def last_hidden(model: "Opened") -> FeatureVector | None:
     shape = model.shape_of(read)
     if read == model.input.name or len(shape) < 2 or shape[0] != 1:
         return None
-    return feature_vector(model, read, f"what the classifier's last linear node "
+    return _read_as(model, read, f"what the classifier's last linear node "
                           f"({node.op_type}) reads")  # fmt: skip
 
 

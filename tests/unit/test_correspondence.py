@@ -84,7 +84,7 @@ def slow_features(image):
 
 
 def slow_delta(images, boxes, layer):
-    """Delta of table 1, summed as it is written, and over its largest possible value."""
+    """Delta of table 1, summed as it is written, and over pairs and elements."""
     signs = []
     for image, (top, left, bottom, right) in zip(images, boxes, strict=True):
         hidden = image.copy()

@@ -260,7 +260,7 @@ def test_a_resumed_run_gives_the_same(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_layers_are_found_and_named(small):
+def test_layers_are_found_and_named(small, shared):
     assert (first_layer(small).tensor, last_map(small).tensor) == ("r", "r")
     assert last_hidden(small).shape == (6,)
     zfnet = inspector.load(SAMPLES / "zfnet.onnx")
@@ -272,6 +272,12 @@ def test_layers_are_found_and_named(small):
     assert feature_vector(zfnet, 1).tensor == feature_vector(zfnet, "relu_1").tensor == "relu_1"
     with pytest.raises(UnknownLayer):
         feature_vector(zfnet, "nothing")
+    numbered = inspector.load(shared / "zoo" / "winml_cifar10_convnet.onnx")  # tensors "7", "8" ..
+    assert first_layer(numbered).tensor == numbered.layers[0].tensor
+    assert feature_vector(numbered, "1").tensor == numbered.layers[1].tensor
+    hidden = last_hidden(numbered)
+    assert hidden.tensor.isdecimal()
+    assert feature_vector(numbered, hidden.tensor).tensor == hidden.tensor
     with pytest.raises(UnknownLayer):
         feature_vector(small, "w1")
     found = invariance(small, [np.zeros((8, 8, 3), np.uint8)], early="x", late="y",

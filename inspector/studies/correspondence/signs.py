@@ -83,7 +83,7 @@ class Agreement:
 
     @property
     def delta(self) -> float:
-        """Delta over its largest possible value, n (n - 1) F."""
+        """Delta over ordered pairs and elements, n (n - 1) F."""
         return self.total / (2 * len(self.pairs) * self.count)
 
     @property

@@ -65,7 +65,7 @@ class Summary:
         if self.nearest is not None and np.isfinite([early, late]).all():
             yield (
                 f"{said(self.nearest)} moves the features of {names[0]} by {early:.2f} of their "
-                f"length, those of {names[1]} by {late:.2f}"
+                f"length, those of {names[1]} by {late:.2f} (mean of {self.photos} photo(s))"
             )
         known = sorted(h for h in self.halves if h is not None)
         enough = -(-self.photos // 2)
