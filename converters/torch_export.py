@@ -156,7 +156,7 @@ def export_program(
     """
     names = {"input_names": list(input_names), "output_names": [output_name]}
     with quiet():
-        model = _onnx_of(program, (), names, opset, None, "program")
+        model = _onnx_of(program, (), names, opset, shapes=None, where="program")
         _strip(model)
         _rename_axis(model, batch)
         _write(model, output, embed_limit)
@@ -270,7 +270,7 @@ def _export(
         if len(arguments[0]) == 1:  # torch.export takes an axis of one for a constant
             arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
     hint = _FIXED_BATCH if dynamic_batch else ""
-    return _onnx_of(module, arguments, names, opset, shapes, where, hint)
+    return _onnx_of(module, arguments, names, opset, shapes=shapes, where=where, hint=hint)
 
 
 def _onnx_of(
@@ -278,6 +278,7 @@ def _onnx_of(
     arguments: tuple[torch.Tensor, ...],
     names: Mapping[str, list[str]],
     opset: int | None,
+    *,
     shapes: tuple[dict[int, Any], ...] | None,
     where: str,
     hint: str = "",

@@ -1,0 +1,282 @@
+"""Hugging Face transformers: a folder as ``save_pretrained`` writes it.
+
+    config.json                 architecture, sizes, class names
+    model.safetensors           weights, or several files of them with an index
+    preprocessor_config.json    what to do with a photo
+
+The architecture is a class that transformers itself ships.  Nothing in the folder is a program:
+code that comes with a model (``auto_map``) is refused, and so are weights in pickles.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import ConversionFailed
+from converters.preprocessing import hugging_face
+from converters.source import Export, Options, as_path, lacking
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE = "Hugging Face transformers"
+EXTRA = "huggingface"
+
+_CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_MOST_BYTES = 2**24
+_RESULTS = (
+    "logits", "pred_boxes", "pred_masks", "predicted_depth", "reconstruction", "image_embeds",
+    "last_hidden_state", "pooler_output",
+)  # fmt: skip
+_NAMED = 8
+
+
+def recognises(source: str) -> str | None:
+    """Whether a source is a folder of transformers'; it is data. See ``converters.source``.
+
+    Raises:
+        ConversionFailed: It brings code of its own, or has no weights that can be read without
+            unpickling.
+    """
+    path = as_path(source)
+    config = _json(path / _CONFIG) if path is not None and path.is_dir() else None
+    if path is None or config is None or "architecture" in config:
+        return None
+    if not isinstance(config.get("model_type"), str) and "architectures" not in config:
+        return None
+    if "auto_map" in config:
+        raise ConversionFailed(
+            "brings code of its own (auto_map in config.json), which is never run", where=source,
+            hint="import its class yourself and give it as package.module:name",
+        )  # fmt: skip
+    if (path / "adapter_config.json").exists():
+        raise ConversionFailed(
+            "is an adapter to another model", where=source, hint="merge the two and save the result"
+        )
+    if not (path / _WEIGHTS).is_file() and not (path / _INDEX).is_file():
+        raise ConversionFailed(
+            f"has no {_WEIGHTS}; weights in a pickle (pytorch_model.bin) are not read",
+            where=source, hint="save_pretrained writes safetensors",
+        )  # fmt: skip
+    return ""
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A small JSON object; None when there is none that can be read."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write ``draft`` from a folder.
+
+    Raises:
+        ConversionFailed: transformers has no such architecture, weights are missing or another's,
+            or it cannot be exported.
+    """
+    try:
+        import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
+        import safetensors  # noqa: F401, PLC0415 - an extra
+        import torch  # noqa: F401, PLC0415 - late: two seconds
+        import transformers  # noqa: F401, PLC0415 - an extra, and slow
+
+        from converters import torch_module  # noqa: PLC0415 - late: imports torch
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, source) from None
+    folder = Path(source)
+    config = _json(folder / _CONFIG) or {}
+    _check_index(folder)
+    torch_module.declare_torchvision()  # transformers imports it where it is installed
+    network, notes = _load(folder, config, source)
+    preprocess, said = _preprocess(folder)
+    shapes = options.inputs[:1] or _shapes(config, preprocess)
+    shape, results = _tried(network, shapes, source)
+    if preprocess:
+        preprocess["size"] = list(shape[2:])
+    labels = _labels(network) if _classifies(network) else ()
+    return torch_module.export(
+        _of_pixels(network, results), draft, (shape,), options, where=source,
+        input_names=("pixel_values",), output_name=results,
+        packages=("transformers", "safetensors"), labels=labels, preprocess=preprocess,
+        notes=[*notes, *said],
+    )  # fmt: skip
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse an index of weights that names files elsewhere."""
+    index = _json(folder / _INDEX) if (folder / _INDEX).is_file() else None
+    names = set((index or {}).get("weight_map", {}).values())
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+            raise ConversionFailed(
+                f"names a file of weights outside the folder: {str(name)[:80]!a}",
+                where=str(folder / _INDEX),
+            )
+        if not name.endswith(".safetensors"):
+            raise ConversionFailed(
+                f"names weights that are no safetensors: {name[:80]!a}",
+                where=str(folder / _INDEX),
+            )
+
+
+def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
+    """The network with all of its weights."""
+    import torch  # noqa: PLC0415 - late, as above
+
+    if config.get("quantization_config"):
+        raise ConversionFailed(
+            "is quantised in a way that belongs to transformers", where=where,
+            hint="convert the model that it was made from, and quantise the ONNX file",
+        )  # fmt: skip
+    kind = _class(config, where)
+    try:
+        network, said = kind.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+            attn_implementation="eager",
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        text = " ".join(str(error).split())[:240]
+        raise ConversionFailed(
+            f"transformers does not load it ({type(error).__name__}: {text})", where=where
+        ) from None
+    missing, other = sorted(said["missing_keys"]), sorted(map(str, said["mismatched_keys"]))
+    # Weights that are not there would be random numbers, which transformers only warns of.
+    if missing or other:
+        wrong = (("lacks", missing), ("of another shape:", other))
+        parts = [f"{what} {_listed(names)}" for what, names in wrong if names]
+        raise ConversionFailed(
+            f"the weights are not those of {kind.__name__}: " + "; ".join(parts), where=where
+        )
+    unused = sorted(said["unexpected_keys"])
+    return network, [f"weights that are not used: {_listed(unused)}"] if unused else []
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(ascii(name[:120])[1:-1] for name in names[:_NAMED]) + more
+
+
+def _class(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - a class of transformers
+    """The class that the folder names, one of transformers' own that looks at pixels."""
+    import transformers  # noqa: PLC0415 - as above
+
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else "AutoModelForImageClassification"
+    kind = getattr(transformers, name, None) if isinstance(name, str) else None
+    if name == "AutoModelForImageClassification":
+        return kind
+    shipped = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+    if not shipped:
+        raise ConversionFailed(
+            f"transformers {transformers.__version__} has no architecture {str(name)[:80]!a}",
+            where=where,
+        )
+    if getattr(kind, "main_input_name", "") != "pixel_values":
+        raise ConversionFailed(
+            f"{name} takes {getattr(kind, 'main_input_name', 'text')}, not an image", where=where,
+            hint="networks that see are converted: ...ForImageClassification and the like",
+        )  # fmt: skip
+    return kind
+
+
+def _classifies(network: Any) -> bool:  # noqa: ANN401 - a model of transformers
+    return "ForImageClassification" in type(network).__name__
+
+
+def _shapes(
+    config: Mapping[str, Any], preprocess: Mapping[str, Any]
+) -> tuple[tuple[int | None, ...], ...]:
+    """(N, C, H, W) that the network may be made for, the likeliest first.
+
+    What photos are brought to comes before ``image_size``, which many configurations have by
+    default and networks of convolutions do not care for.
+    """
+    found = []
+    for size in (preprocess.get("size"), config.get("image_size"), 224):
+        given = [size.get("height"), size.get("width")] if isinstance(size, Mapping) else size
+        pair = [given, given] if isinstance(given, int) else given
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair):
+            found.append((None, int(config.get("num_channels") or 3), *pair))
+    return tuple(dict.fromkeys(found))
+
+
+def _tried(
+    network: Any,  # noqa: ANN401 - a model of transformers
+    shapes: Sequence[tuple[int | None, ...]],
+    where: str,
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """The first shape that the network runs on, and the names of its results that are tensors.
+
+    Of a classifier's results only the scores are kept.
+    """
+    import torch  # noqa: PLC0415 - late, as above
+
+    said = ""
+    for shape in shapes:
+        example = torch.zeros([1 if n is None else n for n in shape])
+        try:
+            with torch.no_grad():
+                found = network(pixel_values=example, return_dict=True)
+        except Exception as error:  # noqa: BLE001 - frameworks raise anything
+            text = " ".join(str(error).split())[:200]
+            tried = "x".join(map(str, example.shape))
+            said = said or f"on an input of {tried} ({type(error).__name__}: {text})"
+            continue
+        names = tuple(n for n in _RESULTS if isinstance(found.get(n), torch.Tensor))
+        if not names:
+            raise ConversionFailed(
+                f"computes none of {', '.join(_RESULTS)}", where=where,
+                hint="wrap it in a module of your own and give that as package.module:name",
+            )  # fmt: skip
+        return shape, names[:1] if _classifies(network) else names
+    raise ConversionFailed(
+        f"does not run {said}", where=where,
+        hint="give the shape that it takes, batch first (--input)",
+    )  # fmt: skip
+
+
+def _of_pixels(network: Any, names: tuple[str, ...]) -> "torch.nn.Module":  # noqa: ANN401
+    """The network as a function of the pixels alone, with plain tensors as results.
+
+    It stays the module that it is, so that layers keep the names that its weights have.
+    """
+    full = network.forward
+
+    def forward(pixel_values: "torch.Tensor") -> "tuple[torch.Tensor, ...]":
+        found = full(pixel_values=pixel_values, return_dict=True)
+        return tuple(found[name] for name in names)
+
+    network.forward = forward
+    module: torch.nn.Module = network
+    return module
+
+
+def _preprocess(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What to do with a photo, and notes where the folder does not say."""
+    data = _json(folder / _PREPROCESSOR)
+    if data is None:
+        return {}, [f"there is no {_PREPROCESSOR}: how photos are prepared is not known"]
+    try:
+        return {**hugging_face(data), "layout": "NCHW"}, []
+    except (ConversionFailed, TypeError, ValueError, LookupError, AttributeError) as error:
+        return {}, [f"{_PREPROCESSOR} is not understood: {error}"]
+
+
+def _labels(network: Any) -> tuple[str, ...]:  # noqa: ANN401 - a model of transformers
+    """Class names in the order of the scores; none where they are mere numbers."""
+    names = network.config.id2label
+    found = tuple(str(names[index]) for index in sorted(names))
+    placeholders = tuple(f"LABEL_{index}" for index in range(len(found)))
+    return () if found == placeholders else found

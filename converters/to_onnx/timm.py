@@ -1,0 +1,158 @@
+"""timm: a folder as ``timm.models.save_for_hf`` writes it.
+
+    config.json          architecture, its arguments, class names, preprocessing
+    model.safetensors    weights
+
+The architecture is one that timm ships; nothing in the folder is a program.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.errors import ConversionFailed
+from converters.preprocessing import is_timm
+from converters.preprocessing import timm as timm_preprocessing
+from converters.source import Export, Options, as_path, lacking
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE = "timm"
+EXTRA = "timm"
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+_MOST_BYTES = 2**24
+_ARCHITECTURE = re.compile(r"\w{1,100}(\.[\w\-]{1,100})?")
+# Of ``timm.create_model``'s arguments, those that look for weights elsewhere.
+_NOT_ARGUMENTS = frozenset((
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict",
+    "checkpoint_path", "cache_dir", "model_name", "scriptable", "exportable", "no_jit",
+))  # fmt: skip
+
+
+def recognises(source: str) -> str | None:
+    """Whether a source is a folder of timm's; it is data. See ``converters.source``.
+
+    Raises:
+        ConversionFailed: It has no weights that can be read without unpickling.
+    """
+    path = as_path(source)
+    config = _config(path) if path is not None and path.is_dir() else None
+    if path is None or config is None or not isinstance(config.get("architecture"), str):
+        return None
+    if not (path / _WEIGHTS).is_file():
+        raise ConversionFailed(
+            f"has no {_WEIGHTS}; weights in a pickle (.bin, .pth) are not read", where=source,
+            hint="save them with safetensors where you trust them",
+        )  # fmt: skip
+    return ""
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    """The folder's ``config.json``; None when there is none that can be read."""
+    try:
+        path = folder / _CONFIG
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write ``draft`` from a folder.
+
+    Raises:
+        ConversionFailed: timm has no such architecture, the weights are another's, or it cannot
+            be exported.
+    """
+    try:
+        import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
+        from safetensors.torch import load_file  # noqa: PLC0415 - an extra
+
+        from converters import torch_module  # noqa: PLC0415 - late: imports torch
+
+        note = torch_module.declare_torchvision()
+        import timm  # noqa: PLC0415 - an extra, and slow
+        import timm.layers  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, source) from None
+    folder = Path(source)
+    config = _config(folder) or {}
+    cfg = config.get("pretrained_cfg")
+    cfg = dict(cfg) if isinstance(cfg, Mapping) else dict(config)
+    # Attention as products, which every opset has.
+    timm.layers.set_fused_attn(enable=False)
+    module = _model(config, source)
+    try:
+        state = load_file(folder / _WEIGHTS)
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        said = " ".join(str(error).split())[:200]
+        raise ConversionFailed(
+            f"is no safetensors file ({said})", where=str(folder / _WEIGHTS)
+        ) from None
+    torch_module.fill(module, state, str(folder / _WEIGHTS))
+    preprocess, notes = _preprocess(cfg)
+    if note and type(module).__module__.startswith("torchvision"):
+        notes.append(note)
+    shapes = options.inputs or (_shape(module, cfg),)
+    return torch_module.export(
+        module, draft, shapes, options, where=source, packages=("timm", "safetensors"),
+        labels=_labels(config, cfg), preprocess=preprocess, notes=notes,
+    )  # fmt: skip
+
+
+def _model(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - torch is not imported
+    import timm  # noqa: PLC0415 - as above
+
+    name = str(config.get("architecture"))
+    # A name with a scheme ("hf-hub:") would be looked for on the network.
+    if not _ARCHITECTURE.fullmatch(name) or not timm.is_model(name.partition(".")[0]):
+        raise ConversionFailed(
+            f"timm {timm.__version__} has no architecture {name[:80]!a}", where=where
+        )
+    given = config.get("model_args")
+    arguments = dict(given) if isinstance(given, Mapping) else {}
+    strange = sorted(_NOT_ARGUMENTS & set(arguments))
+    if strange:
+        raise ConversionFailed(
+            f"config.json says where else to look for weights ({', '.join(strange)})", where=where
+        )
+    for key in ("num_classes", "global_pool"):
+        if key in config:
+            arguments.setdefault(key, config[key])
+    try:
+        return timm.create_model(name.partition(".")[0], pretrained=False, **arguments)
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        said = " ".join(str(error).split())[:200]
+        raise ConversionFailed(
+            f"timm does not make {name} with the arguments of {_CONFIG} "
+            f"({type(error).__name__}: {said})", where=where,
+        ) from None  # fmt: skip
+
+
+def _preprocess(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What to do with a photo, and notes where the file does not say."""
+    if not is_timm(cfg):
+        return {}, [f"{_CONFIG} does not say how photos are prepared"]
+    try:
+        return {**timm_preprocessing(cfg), "layout": "NCHW"}, []
+    except (ConversionFailed, TypeError, ValueError, LookupError) as error:
+        return {}, [f"the preprocessing in {_CONFIG} is not understood: {error}"]
+
+
+def _shape(module: Any, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:  # noqa: ANN401
+    """(N, C, H, W) that the network was made for."""
+    size = cfg.get("input_size") or getattr(module, "pretrained_cfg", {}).get("input_size")
+    if isinstance(size, list | tuple) and len(size) == 3:
+        return (None, *(int(n) for n in size))
+    return (None, 3, 224, 224)
+
+
+def _labels(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> tuple[str, ...]:
+    names = config.get("label_names") or cfg.get("label_names")
+    return tuple(str(n) for n in names) if isinstance(names, list) else ()
