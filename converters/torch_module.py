@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -353,8 +354,8 @@ def declare_torchvision() -> str:
         return ""
     folder = Path(found.origin).parent
     note = "torchvision's compiled operators do not fit this torch and were left out"
-    if _DECLARED:
-        return note
+    if _DECLARED or "torchvision" in sys.modules:
+        return note if _DECLARED else ""
     for compiled in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
         with contextlib.suppress(OSError, RuntimeError):
             torch.ops.load_library(str(compiled))  # type: ignore[no-untyped-call]
