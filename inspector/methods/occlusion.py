@@ -11,6 +11,7 @@ from inspector.method import method
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
+    from inspector.recipe import Preprocess
     from inspector.target import Target
 
 BATCH = 32
@@ -48,8 +49,8 @@ def occlusion(
         UsageError: an option out of range.
     """
     height, width = evidence.images.shape[2:]
-    window, stride = _geometry(window, stride, height, width)
-    colour = _colour(evidence, fill)
+    window, stride = geometry_of(window, stride, height, width)
+    colour = colour_of(evidence.preprocess, fill)
     use_probability = _uses_probability(evidence, measure)
     evidence.facts["occlusion"] = {
         "window": window, "stride": stride, "fill": [float(v) for v in colour],
@@ -131,7 +132,12 @@ def _drops(
     return np.asarray(drops)
 
 
-def _geometry(window: int, stride: int, height: int, width: int) -> tuple[int, int]:
+def geometry_of(window: int, stride: int, height: int, width: int) -> tuple[int, int]:
+    """Side of the square and step, in pixels; the defaults where they are 0.
+
+    Raises:
+        UsageError: A square that does not fit, or steps that would leave pixels uncovered.
+    """
     short = min(height, width)
     window = window or max(1, round(short / 7))
     stride = stride or max(1, window // 2)
@@ -143,17 +149,21 @@ def _geometry(window: int, stride: int, height: int, width: int) -> tuple[int, i
     return window, stride
 
 
-def _colour(evidence: "Evidence", fill: str) -> Array:
-    """Network value of the occluder, (C,)."""
+def colour_of(preprocess: "Preprocess", fill: str) -> Array:
+    """Network value of the occluder, (C,).
+
+    Raises:
+        UsageError: Neither ``mean``, ``grey`` nor a number from 0 to 255.
+    """
     if fill == "mean":
-        return np.asarray(evidence.preprocess.fill(), dtype=np.float32)
+        return np.asarray(preprocess.fill(), dtype=np.float32)
     try:
         level = 127.5 if fill == "grey" else float(fill)
     except ValueError:
         raise UsageError(f"occlusion: fill is mean, grey or a number, not {fill!r}") from None
     if not 0 <= level <= 255:
         raise UsageError(f"occlusion: fill is a pixel value from 0 to 255, not {level:g}")
-    return np.asarray(evidence.preprocess.encode((level,) * 3), dtype=np.float32)
+    return np.asarray(preprocess.encode((level,) * 3), dtype=np.float32)
 
 
 def _uses_probability(evidence: "Evidence", measure: str) -> bool:

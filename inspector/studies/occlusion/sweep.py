@@ -1,0 +1,309 @@
+"""The square at every position of a photo, and what each pass through the network gives."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import MethodRefused, UsageError
+from inspector.journal import Journal
+from inspector.methods.occlusion import BATCH, colour_of, geometry_of, windows
+from inspector.studies.occlusion.classes import (
+    class_of,
+    label_of,
+    probabilities_from,
+    probabilities_of,
+)
+from inspector.study import Progress
+
+if TYPE_CHECKING:
+    from inspector.explain import Explainer
+    from inspector.target import Target
+
+__all__ = ["Plan", "Sweep", "covered", "plan_of", "sweep_over"]
+
+Array = np.ndarray[Any, Any]
+Box = tuple[int, int, int, int]
+
+MEMORY = 128 << 20
+"""Bytes of the layer's maps that are held at a time."""
+
+_RULES = ("total", "peak")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Where the square goes, and what is read.
+
+    Attributes:
+        tensor: The layer.
+        shape: (C, h, w) of it.
+        feature: How the map is chosen, or its number.
+        window: Side of the square.
+        stride: Its step.
+        colour: (C,) network values of the square.
+        boxes: (y0, x0, y1, x1) of each position, in reading order.
+        grid: Positions down and across.
+        step: Positions that go through the network at a time.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    feature: str | int
+    window: int
+    stride: int
+    colour: Array
+    boxes: tuple[Box, ...]
+    grid: tuple[int, int]
+    step: int
+
+    def to_dict(self, model: "Explainer") -> dict[str, Any]:
+        """Plain data."""
+        across = self.grid[1]
+        return {
+            "layer": self.tensor,
+            "layer_shape": self.shape,
+            "feature_map": self.feature,
+            "input_size": model.size(*model.preprocessing.preprocess.size),
+            "window": self.window,
+            "stride": self.stride,
+            "fill_as_network_values": [float(v) for v in self.colour],
+            "positions": {
+                "rows": [[y0, y1] for y0, _, y1, _ in self.boxes[::across]],
+                "columns": [[x0, x1] for _, x0, _, x1 in self.boxes[:across]],
+            },
+        }
+
+
+def plan_of(
+    model: "Explainer", window: int, stride: int, fill: str, *, layer: str | int | None,
+    feature: str,
+) -> Plan:  # fmt: skip
+    """Lay out the square's positions; arguments as for the study.
+
+    Raises:
+        MethodRefused: The model gives no class probabilities.
+        ModelRefused: It has no convolution.
+        UsageError: Options that cannot be meant.
+    """
+    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+
+    if not model.scores.classifier:
+        raise MethodRefused(
+            f"the model gives no class probabilities: {model.scores.why}", where=model.path.name,
+            hint="`inspector explain -m occlusion --target OUTPUT[i,...]` takes any score",
+        )  # fmt: skip
+    tensor = model.layer_for(layer)[0].tensor
+    shape = model.shape_of(tensor)
+    if channel_axes(model.graph).get(tensor, 1) != 1:
+        raise UsageError("the layer has its channels last", where=tensor,
+                         hint="`inspector layers` lists its transposed form")  # fmt: skip
+    height, width = model.size(*model.preprocessing.preprocess.size)
+    window, stride = geometry_of(window, stride, height, width)
+    boxes = tuple(windows(height, width, window, stride))
+    across = sum(box[0] == boxes[0][0] and box[2] == boxes[0][2] for box in boxes)
+    return Plan(
+        tensor=tensor,
+        shape=shape[1:],
+        feature=_feature(feature, shape[1]),
+        window=window,
+        stride=stride,
+        colour=colour_of(model.preprocessing.preprocess, fill),
+        boxes=boxes,
+        grid=(len(boxes) // across, across),
+        step=max(1, min(BATCH, MEMORY // (4 * int(np.prod(shape[1:]))))),
+    )
+
+
+def _feature(text: str, channels: int) -> str | int:
+    text = str(text).strip()
+    if text in _RULES:
+        return text
+    if not text.isdecimal() or int(text) >= channels:
+        raise UsageError(f"no feature map {text!r}",
+                         hint=f"total, peak, or a number from 0 to {channels - 1}")  # fmt: skip
+    return int(text)
+
+
+def covered(image: Array, boxes: Sequence[Box], colour: Array) -> Array:
+    """Copies of an image (C, H, W) with a square of the colour (C,) in each box, (P, C, H, W)."""
+    copies = np.repeat(image[None], len(boxes), axis=0)
+    for copy, (y0, x0, y1, x1) in zip(copies, boxes, strict=True):
+        copy[:, y0:y1, x0:x1] = colour[:, None, None]
+    return copies
+
+
+@dataclass(eq=False)
+class Sweep:
+    """What one photo gave under the square, P positions.
+
+    Attributes:
+        place: Position of the photo in the list.
+        name: Its name.
+        sha256: Its hash.
+        target: The class.
+        unit: The feature map.
+        peaks: (C,) largest activation of each map without the square.
+        sums: (C,) total activation of each map likewise.
+        at: Row and column of the chosen map's largest activation.
+        how: Where the probabilities come from.
+        before: Values without the square, by the names of ``values``.
+        values: ``total``, ``probability``, ``score``, ``label`` and ``label_probability``, (P,).
+        names: Names of the labels by index.
+        agreement: Whether the projection lies where hiding matters; None without a projection.
+    """
+
+    place: int
+    name: str
+    sha256: str
+    target: "Target"
+    unit: int
+    peaks: Array
+    sums: Array
+    at: tuple[int, int]
+    how: str
+    before: dict[str, Any]
+    values: dict[str, list[Any]]
+    names: Mapping[int, str]
+    agreement: float | None = None
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Positions at which each label is the most probable, most frequent first."""
+        found, numbers = np.unique(self.values["label"], return_counts=True)
+        order = sorted(zip(numbers.tolist(), found.tolist(), strict=True),
+                       key=lambda pair: (-pair[0], pair[1]))  # fmt: skip
+        return {label: count for count, label in order}
+
+    def lowest(self, what: str) -> int:
+        """The position at which a value is lowest; the first of equals."""
+        return int(np.argmin(self.values[what]))
+
+    def grid(self, what: str, plan: Plan) -> list[list[Any]]:
+        """Values by row and column of the positions."""
+        flat, across = self.values[what], plan.grid[1]
+        return [flat[i : i + across] for i in range(0, len(flat), across)]
+
+    def to_dict(self, plan: Plan) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "image": {"name": self.name, "place": self.place, "sha256": self.sha256},
+            "class": {"index": self.target.class_index, "label": self.target.label},
+            "probability_from": self.how,
+            "feature_map": {
+                "unit": self.unit,
+                "largest_activation": float(self.peaks[self.unit]),
+                "at": {"y": self.at[0], "x": self.at[1]},
+                "largest_by_total": int(self.sums.argmax()),
+                "largest_by_peak": int(self.peaks.argmax()),
+            },
+            "unoccluded": self.before,
+            **{key: self.grid(what, plan) for key, what in GRIDS.items()},
+            "labels": [
+                {"index": index, "label": self.names[index], "positions": count}
+                for index, count in self.counts.items()
+            ],
+            "correlation_of_projection_and_drop": self.agreement,
+        }
+
+    def table(self, plan: Plan) -> Iterator[dict[str, Any]]:
+        """One row a position."""
+        for index, (y0, x0, y1, x1) in enumerate(plan.boxes):
+            row, column = divmod(index, plan.grid[1])
+            label = self.values["label"][index]
+            yield {
+                "image": self.name, "place": self.place, "row": row, "column": column,
+                "top": y0, "left": x0, "bottom": y1, "right": x1,
+                **{key: self.values[what][index] for key, what in GRIDS.items()},
+                "label": self.names[label],
+            }  # fmt: skip
+
+
+GRIDS = {
+    "total_activation": "total",
+    "probability": "probability",
+    "score": "score",
+    "label_index": "label",
+    "label_probability": "label_probability",
+}
+"""Keys of the report, and the values behind them."""
+
+
+def sweep_over(
+    model: "Explainer", plan: Plan, image: Array, photo: tuple[int, str, str], *, text: str,
+    journal: Journal, progress: Progress | None, total: int,
+) -> Sweep:  # fmt: skip
+    """Move the square over one photo.
+
+    Args:
+        model: The opened model.
+        plan: The positions.
+        image: (C, H, W), preprocessed.
+        photo: Its place, name and hash.
+        text: The class.
+        journal: Takes what each batch of positions gives.
+        progress: Called with (what, done, total).
+        total: Positions of all photos; 0 if unknown.
+    """
+    maps, scores = _forward(model, plan, image[None])
+    target = class_of(model, text, scores[0])
+    how = probabilities_from(model, scores[0])
+    sums = maps[0].sum((1, 2), dtype=np.float64)
+    peaks = maps[0].max((1, 2)).astype(np.float64)
+    chosen = {"total": sums, "peak": peaks}.get(str(plan.feature))
+    unit = int(plan.feature) if chosen is None else int(chosen.argmax())
+    at = np.unravel_index(int(maps[0, unit].argmax()), maps.shape[2:])
+    before = {k: v[0] for k, v in _values(maps[:, unit], scores, target, how).items()}
+    values: dict[str, list[Any]] = {key: [] for key in before}
+    place = photo[0]
+    for start in range(0, len(plan.boxes), plan.step):
+        boxes, key = plan.boxes[start : start + plan.step], f"{place}:{start}"
+        if key not in journal:
+            maps, scores = _forward(model, plan, covered(image, boxes, plan.colour))
+            journal.keep(key, _values(maps[:, unit], scores, target, how))
+        for name, found in journal[key].items():
+            values[name] += found
+        if progress:
+            done = place * len(plan.boxes) + start + len(boxes)
+            progress("positions of the square", done, total)
+    seen = {int(label) for label in (*values["label"], before["label"])}
+    return Sweep(
+        *photo, target=target, unit=unit, peaks=peaks, sums=sums, at=(int(at[0]), int(at[1])),
+        how=how, before=before, values=values,
+        names={label: label_of(model, label, scores.shape[1]) for label in sorted(seen)},
+    )  # fmt: skip
+
+
+def _forward(model: "Explainer", plan: Plan, images: Array) -> tuple[Array, Array]:
+    """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
+    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+
+    found = activations(model, images, [plan.tensor, model.scores.tensor])
+    scores = found[model.scores.tensor].reshape(len(images), -1).astype(np.float64)
+    maps = found[plan.tensor]
+    if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
+        raise MethodRefused(
+            "activations or scores are not finite numbers", where=plan.tensor,
+            hint="the network overflows on this image; check its preprocessing",
+        )  # fmt: skip
+    return maps, scores
+
+
+def _values(maps: Array, scores: Array, target: "Target", how: str) -> dict[str, list[Any]]:
+    """What is recorded for P positions: maps (P, h, w) of the one unit, scores (P, K)."""
+    known = probabilities_of(scores, how)
+    index = int(target.class_index or 0)
+    if scores.shape[1] == 1:  # one sigmoid unit: its class or not
+        labels = (known[:, 0] >= 0.5).astype(int)
+        best = np.maximum(known[:, 0], 1 - known[:, 0])
+    else:
+        labels = scores.argmax(1)
+        best = np.take_along_axis(known, labels[:, None], 1)[:, 0]
+    return {
+        "total": maps.sum((1, 2), dtype=np.float64).tolist(),
+        "probability": known[:, index].tolist(),
+        "score": scores[:, index].tolist(),
+        "label": labels.tolist(),
+        "label_probability": best.tolist(),
+    }
