@@ -181,7 +181,7 @@ def _program(document: dict[str, Any]) -> dict[str, Any]:
     document["graph_module"]["module_call_graph"] = [
         entry for entry in document["graph_module"]["module_call_graph"] if entry["fqn"] == ""
     ]
-    document["graph_module"]["metadata"] = {}
+    document["graph_module"] |= {"metadata": {}, "treespec_namedtuple_fields": {}}
     for node in _nodes(document["graph_module"]):
         path = node.get("metadata", {}).get("nn_module_stack", "")
         if not isinstance(path, str) or not _PATH.fullmatch(path):
