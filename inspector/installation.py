@@ -1,0 +1,185 @@
+"""What is installed, told from the records of the installer: nothing is imported.
+
+Every distribution of ONNX Runtime writes the same folder.  pip installs the second over the first
+without a word, and takes the folder away from both when either is uninstalled; what its records
+list and what lies there is then no longer the same.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Framework", "Runtime", "frameworks", "ill", "mend", "runtimes"]
+
+_PACKAGE = "onnxruntime"
+_HASHED = 1 << 20
+"""Larger files are compared by their sizes: a gigabyte of CUDA would take its time."""
+_WITH_CUDA = ("linux x86_64", "windows amd64")
+"""Where onnx-inspector asks for the distribution with CUDA."""
+
+_TENSORFLOW = "tensorflow|tensorflow-cpu"
+_KINDS = (  # title, extra, distributions; alternatives stand beside one another
+    ("PyTorch", "pytorch", ("torch", "onnxscript", "safetensors")),
+    ("timm", "timm", ("timm", "onnxscript", "safetensors")),
+    ("Hugging Face", "huggingface", ("transformers", "onnxscript", "safetensors")),
+    ("Keras", "keras", ("keras", _TENSORFLOW, "tf2onnx")),
+    ("TensorFlow", "tensorflow", (_TENSORFLOW, "tf2onnx")),
+    ("TFLite", "tflite", (_TENSORFLOW, "tf2onnx")),
+    ("JAX", "jax", ("jax", "flax", "jax2onnx")),
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A distribution that claims the folder ``onnxruntime``.
+
+    Attributes:
+        name: As pip calls it.
+        version: Of the distribution.
+        files: How many files it recorded there.
+        missing: How many of them are gone.
+        changed: How many of them are another's by now.
+    """
+
+    name: str
+    version: str
+    files: int
+    missing: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework that ``inspector convert`` reads.
+
+    Attributes:
+        title: What people call it.
+        extra: The extra that brings it.
+        found: Version by distribution.
+        lacking: Distributions that are not installed.
+    """
+
+    title: str
+    extra: str
+    found: dict[str, str]
+    lacking: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Versions, or how to install it."""
+        if not self.lacking:
+            return ", ".join(f"{name} {version}" for name, version in self.found.items())
+        command = f"pip install 'onnx-inspector[{self.extra}]'"
+        if self.extra == "jax":  # it brings a distribution of ONNX Runtime without CUDA
+            command += ", in an environment of its own"
+        lacks = f"{', '.join(self.lacking)} " if self.found else ""
+        return f"{lacks}not installed: {command}"
+
+
+def frameworks() -> list[Framework]:
+    """The frameworks that are converted from, none imported."""
+    found = []
+    for title, extra, wanted in _KINDS:
+        there: dict[str, str] = {}
+        lacking = []
+        for alternatives in wanted:
+            name = next((n for n in alternatives.split("|") if _version(n)), "")
+            if name:
+                there[name] = _version(name)
+            else:
+                lacking.append(alternatives.partition("|")[0])
+        found.append(Framework(title, extra, there, tuple(lacking)))
+    return found
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def runtimes() -> list[Runtime]:
+    """Every distribution of ONNX Runtime, by name."""
+    found: dict[str, Runtime] = {}
+    for distribution in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        if not name.startswith(_PACKAGE) or name in found:
+            continue
+        recorded = list(_recorded(distribution))
+        if not recorded and name != _PACKAGE:
+            continue  # its extensions have folders of their own
+        states = [_state(path, entry) for path, entry in recorded]
+        found[name] = Runtime(
+            name, distribution.version, len(states), states.count("missing"),
+            states.count("changed"),
+        )  # fmt: skip
+    return [found[name] for name in sorted(found)]
+
+
+def _recorded(
+    distribution: importlib.metadata.Distribution,
+) -> Iterator[tuple[Path, importlib.metadata.PackagePath]]:
+    """Files that a distribution recorded in the package; bytecode comes and goes."""
+    for entry in distribution.files or ():
+        if entry.parts[:1] == (_PACKAGE,) and entry.suffix != ".pyc":
+            yield Path(str(distribution.locate_file(entry))), entry
+
+
+def _state(path: Path, entry: importlib.metadata.PackagePath) -> str:
+    """``missing``, ``changed`` or nothing."""
+    try:
+        size = path.stat().st_size
+        if entry.size is not None and size != entry.size:
+            return "changed"
+        if entry.hash is None or entry.hash.mode != "sha256" or size > _HASHED:
+            return ""
+        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+    except OSError:
+        return "missing"
+    return "" if digest.rstrip(b"=").decode() == entry.hash.value else "changed"
+
+
+def ill(found: list[Runtime]) -> list[str]:
+    """What is wrong with the distributions of ONNX Runtime, a sentence each.
+
+    Args:
+        found: What :func:`runtimes` gives.
+    """
+    if not found:
+        return ["no distribution of ONNX Runtime is installed"]
+    said = []
+    if len(found) > 1:
+        names = " and ".join(f"{r.name} {r.version}" for r in found)
+        said.append(f"{names} are installed into one folder and overwrite each other's files")
+    for runtime in found:
+        name = f"{runtime.name} {runtime.version}"
+        if runtime.missing:
+            why = "" if len(found) > 1 else ": uninstalling another distribution took them along"
+            said.append(f"{name} lacks {runtime.missing} of its {runtime.files} files{why}")
+        if runtime.changed:
+            why = "" if len(found) > 1 else ": another distribution was installed over it"
+            said.append(f"{runtime.changed} of the {runtime.files} files of {name} are not its "
+                        f"own{why}")  # fmt: skip
+    return said
+
+
+def mend(found: list[Runtime]) -> list[str]:
+    """Commands that leave one whole distribution of ONNX Runtime, in order.
+
+    Args:
+        found: What :func:`runtimes` gives.
+    """
+    if not found:
+        machine = f"{platform.system()} {platform.machine()}".lower()
+        return ["pip install " + ("onnxruntime-gpu" if machine in _WITH_CUDA else _PACKAGE)]
+    # The plain one is the one that other packages bring along; what was chosen stays.
+    kept = next((runtime for runtime in found if runtime.name != _PACKAGE), found[0])
+    return [
+        "pip uninstall -y " + " ".join(runtime.name for runtime in found),
+        f"pip install {kept.name}=={kept.version}",
+    ]
