@@ -1,4 +1,4 @@
-"""Source frameworks to ONNX: one file per framework, the same verbs in each.
+"""Source frameworks to ONNX: one file per framework, the same names in each.
 
-Each module offers ``recognises(path) -> bool`` and ``convert(source, ...)``.
+What those names are stands in ``converters.source``; ``converters.conversion`` calls them.
 """

@@ -120,7 +120,8 @@ def _encoded(image: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
         return image.astype(detail["dtype"])
     bounds = np.iinfo(detail["dtype"])
     levels = np.rint(image.astype(np.float32) / known[0]) + known[1]
-    return np.clip(levels, bounds.min, bounds.max).astype(detail["dtype"])
+    rounded: Array = np.clip(levels, bounds.min, bounds.max).astype(detail["dtype"])
+    return rounded
 
 
 def _decoded(levels: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
