@@ -73,9 +73,12 @@ class Recognised:
 
 
 def frameworks() -> dict[str, ModuleType]:
-    """The converters by name; none imports its framework yet."""
+    """The converters by name, those that only refuse last; none imports its framework yet."""
     folder = importlib.import_module("converters.to_onnx")
-    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    names = sorted(
+        (module.name for module in pkgutil.iter_modules(folder.__path__)),
+        key=lambda name: (name == "other", name),
+    )
     return {name: importlib.import_module(f"{folder.__name__}.{name}") for name in names}
 
 

@@ -1,0 +1,232 @@
+"""Models that are not converted: named, and sent to the tool that can export them.
+
+Asked last, about what no other converter knows.  A name alone is never enough: a file's first
+bytes, or what lies beside it, have to agree.  Nothing is unpickled and nothing is parsed.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.errors import ConversionFailed
+from converters.source import Export, Options, as_path
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE, EXTRA = "", ""
+
+_HEAD = 4096
+_MOST_JSON = 64 << 20
+_PACKED = (
+    b"x\x01", b"x\x5e", b"x\x9c", b"x\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00",
+    b"\x04\x22\x4d\x18",
+)  # fmt: skip
+
+
+def recognises(source: str) -> None:
+    """Refuse a known model that no converter reads; see ``converters.source``.
+
+    Raises:
+        ConversionFailed: What it is, and what to export from instead.
+    """
+    path = as_path(source)
+    if path is None:
+        return
+    for kind in _KINDS:
+        if _suffix(path) in kind.suffixes and kind.holds(path):
+            raise ConversionFailed(f"is {kind.what}", where=source, hint=kind.hint)
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Refuse: nothing here can be converted.
+
+    Args:
+        source: What was recognised.
+        draft: Not written.
+        options: Not used.
+
+    Raises:
+        ConversionFailed: Always.
+    """
+    del draft, options
+    recognises(source)
+    raise ConversionFailed("is no model that any converter knows", where=source)
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError:  # a folder, or not ours to read
+        return b""
+
+
+def _begins(*marks: bytes) -> Callable[[Path], bool]:
+    return lambda path: _head(path).startswith(marks)
+
+
+def _matches(pattern: bytes) -> Callable[[Path], bool]:
+    compiled = re.compile(pattern, re.DOTALL)
+    return lambda path: compiled.search(_head(path)) is not None
+
+
+def _beside(*suffixes: str) -> Callable[[Path], bool]:
+    """Whether a file of the same name lies beside it, as weights do beside their network."""
+    return lambda path: any(path.with_suffix(suffix).is_file() for suffix in suffixes)
+
+
+def _pickled(path: Path) -> bool:
+    """A pickle, plain or compressed as joblib does (zlib, gzip, bzip2, xz, lz4)."""
+    head = _head(path)
+    pickle = re.match(rb"\x80[\x02-\x05]", head) is not None
+    packed = head.startswith(_PACKED) and _suffix(path) != ".pkl"
+    return pickle or packed
+
+
+def _skops(path: Path) -> bool:
+    return _head(path).startswith(b"PK\x03\x04")
+
+
+def _folder_with(*names: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_dir() and all((path / name).exists() for name in names)
+
+
+def _caffe_weights(path: Path) -> bool:
+    """Protobuf of a NetParameter: its name (field 1) or a layer (fields 2, 100)."""
+    return _head(path)[:1] in (b"\x0a", b"\x12") or _head(path)[:2] == b"\xa2\x06"
+
+
+def _core_ml(path: Path) -> bool:
+    """Protobuf of a Model: its version (field 1, a number), then its description (field 2)."""
+    return re.match(rb"\x08[\x01-\x20](\x12|\x50)", _head(path)) is not None
+
+
+def _darknet_weights(path: Path) -> bool:
+    """Version 0.1 or 0.2, three small numbers; only the .cfg beside it says the rest."""
+    head = _head(path)
+    return _beside(".cfg")(path) or (head[:4] == bytes(4) and head[4:5] in (b"\1", b"\2"))
+
+
+def _frozen_graph(path: Path) -> bool:
+    """A GraphDef: nodes (field 1), each of a name and an operator; not ONNX and no SavedModel."""
+    head = _head(path)
+    if path.name == "saved_model.pb" or head[:1] != b"\x0a":
+        return False
+    start = 2
+    while head[start - 1 : start] and head[start - 1] & 128:
+        start += 1  # the length of the node, seven bits a byte
+    return head[start : start + 1] == b"\x0a" and re.search(
+        rb"\x12[\x02-\x40][A-Z_][A-Za-z0-9_]+", head[start:]
+    ) is not None  # fmt: skip
+
+
+def _tf_js(path: Path) -> bool:
+    """JSON of a topology and a manifest of its weights."""
+    if path.is_dir():
+        path /= "model.json"
+    try:
+        if path.stat().st_size > _MOST_JSON:
+            return False
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"modelTopology", "weightsManifest"} <= set(content)
+
+
+def _mxnet(path: Path) -> bool:
+    return path.name.endswith("-symbol.json") and b'"nodes"' in _head(path)
+
+
+def _mxnet_weights(path: Path) -> bool:
+    """A list of arrays: the number 0x112, little-endian in eight bytes."""
+    return _head(path)[:8] == (0x112).to_bytes(8, "little")
+
+
+def _engine(path: Path) -> bool:
+    """TensorRT's own mark, at the start or behind a header that a wrapper put before it."""
+    head = _head(path)
+    return head.startswith((b"ftrt", b"ptrt")) or b"ftrt" in head
+
+
+def _ncnn_weights(path: Path) -> bool:
+    return _beside(".param")(path) and _ncnn(path.with_suffix(".param"))
+
+
+def _ncnn(path: Path) -> bool:
+    head = _head(path)
+    return head.startswith((b"7767517", (7767517).to_bytes(4, "little")))
+
+
+def _open_vino_weights(path: Path) -> bool:
+    return _beside(".xml")(path) and _open_vino(path.with_suffix(".xml"))
+
+
+_open_vino = _matches(rb"^\s*(\xef\xbb\xbf)?(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?<net\s[^>]*version=")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One format: its suffixes, what has to be in it, what it is, what to do instead."""
+
+    suffixes: tuple[str, ...]
+    holds: Callable[[Path], bool]
+    what: str
+    hint: str
+
+
+_SKLEARN = (
+    "in the program that trained it, export with skl2onnx (scikit-learn), onnxmltools (XGBoost, "
+    "LightGBM) or torch.onnx.export (PyTorch)"
+)
+_OPEN_VINO = "export the model that it was made from (PyTorch, TensorFlow, ONNX) instead"
+_CORE_ML = "export the model that it was made from instead; onnxmltools reads old .mlmodel files"
+_CAFFE = (
+    "rebuild the network in PyTorch with these weights (caffemodel2pytorch, MMdnn) and give its "
+    "function: package.module:name"
+)
+_DARKNET = (
+    "export with the program that trained it, or load .cfg and .weights in a PyTorch port "
+    "(pytorch-YOLOv4, ultralytics) and export from there with torch.onnx.export"
+)
+_MXNET = "export with MXNet's own mx.onnx.export_model (MXNet 1.9), in an environment of its own"
+_NCNN = "give the ONNX or PyTorch model that onnx2ncnn or pnnx made it from"
+_FROZEN = (
+    "export with python -m tf2onnx.convert --graphdef MODEL.pb --inputs NAME:0 --outputs NAME:0 "
+    "--output MODEL.onnx, or save it as a SavedModel"
+)
+_TF_JS = (
+    "give the Keras model or SavedModel that it was made from, or turn it back with "
+    "tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras"
+)
+
+_KINDS = (
+    _Kind((".pkl", ".pickle", ".joblib"), _pickled,
+          "a pickle (scikit-learn and others): a program, which is never unpickled", _SKLEARN),
+    _Kind((".skops",), _skops, "a model of scikit-learn (skops)", _SKLEARN),
+    _Kind((".xml",), _open_vino, "a model of OpenVINO (IR)", _OPEN_VINO),
+    _Kind((".bin",), _open_vino_weights, "the weights of a model of OpenVINO (IR)", _OPEN_VINO),
+    _Kind((".mlmodel",), _core_ml, "a model of Core ML", _CORE_ML),
+    _Kind((".mlpackage",), _folder_with("Manifest.json"), "a model of Core ML", _CORE_ML),
+    _Kind((".prototxt",), _matches(rb"(^|\n)\s*(layers?|input|name|input_param)\s*[:{]"),
+          "a network of Caffe", _CAFFE),
+    _Kind((".caffemodel",), _caffe_weights, "the weights of a network of Caffe", _CAFFE),
+    _Kind((".cfg",), _matches(rb"(^|\n)\s*\[(net|network)\]"), "a network of Darknet", _DARKNET),
+    _Kind((".weights",), _darknet_weights, "the weights of a network of Darknet", _DARKNET),
+    _Kind((".json",), _mxnet, "a network of MXNet", _MXNET),
+    _Kind((".params",), _mxnet_weights, "the weights of a network of MXNet", _MXNET),
+    _Kind((".engine", ".plan", ".trt"), _engine,
+          "an engine of TensorRT, compiled for one kind of GPU",
+          "give the ONNX file that trtexec or polygraphy built it from"),
+    _Kind((".param",), _ncnn, "a network of ncnn", _NCNN),
+    _Kind((".bin",), _ncnn_weights, "the weights of a network of ncnn", _NCNN),
+    _Kind((".gguf", ".bin"), _begins(b"GGUF"), "a GGUF file of a language model",
+          "only image models are read; take the checkpoint that llama.cpp converted it from"),
+    _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _FROZEN),
+    _Kind((".json", ""), _tf_js, "a model of TensorFlow.js", _TF_JS),
+)  # fmt: skip

@@ -1,0 +1,130 @@
+"""Formats that are refused: each is named and sent on; nothing else is swallowed."""
+
+import io
+import json
+import pickle
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from converters.conversion import frameworks, recognise
+from converters.errors import ConversionFailed
+from converters.to_onnx import other
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+
+
+class Bomb:
+    def __reduce__(self):
+        return (open, ("unpickled", "w"))
+
+
+def archive():
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr("schema.json", "{}")
+    return data.getvalue()
+
+
+def graph():
+    node = b"\x0a\x01x\x12\x0bPlaceholder"
+    return b"\x0a" + bytes([len(node)]) + node
+
+
+PICKLE = pickle.dumps(Bomb(), protocol=4)
+IR = b'<?xml version="1.0"?>\n<net name="model" version="11">\n<layers></layers></net>'
+TF_JS = json.dumps({"modelTopology": {}, "weightsManifest": []}).encode()
+KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
+    "model.pkl": (PICKLE, "scikit-learn", "skl2onnx"),
+    "model.joblib": (zlib.compress(PICKLE), "scikit-learn", "skl2onnx"),
+    "model.skops": (archive(), "skops", "skl2onnx"),
+    "model.xml": (IR, "OpenVINO", "PyTorch"),
+    "old.mlmodel": (b"\x08\x01\x12\x04name", "Core ML", "onnxmltools"),
+    "net.prototxt": (b'name: "LeNet"\nlayer {\n}\n', "Caffe", "caffemodel2pytorch"),
+    "net.caffemodel": (b"\x0a\x05LeNet\xa2\x06\x00", "Caffe", "caffemodel2pytorch"),
+    "yolo.cfg": (b"# comment\n[net]\nbatch=64\n", "Darknet", "torch.onnx.export"),
+    "yolo.weights": (b"\0\0\0\0\2\0\0\0\5\0\0\0", "Darknet", "torch.onnx.export"),
+    "net-symbol.json": (b'{"nodes": []}', "MXNet", "export_model"),
+    "net-0000.params": (b"\x12\1\0\0\0\0\0\0", "MXNet", "export_model"),
+    "net.engine": (b"ftrt\0\0\0\0", "TensorRT", "trtexec"),
+    "net.param": (b"7767517\n3 3\n", "ncnn", "onnx2ncnn"),
+    "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
+    "frozen.pb": (graph(), "frozen graph", "tf2onnx"),
+    "model.json": (TF_JS, "TensorFlow.js", "tensorflowjs_converter"),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_refused_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, word, tool = KNOWN[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConversionFailed) as caught:
+        recognise(str(path))
+    assert word in caught.value.what
+    assert tool in caught.value.hint
+    assert caught.value.where == str(path)
+    assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_name_alone_is_not_enough(name, tmp_path):
+    path = tmp_path / name
+    for content in (b"", b"no such thing", b"\xff" * 64):
+        path.write_bytes(content)
+        assert recognise(str(path)) is None
+
+
+def test_a_real_frozen_graph(tmp_path):
+    tf = pytest.importorskip("tensorflow", reason="not installed: tensorflow")
+    with tf.Graph().as_default() as made:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 3], name="image")
+        tf.nn.relu(x, name="scores")
+    path = tmp_path / "frozen.pb"
+    path.write_bytes(made.as_graph_def().SerializeToString())
+    with pytest.raises(ConversionFailed, match="frozen graph"):
+        recognise(str(path))
+
+
+def test_folders(tmp_path):
+    package = tmp_path / "net.mlpackage"
+    package.mkdir()
+    assert recognise(str(package)) is None
+    (package / "Manifest.json").write_text("{}")
+    with pytest.raises(ConversionFailed, match="Core ML"):
+        recognise(str(package))
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / "model.json").write_bytes(TF_JS)
+    with pytest.raises(ConversionFailed, match=r"TensorFlow\.js"):
+        recognise(str(web))
+
+
+def test_weights_are_told_by_the_network_beside_them(tmp_path):
+    weights = tmp_path / "model.bin"
+    weights.write_bytes(b"\1\2\3\4" * 8)
+    assert recognise(str(weights)) is None
+    (tmp_path / "model.xml").write_bytes(IR)
+    with pytest.raises(ConversionFailed, match="OpenVINO"):
+        recognise(str(weights))
+    (tmp_path / "model.xml").unlink()
+    (tmp_path / "model.param").write_bytes(b"7767517\n")
+    with pytest.raises(ConversionFailed, match="ncnn"):
+        recognise(str(weights))
+
+
+def test_asked_last_and_swallows_nothing(tmp_path):
+    assert list(frameworks())[-1] == "other"
+    model = SAMPLES / "resnet20.onnx"
+    for name in ("model.onnx", "model.pb", "model"):
+        shutil.copy(model, tmp_path / name)
+        assert recognise(str(tmp_path / name)) is None
+        other.recognises(str(tmp_path / name))
+    (tmp_path / "saved_model.pb").write_bytes(graph())
+    assert recognise(str(tmp_path)).framework == "tensorflow"
+    assert recognise("json:dumps", "other") is None
+    assert recognise(str(tmp_path / "absent.pkl"), "other") is None
