@@ -30,7 +30,6 @@ _KINDS = (  # title, extra, distributions; alternatives stand beside one another
     ("Keras", "keras", ("keras", _TENSORFLOW, "tf2onnx")),
     ("TensorFlow", "tensorflow", (_TENSORFLOW, "tf2onnx")),
     ("TFLite", "tflite", (_TENSORFLOW, "tf2onnx")),
-    ("JAX", "jax", ("jax", "flax", "jax2onnx")),
 )
 
 
@@ -74,8 +73,6 @@ class Framework:
         if not self.lacking:
             return ", ".join(f"{name} {version}" for name, version in self.found.items())
         command = f"pip install 'onnx-inspector[{self.extra}]'"
-        if self.extra == "jax":  # it brings a distribution of ONNX Runtime without CUDA
-            command += ", in an environment of its own"
         lacks = f"{', '.join(self.lacking)} " if self.found else ""
         return f"{lacks}not installed: {command}"
 
