@@ -142,8 +142,8 @@ def _draw(page: Page, row: Row, lefts: Sequence[int], why: str) -> None:
     ceiling = max(float(row.totals.max()), row.total)
     _map(page, (lefts[1], top), _laid_out(row, row.totals), size,
          ends=(min(0.0, float(row.totals.min())), ceiling), mark=row.total)  # fmt: skip
-    _caption(page, lefts[1], top + size[0], [f"of feature map {row.unit}",
-                                             f"without the square: {number(row.total)}"])  # fmt: skip
+    lines = [f"of feature map {row.unit}", f"without the square: {number(row.total)}"]
+    _caption(page, lefts[1], top + size[0], lines)
     page.paste(_projection(row, size, why), lefts[2], top)
     if row.signal is not None:
         _caption(page, lefts[2], top + size[0], [f"of feature map {row.unit}, its strongest",

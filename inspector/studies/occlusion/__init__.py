@@ -90,7 +90,8 @@ def occlusion(
     texts = _targets(target, images)
     painter = Painter(model, plan.tensor, projection, extension)
     refused: list[ImageRefused] = []
-    sweeps, pictures = [], {}
+    sweeps: list[Any] = []
+    pictures: dict[Any, Any] = {}
     total = len(images) * len(plan.boxes) if isinstance(images, Sequence) else 0
     journal = journal or Journal()
     for place, name, sha256, image in _photos(model, images, refused):
