@@ -5,9 +5,12 @@ are decoded, and whatever a decoder raises becomes one `ImageRefused`. What was 
 pixels on the way (alpha, CMYK, 16 bits, animation, orientation) is said in `Photo.notes`.
 """
 
+import contextlib
 import hashlib
 import io
+import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +123,35 @@ class Photo:
         return cls(rgb, name, digest, notes)
 
 
+class _PillowQuiet:
+    """Silences Pillow's own warnings while any thread reads a photo.
+
+    Pillow warns about sizes (bounded here) and about odd metadata (not used here).  To catch the
+    warnings would swap the filters of all threads, and two that overlap may leave the wrong ones
+    behind.  This is one narrow filter that comes with the first reader and goes with the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._readers = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._readers += 1
+            warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                filters = cast("list[object]", warnings.filters)
+                with contextlib.suppress(ValueError):  # somebody has swapped them meanwhile
+                    filters.remove(("ignore", None, Warning, _PILLOW, 0))
+
+
+_PILLOW = re.compile(r"PIL\.")
+_PILLOW_QUIET = _PillowQuiet()
+
+
 def load_photo(path: str | Path) -> Photo:
     """Read a photo and turn it upright.
 
@@ -135,12 +167,9 @@ def load_photo(path: str | Path) -> Photo:
     path = Path(path)
     data = _read(path)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about sizes (bounded below) and about odd metadata (not used here).
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image)
-                rgb, notes = _decode(image, data)
+        with _PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+            rgb, notes = _decode(image, data)
     except UnidentifiedImageError:
         raise ImageRefused(_looks_like(data), where=str(path), hint=_KNOWN) from None
     except Image.DecompressionBombError:

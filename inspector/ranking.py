@@ -1,7 +1,7 @@
 """Units' strongest activations over many photos, one a photo, in one pass and bounded memory."""
 
 import heapq
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused
 from inspector.journal import Journal
-from inspector.study import Progress, batches
+from inspector.passes import Batch, Progress, passes
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -82,19 +82,23 @@ def strongest(
     Raises:
         MethodRefused: The layer holds integers whose scale is not known.
     """
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
 
-    ranking = _Ranking(units, count, journal or Journal())
-    known, images = ranking.resumed(images)
-    for batch in batches(model, images, refused, progress, skip=known):
-        found = activations(model, batch.tensors, [tensor])[tensor]
-        maps = np.moveaxis(found, channel_axis, 1)[:, list(units)]
+    def look(batch: Batch, found: Mapping[str, Array]) -> list[tuple[_Seen, Array, Array]]:
+        maps = np.moveaxis(found[tensor], channel_axis, 1)[:, list(units)]
         flat = maps.reshape(*maps.shape[:2], -1)
         places = flat.argmax(2)
         peaks = np.take_along_axis(flat, places[:, :, None], 2)[:, :, 0]
-        for row, photo in enumerate(batch.photos):
-            ranking.add(_Seen(batch.places[row], batch.sources[row], photo.name, photo.sha256),
-                        peaks[row], np.stack(np.divmod(places[row], maps.shape[3]), 1))  # fmt: skip
+        at = np.stack(np.divmod(places, maps.shape[3]), 2)
+        photos = zip(batch.places, batch.sources, batch.photos, strict=True)
+        seen = [_Seen(place, source, p.name, p.sha256) for place, source, p in photos]
+        return list(zip(seen, peaks, at, strict=True))
+
+    ranking = _Ranking(units, count, journal or Journal())
+    known, images = ranking.resumed(images)
+    running = passes(model, images, [tensor], look, refused=refused, progress=progress, skip=known)
+    for looked in running:
+        for seen, peaks, at in looked:
+            ranking.add(seen, peaks, at)
     return ranking.winners(), ranking.used
 
 

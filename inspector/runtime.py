@@ -77,6 +77,15 @@ class Runtime:
         found = dict(zip(computed, results, strict=True))
         return {name: _widen(found[name] if name in found else typed[name]) for name in fetch}
 
+    def prepare(self, fetch: Sequence[str]) -> None:
+        """Load the model for tensors that are asked for later, by several threads perhaps.
+
+        Raises:
+            ModelRefused: ONNX Runtime will not load the model.
+            LimitExceeded: it ran out of memory.
+        """
+        self._session_for(fetch)
+
     @property
     def provider(self) -> str:
         """The execution provider that really runs, as ONNX Runtime names it."""

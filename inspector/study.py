@@ -10,21 +10,15 @@ interrupted run can go on.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.method import Option, described_arguments
-
-if TYPE_CHECKING:
-    from inspector.geometry import Geometry
-    from inspector.opened import Opened
-    from inspector.photo import Photo
+from inspector.passes import BATCH, Batch, Progress, batches
 
 __all__ = [
     "BATCH",
@@ -41,16 +35,12 @@ __all__ = [
 SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
 
-BATCH = 8
-"""Photos that go through the network at a time, where the model allows it."""
-
 MOST_UNITS = 256
 """Units that one run may ask for."""
 
 _HANDED_IN = ("progress", "journal")
 
 Source = Any
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,70 +155,6 @@ def studies() -> Mapping[str, Study]:
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
     return {name: _REGISTRY[name] for name in sorted(_REGISTRY)}
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Photos that go through the network together.
-
-    Attributes:
-        places: Position of each in the whole list.
-        sources: What the user gave for each.
-        photos: The photos, upright.
-        tensors: (N, C, H, W), preprocessed.
-        geometries: How each photo and its tensor lie on each other.
-    """
-
-    places: tuple[int, ...]
-    sources: tuple[Source, ...]
-    photos: "tuple[Photo, ...]"
-    tensors: np.ndarray[Any, Any]
-    geometries: "tuple[Geometry, ...]"
-
-
-def batches(
-    model: "Opened",
-    images: Iterable[Source],
-    refused: list[ImageRefused],
-    progress: Progress | None = None,
-    *,
-    skip: Container[int] = (),
-) -> Iterator[Batch]:
-    """Open photos a few at a time, in bounded memory.
-
-    Args:
-        model: Whose preprocessing they get.
-        images: Paths, ``Photo`` objects, PIL images, or arrays (H, W, 3).
-        refused: Gets the photos that cannot be read.
-        progress: Called with (what, done, total); the total is 0 if unknown.
-        skip: Places in the list that are known already; their photos are not opened.
-    """
-    from inspector.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
-
-    total = len(images) if isinstance(images, Sequence) else 0
-    waiting: list[tuple[int, Source, Photo, Any, Geometry]] = []
-    for place, source in enumerate(images):
-        if place in skip:
-            continue
-        try:
-            is_path = isinstance(source, str | Path)
-            photo = load_photo(source) if is_path else Photo.of(source)
-        except ImageRefused as error:
-            refused.append(error)
-            continue
-        waiting.append((place, source, photo, *model.preprocessing.preprocess.apply(photo)))
-        if len(waiting) == (BATCH if model.batches else 1):
-            yield _batch(waiting)
-            waiting = []
-        if progress:
-            progress("photos", place + 1, total)
-    if waiting:
-        yield _batch(waiting)
-
-
-def _batch(items: "Sequence[tuple[int, Source, Photo, Any, Geometry]]") -> Batch:
-    places, sources, photos, tensors, geometries = zip(*items, strict=True)
-    return Batch(places, sources, photos, np.stack(tensors), geometries)
 
 
 def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:
