@@ -123,6 +123,7 @@ def convert(
     tolerance: float | None = None,
     seconds: float | None = SECONDS,
     memory: int | None = None,
+    python: str = "",
 ) -> Certificate:
     """Bring a model of another framework to ONNX, and prove the result.
 
@@ -138,6 +139,8 @@ def convert(
         tolerance: Largest difference that is accepted, relative to the outputs' peak.
         seconds: Wall clock for the conversion; None for no limit.
         memory: Bytes that the conversion may allocate; None for no limit.
+        python: The Python of an environment that holds the framework, NumPy and onnx; this one
+            when empty.
 
     Returns:
         What was converted and how well it agrees.
@@ -165,7 +168,8 @@ def convert(
     output = output.absolute()  # the child works elsewhere
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".inspector-") as folder:
         draft = Path(folder) / output.name
-        with Sandbox(Path(folder), seconds=seconds, memory=memory, where=source) as child:
+        child = Sandbox(Path(folder), seconds=seconds, memory=memory, where=source, python=python)
+        with child:
             made = child.ask({
                 "convert": found.framework, "draft": str(draft), "options": options.to_dict(),
                 "path": os.getcwd() if found.program else "",  # noqa: PTH109 - may be gone

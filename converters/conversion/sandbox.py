@@ -8,6 +8,7 @@ the user can read: ``SECURITY.md`` says what that means.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,19 +41,27 @@ class Sandbox:
         seconds: Wall clock for all of its work; None for no limit.
         memory: Bytes that it may allocate; None for no limit.
         where: The source, for messages.
+        python: The interpreter, of another environment perhaps; this one when empty.
     """
 
     def __init__(
-        self, folder: Path, *, seconds: float | None, memory: int | None, where: str
+        self,
+        folder: Path,
+        *,
+        seconds: float | None,
+        memory: int | None,
+        where: str,
+        python: str = "",
     ) -> None:
+        self._python = _interpreter(python)
         self.folder, self.seconds, self.memory, self.where = folder, seconds, memory, where
         self._late = threading.Event()
 
     def __enter__(self) -> Self:
         """Start the child."""
         self._noise = tempfile.TemporaryFile(dir=self.folder)
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "converters.conversion.child"],
+        self._child = subprocess.Popen(  # noqa: S603 - the user's own word, never a file's
+            [self._python, "-m", "converters.conversion.child"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._noise, text=True,
             encoding="utf-8", cwd=self.folder, env=self._environment(),
             **_isolated(self.memory, os.getpid()),
@@ -129,6 +138,7 @@ class Sandbox:
         return ConversionFailed(
             f"the framework crashed ({code})" + (f": {ascii(last[:200])[1:-1]}" if last else ""),
             where=self.where,
+            hint=f"{self._python} must bring numpy and onnx" if "No module named" in last else "",
         )
 
     def _no_memory(self) -> Exception:
@@ -150,9 +160,23 @@ class Sandbox:
         here = str(self.folder)
         places = ("TMPDIR", "TEMP", "TMP", "HF_HOME", "KERAS_HOME", "TORCH_HOME", "XDG_CACHE_HOME",
                   "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")  # fmt: skip
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        return {**os.environ, **_OFFLINE, **dict.fromkeys(places, here), "PYTHONPATH": path}
+        code = Path(__file__).resolve().parents[2]
+        path = [str(code), os.environ.get("PYTHONPATH", "")]
+        if self._python != sys.executable:
+            # Nothing of this environment but the converters: its packages are for another Python.
+            path = [str(self._alone(code / "converters"))]
+        return {
+            **os.environ, **_OFFLINE, **dict.fromkeys(places, here),
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        }  # fmt: skip
+
+    def _alone(self, package: Path) -> Path:
+        """A folder that holds the converters and nothing else."""
+        folder = self.folder / "converters-alone"
+        shutil.copytree(
+            package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        return folder
 
     def _too_late(self) -> None:
         self._late.set()
@@ -165,6 +189,23 @@ class Sandbox:
                 os.killpg(self._child.pid, signal.SIGKILL)
             else:
                 self._child.kill()
+
+
+def _interpreter(python: str) -> str:
+    """The interpreter's path.
+
+    Raises:
+        ConversionFailed: There is none.
+    """
+    if not python:
+        return sys.executable
+    found = shutil.which(python)
+    if found is None:
+        raise ConversionFailed(
+            "is no program that can be run", where=python,
+            hint="--python takes the Python of an environment, such as jax-env/bin/python",
+        )  # fmt: skip
+    return str(Path(found).absolute())  # not resolved: its own path tells it its environment
 
 
 def _isolated(memory: int | None, parent: int) -> dict[str, Any]:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="X",
               help="Largest difference that is accepted, relative to the outputs' peak.  "
               "[default: 1e-4; quantised 0.1]")  # fmt: skip
+@click.option("--python", metavar="INTERPRETER", default="",
+              help="Python of an environment that holds the framework, where it cannot live beside "
+              "this program: jax-env/bin/python.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @limit_options
 def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments

@@ -109,6 +109,40 @@ def test_nothing_half_is_left(here, name, error, words, limits):
     assert (here / "out" / "m.onnx").read_bytes() == b"what was there before"
 
 
+def script(place, text):
+    place.write_text("#!/bin/sh\n" + text)
+    place.chmod(0o755)
+    return str(place)
+
+
+def test_another_python_converts(here, monkeypatch):
+    """It gets the converters and nothing else of this environment."""
+    (here / "own").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(here / "own"))
+    (here / "own" / "torch.py").write_text("raise RuntimeError('of the other environment')")
+    told = f'echo "$PYTHONPATH" > {here}/path; ls "$PYTHONPATH" > {here}/listing\n'
+    python = script(here / "python", f'{told}exec {sys.executable} "$@"\n')
+    assert run("good", here, python=python).worst <= 1e-5
+    assert str(here / "own") not in (here / "path").read_text()
+    assert (here / "listing").read_text().split() == ["converters"]
+    assert {p.name for p in (here / "out").iterdir()} == {"m.onnx", "m.onnx.certificate.json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is no program that can be run"),
+        ("echo \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n",
+         "must bring numpy and onnx"),
+    ],
+)  # fmt: skip
+def test_a_python_that_cannot_convert(here, text, words):
+    python = script(here / "python", text) if text else str(here / "nowhere")
+    with pytest.raises(ConversionFailed, match=words):
+        run("good", here, python=python)
+    assert not list((here / "out").iterdir())
+
+
 def test_an_interrupted_conversion_leaves_nothing(here):
     process = subprocess.Popen(
         [sys.executable, "-m", "inspector", "convert", "nets:slow", "--trust",
