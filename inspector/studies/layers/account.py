@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["described", "sentences_of", "table_of", "warnings_of", "winners_of"]
 
+RISE = 1.1
+"""Selectivity of one layer over that of the layer before, from which on it is said to rise."""
+
 FEW_PHOTOS = 20
 """Fewer tell little of how selective a unit is: no unit can be more so than their number."""
 
@@ -147,10 +150,10 @@ def _reach(found: "Hierarchy", size: tuple[int, int]) -> str:
         text += f", of an input of {_by(size)}"
         beyond = [x for x in local if x.field.size[0] > size[0] or x.field.size[1] > size[1]]
         if beyond:
-            text += f"; the field is larger than the input from {beyond[0].name} on"
+            text += f"; the field is larger than the input first at {beyond[0].name}"
     spread = [level for level in found.shown if level.exact.global_]
     if spread and local:
-        text += f"; from {spread[0].name} on there are nodes that bring in the whole image"
+        text += f"; units depend on the whole image first at {spread[0].name}"
     return text
 
 
@@ -189,21 +192,21 @@ def _selective(found: "Hierarchy", layers: Sequence[Mapping[str, Any]]) -> list[
     ]
     if not known:
         return []
+    first, last = known[0], known[-1]
     text = (
-        "the median unit's strongest activation is "
-        f"{known[0][0]:.2g} times its mean over photos at {known[0][1]}"
+        f"the median unit's strongest activation is {first[0]:.1f} times its mean over the photos "
+        f"at {first[1]}"
     )
     if len(known) == 1:
         return [text]
-    text += f" and {known[-1][0]:.2g} times at {known[-1][1]}"
-    rises = [(b[0] / a[0], a, b) for a, b in pairwise(known)]
-    ratio, before, after = max(rises, key=lambda rise: rise[0])
-    if ratio <= 1:
-        return [text + "; it rises nowhere"]
-    text += f"; it rises most from {before[1]} ({before[0]:.2g}) to {after[1]} ({after[0]:.2g})"
+    text += f" and {last[0]:.1f} times at {last[1]}"
+    before, after = max(pairwise(known), key=lambda pair: pair[1][0] / pair[0][0])
+    if after[0] < RISE * before[0]:
+        return [text + "; it rises nowhere by a tenth or more"]
+    text += f"; it rises most from {before[1]} ({before[0]:.1f}) to {after[1]} ({after[0]:.1f})"
     top = max(known, key=lambda one: one[0])
-    if top not in (after, known[-1]):
-        text += f" and is highest at {top[1]} ({top[0]:.2g})"
+    if top != after and top[0] >= RISE * last[0]:
+        text += f" and is highest at {top[1]} ({top[0]:.1f})"
     return [text]
 
 
@@ -217,16 +220,19 @@ def warnings_of(
             f"{used} photo(s) tell little of selectivity: it cannot exceed their number"
             + (", and on one photo all units are equal" if used == 1 else "")
         )
-    why: dict[str, list[str]] = {}
+    refused: dict[str, dict[str, str]] = {}
     for level, gallery in zip(found.shown, galleries, strict=True):
         if gallery.refused:
-            why.setdefault(gallery.refused, []).append(level.name)
-    text += [f"no projections for {_listed(names)}: {reason}" for reason, names in why.items()]
-    for level in found.shown:
-        if level.exact.global_:
-            seen = "patches are whole" if level.whole else "patches show where they mostly look"
-            text.append(f"units of {level.name} depend on the whole image ({level.exact.why}); "
-                        f"{seen}")  # fmt: skip
+            refused.setdefault(gallery.at, {})[level.name] = gallery.refused
+    # The last layer's reason counts what lies behind the others too.
+    text += [f"no projections for {_listed([*why])}: {[*why.values()][-1]}"
+             for why in refused.values()]  # fmt: skip
+    for whole in (False, True):
+        spread = [x for x in found.shown if x.exact.global_ and x.whole == whole]
+        if spread:
+            seen = "patches are whole" if whole else "patches show where they mostly look"
+            text.append(f"units of {_listed([x.name for x in spread])} depend on the whole image "
+                        f"({spread[0].exact.why}); {seen}")  # fmt: skip
     empty = [
         f"unit {one.winner.unit} of {level.name}"
         for level, gallery in zip(found.shown, galleries, strict=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import ConverterError, ImageRefused, MethodRefused
+from inspector.errors import ConverterError, ExplainedError, ImageRefused, MethodRefused
 from inspector.study import BATCH, Progress, batches
 
 if TYPE_CHECKING:
@@ -70,19 +70,25 @@ class Gallery:
     Attributes:
         pictures: The most selective unit first.
         refused: Why there are no projections; empty where there are.
+        at: Node or file that they are refused for.
         notes: What must be said with them.
         coverage: Which activations the backward rule reached.
     """
 
     pictures: list[Picture] = field(default_factory=list)
     refused: str = ""
+    at: str = ""
     notes: list[str] = field(default_factory=list)
     coverage: str = ""
+
+    def refuse(self, error: ExplainedError) -> None:
+        """Keep why there are no projections."""
+        self.refused, self.at = str(error), error.where
 
 
 def projectors(
     model: "Explainer", levels: "Sequence[Level]", projection: str, extension: str
-) -> "list[Projector | str]":
+) -> "list[Projector | ExplainedError]":
     """What projects the units of each layer, or why nothing may.
 
     Raises:
@@ -90,12 +96,12 @@ def projectors(
     """
     from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
 
-    found: list[Projector | str] = []
+    found: list[Projector | ExplainedError] = []
     for level in levels:
         try:
             found.append(Projector(model, level.tensor, projection, extension))
         except (MethodRefused, ConverterError) as error:
-            found.append(str(error))
+            found.append(error)
     return found
 
 
@@ -103,7 +109,7 @@ def pictures(
     model: "Explainer",
     levels: "Sequence[Level]",
     winners: Sequence[Sequence[Winner]],
-    by: "Sequence[Projector | str]",
+    by: "Sequence[Projector | ExplainedError]",
     progress: Progress | None,
 ) -> list[Gallery]:
     """Open the winners' photos again, cut out patches and project.
@@ -121,7 +127,9 @@ def pictures(
     found, done, total = [], 0, sum(map(len, winners))
     step = BATCH if model.batches else 1
     for level, mine, projector in zip(levels, winners, by, strict=True):
-        gallery = Gallery(refused=projector if isinstance(projector, str) else "")
+        gallery = Gallery()
+        if isinstance(projector, ExplainedError):
+            gallery.refuse(projector)
         for start in range(0, len(mine), step):
             part = mine[start : start + step]
             images = _opened(model, part)
@@ -155,10 +163,10 @@ def _signals(
     level: "Level",
     images: Array,
     winners: Sequence[Winner],
-    projector: "Projector | str",
+    projector: "Projector | ExplainedError",
 ) -> "Array | list[None]":
     """Projections of a signal of one; none where they are refused, which the gallery then says."""
-    if gallery.refused or isinstance(projector, str):
+    if gallery.refused or isinstance(projector, ExplainedError):
         return [None] * len(winners)
     units = [
         (winner.y, winner.x, winner.unit) if level.axis == 3 else (winner.unit, winner.y, winner.x)
@@ -167,7 +175,7 @@ def _signals(
     try:
         signals = projector(images, units)
     except (MethodRefused, ConverterError) as error:
-        gallery.refused = str(error)
+        gallery.refuse(error)
         return [None] * len(winners)
     gallery.notes, gallery.coverage = list(projector.notes), projector.coverage
     return signals
