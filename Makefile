@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test converters conformance lint docs benchmark clean
+.PHONY: demo test converters converters-apart conformance lint docs benchmark clean
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -28,10 +28,24 @@ demo: $(VENV)/samples.stamp ## Explain a real ImageNet network on a real photogr
 	@echo "Look at demo/cat.sheet.png"
 
 test: $(VENV)/test.stamp ## The default tests, in a few minutes
-	$(PYTEST) -m "not conformance and not converters"
+	$(PYTEST) -m "not conformance and not converters and not apart"
 
 converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real conversions from other frameworks
 	$(PYTEST) --dist loadfile -m converters
+
+# Frameworks whose requirements contradict ours; each lives alone, and `--python` reaches it.
+.venv-jax/env.stamp: converters/environments/jax.txt
+	$(PYTHON) -m venv .venv-jax
+	.venv-jax/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.venv-paddle/env.stamp: converters/environments/paddle.txt
+	$(PYTHON) -m venv .venv-paddle
+	.venv-paddle/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp ## Real conversions from JAX and PaddlePaddle
+	$(PYTEST) --dist loadfile -m apart
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
@@ -50,4 +64,4 @@ benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
 
 clean:
-	rm -rf $(VENV) demo inspection
+	rm -rf $(VENV) .venv-jax .venv-paddle demo inspection

@@ -122,6 +122,9 @@ def _draw(page: Page, row: Row, size: tuple[int, int], longest: int, widest: flo
         x = left + place * (_PAIR + GAP)
         page.paste(_patch(one.patch, factor), x, top)
         page.paste(_projection(one.signal, factor), x + CELL + 4, top)
+        if one.signal is None:
+            middle = x + CELL + 4 + CELL // 2, top + CELL // 2
+            page.at(middle, "no projection", 11, MUTED, anchor="mm")
         text = f"unit {one.unit} · selectivity {number(one.selectivity)}"
         page.at((x, top + CELL + 3), fit(text, 11, _PAIR), 11, MUTED)
     page.y = top + CELL + 22
@@ -133,11 +136,9 @@ def _patch(pixels: NDArray[Any], factor: float) -> Image.Image:
 
 
 def _projection(signal: NDArray[Any] | None, factor: float) -> Image.Image:
-    if signal is not None:
-        return _grown(signed_cell(signal, _side(signal.shape[1:], factor)), factor)
-    blank = Image.new("RGB", (CELL, CELL), _BLANK)
-    ImageDraw.Draw(blank).line((CELL * 3 // 8, CELL // 2, CELL * 5 // 8, CELL // 2), _INPUT)
-    return blank
+    if signal is None:
+        return Image.new("RGB", (CELL, CELL), _BLANK)
+    return _grown(signed_cell(signal, _side(signal.shape[1:], factor)), factor)
 
 
 def _side(size: Sequence[int], factor: float) -> int:
@@ -189,7 +190,7 @@ def _field(field: Mapping[str, Any]) -> str:
     height, width = field["size"]
     if not field["whole_image"]:
         return f"{height}x{width}"
-    return f"whole image, mostly {height}x{width}"
+    return f"whole image, mostly {height}x{width}" if field["mostly"] else "whole image"
 
 
 def _percent(layer: Mapping[str, Any]) -> str:

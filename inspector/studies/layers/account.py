@@ -50,6 +50,7 @@ def described(level: "Level", units: "Units", gallery: "Gallery") -> dict[str, A
         "receptive_field": {
             "size": level.field.size,
             "whole_image": level.exact.global_,
+            "mostly": level.exact.local is not None,
             "why": level.exact.why,
         },
         "never_active": never,
