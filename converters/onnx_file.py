@@ -23,6 +23,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 )
 
 from converters import scopes as scoping
+from converters.channels_first import move_channels_first
 from converters.defuse import split_fused_activations
 from converters.errors import NotAModel, UnsafeModel
 from converters.graph import Graph
@@ -260,6 +261,7 @@ def _open(
     if functions:
         model = _inline(model, where)
     split_fused_activations(model)
+    move_channels_first(model)
     files = tuple(sorted(set(folder.files.values())))
     statuses = tuple((file, file.stat()) for file in files)
     return OnnxFile(

@@ -101,6 +101,10 @@ class LinearHead:
     def cam(self, A: ArrayLike, class_index: int) -> NDArray[np.float64]:
         """Class activation map sum_k w_k A_k, without the bias.
 
+        Its mean and the bias are the score: where the network sums positions up instead of
+        averaging them, the map is multiplied by their number.  So it does not depend on whether
+        an exporter spells the mean as a mean or as a sum and a division.
+
         Args:
             A: Values of ``features``, in that tensor's own layout.
             class_index: c, 0 <= c < K.
@@ -114,7 +118,8 @@ class LinearHead:
         if not 0 <= class_index < len(self.bias):
             raise IndexError(f"class {class_index} of {len(self.bias)}")
         maps = self._channels_first(A)
-        found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", self.weights[class_index], maps)
+        weights = self.weights[class_index] * self._factor(maps.shape[2] * maps.shape[3])
+        found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", weights, maps)
         return found
 
     def logits_of(self, A: ArrayLike) -> NDArray[np.float64]:
@@ -135,9 +140,7 @@ class LinearHead:
         Returns:
             (N,) absolute differences, in the units of the score.
         """
-        maps = self.cam(A, class_index)
-        positions = maps.shape[1] * maps.shape[2]
-        expected = maps.mean(axis=(1, 2)) * self._factor(positions) + self.bias[class_index]
+        expected = self.cam(A, class_index).mean(axis=(1, 2)) + self.bias[class_index]
         given = np.asarray(logit, dtype=np.float64).reshape(-1)
         return np.asarray(np.abs(given - expected), dtype=np.float64)
 

@@ -191,8 +191,31 @@ def select_layer(
             f"tensor {text!r} is {size}, not a map (N, C, h, w)",
             hint="`inspector layers` lists the layers",
         )
+    text = _channels_first(text, graph)
+    listed = [layer for layer in layers if layer.tensor == text]
     made = next((layer for layer in layers if layer.convolution == text), None)
-    return Layer(text, text, -1 if made is None else made.index)
+    return listed[0] if listed else Layer(text, text, -1 if made is None else made.index)
+
+
+def _channels_first(tensor: str, graph: Graph) -> str:
+    """The same map as (N, C, h, w), of a tensor that may be (N, h, w, C).
+
+    Raises:
+        UnknownLayer: There is none. Read as it is, its columns would be taken for channels.
+    """
+    axes = channel_axes(graph)
+    if axes.get(tensor, 1) == 1:
+        return tensor
+    made = graph.producer(tensor)
+    turned = [made.inputs[0]] if made is not None and made.is_op("Transpose") else []
+    turned += [node.outputs[0] for node in graph.consumers(tensor) if node.is_op("Transpose")]
+    same = next((name for name in turned if axes.get(name) == 1), None)
+    if same is None:
+        raise UnknownLayer(
+            f"tensor {tensor!r} has its channels last, (N, h, w, C), and is read in no other way",
+            hint="`inspector layers` lists the layers",
+        )
+    return same
 
 
 def _unknown(text: str, index: int | None, layers: Sequence[Layer]) -> str:
@@ -378,9 +401,13 @@ class _Finder:
             for user in self.graph.consumers(name):
                 if user.op_type in _CARRIERS and user.inputs[0] == name:
                     carried.append(user.outputs[0])
-                elif not user.is_op("Shape", "Size"):
+                elif not user.is_op("Shape", "Size") and self._used(user):
                     users[user.index] = user
         return carried, list(users.values())
+
+    def _used(self, node: Node) -> bool:
+        """Whether anything is made of what a node gives: one that nobody reads is no way to go."""
+        return any(n in self.graph.outputs or self.graph.consumers(n) for n in node.outputs if n)
 
     def _readable(self, tensor: str, carried: Sequence[str]) -> str:
         """Where values are read in a quantised model: behind its DequantizeLinear.

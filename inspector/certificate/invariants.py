@@ -79,9 +79,7 @@ def cam_checks(
         why = "the pooled tensor has its channels last"
         return [*checks, Check("cam = Z grad-cam", "not applicable", why)]
     gradient = evidence.gradient
-    positions = gradient.shape[2] * gradient.shape[3]
-    factor = positions / (head.scale * (positions if head.summed else 1))
-    alpha = weights(gradient) * factor
+    alpha = weights(gradient) * (gradient.shape[2] * gradient.shape[3])
     # The positive part of Grad-CAM is one of the map, and of its negative.
     ours = weighted_map(features, alpha) - weighted_map(features, -alpha)
     peak = float(np.abs(map_).max()) or 1.0

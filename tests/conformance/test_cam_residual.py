@@ -21,9 +21,7 @@ def residual(model, photo):
     attribution = explanation.attribution
     head = model.head
     assert isinstance(head, LinearHead)
-    pooled = attribution.values.astype(np.float64)
-    pooled = (pooled.sum() if head.summed else pooled.mean()) * head.scale
-    logit = pooled + head.bias[attribution.index]
+    logit = attribution.values.astype(np.float64).mean() + head.bias[attribution.index]
     images = model.preprocessing.preprocess.apply(report.images[0].photo)[0][None]
     logits = model.forward(images, [model.scores.tensor])[model.scores.tensor].ravel()
     assert attribution.score == pytest.approx(logits[attribution.index], rel=1e-6)

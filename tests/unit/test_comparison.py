@@ -261,9 +261,8 @@ def test_layers_with_channels_last_are_brought_to_channels_first(tmp_path):
     assert found.alignment.how == "sequence"
     found.add(image, image)
     layers = found.result().layers
-    # The last layer of B is read before its ReLU, that of A behind it: such pairs are left out.
-    assert [e.point.name for e in layers] == ["image", "y0", "logits_y"]
-    assert layers[1].shape == (6, 8, 8)
+    assert [e.point.name for e in layers] == ["image", "y0", "y1", "logits_y"]
+    assert [e.shape for e in layers[1:3]] == [(6, 8, 8), (7, 8, 8)]
     assert max(e.accumulated.relative for e in layers) < 1e-5
     assert max(e.own.relative for e in layers[1:]) < 1e-5
 

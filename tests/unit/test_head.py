@@ -41,9 +41,7 @@ def _check(model, head, feeds, tolerance):
     for c in range(min(logits.shape[1], 12)):
         maps = head.cam(A, c)
         assert maps.shape[0] == len(A)
-        literal = maps.sum((1, 2)) * head.scale + head.bias[c]
-        if not head.summed:
-            literal = maps.sum((1, 2)) / maps[0].size * head.scale + head.bias[c]
+        literal = maps.sum((1, 2)) / maps[0].size + head.bias[c]
         assert np.abs(literal - logits[:, c]).max() < tolerance * scale
         assert head.residual(A, c, logits[:, c]).max() < tolerance * scale
     assert np.abs(head.logits_of(A) - logits).max() < tolerance * scale
