@@ -15,7 +15,10 @@ from typing import Any
 
 from converters.errors import ConversionFailed
 
-__all__ = ["imports_of", "named", "resolve"]
+__all__ = ["TORCH", "imports_of", "named", "resolve"]
+
+TORCH = ("torch", "timm", "pytorch", "lightning", "transformers")
+"""How the names of PyTorch's own packages, and of those built on it, begin."""
 
 _FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(\.\w+)*)")
 _MOST_MODULES = 64

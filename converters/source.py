@@ -8,6 +8,7 @@ Each file of ``converters.to_onnx`` is one framework and has the same names in i
                                       it runs a program of its author's (empty: it is data)
     convert(source, draft, options)   writes ``draft``; runs in a process of its own
         -> Export
+    parts(source) -> paths            where a source is more than the path that names it; optional
 
 A module of ``to_onnx`` imports its framework inside ``convert`` alone, so that asking all of them
 whether they recognise a path costs nothing.
@@ -30,6 +31,7 @@ __all__ = [
     "Export",
     "InputSpec",
     "Options",
+    "apart",
     "as_path",
     "concrete",
     "lacking",
@@ -148,6 +150,26 @@ def lacking(error: ImportError, title: str, extra: str, where: str = "") -> Conv
         f"{title} is needed for this and is not installed ({error})",
         where=where,
         hint=f"pip install 'onnx-inspector[{extra}]'",
+    )
+
+
+def apart(
+    error: ImportError, title: str, commands: Sequence[str], where: str = ""
+) -> ConversionFailed:
+    """The error for a framework that is not installed and cannot live beside this program.
+
+    Args:
+        error: What the import said.
+        title: The framework.
+        commands: What brings it, in order, in an environment that is new.
+        where: The source.
+    """
+    return ConversionFailed(
+        f"{title} is needed for this and is not installed ({error})",
+        where=where,
+        hint="its requirements contradict ours: python -m venv apart; "
+        + "; ".join(f"apart/bin/{command}" for command in commands)
+        + "; then inspector convert --python apart/bin/python",
     )
 
 

@@ -30,7 +30,11 @@ _KINDS = (  # title, extra, distributions; alternatives stand beside one another
     ("Keras", "keras", ("keras", _TENSORFLOW, "tf2onnx")),
     ("TensorFlow", "tensorflow", (_TENSORFLOW, "tf2onnx")),
     ("TFLite", "tflite", (_TENSORFLOW, "tf2onnx")),
+    ("JAX / Flax", "jax", ("jax", "flax", "jax2onnx")),
+    ("PaddlePaddle", "", ("paddlepaddle|paddlepaddle-gpu", "paddle2onnx")),
 )
+_APART = ("jax", "")
+"""Extras of frameworks whose requirements contradict ours."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Framework:
 
     Attributes:
         title: What people call it.
-        extra: The extra that brings it.
+        extra: The extra that brings it; empty where none can.
         found: Version by distribution.
         lacking: Distributions that are not installed.
     """
@@ -73,6 +77,8 @@ class Framework:
         if not self.lacking:
             return ", ".join(f"{name} {version}" for name, version in self.found.items())
         command = f"pip install 'onnx-inspector[{self.extra}]'"
+        if self.extra in _APART:
+            command = "give it an environment of its own, and name its Python with --python"
         lacks = f"{', '.join(self.lacking)} " if self.found else ""
         return f"{lacks}not installed: {command}"
 

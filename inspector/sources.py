@@ -62,7 +62,7 @@ def open_source(
             hint="if you trust its author, say --trust",
         )  # fmt: skip
     options = options or Options()
-    place = _place(text, options)
+    place = _place(found.parts, options)
 
     def make(folder: Path) -> Path:
         output = folder / f"{_stem(text)}.onnx"
@@ -167,10 +167,10 @@ def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_fil
         return file
 
 
-def _place(source: str, options: Options) -> Path | None:
+def _place(parts: Sequence[str], options: Options) -> Path | None:
     """Folder in the cache for what a source becomes; None where there is no cache."""
     folder = cache_folder()
-    content = conversion.content_hash(source, options.weights)
+    content = conversion.content_hash(*parts, options.weights)
     if folder is None or not content:
         return None
     facts = {"content": content, "options": options.to_dict(), "versions": versions()}

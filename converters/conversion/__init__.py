@@ -65,11 +65,13 @@ class Recognised:
         framework: Name of its module in ``converters.to_onnx``.
         title: What people call it.
         program: Why converting it runs a program of its author's; empty when it is data.
+        parts: The paths that it consists of.
     """
 
     framework: str
     title: str
     program: str
+    parts: tuple[str, ...]
 
 
 def frameworks() -> dict[str, ModuleType]:
@@ -106,7 +108,8 @@ def recognise(source: str, framework: str = "") -> Recognised | None:
             continue
         program = module.recognises(source)
         if program is not None:
-            return Recognised(name, module.TITLE, program)
+            parts = module.parts(source) if hasattr(module, "parts") else (source,)
+            return Recognised(name, module.TITLE, program, parts)
     return None
 
 
@@ -187,7 +190,7 @@ def convert(
             )
         certificate = Certificate(
             path=output, source=Path(source).name if Path(source).exists() else source,
-            source_sha256=content_hash(source, options.weights), framework=found.title,
+            source_sha256=content_hash(*found.parts, options.weights), framework=found.title,
             versions=made["versions"], trials=trials, tolerance=limit,
             quantised=made["quantised"], preprocess=wanted,
             labels=len(labels or made["labels"]), notes=tuple(made["notes"]),

@@ -140,9 +140,10 @@ def trial_inputs(specs: Sequence[InputSpec], seed: int = 0) -> dict[str, list[Ar
     """Inputs by name of the trial: random ones, and noise like photographs for images."""
     generator = np.random.default_rng(seed)
     free = specs[0].shape[:1] == (None,)
+    fixed = specs[0].shape[0] if specs[0].shape and not free else 1
     trials = {
-        f"random, batch of {n}": [random_input(spec, n, generator) for spec in specs]
-        for n in ((1, 3) if free else (1,))
+        f"random, batch of {n}": [random_input(spec, n or 1, generator) for spec in specs]
+        for n in ((1, 3) if free else (fixed,))
     }
     if len(specs) == 1 and len(specs[0].shape) == 4:
         batch = 4 if free else 1

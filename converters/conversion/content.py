@@ -11,12 +11,12 @@ __all__ = ["content_hash"]
 _MOST_FILES = 20_000
 
 
-def content_hash(source: str, weights: str = "") -> str:
+def content_hash(*parts: str) -> str:
     """Hash of a source's files, as lower-case hexadecimal.
 
     Args:
-        source: A path; the hash of a folder is of the names and contents of all files in it.
-        weights: A second file that belongs to it; empty when there is none.
+        parts: The paths that it consists of (a name of a factory, for that); the hash of a folder
+            is of the names and contents of all files in it, an empty part is none.
 
     Returns:
         Empty for a factory without weights: what it makes lies in programs elsewhere.
@@ -25,7 +25,7 @@ def content_hash(source: str, weights: str = "") -> str:
         ConversionFailed: A folder of more files than a model has.
     """
     digest, known = hashlib.sha256(), False
-    for text in filter(None, (source, weights)):
+    for text in filter(None, parts):
         path = as_path(text)
         if path is None:
             digest.update(text.encode("utf-8", "surrogateescape") + b"\n")

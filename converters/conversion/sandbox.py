@@ -133,7 +133,9 @@ class Sandbox:
         said = self._last_words()
         if status == -signal.SIGKILL or any(word in said for word in _MEMORY_WORDS):
             return self._no_memory()
-        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        # A crash handler talks on behind the line that says why.
+        last = next((n for n in reversed(lines) if "[ERROR]" in n), lines[-1] if lines else "")
         code = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
         return ConversionFailed(
             f"the framework crashed ({code})" + (f": {ascii(last[:200])[1:-1]}" if last else ""),

@@ -62,7 +62,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import tensorflow as tf  # noqa: PLC0415 - as above
         import tf2onnx  # noqa: PLC0415 - as above
 
-        from converters import tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported, tf_export  # noqa: PLC0415 - it imports onnx
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     try:
@@ -84,16 +84,16 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             model, input_signature=signature, opset=options.opset or tf_export.OPSET,
             custom_op_handlers=handlers,
         )  # fmt: skip
-    tf_export.tidy(proto)
-    tf_export.write(proto, draft)
+    exported.tidy(proto, tf_export.PREFIXES)
+    exported.write(proto, draft)
 
     def run(inputs: Sequence[Array]) -> list[Array]:
         found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
         return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
 
     return Export(
-        inputs=tf_export.specs(proto), run=run, preprocess=_preprocess(model, shapes[0]),
-        versions=tf_export.versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        inputs=exported.specs(proto), run=run, preprocess=_preprocess(model, shapes[0]),
+        versions=exported.versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

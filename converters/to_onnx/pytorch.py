@@ -25,7 +25,6 @@ EXTRA = "pytorch"
 
 _ASSUMED = (None, 3, 224, 224)
 _OTHERS = frozenset(("jax", "flax", "equinox", "haiku", "tensorflow", "keras", "tf_keras"))
-_KIN = ("torch", "timm", "pytorch", "lightning", "transformers")
 _RUNS_FACTORY = "a function that makes a model runs, and what its module imports"
 _RUNS_SCRIPT = "TorchScript is a program: its instructions can read and write files"
 
@@ -67,7 +66,9 @@ def _factory(source: str) -> str | None:
         raise ConversionFailed(
             f"no module {found[0]!r} in this folder or on Python's path", where=source
         )
-    kin = any(name.startswith(_KIN) for name in imports) or found[0].startswith(_KIN)
+    kin = any(name.startswith(factory.TORCH) for name in imports) or found[0].startswith(
+        factory.TORCH
+    )
     return None if imports & _OTHERS and not kin else _RUNS_FACTORY
 
 

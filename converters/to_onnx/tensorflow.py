@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from converters.errors import ConversionFailed
 from converters.source import Export, Options, as_path, lacking
 
-__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+__all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
 
 TITLE, EXTRA = "TensorFlow SavedModel", "tensorflow"
 
@@ -32,6 +32,11 @@ def recognises(source: str) -> str | None:
     return "its graph can read and write files when it is run, and it is run to compare the result"
 
 
+def parts(source: str) -> tuple[str, ...]:
+    """The folder, whichever file of it was named; see ``converters.source``."""
+    return (str(Path(source) if Path(source).is_dir() else Path(source).parent),)
+
+
 def convert(source: str, draft: Path, options: Options) -> Export:
     """Write the serving signature of a SavedModel as ONNX, by tf2onnx.
 
@@ -44,12 +49,12 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         ConversionFailed: TensorFlow or tf2onnx is not installed; there is no serving signature;
             operators that ONNX does not have.
     """
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    folder = Path(*parts(source))
     try:
         import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
         import tf2onnx  # noqa: PLC0415 - as above
 
-        from converters import tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported, tf_export  # noqa: PLC0415 - it imports onnx
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, folder.name) from None
     loaded = tf.saved_model.load(str(folder))
@@ -74,21 +79,21 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             opset=options.opset or tf_export.OPSET,
         )  # fmt: skip
     if static and options.dynamic_batch and len(shapes) == 1 and shapes[0][0] == 1:
-        tf_export.free_batch(proto)
-    tf_export.tidy(proto)
-    tf_export.write(proto, draft)
+        exported.free_batch(proto)
+    exported.tidy(proto, tf_export.PREFIXES)
+    exported.write(proto, draft)
 
     def run(inputs: Sequence[Array]) -> list[Array]:
         def single(image: Array) -> list[Array]:
             return [np.asarray(t) for t in call(tf.constant(image))]
 
         if static and len(inputs) == 1:
-            return tf_export.one_by_one(single, inputs[0])
+            return exported.one_by_one(single, inputs[0])
         return [np.asarray(t) for t in call(*map(tf.constant, inputs))]
 
     return Export(
-        inputs=tf_export.specs(proto), run=run,
-        versions=tf_export.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        inputs=exported.specs(proto), run=run,
+        versions=exported.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

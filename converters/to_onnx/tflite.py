@@ -54,7 +54,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
         import tf2onnx  # noqa: PLC0415 - as above
 
-        from converters import tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported, tf_export  # noqa: PLC0415 - it imports onnx
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     with tf_export.repaired() as handlers:
@@ -70,10 +70,10 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             ) from None
     details = interpreter.get_input_details(), interpreter.get_output_details()
     if options.dynamic_batch:
-        tf_export.free_batch(proto)
+        exported.free_batch(proto)
     quantised = _as_floats(proto, *details)
-    tf_export.tidy(proto)
-    tf_export.write(proto, draft)
+    exported.tidy(proto, tf_export.PREFIXES)
+    exported.write(proto, draft)
 
     def single(image: Array) -> list[Array]:
         interpreter.set_tensor(details[0][0]["index"], _encoded(image, details[0][0]))
@@ -81,13 +81,13 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         return [_decoded(interpreter.get_tensor(d["index"]), d) for d in details[1]]
 
     def run(inputs: Sequence[Array]) -> list[Array]:
-        return tf_export.one_by_one(single, inputs[0])
+        return exported.one_by_one(single, inputs[0])
 
     rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
     notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
     return Export(
-        inputs=tf_export.specs(proto), run=run, quantised=rounded, notes=notes,
-        versions=tf_export.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        inputs=exported.specs(proto), run=run, quantised=rounded, notes=notes,
+        versions=exported.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

@@ -1,0 +1,131 @@
+"""What is done to a model that another exporter made, before it is written as a draft.
+
+Plain names of inputs and outputs, a free batch axis where a file wrote a 1, and nothing in the
+file that names this machine or this run.
+"""
+
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from converters.errors import ConversionFailed
+from converters.source import InputSpec
+
+__all__ = ["free_batch", "one_by_one", "specs", "tidy", "versions", "write"]
+
+Array = NDArray[Any]
+
+
+def free_batch(model: onnx.ModelProto, batch: int = 1) -> None:
+    """Leave the first axis of inputs and outputs free, also in constant targets of `Reshape`."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims:
+            dims[0].Clear()
+            dims[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        target = numpy_helper.to_array(constants[node.input[1]]).copy()
+        if target.size > 1 and target[0] == batch and 0 not in target:
+            target[0] = 0  # copied from the input
+            name = f"{node.input[1]}_free_{index}"
+            model.graph.initializer.append(numpy_helper.from_array(target, name))
+            node.input[1] = name
+
+
+def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = ()) -> None:
+    """Give inputs and outputs plain names: ``image`` for ``serving_default_image:0``.
+
+    A free batch axis is called ``batch`` in all of them.
+
+    Args:
+        model: Changed in place.
+        prefixes: What exporters put before the names that the author gave.
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].WhichOneof("value") != "dim_value":
+            dims[0].dim_param = "batch"
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    for value in (*model.graph.input, *model.graph.output):
+        plain = value.name.partition(":")[0]
+        for prefix in prefixes:
+            plain = plain.removeprefix(prefix)
+        if plain and plain != value.name and plain not in taken:
+            _rename(model, value.name, plain)
+            taken.add(plain)
+
+
+def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = new if value.name == old else value.name
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+
+
+def specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """The inputs of a model."""
+    found = []
+    for value in model.graph.input:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        shape = tuple(
+            dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        found.append(InputSpec(value.name, shape, kind.name))
+    return tuple(found)
+
+
+def write(model: onnx.ModelProto, draft: Path) -> None:
+    """Write a model without what names this machine or this run.
+
+    Raises:
+        ConversionFailed: It holds operators that ONNX does not have (exporters write them down
+            without a word), or does not fit into one file.
+    """
+    unknown = sorted({
+        node.op_type for node in model.graph.node
+        if not node.domain and not onnx.defs.has(node.op_type)
+    })  # fmt: skip
+    if unknown:
+        raise ConversionFailed(
+            "operators that ONNX does not have: " + ", ".join(unknown[:10]),
+            hint="a model for inference has none of them: export it without training or input code",
+        )
+    model.ClearField("doc_string")
+    model.graph.name = "model"
+    del model.metadata_props[:]
+    try:
+        draft.write_bytes(model.SerializeToString(deterministic=True))
+    except ValueError as error:
+        raise ConversionFailed(
+            f"weights of more than 2 GiB do not fit into one file ({error})", where=draft.name
+        ) from None
+
+
+def versions(*packages: str) -> Mapping[str, str]:
+    """Versions of the packages that took part, of those that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def one_by_one(run: Callable[[Array], Sequence[Array]], images: Array) -> list[Array]:
+    """Run a source whose batch is fixed at one, sample by sample."""
+    parts = [run(images[index : index + 1]) for index in range(len(images))]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

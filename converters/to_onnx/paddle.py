@@ -1,0 +1,255 @@
+"""PaddlePaddle: a saved program and its weights, through paddle2onnx.
+
+name.json     + name.pdiparams   what paddle.jit.save writes from PaddlePaddle 3 on
+name.pdmodel  + name.pdiparams   what it wrote before
+folder/                          with one such pair in it, as PaddleOCR and PaddleDetection export
+.pdparams                        weights alone, in a pickle: refused unread
+
+paddle2onnx pins an onnx with known holes and asks for a package that installs others while it
+runs; it works without either.  ``--python`` names an environment put together so.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.source import Export, Options, apart, as_path
+
+__all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
+
+TITLE, EXTRA = "PaddlePaddle", ""
+
+Array = NDArray[Any]
+Run = Callable[[Sequence[Array]], list[Array]]
+
+OPSET = 17
+"""The newest that paddle2onnx writes all of its operators in."""
+
+_COMMANDS = (
+    "pip install paddlepaddle",
+    "pip install --no-deps paddle2onnx onnx ml_dtypes packaging",
+)
+_RUNS = "its graph can read and write files when it is run, and it is run to compare the result"
+_MARK = b'"magic":"pir"'
+_HEAD = 4096
+_WEIGHTS = ".pdiparams"
+
+
+def recognises(source: str) -> str | None:
+    """Whether a path is a saved program; comparing it runs its graph.
+
+    Raises:
+        ConversionFailed: Weights without their program, or a program without its weights.
+    """
+    path = as_path(source)
+    if path is None:
+        return None
+    if path.suffix in (".pdparams", ".pdopt"):
+        raise ConversionFailed(
+            "holds weights, in a pickle, and not how to compute with them", where=source,
+            hint="in the program that has the network: paddle.jit.save(layer, 'name', "
+            "input_spec=[paddle.static.InputSpec([None, 3, 224, 224])])",
+        )  # fmt: skip
+    program = _program(path)
+    if program is None:
+        if path.suffix == _WEIGHTS:
+            raise ConversionFailed(
+                "the program of these weights, .json or .pdmodel, does not lie beside them",
+                where=source,
+            )
+        return None
+    if not program.with_suffix(_WEIGHTS).is_file():
+        raise ConversionFailed(
+            f"its weights, {ascii(program.with_suffix(_WEIGHTS).name)[1:-1]}, do not lie beside it",
+            where=source,
+        )
+    return _RUNS
+
+
+def parts(source: str) -> tuple[str, ...]:
+    """The program and its weights, wherever they lie; see ``converters.source``."""
+    program = _program(Path(source))
+    if program is None:
+        return (source,)
+    return str(program), str(program.with_suffix(_WEIGHTS))
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write ``draft`` from a saved program and its weights.
+
+    Args:
+        source: The program, its weights, or their folder.
+        draft: The ONNX file to write.
+        options: ``inputs`` fixes sizes that the program leaves free; ``opset``; ``dynamic_batch``.
+
+    Raises:
+        ConversionFailed: Paddle or paddle2onnx is not installed, or they do not take the program.
+    """
+    program = _program(Path(source))
+    if program is None:
+        raise ConversionFailed("is no program of PaddlePaddle", where=source)
+    try:
+        import onnx  # noqa: F401, PLC0415 - the child has it, or says so
+        import paddle  # noqa: F401, PLC0415 - the framework, in the child alone
+        import paddle2onnx  # noqa: F401, PLC0415 - as above
+
+        from converters import exported  # noqa: PLC0415 - it imports onnx
+    except ImportError as error:
+        raise apart(error, TITLE, _COMMANDS, program.name) from None
+    proto = _proto(program, options)
+    notes = _shaped(proto, options, program.name)
+    exported.tidy(proto)
+    exported.write(proto, draft)
+    load = _executed if program.suffix == ".pdmodel" else _layer
+    try:
+        run = load(program)
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        raise ConversionFailed(
+            f"PaddlePaddle does not load it ({_said(error)})", where=program.name
+        ) from None
+    return Export(
+        inputs=exported.specs(proto), run=run, notes=notes,
+        versions=exported.versions("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx"),
+    )  # fmt: skip
+
+
+def _program(path: Path) -> Path | None:
+    """The file of the program that a path means; None when it means none."""
+    if path.is_dir():
+        pairs = [p for p in sorted(path.glob(f"*{_WEIGHTS}"))[:2] if _beside(p) is not None]
+        return _beside(pairs[0]) if len(pairs) == 1 else None
+    if path.suffix == _WEIGHTS:
+        return _beside(path)
+    return path if _holds(path) else None
+
+
+def _beside(weights: Path) -> Path | None:
+    """The program of these weights; the newer format where there are both."""
+    candidates = (weights.with_suffix(suffix) for suffix in (".json", ".pdmodel"))
+    return next((path for path in candidates if _holds(path)), None)
+
+
+def _holds(path: Path) -> bool:
+    """Whether a file is a program: JSON with Paddle's mark, or a ProgramDesc of protobuf."""
+    if path.suffix not in (".json", ".pdmodel"):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head[:1] == b"\x0a" if path.suffix == ".pdmodel" else _MARK in b"".join(head.split())
+
+
+def _proto(program: Path, options: Options) -> Any:  # noqa: ANN401 - a model of onnx, imported late
+    """What paddle2onnx writes, read back.
+
+    Raises:
+        ConversionFailed: It cannot write this program.
+    """
+    import onnx  # noqa: PLC0415 - late, as above
+    import paddle2onnx  # noqa: PLC0415 - the framework, in the child alone
+
+    try:
+        data = paddle2onnx.export(
+            str(program), str(program.with_suffix(_WEIGHTS)), None,
+            opset_version=options.opset or OPSET, enable_onnx_checker=False, verbose=False,
+            optimize_tool="None",
+        )  # fmt: skip
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it leaves by exit
+        raise ConversionFailed(
+            f"paddle2onnx does not convert it ({_said(error)})", where=program.name,
+            hint="an operator that it lacks, or a program of another version of PaddlePaddle",
+        ) from None  # fmt: skip
+    if not isinstance(data, bytes) or not data:
+        raise ConversionFailed(
+            "paddle2onnx does not convert it, and keeps to itself why",
+            where=program.name,
+            hint="an operator that it lacks, or a program of another version of PaddlePaddle",
+        )
+    return onnx.load_from_string(data)
+
+
+def _layer(program: Path) -> Run:
+    """What a program of PaddlePaddle 3 computes."""
+    import paddle  # noqa: PLC0415 - the framework, in the child alone
+
+    layer = paddle.jit.load(str(program.with_suffix("")))
+    layer.eval()
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        found = layer(*map(paddle.to_tensor, inputs))
+        return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
+
+    return run
+
+
+def _executed(program: Path) -> Run:
+    """What a program from before PaddlePaddle 3 computes: an executor still reads that format."""
+    import paddle  # noqa: PLC0415 - the framework, in the child alone
+
+    paddle.enable_static()
+    with paddle.pir_utils.OldIrGuard():
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        loaded, names, results = paddle.static.load_inference_model(
+            str(program.with_suffix("")), executor
+        )
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        with paddle.pir_utils.OldIrGuard():
+            feed = dict(zip(names, inputs, strict=True))
+            return list(executor.run(loaded, feed=feed, fetch_list=results))
+
+    return run
+
+
+def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:  # noqa: ANN401 - as above
+    """Give the inputs the sizes that the user says; returns notes.
+
+    Raises:
+        ConversionFailed: They contradict the program's.
+    """
+    inputs = proto.graph.input
+    del proto.graph.value_info[:]
+    if options.inputs and len(options.inputs) != len(inputs):
+        raise ConversionFailed(
+            f"has {len(inputs)} inputs, and --input gives {len(options.inputs)} shapes", where=where
+        )
+    for value, wanted in zip(inputs, options.inputs, strict=False):
+        dims = value.type.tensor_type.shape.dim
+        own = [_size(dim) for dim in dims]
+        clash = any(None not in pair and pair[0] != pair[1] for pair in zip(own, wanted))  # noqa: B905 - told below
+        if len(wanted) != len(own) or clash:
+            said = "x".join("?" if size is None else str(size) for size in own)
+            raise ConversionFailed(
+                f"input {value.name!a} is {said}, which --input contradicts", where=where
+            )
+        for dim, size in zip(dims, wanted, strict=True):
+            if size is not None:
+                dim.dim_value = size
+    batches = [value.type.tensor_type.shape.dim[0] for value in inputs
+               if value.type.tensor_type.shape.dim]  # fmt: skip
+    if not options.dynamic_batch:
+        for dim in batches:
+            dim.dim_value = _size(dim) or 1
+    fixed = [size for size in map(_size, batches) if size is not None]
+    if fixed and options.dynamic_batch and not options.inputs:
+        return (f"the batch is fixed at {fixed[0]}: the program was saved so",)
+    return ()
+
+
+def _size(dim: Any) -> int | None:  # noqa: ANN401 - a dimension of onnx, which is imported late
+    """The length of an axis; None where it is free."""
+    return dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
+
+
+def _said(error: BaseException) -> str:
+    """The line of Paddle's long reports that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    marked = [line for line in lines if "Error" in line or "Unimplemented" in line]
+    line = marked[-1] if marked else next(iter(lines), "")
+    return f"{type(error).__name__}: {line[:240]}"
