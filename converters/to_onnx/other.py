@@ -204,6 +204,10 @@ _TF_JS = (
     "give the Keras model or SavedModel that it was made from, or turn it back with "
     "tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras"
 )
+_FLAX = (
+    "weights alone say not how to compute: give a function that makes the model and loads them, "
+    "package.module:name --input '?,224,224,3'"
+)
 
 _KINDS = (
     _Kind((".pkl", ".pickle", ".joblib"), _pickled,
@@ -228,5 +232,7 @@ _KINDS = (
     _Kind((".gguf", ".bin"), _begins(b"GGUF"), "a GGUF file of a language model",
           "only image models are read; take the checkpoint that llama.cpp converted it from"),
     _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _FROZEN),
+    _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),
+    _Kind(("",), _folder_with("_METADATA", "manifest.ocdbt"), "a checkpoint of Orbax", _FLAX),
     _Kind((".json", ""), _tf_js, "a model of TensorFlow.js", _TF_JS),
 )  # fmt: skip

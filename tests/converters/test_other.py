@@ -53,6 +53,7 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "net.param": (b"7767517\n3 3\n", "ncnn", "onnx2ncnn"),
     "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
     "frozen.pb": (graph(), "frozen graph", "tf2onnx"),
+    "flax_model.msgpack": (b"\x81\xa6params\x80", "Flax", "package.module:name"),
     "model.json": (TF_JS, "TensorFlow.js", "tensorflowjs_converter"),
 }
 
@@ -97,6 +98,13 @@ def test_folders(tmp_path):
     (package / "Manifest.json").write_text("{}")
     with pytest.raises(ConversionFailed, match="Core ML"):
         recognise(str(package))
+    steps = tmp_path / "checkpoint"
+    steps.mkdir()
+    (steps / "manifest.ocdbt").write_bytes(b"")
+    assert recognise(str(steps)) is None
+    (steps / "_METADATA").write_text("{}")
+    with pytest.raises(ConversionFailed, match="Orbax"):
+        recognise(str(steps))
     web = tmp_path / "web"
     web.mkdir()
     (web / "model.json").write_bytes(TF_JS)
