@@ -66,6 +66,19 @@ def test_top_activations(inspector, samples, tmp_path):
     assert inspector("study", "top-activations", samples / "zfnet.onnx").returncode == 2
 
 
+def test_evolution(inspector, samples, tmp_path):
+    early = samples / "zfnet_snapshots" / "zfnet_epoch_001.onnx"
+    done = inspector("study", "evolution", samples / "zfnet.onnx", samples / "images",
+                     "--snapshots", early, "--layers", "0,4", "--units", "3,8",
+                     "-o", "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 unit(s) of 2 layer(s) at 2 snapshots" in done.stdout
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["evolution.csv", "evolution.json", "evolution.png"]
+    report = json.loads((tmp_path / "out" / "evolution.json").read_text())
+    assert [one["units"] for one in report["result"]["layers"]] == [[3, 8], [3, 8]]
+
+
 def test_an_interrupted_run_goes_on(samples, tmp_path):
     """Ctrl-C in the middle: what was found is kept, and the end is that of a run in one go."""
     photos = sorted((samples / "images").glob("*.png"))

@@ -342,6 +342,24 @@ def test_files_of_one_name_are_told_apart(small, tmp_path):
     assert found.numbers["pairs"][0]["mcnemar_p"] == 1
 
 
+def test_third_party_models_on_two_photos(shared):
+    """Float16 beside channels last; both have classes 0 and 1."""
+    zoo, photos = shared / "zoo", shared / "photos"
+    found = pooling(
+        inspector.load(zoo / "winml_squeezenet_fp16_opset7.onnx"),
+        [LabelledPhoto(photos / "cat.jpg", "0"), LabelledPhoto(photos / "horses.jpg", "1")],
+        against=(str(zoo / "tf2onnx_resnet50thin_nhwc.onnx"),), reconstructed=2,
+    )  # fmt: skip
+    networks = found.numbers["networks"]
+    assert [one["max_poolings"] for one in networks] == [3, 1]
+    for one in networks:
+        assert one["accuracy"]["photos"] == 2
+        assert one["deconvnet_depends_on_the_image"]
+        assert "0 unknown" in one["coverage"]["deconvnet"]
+        assert all(0 < one["measures"][m]["concentration"]["mean"] < 1 for m in METHODS)
+    assert len(found.table) == 2 * 2
+
+
 @pytest.mark.conformance
 def test_third_party_models(shared, tmp_path):
     """ImageNet: float16 with max-pooling against quantised without."""

@@ -303,7 +303,7 @@ def test_inactive_units_are_said(strided):
 
 
 @pytest.mark.parametrize(("name", "layer", "free"), [
-    ("winml_squeezenet_fp16_opset7", "2", False),
+    ("winml_squeezenet_fp16_opset7", "2", False), ("tf2onnx_resnet50thin_nhwc", "3", False),
     ("mobilenetv2_qdq_int8_244", "2", True), ("marabou_cifar_deep", "-1", True),
 ])  # fmt: skip
 def test_third_party_models(shared, tmp_path, name, layer, free):

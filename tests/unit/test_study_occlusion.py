@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import inspector
-from inspector.errors import ImageRefused
+import inspector.render.occlusion
+from inspector.errors import ConverterError, ImageRefused, MethodRefused
 from inspector.journal import Journal
 from inspector.methods.occlusion import windows
-from inspector.studies.occlusion import occlusion
+from inspector.projection import Projector
+from inspector.studies.occlusion import occlusion, sweep
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = [SAMPLES / "images" / f"{name}_1.png" for name in ("horse", "ship")]
@@ -80,6 +82,108 @@ def test_a_bad_photo_is_counted(model, tmp_path):
         occlusion(model, [bad], **COARSE)
     found.save(tmp_path)
     assert json.loads((tmp_path / "occlusion.json").read_text())["study"] == "occlusion"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Rows and remarks of each figure."""
+    kept, draw = [], inspector.render.occlusion.occlusion_sheet
+
+    def sheet(rows, **remarks):
+        kept.append((rows, remarks))
+        return draw(rows, **remarks)
+
+    monkeypatch.setattr(inspector.render.occlusion, "occlusion_sheet", sheet)
+    return kept
+
+
+def changes_nothing(found, rows):
+    """Every position has the values of the unoccluded photo, in the numbers and in the panels."""
+    for entry, row in zip(found.numbers["photos"], rows, strict=True):
+        before = entry["unoccluded"]
+        for values, value in (
+            (entry["total_activation"], before["total"]), (row.totals, before["total"]),
+            (entry["probability"], before["probability"]),
+            (row.probabilities, before["probability"]), (entry["score"], before["score"]),
+            (entry["label_probability"], before["label_probability"]),
+        ):  # fmt: skip
+            np.testing.assert_allclose(values, value, rtol=1e-5)
+        assert np.unique(entry["label_index"]).tolist() == [before["label"]]
+        assert np.unique(row.labels).tolist() == [before["label"]]
+        assert (row.total, row.probability) == (before["total"], before["probability"])
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_a_square_in_the_photos_one_colour_changes_nothing(model, drawn, level):
+    photo = np.full((32, 32, 3), level, np.uint8)
+    found = occlusion(model, [photo], **COARSE, fill=str(level))
+    ((rows, _),) = drawn
+    changes_nothing(found, rows)
+    assert "changes at 0 of 9 positions" in found.sentences[-1]
+    np.testing.assert_allclose(rows[0].picture, level, atol=1e-3)
+
+
+def test_a_square_with_the_photos_own_pixels_changes_nothing(model, drawn, monkeypatch):
+    monkeypatch.setattr(
+        sweep, "covered", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
+    )
+    found = occlusion(model, PHOTOS, **COARSE)
+    ((rows, _),) = drawn
+    changes_nothing(found, rows)
+
+
+def test_a_square_changes_nothing_where_it_hides_its_own_colour(model):
+    photo = np.random.default_rng(8).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    photo[:, :16] = 90
+    found = occlusion(model, [photo], window=8, stride=8, fill="90")
+    (entry,) = found.numbers["photos"]
+    assert np.shape(entry["score"]) == (4, 4)
+    changed = np.abs(np.subtract(entry["score"], entry["unoccluded"]["score"]))
+    assert changed[:, :2].max() < 1e-5
+    assert changed[:, 2:].min() > 1e-5
+
+
+@pytest.mark.parametrize("error", [MethodRefused, ConverterError])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_refused_projection_is_said_in_its_panel(model, drawn, monkeypatch, error, after):
+    """Refused on the first photo or on a later one: the other panels stay, none is tried again."""
+    project, calls, messages = Projector.__call__, [], []
+
+    def refuse(self, images, units):
+        calls.append(units)
+        if len(calls) > after:
+            raise error("not for this network")
+        return project(self, images, units)
+
+    def box(panel, message, size):
+        messages.append(message)
+        return panel
+
+    monkeypatch.setattr(Projector, "__call__", refuse)
+    monkeypatch.setattr(inspector.render.occlusion, "message_box", box)
+    found = occlusion(model, [*PHOTOS, PHOTOS[0]], **COARSE)
+    ((rows, remarks),) = drawn
+    assert len(calls) == after + 1
+    assert [row.signal is None for row in rows] == [place >= after for place in range(3)]
+    assert messages == ["no projection: not for this network"] * (3 - after)
+    assert remarks["why"] == found.numbers["projection"]["refused"] == "not for this network"
+    assert found.numbers["projection"]["coverage"] == ""
+    assert "no projection: not for this network" in found.warnings
+    agreements = [one["correlation_of_projection_and_drop"] for one in found.numbers["photos"]]
+    assert [one is None for one in agreements] == [place >= after for place in range(3)]
+    assert np.ptp([row["probability"] for row in found.table]) > 0
+
+
+def test_an_unverified_twin_leaves_the_rest(model, monkeypatch):
+    """Without a certificate there is no projection; what needs forward passes alone is done."""
+
+    def fails(methods):
+        raise MethodRefused("the twin differs from ONNX Runtime")
+
+    monkeypatch.setattr(model, "require_certificate", fails)
+    found = occlusion(model, PHOTOS[:1], **COARSE)
+    assert found.numbers["projection"]["refused"] == "the twin differs from ONNX Runtime"
+    assert len(found.table) == 9
 
 
 @pytest.mark.parametrize("name", ["winml_squeezenet_fp16_opset7", "mobilenetv2_qdq_int8_244"])
