@@ -19,8 +19,8 @@ import numpy as np
 
 import inspector
 from inspector.dataset import pictures
+from inspector.passes import BATCH
 from inspector.ranking import strongest
-from inspector.study import BATCH
 
 SLICES = 10
 

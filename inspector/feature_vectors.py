@@ -5,16 +5,16 @@ hidden, fully connected layer (7). In any network these are the first layer of t
 one that is not the classifier itself, and whatever the classifier's last linear node reads.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.classifier import last_linear
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 
 if TYPE_CHECKING:
-    from converters.graph import Graph, Node
     from inspector.opened import Opened
 
 __all__ = [
@@ -27,12 +27,6 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-
-_LINEAR = frozenset(
-    {"Gemm", "MatMul", "Conv", "FusedConv", "QLinearConv", "QLinearMatMul", "QGemm"}
-)
-_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
-_MAX_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ def last_map(model: "Opened") -> FeatureVector:
     Raises:
         ModelRefused: The model has no such layer.
     """
-    classifier = _classifier(model)
+    classifier = last_linear(model)
     own = classifier[0].outputs[0] if classifier else ""
     for layer in reversed(model.layers):
         if layer.gate or not layer.on_path or layer.convolution == own:
@@ -128,7 +122,7 @@ def last_map(model: "Opened") -> FeatureVector:
 
 def last_hidden(model: "Opened") -> FeatureVector | None:
     """What the classifier's last linear node reads; None where that is not found."""
-    classifier = _classifier(model)
+    classifier = last_linear(model)
     if classifier is None:
         return None
     node, read = classifier
@@ -173,42 +167,3 @@ def vectors(
             )  # fmt: skip
         rows[name] = values.reshape(len(images), -1)
     return rows
-
-
-# -- the classifier -------------------------------------------------------------------------------
-
-
-def _classifier(model: "Opened") -> "tuple[Node, str] | None":
-    """The last linear node before the scores, and the tensor that it reads."""
-    if not model.scores.classifier:
-        return None
-    walked = _walk(model.graph, model.scores.tensor)
-    return next(((node, read) for node, read in walked if node.op_type in _LINEAR), None)
-
-
-def _walk(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
-    """Nodes on the one way back from a tensor, and what each reads of it.
-
-    An activation function counts as one step, however it is spelled. The way ends where computed
-    tensors are joined.
-    """
-    from converters.activations import find_activations  # noqa: PLC0415 - late: imports onnx
-
-    before = {a.output: a.input for a in find_activations(graph) if a.input}
-    for _ in range(_MAX_STEPS):
-        node = graph.producer(tensor)
-        source = None if node is None else before.get(tensor) or _only_input(graph, node)
-        if node is None or source is None:
-            return
-        yield node, source
-        tensor = source
-
-
-def _only_input(graph: "Graph", node: "Node") -> str | None:
-    """The one input that is computed from the image."""
-    from inspector.affine import is_constant  # noqa: PLC0415 - late: imports onnx
-
-    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
-        return node.inputs[0]
-    computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
-    return computed[0] if len(computed) == 1 else None

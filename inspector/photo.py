@@ -137,7 +137,9 @@ class _PillowQuiet:
     def __enter__(self) -> None:
         with self._lock:
             self._readers += 1
-            warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+            # Not a second time: it would be gone for a moment, while others read.
+            if warnings.filters[:1] != [_QUIET]:
+                warnings.filterwarnings("ignore", module=_PILLOW.pattern)
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
@@ -145,10 +147,11 @@ class _PillowQuiet:
             if not self._readers:
                 filters = cast("list[object]", warnings.filters)
                 with contextlib.suppress(ValueError):  # somebody has swapped them meanwhile
-                    filters.remove(("ignore", None, Warning, _PILLOW, 0))
+                    filters.remove(_QUIET)
 
 
 _PILLOW = re.compile(r"PIL\.")
+_QUIET = ("ignore", None, Warning, _PILLOW, 0)
 _PILLOW_QUIET = _PillowQuiet()
 
 

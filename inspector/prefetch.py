@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["prefetched"]
 
@@ -30,58 +30,85 @@ def prefetched(
         work: Called in threads; what it raises is raised here, in the item's turn.
         ahead: How many results may wait.
         workers: Threads.
-        size: Bytes that a result holds; the threads pause while those that wait hold too many.
+        size: Bytes that a result holds; work is put off while those that wait hold too many.
 
     Yields:
         What ``work`` returned for each item, in order.
     """
-    room = _Room()
-
-    def task(item: Item) -> Result:
-        room.await_some()
-        result = work(item)
-        room.take(size(result))
-        return result
-
-    def first() -> Result:
-        result = waiting.popleft().result()
-        room.take(-size(result))
-        return result
-
-    waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    queue = _Queue(pool, work, size)
     try:
         for item in items:
-            waiting.append(pool.submit(task, item))
-            if len(waiting) > ahead:
-                yield first()
-        while waiting:
-            yield first()
+            queue.add(item)
+            if len(queue) > ahead:
+                yield queue.take()
+        while len(queue):
+            yield queue.take()
     finally:  # also when the caller takes no more
-        room.close()
         pool.shutdown(cancel_futures=True)
 
 
-class _Room:
-    """Bytes that results which wait hold."""
+class _Queue(Generic[Item, Result]):
+    """Items in order, each with its result once there is one; for one thread to add and take.
 
-    def __init__(self) -> None:
-        self._held, self._closed = 0, False
-        self._changed = threading.Condition()
+    A thread of the pool that finds no room gives its item back. Did it wait for room instead, it
+    would keep the process of an abandoned iterator from ending, and hang when its item is the one
+    that has to be taken next.
+    """
 
-    def await_some(self) -> None:
-        """Return when there is room for one more result, however large it turns out."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._held < MOST_BYTES)
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[[Item], Result],
+        size: Callable[[Result], int],
+    ) -> None:
+        self._pool, self._work, self._size = pool, work, size
+        self._entries: deque[tuple[Item, Future[tuple[Result, int] | None] | None]] = deque()
+        self._held, self._lock = 0, threading.Lock()
 
-    def take(self, count: int) -> None:
-        """Account for bytes that came or, when negative, went."""
-        with self._changed:
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, item: Item) -> None:
+        """Put an item at the end, and start it when there is room."""
+        self._entries.append((item, None))
+        self._start()
+
+    def take(self) -> Result:
+        """Remove the first item; its result."""
+        item, future = self._entries.popleft()
+        while future is None or (found := future.result()) is None:
+            future = self._pool.submit(self._attempt, item, due=True)
+        result, count = found
+        self._hold(-count)
+        self._start()
+        return result
+
+    def _start(self) -> None:
+        """Start what is not under way, in order: a later item would take an earlier one's room."""
+        for at, (item, future) in enumerate(self._entries):
+            if self._full:
+                return
+            if future is None or _put_off(future):
+                self._entries[at] = item, self._pool.submit(self._attempt, item, due=False)
+
+    def _attempt(self, item: Item, *, due: bool) -> tuple[Result, int] | None:
+        """The result and its bytes; None without room, but when it is due."""
+        if self._full and not due:
+            return None
+        result = self._work(item)
+        count = self._size(result)
+        self._hold(count)
+        return result, count
+
+    @property
+    def _full(self) -> bool:
+        return self._held >= MOST_BYTES
+
+    def _hold(self, count: int) -> None:
+        with self._lock:
             self._held += count
-            self._changed.notify_all()
 
-    def close(self) -> None:
-        """Let everybody go who still waits."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+
+def _put_off(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is None and future.result() is None

@@ -18,15 +18,11 @@ from typing import Any
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.method import Option, described_arguments
-from inspector.passes import BATCH, Batch, Progress, batches
 
 __all__ = [
-    "BATCH",
-    "Batch",
     "Findings",
-    "Progress",
     "Study",
-    "batches",
+    "check_seed",
     "parse_units",
     "studies",
     "study",
@@ -155,6 +151,16 @@ def studies() -> Mapping[str, Study]:
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
     return {name: _REGISTRY[name] for name in sorted(_REGISTRY)}
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's or scikit-learn's generators would not take.
+
+    Raises:
+        UsageError: It is negative, or has more than 32 bits.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise UsageError(f"seed = {seed}", hint=f"0 to {(1 << 32) - 1}")
 
 
 def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ from inspector import spectrum
 from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
 from inspector.filterbank import FilterNumbers, PhotoNumbers, measure
 from inspector.journal import Journal
-from inspector.study import BATCH, MOST_UNITS, Batch, Findings, Progress, batches, study
+from inspector.passes import BATCH, Batch, Progress, batches
+from inspector.study import MOST_UNITS, Findings, study
 
 if TYPE_CHECKING:
     from converters.graph import Node

@@ -8,8 +8,9 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import BATCH, Progress, batches
 from inspector.ranking import Winner, strongest
-from inspector.study import BATCH, Findings, Progress, batches, parse_units, study
+from inspector.study import Findings, parse_units, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

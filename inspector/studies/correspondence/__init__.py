@@ -17,6 +17,7 @@ from inspector.feature_vectors import (
 )
 from inspector.journal import Journal
 from inspector.methods.occlusion import colour_of
+from inspector.passes import Progress
 from inspector.studies.correspondence.account import LEVEL, Row, adjusted
 from inspector.studies.correspondence.annotations import read_parts, sources_of
 from inspector.studies.correspondence.photos import (
@@ -27,7 +28,7 @@ from inspector.studies.correspondence.photos import (
     random_boxes,
 )
 from inspector.studies.correspondence.signs import ROUNDING, Agreement, agreement, signs_of
-from inspector.study import Findings, Progress, study
+from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

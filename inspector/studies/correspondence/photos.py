@@ -10,8 +10,8 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.labels import clean_text
+from inspector.passes import batches
 from inspector.studies.correspondence.annotations import Annotated, Corners, complain
-from inspector.study import batches
 
 if TYPE_CHECKING:
     from inspector.geometry import Geometry

@@ -7,6 +7,7 @@ import numpy as np
 
 from inspector.errors import MissingExtra, ModelRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress
 from inspector.studies.evolution.account import (
     Evolved,
     depth_correlation,
@@ -17,7 +18,7 @@ from inspector.studies.evolution.account import (
 )
 from inspector.studies.evolution.grid import Row
 from inspector.studies.evolution.passes import Run, channel_axis
-from inspector.study import MOST_UNITS, Findings, Progress, parse_units, study
+from inspector.study import MOST_UNITS, Findings, parse_units, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -8,8 +8,8 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import BATCH, Progress, batches
 from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_photo
-from inspector.study import BATCH, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -16,11 +16,12 @@ from inspector.feature_vectors import (
 )
 from inspector.journal import Journal
 from inspector.methods.occlusion import colour_of
+from inspector.passes import Progress, batches
+from inspector.probability import ASSUMED
 from inspector.studies.invariance.curves import Seen, follow
-from inspector.studies.invariance.probability import ASSUMED
 from inspector.studies.invariance.summary import Summary, summaries
 from inspector.studies.invariance.transforms import Sweep, parse_sweep, transformed
-from inspector.study import Findings, Progress, batches, study
+from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

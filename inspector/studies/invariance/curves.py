@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.feature_vectors import vectors
-from inspector.studies.invariance.probability import (
-    class_of,
-    label_of,
-    probabilities_of,
-    source_of,
-)
+from inspector.passes import BATCH
+from inspector.probability import class_of, label_of, probabilities_of, source_of
 from inspector.studies.invariance.transforms import transformed
-from inspector.study import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress
 from inspector.studies.layers.account import (
     described,
     sentences_of,
@@ -16,7 +17,7 @@ from inspector.studies.layers.choice import RULE
 from inspector.studies.layers.hierarchy import Hierarchy, hierarchy
 from inspector.studies.layers.pictures import Gallery, pictures, projectors
 from inspector.studies.layers.survey import Survey
-from inspector.study import Findings, Progress, study
+from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

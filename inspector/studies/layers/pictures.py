@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, ExplainedError, ImageRefused, MethodRefused
-from inspector.study import BATCH, Progress, batches
+from inspector.passes import BATCH, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

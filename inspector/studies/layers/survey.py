@@ -14,7 +14,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused
 from inspector.journal import Journal
-from inspector.study import Batch, Progress, batches
+from inspector.passes import Batch, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -11,6 +11,7 @@ from inspector.boxes import CONNECTIVITIES
 from inspector.dataset import Box
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal, identity_of
+from inspector.passes import Batch, Progress, batches
 from inspector.studies.localisation import account
 from inspector.studies.localisation.hits import CENTRE, THRESHOLDS, Rules, entry_of, wanted
 from inspector.studies.localisation.maps import Looked, Mapper
@@ -21,7 +22,7 @@ from inspector.studies.localisation.objects import (
     check_inside,
     objects_of,
 )
-from inspector.study import Batch, Findings, Progress, batches, study
+from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -91,6 +92,7 @@ def localisation(
         ImageRefused: no photo is left.
     """
     rules = Rules(top, threshold, connectivity, centre)
+    check_seed(seed)
     _check(rules, tolerance=tolerance, resamples=resamples, examples=examples)
     photos, left_out = boxed_photos(boxes, images)
     mapper = Mapper(model, method, layer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, MethodRefused, ModelRefused
-from inspector.study import BATCH
+from inspector.passes import BATCH
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

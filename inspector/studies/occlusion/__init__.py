@@ -12,6 +12,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress, batches
 from inspector.studies.occlusion.account import (
     agreement_of,
     figure_of,
@@ -20,7 +21,7 @@ from inspector.studies.occlusion.account import (
 )
 from inspector.studies.occlusion.painter import Painter
 from inspector.studies.occlusion.sweep import covered, plan_of, sweep_over
-from inspector.study import Findings, Progress, batches, study
+from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.studies.occlusion.classes import ASSUMED
+from inspector.probability import ASSUMED
 from inspector.studies.occlusion.sweep import Box, Plan, Sweep, covered
 
 if TYPE_CHECKING:

@@ -9,13 +9,8 @@ import numpy as np
 from inspector.errors import MethodRefused, UsageError
 from inspector.journal import Journal
 from inspector.methods.occlusion import BATCH, colour_of, geometry_of, windows
-from inspector.studies.occlusion.classes import (
-    class_of,
-    label_of,
-    probabilities_from,
-    probabilities_of,
-)
-from inspector.study import Progress
+from inspector.passes import Progress
+from inspector.probability import class_of, label_of, probabilities_of, source_of
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -30,6 +25,7 @@ MEMORY = 128 << 20
 """Bytes of the layer's maps that are held at a time."""
 
 _RULES = ("total", "peak")
+_NO_PROBABILITY = "`inspector explain -m occlusion:measure=score` draws the score's drop"
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +244,7 @@ def sweep_over(
     """
     maps, scores = _forward(model, plan, image[None])
     target = class_of(model, text, scores[0])
-    how = probabilities_from(model, scores[0])
+    how = source_of(model, scores[0], hint=_NO_PROBABILITY)
     sums = maps[0].sum((1, 2), dtype=np.float64)
     peaks = maps[0].max((1, 2)).astype(np.float64)
     chosen = {"total": sums, "peak": peaks}.get(str(plan.feature))

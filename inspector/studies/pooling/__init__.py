@@ -7,13 +7,14 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress
 from inspector.sharpness import COARSE, MEASURES
 from inspector.studies.pooling.comparison import Measured, accuracies, finding, pairs
 from inspector.studies.pooling.intervals import LEVEL, RESAMPLES
 from inspector.studies.pooling.networks import Network, opened
 from inspector.studies.pooling.recognition import predictions, wanted_classes
 from inspector.studies.pooling.structure import METHODS, OTHERS, Reconstructions, spread_out
-from inspector.study import Findings, Progress, study
+from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.dataset import LabelledPhoto
@@ -73,6 +74,7 @@ def pooling(
         MethodRefused: a network without classes, or a reconstruction that cannot be right for it.
         ImageRefused: none of the photos can be read.
     """
+    check_seed(seed)
     if not 1 <= reconstructed <= MOST_RECONSTRUCTED:
         raise UsageError(f"{reconstructed} photos", hint=f"1 to {MOST_RECONSTRUCTED}")
     if len(against) >= MOST_NETWORKS:

@@ -8,8 +8,8 @@ import numpy as np
 from inspector.dataset import class_indices
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress, batches
 from inspector.studies.pooling.networks import Network
-from inspector.study import Progress, batches
 
 __all__ = ["predictions", "wanted_classes"]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from inspector import sharpness
 from inspector.journal import Journal
+from inspector.passes import BATCH, Batch, Progress, batches
 from inspector.studies.pooling.networks import Network
-from inspector.study import BATCH, Batch, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.errors import ImageRefused

@@ -7,6 +7,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress
 from inspector.studies.reconstruction.layers import (
     Work,
     chosen_layers,
@@ -21,7 +22,7 @@ from inspector.studies.reconstruction.photos import (
     on_photos,
 )
 from inspector.studies.reconstruction.unconditioned import LEFT_OUT, NONE, Bare
-from inspector.study import Findings, Progress, study
+from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -83,6 +84,7 @@ def reconstruction(
             chosen layer needs one.
         ImageRefused: none of the photos can be read.
     """
+    check_seed(seed)
     if not 1 <= most <= MOST_LAYERS:
         raise UsageError(f"{most} layers", hint=f"1 to {MOST_LAYERS}")
     images = list(images)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector import sharpness
+from inspector.passes import BATCH, Batch, Progress, batches
 from inspector.studies.reconstruction.layers import Layer, Work
-from inspector.study import BATCH, Batch, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.errors import ImageRefused

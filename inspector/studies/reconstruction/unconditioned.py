@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.passes import BATCH
 from inspector.studies.reconstruction.layers import Layer, Work, parsed_units
-from inspector.study import BATCH
 
 if TYPE_CHECKING:
     from inspector.conditioning import Conditioning

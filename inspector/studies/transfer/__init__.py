@@ -10,6 +10,7 @@ import numpy as np
 from inspector.dataset import LabelledPhoto, class_indices
 from inspector.errors import ImageRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress
 from inspector.studies.transfer.classification import (
     CLASSIFIERS,
     Fitted,
@@ -22,7 +23,7 @@ from inspector.studies.transfer.classification import (
 )
 from inspector.studies.transfer.extraction import Features, Pool, extract
 from inspector.studies.transfer.feature_layers import FeatureLayer, chosen_layers
-from inspector.study import Findings, Progress, study
+from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -83,6 +84,7 @@ def transfer(
         ImageRefused: none of the photos can be read.
     """
     pooling, journal, images = Pool.read(pool), journal or Journal(), list(images)
+    check_seed(seed)
     _check(classifier, folds, cost, per_class)
     class_counts([photo.label for photo in images], folds)
     plan(np.repeat([0, 1], folds), classifier=classifier, folds=folds, cost=cost or 1.0,

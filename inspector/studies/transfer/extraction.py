@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.journal import Journal
-from inspector.study import Batch, Progress, batches
+from inspector.passes import Batch, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.opened import Opened

@@ -1,15 +1,15 @@
 """Which tensors are a network's features, from the first layer to the classifier's input."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.classifier import LINEAR, last_linear, way_back
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
 
 if TYPE_CHECKING:
-    from converters.graph import Graph, Node
     from inspector.layers import Layer
     from inspector.opened import Opened
 
@@ -18,12 +18,7 @@ __all__ = ["MOST_LAYERS", "FeatureLayer", "chosen_layers"]
 MOST_LAYERS = 8
 """Layers that are taken when none are named, evenly thinned from first to last."""
 
-_LINEAR = frozenset(
-    {"Gemm", "MatMul", "Conv", "QLinearConv", "QLinearMatMul", "QGemm", "FusedConv"}
-)
 _POOLS = ("Pool", "ReduceMean", "ReduceSum", "ReduceMax")
-_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
-_MAX_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -134,8 +129,8 @@ def _maps(model: "Opened") -> tuple[list[str], str]:
     Inside of a residual block or a branch a layer holds only a part of what goes on; so those
     are taken that no other way leads around.
     """
-    final = _classifier(model)
-    own = final.outputs[0] if final is not None else ""
+    classifier = last_linear(model)
+    own = classifier[0].outputs[0] if classifier else ""
     layers = [x for x in model.layers if x.on_path and not x.gate and x.convolution != own]
     whole = [x for x in layers if not _passed_by(model, x)]
     if len(whole) > 1:
@@ -145,14 +140,6 @@ def _maps(model: "Opened") -> tuple[list[str], str]:
 
 def _passed_by(model: "Opened", layer: "Layer") -> bool:
     return bool(model.tail(layer.tensor, model.scores.tensor).frontier)
-
-
-def _classifier(model: "Opened") -> "Node | None":
-    """The last linear node before the scores."""
-    if not model.scores.classifier:
-        return None
-    walked = _walk(model.graph, model.scores.tensor)
-    return next((node for node, _ in walked if node.op_type in _LINEAR), None)
 
 
 # -- vectors --------------------------------------------------------------------------------------
@@ -167,10 +154,10 @@ def _hidden(model: "Opened") -> list[str]:
         return []
     found: list[str] = []
     pending = ""
-    for node, data in _walk(model.graph, model.scores.tensor):
+    for node, data in way_back(model.graph, model.scores.tensor):
         if any(word in node.op_type for word in _POOLS):
             break
-        if node.op_type not in _LINEAR:
+        if node.op_type not in LINEAR:
             continue
         if not _is_vector(model.shape_of(node.outputs[0])):
             break  # a convolution over places: what was read behind it is its map, flattened
@@ -178,31 +165,3 @@ def _hidden(model: "Opened") -> list[str]:
             found.append(pending)
         pending = data
     return found[::-1]
-
-
-def _walk(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
-    """Nodes on the one way back from a tensor, and what each reads of it.
-
-    An activation function counts as one step, however it is spelled. The way ends where computed
-    tensors are joined.
-    """
-    from converters.activations import find_activations  # noqa: PLC0415 - late: imports onnx
-
-    before = {a.output: a.input for a in find_activations(graph) if a.input}
-    for _ in range(_MAX_STEPS):
-        node = graph.producer(tensor)
-        source = None if node is None else before.get(tensor) or _only_input(graph, node)
-        if node is None or source is None:
-            return
-        yield node, source
-        tensor = source
-
-
-def _only_input(graph: "Graph", node: "Node") -> str | None:
-    """The one input that is computed from the image."""
-    from inspector.affine import is_constant  # noqa: PLC0415 - late: imports onnx
-
-    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
-        return node.inputs[0]
-    computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
-    return computed[0] if len(computed) == 1 else None

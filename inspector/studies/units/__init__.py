@@ -8,11 +8,12 @@ import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.journal import Journal
+from inspector.passes import Progress, batches
 from inspector.ranking import Winner, strongest
 from inspector.studies.units.contributions import Account, account, half_of_positive
 from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
-from inspector.study import Findings, Progress, batches, study
+from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
 from inspector.journal import Journal
-from inspector.study import Progress, batches
+from inspector.passes import Progress, batches
 
 if TYPE_CHECKING:
     from inspector.opened import Opened

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.passes import Progress, batches
 from inspector.ranking import Winner
-from inspector.study import Progress, batches
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""The class whose probability is followed, and where that probability comes from."""
+"""The class whose probability an experiment follows, and where that probability comes from."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,43 +10,44 @@ if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.target import Target
 
-__all__ = ["ASSUMED", "class_of", "label_of", "probabilities_of", "source_of"]
+__all__ = ["ASSUMED", "AS_GIVEN", "class_of", "label_of", "probabilities_of", "source_of"]
 
 Array = np.ndarray[Any, Any]
 
-ASSUMED = "assumed softmax"
-_AS_GIVEN = "the scores themselves, which are probabilities"
+AS_GIVEN, ASSUMED = "the scores themselves, which are probabilities", "assumed softmax"
+"""Sources of probabilities besides the network's own ``softmax`` or ``sigmoid``."""
 
 
-def source_of(model: "Opened", scores: Array) -> str:
+def source_of(model: "Opened", scores: Array, *, hint: str = "") -> str:
     """Where probabilities come from: the network's own activation, or a reading of its scores.
 
     Args:
         model: The opened model.
         scores: (K,) of one photo.
+        hint: What to do instead where there is no probability.
 
     Raises:
-        MethodRefused: One score and no activation: there is no probability.
+        MethodRefused: One score, which no activation turns into a probability.
     """
     from inspector.target import looks_like_probabilities  # noqa: PLC0415 - late: imports onnx
 
     if model.scores.activation is not None:
         return str(model.scores.activation)
     if looks_like_probabilities(scores):
-        return _AS_GIVEN
+        return AS_GIVEN
     if scores.size < 2:
         raise MethodRefused(
-            "the model gives one score and no probability", where=model.scores.tensor
+            "the model gives one score and no probability", where=model.scores.tensor, hint=hint
         )
     return ASSUMED
 
 
 def probabilities_of(scores: Array, source: str) -> Array:
-    """Probabilities (P, K) float64 of scores (P, K)."""
+    """Probabilities (P, K) float64 of scores (P, K), from what ``source_of`` says."""
     from inspector.target import probabilities  # noqa: PLC0415 - late: imports onnx
 
     rows = np.asarray(scores, np.float64)
-    if source == _AS_GIVEN:
+    if source == AS_GIVEN:
         return rows
     activation: Any = None if source == ASSUMED else source
     found = probabilities(rows, activation, assume_softmax=True)
@@ -54,10 +55,15 @@ def probabilities_of(scores: Array, source: str) -> Array:
 
 
 def class_of(model: "Opened", text: str, scores: Array) -> "Target":
-    """The class that a user names, for a photo with these scores (K,).
+    """The one class that a text names.
+
+    Args:
+        model: The opened model.
+        text: ``top1``, an index or a label.
+        scores: (K,) of the photo.
 
     Raises:
-        UsageError: It is no class, or more than one.
+        UsageError: Anything but one class.
     """
     from inspector.target import parse_target  # noqa: PLC0415 - late: imports onnx
 
