@@ -26,7 +26,7 @@ from inspector.panels import cell, signed_cell
 __all__ = ["Row", "occlusion_sheet"]
 
 _SIDE = 208
-_BAR = 62  # colour bar with its numbers, beside panels b and d
+_BAR = 86  # colour bar with its numbers, beside panels b and d
 _MOST_LABELS = 8
 _COLOURS = ((64, 83, 211), (221, 179, 16), (181, 29, 20), (0, 190, 255), (251, 73, 176),
             (0, 178, 93), (148, 92, 40), (120, 70, 160))  # fmt: skip

@@ -124,7 +124,7 @@ def invariance(
     found = summaries(seen)
     names = layers[0].tensor, layers[1].tensor
     sentences = tuple(line for one in found for line in one.sentences(names))
-    warnings = _warnings(model, layers, sweeps, seen, target=target, over=over)
+    warnings = _warnings(model, layers, sweeps, seen, target=target, over=over, count=count)
     return Findings(
         study="invariance",
         context=model.context(None),
@@ -234,12 +234,15 @@ def _warnings(
     *,
     target: Sequence[str],
     over: int,
+    count: int,
 ) -> tuple[str, ...]:
     from inspector.labels import count_warning  # noqa: PLC0415 - late: imports onnx
 
     labels = model.class_labels
     found = [*model.preprocessing.warnings, *labels.warnings]
     found += filter(None, [count_warning(labels.names, model.scores.classes)])
+    if len(seen) < count:
+        found.append(f"{len(seen)} photo(s), fewer than the {count} of --count")
     if over:
         found.append(f"{over} further photo(s) are left out: --count takes more")
     if not target:

@@ -3,7 +3,7 @@
 For each network, with D and G the mean edge agreement of deconvnet and guided backpropagation
 over the same photos, and the bootstrap interval of D - G/2:
 
-    works       the interval lies above 0, and so does that of D
+    works       the interval lies above 0, and so do those of D and G
     fails       the interval lies below 0, and that of G above 0
     undecided   otherwise
 
@@ -140,13 +140,13 @@ class Measured:
     def verdict(self, network: int) -> str:
         """``works``, ``fails`` or ``undecided``."""
         agreement = MEASURES.index("edge agreement")
-        low = self.low[network, :, agreement]
+        low = dict(zip(METHODS, self.low[network, :, agreement], strict=True))
         _, under, over = self.against_share[network]
-        if under > 0 and low[METHODS.index("deconvnet")] > 0:
+        if low["guided-backprop"] <= 0:
+            return "undecided"  # half of nothing is no bar
+        if under > 0 and low["deconvnet"] > 0:
             return "works"
-        if over < 0 and low[METHODS.index("guided-backprop")] > 0:
-            return "fails"
-        return "undecided"
+        return "fails" if over < 0 else "undecided"
 
 
 def finding(networks: Sequence[Network], found: Measured | None) -> dict[str, Any]:
