@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from converters.errors import ConverterError, ExplainedError
 
 __all__ = [
+    "BrokenInstallation",
     "ConverterError",
     "ExplainedError",
     "ImageRefused",
@@ -73,6 +74,10 @@ class MissingExtra(UsageError):
             f"{what} needs packages that are not installed",
             hint=f"pip install 'onnx-inspector[{extra}]'",
         )
+
+
+class BrokenInstallation(InspectorError):
+    """A package that is there and does not start."""
 
 
 class MethodRefused(InspectorError):

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.graph import Graph
+from converters.source import LABELS
 from inspector.errors import UsageError
 
 __all__ = [
-    "METADATA_KEY",
     "Labels",
     "clean_text",
     "count_warning",
@@ -27,10 +27,7 @@ __all__ = [
     "read_labels",
 ]
 
-METADATA_KEY = "inspector.labels"
-"""Our own key in ``metadata_props``: a JSON list of names."""
-
-_METADATA_KEYS = (METADATA_KEY, "names", "labels", "classes", "class_names", "id2label")
+_METADATA_KEYS = (LABELS, "names", "labels", "classes", "class_names", "id2label")
 _MAX_LABEL = 200
 _MAX_LABELS = 100_000
 _MAX_BYTES = 16 << 20

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from converters.source import PREPROCESS_KEYS
 from inspector.errors import ModelRefused, UsageError, nearest
 from inspector.geometry import Geometry
 from inspector.photo import Photo, load_photo
 from inspector.recipe import PRESETS, Preprocess
-from inspector.recipe_files import FIELDS, Settings, model_metadata, parse_override, read_settings
+from inspector.recipe_files import Settings, model_metadata, parse_override, read_settings
 
 __all__ = [
     "PRESETS",
@@ -142,7 +143,7 @@ class _Sources:
 
     def __init__(self) -> None:
         self.preprocess = PRESETS["unit"]
-        self.evidence: dict[str, str] = dict.fromkeys(FIELDS, "default")
+        self.evidence: dict[str, str] = dict.fromkeys(PREPROCESS_KEYS, "default")
         self.warnings: list[str] = []
         self.named_size = False  # a preset's own size is a default, and yields silently
 
@@ -154,7 +155,7 @@ class _Sources:
             base = Preprocess.preset(str(start))
         changed = base.changed(settings)
         if start is not None:
-            self.evidence = dict.fromkeys(FIELDS, words)
+            self.evidence = dict.fromkeys(PREPROCESS_KEYS, words)
             self.named_size = False
         self.named_size |= "size" in settings
         for key in settings:

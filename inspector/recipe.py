@@ -27,10 +27,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from converters.source import PREPROCESS_KEYS
 from inspector.errors import UsageError, nearest
 from inspector.geometry import Geometry
 from inspector.photo import Photo
-from inspector.recipe_files import FIELDS, Settings, read_settings
+from inspector.recipe_files import Settings, read_settings
 
 __all__ = ["INTERPOLATIONS", "PRESETS", "Preprocess"]
 
@@ -146,8 +147,10 @@ class Preprocess:
             UsageError: An unknown key or a value that cannot be meant.
         """
         for key in settings:
-            if key not in FIELDS:
-                raise UsageError(f"unknown preprocessing key {key!r}", hint=nearest(key, FIELDS))
+            if key not in PREPROCESS_KEYS:
+                raise UsageError(
+                    f"unknown preprocessing key {key!r}", hint=nearest(key, PREPROCESS_KEYS)
+                )
         new: Settings = dict(settings)
         channels = _one_of("channels", new.get("channels", self.channels), _CHOICES["channels"])
         count = 1 if channels == "GRAY" else 3

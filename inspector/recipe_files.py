@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.preprocessing import hugging_face, is_hugging_face, is_timm, timm
+from converters.source import PREPROCESS, PREPROCESS_KEYS
 from inspector.errors import ConverterError, UsageError, nearest
 
 __all__ = [
-    "FIELDS",
     "Settings",
     "hugging_face",
     "is_hugging_face",
@@ -30,20 +30,6 @@ __all__ = [
 
 Settings = dict[str, Any]
 
-FIELDS = (
-    "size",
-    "resize",
-    "crop_pct",
-    "interpolation",
-    "scale",
-    "mean",
-    "std",
-    "channels",
-    "layout",
-    "pad",
-)
-
-OWN_METADATA_KEY = "inspector.preprocess"
 _MAX_BYTES = 2**20  # a settings file is a page of text
 
 
@@ -74,7 +60,7 @@ def read_settings(path: Path) -> tuple[Settings, str]:
         raise UsageError(
             "neither a timm config nor a Hugging Face preprocessor config",
             where=where,
-            hint="write the settings as TOML: " + ", ".join(FIELDS),
+            hint="write the settings as TOML: " + ", ".join(PREPROCESS_KEYS),
         )
     return found
 
@@ -91,14 +77,16 @@ def _by_kind(data: dict[str, Any], where: str) -> tuple[Settings, str] | None:
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"settings of an unexpected type ({reason})", where=where) from None
-    return (own(data, where), "JSON") if set(data) <= {*FIELDS, "preset"} else None
+    return (own(data, where), "JSON") if set(data) <= {*PREPROCESS_KEYS, "preset"} else None
 
 
 def own(data: Mapping[str, Any], where: str) -> Settings:
     """The project's own keys, of which ``preset`` may name what the others change."""
     for key in data:
-        if key not in (*FIELDS, "preset"):
-            hint = nearest(key, (*FIELDS, "preset")) or "keys: " + ", ".join(FIELDS)
+        if key not in (*PREPROCESS_KEYS, "preset"):
+            hint = nearest(key, (*PREPROCESS_KEYS, "preset")) or "keys: " + ", ".join(
+                PREPROCESS_KEYS
+            )
             raise UsageError(f"unknown preprocessing key {key!r}", where=where, hint=hint)
     return dict(data)
 
@@ -116,9 +104,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, value = key.strip(), value.strip()
     if not equals or not value:
         raise UsageError(f"{text!r} is no preset, no file and no key=value", hint=_KEYS_HINT)
-    if key not in FIELDS:
+    if key not in PREPROCESS_KEYS:
         raise UsageError(
-            f"unknown preprocessing key {key!r}", hint=nearest(key, FIELDS) or _KEYS_HINT
+            f"unknown preprocessing key {key!r}", hint=nearest(key, PREPROCESS_KEYS) or _KEYS_HINT
         )
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
@@ -128,7 +116,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, value
 
 
-_KEYS_HINT = "keys: " + ", ".join(FIELDS)
+_KEYS_HINT = "keys: " + ", ".join(PREPROCESS_KEYS)
 
 
 def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...]]:
@@ -141,13 +129,13 @@ def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[st
     Returns:
         The settings (empty when nothing is known), whose words they are, and warnings.
     """
-    if OWN_METADATA_KEY in metadata:
-        where = f"metadata {OWN_METADATA_KEY}"
+    if PREPROCESS in metadata:
+        where = f"metadata {PREPROCESS}"
         try:
-            data = json.loads(metadata[OWN_METADATA_KEY])
+            data = json.loads(metadata[PREPROCESS])
             return own(data if isinstance(data, dict) else {"": data}, where), where, ()
         except (ValueError, RecursionError, UsageError) as error:
-            return {}, "", (f"the model's metadata {OWN_METADATA_KEY!r} is ignored: {error}",)
+            return {}, "", (f"the model's metadata {PREPROCESS!r} is ignored: {error}",)
     image = {k.lower(): v.lower() for k, v in metadata.items() if k.lower().startswith("image.")}
     if image:
         return _windows_ml(image)

@@ -14,7 +14,13 @@ import numpy as np
 import onnx
 
 from converters.onnx_file import OnnxFile
-from inspector.errors import InspectorWarning, LimitExceeded, ModelRefused, UsageError
+from inspector.errors import (
+    BrokenInstallation,
+    InspectorWarning,
+    LimitExceeded,
+    ModelRefused,
+    UsageError,
+)
 from inspector.surgery.expose import exposed
 
 if TYPE_CHECKING:
@@ -102,9 +108,7 @@ class Runtime:
         return self._session
 
     def _load(self) -> "onnxruntime.InferenceSession":
-        import onnxruntime  # noqa: PLC0415 - late: `--help` must not pay for it
-
-        onnxruntime.set_default_logger_severity(4)
+        onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.threads
@@ -161,11 +165,29 @@ class Runtime:
         )
 
 
+def _onnxruntime() -> Any:  # noqa: ANN401 - the module
+    """ONNX Runtime, silent.
+
+    Raises:
+        BrokenInstallation: It does not start. Uninstalling one of two distributions leaves a
+            folder without files, which can still be imported.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - late: `--help` must not pay for it
+
+        onnxruntime.set_default_logger_severity(4)
+    except (ImportError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise BrokenInstallation(
+            f"ONNX Runtime does not start ({type(error).__name__}: {said})",
+            hint="`inspector doctor` says what is wrong and how to mend it",
+        ) from None
+    return onnxruntime
+
+
 def working_providers() -> dict[str, bool]:
     """Providers that ONNX Runtime was built with, and whether each runs a model here."""
-    import onnxruntime  # noqa: PLC0415 - late, as above
-
-    onnxruntime.set_default_logger_severity(4)
+    onnxruntime = _onnxruntime()
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])

@@ -99,7 +99,7 @@ def open_module(
         UsageError: There is no example.
         ConversionFailed: It cannot be exported, or the file computes something else.
     """
-    from converters.torch_export import export_module  # noqa: PLC0415 - late: imports torch
+    from converters.torch_module import module_to_file  # noqa: PLC0415 - late: imports torch
 
     if example is None:
         raise UsageError(
@@ -107,12 +107,9 @@ def open_module(
             hint="inspector.load(module, torch.zeros(1, 3, 224, 224))",
         )
 
-    def make(folder: Path) -> Path:
-        output = folder / f"{type(module).__name__}.onnx"
-        export_module(module, example, output)
-        return output
-
-    return _through(make, limits or onnx_file.Limits())
+    return _through(
+        lambda folder: module_to_file(module, example, folder), limits or onnx_file.Limits()
+    )
 
 
 def photo_inputs(

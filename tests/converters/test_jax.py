@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
+from trained_resnet20 import SAMPLES, SETTINGS, assert_same_pictures
 
 import inspector
 from converters.conversion import convert, recognise
@@ -14,11 +14,7 @@ from converters.errors import ConversionFailed, NotTrusted
 from converters.source import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "sample_models"
 PYTHON = ROOT / ".venv-jax" / "bin" / "python"
-PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:6]
-SETTINGS = {"size": [32, 32], "resize": "squash", "mean": [0.4914, 0.4822, 0.4465],
-            "std": [0.2470, 0.2435, 0.2616]}  # fmt: skip
 IMAGES = Options(inputs=((None, 16, 16, 3),))
 
 apart = [
@@ -81,19 +77,7 @@ class TestJax:
         certificate = converted("resnet20", tmp_path, options, preprocess=SETTINGS)
         assert certificate.worst <= 1e-4
         assert certificate.top1 == 1.0
-        reference = inspector.load(SAMPLES / "resnet20.onnx")
-        other = inspector.load(certificate.path)
-        assert other.input.layout == "NHWC"
-        for photo in PHOTOS:
-            one, two = (
-                model.explain(photo, ["grad-cam", "guided-backprop", "cam"]).images[0]
-                for model in (reference, other)
-            )
-            assert one.predictions[0]["index"] == two.predictions[0]["index"]
-            for a, b in zip(one.explanations, two.explanations, strict=True):
-                expected, got = a.attribution.values, b.attribution.values
-                peak = max(float(np.abs(expected).max()), 1e-6)
-                assert np.abs(expected - got).max() <= 1e-3 * peak, (photo.name, a.label)
+        assert_same_pictures(certificate.path, "NHWC")
 
     def test_outputs_keep_the_names_of_a_dictionary(self, tmp_path):
         file = inspector.load(converted("plain", tmp_path).path).file

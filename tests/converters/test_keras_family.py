@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trained_resnet20 import PHOTOS, SAMPLES, SETTINGS, assert_same_pictures
 
 import inspector
 from converters.conversion import convert, recognise
@@ -20,11 +21,6 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "sample_models"
-PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:6]
-SETTINGS = {"size": [32, 32], "resize": "squash", "mean": [0.4914, 0.4822, 0.4465],
-            "std": [0.2470, 0.2435, 0.2616]}  # fmt: skip
 LABELS = (SAMPLES / "labels.txt").read_text().split()
 
 
@@ -80,19 +76,8 @@ def test_the_file_says_where_it_comes_from(converted):
 
 def test_pictures_do_not_depend_on_the_framework(converted):
     """PyTorch (NCHW), Keras and TFLite (NHWC): one network, one Grad-CAM."""
-    reference = inspector.load(SAMPLES / "resnet20.onnx")
     for name in ("resnet20.keras", "resnet20.h5", "saved", "resnet20.tflite"):
-        other = inspector.load(converted[name].path)
-        for photo in PHOTOS:
-            one, two = (
-                model.explain(photo, ["grad-cam", "guided-backprop", "cam"]).images[0]
-                for model in (reference, other)
-            )
-            assert one.predictions[0]["index"] == two.predictions[0]["index"]
-            for a, b in zip(one.explanations, two.explanations, strict=True):
-                expected, got = a.attribution.values, b.attribution.values
-                peak = max(float(np.abs(expected).max()), 1e-6)
-                assert np.abs(expected - got).max() <= 1e-3 * peak, (name, photo.name, a.label)
+        assert_same_pictures(converted[name].path, "NHWC")
 
 
 def test_an_int8_network_names_the_same_classes(converted):

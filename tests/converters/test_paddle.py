@@ -6,20 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
+from trained_resnet20 import SAMPLES, SETTINGS, assert_same_pictures
 
-import inspector
 from converters.conversion import content_hash, convert, recognise
 from converters.errors import ConversionFailed, NotTrusted
 from converters.source import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "sample_models"
 PYTHON = ROOT / ".venv-paddle" / "bin" / "python"
-PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:6]
-SETTINGS = {"size": [32, 32], "resize": "squash", "mean": [0.4914, 0.4822, 0.4465],
-            "std": [0.2470, 0.2435, 0.2616]}  # fmt: skip
 PIR = b'{"base_code": {"magic": "pir", "version": 4}, "program": {}}'
 PROGRAM = b"\x0a\x05\x08\x00\x10\xff\xff"
 
@@ -132,19 +127,7 @@ class TestPaddle:
         certificate = converted(sources / "resnet20.json", tmp_path, preprocess=SETTINGS)
         assert certificate.worst <= 1e-4
         assert certificate.top1 == 1.0
-        reference = inspector.load(SAMPLES / "resnet20.onnx")
-        other = inspector.load(certificate.path)
-        assert other.input.layout == "NCHW"
-        for photo in PHOTOS:
-            one, two = (
-                model.explain(photo, ["grad-cam", "guided-backprop", "cam"]).images[0]
-                for model in (reference, other)
-            )
-            assert one.predictions[0]["index"] == two.predictions[0]["index"]
-            for a, b in zip(one.explanations, two.explanations, strict=True):
-                expected, got = a.attribution.values, b.attribution.values
-                peak = max(float(np.abs(expected).max()), 1e-6)
-                assert np.abs(expected - got).max() <= 1e-3 * peak, (photo.name, a.label)
+        assert_same_pictures(certificate.path, "NCHW")
 
     def test_a_batch_that_was_saved_fixed_is_said(self, sources, tmp_path):
         certificate = converted(sources / "fixed.json", tmp_path)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 import warnings
 
 import ml_dtypes
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from converters import onnx_file
-from inspector.errors import InspectorWarning, ModelRefused, UsageError
+from inspector.errors import BrokenInstallation, InspectorWarning, ModelRefused, UsageError
 from inspector.runtime import Runtime, working_providers
 
 KINDS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -289,6 +290,7 @@ def test_nothing_but_the_result_reaches_the_terminal(saved):
 
 TORCHLESS = """
 import sys
+import types
 import numpy as np
 import inspector
 
@@ -301,3 +303,12 @@ assert "torch" not in sys.modules
 def test_no_torch_for_a_forward_pass(saved):
     done = in_a_process(TORCHLESS, saved(network()))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_runtime_without_its_files_is_no_internal_error(saved, monkeypatch):
+    """What is left of the folder when one of two distributions was uninstalled can be imported."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    runtime = Runtime(onnx_file.read(saved(network())), device="cpu")
+    with pytest.raises(BrokenInstallation, match="does not start") as raised:
+        runtime.run({"x": np.zeros((1, 3, 8, 8), np.float32)}, ["y"])
+    assert "inspector doctor" in raised.value.hint
