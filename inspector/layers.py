@@ -201,21 +201,41 @@ def _channels_first(tensor: str, graph: Graph) -> str:
     """The same map as (N, C, h, w), of a tensor that may be (N, h, w, C).
 
     Raises:
-        UnknownLayer: There is none. Read as it is, its columns would be taken for channels.
+        UnknownLayer: There is none, or nothing shows which axes are channels and places. Read as
+            it is, it would give a picture whose columns are channels, or heads of an attention.
     """
     axes = channel_axes(graph)
-    if axes.get(tensor, 1) == 1:
+
+    def axis(name: str) -> int | None:
+        return axes.get(name) or _axis_ahead(name, graph)
+
+    if axis(tensor) == 1:
         return tensor
     made = graph.producer(tensor)
     turned = [made.inputs[0]] if made is not None and made.is_op("Transpose") else []
     turned += [node.outputs[0] for node in graph.consumers(tensor) if node.is_op("Transpose")]
-    same = next((name for name in turned if axes.get(name) == 1), None)
+    same = next((name for name in turned if axis(name) == 1), None)
     if same is None:
+        what = "has its channels last" if axis(tensor) == 3 else "is not known to be a map"
         raise UnknownLayer(
-            f"tensor {tensor!r} has its channels last, (N, h, w, C), and is read in no other way",
+            f"tensor {tensor!r} {what}: nothing in the graph reads it as (N, C, h, w)",
             hint="`inspector layers` lists the layers",
         )
     return same
+
+
+def _axis_ahead(tensor: str, graph: Graph) -> int | None:
+    """Axis of the channels, as the convolution says that reads a tensor before all others."""
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        name = waiting.pop()
+        for node in graph.consumers(name):
+            if _is_convolution(graph, node) and node.inputs[0] == name:
+                return 3 if node.op_type.startswith("Nhwc") else 1
+            if node.op_type in _KEEPS_MAP and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return None
 
 
 def _unknown(text: str, index: int | None, layers: Sequence[Layer]) -> str:

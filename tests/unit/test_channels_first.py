@@ -159,6 +159,42 @@ def test_a_map_that_exists_with_channels_last_alone_is_refused(tmp_path):
         found.explain(photo, "grad-cam", layer="shifted")
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_the_image_itself_is_read_as_the_first_convolution_reads_it(last, tmp_path):
+    weight = np.random.default_rng(4).normal(size=(5, 3, 3, 3))
+    nodes = [oh.make_node("Sub", ["image", "mean"], ["centred"])]
+    nodes += [oh.make_node("Transpose", ["centred"], ["turned"], perm=TO_FIRST)] * last
+    nodes += [
+        oh.make_node("Conv", ["turned" if last else "centred", "W"], ["maps"]),
+        oh.make_node("ReduceMean", ["maps"], ["means"], axes=[2, 3], keepdims=0),
+        oh.make_node("MatMul", ["means", "W2"], ["logits"]),
+    ]
+    proto = model(nodes, {"W": weight, "W2": np.ones((5, 4)), "mean": 0.5}, ["logits"], opset=17)
+    if last:
+        shape = proto.graph.input[0].type.tensor_type.shape
+        for dim, size in zip(shape.dim[1:], (8, 8, 3), strict=True):
+            dim.dim_value = size
+    onnx.save(proto, tmp_path / "net.onnx")
+    found = inspector.load(tmp_path / "net.onnx", preprocess="raw")
+    photo = inspector.Photo.of(np.random.default_rng(5).integers(0, 256, (8, 8, 3), np.uint8))
+    result = found.explain(photo, "grad-cam", layer="centred").images[0].explanations[0]
+    assert result.attribution.values.shape == (8, 8)
+
+
+def test_what_nothing_reads_as_a_map_is_refused(tmp_path):
+    """Four axes do not make a map: heads of an attention, tokens by tokens."""
+    proto = residual()
+    nodes = list(proto.graph.node)
+    nodes.append(oh.make_node("MatMul", ["c1", "c1"], ["products"]))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.save(proto, tmp_path / "net.onnx")
+    found = inspector.load(tmp_path / "net.onnx", preprocess="raw")
+    photo = inspector.Photo.of(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UnknownLayer, match="not known to be a map"):
+        found.explain(photo, "grad-cam", layer="products")
+
+
 def test_gradients_do_not_depend_on_the_side(tmp_path):
     """The same network written with channels first: maps agree to rounding."""
     proto = residual()
