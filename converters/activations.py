@@ -171,6 +171,16 @@ def _is_elementwise(node: Node) -> bool:
     return node.is_op(*known, "Reciprocal", "Clip", *PASS_THROUGH, *_RESHAPES)
 
 
+def _divides(node: Node, tensor: str, graph: Graph) -> bool:
+    """Whether a node divides by a tensor, or takes the root that others divide by."""
+    if node.is_op("Pow") and node.inputs[0] == tensor:
+        exponent = graph.constant(node.inputs[1])
+        return exponent is not None and exponent.size == 1 and exponent.item() in {0.5, -0.5, -1.0}
+    return node.is_op("Sqrt", "Reciprocal") or (
+        node.is_op("Div") and node.inputs[1] == tensor != node.inputs[0]
+    )
+
+
 @dataclass
 class _Search:
     graph: Graph
@@ -191,7 +201,25 @@ class _Search:
             if activation is not None:
                 self.claimed.update(member.index for member in activation.nodes)
                 found.append(activation)
-        return tuple(reversed(found))
+        return tuple(one for one in reversed(found) if not self._guards_a_divisor(one))
+
+    def _guards_a_divisor(self, activation: Activation) -> bool:
+        """Whether a clamp only keeps a variance or a norm from being 0 or less.
+
+        ``x / Max(norm, eps)``, ``x / Sqrt(Max(variance, 0) + eps)``: part of a normalisation.
+        """
+        if activation.kind not in {"Clip", "Relu"} or activation.fused:
+            return False
+        carriers, ends = [activation.output], 0
+        for name in carriers:
+            for user in self.graph.consumers(name):
+                if user.is_op(*PASS_THROUGH, *_RESHAPES) and user.inputs[0] == name:
+                    carriers.append(user.outputs[0])
+                elif _divides(user, name, self.graph):
+                    ends += 1
+                else:
+                    return False
+        return ends > 0 and not set(carriers) & set(self.graph.outputs)
 
     # -- single nodes ---------------------------------------------------------------------------
 

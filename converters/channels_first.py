@@ -11,7 +11,7 @@ gives the same numbers on either side, so it is moved in front of the ``Transpos
     Conv ─ Add ─ Relu ─ Transpose ─┬─ Transpose ─ Conv
     other ─┘                       └─ Add
 
-Every tensor keeps its name and its values, bit for bit; the map (N, C, h, w) is called
+Every tensor that is read keeps its name and its values, bit for bit; the map (N, C, h, w) is called
 ``NAME_channels_first``.  ONNX Runtime cancels the pairs of ``Transpose`` when it loads the model.
 """
 
@@ -48,10 +48,16 @@ def move_channels_first(model: onnx.ModelProto) -> None:
         return
     mover = _Mover(graph)
     nodes = [part for node in graph.node for part in mover.moved(node)]
-    if len(nodes) != len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend(mover.turned.values())
+    if len(nodes) == len(graph.node):
+        return
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(mover.turned.values())
+    # A node that nobody reads would look like a second way from the tensor that it reads.
+    read = _read(graph)
+    kept = [node for node in graph.node if not _turns_last(node) or node.output[0] in read]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _turns_last(node: onnx.NodeProto) -> bool:
@@ -60,6 +66,21 @@ def _turns_last(node: onnx.NodeProto) -> bool:
         and node.domain in _DEFAULT
         and any(a.name == "perm" and list(a.ints) == _TO_LAST for a in node.attribute)
     )
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """Names that a node or an output takes, in the graph and in the bodies of its nodes."""
+    names: set[str] = set()
+    waiting = [graph]
+    while waiting:
+        body = waiting.pop()
+        names.update(value.name for value in body.output)
+        for node in body.node:
+            names.update(node.input)
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += attribute.graphs
+    return names
 
 
 @dataclass

@@ -421,13 +421,9 @@ class _Finder:
             for user in self.graph.consumers(name):
                 if user.op_type in _CARRIERS and user.inputs[0] == name:
                     carried.append(user.outputs[0])
-                elif not user.is_op("Shape", "Size") and self._used(user):
+                elif not user.is_op("Shape", "Size"):
                     users[user.index] = user
         return carried, list(users.values())
-
-    def _used(self, node: Node) -> bool:
-        """Whether anything is made of what a node gives: one that nobody reads is no way to go."""
-        return any(n in self.graph.outputs or self.graph.consumers(n) for n in node.outputs if n)
 
     def _readable(self, tensor: str, carried: Sequence[str]) -> str:
         """Where values are read in a quantised model: behind its DequantizeLinear.

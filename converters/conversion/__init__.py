@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters import factory
 from converters.conversion.certificate import (
     LEVEL_TOLERANCE,
     METADATA_KEY,
@@ -37,7 +38,7 @@ from converters.conversion.certificate import (
 from converters.conversion.content import content_hash
 from converters.conversion.sandbox import Sandbox
 from converters.errors import ConversionFailed, NotTrusted
-from converters.source import LABELS, PREPROCESS, InputSpec, Options
+from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 
 __all__ = [
     "Certificate",
@@ -156,6 +157,8 @@ def convert(
     """
     found = recognise(source, framework)
     if found is None:
+        if as_path(source) is None and factory.named(source) is None:
+            raise ConversionFailed("does not exist", where=source, hint="look at the path")
         raise ConversionFailed(
             "is no model that any converter knows", where=source,
             hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),

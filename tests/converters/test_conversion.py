@@ -172,6 +172,8 @@ def test_what_nobody_knows(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(ConversionFailed, match="no model that any converter knows"):
         convert(str(tmp_path / "notes.txt"), tmp_path / "m.onnx")
+    with pytest.raises(ConversionFailed, match=r"net\.keras: does not exist"):
+        convert("net.keras", tmp_path / "m.onnx")
     with pytest.raises(ConversionFailed, match="no framework is called"):
         recognise("x", "theano")
 

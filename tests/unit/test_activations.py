@@ -287,3 +287,29 @@ def test_the_real_mobile_network_has_its_hard_swishes(shared):
     assert kinds.count(("HardSigmoid", True)) == 9
     assert kinds.count(("Relu", False)) == 15
     assert not unknown_nonlinearities(g)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "v = ReduceMean(x) m = Max(v, z) e = Add(m, t) s = Sqrt(e) y = Div(x, s)",
+        "v = ReduceMean(x) m = Max(v, z) s = Sqrt(m) r = Reciprocal(s) y = Mul(x, r)",
+        "v = ReduceMean(x) m = Relu(v) s = Pow(m, r) y = Div(x, s)",
+        "n = ReduceL2(x) m = Clip(n, t) k = Identity(m) y = Div(x, k)",
+    ],
+)
+def test_a_clamp_that_guards_a_divisor_is_part_of_a_normalisation(body):
+    assert find_activations(graph(body, z=0, t=1e-6, r=0.5)) == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("m = Max(x, z) y = Div(m, t)", "Relu"),  # divided, not a divisor
+        ("m = Max(x, z) s = Sqrt(m) y = Add(s, m)", "Relu"),  # read besides
+        ("m = Clip(x, t) p = Pow(m, c) g = GlobalAveragePool(p) y = Pow(g, i)", "Clip"),  # GeM
+        ("y = Max(x, z)", "Relu"),
+    ],
+)
+def test_other_clamps_stay_activations(body, kind):
+    assert kind in [a.kind for a in find_activations(graph(body, z=0, t=1e-6, c=3, i=1 / 3))]

@@ -11,7 +11,9 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 import inspector
+from converters.activations import find_activations
 from converters.channels_first import move_channels_first
+from converters.graph import Graph
 from inspector.errors import UnknownLayer
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -72,12 +74,16 @@ def residual():
 IMAGE = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
 
 
-def test_every_tensor_keeps_its_name_and_its_bits():
+def test_every_tensor_that_is_read_keeps_its_name_and_its_bits():
     proto = residual()
     names = [name for node in proto.graph.node for name in node.output]
     before = values(proto, names, IMAGE)
     move_channels_first(proto)
     onnx.checker.check_model(proto)
+    made = {name for node in proto.graph.node for name in node.output}
+    # What lies between two nodes that moved is read on the other side alone.
+    assert set(names) - made == {"t0", "t1", "m1", "a1", "k1", "s1"}
+    names = [name for name in names if name in made]
     after = values(proto, names, IMAGE)
     for name in names:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
@@ -88,7 +94,7 @@ def test_the_map_exists_with_channels_first():
     move_channels_first(proto)
     moved = ["p0", "m1", "a1", "k1", "s1", "r1"]
     first = values(proto, [f"{name}_channels_first" for name in moved], IMAGE)
-    last = values(proto, moved, IMAGE)
+    last = values(residual(), moved, IMAGE)
     for name in moved:
         np.testing.assert_array_equal(
             first[f"{name}_channels_first"], last[name].transpose(TO_FIRST), err_msg=name
@@ -118,6 +124,37 @@ def test_what_is_not_element_wise_stays(node, why):
     expected = fresh.SerializeToString(deterministic=True)
     move_channels_first(fresh)
     assert fresh.SerializeToString(deterministic=True) == expected, why
+
+
+def test_what_a_body_reads_stays():
+    proto = residual()
+    body = oh.make_graph(
+        [oh.make_node("Identity", ["s1"], ["inner"])], "body", [],
+        [oh.make_tensor_value_info("inner", T.FLOAT, None)],
+    )  # fmt: skip
+    condition = numpy_helper.from_array(np.asarray(1, bool), "yes")
+    proto.graph.initializer.append(condition)
+    proto.graph.node.append(
+        oh.make_node("If", ["yes"], ["same"], then_branch=body, else_branch=body)
+    )
+    before = values(proto, ["same"], IMAGE)
+    move_channels_first(proto)
+    assert "s1" in {name for node in proto.graph.node for name in node.output}
+    np.testing.assert_array_equal(values(proto, ["same"], IMAGE)["same"], before["same"])
+
+
+def test_composites_are_recognised_on_the_other_side():
+    """A SiLU spelled as x * sigmoid(x), whose parts an unread Transpose would pull apart."""
+    nodes = [
+        oh.make_node("Conv", ["image", "W"], ["c"]),
+        oh.make_node("Transpose", ["c"], ["t"], perm=TO_LAST),
+        oh.make_node("Sigmoid", ["t"], ["gate"]),
+        oh.make_node("Mul", ["t", "gate"], ["silu"]),
+        oh.make_node("ReduceMean", ["silu"], ["logits"], axes=[1, 2], keepdims=0),
+    ]
+    proto = model(nodes, {"W": np.ones((4, 3, 3, 3))}, ["logits"], opset=17)
+    move_channels_first(proto)
+    assert [a.kind for a in find_activations(Graph(proto))] == ["Silu"]
 
 
 def test_names_that_are_taken_are_left_alone():
