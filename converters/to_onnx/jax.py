@@ -182,7 +182,9 @@ def _results(function: Function, shapes: Sequence[Sequence[int | None]], where: 
     names = [re.sub(r"\W+", "_", jax.tree_util.keystr(path)).strip("_") for path, _ in found]
     if len(found) == 1:
         return ["logits"]
-    return [f"output_{name}" if not name or name.isdigit() else name for name in names]
+    if not all(names) or len(set(names)) < len(names) or any(name.isdigit() for name in names):
+        return [f"output_{index}" for index in range(len(names))]
+    return names
 
 
 def _export(
