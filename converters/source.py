@@ -169,7 +169,7 @@ def apart(
         where=where,
         hint="its requirements contradict ours: python -m venv apart; "
         + "; ".join(f"apart/bin/{command}" for command in commands)
-        + "; then inspector convert --python apart/bin/python",
+        + "; then --python apart/bin/python",
     )
 
 

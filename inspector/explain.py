@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from converters import onnx_file
+from converters.source import Options
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
@@ -44,6 +45,8 @@ def load(
     labels: str | Path | Sequence[str] | None = None,
     unverified: bool = False,
     trust: bool = False,
+    options: Options | None = None,
+    python: str = "",
     limits: onnx_file.Limits | None = None,
 ) -> "Explainer":
     """Open an ONNX file, or a model of another framework, which is converted first.
@@ -58,6 +61,8 @@ def load(
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the model's certificate fails.
         trust: Whether a source that is a program of its author's may run.
+        options: What a source of another framework does not say of itself.
+        python: The Python of an environment that holds its framework; this one when empty.
         limits: What a stranger's file may demand; defaults in ``converters.onnx_file``.
 
     Returns:
@@ -71,7 +76,7 @@ def load(
     if is_module(path):
         file = open_module(path, example, limits=limits)
     else:
-        file = open_source(path, trust=trust, limits=limits)
+        file = open_source(path, trust=trust, options=options, limits=limits, python=python)
     return Explainer(
         file,
         device=device,

@@ -34,6 +34,7 @@ def open_source(
     options: Options | None = None,
     limits: onnx_file.Limits | None = None,
     memory: int | None = None,
+    python: str = "",
 ) -> onnx_file.OnnxFile:
     """Open an ONNX file, or convert what is none.
 
@@ -43,15 +44,22 @@ def open_source(
         options: What such a source does not say of itself.
         limits: What a stranger's ONNX file may demand.
         memory: Bytes that a conversion may allocate.
+        python: The Python of an environment that holds the source's framework.
 
     Raises:
         NotAModel: Neither an ONNX file nor a source that a converter knows.
+        UsageError: Shapes or weights for an ONNX file.
         NotTrusted: The source is a program, and ``trust`` is off.
         ConverterError: It is not safe to open, or cannot be converted.
     """
     text = str(path)
     limits = limits or onnx_file.Limits()
     if Path(text).suffix.lower() == ".onnx":
+        if options is not None and (options.inputs or options.weights):
+            raise UsageError(
+                "is an ONNX file, which says its inputs and has its weights", where=text,
+                hint="--input and --weights are for sources of other frameworks",
+            )  # fmt: skip
         return onnx_file.read(Path(path), limits=limits)
     found = conversion.recognise(text)
     if found is None:
@@ -62,12 +70,14 @@ def open_source(
             hint="if you trust its author, say --trust",
         )  # fmt: skip
     options = options or Options()
-    place = _place(found.parts, options)
+    place = _place(found.parts, options, python)
 
     def make(folder: Path) -> Path:
         output = folder / f"{_stem(text)}.onnx"
         if not output.is_file():
-            conversion.convert(text, output, options=options, trust=trust, memory=memory)
+            conversion.convert(
+                text, output, options=options, trust=trust, memory=memory, python=python
+            )
         return output
 
     if place is not None:
@@ -164,13 +174,15 @@ def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_fil
         return file
 
 
-def _place(parts: Sequence[str], options: Options) -> Path | None:
+def _place(parts: Sequence[str], options: Options, python: str) -> Path | None:
     """Folder in the cache for what a source becomes; None where there is no cache."""
     folder = cache_folder()
     content = conversion.content_hash(*parts, options.weights)
     if folder is None or not content:
         return None
-    facts = {"content": content, "options": options.to_dict(), "versions": versions()}
+    facts = {
+        "content": content, "options": options.to_dict(), "versions": versions(), "python": python,
+    }  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return folder / "converted" / digest[:32]
 

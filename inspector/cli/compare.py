@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import OPENING, model_options, open_model, supervised
 from inspector.cli.terminal import progress_bar
 from inspector.dataset import pictures
 
@@ -110,10 +110,11 @@ def _opened(letter: str, options: dict[str, Any]) -> "Explainer":
     """One of the two models, with its own preprocessing over the common one."""
     preprocess = options[f"preprocess_{letter}"] or options["preprocess"]
     overrides = (*options["overrides"], *options[f"overrides_{letter}"])
-    return open_model(
-        options[f"model_{letter}"], device=options["device"], preprocess=preprocess,
-        overrides=overrides, labels=options["labels"],
-    )  # fmt: skip
+    model = options[f"model_{letter}"]
+    opening = {name: options[name] for name in OPENING}
+    if model.suffix.lower() == ".onnx":  # the other one is the source, then
+        opening |= {"inputs": (), "weights": ""}
+    return open_model(model, **{**opening, "preprocess": preprocess, "overrides": overrides})
 
 
 def _say(found: "Comparison") -> None:

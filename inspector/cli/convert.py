@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import limit_options, supervised
+from inspector.cli.options import limit_options, shapes, source_options, supervised
 
 if TYPE_CHECKING:
     from converters.conversion import Certificate
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
               help="The framework, where it is not to be guessed.")  # fmt: skip
 @click.option("--trust", is_flag=True,
               help="Run the source's own program, if it is one.")  # fmt: skip
-@click.option("--weights", metavar="F", default="", help="Weights for a factory: .pt, .pth or "
-              ".safetensors.")  # fmt: skip
-@click.option("--input", "inputs", metavar="SHAPE", multiple=True,
-              help="Shape of an input that the source does not say, batch first: ?,3,224,224 "
-              "(? for a free axis); may be repeated.")  # fmt: skip
+@source_options
 @click.option("--opset", type=click.IntRange(7), metavar="N", help="Version of the operator set.")
 @click.option("--static-batch", is_flag=True, help="Keep the batch size of the source.")
 @click.option("--labels", metavar="F", type=click.Path(dir_okay=False, path_type=Path),
@@ -42,9 +38,6 @@ if TYPE_CHECKING:
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="X",
               help="Largest difference that is accepted, relative to the outputs' peak.  "
               "[default: 1e-4; quantised 0.1]")  # fmt: skip
-@click.option("--python", metavar="INTERPRETER", default="",
-              help="Python of an environment that holds the framework, where it cannot live beside "
-              "this program: jax-env/bin/python.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @limit_options
 def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
@@ -86,7 +79,7 @@ def _convert(
         source,
         output,
         options=Options(
-            inputs=tuple(map(_shape, inputs)),
+            inputs=shapes(inputs),
             weights=str(Path(weights).resolve()) if weights else "",
             opset=opset, dynamic_batch=not static_batch,
         ),
@@ -117,11 +110,3 @@ def _print(certificate: "Certificate") -> None:
 
 def _preprocess(text: str, kind: Any) -> Any:  # noqa: ANN401 - Preprocess
     return kind.from_file(text) if Path(text).exists() else kind.preset(text)
-
-
-def _shape(text: str) -> tuple[int | None, ...]:
-    """``?,3,224,224`` as (None, 3, 224, 224)."""
-    pieces = [piece.strip() for piece in text.lower().replace("x", ",").split(",")]
-    if not all(piece in {"?", "n", "batch"} or piece.isdecimal() for piece in pieces):
-        raise click.UsageError(f"{text!r} is no shape; write it as ?,3,224,224")
-    return tuple(int(piece) if piece.isdecimal() else None for piece in pieces)

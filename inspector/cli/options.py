@@ -11,7 +11,15 @@ from inspector.cli import supervise
 if TYPE_CHECKING:
     from inspector.explain import Explainer
 
-__all__ = ["limit_options", "model_options", "open_model", "supervised"]
+__all__ = [
+    "OPENING",
+    "limit_options",
+    "model_options",
+    "open_model",
+    "shapes",
+    "source_options",
+    "supervised",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,8 +74,31 @@ trust = click.option(
     "run it, to convert it.",
 )  # fmt: skip
 
+weights = click.option(
+    "--weights", metavar="F", default="",
+    help="Weights for a function that makes the model: .pt, .pth or .safetensors.",
+)  # fmt: skip
+
+inputs = click.option(
+    "--input", "inputs", metavar="SHAPE", multiple=True,
+    help="Shape of an input that a source of another framework does not say, batch first: "
+    "?,3,224,224 (? for a free axis); may be repeated.",
+)  # fmt: skip
+
+python = click.option(
+    "--python", metavar="INTERPRETER", default="",
+    help="Python of an environment that holds the source's framework, where it cannot live beside "
+    "this program: apart/bin/python.",
+)  # fmt: skip
+
 limit_options = _stack(timeout, memory)
-model_options = _stack(preprocess, overrides, labels, device, trust, timeout, memory)
+source_options = _stack(weights, inputs, python)
+model_options = _stack(
+    preprocess, overrides, labels, device, trust, source_options, timeout, memory
+)
+
+OPENING = ("device", "preprocess", "overrides", "labels", "trust", "weights", "inputs", "python")
+"""Names of the options that :func:`open_model` takes."""
 
 
 def open_model(
@@ -77,14 +108,32 @@ def open_model(
     preprocess: str | None,
     overrides: Sequence[str],
     labels: Path | None,
-    trust: bool = False,
+    trust: bool,
+    weights: str,
+    inputs: Sequence[str],
+    python: str,
 ) -> "Explainer":
     """Open a model with the shared options."""
+    from converters.source import Options  # noqa: PLC0415 - late: imports numpy
     from inspector.explain import load  # noqa: PLC0415 - late: imports onnx
 
     return load(
-        path, device=device, preprocess=preprocess, overrides=overrides, labels=labels, trust=trust
-    )
+        path, device=device, preprocess=preprocess, overrides=overrides, labels=labels,
+        trust=trust, python=python,
+        options=Options(inputs=shapes(inputs), weights=weights),
+    )  # fmt: skip
+
+
+def shapes(texts: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
+    """``?,3,224,224`` as (None, 3, 224, 224), for each text."""
+    return tuple(map(_shape, texts))
+
+
+def _shape(text: str) -> tuple[int | None, ...]:
+    pieces = [piece.strip() for piece in text.lower().replace("x", ",").split(",")]
+    if not all(piece in {"?", "n", "batch"} or piece.isdecimal() for piece in pieces):
+        raise click.UsageError(f"{text!r} is no shape; write it as ?,3,224,224")
+    return tuple(int(piece) if piece.isdecimal() else None for piece in pieces)
 
 
 def supervised(

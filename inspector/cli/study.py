@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import OPENING, model_options, open_model, supervised
 from inspector.cli.terminal import progress_bar
 from inspector.dataset import labelled_photos, pictures
 
@@ -60,7 +60,10 @@ def _command(study: "Study") -> click.Command:
     @model_options
     def run(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
         limits = {name: options.pop(name) for name in ("timeout", "memory")}
-        return supervised(lambda: _study(study, **options), device=options["device"], **limits)
+        opening = {name: options.pop(name) for name in OPENING}
+        return supervised(
+            lambda: _study(study, opening, **options), device=opening["device"], **limits
+        )
 
     own = [_option(option.name, option.default, option.help) for option in study.options.values()]
     run.params[2:2] = [*([_TRUTH] if study.labelled else []), *own]
@@ -89,23 +92,17 @@ def _option(name: str, default: Any, text: str) -> click.Option:  # noqa: ANN401
 
 def _study(
     study: "Study",
+    opening: Mapping[str, Any],
     *,
     model: Path,
     images: Sequence[Path],
     output: Path,
     as_json: bool,
     fresh: bool,
-    device: str,
-    preprocess: str | None,
-    overrides: Sequence[str],
-    labels: Path | None,
-    trust: bool,
     truth: Path | None = None,
     **options: Any,  # noqa: ANN401 - the study's own
 ) -> int:
-    explainer = open_model(
-        model, device=device, preprocess=preprocess, overrides=overrides, labels=labels, trust=trust
-    )
+    explainer = open_model(model, **opening)
     photos: Sequence[Any]
     if study.labelled:
         photos = labelled_photos(images, truth)

@@ -12,6 +12,8 @@ from trained_resnet20 import SAMPLES, SETTINGS, assert_same_pictures
 from converters.conversion import content_hash, convert, recognise
 from converters.errors import ConversionFailed, NotTrusted
 from converters.source import Options
+from inspector import cli
+from inspector.cli import supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-paddle" / "bin" / "python"
@@ -128,6 +130,14 @@ class TestPaddle:
         assert certificate.worst <= 1e-4
         assert certificate.top1 == 1.0
         assert_same_pictures(certificate.path, "NCHW")
+
+    def test_every_command_takes_the_program_itself(self, sources, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(supervise, "_can_fork", lambda: False)
+        monkeypatch.setenv("INSPECTOR_CACHE", str(tmp_path / "cache"))
+        arguments = [str(sources / "inference"), "--trust", "--python", str(PYTHON)]
+        assert cli.run(["layers", *arguments]) == 0
+        assert "<- default" in capsys.readouterr().out
+        assert len(list((tmp_path / "cache" / "converted").rglob("*.onnx"))) == 1
 
     def test_a_batch_that_was_saved_fixed_is_said(self, sources, tmp_path):
         certificate = converted(sources / "fixed.json", tmp_path)
