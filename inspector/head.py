@@ -118,14 +118,14 @@ class LinearHead:
         if not 0 <= class_index < len(self.bias):
             raise IndexError(f"class {class_index} of {len(self.bias)}")
         maps = self._channels_first(A)
-        weights = self.weights[class_index] * self._factor(maps.shape[2] * maps.shape[3])
+        weights = self.weights[class_index] * self.factor(maps.shape[2] * maps.shape[3])
         found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", weights, maps)
         return found
 
     def logits_of(self, A: ArrayLike) -> NDArray[np.float64]:
         """Scores (N, K) that the head gives for values of ``features``."""
         maps = self._channels_first(A)
-        pooled = maps.mean(axis=(2, 3)) * self._factor(maps.shape[2] * maps.shape[3])
+        pooled = maps.mean(axis=(2, 3)) * self.factor(maps.shape[2] * maps.shape[3])
         scores: NDArray[np.float64] = pooled @ self.weights.T + self.bias
         return scores
 
@@ -144,7 +144,8 @@ class LinearHead:
         given = np.asarray(logit, dtype=np.float64).reshape(-1)
         return np.asarray(np.abs(given - expected), dtype=np.float64)
 
-    def _factor(self, positions: int) -> float:
+    def factor(self, positions: int) -> float:
+        """What the mean over this many positions is multiplied by before the weights."""
         return self.scale * (positions if self.summed else 1)
 
     def _channels_first(self, A: ArrayLike) -> NDArray[np.float64]:

@@ -28,12 +28,12 @@ _ROUNDED = "the head is quantised: contributions sum up to the score but for its
 class ClassUnits:
     """How units make the score of one class.
 
-        S_c = f mean_xy [ G(x, y) (sum_k w_k A_k(x, y) + b') ] + b
+        S_c = mean_xy [ G(x, y) (sum_k w_k A_k(x, y) + b') ] + b
 
-    f is 1 for a mean and h w for a sum. For a linear layer behind the pooling G is 1 and b' is 0
-    (Zhou et al. 2016, equation 1). Where a 1x1 convolution and a ReLU make a map for each class
-    before the pooling, G is 1 where that map is positive and 0 elsewhere: the ReLU, written as
-    what it lets through.
+    Where the network sums positions up instead of averaging them, their number is in w and b'.
+    For a linear layer behind the pooling G is 1 and b' is 0 (Zhou et al. 2016, equation 1). Where
+    a 1x1 convolution and a ReLU make a map for each class before the pooling, G is 1 where that
+    map is positive and 0 elsewhere: the ReLU, written as what it lets through.
 
     Attributes:
         maps: The tensor A, (N, K, h, w), or (N, h, w, K) when ``channel_axis`` is 3.
@@ -44,8 +44,6 @@ class ClassUnits:
         gate: The tensor that holds the class's map behind a ReLU; empty when G is 1.
         gate_axis: Its channel axis.
         gate_channel: The class's channel in it.
-        summed: Positions are summed up, not averaged.
-        scale: Constant factor on f, from padding that the pooling counts.
         nodes: Names of the nodes from the units to the scores.
         made: How the units make the score, as a sentence.
         notes: What must be known when the numbers are read.
@@ -59,8 +57,6 @@ class ClassUnits:
     gate: str = ""
     gate_axis: int = 1
     gate_channel: int = 0
-    summed: bool = False
-    scale: float = 1.0
     nodes: tuple[str, ...] = ()
     made: str = ""
     notes: tuple[str, ...] = ()
@@ -84,13 +80,11 @@ class ClassUnits:
             (N, K) and (N,), float64; all together they are the score.
         """
         maps = self.features(values).astype(np.float64)
-        factor = self.scale * (maps.shape[2] * maps.shape[3] if self.summed else 1)
         gate: Array = np.ones((len(maps), *maps.shape[2:]), bool)
         if self.gate:
             gate = np.moveaxis(values[self.gate], self.gate_axis, 1)[:, self.gate_channel] > 0
         means = (maps * gate[:, None]).mean((2, 3))
-        bias = self.inner_bias * gate.mean((1, 2)) * factor + self.bias
-        return self.weights * means * factor, bias
+        return self.weights * means, self.inner_bias * gate.mean((1, 2)) + self.bias
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -104,8 +98,6 @@ class ClassUnits:
             "contribution": f"weight * mean over all places of the activation{where}",
             "bias": self.bias,
             "bias_before_the_gate": self.inner_bias,
-            "positions_summed": self.summed,
-            "scale": self.scale,
             "nodes": self.nodes,
         }
 
@@ -144,11 +136,13 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
     head = linear_head(model)
     if not 0 <= index < len(head.bias):
         raise UsageError(f"there is no class {index}", hint=f"0 to {len(head.bias) - 1}")
-    weights, bias = head.weights[index], float(head.bias[index])
+    shape = model.shape_of(head.features)
+    positions = int(np.prod(shape[2:] if head.channel_axis == 1 else shape[1:3]))
+    weights, bias = head.weights[index] * head.factor(positions), float(head.bias[index])
     if head.kind == "linear":
         return ClassUnits(
             maps=head.features, channel_axis=head.channel_axis, weights=weights, bias=bias,
-            summed=head.summed, scale=head.scale, nodes=head.nodes,
+            nodes=head.nodes,
             made=f"units are the maps of {head.features}, whose means a linear layer weighs",
             notes=(_ROUNDED,) if head.quantised else (),
         )  # fmt: skip
@@ -164,7 +158,7 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
     return ClassUnits(
         maps=source, channel_axis=1, weights=gain * inner[channel], bias=bias,
         inner_bias=gain * float(inner_bias[channel]), gate=head.features if gated else "",
-        gate_axis=head.channel_axis, gate_channel=channel, summed=head.summed, scale=head.scale,
+        gate_axis=head.channel_axis, gate_channel=channel,
         nodes=(*(node.name for node in path), *head.nodes),
         made=_made(head, path, gated=gated), notes=(_ROUNDED,) if rounded else (),
     )  # fmt: skip
