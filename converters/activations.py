@@ -171,14 +171,16 @@ def _is_elementwise(node: Node) -> bool:
     return node.is_op(*known, "Reciprocal", "Clip", *PASS_THROUGH, *_RESHAPES)
 
 
-def _divides(node: Node, tensor: str, graph: Graph) -> bool:
-    """Whether a node divides by a tensor, or takes the root that others divide by."""
+def _exponent(node: Node, tensor: str, graph: Graph) -> float | None:
+    """The power that a node raises a tensor to; None where it does something else with it."""
+    if node.is_op("Sqrt", "Reciprocal"):
+        return 0.5 if node.is_op("Sqrt") else -1.0
+    if node.is_op("Div") and node.inputs[1] == tensor != node.inputs[0]:
+        return -1.0
     if node.is_op("Pow") and node.inputs[0] == tensor:
         exponent = graph.constant(node.inputs[1])
-        return exponent is not None and exponent.size == 1 and exponent.item() in {0.5, -0.5, -1.0}
-    return node.is_op("Sqrt", "Reciprocal") or (
-        node.is_op("Div") and node.inputs[1] == tensor != node.inputs[0]
-    )
+        return None if exponent is None or exponent.size != 1 else float(exponent.item())
+    return None
 
 
 @dataclass
@@ -213,9 +215,11 @@ class _Search:
         carriers, ends = [activation.output], 0
         for name in carriers:
             for user in self.graph.consumers(name):
-                if user.is_op(*PASS_THROUGH, *_RESHAPES) and user.inputs[0] == name:
+                copied = user.is_op(*PASS_THROUGH, *_RESHAPES) and user.inputs[0] == name
+                power = _exponent(user, name, self.graph)
+                if copied or power == 0.5:  # a root is divided by further on
                     carriers.append(user.outputs[0])
-                elif _divides(user, name, self.graph):
+                elif power in {-0.5, -1.0}:
                     ends += 1
                 else:
                     return False

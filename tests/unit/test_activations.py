@@ -309,6 +309,8 @@ def test_a_clamp_that_guards_a_divisor_is_part_of_a_normalisation(body):
         ("m = Max(x, z) s = Sqrt(m) y = Add(s, m)", "Relu"),  # read besides
         ("m = Clip(x, t) p = Pow(m, c) g = GlobalAveragePool(p) y = Pow(g, i)", "Clip"),  # GeM
         ("y = Max(x, z)", "Relu"),
+        ("m = Max(x, z) y = Sqrt(m)", "Relu"),  # a feature: nothing is divided by the root
+        ("m = Relu(x) s = Sqrt(m) y = GlobalAveragePool(s)", "Relu"),
     ],
 )
 def test_other_clamps_stay_activations(body, kind):
