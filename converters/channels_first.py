@@ -15,11 +15,13 @@ Every tensor that is read keeps its name and its values, bit for bit; the map (N
 ``NAME_channels_first``.  ONNX Runtime cancels the pairs of ``Transpose`` when it loads the model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import onnx
 from onnx import helper
+
+from converters.scopes import Scope, scopes
 
 __all__ = ["move_channels_first"]
 
@@ -54,10 +56,10 @@ def move_channels_first(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
     graph.initializer.extend(mover.turned.values())
     # A node that nobody reads would look like a second way from the tensor that it reads.
-    read = _read(graph)
-    kept = [node for node in graph.node if not _turns_last(node) or node.output[0] in read]
-    del graph.node[:]
-    graph.node.extend(kept)
+    read = {name for scope in scopes(graph) for name in _read(scope)}
+    for index in reversed(range(len(nodes))):
+        if _turns_last(nodes[index]) and nodes[index].output[0] not in read:
+            del graph.node[index]
 
 
 def _turns_last(node: onnx.NodeProto) -> bool:
@@ -68,19 +70,11 @@ def _turns_last(node: onnx.NodeProto) -> bool:
     )
 
 
-def _read(graph: onnx.GraphProto) -> set[str]:
-    """Names that a node or an output takes, in the graph and in the bodies of its nodes."""
-    names: set[str] = set()
-    waiting = [graph]
-    while waiting:
-        body = waiting.pop()
-        names.update(value.name for value in body.output)
-        for node in body.node:
-            names.update(node.input)
-            for attribute in node.attribute:
-                waiting += [attribute.g] if attribute.HasField("g") else []
-                waiting += attribute.graphs
-    return names
+def _read(scope: Scope) -> Iterator[str]:
+    """Names that a node or an output takes."""
+    yield from scope.outputs
+    for node in scope.proto.node:
+        yield from node.input
 
 
 @dataclass
@@ -90,7 +84,7 @@ class _Mover:
     Attributes:
         graph: The graph; constants are looked up in it.
         first: By the name of a tensor (N, h, w, C), the name of the same map with channels first.
-        turned: Constants that were given axes for places, by their names.
+        turned: By the name of a constant (C,), the same with axes for places.
     """
 
     graph: onnx.GraphProto
@@ -146,18 +140,16 @@ class _Mover:
             return name
         if any(size != 1 for size in sizes[:-1]):
             return None  # it differs between places
-        made = self._fresh(f"{name}_channels_first", known=self.turned)
-        if made not in self.turned:
-            turned = self.turned[made] = onnx.TensorProto()
+        if name not in self.turned:
+            turned = self.turned[name] = onnx.TensorProto()
             turned.CopyFrom(stored)
-            turned.name = made
-            del turned.dims[:]
-            turned.dims.extend([sizes[-1], 1, 1])
-        return made
+            turned.name = self._fresh(f"{name}_channels_first")
+            turned.dims[:] = [sizes[-1], 1, 1]
+        return self.turned[name].name
 
-    def _fresh(self, name: str, known: Mapping[str, object] | None = None) -> str:
-        """The name itself, or one like it that no tensor has; one of ``known`` is given again."""
-        while name in self.taken and name not in (known or ()):
+    def _fresh(self, name: str) -> str:
+        """The name itself, or one like it that no tensor has."""
+        while name in self.taken:
             name += "_"
         self.taken.add(name)
         return name

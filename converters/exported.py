@@ -4,9 +4,7 @@ Plain names of inputs and outputs, a free batch axis where a file wrote a 1, and
 file that names this machine or this run.
 """
 
-import contextlib
-import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from onnx import numpy_helper
 from converters.errors import ConversionFailed
 from converters.source import InputSpec
 
-__all__ = ["free_batch", "one_by_one", "specs", "tidy", "versions", "write"]
+__all__ = ["free_batch", "one_by_one", "specs", "tidy", "write"]
 
 Array = NDArray[Any]
 
@@ -114,15 +112,6 @@ def write(model: onnx.ModelProto, draft: Path) -> None:
         raise ConversionFailed(
             f"weights of more than 2 GiB do not fit into one file ({error})", where=draft.name
         ) from None
-
-
-def versions(*packages: str) -> Mapping[str, str]:
-    """Versions of the packages that took part, of those that are installed."""
-    found = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def one_by_one(run: Callable[[Array], Sequence[Array]], images: Array) -> list[Array]:

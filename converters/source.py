@@ -14,6 +14,8 @@ A module of ``to_onnx`` imports its framework inside ``convert`` alone, so that 
 whether they recognise a path costs nothing.
 """
 
+import contextlib
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ __all__ = [
     "concrete",
     "lacking",
     "random_input",
+    "versions",
 ]
 
 Array = NDArray[Any]
@@ -171,6 +174,15 @@ def apart(
         + "; ".join(f"apart/bin/{command}" for command in commands)
         + "; then --python apart/bin/python",
     )
+
+
+def versions(*packages: str) -> Mapping[str, str]:
+    """Versions of the packages that took part, of those that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def concrete(shape: Sequence[int | None], batch: int, free: int = 64) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.source import Export, InputSpec, Options
+from converters.source import Export, InputSpec, Options, versions
 from converters.torch_export import export_module
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "runner",
     "specs_of",
     "tensors_of",
-    "versions",
 ]
 
 Array = NDArray[Any]
@@ -324,15 +323,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "a number"
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of distributions, without local build tags' machine."""
-    found = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 _DECLARED: list[Any] = []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from converters import factory
 from converters.errors import ConversionFailed
-from converters.source import Export, InputSpec, Options, apart, concrete
+from converters.source import Export, InputSpec, Options, apart, concrete, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -90,7 +90,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     names = [value.name for value in proto.graph.input]
     return Export(
         inputs=tuple(InputSpec(n, tuple(s)) for n, s in zip(names, shapes, strict=True)), run=run,
-        versions=exported.versions("jax", "flax", "jax2onnx", "onnx"), notes=notes,
+        versions=versions("jax", "flax", "jax2onnx", "onnx"), notes=notes,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.source import Export, Options, as_path, concrete, lacking
+from converters.source import Export, Options, as_path, concrete, lacking, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -93,7 +93,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
     return Export(
         inputs=exported.specs(proto), run=run, preprocess=_preprocess(model, shapes[0]),
-        versions=exported.versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        versions=versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.source import Export, Options, apart, as_path
+from converters.source import Export, Options, apart, as_path, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
 
@@ -113,7 +113,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         ) from None
     return Export(
         inputs=exported.specs(proto), run=run, notes=notes,
-        versions=exported.versions("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx"),
+        versions=versions("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx"),
     )  # fmt: skip
 
 

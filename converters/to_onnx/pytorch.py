@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters import factory, torch_archive
 from converters.errors import ConversionFailed
-from converters.source import Export, InputSpec, Options, as_path, lacking
+from converters.source import Export, InputSpec, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
     import torch
@@ -252,7 +252,7 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
     return Export(
         inputs=tuple(specs),
         run=torch_module.runner(module),
-        versions=torch_module.versions("torch", "onnx", "onnxscript"),
+        versions=versions("torch", "onnx", "onnxscript"),
         notes=tuple(notes),
     )
 
@@ -294,7 +294,7 @@ def _from_program(path: Path, draft: Path, options: Options) -> Export:
     return Export(
         inputs=tuple(specs),
         run=torch_module.runner(module),
-        versions=torch_module.versions("torch", "onnx", "onnxscript"),
+        versions=versions("torch", "onnx", "onnxscript"),
         notes=tuple(notes),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.source import Export, Options, as_path, lacking
+from converters.source import Export, Options, as_path, lacking, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
 
@@ -93,7 +93,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
     return Export(
         inputs=exported.specs(proto), run=run,
-        versions=exported.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

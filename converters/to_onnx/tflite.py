@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.source import Export, Options, as_path, lacking
+from converters.source import Export, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
     import onnx
@@ -87,7 +87,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
     return Export(
         inputs=exported.specs(proto), run=run, quantised=rounded, notes=notes,
-        versions=exported.versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )  # fmt: skip
 
 

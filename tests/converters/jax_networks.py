@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import onnx
+import onnx_layers
 from flax import linen, nnx
-from onnx import numpy_helper
 
 SAMPLES = Path(os.environ.get("SAMPLE_MODELS", "sample_models"))
 KERNEL = jax.random.normal(jax.random.PRNGKey(1), (3, 3, 3, 8))
@@ -21,46 +21,26 @@ class ResNet20(nnx.Module):
 
     def __init__(self, path, rngs):
         self.graph = nnx.static(onnx.load(path).graph)  # noqa: TID251 - our own sample model
-        weights = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
         layers = {}
-        for node in self.graph.node:
-            if node.op_type not in {"Conv", "Gemm"}:
-                continue
-            kernel, bias = (weights[name] for name in node.input[1:3])
-            if node.op_type == "Conv":
-                known = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                top, left, bottom, right = known.get("pads", [0] * 4)
+        for name, kernel, bias, strides, padding in onnx_layers.weighted(self.graph):
+            if kernel.ndim == 4:
                 layer = nnx.Conv(
-                    kernel.shape[1], len(kernel), kernel.shape[2:], rngs=rngs,
-                    strides=tuple(known.get("strides", (1, 1))),
-                    padding=((top, bottom), (left, right)),
+                    kernel.shape[1], len(kernel), kernel.shape[2:], rngs=rngs, strides=strides,
+                    padding=padding,
                 )  # fmt: skip
-                kernel = kernel.transpose(2, 3, 1, 0)
+                own = kernel.transpose(2, 3, 1, 0)
             else:
                 layer = nnx.Linear(kernel.shape[1], len(kernel), rngs=rngs)
-                kernel = kernel.T
-            layer.kernel.set_value(jnp.asarray(kernel))
+                own = kernel.T
+            layer.kernel.set_value(jnp.asarray(own))
             layer.bias.set_value(jnp.asarray(bias))
-            layers[node.output[0].replace(".", "_")] = layer
+            layers[name] = layer
         self.layers = nnx.Dict(layers)
 
     def __call__(self, image):
-        graph = self.graph
-        values = {graph.input[0].name: image}
-        for node in graph.node:
-            x = values.get(node.input[0])
-            if node.op_type in {"Conv", "Gemm"}:
-                y = self.layers[node.output[0].replace(".", "_")](x)
-            elif node.op_type == "Relu":
-                y = nnx.relu(x)
-            elif node.op_type == "Add":
-                y = x + values[node.input[1]]
-            elif node.op_type == "ReduceMean":
-                y = x.mean(axis=(1, 2))
-            else:
-                y = x
-            values[node.output[0]] = y
-        return values[graph.output[0].name]
+        return onnx_layers.forward(
+            self.graph, image, self.layers, nnx.relu, lambda x: x.mean(axis=(1, 2))
+        )
 
 
 def resnet20():

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import onnx
+import onnx_layers
 import paddle
-from onnx import numpy_helper
 from paddle.static import InputSpec
 
 
@@ -21,43 +21,27 @@ class ResNet20(paddle.nn.Layer):
     def __init__(self, path):
         super().__init__()
         self.graph = onnx.load(path).graph  # noqa: TID251 - our own sample model
-        weights = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
-        self.places = {}
-        for node in self.graph.node:
-            if node.op_type not in {"Conv", "Gemm"}:
-                continue
-            kernel, bias = (weights[name] for name in node.input[1:3])
-            if node.op_type == "Conv":
-                known = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                top, left, bottom, right = known.get("pads", [0] * 4)
+        self.built = {}
+        for name, kernel, bias, strides, padding in onnx_layers.weighted(self.graph):
+            if kernel.ndim == 4:
                 layer = paddle.nn.Conv2D(
-                    kernel.shape[1], len(kernel), kernel.shape[2:],
-                    stride=list(known.get("strides", (1, 1))), padding=[top, bottom, left, right],
+                    kernel.shape[1], len(kernel), kernel.shape[2:], stride=list(strides),
+                    padding=[*padding[0], *padding[1]],
                 )  # fmt: skip
+                own = kernel
             else:
                 layer = paddle.nn.Linear(kernel.shape[1], len(kernel))
-                kernel = kernel.T
-            layer.weight.set_value(kernel)
+                own = kernel.T
+            layer.weight.set_value(own)
             layer.bias.set_value(bias)
-            self.places[node.output[0]] = name = f"layer{len(self.places)}"
-            self.add_sublayer(name, layer)
+            self.built[name] = layer
+            self.add_sublayer(f"layer{len(self.built)}", layer)
 
     def forward(self, image):
-        values = {self.graph.input[0].name: image}
-        for node in self.graph.node:
-            x = values.get(node.input[0])
-            if node.op_type in {"Conv", "Gemm"}:
-                y = getattr(self, self.places[node.output[0]])(x)
-            elif node.op_type == "Relu":
-                y = paddle.nn.functional.relu(x)
-            elif node.op_type == "Add":
-                y = x + values[node.input[1]]
-            elif node.op_type == "ReduceMean":
-                y = x.mean(axis=[2, 3])
-            else:
-                y = x
-            values[node.output[0]] = y
-        return values[self.graph.output[0].name]
+        return onnx_layers.forward(
+            self.graph, image, self.built, paddle.nn.functional.relu,
+            lambda x: x.mean(axis=[2, 3]),
+        )  # fmt: skip
 
 
 class Small(paddle.nn.Layer):

@@ -183,12 +183,9 @@ def test_a_network_with_channels_last_has_its_layers_where_one_with_channels_fir
 def test_a_map_that_exists_with_channels_last_alone_is_refused(tmp_path):
     """Read as (N, C, h, w) it would give a picture of 8 places by 5 channels."""
     proto = residual()
-    nodes = list(proto.graph.node)
-    at = next(i for i, node in enumerate(nodes) if node.op_type == "ReduceMean")
-    nodes[at].input[0] = "shifted"
-    nodes.insert(at, oh.make_node("Add", ["r1", "places"], ["shifted"]))
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    at = next(i for i, node in enumerate(proto.graph.node) if node.op_type == "ReduceMean")
+    proto.graph.node[at].input[0] = "shifted"
+    proto.graph.node.insert(at, oh.make_node("Add", ["r1", "places"], ["shifted"]))
     onnx.save(proto, tmp_path / "net.onnx")
     found = inspector.load(tmp_path / "net.onnx", preprocess="raw")
     photo = inspector.Photo.of(np.zeros((8, 8, 3), np.uint8))
@@ -221,10 +218,7 @@ def test_the_image_itself_is_read_as_the_first_convolution_reads_it(last, tmp_pa
 def test_what_nothing_reads_as_a_map_is_refused(tmp_path):
     """Four axes do not make a map: heads of an attention, tokens by tokens."""
     proto = residual()
-    nodes = list(proto.graph.node)
-    nodes.append(oh.make_node("MatMul", ["c1", "c1"], ["products"]))
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    proto.graph.node.append(oh.make_node("MatMul", ["c1", "c1"], ["products"]))
     onnx.save(proto, tmp_path / "net.onnx")
     found = inspector.load(tmp_path / "net.onnx", preprocess="raw")
     photo = inspector.Photo.of(np.zeros((8, 8, 3), np.uint8))

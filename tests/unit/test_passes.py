@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+from background import WAIT, soon, threads
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -20,7 +21,6 @@ from inspector.passes import batches, passes
 from inspector.ranking import strongest
 
 pytestmark = pytest.mark.timeout(60)
-WAIT = 10  # seconds after which an event that should come has not
 W = np.random.default_rng(8).normal(size=(4, 3, 3, 3)).astype(np.float32)
 
 
@@ -70,18 +70,6 @@ def slow(photo):
 
 def kinds(items):
     return [items, tuple(items), iter(items), (item for item in items)]
-
-
-def threads():
-    return [t for t in threading.enumerate() if t.name.startswith("prefetch")]
-
-
-def soon(condition):
-    """Whether something becomes true."""
-    until = time.monotonic() + WAIT
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.002)
-    return condition()
 
 
 class Counted:

@@ -11,24 +11,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from background import WAIT, soon, threads
 
 from inspector import prefetch
 from inspector.prefetch import prefetched
 
 pytestmark = pytest.mark.timeout(60)
-WAIT = 10  # seconds after which an event that should come has not
-
-
-def threads():
-    return [t for t in threading.enumerate() if t.name.startswith("prefetch")]
-
-
-def soon(condition):
-    """Whether something becomes true."""
-    until = time.monotonic() + WAIT
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.002)
-    return condition()
 
 
 class Work:

@@ -10,10 +10,10 @@ import numpy as np
 from inspector.errors import MethodRefused, UsageError
 from inspector.journal import Journal
 from inspector.passes import Progress, batches
+from inspector.studies.units.unit_weights import ClassUnits, places_of
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
-    from inspector.studies.units.unit_weights import ClassUnits
 
 __all__ = ["CHECKPOINT", "TOLERANCE", "Account", "account", "half_of_positive"]
 
@@ -142,8 +142,7 @@ def account(
     """
     from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
 
-    shape = model.shape_of(head.maps)
-    places = int(np.prod(shape[2:] if head.channel_axis == 1 else shape[1:3]))
+    places = places_of(model, head.maps, head.channel_axis)
     sums = _Sums(len(head.weights), units, quantile, len(images) * places)
     known = sums.resume(journal)
     scores = model.scores.tensor

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inspector.head import LinearHead
     from inspector.opened import Opened
 
-__all__ = ["HINT", "ClassUnits", "class_units", "linear_head"]
+__all__ = ["HINT", "ClassUnits", "class_units", "linear_head", "places_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -119,6 +119,12 @@ def linear_head(model: "Opened") -> "LinearHead":
     )  # fmt: skip
 
 
+def places_of(model: "Opened", maps: str, channel_axis: int) -> int:
+    """How many places each map of a tensor has."""
+    shape = model.shape_of(maps)
+    return int(np.prod(shape[2:] if channel_axis == 1 else shape[1:3]))
+
+
 def class_units(model: "Opened", index: int) -> ClassUnits:
     """Find the units that make the score of a class, and their weights.
 
@@ -136,9 +142,8 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
     head = linear_head(model)
     if not 0 <= index < len(head.bias):
         raise UsageError(f"there is no class {index}", hint=f"0 to {len(head.bias) - 1}")
-    shape = model.shape_of(head.features)
-    positions = int(np.prod(shape[2:] if head.channel_axis == 1 else shape[1:3]))
-    weights, bias = head.weights[index] * head.factor(positions), float(head.bias[index])
+    factor = head.factor(places_of(model, head.features, head.channel_axis))
+    weights, bias = head.weights[index] * factor, float(head.bias[index])
     if head.kind == "linear":
         return ClassUnits(
             maps=head.features, channel_axis=head.channel_axis, weights=weights, bias=bias,
