@@ -26,7 +26,7 @@ def resnet50(folder: Path):  # noqa: ANN201 - a torch module and a path
     """Torchvision's ResNet-50 and its ONNX file."""
     import torch
 
-    from converters.torch_export import export_module
+    from converters.to_onnx.pytorch.export import export_module
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from torchvision_loader import load_torchvision

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import inspector
-from inspector.dataset import pictures
-from inspector.passes import BATCH
-from inspector.ranking import strongest
+from inspector.passes.batches import BATCH
+from inspector.passes.ranking import strongest
+from inspector.photos.dataset import pictures
 
 SLICES = 10
 

@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer, load
-    from inspector.photo import Photo, load_photo
-    from inspector.preprocess import Preprocess
+    from inspector.photos.photo import Photo, load_photo
+    from inspector.photos.preprocess_choice import Preprocess
     from inspector.report import Report
 
 __all__ = ["Explainer", "Photo", "Preprocess", "Report", "load", "load_photo"]
 
 _HOMES = {
-    "Explainer": "explain", "load": "explain", "Photo": "photo",
-    "load_photo": "photo", "Preprocess": "preprocess", "Report": "report",
-}  # fmt: skip
+    "Explainer": "explain",
+    "load": "explain",
+    "Photo": "photos.photo",
+    "load_photo": "photos.photo",
+    "Preprocess": "photos.preprocess_choice",
+    "Report": "report",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of module attributes
+def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is asked for: `--help` pays for none of it."""
-    import importlib  # noqa: PLC0415 - as above
+    import importlib
 
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"

@@ -14,20 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UnknownTarget
-from inspector.head import LinearHead
-from inspector.lost import lost_note
 from inspector.model import Model
-from inspector.quantisation import Levels, copies_of, is_quantised, levels_of, saturation_note
-from inspector.surgery.tail import Tail
+from inspector.network.head import LinearHead
+from inspector.network.lost_activations import lost_note
+from inspector.network.quantisation import (
+    Levels,
+    copies_of,
+    is_quantised,
+    levels_of,
+    saturation_note,
+)
+from inspector.network.tail import Tail
 from inspector.target import Target, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.to_torch.optable import OpTable
-    from inspector.method import Request
-    from inspector.preprocess import Preprocess
-    from inspector.rules import Coverage
+    from inspector.engines.rules import Coverage
+    from inspector.methods import Request
+    from inspector.photos.preprocess_choice import Preprocess
 
 __all__ = ["Evidence", "tensors_for"]
 
@@ -183,7 +189,7 @@ class Evidence:
     @property
     def gradient(self) -> Array:
         """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
-        from inspector.rules import backward_rules  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import backward_rules  # noqa: PLC0415 - imports torch
 
         layer = self.layer or ""
         if layer not in self._gradients:
@@ -222,7 +228,7 @@ class Evidence:
         Raises:
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.rules import backward_rules  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import backward_rules  # noqa: PLC0415 - imports torch
 
         name = self.model.input.name
         covered = self._coverage(rule, extension)
@@ -241,7 +247,7 @@ class Evidence:
 
     def _coverage(self, rule: str, extension: str) -> "Coverage":
         """What a rule reaches between the input and the targets; counted once per model."""
-        from inspector.rules import coverage  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import coverage  # noqa: PLC0415 - imports torch
 
         model, targets = self.model, tuple(dict.fromkeys(t.tensor for t in self.targets))
         key = (rule, extension, targets)

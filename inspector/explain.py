@@ -11,15 +11,15 @@ from converters.source import Options
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
-from inspector.labels import count_warning
-from inspector.layers import Layer
-from inspector.lost import lost_note
-from inspector.method import Request, parse_request
+from inspector.methods import Request, parse_request
+from inspector.network.labels import count_warning
+from inspector.network.layers import Layer
+from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
-from inspector.photo import Photo, load_photo
-from inspector.preprocess import Preprocess
+from inspector.opening import is_module, open_module, open_source
+from inspector.photos.photo import Photo, load_photo
+from inspector.photos.preprocess_choice import Preprocess
 from inspector.report import Explanation, ImageReport, Report
-from inspector.sources import is_module, open_module, open_source
 from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
 
 __all__ = ["Explainer", "load"]
@@ -350,7 +350,7 @@ class Explainer(Opened):
             UnsupportedOperator: operators that the twin does not implement.
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.rules import coverage  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import coverage  # noqa: PLC0415 - imports torch
 
         name, scores = self.input.name, self.scores.tensor
         self.twin.plan([name], [scores])

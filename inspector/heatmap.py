@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import MethodRefused
-from inspector.geometry import Geometry, sample_bilinear
+from inspector.photos.geometry import Geometry, sample_bilinear
 
 __all__ = ["EMPTY", "REDUCTIONS", "Attribution", "Heatmap", "normalise", "reduce", "upsample"]
 

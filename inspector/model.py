@@ -11,15 +11,15 @@ import onnx
 
 from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
+from inspector.engines.runtime import Runtime
 from inspector.errors import ModelRefused
-from inspector.head import LinearHead, NoHead, find_head
-from inspector.labels import Labels, labels_from_metadata
-from inspector.layers import Layer, find_layers
-from inspector.lost import Suspicion, lost_activations
-from inspector.quantisation import copies_of
-from inspector.receptive_field import needed_shapes
-from inspector.runtime import Runtime
-from inspector.surgery.tail import Tail, tail_of
+from inspector.network.head import LinearHead, NoHead, find_head
+from inspector.network.labels import Labels, labels_from_metadata
+from inspector.network.layers import Layer, find_layers
+from inspector.network.lost_activations import Suspicion, lost_activations
+from inspector.network.quantisation import copies_of
+from inspector.network.receptive_field import needed_shapes
+from inspector.network.tail import Tail, tail_of
 from inspector.target import Scores, find_scores
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 
 from converters import onnx_file
-from inspector.certificate import Verdict, verdict_for
 from inspector.errors import MethodRefused, ModelRefused
-from inspector.labels import Labels, read_labels
-from inspector.layers import Layer, default_layer, select_layer
 from inspector.model import Model
-from inspector.preprocess import Preprocess, Resolved, resolve
+from inspector.network.labels import Labels, read_labels
+from inspector.network.layers import Layer, default_layer, select_layer
+from inspector.photos.preprocess_choice import Preprocess, Resolved, resolve
+from inspector.verify import Verdict, verdict_for
 from inspector.versions import versions
 
 __all__ = ["Opened"]

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
-from inspector.head import LinearHead
-from inspector.layers import default_layer
-from inspector.method import Method, methods
-from inspector.receptive_field import ReceptiveField, receptive_fields
+from inspector.methods import Method, methods
+from inspector.network.head import LinearHead
+from inspector.network.layers import default_layer
+from inspector.network.receptive_field import ReceptiveField, receptive_fields
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

@@ -15,7 +15,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, InspectorError
 from inspector.heatmap import Attribution, Heatmap
-from inspector.photo import Photo
+from inspector.photos.photo import Photo
 from inspector.render import json as render_json
 from inspector.render import notebook, npz, png, sheet
 

@@ -19,7 +19,7 @@ from architectures import CLASSES, MEAN, NETWORKS, STD
 from numpy.typing import NDArray
 
 from converters.errors import ConverterError
-from converters.torch_export import Exported, export_module
+from converters.to_onnx.pytorch.export import Exported, export_module
 
 SIDE = 32
 PREPROCESS = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from converters.errors import ConversionFailed, ConverterError
-from converters.torch_export import Exported, export_module
+from converters.to_onnx.pytorch.export import Exported, export_module
 
 SIDE, SHORT_SIDE = 224, 256
 PREPROCESS = {

@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from converters.torch_module import declare_torchvision
+from converters.to_onnx.pytorch.module import declare_torchvision
 
 
 def load_torchvision() -> Any:

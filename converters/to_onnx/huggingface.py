@@ -91,7 +91,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import torch  # noqa: F401, PLC0415 - late: two seconds
         import transformers  # noqa: F401, PLC0415 - an extra, and slow
 
-        from converters import torch_module  # noqa: PLC0415 - late: imports torch
+        from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, source) from None
     folder = Path(source)

@@ -62,7 +62,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import tensorflow as tf  # noqa: PLC0415 - as above
         import tf2onnx  # noqa: PLC0415 - as above
 
-        from converters import exported, tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported  # noqa: PLC0415 - it imports onnx
+        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     try:
@@ -128,7 +129,7 @@ def _config(path: Path) -> Any:  # noqa: ANN401 - JSON's types
     """The configuration of all layers, as the file's JSON says it."""
     try:
         if zipfile.is_zipfile(path):
-            from converters.torch_archive import inspect  # noqa: PLC0415 - for archives alone
+            from converters.to_onnx.pytorch.archive import inspect  # noqa: PLC0415 - for archives alone
 
             inspect(path)
             with zipfile.ZipFile(path) as archive:

@@ -54,7 +54,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
         import tf2onnx  # noqa: PLC0415 - as above
 
-        from converters import exported, tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported  # noqa: PLC0415 - it imports onnx
+        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     with tf_export.repaired() as handlers:

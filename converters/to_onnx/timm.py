@@ -74,7 +74,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
         from safetensors.torch import load_file  # noqa: PLC0415 - an extra
 
-        from converters import torch_module  # noqa: PLC0415 - late: imports torch
+        from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
 
         note = torch_module.declare_torchvision()
         import timm  # noqa: PLC0415 - an extra, and slow

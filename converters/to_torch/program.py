@@ -16,9 +16,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from converters.activations import Activation, find_activations
 from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
+from converters.graph.activations import Activation, find_activations
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
 from converters.to_torch.binding import Fixed, caller
 from converters.to_torch.expand import expand_functions

@@ -10,10 +10,10 @@ import click
 from inspector.cli import say
 from inspector.cli.options import OPENING, model_options, open_model, supervised
 from inspector.cli.terminal import progress_bar
-from inspector.dataset import pictures
+from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
-    from inspector.audit import Comparison
+    from inspector.compare import Comparison
     from inspector.explain import Explainer
 
 GATE_FAILED, IMAGE_REFUSED = 1, 4
@@ -80,7 +80,7 @@ def _compare(
     layer_images: int,
     **options: Any,  # noqa: ANN401 - as above
 ) -> int:
-    from inspector.audit import Gates, compare  # noqa: PLC0415 - late, like all of the library
+    from inspector.compare import Gates, compare  # noqa: PLC0415 - late, like all of the library
 
     both = [_opened(letter, options) for letter in "ab"]
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
@@ -96,9 +96,7 @@ def _compare(
     if as_json:
         sys.stdout.write(written[-1].read_text(encoding="utf-8"))
     else:
-        from inspector.render.comparison_table import (  # noqa: PLC0415 - late: imports rich
-            show_comparison,
-        )
+        from inspector.compare.table import show_comparison  # noqa: PLC0415 - late: imports rich
 
         show_comparison(found, written)
     if found.failures:

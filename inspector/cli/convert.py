@@ -69,9 +69,9 @@ def _convert(
 ) -> int:
     from converters.conversion import convert  # noqa: PLC0415 - late, like all of the library
     from converters.source import Options  # noqa: PLC0415 - as above
-    from inspector.labels import read_labels  # noqa: PLC0415 - as above
-    from inspector.recipe import Preprocess  # noqa: PLC0415 - as above
-    from inspector.sources import photo_inputs  # noqa: PLC0415 - as above
+    from inspector.network.labels import read_labels  # noqa: PLC0415 - as above
+    from inspector.opening import photo_inputs  # noqa: PLC0415 - as above
+    from inspector.photos.preprocess import Preprocess  # noqa: PLC0415 - as above
 
     known = None if preprocess is None else _preprocess(preprocess, Preprocess)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -6,17 +6,17 @@ import click
 @click.command("doctor")
 def command() -> int:
     """Show versions, the providers that really run, and conflicts of this installation."""
-    from inspector import installation  # noqa: PLC0415 - keeps `--help` lean
-    from inspector.versions import versions  # noqa: PLC0415 - as above
+    from inspector import doctor
+    from inspector.versions import versions
 
     for name, version in versions().items():
         click.echo(f"{name:18} {version}")
-    for framework in installation.frameworks():
+    for framework in doctor.frameworks():
         click.echo(f"from {framework.title:13} {framework}")
-    found = installation.runtimes()
-    wrong = installation.ill(found)
+    found = doctor.runtimes()
+    wrong = doctor.ill(found)
     try:
-        from inspector.runtime import working_providers  # noqa: PLC0415 - late: imports onnx
+        from inspector.engines.runtime import working_providers
 
         for provider, works in working_providers().items():
             click.echo(f"{provider:26} {'runs' if works else 'is installed but does not run here'}")
@@ -29,6 +29,6 @@ def command() -> int:
         click.echo("no conflicts")
         return 0
     click.echo("mend it:")
-    for line in installation.mend(found):
+    for line in doctor.mend(found):
         click.echo(f"    {line}")
     return 1

@@ -11,7 +11,7 @@ import click
 from inspector.cli import say
 from inspector.cli.options import model_options, open_model, supervised
 from inspector.cli.terminal import progress_bar
-from inspector.dataset import pictures
+from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -25,7 +25,7 @@ class _ExplainCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the methods' section."""
-        from inspector.method import methods  # noqa: PLC0415 - only when help is asked for
+        from inspector.methods import methods  # noqa: PLC0415 - only when help is asked for
 
         del ctx
         with formatter.section("Methods"):
@@ -129,7 +129,7 @@ def _say_once(texts: Iterable[str], said: set[str]) -> None:
 
 
 def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path]) -> None:
-    from inspector.render.terminal import show_report  # noqa: PLC0415 - late: imports rich
+    from inspector.cli.terminal import show_report  # noqa: PLC0415 - late: imports rich
 
     del explainer
     show_report(item, written)

@@ -26,8 +26,8 @@ def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
 
 
 def _layers(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN401 - as above
+    from inspector.cli.terminal import show_layers  # noqa: PLC0415 - as above
     from inspector.overview import overview  # noqa: PLC0415 - late, like all of the library
-    from inspector.render.terminal import show_layers  # noqa: PLC0415 - as above
 
     explainer: Explainer = open_model(model, **opening)
     found = overview(explainer)

@@ -10,11 +10,11 @@ import click
 from inspector.cli import say
 from inspector.cli.options import OPENING, model_options, open_model, supervised
 from inspector.cli.terminal import progress_bar
-from inspector.dataset import labelled_photos, pictures
+from inspector.photos.dataset import labelled_photos, pictures
 
 if TYPE_CHECKING:
-    from inspector.journal import Journal
-    from inspector.study import Findings, Study
+    from inspector.passes.journal import Journal
+    from inspector.studies import Findings, Study
 
 IMAGE_REFUSED = 4
 
@@ -24,14 +24,14 @@ class _Studies(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all studies."""
-        from inspector.study import studies  # noqa: PLC0415 - keeps `inspector --help` lean
+        from inspector.studies import studies  # noqa: PLC0415 - keeps `inspector --help` lean
 
         del ctx
         return list(studies())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a study; None when there is none of that name."""
-        from inspector.study import studies  # noqa: PLC0415 - as above
+        from inspector.studies import studies  # noqa: PLC0415 - as above
 
         del ctx
         found = studies().get(cmd_name)
@@ -128,7 +128,7 @@ def _study(
 
 def _journal(path: Path, facts: Mapping[str, Any], photos: list[Path], *, fresh: bool) -> "Journal":
     """What an interrupted run of the same study left, or an empty journal."""
-    from inspector.journal import Journal, identity_of  # noqa: PLC0415 - as above
+    from inspector.passes.journal import Journal, identity_of  # noqa: PLC0415 - as above
 
     named = [Path(text) for text in _texts(facts["options"]) if len(text) < 4096]
     if fresh:

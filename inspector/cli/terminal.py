@@ -1,10 +1,114 @@
-"""What commands show while they work: a progress bar."""
+"""What commands show on a terminal: tables and a progress bar."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["progress_bar"]
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from inspector.overview import Overview
+    from inspector.report import ImageReport
+
+__all__ = ["progress_bar", "show_layers", "show_report"]
+
+
+def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
+    """Print what was found in one photo and where it was written."""
+    console = _console()
+    best = report.predictions[0] if report.predictions else None
+    heading = Text(report.photo.name, style="bold")
+    if best is not None:
+        heading.append(f"  {best['label']}", style="bold green")
+        heading.append(f"  {_certainty(best)}")
+    console.print(heading)
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("method", "target", "score", "peak (x, y)", "layer", "checks"):
+        table.add_column(column)
+    for explanation in report.explanations:
+        data = explanation.to_dict()
+        peak = data["peak"]
+        table.add_row(
+            Text(explanation.label),
+            Text(data["target"]["label"]),
+            f"{data['target']['score']:.3f}",
+            f"{peak['x']}, {peak['y']}" if peak else "no positive evidence",
+            Text(data["layer"] or "-"),
+            Text(_checks(data["facts"])),
+        )
+    console.print(table)
+    folder = written[-1].parent
+    console.print(Text(f"{len(written)} files in {folder}, report {written[-1].name}", "dim"))
+
+
+def show_layers(found: "Overview") -> None:
+    """Print the layers, the default layer and what is known of the head."""
+    console = _console()
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    modules = any(row.module for row in found.rows)
+    for column, justify in (
+        ("#", "right"),
+        ("layer", "left"),
+        *([("module", "left")] if modules else []),
+        ("made by", "left"),
+        ("shape", "right"),
+        ("stride", "right"),
+        ("receptive field", "right"),
+        ("offset", "right"),
+        ("", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in found.rows:
+        style = "bold green" if row.default else ("dim" if row.gate else "")
+        mark = "<- default" if row.default else ("gate" if row.gate else "")
+        cells = (
+            str(row.index),
+            row.tensor,
+            *([row.module] if modules else []),
+            "+".join(row.chain),
+            _by(row.shape),
+            _by(row.stride),
+            row.field,
+            row.offset,
+            mark,
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    console.print(table)
+    console.print()
+    for label, text in found.sentences:
+        console.print(Text.assemble((f"{label}: ", "bold"), text))
+
+
+def _console() -> Console:
+    """Wide in a pipe, where nothing needs to fit a window."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _by(values: Sequence[Any] | None) -> str:
+    return "x".join(f"{v:g}" for v in values) if values else "-"
+
+
+def _certainty(prediction: Any) -> str:
+    probability = prediction["probability"]
+    if probability is None:
+        return f"score {prediction['score']:.3f}"
+    assumed = " (softmax of the scores)" if prediction["assumed_softmax"] else ""
+    return f"{probability:.1%}{assumed}"
+
+
+def _checks(facts: Any) -> str:
+    parts = []
+    if "cam_residual" in facts:
+        parts.append(f"residual {facts['cam_residual']:.0e}")
+    if "twin_difference" in facts:
+        parts.append(f"twin {facts['twin_difference']:.0e}")
+    if "coverage" in facts:
+        parts.append(str(facts["coverage"]).partition(":")[0])
+    return ", ".join(parts) or "-"
 
 
 @contextmanager
@@ -13,8 +117,8 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console  # noqa: PLC0415 - late: not needed in a pipe
-    from rich.progress import Progress  # noqa: PLC0415 - as above
+    from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)

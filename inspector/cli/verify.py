@@ -9,9 +9,9 @@ import click
 from inspector.cli.options import model_options, open_model, supervised
 
 if TYPE_CHECKING:
-    from inspector.certificate import Certificate
-    from inspector.certificate.subject import Probe
     from inspector.explain import Explainer
+    from inspector.verify import Certificate
+    from inspector.verify.subject import Probe
 
 FAILED = 1
 
@@ -51,9 +51,9 @@ def _verify(
     as_json: bool,
     **opening: Any,  # noqa: ANN401 - passed on to open_model
 ) -> int:
-    from inspector.certificate.cache import remember  # noqa: PLC0415 - late, as all the library
-    from inspector.certificate.checks import certify  # noqa: PLC0415 - as above
     from inspector.render import json as render_json  # noqa: PLC0415 - as above
+    from inspector.verify.cache import remember  # noqa: PLC0415 - late, as all the library
+    from inspector.verify.checks import certify  # noqa: PLC0415 - as above
 
     explainer = open_model(model, **opening)
     certificate = certify(
@@ -74,8 +74,8 @@ def _verify(
 
 
 def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
-    from inspector.certificate.subject import Probe  # noqa: PLC0415 - late, as above
-    from inspector.photo import load_photo  # noqa: PLC0415 - as above
+    from inspector.photos.photo import load_photo  # noqa: PLC0415 - as above
+    from inspector.verify.subject import Probe  # noqa: PLC0415 - late, as above
 
     found: list[Probe] = []
     for number, path in enumerate(images):

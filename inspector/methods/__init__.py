@@ -1,1 +1,203 @@
-"""The attribution methods, one a file; adding a file adds a method."""
+"""What an attribution method is: a function with a name, a space, needs and options.
+
+A method is declared once, with ``@method`` above a function in ``inspector.methods``.  Its
+keyword-only parameters are its options: the command line parses them, ``--help`` and the
+documentation list them, and the report records them.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from inspector.errors import UnknownMethod, UsageError, nearest
+
+if TYPE_CHECKING:
+    from inspector.evidence import Evidence
+
+__all__ = [
+    "Method",
+    "Option",
+    "Request",
+    "described_arguments",
+    "method",
+    "methods",
+    "parse_request",
+]
+
+Function = Callable[..., np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method: a keyword-only parameter of its function."""
+
+    name: str
+    default: Any
+    help: str
+
+    def parse(self, text: str) -> Any:  # noqa: ANN401 - the type of the default
+        """Read a value from the command line by the type of the default."""
+        if isinstance(self.default, bool):
+            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            if text.lower() in words:
+                return words[text.lower()]
+            raise UsageError(f"{self.name} is yes or no, not {text!r}")
+        try:
+            if isinstance(self.default, int):
+                return int(text)
+            if isinstance(self.default, float):
+                return float(text)
+        except ValueError:
+            raise UsageError(f"{self.name} is a number, not {text!r}") from None
+        return text
+
+
+@dataclass(frozen=True)
+class Method:
+    """One attribution method.
+
+    Attributes:
+        name: As typed after ``-m``.
+        space: ``layer``: the function returns (N, h, w); ``input``: (N, C, H, W).
+        gradient: Whether it needs the twin; without, ONNX Runtime is enough.
+        layer: Whether it explains through a layer that the user may choose.
+        rule: The backward rule that it applies, if any.
+        signed: Whether negative values of the map speak against the target.
+        function: Takes an ``Evidence`` and the options.
+    """
+
+    name: str
+    space: Literal["layer", "input"]
+    gradient: bool
+    layer: bool
+    rule: str | None
+    signed: bool
+    function: Function = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def documentation(self) -> str:
+        """The whole docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Options by name, with defaults and help from the signature and the docstring."""
+        described = described_arguments(self.documentation)
+        return {
+            p.name: Option(p.name, p.default, described.get(p.name, ""))
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        }
+
+    def __call__(self, evidence: "Evidence", **options: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401
+        """Compute the maps of all samples of the evidence."""
+        return self.function(evidence, **options)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A method together with the options that the user chose."""
+
+    method: Method
+    options: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every option's value, defaults included."""
+        defaults = {name: option.default for name, option in self.method.options.items()}
+        return defaults | dict(self.options)
+
+    @property
+    def label(self) -> str:
+        """Name that tells two requests of one method apart, fit for a file name."""
+        changed = {k: v for k, v in self.options.items() if v != self.method.options[k].default}
+        words = [f"{key}-{value}" for key, value in sorted(changed.items())]
+        return "_".join([self.method.name, *words])
+
+
+_REGISTRY: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    space: Literal["layer", "input"],
+    gradient: bool,
+    layer: bool | None = None,
+    rule: str | None = None,
+    signed: bool = False,
+) -> Callable[[Function], Function]:
+    """Declare the function below as an attribution method; see ``Method`` for the arguments."""
+
+    def keep(function: Function) -> Function:
+        through = space == "layer" if layer is None else layer
+        _REGISTRY[name] = Method(name, space, gradient, through, rule, signed, function)
+        return function
+
+    return keep
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """All methods by name, in the order of the papers."""
+    folder = importlib.import_module("inspector.methods")  # its modules import this one
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"{folder.__name__}.{module.name}")
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    return {n: _REGISTRY[n] for n in sorted(_REGISTRY, key=lambda n: (rank.get(n, 99), n))}
+
+
+_ORDER = (
+    "cam", "grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
+    "guided-grad-cam", "occlusion",
+)  # fmt: skip
+
+
+def parse_request(text: str) -> Request:
+    """Read ``NAME`` or ``NAME:option=value,option=value``.
+
+    Raises:
+        UnknownMethod: no method of that name.
+        UsageError: an option that the method does not have, or a value it cannot take.
+    """
+    name, _, rest = text.partition(":")
+    known = methods()
+    if name not in known:
+        hint = nearest(name, known) or "one of " + ", ".join(known)
+        raise UnknownMethod(f"no method is called {name!r}", hint=hint)
+    chosen: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        option = known[name].options.get(key.strip())
+        if option is None or not equals:
+            offered = ", ".join(known[name].options) or "none"
+            raise UsageError(
+                f"method {name} has no option {key.strip()!r}", hint=f"its options: {offered}"
+            )
+        chosen[option.name] = option.parse(value.strip())
+    return Request(known[name], chosen)
+
+
+def described_arguments(documentation: str) -> dict[str, str]:
+    """Texts of the ``Args:`` section of a google-style docstring, by argument name."""
+    section = documentation.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    found: dict[str, str] = {}
+    current = ""
+    for line in section.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            current, _, text = line.strip().partition(": ")
+            found[current] = text
+        elif current:
+            found[current] += " " + line.strip()
+    return found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from inspector.method import method
+from inspector.methods import method
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence

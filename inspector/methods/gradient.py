@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.method import method
+from inspector.methods import method
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.heatmap import upsample
-from inspector.method import method, methods
+from inspector.methods import method, methods
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.method import method
+from inspector.methods import method
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
-    from inspector.recipe import Preprocess
+    from inspector.photos.preprocess import Preprocess
     from inspector.target import Target
 
 BATCH = 32

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from inspector.canvas import (
+from inspector.heatmap import Heatmap
+from inspector.photos.photo import Photo
+from inspector.render.drawing.page import (
     BAR_WIDTH,
     GAP,
     MARGIN,
@@ -17,9 +19,13 @@ from inspector.canvas import (
     message_box,
     subheading,
 )
-from inspector.heatmap import Heatmap
-from inspector.panels import overlay_panel, panel_size, photo_panel, projection_panel, scale_of
-from inspector.photo import Photo
+from inspector.render.drawing.panels import (
+    overlay_panel,
+    panel_size,
+    photo_panel,
+    projection_panel,
+    scale_of,
+)
 from inspector.whole_file import write_whole
 
 __all__ = ["overlay", "write"]

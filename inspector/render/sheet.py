@@ -5,10 +5,27 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from inspector.canvas import GAP, MARGIN, MUTED, Page, fit, heading, message_box, number, width_of
 from inspector.heatmap import Attribution, Heatmap
-from inspector.panels import Scale, bar_colours, overlay_panel, panel_size, photo_panel, scale_of
-from inspector.photo import Photo
+from inspector.photos.photo import Photo
+from inspector.render.drawing.page import (
+    GAP,
+    MARGIN,
+    MUTED,
+    Page,
+    fit,
+    heading,
+    message_box,
+    number,
+    width_of,
+)
+from inspector.render.drawing.panels import (
+    Scale,
+    bar_colours,
+    overlay_panel,
+    panel_size,
+    photo_panel,
+    scale_of,
+)
 
 __all__ = ["contact_sheet"]
 

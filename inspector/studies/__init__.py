@@ -1,9 +1,192 @@
-"""Figures of the papers as experiments on any model: one file each, none imports another.
+"""What a study is: an experiment of the papers on any model, with a figure and its numbers.
 
-import inspector
-from inspector.studies.filters import filters
-
-found = filters(inspector.load("model.onnx"))
-found.sentences, found.numbers
-found.save("out")
+A study is declared once, with ``@study`` above a function in ``inspector.studies``.  Like a
+method's, its keyword-only parameters are its options; the command line and the documentation
+read them from there.  Two of them are no options but handed in by whoever runs it: ``progress``,
+called with (what, done, total), and ``journal``, which keeps results of long work so that an
+interrupted run can go on.
 """
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import ImageRefused, UsageError
+from inspector.methods import Option, described_arguments
+
+__all__ = [
+    "Findings",
+    "Study",
+    "check_seed",
+    "parse_units",
+    "studies",
+    "study",
+]
+
+SCHEMA = 1
+"""Version of the JSON document; a field that changes its meaning raises it."""
+
+MOST_UNITS = 256
+"""Units that one run may ask for."""
+
+_HANDED_IN = ("progress", "journal")
+
+Source = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        study: Its name, which names the files.
+        context: Model, preprocessing and versions, as plain data.
+        options: Everything that was asked for.
+        numbers: The result, as plain data.
+        sentences: The result in plain language.
+        figure: The picture, a ``PIL.Image.Image``.
+        table: The numbers as rows that a spreadsheet reads; none are written when empty.
+        images: Photos that were used.
+        refused: Photos that could not be read.
+        warnings: What must be known when the result is read.
+    """
+
+    study: str
+    context: Mapping[str, Any]
+    options: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    sentences: tuple[str, ...]
+    figure: Any
+    table: Sequence[Mapping[str, Any]] = ()
+    images: int = 0
+    refused: tuple[ImageRefused, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of everything but the picture."""
+        return {
+            "schema": SCHEMA,
+            "study": self.study,
+            **self.context,
+            "options": dict(self.options),
+            "result": dict(self.numbers),
+            "sentences": self.sentences,
+            "images": {"used": self.images, "refused": [str(error) for error in self.refused]},
+            "warnings": self.warnings,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``STUDY.png``, ``STUDY.csv`` and ``STUDY.json``, each whole or not at all.
+
+        Returns:
+            The files, the report last; without a table no CSV.
+        """
+        from inspector.render import csv, json, png  # noqa: PLC0415 - late: may never be saved
+
+        folder = Path(folder)
+        written = [png.write(folder / f"{self.study}.png", self.figure)]
+        if self.table:
+            written.append(csv.write(folder / f"{self.study}.csv", self.table))
+        return [*written, json.write(folder / f"{self.study}.json", self.to_dict())]
+
+
+Function = Callable[..., Findings]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Attributes:
+        name: As typed after ``inspector study``.
+        images: Whether it cannot do without photos.
+        labelled: Whether it wants photos whose classes are known (``dataset.LabelledPhoto``).
+        function: Takes the opened model, the photos and the options.
+    """
+
+    name: str
+    images: bool
+    labelled: bool
+    function: Function = field(repr=False)
+
+    @property
+    def documentation(self) -> str:
+        """The docstring up to its sections."""
+        text = inspect.getdoc(self.function) or ""
+        return text.partition("\nArgs:\n")[0].strip()
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Options by name, with defaults and help from the signature and the docstring."""
+        described = described_arguments(inspect.getdoc(self.function) or "")
+        return {
+            p.name: Option(p.name, p.default, described.get(p.name, ""))
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in _HANDED_IN
+        }
+
+
+_REGISTRY: dict[str, Study] = {}
+
+
+def study(name: str, *, images: bool, labelled: bool = False) -> Callable[[Function], Function]:
+    """Declare the function below as a study; see ``Study`` for the arguments."""
+
+    def keep(function: Function) -> Function:
+        _REGISTRY[name] = Study(name, images, labelled, function)
+        return function
+
+    return keep
+
+
+@cache
+def studies() -> Mapping[str, Study]:
+    """All studies by name."""
+    folder = importlib.import_module("inspector.studies")  # its modules import this one
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"{folder.__name__}.{module.name}")
+    return {name: _REGISTRY[name] for name in sorted(_REGISTRY)}
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's or scikit-learn's generators would not take.
+
+    Raises:
+        UsageError: It is negative, or has more than 32 bits.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise UsageError(f"seed = {seed}", hint=f"0 to {(1 << 32) - 1}")
+
+
+def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:
+    """Read ``0,3,8-11``; each unit once, in the order asked for.
+
+    Args:
+        text: The user's words; empty for the first few.
+        channels: How many units the layer has.
+        first: How many are meant by an empty text.
+
+    Raises:
+        UsageError: No numbers, too many, or units that the layer does not have.
+    """
+    if not text.strip():
+        return tuple(range(min(first, channels)))
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise UsageError(f"{part.strip()!r} is no unit", hint="write them as 0,3,8-11")
+        ends = int(low), int(high or low)
+        if not ends[0] <= ends[1] < channels:
+            raise UsageError(
+                f"there is no unit {part.strip()}", hint=f"units run from 0 to {channels - 1}"
+            )
+        found |= dict.fromkeys(range(ends[0], ends[1] + 1))
+    if len(found) > MOST_UNITS:
+        raise UsageError(f"{len(found)} units", hint=f"at most {MOST_UNITS} at a time")
+    return tuple(found)

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from inspector.cli import Commands, program
-from inspector.method import methods
+from inspector.methods import methods
 
 NAMES = sorted(program.list_commands(click.Context(program)))
 

@@ -14,8 +14,8 @@ from PIL import Image
 import inspector as library
 from inspector import cli
 from inspector.cli import supervise
-from inspector.dataset import labelled_photos
-from inspector.study import studies
+from inspector.photos.dataset import labelled_photos
+from inspector.studies import studies
 
 BODY = (
     "c1 = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, w1) r1 = Relu(c1) "

@@ -45,8 +45,8 @@ def test_a_failing_check_is_exit_status_1(samples, monkeypatch, capsys):
     from dataclasses import replace
 
     import inspector.cli
-    from inspector.certificate import Check, checks
     from inspector.cli import supervise
+    from inspector.verify import Check, checks
 
     original = checks.certify
 

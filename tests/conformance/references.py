@@ -16,9 +16,9 @@ from torch import nn
 
 from inspector.evidence import Evidence, tensors_for
 from inspector.explain import Explainer
-from inspector.method import parse_request
-from inspector.photo import Photo, load_photo
-from inspector.preprocess import Preprocess
+from inspector.methods import parse_request
+from inspector.photos.photo import Photo, load_photo
+from inspector.photos.preprocess_choice import Preprocess
 from inspector.target import Target
 
 onnxruntime.set_default_logger_severity(4)

@@ -21,10 +21,9 @@ from torch.overrides import TorchFunctionMode
 from converters.to_torch.program import Program
 from inspector.errors import MethodRefused
 from inspector.explain import load
-from inspector.layers import default_layer
-from inspector.method import methods
-from inspector.methods import grad_cam, grad_cam_plus_plus
-from inspector.preprocess import Preprocess
+from inspector.methods import grad_cam, grad_cam_plus_plus, methods
+from inspector.network.layers import default_layer
+from inspector.photos.preprocess_choice import Preprocess
 
 pytestmark = pytest.mark.conformance
 

@@ -3,8 +3,8 @@
 import pytest
 from references import SHARED
 
-from inspector.certificate.checks import certify, quick
 from inspector.explain import load
+from inspector.verify.checks import certify, quick
 
 pytestmark = pytest.mark.conformance
 
@@ -36,9 +36,9 @@ def test_onnx_runtime_is_the_noisy_side_of_the_style_transfer(shared):
     """Which the float64 twin and the reference evaluator say, not a list of exceptions."""
     if "mltools_style_transfer" not in ZOO:
         pytest.skip("the model is not here")
-    from inspector.certificate.forward import compare_forward
-    from inspector.certificate.local import compare_nodes
-    from inspector.certificate.subject import Subject, noise
+    from inspector.verify.forward import compare_forward
+    from inspector.verify.nodes import compare_nodes
+    from inspector.verify.subject import Subject, noise
 
     model = load(shared / "zoo" / "mltools_style_transfer.onnx", device="cpu")
     subject = Subject(model)

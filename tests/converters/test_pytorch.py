@@ -14,12 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from converters import factory, torch_archive, torch_program
+from converters import factory
 from converters.conversion import convert, recognise
 from converters.errors import ConversionFailed, NotTrusted
 from converters.source import Options
 from converters.to_onnx import pytorch
-from converters.torch_module import fill, module_to_file
+from converters.to_onnx.pytorch import archive as torch_archive
+from converters.to_onnx.pytorch import program as torch_program
+from converters.to_onnx.pytorch.module import fill, module_to_file
 
 NETS = """
 import torch

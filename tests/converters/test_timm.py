@@ -14,7 +14,7 @@ from converters.errors import ConversionFailed
 from converters.source import LABELS, PREPROCESS, Options
 from converters.to_onnx import huggingface
 from converters.to_onnx import timm as timm_converter
-from converters.torch_module import declare_torchvision
+from converters.to_onnx.pytorch.module import declare_torchvision
 
 declare_torchvision()
 timm = pytest.importorskip("timm", reason="the extra timm is not installed")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from inspector.heatmap import Attribution, Heatmap
-from inspector.photo import Photo
-from inspector.recipe import Preprocess
+from inspector.photos.photo import Photo
+from inspector.photos.preprocess import Preprocess
 from inspector.render import png, sheet
 
 SIZE = (60, 90)

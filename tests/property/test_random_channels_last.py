@@ -9,7 +9,7 @@ from onnx import TensorProto as T
 from onnx import helper as oh
 from onnx import numpy_helper
 
-from converters.channels_first import move_channels_first
+from converters.onnx_file.channels_first import move_channels_first
 
 C, SIDE = 3, 4
 UNARY = ("Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Softplus", "HardSwish", "Elu", "Identity")

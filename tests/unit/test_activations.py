@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from converters.activation_curves import GRID, name_curve
-from converters.activations import find_activations, unknown_nonlinearities
 from converters.graph import Graph
+from converters.graph.activation_curves import GRID, name_curve
+from converters.graph.activations import find_activations, unknown_nonlinearities
 
 SQRT2, SQRT2_PI = math.sqrt(2), math.sqrt(2 / math.pi)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from inspector.boxes import (
+from inspector.measures.boxes import (
     box_of_map,
     centred_box,
     component_boxes,

@@ -11,16 +11,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.optable import OPS, OpTable
 from converters.to_torch.program import Program
-from inspector.certificate import Verdict, cache, verdict_for
-from inspector.certificate.checks import certify, quick
-from inspector.certificate.differences import Direction, GradientRecord, certify_gradient
-from inspector.certificate.document import finite
-from inspector.certificate.forward import compare_forward
-from inspector.certificate.local import compare_nodes
-from inspector.certificate.subject import Probe, Subject, blank, noise
-from inspector.certificate.walk import walk
 from inspector.explain import load
 from inspector.render import json as render_json
+from inspector.verify import Verdict, cache, verdict_for
+from inspector.verify.certificate import finite
+from inspector.verify.checks import certify, quick
+from inspector.verify.forward import compare_forward
+from inspector.verify.nodes import compare_nodes
+from inspector.verify.slopes import Direction, GradientRecord, certify_gradient
+from inspector.verify.subject import Probe, Subject, blank, noise
+from inspector.verify.walk import walk
 
 ALL = {
     "forward", "top-1", "optimised session", "batch", "gradient", "float32 gradient",
@@ -288,7 +288,7 @@ def test_where_onnx_runtime_rounds_the_reference_evaluator_says_so(opened):
 
 
 def test_groups_of_tensors_give_the_same_as_one(opened, monkeypatch):
-    from inspector.certificate import forward
+    from inspector.verify import forward
 
     subject = Subject(opened())
     probes = [noise(subject.model), blank(subject.model)]
@@ -339,7 +339,7 @@ def test_json_has_words_for_what_it_cannot_hold():
 
 def counted(monkeypatch):
     """Forward passes of ONNX Runtime from here on."""
-    from inspector.runtime import Runtime
+    from inspector.engines.runtime import Runtime
 
     calls = []
     original = Runtime.run

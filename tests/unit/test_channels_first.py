@@ -11,9 +11,9 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 import inspector
-from converters.activations import find_activations
-from converters.channels_first import move_channels_first
 from converters.graph import Graph
+from converters.graph.activations import find_activations
+from converters.onnx_file.channels_first import move_channels_first
 from inspector.errors import UnknownLayer
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]

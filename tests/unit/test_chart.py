@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from inspector.chart import Series, bar_chart, line_chart
 from inspector.errors import MissingExtra
 from inspector.render import csv
+from inspector.render.drawing.chart import Series, bar_chart, line_chart
 
 
 def ink(image):

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from inspector import colormap
-from inspector.colormap import (
+from inspector.render.drawing import colormap
+from inspector.render.drawing.colormap import (
     apply_diverging,
     apply_sequential,
     diverging,
@@ -86,7 +86,7 @@ def test_values_outside_the_range_and_nan():
 
 def test_drawing_imports_neither_matplotlib_nor_a_runtime():
     code = (
-        "import sys, inspector.render.png, inspector.render.sheet, inspector.preprocess;"
+        "import sys, inspector.render.png, inspector.render.sheet, inspector.photos.preprocess;"
         "print([m for m in ('torch', 'onnxruntime', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]

@@ -13,11 +13,11 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 import inspector
-from inspector.audit import Gates, compare
-from inspector.audit.alignment import Probe, align
-from inspector.audit.forms import Form, Levels
-from inspector.audit.parting import Meter, Sums, bound_of
+from inspector.compare import Gates, compare
+from inspector.compare.alignment import Probe, align
+from inspector.compare.parting import Meter, Sums, bound_of
 from inspector.errors import ImageRefused, UsageError
+from inspector.network.form import Form, Levels
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*_1.png"))

@@ -6,8 +6,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
-from inspector.conditioning import TOLERANCE, blank_image, conditioning, largest_difference
-from inspector.projection import Projector
+from inspector.projection.conditioning import (
+    TOLERANCE,
+    blank_image,
+    conditioning,
+    largest_difference,
+)
+from inspector.projection.projector import Projector
 
 RNG = np.random.default_rng(8)
 

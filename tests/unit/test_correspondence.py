@@ -12,13 +12,13 @@ from PIL import Image
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.geometry import Geometry
-from inspector.journal import Journal
+from inspector.passes.journal import Journal
+from inspector.photos.geometry import Geometry
 from inspector.studies.correspondence import correspondence
-from inspector.studies.correspondence.account import Row, adjusted
 from inspector.studies.correspondence.annotations import read_parts
 from inspector.studies.correspondence.photos import Marked, _laid, overlap, random_boxes
 from inspector.studies.correspondence.signs import ROUNDING, agreement, signs_of
+from inspector.studies.correspondence.summary import Row, adjusted
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PARTS = SAMPLES / "images" / "parts.json"
@@ -53,7 +53,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figure: it takes longer than the numbers."""
-    name = "inspector.render.correspondence.correspondence_sheet"
+    name = "inspector.studies.correspondence.figure.correspondence_sheet"
     monkeypatch.setattr(name, lambda *_, **__: None)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from inspector.dataset import class_indices, labelled_photos, pictures, read_boxes
 from inspector.errors import UsageError
+from inspector.photos.dataset import class_indices, labelled_photos, pictures, read_boxes
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from converters.conversion import frameworks
-from inspector import installation
+from inspector import doctor
 from inspector.cli import run
 
 
@@ -71,61 +71,61 @@ def test_one_whole_distribution_is_well(site):
     site.install("onnxruntime-gpu", "1.31.1", GPU)
     site.install("onnxruntime-extensions", "0.1", {"onnxruntime_extensions/__init__.py": ""})
     site.install("onnxruntime_genai", "0.1", {"onnxruntime_genai/__init__.py": ""})
-    found = installation.runtimes()
-    assert found == [installation.Runtime("onnxruntime-gpu", "1.31.1", 3, 0, 0)]
-    assert installation.ill(found) == []
+    found = doctor.runtimes()
+    assert found == [doctor.Runtime("onnxruntime-gpu", "1.31.1", 3, 0, 0)]
+    assert doctor.ill(found) == []
 
 
 def test_two_distributions_overwrite_each_other(site):
     site.install("onnxruntime-gpu", "1.31.1", GPU)
     site.install("onnxruntime", "1.32.0", CPU)
-    found = installation.runtimes()
+    found = doctor.runtimes()
     assert [(r.name, r.missing, r.changed) for r in found] == [
         ("onnxruntime", 0, 0), ("onnxruntime-gpu", 0, 1),
     ]  # fmt: skip
-    both, lost = installation.ill(found)
+    both, lost = doctor.ill(found)
     assert both.startswith("onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are installed into one")
     assert lost == "1 of the 3 files of onnxruntime-gpu 1.31.1 are not its own"
-    assert installation.mend(found) == MEND
+    assert doctor.mend(found) == MEND
 
 
 def test_uninstalling_one_takes_the_others_files_along(site):
     site.install("onnxruntime-gpu", "1.31.1", GPU)
     site.install("onnxruntime", "1.32.0", CPU)
     site.uninstall("onnxruntime", "1.32.0")
-    found = installation.runtimes()
-    assert found == [installation.Runtime("onnxruntime-gpu", "1.31.1", 3, 2, 0)]
-    (said,) = installation.ill(found)
+    found = doctor.runtimes()
+    assert found == [doctor.Runtime("onnxruntime-gpu", "1.31.1", 3, 2, 0)]
+    (said,) = doctor.ill(found)
     assert said.startswith("onnxruntime-gpu 1.31.1 lacks 2 of its 3 files")
-    assert installation.mend(found)[1] == MEND[1]
+    assert doctor.mend(found)[1] == MEND[1]
 
 
 def test_a_file_of_the_same_size_is_told_by_its_hash(site):
     site.install("onnxruntime", "1.32.0", CPU)
     (site.path / "onnxruntime/__init__.py").write_text("gpu")
-    assert installation.runtimes()[0].changed == 1
+    assert doctor.runtimes()[0].changed == 1
 
 
 def test_none_at_all(site):
-    assert installation.ill([]) == ["no distribution of ONNX Runtime is installed"]
-    assert installation.mend([])[0].startswith("pip install onnxruntime")
+    assert doctor.ill([]) == ["no distribution of ONNX Runtime is installed"]
+    assert doctor.mend([])[0].startswith("pip install onnxruntime")
 
 
 def test_frameworks_are_listed_without_being_imported(site):
     site.install("keras", "3.13.0", {})
     site.install("tensorflow-cpu", "2.21.0", {})
     before = set(sys.modules)
-    found = {f.extra: str(f) for f in installation.frameworks()}
+    found = {f.extra: str(f) for f in doctor.frameworks()}
     assert not {"keras", "tensorflow", "jax", "timm"} & (set(sys.modules) - before)
     assert found["keras"] == "tf2onnx not installed: pip install 'onnx-inspector[keras]'"
     assert found["timm"] == "not installed: pip install 'onnx-inspector[timm]'"
     site.install("tf2onnx", "1.17.0", {})
-    found = {f.extra: str(f) for f in installation.frameworks()}
+    found = {f.extra: str(f) for f in doctor.frameworks()}
     assert found["keras"] == "keras 3.13.0, tensorflow-cpu 2.21.0, tf2onnx 1.17.0"
 
 
 def test_every_extra_of_a_converter_is_listed():
-    listed = {framework.extra for framework in installation.frameworks()}
+    listed = {framework.extra for framework in doctor.frameworks()}
     assert {module.EXTRA for module in frameworks().values() if module.EXTRA} <= listed
 
 

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 import inspector
 from converters import onnx_file
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
-from inspector.journal import Journal
-from inspector.snapshots import epochs_in, snapshot_files, training
+from inspector.passes.journal import Journal
 from inspector.studies.evolution import evolution
-from inspector.studies.evolution.account import Evolved, depth_correlation
 from inspector.studies.evolution.grid import Row, cosine, settled_at
+from inspector.studies.evolution.snapshots import epochs_in, snapshot_files, training
+from inspector.studies.evolution.summary import Evolved, depth_correlation
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 TRAINED = SAMPLES / "zfnet_snapshots"

@@ -11,18 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
-from inspector import spectrum
-from inspector.errors import (
-    ImageRefused,
-    MethodRefused,
-    ModelRefused,
-    UnknownLayer,
-    UsageError,
-)
-from inspector.filterbank import measure
-from inspector.journal import Journal
-from inspector.panels import signed_picture
+from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UnknownLayer, UsageError
+from inspector.measures import spectrum
+from inspector.passes.journal import Journal
+from inspector.render.drawing.panels import signed_picture
 from inspector.studies.filters import filters
+from inspector.studies.filters.filterbank import measure
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -358,7 +352,7 @@ def test_second_layer_equals_the_papers_steps(tmp_path, monkeypatch):
     photos = [rng.integers(0, 256, (9, 9, 3)).astype(np.uint8) for _ in range(3)]
     kept = {}
     monkeypatch.setattr(
-        "inspector.render.filters.filter_sheet",
+        "inspector.studies.filters.figure.filter_sheet",
         lambda *_, second=None, **__: kept.update(second=second),
     )
     found = filters(model, photos, second_units=9)

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from inspector.geometry import Geometry, sample_bilinear
 from inspector.heatmap import upsample
-from inspector.photo import Photo, load_photo
-from inspector.recipe import Preprocess
+from inspector.photos.geometry import Geometry, sample_bilinear
+from inspector.photos.photo import Photo, load_photo
+from inspector.photos.preprocess import Preprocess
 
 RESIZES = ("crop", "squash", "letterbox")
 SIZES = ((480, 640), (640, 480), (300, 301), (40, 33))

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from inspector.errors import MethodRefused
-from inspector.geometry import Geometry
 from inspector.heatmap import REDUCTIONS, Attribution, Heatmap, normalise, reduce, upsample
-from inspector.photo import Photo
-from inspector.recipe import Preprocess
+from inspector.photos.geometry import Geometry
+from inspector.photos.photo import Photo
+from inspector.photos.preprocess import Preprocess
 
 
 def layer_map(values, **more):

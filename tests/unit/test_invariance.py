@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
-from inspector.feature_vectors import feature_vector, first_layer, last_hidden, last_map
-from inspector.journal import Journal
+from inspector.passes.feature_vectors import feature_vector, first_layer, last_hidden, last_map
+from inspector.passes.journal import Journal
 from inspector.studies.invariance import invariance
 from inspector.studies.invariance.transforms import Sweep, parse_sweep, transformed
 
@@ -53,7 +53,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figure: it takes longer than the numbers."""
-    monkeypatch.setattr("inspector.render.invariance.invariance_sheet", lambda *_, **__: None)
+    monkeypatch.setattr("inspector.studies.invariance.figure.invariance_sheet", lambda *_, **__: None)
 
 
 def slow_transform(image, kind, value, colour):

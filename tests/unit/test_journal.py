@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inspector.errors import UsageError
-from inspector.journal import Journal, identity_of
+from inspector.passes.journal import Journal, identity_of
 
 
 def lines(path):

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.labels import clean_text, count_warning, labels_from_metadata, read_labels
+from inspector.network.labels import clean_text, count_warning, labels_from_metadata, read_labels
 
 THREE = ("tench, Tinca tinca", "goldfish", "great white shark")
 

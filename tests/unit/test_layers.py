@@ -5,7 +5,7 @@ from onnx import numpy_helper, parser
 
 from converters.graph import Graph
 from inspector.errors import ModelRefused, UnknownLayer
-from inspector.layers import channel_axes, default_layer, find_layers, select_layer
+from inspector.network.layers import channel_axes, default_layer, find_layers, select_layer
 
 W = np.ones((2, 2, 1, 1), np.float32)
 

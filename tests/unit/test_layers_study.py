@@ -12,11 +12,11 @@ from PIL import Image
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UnknownLayer, UsageError
-from inspector.journal import Journal
-from inspector.studies.layers import layers, survey
+from inspector.passes.journal import Journal
+from inspector.studies.layers import layers, measurements
 from inspector.studies.layers.choice import chosen_units
 from inspector.studies.layers.hierarchy import hierarchy
-from inspector.studies.layers.survey import Units
+from inspector.studies.layers.measurements import Units
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*.png"))
@@ -177,7 +177,7 @@ def test_the_facts_of_each_layer(small):
 def test_every_pixel_of_patches_and_projections(small, monkeypatch):
     photos, kept = photographs(6), {}
     monkeypatch.setattr(
-        "inspector.render.layers.hierarchy_sheet", lambda rows, **_: kept.update(rows=rows)
+        "inspector.studies.layers.figure.hierarchy_sheet", lambda rows, **_: kept.update(rows=rows)
     )
     found = layers(small, photos, units=4)
     seen = 0
@@ -253,7 +253,7 @@ def test_a_field_covers_what_a_unit_sees():
 
 
 def test_a_resumed_run_gives_the_same_numbers(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(survey, "CHUNK", 3)
+    monkeypatch.setattr(measurements, "CHUNK", 3)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     photos = [*photographs(4), bad, *photographs(7, 9)]
@@ -284,7 +284,7 @@ def test_a_resumed_run_gives_the_same_numbers(small, tmp_path, monkeypatch):
 def test_chunks_change_nothing(small, monkeypatch, count):
     photos = photographs(count)
     whole = layers(small, photos)
-    monkeypatch.setattr(survey, "CHUNK", 2)
+    monkeypatch.setattr(measurements, "CHUNK", 2)
     told = []
     again = layers(small, iter(photos), progress=lambda *step: told.append(step))
     assert again.to_dict() == whole.to_dict()
@@ -383,7 +383,7 @@ def test_third_party_models(shared, tmp_path, name):
         model.preprocessing.preprocess.apply(inspector.load_photo(photo))[0] for photo in photos
     ])  # fmt: skip
     for row in found.numbers["layers"]:
-        from inspector.features import activations
+        from inspector.passes.activations import activations
 
         maps = np.concatenate([
             activations(model, tensors[i : i + 1], [row["layer"]])[row["layer"]] for i in (0, 1)

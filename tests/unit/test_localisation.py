@@ -13,10 +13,10 @@ from PIL import Image
 from test_boxes import flooded
 
 import inspector
-from inspector.boxes import box_of_map
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UnknownMethod, UsageError
 from inspector.heatmap import Heatmap
-from inspector.journal import Journal
+from inspector.measures.boxes import box_of_map
+from inspector.passes.journal import Journal
 from inspector.studies.localisation import localisation
 from inspector.studies.localisation.maps import raster, seen_shares
 

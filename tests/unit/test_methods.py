@@ -15,7 +15,7 @@ from inspector.errors import MethodRefused, UsageError
 from inspector.heatmap import EMPTY
 from inspector.methods import grad_cam, grad_cam_plus_plus
 from inspector.methods.occlusion import windows
-from inspector.preprocess import Preprocess
+from inspector.photos.preprocess_choice import Preprocess
 
 HEIGHT, WIDTH, CLASSES = 12, 10, 3
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import inspector
-from inspector import passes as module
-from inspector import photo as photo_module
-from inspector import prefetch
 from inspector.errors import ImageRefused, MethodRefused
-from inspector.features import activations
-from inspector.passes import batches, passes
-from inspector.ranking import strongest
+from inspector.passes import batches as module
+from inspector.passes import prefetch
+from inspector.passes.activations import activations
+from inspector.passes.batches import batches, passes
+from inspector.passes.ranking import strongest
+from inspector.photos import photo as photo_module
 
 pytestmark = pytest.mark.timeout(60)
 W = np.random.default_rng(8).normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -348,9 +348,9 @@ def test_no_more_batches_are_read_than_may_wait(small, monkeypatch, cores, worke
 
 
 def test_the_cores_are_shared_among_the_batches(small, monkeypatch):
-    made, runtime = [], inspector.runtime.Runtime
+    made, runtime = [], inspector.engines.runtime.Runtime
     monkeypatch.setattr(
-        inspector.runtime, "Runtime",
+        inspector.engines.runtime, "Runtime",
         lambda *args, **options: made.append(options) or runtime(*args, **options),
     )  # fmt: skip
     for cores in (1, 3, 4, 9):
@@ -368,9 +368,9 @@ def test_the_models_own_session_stays(small, four_cores):
 
 
 def test_one_session_is_loaded_before_the_threads_begin(small, four_cores, monkeypatch):
-    loading, load = [], inspector.runtime.Runtime._load
+    loading, load = [], inspector.engines.runtime.Runtime._load
     monkeypatch.setattr(
-        inspector.runtime.Runtime, "_load",
+        inspector.engines.runtime.Runtime, "_load",
         lambda runtime: loading.append(threading.current_thread()) or load(runtime),
     )  # fmt: skip
     list(passes(small, pictures(64), ["r", "c"], look, refused=[]))

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from inspector import photo as photo_module
 from inspector.errors import ImageRefused
-from inspector.photo import Photo, load_photo
+from inspector.photos import photo as photo_module
+from inspector.photos.photo import Photo, load_photo
 
 
 def picture(height=9, width=14, seed=0):

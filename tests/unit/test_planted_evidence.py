@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from inspector.errors import MethodRefused
-from inspector.method import methods
-from inspector.preprocess import Preprocess
+from inspector.methods import methods
+from inspector.photos.preprocess_choice import Preprocess
 
 SIZE, KERNEL = 32, 5
 RED, BLUE = 0, 1

@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
-from inspector import sharpness
-from inspector.dataset import LabelledPhoto, labelled_photos
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
-from inspector.journal import Journal
-from inspector.projection import Projector, pixels_of
+from inspector.measures import sharpness
+from inspector.passes.journal import Journal
+from inspector.photos.dataset import LabelledPhoto, labelled_photos
+from inspector.projection.projector import Projector, pixels_of
 from inspector.studies.pooling import comparison, intervals, pooling
 from inspector.studies.pooling.networks import opened
 from inspector.studies.pooling.structure import METHODS, spread_out
@@ -107,7 +107,7 @@ def test_accuracies_and_measures_equal_the_definitions():
             sharpness.edges_of(pixels_of(tensor, model.preprocessing.preprocess), 1)
             for tensor in tensors
         ]
-        from inspector.receptive_field import receptive_field
+        from inspector.network.receptive_field import receptive_field
 
         shapes = model.shapes(model.preprocessing.preprocess.size)
         field = receptive_field(model.graph, layer, model.input.name, shapes)

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from background import WAIT, soon, threads
 
-from inspector import prefetch
-from inspector.prefetch import prefetched
+from inspector.passes import prefetch
+from inspector.passes.prefetch import prefetched
 
 pytestmark = pytest.mark.timeout(60)
 

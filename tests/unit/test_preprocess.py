@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from inspector.errors import ModelRefused, UsageError
-from inspector.photo import Photo
-from inspector.preprocess import PRESETS, Preprocess, resolve
+from inspector.photos.photo import Photo
+from inspector.photos.preprocess_choice import PRESETS, Preprocess, resolve
 
 SIZES = ((480, 640), (640, 480), (300, 301), (257, 256), (33, 40), (224, 1000), (35, 35), (7, 90))
 

@@ -9,7 +9,7 @@ from quantised_networks import network
 import inspector
 from converters.graph import Graph
 from inspector.errors import MethodRefused
-from inspector.quantisation import copies_of, levels_of, saturation_note
+from inspector.network.quantisation import copies_of, levels_of, saturation_note
 
 RNG = np.random.default_rng(1)
 K = RNG.integers(-90, 90, (4, 3, 3, 3)).astype(np.int8)

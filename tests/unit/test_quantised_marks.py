@@ -7,9 +7,9 @@ from quantised_networks import network
 
 from converters.graph import Graph
 from converters.to_torch.program import Program
-from inspector.fused import find_marks
-from inspector.lost import lost_activations, lost_note
-from inspector.rules import RULES, backward_rules, coverage
+from inspector.engines.rules import RULES, backward_rules, coverage
+from inspector.network.fused_activations import find_marks
+from inspector.network.lost_activations import lost_activations, lost_note
 
 W = np.eye(4, dtype=np.float32)
 QDQ = "q = QuantizeLinear({0}, s, z) Y = DequantizeLinear(q, s, z)"

@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
-from inspector import sharpness
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
-from inspector.journal import Journal
-from inspector.projection import pixels_of
+from inspector.measures import sharpness
+from inspector.passes.journal import Journal
+from inspector.projection.projector import pixels_of
 from inspector.studies.reconstruction import reconstruction
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -131,7 +131,7 @@ def slow(layers, image, unit, method):
 def drawn(monkeypatch):
     """What goes onto the page."""
     kept = {}
-    real = __import__("inspector.render.reconstruction", fromlist=["x"])
+    real = __import__("inspector.studies.reconstruction.figure", fromlist=["x"])
     sheet = real.reconstruction_sheet
 
     def keep(blocks, rows, **rest):
@@ -168,7 +168,7 @@ def test_units_without_an_image_equal_the_literal_chain(drawn, name, layer):
 
 
 def inspector_box(model, layer, at):
-    from inspector.receptive_field import receptive_field
+    from inspector.network.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     return receptive_field(model.graph, layer, model.input.name, shapes).pixels(at["y"], at["x"])

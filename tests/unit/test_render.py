@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from inspector import whole_file
-from inspector.canvas import fit, heading, number, width_of, wrap
 from inspector.errors import UsageError
-from inspector.geometry import Geometry
 from inspector.heatmap import Attribution, Heatmap
-from inspector.panels import overlay_panel, panel_size, projection_panel, scale_of
-from inspector.photo import Photo
-from inspector.recipe import Preprocess
+from inspector.photos.geometry import Geometry
+from inspector.photos.photo import Photo
+from inspector.photos.preprocess import Preprocess
 from inspector.render import json as render_json
 from inspector.render import notebook, npz, png, sheet
+from inspector.render.drawing.page import fit, heading, number, width_of, wrap
+from inspector.render.drawing.panels import overlay_panel, panel_size, projection_panel, scale_of
 from inspector.whole_file import write_whole
 
 

@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.program import Program
+from inspector.engines.rules import EXTENSIONS, backward_rules, coverage
 from inspector.errors import MethodRefused
-from inspector.rules import EXTENSIONS, backward_rules, coverage
 
 SMOOTH = {"Silu", "Gelu", "HardSwish", "Mish", "Elu", "Softplus", "Tanh"}
 NAMES = ["one", "three", "six", "half", "sixth", "zero", "alpha", "root2"]

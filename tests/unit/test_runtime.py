@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from converters import onnx_file
+from inspector.engines.runtime import Runtime, working_providers
 from inspector.errors import BrokenInstallation, InspectorWarning, ModelRefused, UsageError
-from inspector.runtime import Runtime, working_providers
 
 KINDS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from inspector import sharpness
 from inspector.errors import MethodRefused
+from inspector.measures import sharpness
 
 RNG = np.random.default_rng(3)
 SCALE = 1.3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from inspector.audit.similarity import (
+from inspector.measures.similarity import (
     average_ranks,
     iou_of_top,
     pearson,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import inspector
-import inspector.render.occlusion
+import inspector.studies.occlusion.figure
 from inspector.errors import ConverterError, ImageRefused, MethodRefused
-from inspector.journal import Journal
 from inspector.methods.occlusion import windows
-from inspector.projection import Projector
+from inspector.passes.journal import Journal
+from inspector.projection.projector import Projector
 from inspector.studies.occlusion import occlusion, sweep
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -87,13 +87,13 @@ def test_a_bad_photo_is_counted(model, tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     """Rows and remarks of each figure."""
-    kept, draw = [], inspector.render.occlusion.occlusion_sheet
+    kept, draw = [], inspector.studies.occlusion.figure.occlusion_sheet
 
     def sheet(rows, **remarks):
         kept.append((rows, remarks))
         return draw(rows, **remarks)
 
-    monkeypatch.setattr(inspector.render.occlusion, "occlusion_sheet", sheet)
+    monkeypatch.setattr(inspector.studies.occlusion.figure, "occlusion_sheet", sheet)
     return kept
 
 
@@ -160,7 +160,7 @@ def test_a_refused_projection_is_said_in_its_panel(model, drawn, monkeypatch, er
         return panel
 
     monkeypatch.setattr(Projector, "__call__", refuse)
-    monkeypatch.setattr(inspector.render.occlusion, "message_box", box)
+    monkeypatch.setattr(inspector.studies.occlusion.figure, "message_box", box)
     found = occlusion(model, [*PHOTOS, PHOTOS[0]], **COARSE)
     ((rows, remarks),) = drawn
     assert len(calls) == after + 1

@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.graph import Graph
+from inspector.network.tail import tail_of
 from inspector.surgery.expose import exposed
-from inspector.surgery.tail import tail_of
 
 onnxruntime.set_default_logger_severity(4)
 

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from inspector.errors import ImageRefused, UnknownLayer, UsageError
-from inspector.ranking import strongest
+from inspector.passes.ranking import strongest
+from inspector.studies import parse_units
 from inspector.studies.top_activations import top_activations
-from inspector.study import parse_units
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:7]
@@ -114,7 +114,7 @@ def test_every_pixel_of_projections_and_patches(small, monkeypatch):
     photos = [RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in range(2)]
     kept = {}
     monkeypatch.setattr(
-        "inspector.render.activations.activation_sheet", lambda rows, **_: kept.update(rows=rows)
+        "inspector.studies.top_activations.figure.activation_sheet", lambda rows, **_: kept.update(rows=rows)
     )
     found = top_activations(small, photos, layer="r2", units="1,3", count=2)
     for row, entry in zip(kept["rows"], found.numbers["units"], strict=True):

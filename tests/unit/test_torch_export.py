@@ -12,7 +12,7 @@ from torch import nn
 
 from converters.errors import ConversionFailed
 from converters.source import LABELS, PREPROCESS
-from converters.torch_export import export_module
+from converters.to_onnx.pytorch.export import export_module
 
 
 def small(classes=4):

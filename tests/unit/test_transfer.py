@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from PIL import Image
 
 import inspector
-from inspector.dataset import LabelledPhoto
 from inspector.errors import ImageRefused, MissingExtra, UnknownLayer, UsageError
-from inspector.journal import Journal
+from inspector.passes.journal import Journal
+from inspector.photos.dataset import LabelledPhoto
 from inspector.studies.transfer import classification, transfer
 from inspector.studies.transfer.extraction import Pool, extract
 from inspector.studies.transfer.feature_layers import FeatureLayer, chosen_layers

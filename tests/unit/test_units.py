@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.journal import Journal
+from inspector.passes.journal import Journal
 from inspector.studies.units import contributions, units
 from inspector.studies.units.unit_weights import class_units
 
@@ -212,8 +212,8 @@ def test_pictures_are_the_photos_pixels(tmp_path, monkeypatch):
         kept.append((pixels, mask, box))
         return object()
 
-    monkeypatch.setattr("inspector.render.units.segment_panel", keep)
-    monkeypatch.setattr("inspector.render.units.unit_sheet", lambda *_, **__: None)
+    monkeypatch.setattr("inspector.studies.units.figure.segment_panel", keep)
+    monkeypatch.setattr("inspector.studies.units.figure.unit_sheet", lambda *_, **__: None)
     found = units(model, photos, target="0", count=1, photos=3)
     winners = sorted(found.numbers["units"][0]["winners"], key=lambda w: w["image"]["place"])
     unit = found.numbers["units"][0]["unit"]

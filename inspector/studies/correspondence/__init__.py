@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.feature_vectors import (
+from inspector.methods.occlusion import colour_of
+from inspector.passes.batches import Progress
+from inspector.passes.feature_vectors import (
     FeatureVector,
     feature_vector,
     last_hidden,
     last_map,
     vectors,
 )
-from inspector.journal import Journal
-from inspector.methods.occlusion import colour_of
-from inspector.passes import Progress
-from inspector.studies.correspondence.account import LEVEL, Row, adjusted
+from inspector.passes.journal import Journal
+from inspector.studies import Findings, study
 from inspector.studies.correspondence.annotations import read_parts, sources_of
 from inspector.studies.correspondence.photos import (
     Marked,
@@ -28,7 +28,7 @@ from inspector.studies.correspondence.photos import (
     random_boxes,
 )
 from inspector.studies.correspondence.signs import ROUNDING, Agreement, agreement, signs_of
-from inspector.study import Findings, study
+from inspector.studies.correspondence.summary import LEVEL, Row, adjusted
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -350,10 +350,7 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.correspondence import (  # noqa: PLC0415 - late: Pillow
-        Line,
-        correspondence_sheet,
-    )
+    from inspector.studies.correspondence.figure import Line, correspondence_sheet  # noqa: PLC0415 - late: Pillow
 
     decode = model.preprocessing.preprocess.decode
     lines = []

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.labels import clean_text
-from inspector.passes import batches
+from inspector.network.labels import clean_text
+from inspector.passes.batches import batches
 from inspector.studies.correspondence.annotations import Annotated, Corners, complain
 
 if TYPE_CHECKING:
-    from inspector.geometry import Geometry
     from inspector.opened import Opened
-    from inspector.photo import Photo
+    from inspector.photos.geometry import Geometry
+    from inspector.photos.photo import Photo
 
 __all__ = ["Box", "Marked", "covered", "open_marked", "overlap", "random_boxes"]
 

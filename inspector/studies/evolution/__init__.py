@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MissingExtra, ModelRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress
-from inspector.studies.evolution.account import (
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
+from inspector.studies import MOST_UNITS, Findings, parse_units, study
+from inspector.studies.evolution.grid import Row
+from inspector.studies.evolution.passes import Run, channel_axis
+from inspector.studies.evolution.summary import (
     Evolved,
     depth_correlation,
     evolved,
@@ -16,14 +19,11 @@ from inspector.studies.evolution.account import (
     sentences_of,
     summary_of,
 )
-from inspector.studies.evolution.grid import Row
-from inspector.studies.evolution.passes import Run, channel_axis
-from inspector.study import MOST_UNITS, Findings, parse_units, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.layers import Layer
-    from inspector.snapshots import Training
+    from inspector.network.layers import Layer
+    from inspector.studies.evolution.snapshots import Training
 
 __all__ = ["evolution"]
 
@@ -85,7 +85,7 @@ def evolution(
         MethodRefused: a projection that cannot be right for a checkpoint.
         ImageRefused: none of the photos can be read, or one has changed meanwhile.
     """
-    from inspector.snapshots import training  # noqa: PLC0415 - late: imports onnx
+    from inspector.studies.evolution.snapshots import training  # noqa: PLC0415 - late: imports onnx
 
     if not 0 < stable <= 1:
         raise UsageError(f"stable = {stable:g} is no cosine to reach", hint="above 0, at most 1")
@@ -199,13 +199,13 @@ def _figure(
     sentences: Sequence[str],
     warnings: list[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.evolution import (  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.evolution.figure import (  # noqa: PLC0415 - late: Pillow
         Cell,
         Group,
         Strip,
         convergence_chart,
         evolution_sheet,
-    )  # fmt: skip
+    )
 
     def remark(one: Evolved) -> tuple[str, str]:
         if one.settled is None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import BATCH, Progress, batches
+from inspector.passes.batches import BATCH, Progress, batches
+from inspector.passes.journal import Journal
 from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_photo
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.layers import Layer
+    from inspector.network.layers import Layer
+    from inspector.network.receptive_field import ReceptiveField
     from inspector.opened import Opened
-    from inspector.projection import Projector
-    from inspector.receptive_field import ReceptiveField
-    from inspector.snapshots import Snapshot, Training
+    from inspector.projection.projector import Projector
+    from inspector.studies.evolution.snapshots import Snapshot, Training
 
 __all__ = ["Run", "channel_axis"]
 
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 def channel_axis(model: "Opened", tensor: str) -> int:
     """Axis of a tensor's channels."""
-    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
 
     return channel_axes(model.graph).get(tensor, 1)
 
@@ -56,7 +56,7 @@ class Run:
         The last snapshot comes first: every other one is compared with it, so that of the
         projections only those of the last and of the snapshot before are held.
         """
-        from inspector.render.evolution import cell_side  # noqa: PLC0415 - late: Pillow
+        from inspector.studies.evolution.figure import cell_side  # noqa: PLC0415 - late: Pillow
 
         self.fields = [self._field(layer.tensor) for layer in self.layers]
         total = len(course.snapshots)
@@ -85,7 +85,7 @@ class Run:
             before.signal = None
 
     def _field(self, tensor: str) -> "ReceptiveField":
-        from inspector.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+        from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
 
         shapes = self.model.shapes(self.model.preprocessing.preprocess.size)
         found = receptive_field(self.model.graph, tensor, self.model.input.name, shapes)
@@ -96,7 +96,7 @@ class Run:
 
     def _snapshot(self, snapshot: "Snapshot", progress: Progress | None) -> list[Cell]:
         """One network: its strongest activations, projected."""
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         model = snapshot.open(self.model)
         if snapshot.final:
@@ -116,7 +116,7 @@ class Run:
 
     def _try(self, snapshot: "Snapshot") -> None:
         """Let a projection that will be refused be so before all photos are read."""
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         size = self.model.size(*self.model.preprocessing.preprocess.size)
         blank = np.zeros((1, self.model.input.channels, *size), np.float32)
@@ -127,7 +127,7 @@ class Run:
         self, model: "Opened", snapshot: "Snapshot", progress: Progress | None
     ) -> list[Peak | None]:
         """The strongest activation of every row over the photos, in one pass."""
-        from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
         found = _Strongest(len(self.rows), self.journal, snapshot.sha256)
         known = found.resumed(len(self.images))
@@ -167,8 +167,8 @@ class Run:
         self, projector: "Projector", slot: int, mine: Sequence[int], cells: list[Cell]
     ) -> None:
         """Project the winners of some rows of one layer, a photo each."""
-        from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
-        from inspector.render.evolution import patch_cell, signal_cell  # noqa: PLC0415 - Pillow
+        from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.studies.evolution.figure import patch_cell, signal_cell  # noqa: PLC0415 - Pillow
 
         peaks = [peak for peak in (cells[i].peak for i in mine) if peak is not None]
         gone: list[ImageRefused] = []

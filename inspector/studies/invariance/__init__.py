@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.feature_vectors import (
+from inspector.methods.occlusion import colour_of
+from inspector.passes.batches import Progress, batches
+from inspector.passes.feature_vectors import (
     FeatureVector,
     feature_vector,
     first_layer,
     last_hidden,
     last_map,
 )
-from inspector.journal import Journal
-from inspector.methods.occlusion import colour_of
-from inspector.passes import Progress, batches
+from inspector.passes.journal import Journal
 from inspector.probability import ASSUMED
+from inspector.studies import Findings, study
 from inspector.studies.invariance.curves import Seen, follow
 from inspector.studies.invariance.summary import Summary, summaries
 from inspector.studies.invariance.transforms import Sweep, parse_sweep, transformed
-from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -236,7 +236,7 @@ def _warnings(
     over: int,
     count: int,
 ) -> tuple[str, ...]:
-    from inspector.labels import count_warning  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.labels import count_warning  # noqa: PLC0415 - late: imports onnx
 
     labels = model.class_labels
     found = [*model.preprocessing.warnings, *labels.warnings]
@@ -277,7 +277,7 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.invariance import Row, invariance_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.invariance.figure import Row, invariance_sheet  # noqa: PLC0415 - late: Pillow
 
     decode = model.preprocessing.preprocess.decode
     rows = []

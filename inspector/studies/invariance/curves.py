@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.feature_vectors import vectors
-from inspector.passes import BATCH
+from inspector.passes.batches import BATCH
+from inspector.passes.feature_vectors import vectors
 from inspector.probability import class_of, label_of, probabilities_of, source_of
 from inspector.studies.invariance.transforms import transformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inspector.feature_vectors import FeatureVector
-    from inspector.journal import Journal
     from inspector.opened import Opened
+    from inspector.passes.feature_vectors import FeatureVector
+    from inspector.passes.journal import Journal
     from inspector.studies.invariance.transforms import Sweep
     from inspector.target import Target
 

@@ -4,20 +4,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress
-from inspector.studies.layers.account import (
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
+from inspector.studies import Findings, study
+from inspector.studies.layers.choice import RULE
+from inspector.studies.layers.hierarchy import Hierarchy, hierarchy
+from inspector.studies.layers.measurements import Survey
+from inspector.studies.layers.pictures import Gallery, pictures, projectors
+from inspector.studies.layers.summary import (
     described,
     sentences_of,
     table_of,
     warnings_of,
     winners_of,
 )
-from inspector.studies.layers.choice import RULE
-from inspector.studies.layers.hierarchy import Hierarchy, hierarchy
-from inspector.studies.layers.pictures import Gallery, pictures, projectors
-from inspector.studies.layers.survey import Survey
-from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -133,8 +133,8 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.render.layers import Cell, Row, hierarchy_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.studies.layers.figure import Cell, Row, hierarchy_sheet  # noqa: PLC0415 - late: Pillow
 
     preprocess = model.preprocessing.preprocess
 

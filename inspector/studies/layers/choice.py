@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from inspector.studies.layers.survey import Units
+    from inspector.studies.layers.measurements import Units
 
 __all__ = ["RULE", "Selectivity", "chosen_units", "selectivities"]
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inspector.explain import Explainer
-    from inspector.layers import Layer
-    from inspector.receptive_field import ReceptiveField
+    from inspector.network.layers import Layer
+    from inspector.network.receptive_field import ReceptiveField
 
 __all__ = ["Hierarchy", "Level", "hierarchy"]
 
@@ -134,8 +134,8 @@ def _named(model: "Explainer", text: str) -> "list[Layer]":
 
 def _levels(model: "Explainer", layers: "Sequence[Layer]") -> tuple[Level, ...]:
     """Layers with what is known of them."""
-    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.receptive_field import receptive_fields  # noqa: PLC0415 - as above
+    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_fields  # noqa: PLC0415 - as above
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     names = [layer.tensor for layer in layers]

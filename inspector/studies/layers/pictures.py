@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, ExplainedError, ImageRefused, MethodRefused
-from inspector.passes import BATCH, Progress, batches
+from inspector.passes.batches import BATCH, Progress, batches
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.projection import Projector
-    from inspector.receptive_field import Box
+    from inspector.network.receptive_field import Box
+    from inspector.projection.projector import Projector
     from inspector.studies.layers.hierarchy import Level
-    from inspector.studies.layers.survey import Seen
+    from inspector.studies.layers.measurements import Seen
 
 __all__ = ["Gallery", "Picture", "Winner", "pictures", "projectors"]
 
@@ -94,7 +94,7 @@ def projectors(
     Raises:
         UsageError: No such projection or extension.
     """
-    from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
     found: list[Projector | ExplainedError] = []
     for level in levels:
@@ -184,7 +184,7 @@ def _signals(
 def _picture(
     model: "Explainer", level: "Level", winner: Winner, image: Array, signal: Array | None
 ) -> Picture:
-    from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
 
     y0, x0, y1, x1 = box = level.field.pixels(winner.y, winner.x)
     patch = pixels_of(image[:, y0:y1, x0:x1], model.preprocessing.preprocess)

@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.boxes import CONNECTIVITIES
-from inspector.dataset import Box
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal, identity_of
-from inspector.passes import Batch, Progress, batches
-from inspector.studies.localisation import account
-from inspector.studies.localisation.hits import CENTRE, THRESHOLDS, Rules, entry_of, wanted
+from inspector.measures.boxes import CONNECTIVITIES
+from inspector.passes.batches import Batch, Progress, batches
+from inspector.passes.journal import Journal, identity_of
+from inspector.photos.dataset import Box
+from inspector.studies import Findings, check_seed, study
+from inspector.studies.localisation import summary
 from inspector.studies.localisation.maps import Looked, Mapper
-from inspector.studies.localisation.measures import summary, tally
-from inspector.studies.localisation.objects import (
-    Object,
-    boxed_photos,
-    check_inside,
-    objects_of,
-)
-from inspector.study import Findings, check_seed, study
+from inspector.studies.localisation.matches import CENTRE, THRESHOLDS, Rules, entry_of, wanted
+from inspector.studies.localisation.measures import summary as summarised
+from inspector.studies.localisation.measures import tally
+from inspector.studies.localisation.objects import Object, boxed_photos, check_inside, objects_of
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.render.localisation import Example
+    from inspector.studies.localisation.figure import Example
 
 __all__ = ["localisation"]
 
@@ -111,12 +107,12 @@ def localisation(
         "top1": np.array([entry["right"][0] for entry in entries.values()], float),
         "topk": np.array([any(entry["right"]) for entry in entries.values()], float),
     }
-    measured, better, known = summary(tallies, right, resamples=resamples, seed=seed)
-    found = account.Results(
+    measured, better, known = summarised(tallies, right, resamples=resamples, seed=seed)
+    found = summary.Results(
         list(entries.values()), tallies, measured, better, known, rules, tolerance, resamples, seed
     )
     shown = _examples(mapper, subjects, entries, examples)
-    sentences, warnings = account.sentences(found), account.warnings(found, mapper, left_out)
+    sentences, warnings = summary.sentences(found), summary.warnings(found, mapper, left_out)
     return Findings(
         study="localisation",
         context=model.context(None),
@@ -125,10 +121,10 @@ def localisation(
             "threshold": threshold, "connectivity": connectivity, "tolerance": tolerance,
             "centre": centre, "resamples": resamples, "seed": seed, "examples": examples,
         },
-        numbers=account.numbers(found, mapper, left_out),
+        numbers=summary.numbers(found, mapper, left_out),
         sentences=sentences,
         figure=_figure(found, shown, mapper, sentences=sentences, warnings=warnings),
-        table=account.rows(found, mapper),
+        table=summary.rows(found, mapper),
         images=len(entries),
         refused=tuple(refused),
         warnings=tuple(warnings),
@@ -234,7 +230,7 @@ def _examples(
         ImageRefused: A photo has gone since it was measured.
     """
     from inspector.heatmap import Heatmap  # noqa: PLC0415 - only when there are maps
-    from inspector.render.localisation import Example  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.localisation.figure import Example  # noqa: PLC0415 - late: Pillow
 
     def overlap(place: int) -> float:
         """Mean IoU over methods and objects."""
@@ -281,14 +277,14 @@ def _caption(entry: dict[str, Any], mapper: Mapper) -> str:
 
 
 def _figure(
-    found: account.Results,
+    found: summary.Results,
     examples: "Sequence[Example]",
     mapper: Mapper,
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.localisation import Line, localisation_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.localisation.figure import Line, localisation_sheet  # noqa: PLC0415 - late: Pillow
 
     lines = [
         Line(name, found.measured[name], found.tallies[name].empty,
@@ -297,6 +293,6 @@ def _figure(
     ]  # fmt: skip
     return localisation_sheet(
         lines, examples, title=f"where {mapper.model.path.name} looks, and where the objects are",
-        titles=account.titles(found), known=found.known, thresholds=THRESHOLDS,
+        titles=summary.titles(found), known=found.known, thresholds=THRESHOLDS,
         sentences=sentences, notes=warnings,
     )  # fmt: skip

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, MethodRefused, ModelRefused
-from inspector.passes import BATCH
+from inspector.passes.batches import BATCH
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.geometry import Geometry
     from inspector.heatmap import Attribution
-    from inspector.method import Request
+    from inspector.methods import Request
+    from inspector.photos.geometry import Geometry
     from inspector.target import Target
 
 __all__ = ["DEFAULTS", "Looked", "Mapper", "raster", "seen_shares"]
@@ -63,7 +63,7 @@ class Mapper:
     """
 
     def __init__(self, model: "Explainer", methods: Sequence[str], layer: str | int | None) -> None:
-        from inspector.method import parse_request  # noqa: PLC0415 - late: loads all methods
+        from inspector.methods import parse_request  # noqa: PLC0415 - late: loads all methods
 
         if not model.scores.classifier:
             raise MethodRefused(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.studies.localisation.hits import CENTRE, THRESHOLDS, unpacked
+from inspector.studies.localisation.matches import CENTRE, THRESHOLDS, unpacked
 
 __all__ = ["COMPARED", "IOUS", "LEVEL", "MEASURES", "Interval", "Tally", "summary", "tally"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inspector.dataset import Box, class_indices, read_boxes
 from inspector.errors import ImageRefused, UsageError
+from inspector.photos.dataset import Box, class_indices, read_boxes
 
 __all__ = ["Object", "boxed_photos", "check_inside", "objects_of"]
 
@@ -37,7 +37,7 @@ def boxed_photos(
     """The photos of a table of boxes, with their boxes.
 
     Args:
-        table: The CSV file; see ``inspector.dataset``.
+        table: The CSV file; see ``inspector.photos.dataset``.
         images: Photos, or folders of photos; where there are some, photos elsewhere are left out.
             None: all of the table's photos, in its own folder.
 

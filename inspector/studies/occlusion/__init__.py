@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress, batches
-from inspector.studies.occlusion.account import (
-    agreement_of,
-    figure_of,
-    sentences_of,
-    warnings_of,
-)
+from inspector.passes.batches import Progress, batches
+from inspector.passes.journal import Journal
+from inspector.studies import Findings, study
 from inspector.studies.occlusion.painter import Painter
+from inspector.studies.occlusion.summary import agreement_of, figure_of, sentences_of, warnings_of
 from inspector.studies.occlusion.sweep import covered, plan_of, sweep_over
-from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer

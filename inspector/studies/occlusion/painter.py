@@ -32,7 +32,7 @@ class Painter:
     """
 
     def __init__(self, model: "Explainer", tensor: str, projection: str, extension: str) -> None:
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         self.model, self.projection = model, projection
         self.why = ""
@@ -77,6 +77,6 @@ class Painter:
 
     def picture(self, signal: Array | None) -> Array | None:
         """A projection's channels in red, green, blue."""
-        from inspector.projection import rgb_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
 
         return None if signal is None else rgb_of(signal, self.model.preprocessing.preprocess)

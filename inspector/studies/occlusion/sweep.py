@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.journal import Journal
 from inspector.methods.occlusion import BATCH, colour_of, geometry_of, windows
-from inspector.passes import Progress
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
 from inspector.probability import class_of, label_of, probabilities_of, source_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plan_of(
         ModelRefused: It has no convolution.
         UsageError: Options that cannot be meant.
     """
-    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
 
     if not model.scores.classifier:
         raise MethodRefused(
@@ -273,7 +273,7 @@ def sweep_over(
 
 def _forward(model: "Explainer", plan: Plan, images: Array) -> tuple[Array, Array]:
     """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     found = activations(model, images, [plan.tensor, model.scores.tensor])
     scores = found[model.scores.tensor].reshape(len(images), -1).astype(np.float64)

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress
-from inspector.sharpness import COARSE, MEASURES
+from inspector.measures.sharpness import COARSE, MEASURES
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
+from inspector.studies import Findings, check_seed, study
 from inspector.studies.pooling.comparison import Measured, accuracies, finding, pairs
 from inspector.studies.pooling.intervals import LEVEL, RESAMPLES
 from inspector.studies.pooling.networks import Network, opened
 from inspector.studies.pooling.recognition import predictions, wanted_classes
 from inspector.studies.pooling.structure import METHODS, OTHERS, Reconstructions, spread_out
-from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
-    from inspector.dataset import LabelledPhoto
     from inspector.explain import Explainer
+    from inspector.photos.dataset import LabelledPhoto
 
 __all__ = ["pooling"]
 
@@ -305,7 +305,7 @@ def _figure(
     shown: Sequence[int], measures: Sequence[str], sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # fmt: skip  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.pooling import Row, pooling_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.pooling.figure import Row, pooling_sheet  # noqa: PLC0415 - late: Pillow
 
     rows = []
     for network, entry, made in zip(networks, numbers["networks"], sent, strict=True):

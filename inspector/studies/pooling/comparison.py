@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector.sharpness import MEASURES
+from inspector.measures.sharpness import MEASURES
 from inspector.studies.pooling.intervals import (
     RESAMPLES,
     holm,

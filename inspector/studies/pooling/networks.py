@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.graph import Graph, Node
-    from inspector.conditioning import Conditioning
     from inspector.explain import Explainer
-    from inspector.receptive_field import ReceptiveField
+    from inspector.network.receptive_field import ReceptiveField
+    from inspector.projection.conditioning import Conditioning
 
 __all__ = ["Network", "opened"]
 
@@ -102,10 +102,10 @@ def opened(
 
 
 def _network(name: str, model: "Explainer", layer: str, extension: str) -> Network:
-    from converters.activations import data_nodes  # noqa: PLC0415 - late: imports onnx
-    from inspector.conditioning import conditioning  # noqa: PLC0415 - late: imports torch
-    from inspector.layers import CONVOLUTIONS, channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.receptive_field import receptive_field  # noqa: PLC0415 - as above
+    from converters.graph.activations import data_nodes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import CONVOLUTIONS, channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - as above
+    from inspector.projection.conditioning import conditioning  # noqa: PLC0415 - late: imports torch
 
     graph, shapes = model.graph, model.shapes(model.preprocessing.preprocess.size)
     if layer:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from inspector.dataset import class_indices
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress, batches
+from inspector.passes.batches import Progress, batches
+from inspector.passes.journal import Journal
+from inspector.photos.dataset import class_indices
 from inspector.studies.pooling.networks import Network
 
 __all__ = ["predictions", "wanted_classes"]
@@ -72,7 +72,7 @@ def predictions(
     Returns:
         Classes by the photo's place; None where the scores are no numbers.
     """
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     def said(what: str, done: int, total: int) -> None:
         if progress:

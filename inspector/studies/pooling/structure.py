@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector import sharpness
-from inspector.journal import Journal
-from inspector.passes import BATCH, Batch, Progress, batches
+from inspector.measures import sharpness
+from inspector.passes.batches import BATCH, Batch, Progress, batches
+from inspector.passes.journal import Journal
 from inspector.studies.pooling.networks import Network
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Reconstructions:
     def __init__(
         self, number: int, network: Network, photos: Sequence[Any], extension: str
     ) -> None:
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         self.number, self.network, self.photos = number, network, photos
         self._projectors = {
@@ -113,7 +113,7 @@ class Reconstructions:
 
     def draw(self, places: Sequence[int]) -> None:
         """Make the pictures of a few photos; apart, so that a resumed run draws the same."""
-        from inspector.projection import pixels_of, rgb_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import pixels_of, rgb_of  # noqa: PLC0415 - late: imports onnx
 
         preprocess = self.network.model.preprocessing.preprocess
         for batch in self._opened(places):
@@ -143,14 +143,14 @@ class Reconstructions:
         }
 
     def _edges(self, image: Array) -> Array:
-        from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
 
         pixels = pixels_of(image, self.network.model.preprocessing.preprocess)
         return sharpness.edges_of(pixels, self.scale)
 
     def _sent(self, batch: Batch) -> "_Sent":
         """Choose the strongest unit of each photo and send it down."""
-        from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
         layer = self.network.layer
         maps = activations(self.network.model, batch.tensors, [layer])[layer]

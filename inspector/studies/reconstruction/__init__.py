@@ -6,23 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress
-from inspector.studies.reconstruction.layers import (
-    Work,
-    chosen_layers,
-    chosen_unit,
-    mixed_warnings,
-)
-from inspector.studies.reconstruction.photos import (
-    MEASURES,
-    METHODS,
-    Photos,
-    Pictures,
-    on_photos,
-)
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
+from inspector.studies import Findings, check_seed, study
+from inspector.studies.reconstruction.layers import Work, chosen_layers, chosen_unit, mixed_warnings
+from inspector.studies.reconstruction.photos import MEASURES, METHODS, Photos, Pictures, on_photos
 from inspector.studies.reconstruction.unconditioned import LEFT_OUT, NONE, Bare
-from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -216,8 +205,8 @@ def _figure(
     work: Work, bare: Sequence[Bare], photos: Photos, pictures: Pictures, *,
     sentences: Sequence[str], warnings: Sequence[str],
 ) -> Any:  # fmt: skip  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.render import reconstruction as sheet  # noqa: PLC0415 - late: imports Pillow
+    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.studies.reconstruction import figure as sheet  # noqa: PLC0415 - late: imports Pillow
 
     preprocess = work.model.preprocessing.preprocess
     blocks = []

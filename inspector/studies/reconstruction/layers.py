@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.study import parse_units
+from inspector.studies import parse_units
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.projection import Projector
-    from inspector.receptive_field import ReceptiveField
+    from inspector.network.receptive_field import ReceptiveField
+    from inspector.projection.projector import Projector
 
 __all__ = ["Layer", "Work", "chosen_layers", "chosen_unit", "mixed_warnings", "parsed_units"]
 
@@ -52,8 +52,8 @@ def chosen_layers(model: "Explainer", layers: Sequence[str], most: int) -> list[
         UnknownLayer: There is no such layer.
         MethodRefused: A tensor whose channels are last.
     """
-    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.receptive_field import receptive_fields  # noqa: PLC0415 - as above
+    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_fields  # noqa: PLC0415 - as above
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     if layers:
@@ -111,7 +111,7 @@ class Work:
 
     def projector(self, layer: Layer, method: str) -> "Projector":
         """Made when it is asked for: a certificate costs time."""
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         key = layer.tensor, method
         if key not in self._projectors:

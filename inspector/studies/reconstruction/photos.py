@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector import sharpness
-from inspector.passes import BATCH, Batch, Progress, batches
+from inspector.measures import sharpness
+from inspector.passes.batches import BATCH, Batch, Progress, batches
 from inspector.studies.reconstruction.layers import Layer, Work
 
 if TYPE_CHECKING:
     from inspector.errors import ImageRefused
-    from inspector.journal import Journal
-    from inspector.projection import Unit
+    from inspector.passes.journal import Journal
+    from inspector.projection.projector import Unit
 
 __all__ = ["MEASURES", "METHODS", "Photos", "Picture", "Pictures", "on_photos"]
 
@@ -70,7 +70,7 @@ def _reconstruct(
     pictures: Pictures, journal: "Journal",
 ) -> None:  # fmt: skip
     """Choose the units of a batch of photos, send them down, measure and keep them."""
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     found: list[list[dict[str, Any] | None]] = [[] for _ in batch.places]
     values = activations(work.model, batch.tensors, [layer.tensor for layer in work.layers])
@@ -102,7 +102,7 @@ def _entry(
     signals: Mapping[str, Array],
 ) -> dict[str, Any] | None:  # fmt: skip
     """What is kept of one unit; None when it is not active."""
-    from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
 
     box = layer.field.pixels(unit[1], unit[2])
     if not 0 < value < float("inf"):
@@ -122,7 +122,7 @@ def _entry(
 def _picture(
     work: Work, entry: Mapping[str, Any], image: Array, signals: Mapping[str, Array]
 ) -> Picture:
-    from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
 
     y0, x0, y1, x1 = entry["patch"]
     patch = pixels_of(image[:, y0:y1, x0:x1], work.model.preprocessing.preprocess)

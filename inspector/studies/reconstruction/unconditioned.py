@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.passes import BATCH
+from inspector.passes.batches import BATCH
 from inspector.studies.reconstruction.layers import Layer, Work, parsed_units
 
 if TYPE_CHECKING:
-    from inspector.conditioning import Conditioning
+    from inspector.projection.conditioning import Conditioning
 
 __all__ = ["LEFT_OUT", "NONE", "Bare"]
 
@@ -44,12 +44,8 @@ class Bare:
     @classmethod
     def of(cls, work: Work, layer: Layer, units: str, seed: int) -> "Bare":
         """Prove that no image is needed, and try it on two random images and none."""
-        from inspector.conditioning import (  # noqa: PLC0415 - late: imports torch
-            TOLERANCE,
-            conditioning,
-            largest_difference,
-        )
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.conditioning import TOLERANCE, conditioning, largest_difference  # noqa: PLC0415 - late: imports torch
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         left_out = units.strip() == NONE
         chosen = () if left_out else parsed_units(units, layer)
@@ -72,8 +68,8 @@ class Bare:
 
     def project(self, work: Work) -> None:
         """Reconstruct the units, a few at a time."""
-        from inspector.conditioning import blank_image  # noqa: PLC0415 - late: imports torch
-        from inspector.projection import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.conditioning import blank_image  # noqa: PLC0415 - late: imports torch
+        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
 
         projector = Projector(work.model, self.layer.tensor, "deconvnet", work.extension)
         y0, x0, y1, x1 = self.box

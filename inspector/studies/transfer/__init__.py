@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.dataset import LabelledPhoto, class_indices
 from inspector.errors import ImageRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress
+from inspector.passes.batches import Progress
+from inspector.passes.journal import Journal
+from inspector.photos.dataset import LabelledPhoto, class_indices
+from inspector.studies import Findings, check_seed, study
 from inspector.studies.transfer.classification import (
     CLASSIFIERS,
     Fitted,
@@ -23,7 +24,6 @@ from inspector.studies.transfer.classification import (
 )
 from inspector.studies.transfer.extraction import Features, Pool, extract
 from inspector.studies.transfer.feature_layers import FeatureLayer, chosen_layers
-from inspector.study import Findings, check_seed, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -403,7 +403,7 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.transfer import transfer_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.transfer.figure import transfer_sheet  # noqa: PLC0415 - late: Pillow
 
     drawn = task.plan.to_dict()
     names = ", ".join(dict.fromkeys(curve.name for curve in curves))

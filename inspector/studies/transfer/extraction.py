@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Batch, Progress, batches
+from inspector.passes.batches import Batch, Progress, batches
+from inspector.passes.journal import Journal
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -179,7 +179,7 @@ def _rows(
     model: "Opened", layers: "Sequence[FeatureLayer]", pool: Pool, batch: Batch
 ) -> list[Array]:
     """Features of each layer, (N, D)."""
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     image = model.input.name
     wanted = [layer.tensor for layer in layers if layer.tensor != image]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.classifier import LINEAR, last_linear, way_back
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
+from inspector.network.classifier import LINEAR, last_linear, way_back
 
 if TYPE_CHECKING:
-    from inspector.layers import Layer
+    from inspector.network.layers import Layer
     from inspector.opened import Opened
 
 __all__ = ["MOST_LAYERS", "FeatureLayer", "chosen_layers"]
@@ -95,7 +95,7 @@ def _layer(model: "Opened", tensor: str) -> FeatureLayer:
     Raises:
         UnknownLayer: the tensor is neither a map nor a vector of each photo.
     """
-    from inspector.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
 
     shape = model.shape_of(tensor)
     if tensor == model.input.name:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress, batches
-from inspector.ranking import Winner, strongest
+from inspector.passes.batches import Progress, batches
+from inspector.passes.journal import Journal
+from inspector.passes.ranking import Winner, strongest
+from inspector.studies import Findings, study
 from inspector.studies.units.contributions import Account, account, half_of_positive
 from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
-from inspector.study import Findings, study
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
-    from inspector.receptive_field import ReceptiveField
+    from inspector.network.receptive_field import ReceptiveField
 
 __all__ = ["units"]
 
@@ -176,7 +176,7 @@ def _predicted(
     model: "Explainer", images: Sequence[Any], progress: Progress | None, journal: Journal
 ) -> Counter[int]:
     """How often each class is the most probable one."""
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     name = model.scores.tensor
     keys = [f"top1 {place}" for place in range(len(images))]
@@ -203,7 +203,7 @@ def _chosen(weights: Array, count: int, sign: str) -> tuple[int, ...]:
 
 
 def _field(model: "Explainer", head: ClassUnits) -> "tuple[ReceptiveField, list[str]]":
-    from inspector.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     field = receptive_field(model.graph, head.maps, model.input.name, shapes)
@@ -329,7 +329,7 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.render.units import Row, unit_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.studies.units.figure import Row, unit_sheet  # noqa: PLC0415 - late: Pillow
 
     drawn = []
     for row in rows:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.journal import Journal
-from inspector.passes import Progress, batches
+from inspector.passes.batches import Progress, batches
+from inspector.passes.journal import Journal
 from inspector.studies.units.unit_weights import ClassUnits, places_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def account(
         UsageError: too few places for the quantile.
         MethodRefused: the network overflows.
     """
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     places = places_of(model, head.maps, head.channel_axis)
     sums = _Sums(len(head.weights), units, quantile, len(images) * places)

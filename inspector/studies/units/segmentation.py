@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.passes import Progress, batches
-from inspector.ranking import Winner
+from inspector.passes.batches import Progress, batches
+from inspector.passes.ranking import Winner
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from inspector.network.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
-    from inspector.receptive_field import Box, ReceptiveField
     from inspector.studies.units.contributions import Account
     from inspector.studies.units.unit_weights import ClassUnits
 
@@ -133,7 +133,7 @@ def segments(
     Raises:
         ImageRefused: A photo has gone since the first pass.
     """
-    from inspector.features import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
 
     by_place: dict[int, list[Winner]] = {}
     for winner in sorted((w for found in winners.values() for w in found), key=lambda w: w.place):
@@ -167,8 +167,8 @@ def _cut(
     limit: float,
 ) -> Shown:
     from inspector.heatmap import upsample  # noqa: PLC0415 - late: Pillow
-    from inspector.projection import pixels_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.render.units import patch_panel, segment_panel  # noqa: PLC0415 - late: Pillow
+    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.studies.units.figure import patch_panel, segment_panel  # noqa: PLC0415 - late: Pillow
 
     pixels = pixels_of(image, model.preprocessing.preprocess)
     box = y0, x0, y1, x1 = field.pixels(winner.y, winner.x)

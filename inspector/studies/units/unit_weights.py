@@ -1,4 +1,4 @@
-"""Which units make the score of a class, and by what weights: one step behind `inspector.head`."""
+"""Which units make the score of a class, and by what weights: one step behind `inspector.network.head`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from inspector.errors import MethodRefused, UsageError
 
 if TYPE_CHECKING:
     from converters.graph import Graph, Node
-    from inspector.head import LinearHead
+    from inspector.network.head import LinearHead
     from inspector.opened import Opened
 
 __all__ = ["HINT", "ClassUnits", "class_units", "linear_head", "places_of"]
@@ -108,7 +108,7 @@ def linear_head(model: "Opened") -> "LinearHead":
     Raises:
         MethodRefused: it is not.
     """
-    from inspector.head import LinearHead  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.head import LinearHead  # noqa: PLC0415 - late: imports onnx
 
     head = model.head
     if isinstance(head, LinearHead):
@@ -137,7 +137,7 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
             its class maps.
         UsageError: there is no such class.
     """
-    from inspector.affine import is_rounded  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.affine import is_rounded  # noqa: PLC0415 - late: imports onnx
 
     head = linear_head(model)
     if not 0 <= index < len(head.bias):
@@ -189,7 +189,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
     Raises:
         MethodRefused: something else makes the class maps.
     """
-    from inspector.affine import NotAffine, data_input  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.affine import NotAffine, data_input  # noqa: PLC0415 - late: imports onnx
 
     tensor, path, gated = head.features, list["Node"](), False
     while (node := graph.producer(tensor)) is not None:
@@ -213,7 +213,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
 
 def _cuts(graph: "Graph", node: "Node") -> bool:
     """Whether a rounding step is a fused ReLU: its least level stands for 0."""
-    from inspector.quantisation import levels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.quantisation import levels_of  # noqa: PLC0415 - late: imports onnx
 
     levels = levels_of(graph, node.outputs[0]) if node.is_op("QuantizeLinear") else None
     return levels is not None and levels.at_floor
@@ -232,8 +232,8 @@ def _matrix(graph: "Graph", path: "Sequence[Node]") -> tuple[Array, Array]:
     Raises:
         MethodRefused: a node that is not affine in the units.
     """
-    from inspector.affine import Affine, NotAffine, apply, folded  # noqa: PLC0415 - as above
-    from inspector.shapes import Shapes  # noqa: PLC0415 - as above
+    from inspector.network.affine import Affine, NotAffine, apply, folded  # noqa: PLC0415 - as above
+    from inspector.network.shapes import Shapes  # noqa: PLC0415 - as above
 
     try:
         state = Affine.pooled((int(folded(graph, path[0].inputs[1]).shape[1]), 1, 1))

@@ -1,0 +1,449 @@
+"""Activation functions in a graph, as single nodes or spelled out over several.
+
+Backward rules (guided backpropagation, deconvnet), the choice of layers and the coverage that
+each run prints all ask the same question: which nodes are an activation function, and of what
+tensor.  It is answered here once.
+
+    x ── Sigmoid ──┐
+    └───────────── Mul ── y      one Activation: kind "Silu", input x, output y, two nodes
+
+A single-node activation is known by its operator; a composite by the curve it computes
+(:mod:`converters.graph.activation_curves`).  A node belongs to one activation at most.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from converters.graph import Graph, Node
+from converters.graph.activation_curves import (
+    GRID,
+    PASS_THROUGH,
+    Array,
+    Curve,
+    name_curve,
+    scalar_op,
+)
+
+__all__ = ["Activation", "data_nodes", "find_activations", "unknown_nonlinearities"]
+
+_SINGLE = {
+    "Celu": "Celu",
+    "Clip": "Clip",
+    "Elu": "Elu",
+    "Gelu": "Gelu",
+    "HardSigmoid": "HardSigmoid",
+    "HardSwish": "HardSwish",
+    "Hardmax": "Hardmax",
+    "LeakyRelu": "LeakyRelu",
+    "LogSoftmax": "LogSoftmax",
+    "Mish": "Mish",
+    "PRelu": "PRelu",
+    "Relu": "Relu",
+    "Selu": "Selu",
+    "Shrink": "Shrink",
+    "Sigmoid": "Sigmoid",
+    "Softmax": "Softmax",
+    "Softplus": "Softplus",
+    "Softsign": "Softsign",
+    "Swish": "Silu",
+    "Tanh": "Tanh",
+    "ThresholdedRelu": "ThresholdedRelu",
+}
+_MICROSOFT = {
+    "BiasGelu": "Gelu",
+    "FastGelu": "Gelu",
+    "Gelu": "Gelu",
+    "QLinearLeakyRelu": "LeakyRelu",
+    "QLinearSigmoid": "Sigmoid",
+    "QLinearSoftmax": "Softmax",
+    "QuickGelu": "Gelu",
+}
+_MICROSOFT_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+# The last node of a composite is one of these.
+_ROOTS = ("Mul", "Div", "Add", "Sub", "Max", "Min", "Where", "Clip", "Log", "Relu", "Reciprocal")
+_CLAMPS = ("Relu", "Clip")
+# The longest spelling met (GELU's tanh form with casts) has 14 nodes.
+_MAX_NODES = 18
+_GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
+_RESHAPES = ("Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Flatten", "Tile", "Resize")
+_UNKNOWN = {
+    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "Ceil", "Cos", "Cosh"),
+    *("Erf", "Exp", "Floor", "Log", "Max", "Min", "Mod", "Pow", "Reciprocal", "Round", "Sign"),
+    *("Sin", "Sinh", "Sqrt", "Tan", "Where"),
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation function.
+
+    Attributes:
+        kind: ``Relu``, ``Clip``, ``LeakyRelu``, ``PRelu``, ``Silu``, ``Gelu``, ``HardSwish``,
+            ``Mish``, ``Elu``, ``Softplus``, ``Sigmoid``, ``HardSigmoid``, ``Softmax``, ``Tanh`` ...
+            A ``Clip`` at 0 without an upper bound is a ``Relu``.
+        input: The tensor x it is applied to; empty when it is fused into a convolution, where
+            no tensor holds x.
+        output: The tensor f(x).
+        nodes: All its nodes in graph order, the last makes ``output``.
+        gate: Its result multiplies another tensor (squeeze-excite, attention), so that it
+            weighs features and makes none.
+        low: Lower bound of a clamp.
+        high: Upper bound of a clamp.
+        alpha: Slope or scale where it is a known scalar.
+        products: Of a gate, the nodes in which it multiplies other tensors.
+    """
+
+    kind: str
+    input: str
+    output: str
+    nodes: tuple[Node, ...] = field(repr=False)
+    gate: bool = False
+    low: float | None = None
+    high: float | None = None
+    alpha: float | None = None
+    products: tuple[Node, ...] = field(default=(), repr=False)
+
+    @property
+    def fused(self) -> bool:
+        """Whether it is an attribute of another operator, without a node of its own."""
+        return not self.input
+
+
+def data_nodes(graph: Graph) -> tuple[Node, ...]:
+    """Nodes that compute with the values of an input, not with constants or with its shape."""
+    carried = set(graph.inputs)
+    found = []
+    for node in graph.nodes:
+        if not node.is_op("Shape", "Size") and any(name in carried for name in node.inputs):
+            carried.update(filter(None, node.outputs))
+            found.append(node)
+    return tuple(found)
+
+
+def find_activations(graph: Graph) -> tuple[Activation, ...]:
+    """Find every activation function of a graph, in the order of their outputs."""
+    return _Search(graph).run()
+
+
+def unknown_nonlinearities(graph: Graph) -> tuple[Node, ...]:
+    """Elementwise nonlinear nodes that are part of no activation function known here.
+
+    What stands inside a normalisation or a spelled-out softmax (it feeds a reduction, or comes
+    from one) is left out: a backward rule has nothing to say about it.
+    """
+    claimed = {node.index for found in find_activations(graph) for node in found.nodes}
+    nodes = data_nodes(graph)
+    carried = {*graph.inputs, *(name for node in nodes for name in node.outputs)}
+    reductions = _near_reductions(graph)
+    return tuple(
+        node
+        for node in nodes
+        if node.domain == ""
+        and node.op_type in _UNKNOWN
+        and node.index not in claimed
+        and node.index not in reductions
+        and not _is_polynomial(graph, node, carried)
+    )
+
+
+def _is_polynomial(graph: Graph, node: Node, carried: set[str]) -> bool:
+    """Whether this is no nonlinearity: a power of 1, or a choice by a constant mask."""
+    if node.op_type == "Pow":
+        exponent = graph.constant(node.inputs[1])
+        return exponent is not None and bool(np.all(exponent == 1))
+    return node.op_type == "Where" and node.inputs[0] not in carried
+
+
+def _near_reductions(graph: Graph, reach: int = 4) -> set[int]:
+    """Indices of elementwise nodes within ``reach`` elementwise steps of a reduction."""
+    near: set[int] = set()
+    for reduction in graph.nodes:
+        if not (reduction.domain == "" and reduction.op_type.startswith("Reduce")):
+            continue
+        before, after = set(reduction.inputs), set(reduction.outputs)
+        for _ in range(reach):
+            makers = [p for p in map(graph.producer, before) if p and _is_elementwise(p)]
+            users = [c for name in after for c in graph.consumers(name) if _is_elementwise(c)]
+            near.update(node.index for node in (*makers, *users))
+            before = {name for node in makers for name in node.inputs}
+            after = {name for node in users for name in node.outputs}
+    return near
+
+
+def _is_elementwise(node: Node) -> bool:
+    known = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Abs", "Neg", "Max", "Min")
+    return node.is_op(*known, "Reciprocal", "Clip", *PASS_THROUGH, *_RESHAPES)
+
+
+def _exponent(node: Node, tensor: str, graph: Graph) -> float | None:
+    """The power that a node raises a tensor to; None where it does something else with it."""
+    if node.is_op("Sqrt", "Reciprocal"):
+        return 0.5 if node.is_op("Sqrt") else -1.0
+    if node.is_op("Div") and node.inputs[1] == tensor != node.inputs[0]:
+        return -1.0
+    if node.is_op("Pow") and node.inputs[0] == tensor:
+        exponent = graph.constant(node.inputs[1])
+        return None if exponent is None or exponent.size != 1 else float(exponent.item())
+    return None
+
+
+@dataclass
+class _Search:
+    graph: Graph
+
+    def __post_init__(self) -> None:
+        self.nodes = data_nodes(self.graph)
+        self.carried = {*self.graph.inputs, *(n for node in self.nodes for n in node.outputs)}
+        self.claimed: set[int] = set()
+        self.scalars: dict[str, tuple[float, bool] | None] = {}
+
+    def run(self) -> tuple[Activation, ...]:
+        found = []
+        # Last first: x*Clip(x+3,0,6)/6 must be met at its end, before its Clip is.
+        for node in reversed(self.nodes):
+            if node.index in self.claimed:
+                continue
+            activation = self._composite(node) or self._single(node)
+            if activation is not None:
+                self.claimed.update(member.index for member in activation.nodes)
+                found.append(activation)
+        return tuple(one for one in reversed(found) if not self._guards_a_divisor(one))
+
+    def _guards_a_divisor(self, activation: Activation) -> bool:
+        """Whether a clamp only keeps a variance or a norm from being 0 or less.
+
+        ``x / Max(norm, eps)``, ``x / Sqrt(Max(variance, 0) + eps)``: part of a normalisation.
+        """
+        if activation.kind not in {"Clip", "Relu"} or activation.fused:
+            return False
+        carriers, ends = [activation.output], 0
+        for name in carriers:
+            for user in self.graph.consumers(name):
+                copied = user.is_op(*PASS_THROUGH, *_RESHAPES) and user.inputs[0] == name
+                power = _exponent(user, name, self.graph)
+                if copied or power == 0.5:  # a root is divided by further on
+                    carriers.append(user.outputs[0])
+                elif power in {-0.5, -1.0}:
+                    ends += 1
+                else:
+                    return False
+        return ends > 0 and not set(carriers) & set(self.graph.outputs)
+
+    # -- single nodes ---------------------------------------------------------------------------
+
+    def _single(self, node: Node) -> Activation | None:
+        if node.domain in _MICROSOFT_DOMAINS:
+            return self._microsoft(node)
+        if node.domain == "" and node.op_type in {"Max", "Min"}:
+            return self._one_sided(node)
+        kind = _SINGLE.get(node.op_type) if node.domain == "" else None
+        if kind is None:
+            return None
+        bounds: dict[str, float | None] = {}
+        if kind == "Clip":
+            kind, bounds = self._clip(node)
+        alpha = node.attributes.get("alpha")
+        return self._make(Curve(kind, alpha=alpha, **bounds), node.inputs[0], (node,))
+
+    def _clip(self, node: Node) -> tuple[str, dict[str, float | None]]:
+        bounds: list[float | None] = []
+        for position, name in enumerate(("min", "max"), start=1):
+            value = node.attributes.get(name)
+            if len(node.inputs) > position and node.inputs[position]:
+                scalar = self._scalar(node.inputs[position])
+                value = None if scalar is None else scalar[0]
+            # The old default bounds, the largest float32 or float16, stand for "no bound".
+            bounds.append(None if value is None or abs(value) >= 65504 else float(value))
+        low, high = bounds
+        given = node.inputs[2] if len(node.inputs) > 2 else ""
+        # A bound that is computed is one, though nobody knows which.
+        unbounded = high is None and (not given or self._scalar(given) is not None)
+        return ("Relu" if low == 0.0 and unbounded else "Clip"), {"low": low, "high": high}
+
+    def _one_sided(self, node: Node) -> Activation | None:
+        """Max(x, c) and Min(x, c): clamps on one side (Max(x, 0) is met as a composite)."""
+        data = [name for name in node.inputs if name in self.carried]
+        scalars = [self._scalar(name) for name in node.inputs if name not in self.carried]
+        if len(data) != 1 or len(scalars) != 1 or scalars[0] is None or scalars[0][1]:
+            return None
+        side = "low" if node.op_type == "Max" else "high"
+        kind = "Relu" if side == "low" and scalars[0][0] == 0.0 else "Clip"
+        return self._make(Curve(kind, **{side: scalars[0][0]}), data[0], (node,))
+
+    def _microsoft(self, node: Node) -> Activation | None:
+        if node.op_type in _MICROSOFT:
+            return self._make(Curve(_MICROSOFT[node.op_type]), node.inputs[0], (node,))
+        fused = node.attributes.get("activation")
+        if not fused:
+            return None
+        low = high = None
+        if fused == "Clip":
+            low, high = [*node.attributes.get("activation_params", []), None, None][:2]
+        elif fused == "Relu":
+            low = 0.0
+        return Activation(str(fused), "", node.outputs[0], (node,), low=low, high=high)
+
+    # -- composites -----------------------------------------------------------------------------
+
+    def _composite(self, root: Node) -> Activation | None:
+        if not root.is_op(*_ROOTS):
+            return None
+        best: Activation | None = None
+        for candidate in self._ancestors(root):
+            region: dict[int, Node] = {}
+            values: dict[str, Any] = {candidate: GRID}
+            varied = self._evaluate(root.outputs[0], values, region)
+            if varied is None or not self._is_closed(region, root):
+                continue
+            curve = self._name(values, root, varied=varied)
+            if curve is None or (best is not None and not self._completes(curve, best)):
+                continue
+            best = self._make(curve, candidate, tuple(region[i] for i in sorted(region)))
+        if best is None or (len(best.nodes) == 1 and root.is_op(*_SINGLE)):
+            return None  # what the operator itself says is known better
+        return best
+
+    @staticmethod
+    def _completes(curve: Curve, best: Activation) -> bool:
+        """Whether a longer match explains more: Max(Min(x,6),0) is Clip(0,6), no ReLU of a Min."""
+        return best.kind in _CLAMPS and (
+            curve.kind in {"HardSigmoid", "HardSwish"}
+            or (curve.kind == "Clip" and curve.high is not None and best.high is None)
+        )
+
+    def _ancestors(self, root: Node) -> Iterator[str]:
+        """Tensors upstream of a node over elementwise nodes, nearest first."""
+        seen: dict[str, None] = {}
+        frontier = [root]
+        visited = {root.index}
+        while frontier and len(visited) <= _MAX_NODES:
+            following = []
+            for node in frontier:
+                for name in node.inputs:
+                    if name in self.carried and name not in seen:
+                        seen[name] = None
+                        maker = self.graph.producer(name)
+                        if maker is not None and maker.index not in visited and not maker.domain:
+                            visited.add(maker.index)
+                            following.append(maker)
+            frontier = [node for node in following if self._is_scalar_op(node)]
+        # A composite applies to what all its branches start from; ties go to the shorter way.
+        yield from seen
+
+    @staticmethod
+    def _is_scalar_op(node: Node) -> bool:
+        ones: list[Array | float | None] = [np.ones(1)] * max(1, len(node.inputs))
+        return scalar_op(node.op_type, node.attributes, ones) is not None
+
+    def _evaluate(
+        self, tensor: str, values: dict[str, Any], region: dict[int, Node]
+    ) -> bool | None:
+        """Fill ``values`` up to a tensor; None when it does not depend on the grid alone.
+
+        Returns:
+            Whether a constant with one value per channel took part (by its mean).
+        """
+        if tensor in values:
+            return False
+        if tensor not in self.carried:
+            scalar = self._scalar(tensor)
+            values[tensor] = None if scalar is None else scalar[0]
+            return None if scalar is None else scalar[1]
+        node = self.graph.producer(tensor)
+        if node is None or node.domain or node.index in self.claimed or len(region) > _MAX_NODES:
+            return None
+        region[node.index] = node
+        # The scale and zero point of (de)quantisation, the shape of a cast, say nothing here.
+        inputs = node.inputs[:1] if node.op_type in PASS_THROUGH else node.inputs
+        inner = [self._evaluate(name, values, region) for name in inputs if name]
+        if any(varied is None for varied in inner):
+            return None
+        values[tensor] = scalar_op(node.op_type, node.attributes, [values.get(n) for n in inputs])
+        return None if values[tensor] is None else any(inner)
+
+    def _is_closed(self, region: dict[int, Node], root: Node) -> bool:
+        """Whether nothing outside reads an inner tensor (then it is more than an activation)."""
+        for node in region.values():
+            if node.index == root.index:
+                continue
+            for name in node.outputs:
+                if name in self.graph.outputs:
+                    return False
+                if any(user.index not in region for user in self.graph.consumers(name)):
+                    return False
+        return True
+
+    @staticmethod
+    def _name(values: dict[str, Any], root: Node, *, varied: bool) -> Curve | None:
+        result = values[root.outputs[0]]
+        curve = name_curve(np.asarray(result))
+        if curve is None:
+            return None
+        for tensor, inner in values.items():
+            same = tensor != root.outputs[0] and np.shape(inner) == GRID.shape
+            if same and np.array_equal(inner, result):
+                return None  # the last node changes nothing: the activation ends before it
+        if varied:
+            # One slope per channel is PRelu; any other name would hold for the mean only.
+            return Curve("PRelu") if curve.kind == "LeakyRelu" else None
+        return curve
+
+    def _scalar(self, tensor: str) -> tuple[float, bool] | None:
+        """Mean of a constant, and whether its elements differ; None when it is computed."""
+        if tensor in self.scalars or tensor in self.carried:
+            return self.scalars.get(tensor)
+        value: tuple[float, bool] | None = None
+        array = self.graph.constant(tensor)
+        node = self.graph.producer(tensor)
+        if array is not None:
+            if array.size and array.dtype.kind in "fiub":
+                flat = array.astype(np.float64).ravel()
+                value = float(flat.mean()), bool(flat.min() != flat.max())
+        elif node is not None and node.is_op("Cast", "Unsqueeze", "Reshape", "Expand", "Squeeze"):
+            value = self._scalar(node.inputs[0])
+        elif node is not None and node.is_op("DequantizeLinear"):
+            parts = [self._scalar(name) for name in node.inputs if name]
+            if all(part is not None and not part[1] for part in parts):
+                x, scale, *zero = [part[0] for part in parts if part is not None]
+                value = (x - (zero[0] if zero else 0.0)) * scale, False
+        self.scalars[tensor] = value
+        return value
+
+    # -- the result -----------------------------------------------------------------------------
+
+    def _make(self, curve: Curve, source: str, nodes: tuple[Node, ...]) -> Activation:
+        output = nodes[-1].outputs[0]
+        products = self._products(output, nodes) if curve.kind in _GATES else ()
+        return Activation(
+            curve.kind,
+            source,
+            output,
+            nodes,
+            gate=bool(products),
+            low=curve.low,
+            high=curve.high,
+            alpha=curve.alpha,
+            products=products,
+        )
+
+    def _products(self, output: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Nodes where the result, reshaped or scaled on the way, multiplies another tensor."""
+        frontier, seen = [output], {output}
+        own = {node.index for node in nodes}
+        found = {}
+        while frontier:
+            for user in self.graph.consumers(frontier.pop()):
+                if user.index in own or user.domain:
+                    continue
+                others = [n for n in user.inputs if n in self.carried and n not in seen]
+                if user.is_op("Mul", "MatMul") and others:
+                    found[user.index] = user
+                affine = user.is_op("Add", "Sub", "Mul", "Div") and not others
+                if affine or user.is_op(*PASS_THROUGH, *_RESHAPES, "Slice", "Split"):
+                    fresh = [n for n in user.outputs if n and n not in seen]
+                    seen.update(fresh)
+                    frontier += fresh
+        return tuple(found.values())

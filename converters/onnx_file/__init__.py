@@ -1,0 +1,346 @@
+"""The one place that reads an ONNX model from disk.
+
+    bytes -> wire.scan -> parse -> preflight.survey -> inline local functions -> OnnxFile
+
+No native code but protobuf's parser sees a file before the preflight is through with it, and
+the parser sees it after its fields are counted.  External data is examined, never read, here.
+"""
+
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import (  # type: ignore[import-untyped]
+    DecodeError,
+    EncodeError,
+)
+
+from converters.errors import NotAModel, UnsafeModel
+from converters.graph import Graph
+from converters.onnx_file import scopes as scoping
+from converters.onnx_file.channels_first import move_channels_first
+from converters.onnx_file.defuse import split_fused_activations
+from converters.onnx_file.preflight import Limits, Survey, survey
+from converters.onnx_file.scopes import quote
+from converters.onnx_file.tensor_data import Folder, normalise_external
+from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
+
+__all__ = ["Facts", "Limits", "OnnxFile", "from_proto", "read"]
+
+_SHOWN = 12
+_IN_MEMORY = Path("in-memory-model")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the preflight learned, for people to read.
+
+    Attributes:
+        file_bytes: Size of the file, external data apart.
+        fields: Protobuf fields in it.
+        nodes: Nodes, bodies included, after local functions are expanded.
+        nesting: Bodies inside one another.
+        functions: Names of the local functions that were inlined.
+        initialisers: Stored tensors of the main graph.
+        data_bytes: Bytes that all tensors declare, external data included.
+        opsets: Domain -> version imported.
+        unused_domains: Imported, but no node is of them.
+        sorted_nodes: Whether nodes had to be put into an order of execution.
+    """
+
+    file_bytes: int
+    fields: int
+    nodes: int
+    nesting: int
+    functions: tuple[str, ...]
+    initialisers: int
+    data_bytes: int
+    opsets: Mapping[str, int]
+    unused_domains: tuple[str, ...]
+    sorted_nodes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """A model that passed the preflight.
+
+    Attributes:
+        path: The file, as it was asked for.
+        model: Without local functions; external data is named, not loaded, each location being
+            the plain path of a regular file below ``folder``.
+        folder: Where external data lies, links resolved (the cache of Hugging Face keeps it
+            apart from ``path``).
+        external: The external files, in the order of their names.
+        facts: What the preflight learned.
+        metadata: The file's ``metadata_props``.
+    """
+
+    path: Path
+    model: onnx.ModelProto = field(repr=False)
+    folder: Path
+    external: tuple[Path, ...]
+    facts: Facts = field(repr=False)
+    metadata: Mapping[str, str] = field(repr=False)
+    _stamp: tuple[tuple[Path, int, int], ...] = field(repr=False, default=())
+    _digest: str = field(repr=False, default="")
+
+    @property
+    def ir_version(self) -> int:
+        """Version of the file format."""
+        return self.model.ir_version
+
+    @property
+    def exporter(self) -> str:
+        """Name of the program that wrote the file; empty when it does not say."""
+        return _text(self.model.producer_name)
+
+    @property
+    def producer(self) -> str:
+        """Name and version of the program that wrote the file."""
+        return f"{self.exporter} {_text(self.model.producer_version)}".strip()
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The main graph."""
+        return Graph(self.model, folder=self.folder)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of everything that the model consists of, as lower-case hexadecimal.
+
+        Without external data the plain SHA-256 of the file (of the deterministic serialisation,
+        for a model built in memory).  With it, the SHA-256 of the hexadecimal digests of the
+        file and of each external file in the order of ``external``, one a line.
+
+        Raises:
+            UnsafeModel: A file changed since it was examined.
+        """
+        digests = [] if not self._digest else [self._digest]
+        for path, size, time in self._stamp:
+            with path.open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                if (status.st_size, status.st_mtime_ns) != (size, time):
+                    raise UnsafeModel(["changed after it was examined"], where=str(path))
+                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(f"{d}\n" for d in digests).encode()).hexdigest()
+
+
+def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxFile:
+    """Open a model file that nobody vouches for.
+
+    Args:
+        path: The ``.onnx`` file; external data must lie in its folder.
+        limits: How much it may ask for; the defaults of :class:`Limits` when None.
+
+    Returns:
+        The model, with local functions inlined and external data not loaded.
+
+    Raises:
+        NotAModel: No such file, or one that is no ONNX model; says what it is instead.
+        UnsafeModel: It passes a limit, reaches out of its folder, uses operators nobody knows
+            or contradicts itself; lists every finding.
+    """
+    limits = limits or Limits()
+    path = Path(path)
+    data, stamp = _load(path, limits)
+    folder = Folder(path.parent, path, limits.data_bytes)
+    return _open(data, path, folder, limits, (stamp,))
+
+
+def from_proto(
+    model: onnx.ModelProto, folder: Path | None = None, *, limits: Limits | None = None
+) -> OnnxFile:
+    """Pass a model built in memory through the same preflight.
+
+    Args:
+        model: Left as it is; the result holds a copy.
+        folder: Where its external data lies; None when it has none.
+        limits: How much it may ask for; the defaults of :class:`Limits` when None.
+
+    Raises:
+        NotAModel: The message holds no graph.
+        UnsafeModel: As for :func:`read`.
+    """
+    limits = limits or Limits()
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        reason = f"cannot be serialised, too large or too deeply nested ({error})"
+        raise UnsafeModel([reason], where=str(_IN_MEMORY)) from None
+    if len(data) > limits.file_bytes:
+        raise UnsafeModel([_too_large(len(data), limits)], where=str(_IN_MEMORY))
+    place = Folder(folder, None, limits.data_bytes)
+    return _open(data, _IN_MEMORY, place, limits, ())
+
+
+def _too_large(size: int, limits: Limits) -> str:
+    return f"{size:,} bytes (limit {limits.file_bytes:,})"
+
+
+def _load(path: Path, limits: Limits) -> tuple[bytes, tuple[Path, int, int]]:
+    """Read a regular file whole, and what identifies this state of it."""
+    where = str(path)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise NotAModel("is a folder", where=where, hint=_folder_hint(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAModel("is no regular file", where=where, hint="copy it to a file first")
+        with path.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            head = stream.read(HEAD_BYTES)
+            named = foreign(head)
+            if named:
+                raise NotAModel(
+                    f"is no ONNX model but {named[0]}" if head else f"is {named[0]}",
+                    where=where,
+                    hint=named[1],
+                )
+            if status.st_size > limits.file_bytes:
+                raise UnsafeModel([_too_large(status.st_size, limits)], where=where)
+            data = head + stream.read(limits.file_bytes + 1 - len(head))
+    except FileNotFoundError:
+        raise NotAModel("does not exist", where=where, hint="look at the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotAModel(f"cannot be read: {reason}", where=where) from None
+    if len(data) > limits.file_bytes:
+        raise UnsafeModel([_too_large(len(data), limits)], where=where)
+    return data, (path, status.st_size, status.st_mtime_ns)
+
+
+def _folder_hint(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        return "a TensorFlow SavedModel: convert it first: inspector convert SOURCE -o MODEL.onnx"
+    inside = sorted(quote(p.name) for p in path.glob("*.onnx"))[:3]
+    return f"in it: {', '.join(inside)}" if inside else "give the .onnx file itself"
+
+
+def _parse(data: bytes, limits: Limits, where: str) -> tuple[onnx.ModelProto, int]:
+    count = scan(
+        data,
+        fields=limits.fields,
+        nesting=limits.nesting,
+        name_bytes=limits.name_bytes,
+        where=where,
+    )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise not_a_model(data, str(error), where) from None
+    if not model.HasField("graph"):
+        raise not_a_model(data, "protobuf without an ONNX graph", where)
+    return model, count
+
+
+def _open(
+    data: bytes,
+    path: Path,
+    folder: Folder,
+    limits: Limits,
+    stamps: tuple[tuple[Path, int, int], ...],
+) -> OnnxFile:
+    where = str(path)
+    model, fields = _parse(data, limits, where)
+    seen = survey(model, folder, limits)
+    base, apart = _base(folder)
+    _refuse([*seen.findings, *apart], where)
+    _sort(seen)
+    normalise_external((tensor for _, tensor in scoping.tensors(seen.scopes)), folder, base)
+    functions = tuple(f.name for f in model.functions)
+    if functions:
+        model = _inline(model, where)
+    split_fused_activations(model)
+    move_channels_first(model)
+    files = tuple(sorted(set(folder.files.values())))
+    statuses = tuple((file, file.stat()) for file in files)
+    return OnnxFile(
+        path=path,
+        model=model,
+        folder=base,
+        external=files,
+        facts=_facts(model, seen, functions, (len(data), fields)),
+        metadata={_text(entry.key): _text(entry.value) for entry in model.metadata_props},
+        _stamp=(*stamps, *((file, s.st_size, s.st_mtime_ns) for file, s in statuses)),
+        _digest="" if stamps else hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _refuse(findings: list[str], where: str) -> None:
+    if not findings:
+        return
+    more = len(findings) - _SHOWN
+    shown = [*findings[:_SHOWN], f"and {more} more"] if more > 1 else findings
+    raise UnsafeModel(shown, where=where)
+
+
+def _base(folder: Folder) -> tuple[Path, list[str]]:
+    """Resolved folder that all external files lie in."""
+    own = (folder.path or Path()).resolve()
+    files = folder.files.values()
+    if all(file.is_relative_to(own) for file in files):
+        return own, []
+    parents = {file.parent for file in files}
+    if len(parents) == 1:
+        return parents.pop(), []
+    return own, ["external data lies partly in the model's folder, partly in blobs"]
+
+
+def _sort(seen: Survey) -> None:
+    """Put nodes into an order of execution, inner bodies before those around them."""
+    for scope, order in reversed(seen.unsorted):
+        nodes = list(scope.proto.node)
+        del scope.proto.node[:]
+        scope.proto.node.extend(nodes[index] for index in order)
+
+
+def _inline(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """Replace calls of local functions by their bodies; tensors of the main graph keep names."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inlined = onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, TypeError, DecodeError, EncodeError) as error:
+        reason = f"its local functions cannot be inlined ({type(error).__name__})"
+        raise UnsafeModel([reason], where=where) from None
+    found = scoping.scopes(inlined.graph)
+    findings = list(scoping.name_findings(found))
+    left = [
+        f"function {quote(function.name)} could not be inlined" for function in inlined.functions
+    ]
+    _refuse([*left, *findings], where)
+    return inlined
+
+
+def _facts(
+    model: onnx.ModelProto, seen: Survey, functions: tuple[str, ...], size: tuple[int, int]
+) -> Facts:
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    used = {node.domain or "ai.onnx" for s in scoping.scopes(model.graph) for node in s.proto.node}
+    return Facts(
+        file_bytes=size[0],
+        fields=size[1],
+        nodes=seen.nodes,
+        nesting=seen.nesting,
+        functions=functions,
+        initialisers=len(model.graph.initializer),
+        data_bytes=seen.folder.declared,
+        opsets=opsets,
+        unused_domains=tuple(sorted(opsets.keys() - used)),
+        sorted_nodes=bool(seen.unsorted),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    """Text of a field that some exporters fill in a local encoding."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

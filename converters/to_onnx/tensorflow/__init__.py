@@ -1,0 +1,113 @@
+"""TensorFlow SavedModel folders.
+
+The graph in a SavedModel is a program: it can read and write files when it runs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.source import Export, Options, as_path, lacking, versions
+
+__all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
+
+TITLE, EXTRA = "TensorFlow SavedModel", "tensorflow"
+
+Array = NDArray[Any]
+
+_SIGNATURES = ("serving_default", "serve")
+
+
+def recognises(source: str) -> str | None:
+    """Whether a path is a SavedModel; comparing it runs its graph."""
+    path = as_path(source)
+    if path is not None and path.name == "saved_model.pb":
+        path = path.parent
+    if path is None or not (path / "saved_model.pb").is_file():
+        return None
+    return "its graph can read and write files when it is run, and it is run to compare the result"
+
+
+def parts(source: str) -> tuple[str, ...]:
+    """The folder, whichever file of it was named; see ``converters.source``."""
+    return (str(Path(source) if Path(source).is_dir() else Path(source).parent),)
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write the serving signature of a SavedModel as ONNX, by tf2onnx.
+
+    Args:
+        source: The folder.
+        draft: The ONNX file to write.
+        options: ``inputs`` to fix free sizes; ``opset``; ``dynamic_batch``.
+
+    Raises:
+        ConversionFailed: TensorFlow or tf2onnx is not installed; there is no serving signature;
+            operators that ONNX does not have.
+    """
+    folder = Path(*parts(source))
+    try:
+        import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
+        import tf2onnx  # noqa: PLC0415 - as above
+
+        from converters import exported  # noqa: PLC0415 - it imports onnx
+        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, folder.name) from None
+    loaded = tf.saved_model.load(str(folder))
+    serving = _signature(loaded, folder)
+    declared = list(serving.structured_input_signature[1].items())
+    shapes = options.inputs or tuple(tuple(spec.shape) for _, spec in declared)
+    static = all(shape and shape[0] is not None for shape in shapes)
+    signature = [
+        tf.TensorSpec(shape, spec.dtype, name=name)
+        for (name, spec), shape in zip(declared, shapes, strict=True)
+    ]
+    names = [name for name, _ in declared]
+    outputs = sorted(serving.structured_outputs)
+
+    def call(*tensors: Any) -> list[Any]:  # noqa: ANN401 - TensorFlow's tensors
+        found = serving(**dict(zip(names, tensors, strict=True)))
+        return [found[name] for name in outputs]
+
+    with tf_export.repaired() as handlers:
+        proto, _ = tf2onnx.convert.from_function(
+            tf.function(call), input_signature=signature, custom_op_handlers=handlers,
+            opset=options.opset or tf_export.OPSET,
+        )  # fmt: skip
+    if static and options.dynamic_batch and len(shapes) == 1 and shapes[0][0] == 1:
+        exported.free_batch(proto)
+    exported.tidy(proto, tf_export.PREFIXES)
+    exported.write(proto, draft)
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        def single(image: Array) -> list[Array]:
+            return [np.asarray(t) for t in call(tf.constant(image))]
+
+        if static and len(inputs) == 1:
+            return exported.one_by_one(single, inputs[0])
+        return [np.asarray(t) for t in call(*map(tf.constant, inputs))]
+
+    return Export(
+        inputs=exported.specs(proto), run=run,
+        versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+    )  # fmt: skip
+
+
+def _signature(loaded: Any, folder: Path) -> Any:  # noqa: ANN401 - TensorFlow's own
+    """The function that serves; the only one if it has another name."""
+    known = dict(loaded.signatures)
+    for name in _SIGNATURES:
+        if name in known:
+            return known[name]
+    if len(known) == 1:
+        return next(iter(known.values()))
+    listed = ", ".join(map(ascii, sorted(known)))[:200] or "none"
+    raise ConversionFailed(
+        f"has no serving signature (it has: {listed})", where=folder.name,
+        hint="save it with model.export(folder), or with signatures=...",
+    )  # fmt: skip

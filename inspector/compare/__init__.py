@@ -1,0 +1,13 @@
+"""Several models, or many images.
+
+from inspector.audit import compare
+
+found = compare("float.onnx", "int8.onnx", ["cat.jpg", "dog.jpg"])
+found.flips, found.parting.sentence, found.summary()
+found.save("out")
+"""
+
+from inspector.compare.comparison import compare
+from inspector.compare.result import Comparison, Gates, ImageComparison, MapPair
+
+__all__ = ["Comparison", "Gates", "ImageComparison", "MapPair", "compare"]

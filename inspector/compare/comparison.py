@@ -1,0 +1,437 @@
+"""Two networks of one task on the same photos: do they decide alike, and look at the same place?
+
+Float against int8, one version against the next, original against converted.  Both explain the
+*same* target, and the two maps are compared on the photo's own pixels, so layout, input size and
+preprocessing may differ.  Where the graphs can be aligned, the layer at which they part is named.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspector.compare.alignment import Alignment, Probe, align
+from inspector.compare.figure import Case, draw_case
+from inspector.compare.parting import Meter, Parting
+from inspector.compare.result import Comparison, Gates, ImageComparison, MapPair
+from inspector.errors import ExplainedError, ImageRefused, UsageError
+from inspector.explain import Explainer, load
+from inspector.heatmap import Heatmap
+from inspector.measures.similarity import Similarity, similarity
+from inspector.network.labels import Labels
+from inspector.photos.photo import Photo, load_photo
+from inspector.report import Explanation, ImageReport
+
+__all__ = ["compare"]
+
+Source = Any
+Progress = Callable[[str, int, int], None]
+
+LAYER_IMAGES = 16
+"""Photos over which layers are compared; more change the figures little and cost a pass each."""
+
+
+def compare(
+    a: str | Path | Explainer,
+    b: str | Path | Explainer,
+    images: Source | Iterable[Source],
+    methods: str | Sequence[str] = "grad-cam",
+    *,
+    target: str = "top1",
+    target_b: str | None = None,
+    layer_a: str | int | None = None,
+    layer_b: str | int | None = None,
+    gates: Gates | None = None,
+    worst: int = 6,
+    layer_images: int = LAYER_IMAGES,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare where two networks look.
+
+    Args:
+        a: The reference: a file, or a network that ``inspector.load`` opened.
+        b: The network under test.
+        images: One photo or several, as for ``explain``; a generator is read once.
+        methods: As for ``explain``.
+        target: As for ``explain``, read by A; ``top1`` is A's prediction.  B explains the same
+            class.
+        target_b: B's target, where ``OUTPUT[...]`` is called otherwise in B.
+        layer_a: Layer of A for layer methods; its default layer when None.
+        layer_b: That of B; the counterpart of ``layer_a`` when only that is given.
+        gates: Bounds that ``Comparison.failures`` checks.
+        worst: Cases to draw; 0 for none.
+        layer_images: Photos over which layers are compared; 0 to leave that out.
+        progress: Called with (what, done, total) after each photo; the total is 0 if unknown.
+
+    Returns:
+        Predictions, similarities and the layer at which the networks part.
+
+    Raises:
+        InspectorError: a request that cannot be served, or networks of different tasks.
+        ImageRefused: none of the images can be read.
+    """
+    names = [methods] if isinstance(methods, str) else list(methods)
+    left, right, notes = _opened(a, b)
+    single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
+    run = _Run(
+        left, right, names, target=target, target_b=target_b, layer_a=layer_a, layer_b=layer_b,
+        worst=worst, notes=notes,
+    )  # fmt: skip
+    run.prepare(layer_images)
+    total = len(images) if isinstance(images, Sequence) and not single else 0
+    for done, source in enumerate([images] if single else images, 1):
+        run.add(source, layer_images)
+        if progress:
+            progress("comparing", done, total)
+    return run.result(gates or Gates(), layer_images)
+
+
+def _opened(
+    a: str | Path | Explainer, b: str | Path | Explainer
+) -> tuple[Explainer, Explainer, list[str]]:
+    """Both networks; preprocessing that one of them does not tell is taken from the other."""
+    left, right = (m if isinstance(m, Explainer) else load(m) for m in (a, b))
+    notes = []
+    count = left.scores.classes, right.scores.classes
+    if left.scores.classifier != right.scores.classifier or (None not in count
+                                                             and count[0] != count[1]):  # fmt: skip
+        shown = [
+            f"{c or 'unknown'} classes" if m.scores.classifier else "no class scores"
+            for m, c in zip((left, right), count, strict=True)
+        ]
+        raise UsageError(
+            f"not two networks of one task: {shown[0]} against {shown[1]}",
+            where=f"{left.path.name} and {right.path.name}",
+        )
+    if _may_borrow(right, left):
+        right = _borrowing(right, left)
+        notes.append("B does not tell its preprocessing: that of A is used")
+    elif _may_borrow(left, right):
+        left = _borrowing(left, right)
+        notes.append("A does not tell its preprocessing: that of B is used")
+    return left, right, notes
+
+
+def _may_borrow(to: Explainer, of: Explainer) -> bool:
+    # A guessed scale of 1 means that the graph normalises by itself.
+    same = to.input.channels == of.input.channels and to.input.integer == of.input.integer
+    guess = to.preprocessing.guessed and to.preprocessing.preprocess.scale != 1
+    return same and guess and not of.preprocessing.guessed
+
+
+def _borrowing(to: Explainer, of: Explainer) -> Explainer:
+    settings = replace(of.preprocessing.preprocess, layout=to.input.layout)
+    size = to.size(*settings.size)
+    labels = to.class_labels.names or of.class_labels.names
+    return Explainer(
+        to.file, device=to.device, preprocess=replace(settings, size=size), labels=labels or None
+    )
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Which class of B is a class of A: by index, or by label where labels are in other order."""
+
+    to_b: tuple[int, ...] = ()
+    note: str = ""
+
+    @classmethod
+    def of(cls, a: Labels, b: Labels) -> "_Classes":
+        if not a.names or not b.names or a.names == b.names:
+            return cls()
+        places = {name: index for index, name in enumerate(b.names)}
+        if set(a.names) == set(places) and len(places) == len(a.names) == len(b.names):
+            order = tuple(places[name] for name in a.names)
+            return cls(order, "the classes stand in another order in B: matched by their labels")
+        return cls(note="the networks' labels differ: classes are matched by their index")
+
+    def in_b(self, index: int) -> int:
+        return self.to_b[index] if self.to_b and index < len(self.to_b) else index
+
+    def in_a(self, index: int) -> int:
+        return self.to_b.index(index) if index in self.to_b else index
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """The worst case of a photo, drawn, and its place among those of others."""
+
+    key: tuple[bool, float, int]
+    photo: int
+    case: Case
+
+
+class _Run:
+    """One comparison while photos come in; keeps figures, and pictures of the worst alone."""
+
+    def __init__(
+        self,
+        a: Explainer,
+        b: Explainer,
+        methods: Sequence[str],
+        *,
+        target: str,
+        target_b: str | None,
+        layer_a: str | int | None,
+        layer_b: str | int | None,
+        worst: int,
+        notes: Sequence[str],
+    ) -> None:
+        self.a, self.b, self.methods = a, b, methods
+        self.target, self.target_b = target, target_b
+        self.layer_a, self.layer_b, self.worst = layer_a, layer_b, worst
+        self.classes = _Classes.of(a.class_labels, b.class_labels)
+        self.warnings = [*notes, *filter(None, [self.classes.note])]
+        self.images: list[ImageComparison] = []
+        self.refused: list[ImageRefused] = []
+        self.contexts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._cases: list[_Ranked] = []
+        self._seen = 0
+        self._parting: Meter | Parting
+
+    # -- layers ----------------------------------------------------------------------------
+
+    def prepare(self, layer_images: int) -> None:
+        """Align the graphs, and choose B's layer by A's if only that was named."""
+        if layer_images < 1:
+            self._parting = Parting(Alignment((), "", "layers were not compared"))
+        else:
+            self._parting = self._aligned()
+        if self.layer_a is not None and self.layer_b is None:
+            self.layer_b = self._counterpart(self.layer_a)
+        elif self.layer_b is not None and self.layer_a is None:
+            raise UsageError("a layer of B alone was named", hint="name that of A too")
+
+    def _aligned(self) -> Meter | Parting:
+        same = self._same_input
+        try:
+            probes = Probe(self.a), Probe(self.b)
+            blanks = tuple(self._blank(model) for model in (self.a, self.b))
+            alignment = align(*probes, (blanks[0], blanks[1]), same_input=same)
+        except ExplainedError as error:
+            alignment = Alignment((), "", f"the graphs could not be compared: {error}")
+        if alignment.points:
+            return Meter(*probes, alignment)
+        return Parting(alignment, sentence=alignment.why)
+
+    @property
+    def _same_input(self) -> bool:
+        """Whether both networks are fed the same numbers."""
+        settings = [replace(m.preprocessing.preprocess, layout="NCHW") for m in (self.a, self.b)]
+        return settings[0] == settings[1] and self.a.input.integer == self.b.input.integer
+
+    @staticmethod
+    def _blank(model: Explainer) -> np.ndarray[Any, Any]:
+        size = model.size(*model.preprocessing.preprocess.size)
+        return np.zeros((1, model.input.channels, *size), np.float32)
+
+    def _counterpart(self, layer: str | int) -> str:
+        alignment = self._parting.alignment
+        name = str(layer)
+        if name.lstrip("-").isdecimal() and name not in self.a.graph.tensors:
+            index = int(name)
+            known = range(-len(self.a.layers), len(self.a.layers))
+            name = self.a.layers[index].tensor if index in known else name
+        found = alignment.counterpart(name)
+        if found is None:
+            raise UsageError(
+                f"layer {layer!r} of A has no counterpart in B that is known", hint="name B's too"
+            )
+        return found
+
+    def _measure(self, photo: Photo) -> None:
+        inputs = [m.preprocessing.preprocess.apply(photo)[0][None] for m in (self.a, self.b)]
+        if not isinstance(self._parting, Meter):
+            return
+        try:
+            self._parting.add(inputs[0], inputs[1])
+        except ExplainedError as error:
+            alignment = replace(self._parting.alignment, points=(), why=str(error))
+            self._parting = Parting(
+                alignment, sentence=f"the graphs could not be compared: {error}"
+            )
+
+    # -- photos ----------------------------------------------------------------------------
+
+    def add(self, source: Source, layer_images: int) -> None:
+        """Compare one photo, or take down why it cannot be read."""
+        try:
+            photo = load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
+        except ImageRefused as error:
+            self.refused.append(error)
+            return
+        report_a = self._explain(self.a, photo, self.target, self.layer_a)
+        wanted = self._for_b(report_a)
+        report_b = self._explain(self.b, photo, wanted, self.layer_b)
+        best = tuple(next(iter(r.predictions), None) for r in (report_a, report_b))
+        flip = None
+        if best[0] is not None and best[1] is not None:
+            flip = self.classes.in_b(best[0]["index"]) != best[1]["index"]
+        both = (report_a, report_b)
+        pairs = list(self._pairs(photo, both, "a", flip=bool(flip)))
+        if flip and best[1] is not None and self.target == "top1":
+            index = int(best[1]["index"])
+            own = (
+                self._explain(self.a, photo, str(self.classes.in_a(index)), self.layer_a),
+                self._explain(self.b, photo, str(index), self.layer_b),
+            )
+            pairs += self._pairs(photo, own, "b", flip=True)
+        self._take_context(both)
+        self.images.append(ImageComparison(
+            name=photo.name, sha256=photo.sha256, size=photo.size, predictions=(best[0], best[1]),
+            flip=flip, maps=tuple(pairs),
+        ))  # fmt: skip
+        if len(self.images) <= layer_images:
+            self._measure(photo)
+
+    def _explain(
+        self, model: Explainer, photo: Photo, target: str, layer: str | int | None
+    ) -> ImageReport:
+        return model.explain(photo, self.methods, target=target, layer=layer).images[0]
+
+    def _for_b(self, report: ImageReport) -> str:
+        """B's words for the targets that A explained."""
+        indices = dict.fromkeys(e.attribution.index for e in report.explanations)
+        known = [self.classes.in_b(index) for index in indices if index is not None]
+        if self.target_b is not None or len(known) < len(indices):
+            return self.target_b or self.target
+        return ",".join(map(str, known))
+
+    def _take_context(self, reports: tuple[ImageReport, ImageReport]) -> None:
+        if not self.contexts[0]:
+            self.contexts = dict(reports[0].context), dict(reports[1].context)
+        for letter, report in zip("AB", reports, strict=True):
+            self.warnings += [f"{letter}: {text}" for text in report.warnings]
+
+    def _pairs(
+        self, photo: Photo, reports: tuple[ImageReport, ImageReport], role: str, *, flip: bool
+    ) -> Iterator[MapPair]:
+        """Every method and target of one photo; the worst are drawn."""
+        both = zip(reports[0].explanations, reports[1].explanations, strict=True)
+        for a, b in both:
+            found = similarity(a.heatmap.values, b.heatmap.values)
+            pair = MapPair(
+                method=a.label,
+                role=role,
+                label=a.attribution.label,
+                scores=(float(a.attribution.score or 0), float(b.attribution.score or 0)),
+                probabilities=(_probability(reports[0], a), _probability(reports[1], b)),
+                layers=(a.attribution.layer, b.attribution.layer),
+                similarity=found,
+                notes=tuple(dict.fromkeys([
+                    *(f"A: {note}" for note in a.warnings),
+                    *(f"B: {note}" for note in b.warnings),
+                ])),
+            )  # fmt: skip
+            self._seen += 1
+            key = (not flip, _likeness(found), self._seen)
+            if self._is_bad(key):
+                self._keep(key, _drawn(photo, (a.heatmap, b.heatmap), pair, reports, flip=flip))
+            yield pair
+
+    def _is_bad(self, key: tuple[bool, float, int]) -> bool:
+        """Whether a case belongs on the sheet, as far as is known."""
+        own = [ranked for ranked in self._cases if ranked.photo == len(self.images)]
+        if own or len(self._cases) >= self.worst:
+            return self.worst > 0 and key < (own or self._cases)[-1].key
+        return True
+
+    def _keep(self, key: tuple[bool, float, int], case: Case) -> None:
+        """Put a case in its place; one a photo."""
+        photo = len(self.images)
+        others = [ranked for ranked in self._cases if ranked.photo != photo]
+        self._cases = sorted([*others, _Ranked(key, photo, case)], key=lambda r: r.key)
+        del self._cases[self.worst :]
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def result(self, gates: Gates, layer_images: int) -> Comparison:
+        """Everything that was found.
+
+        Raises:
+            ImageRefused: no image could be read.
+            UsageError: there was none.
+        """
+        if not self.images:
+            raise self.refused[0] if self.refused else UsageError("no image to compare on")
+        parting = self._parting.result() if isinstance(self._parting, Meter) else self._parting
+        options = {
+            "methods": self.methods, "target": self.target, "target_b": self.target_b,
+            "layer_a": self.layer_a, "layer_b": self.layer_b, "layer_images": layer_images,
+        }  # fmt: skip
+        return Comparison(
+            contexts=self.contexts, options=options, images=tuple(self.images),
+            refused=tuple(self.refused), parting=parting,
+            cases=tuple(ranked.case for ranked in self._cases), gates=gates,
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )  # fmt: skip
+
+
+def _likeness(found: Similarity) -> float:
+    """Order of cases: the lower, the worse; maps of which one is empty come first."""
+    if found.rank is not None:
+        return found.rank
+    return -2.0 if found.one_sided else 2.0
+
+
+def _probability(report: ImageReport, explanation: Explanation) -> float | None:
+    """The target's probability; of logits without an activation, that of a softmax."""
+    source = explanation.attribution
+    best = next(iter(report.predictions), None)
+    if source.probability is not None or source.index is None or best is None:
+        return source.probability
+    if best["probability"] is None or source.score is None:
+        return None
+    # Softmax: probabilities are in the ratio of the exponentials of the scores.
+    return float(best["probability"] * np.exp(min(0.0, source.score - best["score"])))
+
+
+def _drawn(
+    photo: Photo,
+    maps: tuple[Heatmap, Heatmap],
+    pair: MapPair,
+    reports: tuple[ImageReport, ImageReport],
+    *,
+    flip: bool,
+) -> Case:
+    """One pair of maps as a row of the contact sheet."""
+    best = [next(iter(report.predictions), None) for report in reports]
+    alarm = ""
+    if flip and best[0] and best[1]:
+        alarm = f"flips: {best[0]['label']} becomes {best[1]['label']}"
+    chosen = " (B's own prediction)" if pair.role == "b" else ""
+    return draw_case(
+        photo, maps, title=f"{photo.name}: evidence for {pair.label}{chosen}", alarm=alarm,
+        detail=f"{pair.method} · {_figures(pair.similarity)}",
+        captions=(
+            (f"photo, {photo.size[1]} x {photo.size[0]} pixels",),
+            *(_caption(letter, best[i], pair, i) for i, letter in enumerate("AB")),
+        ),
+    )  # fmt: skip
+
+
+def _figures(found: Similarity) -> str:
+    if found.rank is None and found.iou is None:
+        return "; ".join(found.undefined)
+    parts = [] if found.rank is None else [f"rank correlation {found.rank:.3f}"]
+    if found.iou is not None:
+        parts.append(f"IoU of the top 20 % {found.iou:.2f}")
+    if found.peak_shift is not None and found.peak_share is not None:
+        parts.append(f"peak {found.peak_shift:.0f} px apart ({found.peak_share:.0%} of diagonal)")
+    return " · ".join([*parts, *found.undefined])
+
+
+def _caption(letter: str, best: Any, pair: MapPair, side: int) -> tuple[str, ...]:  # noqa: ANN401
+    """What a network says, and what it gives the target if that is something else."""
+    probability, score = pair.probabilities[side], pair.scores[side]
+    target = f"{pair.label}: " + _worth(score, probability)
+    if best is None:
+        return letter, target
+    says = f"{letter} says {best['label']}: " + _worth(best["score"], best["probability"])
+    return (says,) if best["score"] == score else (says, target)
+
+
+def _worth(score: float, probability: float | None) -> str:
+    return f"score {score:.3g}" if probability is None else f"{probability:.1%}"

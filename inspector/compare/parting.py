@@ -1,0 +1,372 @@
+"""The layer at which two networks part: each layer's own error, apart from what it inherits.
+
+The error between two runs grows with depth whatever its cause, so the layer with the largest
+*accumulated* error says little.  A layer's *own* error is what B's layer makes of A's input::
+
+    own error = | B's step(A's activations) - A's activation |  /  | A's activation |     (RMS)
+
+with B's step run in the twin, which can start at any tensor.  A layer stands out if its own error
+lies beyond the others': above median + max(4 sigma, log 3) in the logarithm, sigma being 1.4826
+times the median absolute deviation (Leys et al. 2013).  The others are the tensors whose own error
+exceeds rounding, if they are common (three, and a fifth of all: quantisation is everywhere, but
+between two quantisers much is exact); else they are rounding itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.compare.alignment import Alignment, Point, Probe, first
+from inspector.errors import ConverterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LayerError", "Meter", "Parting", "Sums", "bound_of", "verdict"]
+
+Array = np.ndarray[Any, Any]
+
+ROUNDING = 1e-4
+"""Relative error below which a layer counts as equal: the order of operations differs."""
+
+FEWEST, SHARE = 3, 0.2
+"""How many tensors must differ beyond rounding for that to be the networks' common noise."""
+
+SIGMAS, FACTOR = 4.0, 3.0
+"""How far beyond the others an error must lie: robust deviations, and at least this factor."""
+
+DIFFERENT = 0.15
+"""Median own error above which the weights themselves are other ones: int8 stays near 0.02."""
+
+
+@dataclass
+class Sums:
+    """Running sums of one tensor over images, and the errors that follow from them."""
+
+    difference: float = 0.0
+    reference: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+    finite: bool = True
+
+    def add(self, reference: Array, other: Array) -> None:
+        """Take in one image's values, both of one shape."""
+        x, y = (np.asarray(v, np.float64).ravel() for v in (reference, other))
+        self.finite = self.finite and bool(np.isfinite(y).all() or not np.isfinite(x).all())
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.difference += float((y - x) @ (y - x))
+            self.reference += float(x @ x)
+            self.other += float(y @ y)
+            self.product += float(x @ y)
+
+    @property
+    def relative(self) -> float | None:
+        """RMS of the difference over RMS of the reference; None if that is zero or not finite."""
+        if not self.finite:
+            return math.inf
+        if not (0 < self.reference < math.inf) or math.isnan(self.difference):
+            return None
+        return math.sqrt(self.difference / self.reference)
+
+    @property
+    def decibels(self) -> float | None:
+        """Signal-to-noise ratio in dB; None where the relative error is undefined or zero."""
+        error = self.relative
+        return None if not error or math.isinf(error) else -20 * math.log10(error)
+
+    @property
+    def cosine(self) -> float | None:
+        """Cosine between the two; None where either is zero or not finite."""
+        if not (0 < self.reference < math.inf and 0 < self.other < math.inf):
+            return None
+        return max(-1.0, min(1.0, self.product / math.sqrt(self.reference * self.other)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the report; an error that is not finite is null, and ``finite`` false."""
+        error = self.relative
+        known = error is not None and math.isfinite(error)
+        return {
+            "relative_error": error if known else None,
+            "snr_db": self.decibels,
+            "cosine": self.cosine,
+            "finite": self.finite,
+        }
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far two networks are apart at one tensor.
+
+    Attributes:
+        point: The tensor.
+        shape: Of one image, (C, h, w) for maps.
+        accumulated: Both networks run on their own inputs.
+        own: B's layer run on A's activations; None where B does nothing there, or it cannot run.
+        stands_out: Whether the own error lies beyond the other layers'.
+        why: Why there is no own error, if the twin cannot run the layer.
+    """
+
+    point: Point
+    shape: tuple[int, ...]
+    accumulated: Sums
+    own: Sums | None
+    stands_out: bool = False
+    why: str = ""
+
+    @property
+    def own_error(self) -> float | None:
+        """Relative own error."""
+        return None if self.own is None else self.own.relative
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the report."""
+        point = self.point
+        return {
+            "name": point.name,
+            "a": point.a,
+            "b": point.b,
+            "layer": point.layer,
+            "shape": self.shape,
+            "operators": point.operators,
+            "constants": point.weights,
+            "accumulated": self.accumulated.to_dict(),
+            "own": None if self.own is None else self.own.to_dict(),
+            "stands_out": self.stands_out,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two networks part.
+
+    Attributes:
+        alignment: Which tensors correspond, and how that was found.
+        layers: Errors at each, in A's order; empty when the graphs cannot be aligned.
+        images: How many images they were measured over.
+        median: Median own error of the tensors that differ, as far as that is common.
+        bound: Own error above which a layer stands out.
+        sentence: The verdict for people.
+    """
+
+    alignment: Alignment
+    layers: tuple[LayerError, ...] = ()
+    images: int = 0
+    median: float | None = None
+    bound: float | None = None
+    sentence: str = ""
+
+    @property
+    def outliers(self) -> tuple[LayerError, ...]:
+        """The layers that stand out, in order."""
+        return tuple(layer for layer in self.layers if layer.stands_out)
+
+    @property
+    def first(self) -> LayerError | None:
+        """The first layer at which the networks part; None if no single layer stands out."""
+        return next(iter(self.outliers), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the report."""
+        return {
+            "aligned": bool(self.layers),
+            "how": self.alignment.how,
+            "why": self.alignment.why,
+            "images": self.images,
+            "parts_at": self.first.point.name if self.first else None,
+            "stand_out": [layer.point.name for layer in self.outliers],
+            "rule": {
+                "rounding": ROUNDING,
+                "common_from": FEWEST,
+                "common_share": SHARE, "sigmas": SIGMAS, "factor": FACTOR,
+                "median_own_error": self.median, "bound": self.bound,
+            },
+            "verdict": self.sentence,
+            "layers": [layer.to_dict() for layer in self.layers],
+        }  # fmt: skip
+
+
+@dataclass
+class Meter:
+    """Adds up the errors of aligned layers, image by image.
+
+    Attributes:
+        a: The reference.
+        b: The network under test.
+        alignment: Their corresponding tensors.
+    """
+
+    a: Probe
+    b: Probe
+    alignment: Alignment
+    images: int = 0
+    _accumulated: list[Sums] = field(default_factory=list)
+    _own: list[Sums | None] = field(default_factory=list)
+    _shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _refused: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make room for every point; B may do nothing at one (the image itself)."""
+        points = self.alignment.points
+        self._accumulated = [Sums() for _ in points]
+        self._own = [Sums() if point.operators else None for point in points]
+
+    def add(self, image_a: Array, image_b: Array) -> None:
+        """Measure one image.
+
+        Args:
+            image_a: A's input, (1, C, H, W).
+            image_b: B's input of the same photo.
+        """
+        points = self.alignment.points
+        found_a = self.a.run(image_a, list(dict.fromkeys(p.a for p in points)))
+        found_b = self.b.run(image_b, list(dict.fromkeys(p.b for p in points)))
+        reference = [p.forms[0].real(found_a[p.a]) for p in points]
+        for index, point in enumerate(points):
+            own = point.forms[1].real(found_b[point.b])
+            if own.shape != reference[index].shape:  # depends on what is in the image
+                continue
+            self._shapes[index] = own.shape[1:]
+            self._accumulated[index].add(reference[index], own)
+            sums = self._own[index]
+            if sums is not None and index not in self._refused:
+                self._add_own(index, sums, reference, image_b)
+        self.images += 1
+
+    def _add_own(self, index: int, sums: Sums, reference: Sequence[Array], image: Array) -> None:
+        try:
+            value = self._step(self.alignment.points[index], reference, image)
+        except ConverterError as error:
+            self._refused[index] = str(error)
+            return
+        if value.shape == reference[index].shape:
+            sums.add(reference[index], value)
+
+    def _step(self, point: Point, reference: Sequence[Array], image: Array) -> Array:
+        """What B's nodes make of A's activations."""
+        import torch  # noqa: PLC0415 - late: two seconds
+
+        model = self.b.model
+        feeds: dict[str, Tensor] = {}
+        if point.image:
+            fed = model.input.arrange(np.repeat(image, self.b.batch, axis=0))
+            feeds[model.input.name] = self._tensor(fed)
+        for source in point.sources:
+            origin = self.alignment.points[source]
+            value = origin.forms[1].of(reference[source])
+            repeated = np.repeat(value, self.b.batch, axis=0) if self.b.batch > 1 else value
+            feeds |= dict.fromkeys(origin.carriers, self._tensor(repeated))
+        with torch.no_grad():
+            found = model.twin.run(feeds, [point.b])[point.b]
+        found = found.to(torch.float32) if found.is_floating_point() else found
+        return point.forms[1].real(first(found.cpu().numpy(), self.b.batch))
+
+    def _tensor(self, value: Array) -> "Tensor":
+        import torch  # noqa: PLC0415 - as above
+
+        twin = self.b.model.twin
+        real = value.dtype.kind == "f"
+        return torch.tensor(value, dtype=twin.dtype if real else None, device=twin.device)
+
+    def _own_of(self, index: int) -> Sums | None:
+        """A point's own error.
+
+        Where both networks agree before and behind a step, ONNX Runtime itself has shown what B
+        makes of A's input; the twin may differ from it by a unit of the last place.
+        """
+        places = (index, *self.alignment.points[index].sources)
+        errors = [self._accumulated[place].relative for place in places]
+        own = None if index in self._refused else self._own[index]
+        agree = all(error is not None and error <= ROUNDING for error in errors)
+        return self._accumulated[index] if own is not None and agree else own
+
+    def result(self) -> Parting:
+        """The errors so far, and the verdict."""
+        layers = [
+            LayerError(
+                point, self._shapes.get(index, ()), self._accumulated[index],
+                self._own_of(index),
+                why=self._refused.get(index, ""),
+            )
+            for index, point in enumerate(self.alignment.points)
+        ]  # fmt: skip
+        return verdict(self.alignment, layers, self.images)
+
+
+def bound_of(errors: Sequence[float]) -> tuple[float, float]:
+    """Median of the others, and the error above which one lies beyond them; see the module's text.
+
+    Args:
+        errors: Own relative errors of all tensors that B computes.
+    """
+    beyond = [error for error in errors if ROUNDING < error < math.inf]
+    common = len(beyond) >= max(FEWEST, SHARE * len(errors))
+    logs = np.log10(beyond if common else [ROUNDING])
+    median = float(np.median(logs))
+    sigma = 1.4826 * float(np.median(np.abs(logs - median)))
+    return 10**median, 10 ** (median + max(SIGMAS * sigma, math.log10(FACTOR)))
+
+
+def verdict(alignment: Alignment, layers: Sequence[LayerError], images: int) -> Parting:
+    """Mark the layers that stand out, and say what follows."""
+    errors = [error for layer in layers if (error := layer.own_error) is not None]
+    if not errors:
+        why = alignment.why if not layers else "no layer's own error could be measured"
+        return Parting(alignment, tuple(layers), images, sentence=why)
+    median, bound = bound_of(errors)
+    marked = tuple(
+        LayerError(
+            layer.point, layer.shape, layer.accumulated, layer.own,
+            stands_out=(layer.own_error or 0.0) > bound, why=layer.why,
+        )
+        for layer in layers
+    )  # fmt: skip
+    return Parting(alignment, marked, images, median, bound, _sentence(marked, median))
+
+
+def _sentence(layers: Sequence[LayerError], median: float) -> str:
+    outliers = [layer for layer in layers if layer.stands_out]
+    if outliers:
+        return _named(outliers, median)
+    known = [layer for layer in layers if layer.own_error is not None]
+    worst = max(known, key=lambda layer: layer.own_error or 0.0)
+    largest = worst.own_error or 0.0
+    if largest <= ROUNDING:
+        return f"the networks do not part: no layer's own error exceeds {ROUNDING:g}"
+    text = (
+        f"no single layer stands out: own errors reach {largest:.2g} at {worst.point.name!r}, the "
+        f"median is {median:.2g}"
+    )
+    if median > DIFFERENT:
+        text += "; the weights differ throughout"
+    begin = next(i for i, layer in enumerate(known) if (layer.own_error or 0.0) > ROUNDING)
+    if any(layer.point.weighted for layer in known[:begin]):
+        text += f"; equal up to rounding before {known[begin].point.name!r}"
+    return text
+
+
+def _named(outliers: Sequence[LayerError], median: float) -> str:
+    layer = outliers[0]
+    made = [f"layer {layer.point.layer}"] if layer.point.layer is not None else []
+    if layer.point.weighted:
+        made.append(" ".join((*layer.point.learned[:1], *layer.point.weights[:1])))
+    place = f" ({', '.join(made)})" if made else ""
+    text = f"the networks part at {layer.point.name!r}{place}: {_size(layer, median)}"
+    if len(outliers) > 1:
+        worst = max(outliers, key=lambda other: other.own_error or 0.0)
+        more = "1 more stands" if len(outliers) == 2 else f"{len(outliers) - 1} more stand"
+        text += f"; {more} out"
+        if worst is not layer:
+            text += f", most of all {worst.point.name!r}"
+    return text
+
+
+def _size(layer: LayerError, median: float) -> str:
+    error = layer.own_error or 0.0
+    if math.isinf(error):
+        return "B's values are not finite there"
+    times = error / max(median, ROUNDING)
+    return f"own error {error:.2g} of its RMS, {times:.3g} times the median of {median:.2g}"

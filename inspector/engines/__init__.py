@@ -1,0 +1,1 @@
+"""How is a network run, forwards and backwards?"""

@@ -1,0 +1,1 @@
+"""Which formulas act on arrays alone?  No model, no photo, no torch."""

@@ -1,0 +1,1 @@
+"""What does the graph say?  Layers, scores, head, receptive fields: read off, never run."""

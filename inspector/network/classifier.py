@@ -1,0 +1,53 @@
+"""The classifier at a network's end: its linear nodes, on the one way back from the scores."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.graph import Graph, Node
+    from inspector.opened import Opened
+
+__all__ = ["LINEAR", "last_linear", "way_back"]
+
+LINEAR = frozenset({"Gemm", "MatMul", "Conv", "FusedConv", "QLinearConv", "QLinearMatMul", "QGemm"})
+"""Operators that may be a classifier's layer; a convolution is one where there is one place."""
+
+_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
+_MAX_STEPS = 200
+
+
+def last_linear(model: "Opened") -> "tuple[Node, str] | None":
+    """The last linear node before the scores, and the tensor that it reads."""
+    if not model.scores.classifier:
+        return None
+    walked = way_back(model.graph, model.scores.tensor)
+    return next(((node, read) for node, read in walked if node.op_type in LINEAR), None)
+
+
+def way_back(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
+    """Nodes on the one way back from a tensor, and what each reads of it.
+
+    An activation function counts as one step, however it is spelled. The way ends where computed
+    tensors are joined.
+    """
+    from converters.graph.activations import find_activations  # noqa: PLC0415 - late: imports onnx
+
+    before = {a.output: a.input for a in find_activations(graph) if a.input}
+    for _ in range(_MAX_STEPS):
+        node = graph.producer(tensor)
+        source = None if node is None else before.get(tensor) or _only_input(graph, node)
+        if node is None or source is None:
+            return
+        yield node, source
+        tensor = source
+
+
+def _only_input(graph: "Graph", node: "Node") -> str | None:
+    """The one input that is computed from the image."""
+    from inspector.network.affine import is_constant  # noqa: PLC0415 - late: imports onnx
+
+    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
+        return node.inputs[0]
+    computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
+    return computed[0] if len(computed) == 1 else None

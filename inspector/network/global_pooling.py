@@ -1,0 +1,150 @@
+"""Recognising a global average (or sum) over the positions of a feature map."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from converters.graph import Graph, Node
+from inspector.network.affine import NotAffine
+from inspector.network.labels import clean_text
+from inspector.network.shapes import Shapes
+
+__all__ = ["Pooling", "find_pooling"]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A pooling that gives one number a channel.
+
+    Attributes:
+        features: The tensor whose positions are pooled, 4-D.
+        pooled: The result.
+        nodes: The nodes that pool, in order.
+        channel_axis: 1 for (N, C, h, w), 3 for (N, h, w, C).
+        channels: C; None when it is not known.
+        layout: Shape of ``pooled`` without the batch; 0 stands for C.
+        summed: Positions are summed up, not averaged.
+        scale: Constant factor on the mean.
+        assumed: Why the pooling may not be global, when the file alone does not prove it; a
+            linear layer behind it that takes exactly C values does.
+    """
+
+    features: str
+    pooled: str
+    nodes: tuple[Node, ...]
+    channel_axis: int
+    channels: int | None
+    layout: tuple[int, ...]
+    summed: bool = False
+    scale: float = 1.0
+    assumed: str = ""
+
+
+def find_pooling(graph: Graph, shapes: Shapes, tensor: str) -> Pooling | None:
+    """The global pooling that makes a tensor; None when something else makes it.
+
+    Raises:
+        NotAffine: It is a pooling, but not over all positions, or not over positions at all.
+    """
+    node = graph.producer(tensor)
+    if node is None:
+        return None
+    found = None
+    if node.is_op("GlobalAveragePool"):
+        found = Pooling(node.inputs[0], tensor, (node,), 1, None, (0, 1, 1))
+    elif node.is_op("AveragePool"):
+        found = _average_pool(shapes, node, tensor)
+    elif node.is_op("ReduceMean", "ReduceSum"):
+        found = _reduction(graph, shapes, node, tensor)
+    return None if found is None else _from_source(graph, shapes, found)
+
+
+def _from_source(graph: Graph, shapes: Shapes, found: Pooling) -> Pooling:
+    """Step back over what only copies or turns the feature map, and look up its channels."""
+    features, channel_axis = found.features, found.channel_axis
+    nodes = list(found.nodes)
+    while (node := graph.producer(features)) is not None:
+        if channel_axis == 3 and list(node.attributes.get("perm", ())) == [0, 2, 3, 1]:
+            channel_axis = 1
+        elif not node.is_op("Identity", "Dropout"):
+            break
+        nodes.insert(0, node)
+        features = node.inputs[0]
+    shape = shapes.of(features)
+    if shape is not None and len(shape) != 4:
+        raise NotAffine(
+            found.nodes[0], f"it pools a tensor with {len(shape)} axes, not a map (N, C, h, w)"
+        )
+    return replace(
+        found,
+        features=features,
+        channel_axis=channel_axis,
+        nodes=tuple(nodes),
+        channels=None if shape is None else shape[channel_axis],
+    )
+
+
+def _average_pool(shapes: Shapes, node: Node, tensor: str) -> Pooling:
+    """An ``AveragePool`` with one window, which is the whole map."""
+    kernel = [int(k) for k in node.attributes.get("kernel_shape", ())]
+    pads = [int(p) for p in node.attributes.get("pads", [0] * 2 * len(kernel))]
+    strides = [int(s) for s in node.attributes.get("strides", [1] * len(kernel))]
+    pool = Pooling(node.inputs[0], tensor, (node,), 1, None, (0, 1, 1))
+    window = "x".join(map(str, kernel))
+    if len(kernel) != 2 or any(d != 1 for d in node.attributes.get("dilations", ())):
+        raise NotAffine(node, f"its window {window} is not over a whole map")
+    if node.attributes.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+        raise NotAffine(node, "its padding depends on the size of the map")
+    shape = shapes.of(node.inputs[0])
+    size = None if shape is None else shape[2:]
+    if size is None or len(size) != 2 or None in size:
+        unknown = f"the size of the map that its window {window} slides over is not known"
+        if strides != [1, 1] or any(pads):
+            raise NotAffine(node, unknown)
+        # One window at stride 1 without padding is the whole map; that there is only one is
+        # proven by a linear layer which takes C values.
+        return replace(pool, assumed=unknown)
+    h, w = (int(s) for s in size if s is not None)
+    padded = [h + pads[0] + pads[2], w + pads[1] + pads[3]]
+    if padded != kernel:
+        raise NotAffine(node, f"its window {window} is not the whole map {h}x{w}")
+    counted = any(pads) and node.attributes.get("count_include_pad", 0)
+    return replace(pool, scale=h * w / float(np.prod(kernel)) if counted else 1.0)
+
+
+def _reduction(graph: Graph, shapes: Shapes, node: Node, tensor: str) -> Pooling:
+    """``ReduceMean`` or ``ReduceSum`` over both spatial axes, at once or one after the other."""
+    nodes, axes, source = [node], _axes(graph, shapes, node), node.inputs[0]
+    keeps = bool(node.attributes.get("keepdims", 1))
+    inner = graph.producer(source)
+    if len(axes) == 1 and inner is not None and inner.is_op(node.op_type):
+        before = _axes(graph, shapes, inner)
+        inner_keeps = bool(inner.attributes.get("keepdims", 1))
+        if len(before) == 1 and inner_keeps == keeps:
+            if not keeps:  # axes behind the one that is gone have moved up
+                axes = [a + (a >= before[0]) for a in axes]
+            axes, nodes, source = sorted([*before, *axes]), [inner, node], inner.inputs[0]
+    channel_axis = {"[2, 3]": 1, "[1, 2]": 3}.get(str(axes))
+    if channel_axis is None:
+        raise NotAffine(
+            node,
+            f"it runs over axes {axes} of {clean_text(source)!r}, not over the positions of a map",
+        )
+    layout = (0,) if not keeps else (0, 1, 1) if channel_axis == 1 else (1, 1, 0)
+    summed = node.is_op("ReduceSum")
+    return Pooling(source, tensor, tuple(nodes), channel_axis, None, layout, summed)
+
+
+def _axes(graph: Graph, shapes: Shapes, node: Node) -> list[int]:
+    """Axes of a reduction, counted from the front."""
+    axes = node.attributes.get("axes")
+    if axes is None and len(node.inputs) > 1 and node.inputs[1]:
+        constant = graph.constant(node.inputs[1])
+        if constant is None:
+            raise NotAffine(node, "its axes are computed")
+        axes = constant.ravel().tolist()
+    if not axes:
+        raise NotAffine(node, "it runs over all axes")
+    shape = shapes.of(node.inputs[0])
+    rank = 4 if shape is None else len(shape)
+    return sorted(int(a) + rank if a < 0 else int(a) for a in axes)

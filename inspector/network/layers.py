@@ -1,0 +1,509 @@
+"""Which tensors of a network are layers, which of them is the default target, and why.
+
+A layer is a named tensor: what a convolution has become once its normalisation, residual
+addition and activation function are done, before any pooling.
+
+    Conv ─ BatchNormalization ─ Add ─ Relu ─┬─ Conv        one Layer, tensor = output of the Relu
+                   other branch ─┘          └─ Add
+
+Two conventions the papers leave open:
+
+* Where branches are joined over channels (Inception, SqueezeNet, DenseNet), a branch is one layer
+  and the ``Concat``, with the normalisation and activation behind it, is another.  So the default
+  of GoogLeNet is the whole last block, that of DenseNet the last normalisation and ReLU, and no
+  single branch of it.
+* Two convolutions that end in one tensor (the last of a residual branch, and the projection on its
+  shortcut) are one layer, named for the convolution with more convolutions before it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from converters.graph import Graph, Node
+from converters.graph.activations import Activation, data_nodes, find_activations
+from inspector.errors import ModelRefused, UnknownLayer, nearest
+from inspector.network.quantisation import copies_of
+from inspector.network.scores import find_scores
+
+__all__ = [
+    "CONVOLUTIONS",
+    "Layer",
+    "channel_axes",
+    "default_layer",
+    "find_layers",
+    "select_layer",
+]
+
+CONVOLUTIONS = frozenset(
+    {
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"),
+        *("FusedConv", "NhwcConv", "NhwcFusedConv", "QLinearConvTranspose"),
+    }
+)
+_NORMALISATIONS = frozenset(
+    {
+        *("BatchNormalization", "InstanceNormalization", "GroupNormalization"),
+        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "GroupNorm"),
+    }
+)
+_CARRIERS = frozenset(
+    {"Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear"}
+)
+_AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
+_SUMS = frozenset({"Add", "Sum", "QLinearAdd"})
+# Score-like, or over space: not what follows a convolution inside a network.
+_NO_LAYER_END = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
+_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+# Operators over which a map of features stays one, with its channels where they were.
+_KEEPS_MAP = frozenset(
+    {
+        *_CARRIERS, *_NORMALISATIONS, *_AFFINE, *_SUMS, "LRN", "Concat", "Resize", "Upsample",
+        "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Slice",
+        "Split", "Max", "Min", "Mean", "Pow", "Sqrt", "Exp", "Neg", "Erf", "Where", "Abs",
+        "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearConcat", "DepthToSpace",
+        "SpaceToDepth",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a tensor (N, C, h, w) that a user can choose.
+
+    Attributes:
+        tensor: Its name; after normalisation, residual addition and activation function.
+        convolution: Output of the convolution itself, which it has become of.
+        index: Position among all layers, in the order of the network.
+        chain: What lies between, as operator types and kinds of activations, the convolution
+            (or ``Concat``) first.
+        gate: It reaches the outputs through gates only (squeeze-excite, spatial attention).
+        on_path: The scores depend on the tensor, and are not the tensor itself.
+        attended: Self-attention mixes its places behind it (a patch embedding).
+        module: Path of the module that makes the tensor, such as ``layer4.1``, where the exporter
+            says it; empty otherwise.
+    """
+
+    tensor: str
+    convolution: str
+    index: int
+    chain: tuple[str, ...] = ()
+    gate: bool = False
+    on_path: bool = True
+    attended: bool = False
+    module: str = ""
+
+
+def find_layers(graph: Graph) -> tuple[Layer, ...]:
+    """List the layers of a network, first to last; empty when it has no convolution."""
+    return _Finder(graph).layers()
+
+
+def channel_axes(graph: Graph) -> dict[str, int]:
+    """Axis of the channels, 1 or 3, of every tensor that is a map of features."""
+    return {name: mapped.axis for name, mapped in _maps(graph, find_activations(graph)).items()}
+
+
+def default_layer(
+    layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Layer, str]:
+    """Choose the layer that layer methods explain through unless told otherwise.
+
+    It is the last one whose map is larger than 1x1 and that the scores depend on; the
+    convolutions of squeeze-excite and attention gates do not count (Selvaraju et al. 2017,
+    section 3: the last convolutional layer keeps the space that the classifier loses).
+
+    Args:
+        layers: As :func:`find_layers` lists them.
+        shapes: Concrete shapes (N, C, h, w), measured by a forward pass.
+
+    Returns:
+        The layer, and a sentence for the user why it is this one.
+
+    Raises:
+        ModelRefused: No layer has a map larger than 1x1.
+    """
+    maps = [layer for layer in layers if not layer.gate and _is_map(shapes.get(layer.tensor))]
+    chosen = next((layer for layer in reversed(maps) if layer.on_path), None)
+    if chosen is None and not maps:
+        raise ModelRefused(
+            f"none of its {len(layers)} convolution layers has a map larger than 1x1",
+            hint="layer methods need one; gradient and occlusion do not",
+        )
+    layer = chosen or maps[-1]
+    shape = shapes[layer.tensor]
+    what = "join of branches" if layer.chain[:1] == ("Concat",) else "convolution"
+    done = ", ".join(layer.chain[1:])
+    reason = (
+        f"the last {what} whose map is larger than 1x1: {shape[1]} maps of {shape[2]}x{shape[3]}"
+        + (f", taken after {done}" if done else "")
+    )
+    if layer.attended:
+        reason += "; attention behind it moves evidence between places, so a map may mislead"
+    if chosen is None:
+        reason += "; the scores do not lie behind any layer, so it may say little about them"
+    return layer, reason
+
+
+def _is_map(shape: Sequence[int] | None) -> bool:
+    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+
+
+def select_layer(
+    layers: Sequence[Layer],
+    spec: str | int,
+    shapes: Mapping[str, tuple[int, ...]],
+    graph: Graph,
+) -> Layer:
+    """Find the layer that a user means.
+
+    A name of a layer wins over an index, an index over the path of a module (whose last layer is
+    meant), and that over the name of any other tensor (old exporters name tensors by numbers).
+
+    Args:
+        layers: As :func:`find_layers` lists them.
+        spec: A tensor's name, ``last`` for the default layer, an index (negative from the end), or
+            a module's path.
+        shapes: Concrete shapes; a tensor that is no listed layer must be in them, with 4 axes.
+        graph: The graph the layers are from.
+
+    Raises:
+        UnknownLayer: No such tensor, an index out of range, or a tensor that is no (N, C, h, w).
+    """
+    text = str(spec).strip()
+    listed = [layer for layer in layers if layer.tensor == text]
+    if listed and isinstance(spec, str):
+        return listed[0]
+    if text == "last" and layers:
+        return default_layer(layers, shapes)[0]
+    index = int(text) if text.lstrip("-").isdecimal() else None
+    if index is not None and -len(layers) <= index < len(layers):
+        return layers[index]
+    inside = [a for a in layers if a.module and f"{a.module}.".startswith(f"{text}.")]
+    if inside and isinstance(spec, str):
+        return inside[-1]
+    known = text in graph.inputs or graph.producer(text) is not None
+    if not known or isinstance(spec, int):
+        raise UnknownLayer(_unknown(text, index, layers), hint=_hint(text, layers, graph))
+    shape = shapes.get(text)
+    if shape is None or len(shape) != 4:
+        size = "of unknown shape" if shape is None else f"of shape {list(shape)}"
+        raise UnknownLayer(
+            f"tensor {text!r} is {size}, not a map (N, C, h, w)",
+            hint="`inspector layers` lists the layers",
+        )
+    text = _channels_first(text, graph)
+    listed = [layer for layer in layers if layer.tensor == text]
+    made = next((layer for layer in layers if layer.convolution == text), None)
+    return listed[0] if listed else Layer(text, text, -1 if made is None else made.index)
+
+
+def _channels_first(tensor: str, graph: Graph) -> str:
+    """The same map as (N, C, h, w), of a tensor that may be (N, h, w, C).
+
+    Raises:
+        UnknownLayer: There is none, or nothing shows which axes are channels and places. Read as
+            it is, it would give a picture whose columns are channels, or heads of an attention.
+    """
+    axes = channel_axes(graph)
+
+    def axis(name: str) -> int | None:
+        return axes.get(name) or _axis_ahead(name, graph)
+
+    if axis(tensor) == 1:
+        return tensor
+    made = graph.producer(tensor)
+    turned = [made.inputs[0]] if made is not None and made.is_op("Transpose") else []
+    turned += [node.outputs[0] for node in graph.consumers(tensor) if node.is_op("Transpose")]
+    same = next((name for name in turned if axis(name) == 1), None)
+    if same is None:
+        what = "has its channels last" if axis(tensor) == 3 else "is not known to be a map"
+        raise UnknownLayer(
+            f"tensor {tensor!r} {what}: nothing in the graph reads it as (N, C, h, w)",
+            hint="`inspector layers` lists the layers",
+        )
+    return same
+
+
+def _axis_ahead(tensor: str, graph: Graph) -> int | None:
+    """Axis of the channels, as the convolution says that reads a tensor before all others."""
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        name = waiting.pop()
+        for node in graph.consumers(name):
+            if _is_convolution(graph, node) and node.inputs[0] == name:
+                return 3 if node.op_type.startswith("Nhwc") else 1
+            if node.op_type in _KEEPS_MAP and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return None
+
+
+def _unknown(text: str, index: int | None, layers: Sequence[Layer]) -> str:
+    if index is not None:
+        return f"there is no layer {text}: the model has {len(layers)}, 0 to {len(layers) - 1}"
+    return f"there is no layer {text!r}"
+
+
+def _hint(text: str, layers: Sequence[Layer], graph: Graph) -> str:
+    near = nearest(text, [layer.tensor for layer in layers]) or nearest(text, graph.tensors)
+    return near or "`inspector layers` lists them"
+
+
+# -- where maps of features are -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Map:
+    axis: int  # of the channels
+    origin: str  # output of the convolution it comes from
+    depth: int  # convolutions before it, on the longest way
+
+
+def _is_convolution(graph: Graph, node: Node) -> bool:
+    if node.op_type not in CONVOLUTIONS:
+        return False
+    weight = node.inputs[3] if node.op_type.startswith("QLinear") else node.inputs[1]
+    stored = graph.initialiser(weight)
+    return stored is None or len(stored.dims) == 4
+
+
+def _pointwise(graph: Graph, node: Node, maps: Mapping[str, _Map]) -> bool:
+    """Whether a MatMul over the last axis of an NHWC map is a 1x1 convolution (ConvNeXt)."""
+    if not node.is_op("MatMul") or node.inputs[0] not in maps or maps[node.inputs[0]].axis != 3:
+        return False
+    weight = graph.constant(node.inputs[1])
+    return weight is not None and weight.ndim == 2
+
+
+def _maps(graph: Graph, activations: Sequence[Activation]) -> dict[str, _Map]:
+    found: dict[str, _Map] = {}
+    active = {node.index for activation in activations for node in activation.nodes}
+    for node in data_nodes(graph):
+        before = [found[name] for name in node.inputs if name in found]
+        deepest = max(before, key=lambda m: m.depth, default=_Map(1, "", 0))
+        if _is_convolution(graph, node):
+            axis = 3 if node.op_type.startswith("Nhwc") else 1
+            found[node.outputs[0]] = _Map(axis, node.outputs[0], deepest.depth + 1)
+        elif _pointwise(graph, node, found):
+            found[node.outputs[0]] = _Map(3, node.outputs[0], deepest.depth + 1)
+        elif before and node.is_op("Transpose"):
+            order = node.attributes.get("perm")
+            if (deepest.axis, order) in ((1, _TO_NHWC), (3, _TO_NCHW)):
+                found[node.outputs[0]] = replace(deepest, axis=4 - deepest.axis)
+        elif before and (node.op_type in _KEEPS_MAP or node.index in active):
+            found.update((name, deepest) for name in node.outputs if name)
+        elif deepest.axis == 1 and _group_normalisation(graph, node) is not None:
+            last = _group_normalisation(graph, node)
+            found[last or ""] = deepest
+    return found
+
+
+def _group_normalisation(graph: Graph, node: Node) -> str | None:
+    """Output of Reshape, InstanceNormalization, Reshape, which is how GroupNorm is exported."""
+    if not node.is_op("Reshape"):
+        return None
+    for op_type in ("InstanceNormalization", "Reshape"):
+        users = graph.consumers(node.outputs[0])
+        if len(users) != 1 or not users[0].is_op(op_type):
+            return None
+        node = users[0]
+    return node.outputs[0]
+
+
+# -- from a convolution to the end of its layer --------------------------------------------------
+
+
+class _Finder:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = data_nodes(graph)
+        self.carried = {*graph.inputs, *(n for node in self.nodes for n in node.outputs)}
+        activations = find_activations(graph)
+        self.maps = _maps(graph, activations)
+        self.activation = {found.input: found for found in activations if not found.fused}
+        self.gates = [found for found in activations if found.gate]
+        self.cut = self._true_gates()
+
+    def layers(self) -> tuple[Layer, ...]:
+        by_tensor: dict[str, Layer] = {}
+        for start in self._starts():
+            layer = self._follow(start.outputs[0], self.maps[start.outputs[0]].origin)
+            if layer is None:
+                continue
+            rival = by_tensor.get(layer.tensor)
+            if rival is None or self._depth(layer) >= self._depth(rival):
+                by_tensor[layer.tensor] = layer
+        order = {name: node.index for node in self.nodes for name in node.outputs}
+        path = self._ancestors([find_scores(self.graph).tensor], cut=())
+        attention = [gate.input for gate in self.gates if gate.kind == "Softmax"]
+        attended = self._ancestors(attention, cut=())
+        ungated = self._ancestors([*self.graph.outputs], cut=self.cut)
+        outputs = self.graph.outputs
+        ordered = sorted(by_tensor.values(), key=lambda layer: order[layer.tensor])
+        return tuple(
+            replace(
+                layer,
+                index=index,
+                on_path=layer.tensor in path,
+                attended=layer.tensor in attended and layer.tensor in path,
+                gate=layer.gate or not (layer.tensor in ungated or layer.tensor in outputs),
+                module=self._module(layer.tensor),
+            )
+            for index, layer in enumerate(ordered)
+        )
+
+    def _module(self, tensor: str) -> str:
+        made = self.graph.producer(tensor)
+        return "" if made is None else made.module
+
+    def _starts(self) -> Iterator[Node]:
+        for node in self.nodes:
+            known = self.maps.get(node.outputs[0])
+            if known is None:
+                continue
+            joins = node.is_op("Concat") and node.attributes.get("axis", 1) % 4 == known.axis
+            if known.origin == node.outputs[0] or (
+                joins and all(name in self.maps for name in node.inputs)
+            ):
+                yield node
+
+    def _depth(self, layer: Layer) -> int:
+        return self.maps[layer.convolution].depth
+
+    def _true_gates(self) -> tuple[str, ...]:
+        """Outputs of gates that weigh a map; two that multiply each other are none.
+
+        A detector's objectness times its class probability, a gated tanh unit.
+        """
+        weighed: dict[int, list[Activation]] = {}
+        for gate in self.gates:
+            for node in gate.products:
+                weighed.setdefault(node.index, []).append(gate)
+        mutual = {g.output for gates in weighed.values() if len(gates) > 1 for g in gates}
+        return tuple(gate.output for gate in self.gates if gate.output not in mutual)
+
+    def _ancestors(self, tensors: list[str], cut: Sequence[str]) -> set[str]:
+        """Tensors that others are computed from (themselves left out), not through ``cut``."""
+        reached: set[str] = set()
+        frontier = list(tensors)
+        while frontier:
+            name = frontier.pop()
+            maker = None if name in cut else self.graph.producer(name)
+            fresh = [n for n in maker.inputs if n and n not in reached] if maker else []
+            reached.update(fresh)
+            frontier += fresh
+        return reached
+
+    def _follow(self, tensor: str, origin: str) -> Layer | None:
+        """Walk on from a convolution as long as there is one way to go."""
+        maker = self.graph.producer(tensor)
+        chain = [maker.op_type if maker is not None else "Conv"]
+        if maker is not None and maker.attributes.get("activation"):
+            chain.append(str(maker.attributes["activation"]))
+        best, length, gate = "", 1, False
+        while True:
+            carried, users = self._behind(tensor)
+            if self.maps.get(tensor, _Map(1, "", 0)).axis == 1:
+                best, length = self._readable(tensor, carried), len(chain)
+            step = self._step(carried, users)
+            if step is None:
+                break
+            tensor, name, gate = step
+            if gate:
+                break
+            chain += [name] if name else []
+        return Layer(best, origin, 0, tuple(chain[:length]), gate=gate) if best else None
+
+    def _behind(self, tensor: str) -> tuple[list[str], list[Node]]:
+        """Tensors that carry the same values, and the nodes that do something with them."""
+        carried, users = [tensor], {}
+        for name in carried:
+            for user in self.graph.consumers(name):
+                if user.op_type in _CARRIERS and user.inputs[0] == name:
+                    carried.append(user.outputs[0])
+                elif not user.is_op("Shape", "Size"):
+                    users[user.index] = user
+        return carried, list(users.values())
+
+    def _readable(self, tensor: str, carried: Sequence[str]) -> str:
+        """Where values are read in a quantised model: behind its DequantizeLinear.
+
+        Before it a fused ReLU has not acted yet.  Where each consumer has a DequantizeLinear of
+        its own, they hold the same values and the first one stands for all of them (whoever
+        asks for its tail starts from all: ``copies_of``).  A tensor that others read as it is,
+        or that is quantised in several ways, is read before it is quantised.
+        """
+        makers = [(name, self.graph.producer(name)) for name in carried[1:]]
+        float_again = [name for name, made in makers if made and made.is_op("DequantizeLinear")]
+        if not float_again:
+            return tensor
+        copies = copies_of(self.graph, float_again[0])
+        behind = set(float_again)
+        for name in carried:  # in order, so that what carries on behind a copy is met after it
+            made = self.graph.producer(name)
+            if made is not None and made.inputs and made.inputs[0] in behind:
+                behind.add(name)
+        others = [name for name in carried if name not in behind]
+        leaves = any(u.op_type not in _CARRIERS for n in others for u in self.graph.consumers(n))
+        return tensor if leaves or not set(float_again) <= set(copies) else copies[0]
+
+    def _step(self, carried: Sequence[str], users: Sequence[Node]) -> tuple[str, str, bool] | None:
+        """Next tensor, the name of what led there, and whether that was a gate; None at the end."""
+        for name in carried:
+            found = self.activation.get(name)
+            inside = found is not None and all(user in found.nodes for user in users)
+            if found is not None and inside and found.kind not in _NO_LAYER_END:
+                return found.output, found.kind, found.output in self.cut
+        gated = self._gated(carried, users)
+        if gated is not None:
+            return gated.outputs[0], "Mul", False
+        step = self._only_way(users[0]) if len(users) == 1 else None
+        return None if step is None else (*step, False)
+
+    def _only_way(self, node: Node) -> tuple[str, str] | None:
+        """Output and name of a single consumer that still belongs to the layer."""
+        output = node.outputs[0]
+        if node.op_type in _SUMS:
+            return output, "Add"
+        if node.op_type in _NORMALISATIONS or self._is_affine(node):
+            return output, node.op_type
+        if node.is_op("Transpose") and output in self.maps:
+            return output, ""
+        normalised = _group_normalisation(self.graph, node)
+        return None if normalised is None else (normalised, "GroupNormalization")
+
+    def _is_affine(self, node: Node) -> bool:
+        if node.op_type not in _AFFINE or node.domain:
+            return False
+        others = [name for name in node.inputs if name in self.carried and name not in self.maps]
+        computed = [name for name in node.inputs if name in self.carried]
+        # Dynamic quantisation multiplies by a scale that is computed, but is one number.
+        return len(computed) == 1 or (
+            node.is_op("Mul") and len(others) == 1 and self._is_dynamic_scale(others[0])
+        )
+
+    def _is_dynamic_scale(self, tensor: str) -> bool:
+        for _ in range(3):
+            maker = self.graph.producer(tensor)
+            if maker is None or maker.is_op("DynamicQuantizeLinear"):
+                return maker is not None
+            tensor = next((n for n in maker.inputs if n in self.carried), "")
+        return False
+
+    def _gated(self, carried: Sequence[str], users: Sequence[Node]) -> Node | None:
+        """The product of a map with a gate that is computed from nothing but this map."""
+        gated = {node.index: gate for gate in self.gates for node in gate.products}
+        products = [user for user in users if user.is_op("Mul") and user.index in gated]
+        if len(products) != 1 or len(users) < 2:
+            return None
+        gate = gated[products[0].index]
+        inside = {node.index for node in gate.nodes}
+        frontier = [gate.input]
+        while frontier:
+            name = frontier.pop()
+            maker = None if name in carried else self.graph.producer(name)
+            if maker is not None and maker.index not in inside:
+                inside.add(maker.index)
+                frontier += [n for n in maker.inputs if n in self.carried]
+        rest = [user for user in users if user.index != products[0].index]
+        return products[0] if all(user.index in inside for user in rest) else None

@@ -1,0 +1,339 @@
+"""The exact receptive field of a unit: which pixels of the image its value can depend on.
+
+    box of unit (y, x)   [offset + stride * y - (size - 1) / 2, ... + size)   rows; columns alike
+
+It is proved by experiment in the tests: changing every pixel outside the box leaves the unit's
+value unchanged bit for bit.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from converters.graph import Graph
+from inspector.errors import UsageError
+from inspector.network.extents import Indices, Network, Region
+from inspector.network.index_sets import step_back
+
+__all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
+
+# (y0, x0, y1, x1) in pixels; y1 and x1 are the first row and column behind the box.
+Box = tuple[int, int, int, int]
+
+_MAX_PERIOD = 64
+# Far from unit 0 by a number that most resizing factors divide: 64 * 9 * 5 * 7.
+_FAR = 20160
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Where the units of a tensor (N, C, h, w) look in an image.
+
+    Attributes:
+        size: Height and width in pixels.  Behind up-sampling the largest that a unit has.  When
+            ``global_``: the image's, or (0, 0) where the graph does not say it.
+        stride: Pixels from one unit to the next, down and across.
+        offset: Centre of the field of unit (0, 0), as (y, x); 0 is the centre of the first pixel.
+        global_: A unit depends on the whole image.
+        why: The node that mixes the whole image in; empty unless ``global_``.
+        local: When ``global_``: the field with such nodes left out (the gates of squeeze-excite,
+            the mean of an instance normalisation), which is where a unit *mostly* looks; None
+            when nothing else leads to the image.
+    """
+
+    size: tuple[int, int]
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+    global_: bool = False
+    why: str = ""
+    local: "ReceptiveField | None" = None
+    _tracer: "_Tracer | None" = field(default=None, repr=False, compare=False)
+
+    def box(self, y: int, x: int) -> Box:
+        """Pixels of unit (y, x), not clipped: rows and columns may lie outside the image.
+
+        As if the image had no borders: what reflection or clamping reads there is in
+        :meth:`pixels`.
+
+        Raises:
+            UsageError: The field is global and the image's size is not known.
+        """
+        if self.global_ or self._tracer is None:
+            if 0 in self.size:
+                raise UsageError(
+                    "a unit depends on the whole image, whose size is not known",
+                    hint="pass the concrete shapes, or take the field's local part",
+                )
+            return 0, 0, *self.size
+        return self._tracer.box(y, x, clip=False) or (0, 0, 0, 0)
+
+    def pixels(self, y: int, x: int) -> Box:
+        """Pixels of unit (y, x) inside the image: the smallest box that holds all of them.
+
+        Padding is no pixel: at a border this can be smaller than ``box`` cut off.  Exact where
+        the shapes of the tensors on the way are known, and never too small.
+
+        Returns:
+            The box; (0, 0, 0, 0) when the unit sees padding only.
+        """
+        if self.global_ or self._tracer is None:
+            return self.box(y, x)
+        return self._tracer.box(y, x, clip=True) or (0, 0, 0, 0)
+
+
+def receptive_field(
+    graph: Graph,
+    tensor: str,
+    input: str | None = None,  # noqa: A002 - the graph's word for it
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> ReceptiveField:
+    """Receptive field of the units of a tensor.
+
+    Args:
+        graph: The graph.
+        tensor: The tensor; (N, C, h, w), or NHWC where the graph shows that it is.
+        input: Image input; the first of four axes by default.
+        shapes: Concrete shapes of tensors.  Needed by ``auto_pad``, sizes of ``Resize`` and
+            fields at the border; the more are known, the more is exact.
+
+    Raises:
+        UsageError: The tensor does not depend on the input.
+    """
+    return receptive_fields(graph, [tensor], input, shapes)[tensor]
+
+
+def receptive_fields(
+    graph: Graph,
+    tensors: Iterable[str],
+    input: str | None = None,  # noqa: A002 - as above
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, ReceptiveField]:
+    """Receptive fields of several tensors; as :func:`receptive_field`, the graph read once."""
+    net = Network(graph, shapes)
+    images = [name for name, value in graph.inputs.items() if len(value.shape or ()) == 4]
+    source = input or next(iter(images), next(iter(graph.inputs), ""))
+    return {tensor: _field(net, tensor, source) for tensor in tensors}
+
+
+def _field(net: Network, tensor: str, source: str) -> ReceptiveField:
+    exact = _Tracer(net, tensor, source, local=False)
+    if not exact.connected:
+        raise UsageError(f"{tensor!r} does not depend on the image {source!r}")
+    region = exact.trace(0, 0, clip=False)
+    if region is None or all(region[axis] is not None for axis in exact.space):
+        return _measure(exact)
+    local = _Tracer(net, tensor, source, local=True)
+    inner = _measure(local) if local.is_local else None
+    height, width = (net.extent(source, axis) or 0 for axis in exact.space)
+    return ReceptiveField(
+        (height, width),
+        inner.stride if inner else (0.0, 0.0),
+        inner.offset if inner else (0.0, 0.0),
+        global_=True,
+        why=exact.why,
+        local=inner,
+    )
+
+
+def needed_shapes(graph: Graph) -> tuple[str, ...]:
+    """Tensors whose shapes the file leaves open and receptive fields may need.
+
+    With these measured by a forward pass and handed to :func:`receptive_field`, channel shuffles
+    (a ``Reshape`` to computed sizes) are followed and fields at the border are exact.
+    """
+    net = Network(graph)
+    names = (name for node in net.nodes for name in (*node.inputs[:1], *node.outputs))
+    return tuple(
+        name
+        for name in dict.fromkeys(names)
+        if name in net.carried and None in (net.shape(name) or (None, None))[1:]
+    )
+
+
+def _measure(tracer: "_Tracer") -> ReceptiveField:
+    """Read size, stride and offset off traced units, on axes that go on forever."""
+    rows, columns = (_axis(tracer, axis, tracer.period) for axis in (0, 1))
+    return ReceptiveField(
+        (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]), _tracer=tracer
+    )
+
+
+def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]:
+    """Size, stride and offset of rows (0) or columns (1)."""
+    spans = {unit: _span(tracer, axis, unit, period) for unit in range(period)}
+    # Behind ConvTranspose with a stride above its kernel some units see nothing at all.
+    seen = {unit: span for unit, span in spans.items() if span is not None}
+    first = next(iter(seen), 0)
+    far = _span(tracer, axis, first + _FAR, period)
+    if far is None:
+        return 0, 0.0, 0.0
+    stride = Fraction(far[0] - seen[first][0], _FAR).limit_denominator(_MAX_PERIOD)
+    centres = [Fraction(low + high - 1, 2) - stride * unit for unit, (low, high) in seen.items()]
+    size = max(high - low for low, high in seen.values())
+    return size, float(stride), float(sum(centres) / len(centres))
+
+
+def _span(tracer: "_Tracer", axis: int, unit: int, period: int) -> tuple[int, int] | None:
+    """Rows (or columns) of a unit, in whichever column (or row) it sees anything."""
+    for other in (unit, *range(period)):
+        box = tracer.box(*((unit, other) if axis == 0 else (other, unit)), clip=False)
+        if box is not None:
+            return box[axis], box[axis + 2]
+    return None
+
+
+class _Tracer:
+    """Follows the indices of one unit back to the image.
+
+    Args:
+        net: The network.
+        tensor: Where the unit is.
+        source: The image input.
+        local: Leave out what mixes space.
+    """
+
+    def __init__(self, net: Network, tensor: str, source: str, *, local: bool) -> None:
+        self.net, self.tensor, self.source, self.local = net, tensor, source, local
+        self.why = ""
+        needed = {tensor}
+        backwards = []
+        for node in reversed(net.nodes):
+            if needed.intersection(node.outputs):
+                needed.update(name for name in node.inputs if name in net.carried)
+                backwards.append(node)
+        # Only what lies between the image and the unit.
+        reached = {source}
+        for node in reversed(backwards):
+            if reached.intersection(node.inputs):
+                reached.update(node.outputs)
+        self.connected = tensor in reached
+        self.backwards = [node for node in backwards if reached.intersection(node.outputs)]
+        self.reached = reached
+        self._traced: dict[tuple[int, int], Region | None] = {}
+
+    @cached_property
+    def period(self) -> int:
+        """Number of neighbouring units that may see fields of different sizes.
+
+        Behind up-sampling two output units share an input unit, so that fields repeat only with
+        the coarsest grid: after as many units as all factors multiplied.
+        """
+        period = 1
+        for node in self.backwards:
+            if node.is_op("Resize", "Upsample"):
+                lengths = [self.net.shape(name) for name in (node.inputs[0], node.outputs[0])]
+                before, after = (shape[-1] if shape else None for shape in lengths)
+                factor = Fraction(after or 4, before or 1).limit_denominator(16)
+                period *= max(factor.numerator, 1)
+            elif node.is_op("ConvTranspose"):
+                period *= max(node.attributes.get("strides", [1]))
+            elif node.is_op("DepthToSpace"):
+                period *= int(node.attributes["blocksize"])
+        return min(period, _MAX_PERIOD)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether some way leads to the image on which space is kept."""
+        region = self.trace(0, 0, clip=False)
+        return region is not None and all(region[axis] is not None for axis in self.space)
+
+    @cached_property
+    def space(self) -> tuple[int, int]:
+        """The axes of the image that are rows and columns."""
+        shape = self.net.shape(self.source) or (None,) * 4
+        found = _Tracer(self.net, self.tensor, self.source, local=True).trace(0, 0, clip=False)
+        axes = [axis for axis, indices in enumerate(found or ()) if indices is not None]
+        if len(axes) == 2:
+            return axes[0], axes[1]
+        colours = (1, 3, 4)
+        last = len(shape) == 4 and shape[3] in colours and shape[1] not in colours
+        return (1, 2) if last else (2, 3)
+
+    def trace(self, y: int, x: int, *, clip: bool) -> Region | None:
+        """Indices of the image that unit (y, x) depends on; None when there are none.
+
+        Args:
+            y: Row of the unit.
+            x: Column of the unit.
+            clip: Drop what is padding, as far as lengths are known.
+        """
+        if clip:
+            return self._trace(y, x, clip=True)
+        if (y, x) not in self._traced:
+            self._traced[y, x] = self._trace(y, x, clip=False)
+        return self._traced[y, x]
+
+    def _trace(self, y: int, x: int, *, clip: bool) -> Region | None:
+        # Where nothing is clipped and no factor divides, both ends alone tell the whole.
+        ends = not clip and self.period == 1
+        regions: dict[str, Region] = {self.tensor: self._unit(y, x)}
+        for node in self.backwards:
+            for output in node.outputs:
+                region = regions.get(output)
+                if region is None or output not in self.reached:
+                    continue
+                for reach in step_back(self.net, node, output, region, bounded=clip):
+                    if reach.tensor not in self.reached:
+                        continue
+                    read = reach.own if reach.mixes and self.local else reach.region
+                    if read is None:
+                        continue
+                    if reach.mixes and not self.why:
+                        self.why = f"{node.op_type} node {node.name!r} reads the whole map"
+                    found = self._inside(reach.tensor, read) if clip else read
+                    if found is not None:
+                        regions[reach.tensor] = _union(regions.get(reach.tensor), found, ends=ends)
+        return regions.get(self.source)
+
+    def _unit(self, y: int, x: int) -> Region:
+        if self.net.rank(self.tensor, 4) != 4:
+            return (None,) * self.net.rank(self.tensor, 4)
+        at: Region = (None, np.array([y]), np.array([x]))
+        last = self.net.channels.get(self.tensor, 1) == 3
+        return (*at, None) if last else (None, *at)
+
+    def _inside(self, tensor: str, region: Region) -> Region | None:
+        found: list[Indices | None] = []
+        for axis, indices in enumerate(region):
+            length = None if indices is None else self.net.extent(tensor, axis)
+            if indices is None or length is None:
+                found.append(indices)
+                continue
+            kept = indices[(indices >= 0) & (indices < length)]
+            if not kept.size:
+                return None
+            found.append(kept)
+        return tuple(found)
+
+    def box(self, y: int, x: int, *, clip: bool) -> Box | None:
+        """Bounds of the traced rows and columns."""
+        region = self.trace(y, x, clip=clip)
+        if region is None:
+            return None
+        rows, columns = (region[axis] for axis in self.space)
+        if rows is None or columns is None or not rows.size or not columns.size:
+            return None
+        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _union(known: Region | None, other: Region, *, ends: bool) -> Region:
+    if known is None or len(known) != len(other):
+        return tuple(_ends(a) for a in other) if ends else other
+    joined: list[Indices | None] = []
+    for a, b in zip(known, other, strict=True):
+        if a is None or b is None:
+            joined.append(None)
+        elif a is b:
+            joined.append(a)
+        elif ends:
+            joined.append(np.array([min(a[0], b[0]), max(a[-1], b[-1])]))
+        else:
+            joined.append(np.union1d(a, b))
+    return tuple(joined)
+
+
+def _ends(indices: Indices | None) -> Indices | None:
+    return indices[[0, -1]] if indices is not None and indices.size > 2 else indices

@@ -1,0 +1,287 @@
+"""Where a classifier's scores are, before the softmax or sigmoid that ends the network.
+
+Gradients are taken of the score, not of the probability: behind a softmax they vanish on
+confident images (Selvaraju et al. 2017, section 3.1, "before the softmax").
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from converters.graph import Graph, Node, Value
+from inspector.network.labels import clean_text
+from inspector.network.shapes import Shape, Shapes, merge
+
+__all__ = ["Activation", "Scores", "find_scores"]
+
+Activation = Literal["softmax", "sigmoid", "log_softmax"]
+
+_ML = "ai.onnx.ml"
+_RESHAPING = ("Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_SHAPE_KEPT = ("Identity", "Cast", "Dropout", "DequantizeLinear")
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "Sigmoid": "sigmoid",
+}
+_TAKES_BEST = ("ArgMax", "TopK", "Hardmax")
+_INTEGERS = {2, 3, 4, 5, 6, 7, 9, 12, 13}
+_MAX_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The tensor that holds one score a class.
+
+    Attributes:
+        tensor: The scores before softmax or sigmoid; the first output when the model is no
+            classifier.
+        output: The graph output that they end in.
+        activation: What stands between the two; None when the output is the score itself.
+        classes: K; None when it is not declared, or when the model is no classifier.
+        axis: Axis of the classes in ``tensor``; all other axes but the first have size 1.
+        classifier: Whether there is a score a class at all.
+        why: A sentence: how the tensor was found, or why the model is no classifier.
+        outputs: All outputs of the graph.
+        tensors: Names of all tensors that a target may name.
+    """
+
+    tensor: str
+    output: str
+    activation: Activation | None
+    classes: int | None
+    why: str
+    axis: int = 1
+    classifier: bool = True
+    outputs: tuple[Value, ...] = field(default=(), repr=False)
+    tensors: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    output: str
+    tensor: str
+    activation: Activation | None
+    shape: Shape | None
+    named: bool  # a table of class names hangs on it
+    reason: str  # why it is no classifier; empty when it is one
+    depth: int
+
+
+def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> Scores:
+    """Find the scores of the classifier, walking back from the graph's outputs.
+
+    Passed on the way: ``Identity``, ``Cast``, ``Reshape`` and the like, rounding by
+    ``QuantizeLinear``, ``ArgMax``, ``TopK``, and what ``ai.onnx.ml`` makes of scores
+    (``ZipMap``, ``ArrayFeatureExtractor``, ``Normalizer``).  Stripped: ``Softmax``,
+    ``LogSoftmax``, ``Sigmoid``, and a softmax written out as Exp, ReduceSum, Div.  A final
+    ``Relu`` (SqueezeNet) is part of the score.
+
+    A classifier has the shape (N, K), or more axes of size 1, such as (N, K, 1, 1).  Of several,
+    the one that carries class names wins, then the one with the most nodes before it:
+    auxiliary heads branch off early, and embeddings stand before the logits.
+
+    Args:
+        graph: The graph.
+        shapes: Concrete shapes of tensors, where they are known.
+    """
+    known = Shapes(graph, shapes)
+    found = [_candidate(graph, known, name) for name in graph.outputs]
+    outputs = tuple(graph.outputs.values())
+    names = frozenset((*graph.tensors, *graph.outputs))
+    good = [c for c in found if not c.reason]
+    if not good:
+        why = "; ".join(dict.fromkeys(c.reason for c in found)) or "the graph has no output"
+        first = next(iter(graph.outputs), "")
+        return Scores(first, first, None, None, why, 1, False, outputs, names)
+    best = max(good, key=lambda c: (c.named, c.depth, c.activation is not None))
+    axis = _class_axis(best.shape)
+    classes = best.shape[axis] if best.shape is not None and axis is not None else None
+    why = _reason(best, good)
+    axis = 1 if axis is None else axis
+    return Scores(
+        best.tensor, best.output, best.activation, classes, why, axis, True, outputs, names
+    )
+
+
+def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
+    what = {
+        "softmax": f"the input of the softmax behind output {clean_text(best.output)!r}",
+        "log_softmax": f"the input of the log-softmax behind output {clean_text(best.output)!r}",
+        "sigmoid": f"the input of the sigmoid behind output {clean_text(best.output)!r}",
+        None: f"what output {clean_text(best.output)!r} is made from"
+        if best.tensor != best.output
+        else f"output {clean_text(best.output)!r} itself, which no softmax or sigmoid ends",
+    }[best.activation]
+    others = list(dict.fromkeys(c.output for c in good if c.tensor != best.tensor))
+    if not others:
+        return f"scores are {what}"
+    shown = ", ".join(repr(clean_text(name)) for name in others[:5])
+    return f"scores are {what}; other outputs that could be scores: {shown}"
+
+
+def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
+    """Follow one output back to the scores it is made from."""
+    tensor, shape, named = output, shapes.of(output), False
+    # (tensor, activation behind it, shape), the most wanted last.
+    options: list[tuple[str, Activation | None, Shape | None]] = [(output, None, shape)]
+    for _ in range(_MAX_STEPS):
+        node = graph.producer(tensor)
+        if node is None:
+            break
+        found = _activation(graph, node)
+        if found is not None and _over_classes(graph, shapes, node, found[0]):
+            before = _before_rounding(graph, found[1])
+            # An activation keeps the shape, which is often declared behind it only.
+            options.append((before, found[0], merge(shapes.of(before), shape)))
+            break
+        step = _step(graph, node, tensor)
+        if step is None:
+            break
+        tensor, keeps_values = step
+        named = named or node.domain == _ML
+        shape = merge(shapes.of(tensor), shape if node.is_op(*_SHAPE_KEPT) else None)
+        # The outermost tensor with the same values is the one that the user knows.
+        options = [(tensor, None, shape), *options] if keeps_values else [(tensor, None, shape)]
+    reasons = [_no_classifier(graph, t, s) for t, _, s in options]
+    chosen = max((i for i, reason in enumerate(reasons) if not reason), default=len(options) - 1)
+    tensor, activation, shape = options[chosen]
+    depth = 0 if reasons[chosen] else len(_ancestors(graph, tensor))
+    return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth)
+
+
+def _step(graph: Graph, node: Node, tensor: str) -> tuple[str, bool] | None:
+    """Tensor before a node that only repackages scores, and whether the values stay the same."""
+    if node.domain == _ML:
+        if node.op_type in {"ZipMap", "Normalizer"}:
+            return node.inputs[0], False
+        return (node.inputs[1], False) if node.op_type == "ArrayFeatureExtractor" else None
+    if node.is_op(*_TAKES_BEST):
+        return node.inputs[0], False
+    if node.is_op("Cast"):
+        return node.inputs[0], node.attributes.get("to") not in _INTEGERS
+    if node.is_op(*_RESHAPING):
+        return node.inputs[0], True
+    before = _before_rounding(graph, tensor)
+    return (before, False) if before != tensor else None
+
+
+def _before_rounding(graph: Graph, tensor: str) -> str:
+    """Tensor before QuantizeLinear, Cast, DequantizeLinear, however often they repeat.
+
+    Rounded scores tie, and the rounding has no gradient.
+    """
+    while (node := graph.producer(tensor)) is not None and node.is_op("DequantizeLinear"):
+        behind = graph.producer(node.inputs[0])
+        while behind is not None and behind.is_op("Cast", "Identity"):
+            behind = graph.producer(behind.inputs[0])
+        if behind is None or not behind.is_op("QuantizeLinear"):
+            break
+        tensor = behind.inputs[0]
+    return tensor
+
+
+def _activation(graph: Graph, node: Node) -> tuple[Activation, str] | None:
+    """Kind and input of the final activation that ends in this node."""
+    if node.domain == "" and node.op_type in _ACTIVATIONS:
+        return _ACTIVATIONS[node.op_type], node.inputs[0]
+    if node.is_op("Div"):
+        exp = graph.producer(node.inputs[0])
+        if exp is not None and exp.is_op("Exp") and _summed(graph, node.inputs[1]) is exp:
+            return "softmax", _before_shift(graph, exp.inputs[0])
+    if node.is_op("Log"):
+        inner = graph.producer(node.inputs[0])
+        found = None if inner is None else _activation(graph, inner)
+        return ("log_softmax", found[1]) if found is not None and found[0] == "softmax" else None
+    if node.is_op("Sub"):  # z - log(sum(exp(z)))
+        log = graph.producer(node.inputs[1])
+        exp = _summed(graph, log.inputs[0]) if log is not None and log.is_op("Log") else None
+        if exp is not None and exp.is_op("Exp") and exp.inputs[0] == node.inputs[0]:
+            return "log_softmax", _before_shift(graph, node.inputs[0])
+    return None
+
+
+def _summed(graph: Graph, tensor: str) -> Node | None:
+    """Node whose output is summed up into this tensor."""
+    node = graph.producer(tensor)
+    while node is not None and node.is_op("Unsqueeze", "Reshape", "Expand"):
+        node = graph.producer(node.inputs[0])
+    if node is None or not node.is_op("ReduceSum"):
+        return None
+    return graph.producer(node.inputs[0])
+
+
+def _before_shift(graph: Graph, tensor: str) -> str:
+    """The scores before their maximum is subtracted."""
+    node = graph.producer(tensor)
+    if node is None or not node.is_op("Sub"):
+        return tensor
+    shift = graph.producer(node.inputs[1])
+    while shift is not None and shift.is_op("Unsqueeze", "Reshape", "Expand", "Identity"):
+        shift = graph.producer(shift.inputs[0])
+    same = shift is not None and shift.is_op("ReduceMax") and shift.inputs[0] == node.inputs[0]
+    return node.inputs[0] if same else tensor
+
+
+def _over_classes(graph: Graph, shapes: Shapes, node: Node, kind: Activation) -> bool:
+    """Whether a softmax runs over the classes; over an axis of size 1 it is no activation."""
+    if kind == "sigmoid" or not node.is_op("Softmax", "LogSoftmax"):
+        return True
+    old = graph.opset() < 13
+    axis = node.attributes.get("axis", 1 if old else -1)
+    shape = shapes.of(node.inputs[0])
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return True
+    axis %= len(shape)
+    classes = _class_axis(shape)
+    # Before opset 13 the softmax runs over all axes from ``axis`` on.
+    return classes is None or classes == axis or (old and classes > axis)
+
+
+def _class_axis(shape: Shape | None) -> int | None:
+    """The one axis that is not 1 (axis 1 when all are); None when no such axis is known."""
+    if shape is None or len(shape) < 2:
+        return None
+    wide = [axis for axis, size in enumerate(shape) if axis and size != 1]
+    if len(wide) > 1:
+        return None
+    axis = wide[0] if wide else 1
+    # An axis of unknown size is the classes only where nothing else could be meant.
+    return axis if shape[axis] is not None or len(shape) == 2 else None
+
+
+def _no_classifier(graph: Graph, tensor: str, shape: Shape | None) -> str:
+    """Why a tensor holds no score a class; empty when it does."""
+    name = repr(clean_text(tensor))
+    if shape is None:
+        return f"the shape of {name} is not declared"
+    shown = "(" + ", ".join("?" if d is None else str(d) for d in shape) + ")"
+    if _class_axis(shape) is None:
+        return f"{name} of shape {shown} is no list of one score a class"
+    batches = {
+        v.shape[0] for v in graph.inputs.values() if v.shape is not None and len(v.shape) > 2
+    }
+    if shape[0] is not None and len(batches) == 1:
+        (batch,) = batches
+        if isinstance(batch, int) and batch != shape[0]:
+            return f"{name} of shape {shown} does not have one row an image"
+    if any(node.is_op("NonMaxSuppression") for node in _ancestors(graph, tensor)):
+        return f"{name} lists detections"
+    return ""
+
+
+def _ancestors(graph: Graph, tensor: str) -> set[Node]:
+    """All nodes that a tensor depends on."""
+    return set(_walk(graph, tensor))
+
+
+def _walk(graph: Graph, tensor: str) -> Iterator[Node]:
+    seen: set[str] = set()
+    todo = [tensor]
+    while todo:
+        name = todo.pop()
+        node = None if name in seen else graph.producer(name)
+        seen.add(name)
+        if node is not None:
+            yield node
+            todo += node.inputs

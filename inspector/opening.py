@@ -1,0 +1,194 @@
+"""Models of other frameworks, opened as if they were ONNX files.
+
+A source is converted once, in a process of its own, and the result is kept in the user's cache
+folder under the hash of the source's content: the same source opens at once the next time.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import conversion, onnx_file
+from converters.errors import NotAModel, NotTrusted
+from converters.source import InputSpec, Options
+from inspector.errors import UsageError
+from inspector.photos.photo import Photo, load_photo
+from inspector.photos.preprocess_choice import Preprocess
+from inspector.verify.cache import cache_folder
+from inspector.versions import versions
+
+__all__ = ["is_module", "open_module", "open_source", "photo_inputs"]
+
+Array = np.ndarray[Any, Any]
+
+
+def open_source(
+    path: str | Path,
+    *,
+    trust: bool = False,
+    options: Options | None = None,
+    limits: onnx_file.Limits | None = None,
+    memory: int | None = None,
+    python: str = "",
+) -> onnx_file.OnnxFile:
+    """Open an ONNX file, or convert what is none.
+
+    Args:
+        path: The ``.onnx`` file, or a model of another framework.
+        trust: Whether a program in such a source may run.
+        options: What such a source does not say of itself.
+        limits: What a stranger's ONNX file may demand.
+        memory: Bytes that a conversion may allocate.
+        python: The Python of an environment that holds the source's framework.
+
+    Raises:
+        NotAModel: Neither an ONNX file nor a source that a converter knows.
+        UsageError: Shapes or weights for an ONNX file.
+        NotTrusted: The source is a program, and ``trust`` is off.
+        ConverterError: It is not safe to open, or cannot be converted.
+    """
+    text = str(path)
+    limits = limits or onnx_file.Limits()
+    if Path(text).suffix.lower() == ".onnx":
+        if options is not None and (options.inputs or options.weights):
+            raise UsageError(
+                "is an ONNX file, which says its inputs and has its weights", where=text,
+                hint="--input and --weights are for sources of other frameworks",
+            )  # fmt: skip
+        return onnx_file.read(Path(path), limits=limits)
+    found = conversion.recognise(text)
+    if found is None:
+        return onnx_file.read(Path(path), limits=limits)  # says what it is instead
+    if found.program and not trust:
+        raise NotTrusted(
+            f"{found.title}: {found.program}", where=text,
+            hint="if you trust its author, say --trust",
+        )  # fmt: skip
+    options = options or Options()
+    place = _place(found.parts, options, python)
+
+    def make(folder: Path) -> Path:
+        output = folder / f"{_stem(text)}.onnx"
+        if not output.is_file():
+            conversion.convert(
+                text, output, options=options, trust=trust, memory=memory, python=python
+            )
+        return output
+
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+        return onnx_file.read(make(place), limits=limits)
+    return _through(make, limits)
+
+
+def is_module(model: object) -> bool:
+    """Whether an object is a ``torch.nn.Module``, found out without importing torch."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
+    return "torch.nn.modules.module.Module" in names
+
+
+def open_module(
+    module: Any,  # noqa: ANN401 - a torch.nn.Module
+    example: Any,  # noqa: ANN401 - a torch.Tensor
+    *,
+    limits: onnx_file.Limits | None = None,
+) -> onnx_file.OnnxFile:
+    """Convert a ``torch.nn.Module`` that is in memory.
+
+    Args:
+        module: The network.
+        example: Its input (N, C, H, W), as one would call it.
+        limits: What the file may demand.
+
+    Raises:
+        UsageError: There is no example.
+        ConversionFailed: It cannot be exported, or the file computes something else.
+    """
+    from converters.to_onnx.pytorch.module import module_to_file  # noqa: PLC0415 - late: imports torch
+
+    if example is None:
+        raise UsageError(
+            "a torch module needs an example of its input",
+            hint="inspector.load(module, torch.zeros(1, 3, 224, 224))",
+        )
+
+    return _through(
+        lambda folder: module_to_file(module, example, folder), limits or onnx_file.Limits()
+    )
+
+
+def photo_inputs(
+    photos: Sequence[str | Path], preprocess: Preprocess | None = None
+) -> Callable[[InputSpec, Mapping[str, Any]], Array]:
+    """Real inputs for the comparison of a conversion.
+
+    Args:
+        photos: Files.
+        preprocess: What the user says of the input; what the source says when None.
+
+    Returns:
+        Makes arrays in an input's shape and layout, a photo a sample.
+    """
+    opened = [load_photo(path) for path in photos]
+
+    def make(spec: InputSpec, known: Mapping[str, Any]) -> Array:
+        return _inputs(opened, preprocess or Preprocess().changed(dict(known)), spec)
+
+    return make
+
+
+def _inputs(photos: Sequence[Photo], preprocess: Preprocess, spec: InputSpec) -> Array:
+    if len(spec.shape) != 4:
+        raise UsageError(f"photos do not fit an input of shape {list(spec.shape)}")
+    last = spec.shape[3] in (1, 3) and spec.shape[1] not in (1, 3)
+    channels, *size = (spec.shape[3], *spec.shape[1:3]) if last else spec.shape[1:]
+    wanted = tuple(int(n or own) for n, own in zip(size, preprocess.size, strict=True))
+    changes: dict[str, Any] = {"size": wanted}
+    if channels == 1:
+        changes["channels"] = "GRAY"
+    arrays = np.stack([preprocess.changed(changes).apply(photo)[0] for photo in photos])
+    if spec.shape[0] is not None:
+        arrays = arrays[: spec.shape[0]]
+    kind = np.dtype(spec.dtype)
+    if kind.kind in "iu":
+        bounds = np.iinfo(kind)
+        arrays = np.clip(np.rint(arrays), bounds.min, bounds.max)
+    return np.ascontiguousarray(arrays.transpose(0, 2, 3, 1) if last else arrays).astype(kind)
+
+
+def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_file.OnnxFile:
+    """Open a file that is gone again: the model is in memory, and its hash is taken."""
+    with tempfile.TemporaryDirectory(prefix="onnx-inspector-") as folder:
+        file = onnx_file.read(make(Path(folder)), limits=limits)
+        if file.external:
+            raise NotAModel(
+                "weights of more than 2 GiB do not fit into one file", where=file.path.name,
+                hint="convert it with `inspector convert`, and open the result",
+            )  # fmt: skip
+        _ = file.sha256
+        return file
+
+
+def _place(parts: Sequence[str], options: Options, python: str) -> Path | None:
+    """Folder in the cache for what a source becomes; None where there is no cache."""
+    folder = cache_folder()
+    content = conversion.content_hash(*parts, options.weights)
+    if folder is None or not content:
+        return None
+    facts = {
+        "content": content, "options": options.to_dict(), "versions": versions(), "python": python,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return folder / "converted" / digest[:32]
+
+
+def _stem(source: str) -> str:
+    """A file name for what a source becomes."""
+    name = Path(source).name or "model"
+    stem = Path(name).stem if Path(source).is_file() else name
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)[:80] or "model"

@@ -1,0 +1,1 @@
+"""How do many photos go through the network, bounded and resumable?"""

@@ -1,0 +1,216 @@
+"""Many photos through the network in bounded memory: opened ahead, or batches side by side."""
+
+import copy
+import itertools
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from inspector.errors import ImageRefused
+from inspector.passes.prefetch import prefetched
+
+if TYPE_CHECKING:
+    from inspector.opened import Opened
+    from inspector.photos.geometry import Geometry
+    from inspector.photos.photo import Photo
+
+__all__ = ["BATCH", "Batch", "Progress", "batches", "passes"]
+
+BATCH = 8
+"""Photos that go through the network at a time, where the model allows it."""
+
+WORKERS = 4
+"""Batches that are under way at the same time, at most."""
+
+Source = Any
+Array = np.ndarray[Any, Any]
+Progress = Callable[[str, int, int], None]
+Result = TypeVar("Result")
+
+_Job = tuple[int, Source]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Photos that go through the network together.
+
+    Attributes:
+        places: Position of each in the whole list.
+        sources: What the user gave for each.
+        photos: The photos, upright.
+        tensors: (N, C, H, W), preprocessed.
+        geometries: How each photo and its tensor lie on each other.
+    """
+
+    places: tuple[int, ...]
+    sources: tuple[Source, ...]
+    photos: "tuple[Photo, ...]"
+    tensors: Array
+    geometries: "tuple[Geometry, ...]"
+
+
+def batches(
+    model: "Opened",
+    images: Iterable[Source],
+    refused: list[ImageRefused],
+    progress: Progress | None = None,
+    *,
+    skip: Container[int] = (),
+) -> Iterator[Batch]:
+    """Open photos a few at a time, the next ones while the caller is busy with a batch.
+
+    Args:
+        model: Whose preprocessing they get.
+        images: Paths, ``Photo`` objects, PIL images, or arrays (H, W, 3).
+        refused: Gets the photos that cannot be read.
+        progress: Called with (what, done, total); the total is 0 if unknown.
+        skip: Places in the list that are known already; their photos are not opened.
+    """
+    total, size = _length(images), BATCH if model.batches else 1
+    opening = prefetched(
+        _jobs(images, skip), lambda job: _opened(model, job), ahead=BATCH,
+        workers=max(1, _cores() // 2), size=_bytes,
+    )  # fmt: skip
+    waiting: list[_Opened] = []
+    for place, found in opening:
+        if isinstance(found, ImageRefused):
+            refused.append(found)
+        else:
+            waiting.append(found)
+        if len(waiting) == size:
+            yield _batch(waiting)
+            waiting = []
+        if progress:
+            progress("photos", place + 1, total)
+    if waiting:
+        yield _batch(waiting)
+
+
+def passes(
+    model: "Opened",
+    images: Iterable[Source],
+    tensors: Sequence[str],
+    look: Callable[[Batch, Mapping[str, Array]], Result],
+    *,
+    refused: list[ImageRefused],
+    progress: Progress | None = None,
+    skip: Container[int] = (),
+) -> Iterator[Result]:
+    """Take photos through the network and look at tensors, several batches side by side.
+
+    A batch a core, read, computed and looked at in one thread, wastes less than one batch over
+    all cores with the reading in between.
+
+    Args:
+        model: The opened model.
+        images: As for :func:`batches`.
+        tensors: Names of any tensors.
+        look: Takes a batch and the tensors, as floats (N, ...); called in other threads, so it
+            changes nothing and returns little.
+        refused: Gets the photos that cannot be read.
+        progress: As for :func:`batches`.
+        skip: As for :func:`batches`.
+
+    Yields:
+        What ``look`` returned for each batch, in order.
+
+    Raises:
+        MethodRefused: A tensor holds integers of which the file does not say what they stand for.
+    """
+    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+
+    total, workers = _length(images), min(WORKERS, _cores())
+    reader, size = _reader(model, tensors, workers), BATCH if model.batches else 1
+
+    def work(jobs: tuple[_Job, ...]) -> tuple[int, list[ImageRefused], list[Result]]:
+        found = [_opened(model, job)[1] for job in jobs]
+        gone = [item for item in found if isinstance(item, ImageRefused)]
+        there = [item for item in found if isinstance(item, _Opened)]
+        if not there:
+            return jobs[-1][0], gone, []
+        batch = _batch(there)
+        return jobs[-1][0], gone, [look(batch, activations(reader, batch.tensors, tensors))]
+
+    jobs = _chunks(_jobs(images, skip), size)
+    for last, gone, results in prefetched(jobs, work, ahead=workers, workers=workers):
+        refused += gone
+        if progress:
+            progress("photos", last + 1, total)
+        yield from results
+
+
+def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":
+    """The model with a session of its own, whose runs share the cores among them."""
+    from inspector.engines.runtime import Runtime  # noqa: PLC0415 - late: imports onnx
+
+    reader = copy.copy(model)
+    reader.runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)
+    reader.runtime.prepare(tensors)
+    return reader
+
+
+# -- one photo ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """One photo, opened and preprocessed; fields as those of ``Batch``."""
+
+    place: int
+    source: Source
+    photo: "Photo"
+    tensor: Array
+    geometry: "Geometry"
+
+
+def _opened(model: "Opened", job: _Job) -> tuple[int, _Opened | ImageRefused]:
+    from inspector.photos.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
+
+    place, source = job
+    try:
+        photo = load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
+    except ImageRefused as error:
+        return place, error
+    return place, _Opened(place, source, photo, *model.preprocessing.preprocess.apply(photo))
+
+
+def _bytes(opened: tuple[int, _Opened | ImageRefused]) -> int:
+    found = opened[1]
+    return 0 if isinstance(found, ImageRefused) else found.photo.pixels.nbytes + found.tensor.nbytes
+
+
+def _batch(opened: Sequence[_Opened]) -> Batch:
+    return Batch(
+        tuple(item.place for item in opened),
+        tuple(item.source for item in opened),
+        tuple(item.photo for item in opened),
+        np.stack([item.tensor for item in opened]),
+        tuple(item.geometry for item in opened),
+    )
+
+
+# -- many -----------------------------------------------------------------------------------------
+
+
+def _jobs(images: Iterable[Source], skip: Container[int]) -> Iterator[_Job]:
+    return ((place, source) for place, source in enumerate(images) if place not in skip)
+
+
+def _chunks(jobs: Iterator[_Job], size: int) -> Iterator[tuple[_Job, ...]]:
+    while chunk := tuple(itertools.islice(jobs, size)):
+        yield chunk
+
+
+def _length(images: Iterable[Source]) -> int:
+    return len(images) if isinstance(images, Sized) else 0
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

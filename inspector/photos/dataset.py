@@ -1,0 +1,250 @@
+"""Photos with what is known of them: folders of photos, class names, boxes.
+
+    photos/cat/1.jpg  photos/dog/7.jpg      a folder a class
+    image,label                             or a table beside the photos, label a name or an index
+    image,label,x0,y0,x1,y1                 boxes, in pixels of the upright photo
+
+Tables are a stranger's as well: a row names a file of the table's own folder and nothing outside.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspector.errors import UsageError
+from inspector.network.labels import clean_text
+
+__all__ = [
+    "PICTURES",
+    "Box",
+    "LabelledPhoto",
+    "class_indices",
+    "labelled_photos",
+    "pictures",
+    "read_boxes",
+]
+
+PICTURES = frozenset({
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
+})  # fmt: skip
+"""What is taken from a folder; a file that is named is tried whatever it is called."""
+
+_MAX_BYTES = 64 << 20
+_MAX_ROWS = 1_000_000
+_IMAGE = ("image", "file", "filename", "path", "name")
+_LABEL = (
+    *("label", "class", "imagenet_index", "imagenet_indices", "index", "target", "category"),
+    *("classes", "labels"),
+)
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A photo and the class that somebody says it shows.
+
+    Attributes:
+        path: The file.
+        label: A name or an index, as the folder or the table says; alternatives are set apart
+            by ``|``, and ``a-b`` of two numbers is all between them.
+    """
+
+    path: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """An object on a photo.
+
+    Attributes:
+        path: The photo.
+        label: Its class, as in ``LabelledPhoto``.
+        x0: Left edge in pixels of the upright photo; 0 is the photo's own left edge.
+        y0: Upper edge.
+        x1: Right edge, larger than ``x0``.
+        y1: Lower edge, larger than ``y0``.
+        row: Line of the table, for messages.
+    """
+
+    path: Path
+    label: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    row: int
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom, right."""
+        return self.y0, self.x0, self.y1, self.x1
+
+
+def pictures(images: Sequence[Path]) -> Iterator[Path]:
+    """Files as given; folders become the picture files directly inside them, in order.
+
+    Raises:
+        UsageError: a folder without any.
+    """
+    for path in images:
+        if path.is_dir():
+            inside = sorted(_inside(path))
+            if not inside:
+                raise UsageError("no picture files in the folder", where=str(path))
+            yield from inside
+        else:
+            yield path
+
+
+def labelled_photos(
+    folders: Sequence[Path], table: Path | None = None
+) -> tuple[LabelledPhoto, ...]:
+    """Find photos and their classes.
+
+    Args:
+        folders: With a table: where its photos are (the table's own folder when none is given).
+            Without: folders that have one folder a class, whose name is the class's.
+        table: A CSV file with a heading; one column names the photo, one its class.
+
+    Returns:
+        The photos, in the order of the table, or by class and name.
+
+    Raises:
+        UsageError: A table that cannot be read or reaches outside its folder; no photos.
+    """
+    if table is not None:
+        rows = _rows(table)
+        image, label = _column(table, rows, _IMAGE), _column(table, rows, _LABEL)
+        found = [
+            LabelledPhoto(_photo(table, folders, row[image], at), clean_text(row[label]))
+            for at, row in rows
+        ]
+    else:
+        found = [
+            LabelledPhoto(path, inner.name)
+            for folder in folders
+            for inner in sorted(p for p in folder.iterdir() if p.is_dir())
+            for path in sorted(_inside(inner))
+        ] if all(folder.is_dir() for folder in folders) else []  # fmt: skip
+    if not found:
+        where = str(table) if table else ", ".join(map(str, folders))
+        raise UsageError(
+            "no labelled photos", where=where,
+            hint="give a folder with one folder a class, or a CSV table with --truth",
+        )  # fmt: skip
+    return tuple(found)
+
+
+def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
+    """Read boxes of objects: CSV with a heading, ``image``, ``label``, ``x0,y0,x1,y1``.
+
+    Args:
+        table: The file.
+        folders: Where its photos are; the table's own folder when none is given.
+
+    Raises:
+        UsageError: A table that cannot be read or reaches outside its folder; every box whose
+            corners are no numbers or the wrong way round, all of them in one error.
+    """
+    rows = _rows(table)
+    image, label = _column(table, rows, _IMAGE), _column(table, rows, _LABEL)
+    found, wrong = [], []
+    for at, row in rows:
+        try:
+            x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
+        except (KeyError, ValueError, TypeError):
+            wrong.append(f"line {at}: corners that are no numbers")
+            continue
+        if not (x0 < x1 and y0 < y1 and max(map(abs, (x0, y0, x1, y1))) < 1e9):
+            wrong.append(f"line {at}: the corners are the wrong way round")
+            continue
+        path = _photo(table, folders, row[image], at)
+        found.append(Box(path, clean_text(row[label]), x0, y0, x1, y1, at))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError("; ".join(wrong[:5]) + more, where=str(table), hint="columns x0,y0,x1,y1")
+    if not found:
+        raise UsageError("holds no boxes", where=str(table))
+    return tuple(found)
+
+
+def class_indices(label: str, names: Sequence[str], classes: int | None) -> tuple[int, ...]:
+    """Classes of a model that a label means; empty when it names none.
+
+    Args:
+        label: A name (whole, or one of the synonyms that commas set apart, in any case), an
+            index, ``a-b`` for all indices between two, or several of these set apart by ``|``.
+        names: The model's class names.
+        classes: How many classes it has, if that is known.
+    """
+    found: dict[int, None] = {}
+    for piece in (part.strip() for part in label.split("|")):
+        low, dash, high = (part.strip() for part in piece.partition("-"))
+        if low.isdecimal() and (not dash or high.isdecimal()):
+            span = range(int(low), int(high or low) + 1) if len(low + high) < 12 else range(0)
+            found |= dict.fromkeys(span[: classes or 100_000])
+            continue
+        wanted = piece.casefold()
+        for index, name in enumerate(names):
+            synonyms = [name, *name.split(",")]
+            if wanted and wanted in {s.strip().casefold() for s in synonyms}:
+                found[index] = None
+    return tuple(i for i in found if classes is None or i < classes)
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Line numbers and cells by column, the headings in small letters."""
+    try:
+        if table.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"more than {_MAX_BYTES >> 20} MiB are no table", where=str(table))
+        text = table.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot be read ({reason})", where=str(table)) from None
+    except (UnicodeDecodeError, ValueError):
+        raise UsageError("is no UTF-8 text", where=str(table)) from None
+    try:
+        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, restval="")
+        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        rows: list[tuple[int, Mapping[str, str]]] = []
+        for row in reader:
+            rows.append((reader.line_num, {k: v.strip() for k, v in row.items() if k}))
+            if len(rows) > _MAX_ROWS:
+                raise UsageError(f"more than {_MAX_ROWS} rows", where=str(table))
+    except csv.Error as error:
+        raise UsageError(f"is no CSV table ({error})", where=str(table)) from None
+    return rows
+
+
+def _column(
+    table: Path, rows: Sequence[tuple[int, Mapping[str, str]]], names: Sequence[str]
+) -> str:
+    heading = list(rows[0][1]) if rows else []
+    found = next((name for name in names if name in heading), None)
+    if found is None:
+        raise UsageError(
+            f"has no column {names[0]!r}", where=str(table),
+            hint=f"its columns: {clean_text(', '.join(heading)) or 'none'}",
+        )  # fmt: skip
+    return found
+
+
+def _photo(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
+    """The photo of a row: a file below the folder, whatever the row says."""
+    relative = Path(name)
+    if not name or "\0" in name or relative.is_absolute() or ".." in relative.parts:
+        raise UsageError(
+            f"line {at} names a file outside the folder", where=str(table),
+            hint="name photos as they are called in the folder",
+        )  # fmt: skip
+    places = [folder / relative for folder in folders or [table.parent]]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)

@@ -1,0 +1,302 @@
+"""Which preprocessing a model wants, and on what evidence.
+
+The first source that knows wins, key by key: single options of the user, then the user's preset
+or file, then a file beside the model, then the model's own metadata, then a guess from the
+declared input. The input's size is the model's own wherever the model fixes it. Each key's
+evidence stands in the report, and a guess is also said on standard error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from converters.source import PREPROCESS_KEYS
+from inspector.errors import ModelRefused, UsageError, nearest
+from inspector.photos.geometry import Geometry
+from inspector.photos.photo import Photo, load_photo
+from inspector.photos.preprocess import PRESETS, Preprocess
+from inspector.photos.preprocess_files import (
+    Settings,
+    model_metadata,
+    parse_override,
+    read_settings,
+)
+
+__all__ = [
+    "PRESETS",
+    "Geometry",
+    "Photo",
+    "Preprocess",
+    "Resolved",
+    "load_photo",
+    "resolve",
+]
+
+FREE_SIZE = 224
+"""Height and width where neither the model nor the preprocessing names one."""
+
+SMALL_INPUT = 100
+"""Networks for inputs below this are fed whole pictures, not centre crops (CIFAR, MNIST)."""
+
+_SELF_NORMALISING = ("Sub", "Div", "Mul", "Add", "BatchNormalization", "Cast", "QuantizeLinear")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A preprocessing and why it was taken.
+
+    Attributes:
+        preprocess: What is done to each photo.
+        evidence: For each key of `Preprocess`, where its value comes from.
+        guessed: Whether mean, std, scale or channels are a guess.
+        warnings: Sentences for standard error and for the report.
+    """
+
+    preprocess: Preprocess
+    evidence: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    guessed: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the report."""
+        return {
+            "settings": self.preprocess.to_dict(),
+            "evidence": dict(self.evidence),
+            "guessed": self.guessed,
+        }
+
+
+def resolve(
+    flag: str | Path | Preprocess | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    model_path: Path | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    input_size: tuple[int | None, int | None] = (None, None),
+    input_channels: int = 3,
+    layout: str = "NCHW",
+    integer: bool = False,
+    first_operators: Sequence[str] = (),
+) -> Resolved:
+    """Choose the preprocessing.
+
+    Args:
+        flag: A preset, a file, a `Preprocess`, or None to look for evidence.
+        overrides: Single settings, ``key=value`` each.
+        model_path: The model; its folder is searched for side files.
+        metadata: The model's ``metadata_props``.
+        input_size: Height and width that the model fixes, None where it leaves them free.
+        input_channels: 1 or 3.
+        layout: "NCHW" or "NHWC", as the model declares its input.
+        integer: Whether the input takes integers, which is evidence for raw pixels.
+        first_operators: Operators that consume the input; a model that subtracts or divides
+            first normalises by itself.
+
+    Raises:
+        UsageError: An unknown preset, key or value; a size that the model does not take.
+        ModelRefused: The input has neither one nor three channels.
+    """
+    channels, declared = input_channels, input_size
+    if channels not in (1, 3):
+        raise ModelRefused(
+            f"the input takes {channels} channels, a photo has 1 or 3",
+            hint="only grey and colour models can be explained",
+        )
+    sources = _Sources()
+    sources.add(
+        *_guess(channels, declared, layout, integer=integer, first_operators=first_operators)
+    )
+    guess_only = True
+    if flag is None:
+        found = _side_file(model_path, sources.warnings)
+        if found is None:
+            settings, words, notes = model_metadata(metadata)
+            sources.warnings += notes
+            found = (settings, words) if settings else None
+        if found is not None:
+            guess_only = not {"mean", "std", "scale"} & set(found[0]) and "preset" not in found[0]
+            try:
+                sources.add(*found)
+            except UsageError as error:
+                # Not the user's word: what a stranger's file says wrongly is put aside.
+                sources.warnings.append(f"{found[1]} is ignored: {error}")
+                guess_only = True
+    else:
+        sources.add(*_flagged(flag))
+        guess_only = False
+    given: set[str] = set()
+    for text in overrides:
+        key, value = parse_override(text)
+        sources.add({key: value}, f"option {text}")
+        given.add(key)
+    sources.fit_model(channels, declared, layout, given)
+    guessed = guess_only and not {"mean", "std", "scale"} <= given
+    if guessed:
+        sources.warnings.insert(0, _sentence(sources))
+    return Resolved(
+        sources.preprocess,
+        MappingProxyType(sources.evidence),
+        guessed,
+        tuple(sources.warnings),
+    )
+
+
+class _Sources:
+    """Settings that later sources overrule, with the evidence for each key."""
+
+    def __init__(self) -> None:
+        self.preprocess = PRESETS["unit"]
+        self.evidence: dict[str, str] = dict.fromkeys(PREPROCESS_KEYS, "default")
+        self.warnings: list[str] = []
+        self.named_size = False  # a preset's own size is a default, and yields silently
+
+    def add(self, settings: Settings, words: str) -> None:
+        """Let these settings overrule what is known so far."""
+        settings = dict(settings)
+        base, start = self.preprocess, settings.pop("preset", None)
+        if start is not None:
+            base = Preprocess.preset(str(start))
+        changed = base.changed(settings)
+        if start is not None:
+            self.evidence = dict.fromkeys(PREPROCESS_KEYS, words)
+            self.named_size = False
+        self.named_size |= "size" in settings
+        for key in settings:
+            self.evidence[key] = words
+        for key in ("mean", "std"):
+            if key not in settings and getattr(base, key) != getattr(changed, key):
+                self.evidence[key] += f", arranged for {changed.channels}"
+        self.preprocess = changed
+
+    def fit_model(
+        self,
+        channels: int,
+        declared: tuple[int | None, int | None],
+        layout: str,
+        given: set[str],
+    ) -> None:
+        """Bring channels, size and layout to what the model's input declares."""
+        if self.preprocess.channel_count != channels:
+            if "channels" in given:
+                raise UsageError(
+                    f"channels = {self.preprocess.channels}, but the model takes {channels}"
+                )
+            word = "GRAY" if channels == 1 else "RGB"
+            self.warnings.append(
+                f"the preprocessing is for {self.preprocess.channels} pictures, the model takes "
+                f"{channels} channel(s): {word} is used"
+            )
+            self.add({"channels": word}, "declared input of the model")
+        size = self.preprocess.size
+        fixed = (declared[0] or size[0], declared[1] or size[1])
+        if fixed != size:
+            named = self.evidence["size"]
+            text = f"{size[0]} x {size[1]}"
+            takes = f"the model takes {fixed[0]} x {fixed[1]}"
+            if "size" in given:
+                raise UsageError(f"size = {text}, but {takes}", hint="leave the size out")
+            if self.named_size and not named.startswith("guess"):
+                self.warnings.append(f"{named} names the size {text}, but {takes}")
+            self.preprocess = replace(self.preprocess, size=fixed)
+        if None not in declared:
+            self.evidence["size"] = "declared input of the model"
+        if self.preprocess.layout != layout and "layout" in given:
+            self.warnings.append(f"layout {self.preprocess.layout} against the declared {layout}")
+        elif self.preprocess.layout != layout:
+            self.preprocess = replace(self.preprocess, layout=layout)
+            self.evidence["layout"] = "declared input of the model"
+
+
+def _guess(
+    channels: int,
+    declared: tuple[int | None, int | None],
+    layout: str,
+    *,
+    integer: bool,
+    first_operators: Sequence[str],
+) -> tuple[Settings, str]:
+    """The likeliest preset for a model that says nothing, and the reason."""
+    normalising = [op for op in first_operators if op in _SELF_NORMALISING]
+    if integer:
+        preset, why = "raw", "the input takes integers"
+    elif normalising and set(normalising) & {"Sub", "Div", "Mul", "BatchNormalization"}:
+        preset, why = "raw", f"the model's first operator, {normalising[0]}, normalises"
+    elif channels == 1:
+        preset, why = "unit", "one channel"
+    elif layout == "NHWC":
+        preset, why = "inception", "three channels, channels last (TensorFlow's way)"
+    else:
+        preset, why = "imagenet", "three channels"
+    why += f", so the preset {preset}"
+    settings: Settings = {"preset": preset}
+    side = min((axis for axis in declared if axis), default=FREE_SIZE)
+    if side < SMALL_INPUT:
+        settings["crop_pct"] = 1.0
+        why += f", {side} pixels a side"
+    if channels == 1:
+        settings["channels"] = "GRAY"
+    if None in declared:
+        settings["size"] = [axis or FREE_SIZE for axis in declared]
+    return settings, f"guess: {why}"
+
+
+def _sentence(sources: _Sources) -> str:
+    """The sentence that owns up to a guess."""
+    p = sources.preprocess
+    words = sources.evidence["mean"].partition(":")[2].strip() or "nothing else is known"
+    return (
+        f"the preprocessing is a guess ({words}): {p.channels} / {p.scale:g}, "
+        f"mean {_short(p.mean)}, std {_short(p.std)}, {p.resize} {p.crop_pct:g}; "
+        "name it with --preprocess"
+    )
+
+
+def _short(values: Sequence[float]) -> str:
+    """Numbers for a sentence; one when all are the same."""
+    same = len(set(values)) == 1
+    return ", ".join(f"{v:g}" for v in (values[:1] if same else values))
+
+
+def _flagged(flag: str | Path | Preprocess) -> tuple[Settings, str]:
+    """Settings of what the user named: a preprocessing, a preset, or a file."""
+    if isinstance(flag, Preprocess):
+        return flag.to_dict(), "given by the caller"
+    if str(flag) in PRESETS:
+        return {"preset": str(flag)}, f"option {flag}"
+    path = Path(flag)
+    if not path.is_file():
+        raise UsageError(
+            f"no preset and no file is called {str(flag)!r}",
+            hint=nearest(str(flag), PRESETS) or "presets: " + ", ".join(PRESETS),
+        )
+    settings, kind = read_settings(path)
+    settings.setdefault("preset", "unit")
+    try:
+        PRESETS["unit"].changed({k: v for k, v in settings.items() if k != "preset"})
+    except UsageError as error:
+        raise UsageError(error.what, where=str(path), hint=error.hint) from None
+    return settings, f"{kind} {path.name}"
+
+
+def _side_file(model_path: Path | None, warnings: list[str]) -> tuple[Settings, str] | None:
+    """Settings of a file that lies beside the model."""
+    if model_path is None:
+        return None
+    names = (f"{model_path.stem}.preprocess.toml", "preprocessor_config.json", "config.json")
+    for name in names:
+        path = model_path.parent / name
+        if not path.is_file():
+            continue
+        try:
+            settings, kind = read_settings(path)
+        except UsageError as error:
+            # A config.json may be anything; the others are meant for this.
+            if name != "config.json":
+                warnings.append(f"side file ignored: {error}")
+            continue
+        if "preset" not in settings:
+            settings["preset"] = "unit"
+        return settings, f"{kind} {name} beside the model"
+    return None

@@ -1,0 +1,1 @@
+"""How is one unit projected down to the pixels?"""

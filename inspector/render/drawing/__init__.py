@@ -1,0 +1,1 @@
+"""The pen: pages, panels, charts and colours that all figures share."""

@@ -1,0 +1,224 @@
+"""Text and layout of figures: fonts, lines that fit, numbers, and a page to put panels on."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from inspector.heatmap import Attribution
+from inspector.network.labels import clean_text
+from inspector.render.drawing.panels import Scale, bar_colours
+
+__all__ = [
+    "BAR_WIDTH",
+    "GAP",
+    "INK",
+    "MARGIN",
+    "MUTED",
+    "WARNING",
+    "Page",
+    "draw_bar",
+    "fit",
+    "heading",
+    "message_box",
+    "number",
+    "subheading",
+    "width_of",
+    "wrap",
+]
+
+PAPER, INK, MUTED, WARNING = (255, 255, 255), (24, 24, 28), (104, 104, 112), (150, 72, 0)
+MARGIN, GAP = 20, 16
+BAR_WIDTH = 18
+_TICKS = 8  # pixels between bar and number
+_MAX_TEXT = 400
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@cache
+def font(size: int) -> Font:
+    """Pillow's built-in font, which is the same on every machine."""
+    return ImageFont.load_default(size)
+
+
+def width_of(text: str, size: int) -> int:
+    """Width of one line in pixels."""
+    return int(font(size).getlength(text)) + 1
+
+
+def fit(text: str, size: int, width: int) -> str:
+    """One printable line that is at most ``width`` pixels wide, shortened in the middle."""
+    line = clean_text(text, limit=_MAX_TEXT)
+    if width_of(line, size) <= width:
+        return line
+    low, high = 0, len(line)
+    while low < high:  # the longest that fits
+        middle = (low + high + 1) // 2
+        if width_of(_shortened(line, middle), size) <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return _shortened(line, low)
+
+
+def _shortened(line: str, keep: int) -> str:
+    """The first and the last characters, ``keep`` in all: tensor names differ at their ends."""
+    tail = keep // 2
+    return line[: keep - tail] + "…" + (line[-tail:] if tail else "")
+
+
+def wrap(text: str, size: int, width: int, lines: int = 3) -> list[str]:
+    """Printable lines that are at most ``width`` pixels wide; the last one is shortened."""
+    words = clean_text(text, limit=_MAX_TEXT).split()
+    found: list[str] = []
+    while words and len(found) < lines - 1:
+        count = 1
+        while count < len(words) and width_of(" ".join(words[: count + 1]), size) <= width:
+            count += 1
+        found.append(fit(" ".join(words[:count]), size, width))
+        words = words[count:]
+    return [*found, fit(" ".join(words), size, width)] if words else found
+
+
+def number(value: float) -> str:
+    """A number with three significant digits."""
+    if value == 0:
+        return "0"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"
+
+
+def heading(attribution: Attribution) -> tuple[str, str]:
+    """The target's name, and its numbers."""
+    name = attribution.label or attribution.tensor or "target"
+    figures = []
+    if attribution.index is not None and str(attribution.index) not in name:
+        figures.append(f"class {attribution.index}")
+    if attribution.probability is not None:
+        small = attribution.probability < 5e-4
+        figures.append("probability " + ("< 0.001" if small else f"{attribution.probability:.3f}"))
+    if attribution.score is not None:
+        figures.append(f"score {number(attribution.score)}")
+    return name, " · ".join(figures)
+
+
+def subheading(attribution: Attribution, model: str, photo: str) -> str:
+    """Method, layer, model and photo in one line."""
+    layer = f"layer {_named(attribution.layer)}" if attribution.layer else ""
+    return " · ".join(filter(None, [attribution.method, layer, _named(model), _named(photo)]))
+
+
+def _named(text: str, limit: int = 64) -> str:
+    """A name that a stranger chose, as one short printable line."""
+    line = clean_text(text, limit=_MAX_TEXT)
+    return line if len(line) <= limit else _shortened(line, limit)
+
+
+class Page:
+    """A white page that grows downwards.
+
+    Args:
+        width: Of the whole page, margins included, in pixels.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.y = MARGIN
+        self._image = Image.new("RGB", (width, 64), PAPER)
+
+    @property
+    def inner(self) -> int:
+        """Width between the margins."""
+        return self.width - 2 * MARGIN
+
+    def text(
+        self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = 0
+    ) -> None:
+        """Put one line at the current height and move below it."""
+        self._reach(self.y + _line(size))
+        line = fit(text, size, width or self.width - MARGIN - x)
+        ImageDraw.Draw(self._image).text((x, self.y), line, fill=colour, font=font(size))
+        self.y += _line(size)
+
+    def at(
+        self,
+        place: tuple[int, int],
+        text: str,
+        size: int,
+        colour: Colour = INK,
+        *,
+        anchor: str = "la",
+    ) -> None:
+        """Put text, already fitted, at a place (x, y) of its own."""
+        x, y = place
+        self._reach(y + _line(size))
+        ImageDraw.Draw(self._image).text((x, y), text, fill=colour, font=font(size), anchor=anchor)
+
+    def paste(self, panel: Image.Image, x: int, y: int) -> None:
+        """Put a panel at a place of its own."""
+        self._reach(y + panel.height)
+        self._image.paste(panel, (x, y))
+
+    def rule(self) -> None:
+        """Draw a thin line across the page."""
+        self._reach(self.y + 1)
+        ImageDraw.Draw(self._image).line(
+            (MARGIN, self.y, self.width - MARGIN, self.y), fill=(220, 220, 224)
+        )
+        self.y += 1
+
+    def notes(self, notes: Sequence[str], size: int = 12, most: int = 6) -> None:
+        """Put warnings at the current height, in small type."""
+        for note in notes[:most]:
+            for index, line in enumerate(wrap(note, size, self.inner - 16)):
+                if index == 0:
+                    self.at((MARGIN, self.y), "!", size, WARNING)
+                self.text(line, size, WARNING, x=MARGIN + 12)
+        if len(notes) > most:
+            self.text(f"and {len(notes) - most} more in the report", size, WARNING, x=MARGIN + 12)
+
+    def finish(self) -> Image.Image:
+        """The page, cut below what is on it."""
+        self._reach(self.y + MARGIN)
+        return self._image.crop((0, 0, self.width, self.y + MARGIN))
+
+    def _reach(self, height: int) -> None:
+        if height > self._image.height:
+            grown = Image.new("RGB", (self.width, height + 256), PAPER)
+            grown.paste(self._image)
+            self._image = grown
+
+
+def _line(size: int) -> int:
+    return round(size * 1.4)
+
+
+def draw_bar(page: Page, place: tuple[int, int], height: int, scale: Scale, size: int = 13) -> None:
+    """A colour bar with the values of full colour, of half of it, and zero."""
+    x, y = place
+    page.paste(bar_colours(height, BAR_WIDTH, scale), x, y)
+    top = ("> " if scale.clipped else "") + number(scale.limit)
+    marks = [(0.0, top), (0.5, "0" if scale.signed else number(scale.limit / 2))]
+    bottom = ("< " if scale.clipped else "") + number(-scale.limit)
+    marks.append((1.0, bottom if scale.signed else "0"))
+    for share, text in marks:
+        inset = round((0.5 - share) * size)  # keeps the outer numbers beside the bar
+        at = x + BAR_WIDTH + _TICKS, y + round(share * height) + inset
+        page.at(at, text, size, anchor="lm")
+    if scale.clipped:
+        page.at((x, y + height + 6), f"max {number(scale.maximum)}", size - 1, MUTED)
+
+
+def message_box(panel: Image.Image, message: str, size: int = 15) -> Image.Image:
+    """A copy of a panel with a message in its middle."""
+    result = panel.copy()
+    draw = ImageDraw.Draw(result)
+    lines = wrap(message, size, max(40, panel.width - 40), lines=4)
+    height, width = _line(size) * len(lines), max(width_of(line, size) for line in lines)
+    x, y = panel.width // 2, panel.height // 2 - height // 2
+    box = (x - width // 2 - 12, y - 8, x + width // 2 + 12, y + height + 6)
+    draw.rectangle(box, fill=PAPER, outline=MUTED)
+    for index, line in enumerate(lines):
+        draw.text((x, y + index * _line(size)), line, fill=INK, font=font(size), anchor="ma")
+    return result

@@ -1,0 +1,149 @@
+"""Verdicts of models that were certified before, in the user's cache folder.
+
+A verdict is found again by the model's hash and by everything else that it depends on: versions,
+and the very source of the twin.  A file that is broken, or another one's, counts as none; where
+nothing can be written, the verdict is computed anew each time.
+
+    INSPECTOR_CACHE                  the folder, if set; ``off`` for no cache at all
+    LOCALAPPDATA/onnx-inspector      on Windows
+    XDG_CACHE_HOME/onnx-inspector    elsewhere, or ~/.cache/onnx-inspector
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import converters.to_torch as twin_package
+from converters.errors import ConverterError
+from inspector.errors import InspectorError, UsageError
+from inspector.verify.certificate import SCHEMA, Certificate, Verdict
+from inspector.versions import versions
+from inspector.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from inspector.model import Model
+    from inspector.photos.preprocess_choice import Preprocess
+
+__all__ = ["cache_folder", "remember", "verdict_for"]
+
+LARGEST_FILE = 2**20
+"""Bytes beyond which a cache file cannot be one of ours."""
+
+_RELEVANT = ("onnx-inspector", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "numpy")
+
+
+def verdict_for(model: "Model", preprocess: "Preprocess | None" = None) -> Verdict:
+    """Whether gradients of a model's twin may be trusted.
+
+    Costs no forward pass when the same file was certified before, by ``explain`` or by
+    ``verify``, under the same versions; else it certifies quickly, and remembers the verdict.
+
+    Args:
+        model: The opened model.
+        preprocess: Makes the random input one like a photo's.
+
+    Returns:
+        The verdict; ``passed`` is None where the twin or ONNX Runtime cannot run the model.
+    """
+    kept = _recall(model)
+    if kept is not None:
+        return kept
+    from inspector.verify.checks import quick
+
+    try:
+        certificate = quick(model, preprocess=preprocess)
+    except (ConverterError, InspectorError) as error:
+        return Verdict(None, f"the twin cannot be certified: {error}", "now")
+    remember(model, certificate)
+    return _verdict(certificate)
+
+
+def remember(model: "Model", certificate: Certificate) -> None:
+    """Keep a certificate's verdict; silently not, where that is not possible."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    found = _verdict(certificate)
+    document = {"key": _key(model), "passed": found.passed, "text": found.text}
+    with contextlib.suppress(UsageError):
+        write_whole(_place(folder, model), (json.dumps(document, sort_keys=True) + "\n").encode())
+
+
+def cache_folder() -> Path | None:
+    """Where verdicts are kept; None when the user wants none, or has no home."""
+    named = os.environ.get("INSPECTOR_CACHE", "")
+    if named:
+        return None if named.lower() == "off" else Path(named)
+    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    # The specification of XDG: a path that is not absolute is to be ignored.
+    if base and Path(base).is_absolute():
+        return Path(base) / "onnx-inspector"
+    try:
+        return Path.home() / ".cache" / "onnx-inspector"
+    except RuntimeError:
+        return None
+
+
+def _verdict(certificate: Certificate) -> Verdict:
+    return Verdict(certificate.verdict != "fail", certificate.text, "now")
+
+
+def _recall(model: "Model") -> Verdict | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    try:
+        place = _place(folder, model)
+        if place.stat().st_size > LARGEST_FILE:
+            return None
+        document: Any = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or document.get("key") != _key(model):
+        return None
+    passed, text = document.get("passed"), document.get("text")
+    if not isinstance(passed, bool) or not isinstance(text, str):
+        return None
+    return Verdict(passed, text, "cached")
+
+
+def _place(folder: Path, model: "Model") -> Path:
+    digest = hashlib.sha256(json.dumps(_key(model), sort_keys=True).encode()).hexdigest()
+    return folder / f"certificate-{digest[:32]}.json"
+
+
+def _key(model: "Model") -> dict[str, str]:
+    known = versions()
+    return {
+        "schema": str(SCHEMA),
+        "model": model.file.sha256,
+        "device": model.device,
+        "source": _source_hash(),
+        **{name: known[name] for name in _RELEVANT if name in known},
+    }
+
+
+@cache
+def _source_hash() -> str:
+    """Hash of the twin's, the rules' and the certificate's source: a fixed operator counts."""
+    twin, here = Path(next(iter(twin_package.__path__))), Path(__file__).parent
+    package = here.parent
+    files = [
+        *twin.rglob("*.py"),
+        *twin.parent.glob("*.py"),
+        *here.glob("*.py"),
+        *package.joinpath("engines").glob("*.py"),
+        *package.joinpath("network").glob("*.py"),
+        package / "model.py",
+        package / "evidence.py",
+    ]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with contextlib.suppress(OSError):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

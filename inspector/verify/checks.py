@@ -1,0 +1,558 @@
+"""The certificate of one model: which checks there are, and what each one allows."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.parity import top1_agreement
+from inspector.errors import ExplainedError
+from inspector.model import Model
+from inspector.target import Target
+from inspector.verify import invariants, slopes
+from inspector.verify.certificate import Certificate, Check, Status
+from inspector.verify.forward import Forward, TensorRecord, compare_forward
+from inspector.verify.nodes import NodeRecord, compare_nodes
+from inspector.verify.slopes import GradientRecord, certify_gradient, quick_slope, wrong_nodes
+from inspector.verify.subject import Probe, Subject, blank, noise
+from inspector.versions import versions
+
+if TYPE_CHECKING:
+    from inspector.photos.preprocess_choice import Preprocess
+
+__all__ = ["TOLERANCE", "certify", "quick"]
+
+Array = np.ndarray[Any, Any]
+
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "quantised": 1e-4}
+"""Largest difference of a tensor, relative to its peak, that needs no further question."""
+
+NODE_TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "quantised": 1e-4}
+"""The same for one node on equal inputs."""
+
+MAX_LEVELS_OFF = 0.02
+"""Share of quantised values, over the whole model, that may be more than one level off."""
+
+SCORE_TOLERANCE = {"float32": 1e-3, "float16": 5e-2, "quantised": 0.1}
+"""Of the scores' peak: a batch against single images, optimised against unoptimised."""
+
+SQUASHED_ERROR = 1e-6
+"""What ONNX Runtime's sigmoid and softmax may be off by, however small their result."""
+
+_SQUASHING = ("Sigmoid", "Softmax", "HardSigmoid")
+
+MAX_NARROW_ERROR = 0.1
+"""Float32 gradient against float64, of the peak, beyond which a pixel map is said to be noisy."""
+
+
+def certify(
+    model: Model,
+    photos: Sequence[Probe] = (),
+    *,
+    preprocess: "Preprocess | None" = None,
+    target: Callable[[Array], Target] | None = None,
+) -> Certificate:
+    """Certify the twin of a model, on random inputs and on photos.
+
+    Args:
+        model: The opened model.
+        photos: Preprocessed photos; the gradient is taken at the first of them too.
+        preprocess: For inputs like photos; see ``noise``.
+        target: Makes the target from the scores (K,) of an input; by default the best class, or
+            an output's largest element where the model is no classifier.
+
+    Returns:
+        The full certificate.
+
+    Raises:
+        UnsupportedOperator: The twin cannot run the model as far as its scores.
+        ModelRefused: ONNX Runtime cannot.
+    """
+    subject = Subject(model)
+    probes = [noise(model, preprocess), blank(model, preprocess), *photos]
+    _require(subject)
+    chosen, why = _target(subject, probes[0], target)
+    forward = compare_forward(subject, probes)
+    nodes = _suspects(subject, probes, forward)
+    checks = [
+        _forward_check(subject, forward, nodes),
+        *_score_checks(subject, probes, _slack(subject, forward, nodes)),
+        # Large tensors: minutes for each direction in float64.
+        *_gradient_checks(
+            subject, [probes[0], *photos[:1]], target, directions=2 if forward.groups == 1 else 1
+        ),
+        _gates_check(forward),
+        *_rule_checks(subject, chosen),
+    ]
+    if chosen is not None and preprocess is not None:
+        checks += _invariant_checks(subject, probes[0], chosen, preprocess)
+    return _certificate(subject, probes, why, checks, scope="full")
+
+
+def quick(model: Model, *, preprocess: "Preprocess | None" = None) -> Certificate:
+    """Certify with some dozen forward passes and one backward; the full way if that fails.
+
+    One random input: every tensor against the float32 twin, and the gradient against ONNX
+    Runtime along one direction.  What this cannot decide stays undecided.
+
+    Raises:
+        UnsupportedOperator: As ``certify``.
+        ModelRefused: As ``certify``.
+    """
+    subject = Subject(model)
+    probe = noise(model, preprocess)
+    _require(subject)
+    forward = compare_forward(subject, [probe], exact=False)
+    nodes = _suspects(subject, [probe], forward)
+    checks = [
+        _forward_check(subject, forward, nodes),
+        *_score_checks(subject, [probe], _slack(subject, forward, nodes)),
+        _quick_gradient_check(subject, probe),
+    ]
+    found = _certificate(subject, [probe], _target(subject, probe, None)[1], checks, scope="quick")
+    return found if found.verdict != "fail" else certify(model, preprocess=preprocess)
+
+
+def _quick_gradient_check(subject: Subject, probe: Probe) -> Check:
+    target, why = _target(subject, probe, None)
+    if target is None or subject.kind == "quantised" or subject.model.input.integer:
+        why = why if target is None else "a model of whole steps has no slope to compare with"
+        return Check("gradient", "not applicable", why)
+    found = quick_slope(subject, probe, target)
+    if found is None:
+        return Check("gradient", "undecided", "the gradient is zero at this input")
+    status = found.judged(slopes.RUNTIME_TOLERANCE)
+    text = f"{found.error:.1e} from ONNX Runtime's slope along the gradient"
+    known: dict[str, Status] = {"pass": "pass", "fail": "fail"}
+    return Check("gradient", known.get(status, "undecided"), text, _direction(found))
+
+
+def _require(subject: Subject) -> None:
+    """Raise where the twin cannot reach what is explained: there is nothing to certify then."""
+    model = subject.model
+    subject.twin.plan([model.input.name], [model.scores.tensor])
+
+
+def _certificate(
+    subject: Subject, probes: Sequence[Probe], target: str, checks: Sequence[Check], *, scope: str
+) -> Certificate:
+    kind = subject.kind
+    return Certificate(
+        model={"name": subject.model.path.name, "sha256": subject.model.file.sha256},
+        kind=kind,
+        scope=scope,
+        inputs=tuple({"name": p.name, **p.facts} for p in probes),
+        target=target,
+        tolerances={
+            "tensor": TOLERANCE[kind],
+            "node on equal inputs": NODE_TOLERANCE[kind],
+            "share of quantised values off by more than one level": MAX_LEVELS_OFF,
+            "scores": SCORE_TOLERANCE[kind],
+            "slope through ONNX Runtime": slopes.RUNTIME_TOLERANCE,
+            "slope through the float64 twin": slopes.EXACT_TOLERANCE,
+            "cam residual": invariants.RESIDUAL[kind],
+        },
+        versions=versions(),
+        checks=tuple(checks),
+    )
+
+
+def _target(
+    subject: Subject, probe: Probe, make: Callable[[Array], Target] | None
+) -> tuple[Target | None, str]:
+    feeds = subject.feeds(probe)
+    if make is None:
+        return subject.default_target(feeds)
+    tensor = subject.model.scores.tensor
+    target = make(subject.reference.run(feeds, [tensor])[tensor][0].reshape(-1))
+    return target, f"{target.label}, as asked for"
+
+
+# -- forward ---------------------------------------------------------------------------------------
+
+
+def _suspects(subject: Subject, probes: Sequence[Probe], forward: Forward) -> list[NodeRecord]:
+    """Nodes that have to prove themselves on equal inputs: those that differ end to end.
+
+    Of a quantised model these are all: rounding to another level is passed on and on, so what
+    comes out at the end proves little either way.
+    """
+    tolerance = TOLERANCE[subject.kind]
+    found: list[NodeRecord] = []
+    for probe in probes:
+        worst = forward.by_probe[probe.name]
+        names = [n for n, value in worst.items() if not value <= tolerance]
+        if subject.kind == "quantised" and probe is probes[0]:
+            names = list(worst)
+        # A node that has proved itself on one input is not asked again.
+        right = {r.node.index for r in found if r.right}
+        names = [n for n in names if subject.producers[n].index not in right]
+        if names:
+            allowed = NODE_TOLERANCE[subject.kind]
+            found += compare_nodes(subject, probe, names, tolerance=allowed)
+    return found
+
+
+def _forward_check(subject: Subject, forward: Forward, nodes: Sequence[NodeRecord]) -> Check:
+    tolerance = TOLERANCE[subject.kind]
+    beyond = forward.beyond(tolerance)
+    worst, first = forward.worst, beyond[0] if beyond else None
+    wrong = [record for record in nodes if not record.right]
+    refereed = [record for record in nodes if record.ruling == "twin"]
+    figures: dict[str, Any] = {
+        "tensors": len(forward.records),
+        "beyond": len(beyond),
+        "worst": _figures(subject, worst),
+        "first": _figures(subject, first),
+        "nodes compared on equal inputs": len(nodes),
+        "wrong nodes": list(dict.fromkeys(str(record) for record in wrong))[:20],
+        "nodes where ONNX Runtime rounds": list(dict.fromkeys(map(str, refereed)))[:20],
+    }
+    whole = [record for record in forward.records.values() if record.whole]
+    if subject.kind == "quantised":
+        figures["levels"] = _levels(forward, whole)
+    count = len(forward.records)
+    if not count or worst is None:
+        return Check("forward", "undecided", "there is no tensor to compare", figures)
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        text = f"{wrong[0]}{more}; {len(beyond)} of {count} tensors differ"
+        return Check("forward", "fail", text, figures)
+    if subject.kind == "quantised":
+        share = figures["levels"]["beyond one"]
+        text = (
+            f"all {len(nodes)} nodes agree on equal inputs; end to end {share:.2%} of the "
+            f"quantised values are off by more than one level"
+        )
+        return Check("forward", "pass" if share <= MAX_LEVELS_OFF else "undecided", text, figures)
+    text = f"{count} tensors, worst difference {worst.parity.worst:.1e} of its tensor's peak"
+    if not np.isfinite(worst.parity.worst):
+        text = f"{count} tensors, worst {worst.parity}"
+    if subject.kind == "float16":
+        text += " (ONNX Runtime computes in float16, the twin in float32)"
+    if first is not None:
+        text += (
+            f"; {len(beyond)} differ by more than {tolerance:g}, first behind "
+            f"{subject.described(first.parity.name)}, but each node agrees on equal inputs"
+        )
+        text += f"; ONNX Runtime rounds in {len(refereed)} of them" if refereed else ""
+        text += (
+            f": against float64 ONNX Runtime is up to {_most(beyond, 'runtime_error'):.1e} off, "
+            f"the twin {_most(beyond, 'twin_error'):.1e}"
+        )
+    return Check("forward", "pass", text, figures)
+
+
+def _most(records: Sequence[TensorRecord], which: str) -> float:
+    return max(float(getattr(record, which)) for record in records)
+
+
+def _figures(subject: Subject, record: TensorRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {
+        "tensor": record.parity.name,
+        "node": subject.described(record.parity.name),
+        "input": record.probe,
+        "difference": record.parity.worst,
+        "peak": record.parity.peak,
+        "why": record.parity.why,
+        "onnx runtime against float64": record.runtime_error,
+        "twin against float64": record.twin_error,
+    }
+
+
+def _levels(forward: Forward, whole: Sequence[TensorRecord]) -> dict[str, Any]:
+    """Whole-numbered tensors: shares are means over tensors, in the input where they are worst."""
+    shares = [record.beyond_unit for record in whole]
+    worst = max(whole, key=lambda record: record.beyond_unit, default=None)
+    return {
+        "tensors": len(whole),
+        "beyond one": float(np.mean(shares)) if shares else 0.0,
+        "worst tensor": None if worst is None else worst.parity.name,
+        "worst share": 0.0 if worst is None else worst.beyond_unit,
+        "inputs": list(forward.by_probe),
+    }
+
+
+def _slack(subject: Subject, forward: Forward, nodes: Sequence[NodeRecord]) -> float:
+    """Largest difference of the scores, over their peak, that is no failure.
+
+    Where every node has been found right, ONNX Runtime's own rounding may be larger than what
+    is allowed otherwise; it is known from the float64 twin.
+    """
+    allowed = SCORE_TOLERANCE[subject.kind]
+    record = forward.records.get(subject.model.scores.tensor)
+    if record is None or not nodes or not all(node.right for node in nodes):
+        return allowed
+    return max(allowed, 2 * record.runtime_error + 2 * record.twin_error)
+
+
+def _score_checks(subject: Subject, probes: Sequence[Probe], allowed: float) -> list[Check]:
+    """Same best class on both sides; optimised as unoptimised; a batch as single images."""
+    import torch  # noqa: PLC0415 - late: two seconds
+
+    model = subject.model
+    name = model.scores.tensor
+    if name not in subject.names:
+        return [Check("top-1", "not applicable", "the scores are made by what the twin leaves out")]
+    twin = subject.twin
+    theirs, ours, optimised = [], [], []
+    for probe in probes:
+        feeds = subject.feeds(probe)
+        theirs.append(subject.reference.run(feeds, [name])[name][:1])
+        optimised.append(model.forward(probe.image, [name])[name][:1])
+        with torch.no_grad():
+            found = twin.run(subject.tensors(twin, feeds), [name])[name]
+        ours.append(found[:1].cpu().numpy())
+    maker = subject.producers.get(name)
+    squashed = maker is not None and maker.op_type in _SQUASHING
+    floor = SQUASHED_ERROR if squashed else 0.0
+    checks = [
+        _agreement("top-1", theirs, ours, side="the twin", allowed=allowed, floor=floor),
+        _agreement(
+            "optimised session",
+            theirs,
+            optimised,
+            side="the optimised session",
+            allowed=allowed,
+            floor=floor,
+        ),
+    ]
+    if len(probes) > 1:
+        checks.append(_batch_check(subject, probes, ours, allowed, floor))
+    return checks
+
+
+def _batch_check(
+    subject: Subject, probes: Sequence[Probe], ours: Sequence[Array], allowed: float, floor: float
+) -> Check:
+    import torch  # noqa: PLC0415 - as above
+
+    model, twin = subject.model, subject.twin
+    name = model.scores.tensor
+    images = np.concatenate([probe.image for probe in probes[:4]])
+    together = model.forward(images, [name])[name]
+    if not model.batches:
+        return Check("batch", "not applicable", "the model takes one image at a time")
+    feeds = model.feeds(model.input.arrange(images))
+    with torch.no_grad():
+        found = twin.run(subject.tensors(twin, feeds), [name])[name].cpu().numpy()
+    rows = [found[i : i + 1] for i in range(len(images))]
+    single = _agreement(
+        "batch", list(ours[: len(rows)]), rows, side="a batch", allowed=allowed, floor=floor
+    )
+    both = [together[i : i + 1] for i in range(len(images))]
+    across = _agreement(
+        "batch", both, rows, side="a batch in the twin", allowed=allowed, floor=floor
+    )
+    return single if single.status == "fail" else across
+
+
+def _agreement(
+    name: str,
+    theirs: Sequence[Array],
+    ours: Sequence[Array],
+    *,
+    side: str,
+    allowed: float,
+    floor: float,
+) -> Check:
+    """Same best element, and scores that are close."""
+    if any(a.shape != b.shape for a, b in zip(theirs, ours, strict=True)):
+        return Check(name, "fail", f"{side} gives scores of another shape")
+    flat = [(a.reshape(1, -1), b.reshape(1, -1)) for a, b in zip(theirs, ours, strict=True)]
+    apart = [
+        float(np.abs(a.astype(np.float64) - b).max() / (max(np.abs(a).max(), floor / allowed) or 1))
+        for a, b in flat
+        if a.size
+    ]
+    same = sum(_same_best(a, b, allowed, floor) for a, b in flat)
+    worst = max(apart, default=0.0)
+    good = same == len(flat) and worst <= allowed
+    return Check(
+        name,
+        "pass" if good else "fail",
+        f"{same} of {len(flat)} inputs have the same best element; {side} differs by "
+        f"{worst:.1e} of the scores' peak",
+        {"agree": same, "inputs": len(flat), "difference": worst, "tolerance": allowed},
+    )
+
+
+def _same_best(a: Array, b: Array, allowed: float, floor: float) -> bool:
+    """The same best element, or one that is as good up to rounding (a tie)."""
+    if not a.size or top1_agreement(a, b) == 1:
+        return True
+    gap = float(a.max()) - float(a.reshape(-1)[int(b.argmax())])
+    return gap <= max(allowed * float(np.abs(a).max()) / 10, floor)
+
+
+# -- gradient --------------------------------------------------------------------------------------
+
+
+def _gradient_checks(
+    subject: Subject,
+    probes: Sequence[Probe],
+    make: Callable[[Array], Target] | None,
+    *,
+    directions: int = 2,
+) -> list[Check]:
+    checks: list[Check] = []
+    for number, probe in enumerate(probes):
+        name = "gradient" if not number else f"gradient, {probe.name}"
+        target, why = _target(subject, probe, make)
+        if target is None:
+            return [Check(name, "not applicable", why)]
+        try:
+            record = certify_gradient(subject, probe, target, directions=directions)
+        except ExplainedError as error:
+            return [*checks, Check(name, "undecided", f"the twin gives no gradient: {error}")]
+        checks += [_gradient_check(subject, probe, target, record, name), _narrow(record, name)]
+    return checks
+
+
+def _gradient_check(
+    subject: Subject, probe: Probe, target: Target, record: GradientRecord, name: str
+) -> Check:
+    own = record.judged(record.exact, slopes.EXACT_TOLERANCE)
+    theirs = record.judged(record.runtime, slopes.RUNTIME_TOLERANCE)
+    figures: dict[str, Any] = {
+        "target": target.label,
+        "input": probe.name,
+        "norm": record.norm,
+        "noise of onnx runtime's score": record.noise,
+        "through onnx runtime": [_direction(d) for d in record.runtime],
+        "through the float64 twin": [_direction(d) for d in record.exact],
+    }
+    if subject.kind == "quantised":
+        text = (
+            "a quantised model is piecewise constant: its slope is zero or infinite, and the "
+            "gradient passes straight through the rounding; forward parity has to do"
+        )
+        return Check(name, "not applicable", text, figures)
+    if "fail" in (own, theirs):
+        nodes = wrong_nodes(subject, probe, target)
+        figures["wrong nodes"] = list(nodes[:20])
+        text = "the gradient is not the slope of the score: " + _slopes(record)
+        text += f"; wrong gradient in {', '.join(nodes[:3])}" if nodes else ""
+        return Check(name, "fail", text, figures)
+    if not record.norm:
+        text = "the gradient is zero everywhere: the target is saturated or does not depend on x"
+        return Check(name, "undecided", text, figures)
+    if not record.runtime:
+        text = (
+            "ONNX Runtime takes whole pixel values, so its score has no slope; the float64 "
+            "twin's own slope: " + _slopes(record)
+        )
+        return Check(name, "not applicable" if own == "pass" else "undecided", text, figures)
+    status: Status = "pass" if theirs == "pass" else "undecided"
+    return Check(name, status, _slopes(record), figures)
+
+
+def _direction(direction: slopes.Direction) -> dict[str, Any]:
+    return {
+        "direction": direction.name,
+        "error": direction.error,
+        "uncertainty": direction.uncertainty,
+        "step": direction.step,
+        "kinked": direction.kinked,
+        "error over the same step of the float64 twin": direction.same_step,
+    }
+
+
+def _slopes(record: GradientRecord) -> str:
+    parts = []
+    lost = [d for d in record.runtime if d.judged(slopes.RUNTIME_TOLERANCE) == "undecided"]
+    telling = [d for d in record.runtime if d not in lost]
+    straight = [d for d in telling if d.same_step is None]
+    bent = [d for d in telling if d.same_step is not None]
+    if straight:
+        worst = max(d.error for d in straight)
+        parts.append(f"{worst:.1e} from ONNX Runtime's slope in {_count(straight)}")
+    if bent:
+        worst = max(d.same_step or 0.0 for d in bent)
+        parts.append(
+            f"in {_count(bent)} where the score bends ONNX Runtime and the float64 twin part by "
+            f"{worst:.1e} over the same step"
+        )
+    if lost:
+        parts.append(f"{_count(lost)} lost in ONNX Runtime's rounding")
+    useful = [d for d in record.exact if not d.kinked]
+    if useful:
+        worst = max(d.error for d in useful)
+        parts.append(f"{worst:.1e} from the float64 twin's own in {_count(useful)}")
+    kinked = len(record.exact) - len(useful)
+    if kinked:
+        parts.append(f"{kinked} with a kink at x left out")
+    return "; ".join(parts) or "no direction can be measured"
+
+
+def _count(directions: Sequence[slopes.Direction]) -> str:
+    return f"{len(directions)} direction{'' if len(directions) == 1 else 's'}"
+
+
+def _narrow(record: GradientRecord, name: str) -> Check:
+    error = record.narrow_error
+    text = f"differs from the float64 gradient by {error:.1e} of its peak"
+    if error > MAX_NARROW_ERROR:
+        text += ": gates that flip by rounding; single pixels of a gradient map mean little"
+    return Check(f"float32 {name}", "report", text, {"difference": error})
+
+
+def _gates_check(forward: Forward) -> Check:
+    gates = forward.gates
+    text = (
+        f"of {gates['gates']} gates of rectifiers {gates['runtime_twin']} differ between ONNX "
+        f"Runtime and the twin, {gates['twin_exact']} between float32 and float64"
+    )
+    return Check("gate flips", "report", text, gates)
+
+
+def _rule_checks(subject: Subject, target: Target | None) -> list[Check]:
+    """What each backward rule reaches, and where it is refused."""
+    from inspector.engines.rules import RULES, coverage  # noqa: PLC0415 - imports torch
+
+    if target is None:
+        return []
+    model = subject.model
+    nodes = model.tail(model.input.name, target.tensor).nodes
+    checks = []
+    for rule in RULES[1:]:
+        try:
+            found = coverage(model.graph, subject.twin.activations, nodes, rule)
+        except ExplainedError as error:
+            checks.append(Check(f"rule {rule}", "report", f"refused: {error.what}"))
+            continue
+        figures = {
+            "ruled": found.ruled, "gates": found.gates, "unknown": list(found.unknown[:20]),
+        }  # fmt: skip
+        checks.append(Check(f"rule {rule}", "report", str(found), figures))
+    return checks
+
+
+def _invariant_checks(
+    subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess"
+) -> list[Check]:
+    """Identities between methods; one that raises is undecided, and says why."""
+    from inspector.verify.slopes import gradient_of  # noqa: PLC0415 - as its callers
+
+    def other() -> list[Check]:
+        if target.class_index is None:
+            return [Check("another target", "not applicable", "the target is no class")]
+        x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
+        gradient = gradient_of(subject.exact, subject, x, target)
+        return [invariants.other_target_check(subject, probe, target, gradient)]
+
+    parts: list[tuple[str, Callable[[], list[Check]]]] = [
+        ("cam", lambda: invariants.cam_checks(subject, probe, target, preprocess)),
+        ("occlusion", lambda: invariants.occlusion_checks(subject, probe, target, preprocess)),
+        ("another target", other),
+        ("mirror", lambda: [invariants.mirror_check(subject, probe, target, preprocess)]),
+    ]
+    checks: list[Check] = []
+    for name, part in parts:
+        try:
+            checks += part()
+        except ExplainedError as error:
+            checks.append(Check(name, "undecided", f"cannot be computed: {error}"))
+    return checks
