@@ -55,10 +55,14 @@ def main(model: Path, photos: Path, count: int) -> None:
             started = time.perf_counter()
             strongest(explainer, tensor, own, range(8), count=9, refused=[])
             study += time.perf_counter() - started
-            print(f"{(part + 1) * count // SLICES:6d} photos: {resident():6.0f} MiB resident, "
-                  f"{plain / study:.2f} of the forward pass's throughput")  # fmt: skip
-    print(f"{model.name}, {count} photos: forward {plain:.1f} s, study {study:.1f} s, "
-          f"{plain / study:.2f} of its throughput")  # fmt: skip
+            print(
+                f"{(part + 1) * count // SLICES:6d} photos: {resident():6.0f} MiB resident, "
+                f"{plain / study:.2f} of the forward pass's throughput"
+            )
+    print(
+        f"{model.name}, {count} photos: forward {plain:.1f} s, study {study:.1f} s, "
+        f"{plain / study:.2f} of its throughput"
+    )
 
 
 if __name__ == "__main__":

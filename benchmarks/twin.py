@@ -35,10 +35,12 @@ def chain():  # noqa: ANN201 - an onnx model
     values = {"one": 1.0, "low": -5.0, "high": 5.0}
     weights = [onnx.numpy_helper.from_array(np.float32(v), n) for n, v in values.items()]
     graph = helper.make_graph(
-        nodes, "chain",
+        nodes,
+        "chain",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])], weights,
-    )  # fmt: skip
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])],
+        weights,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), name
 
 
@@ -144,8 +146,10 @@ def main() -> None:
         size = path.stat().st_size / 1e6
         print(f"conversion of {size:.0f} MB: {build:.2f} s, beyond {read:.2f} s of reading it")
         ours, theirs = memory(path, ours=True), memory(path, ours=False)
-        print(f"peak of a backward pass, ResNet-50, batch {BATCH}: {ours:.0f} MiB,"
-              f" native torch {theirs:.0f} MiB, ratio {ours / theirs:.2f}")  # fmt: skip
+        print(
+            f"peak of a backward pass, ResNet-50, batch {BATCH}: {ours:.0f} MiB,"
+            f" native torch {theirs:.0f} MiB, ratio {ours / theirs:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -94,10 +94,13 @@ def write(model: onnx.ModelProto, draft: Path) -> None:
         ConversionFailed: It holds operators that ONNX does not have (exporters write them down
             without a word), or does not fit into one file.
     """
-    unknown = sorted({
-        node.op_type for node in model.graph.node
-        if not node.domain and not onnx.defs.has(node.op_type)
-    })  # fmt: skip
+    unknown = sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            if not node.domain and not onnx.defs.has(node.op_type)
+        }
+    )
     if unknown:
         raise ConversionFailed(
             "operators that ONNX does not have: " + ", ".join(unknown[:10]),

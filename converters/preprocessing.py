@@ -89,7 +89,7 @@ def hugging_face(data: Mapping[str, Any]) -> Settings:
     return found
 
 
-def _three(value: Any) -> list[float]:  # noqa: ANN401 - a number or a list of a JSON file
+def _three(value: Any) -> list[float]:
     return [float(v) for v in value] if isinstance(value, list) else [float(value)] * 3
 
 
@@ -137,7 +137,7 @@ def _hugging_face_size(data: Mapping[str, Any], kind: str) -> Settings:
     return found
 
 
-def _pair(value: Any) -> list[int]:  # noqa: ANN401 - a number, list or table of a JSON file
+def _pair(value: Any) -> list[int]:
     if isinstance(value, dict):
         if "height" in value and "width" in value:
             return [int(value["height"]), int(value["width"])]

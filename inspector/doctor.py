@@ -118,9 +118,12 @@ def runtimes() -> list[Runtime]:
             continue  # its extensions have folders of their own
         states = [_state(path, entry) for path, entry in recorded]
         found[name] = Runtime(
-            name, distribution.version, len(states), states.count("missing"),
+            name,
+            distribution.version,
+            len(states),
+            states.count("missing"),
             states.count("changed"),
-        )  # fmt: skip
+        )
     return [found[name] for name in sorted(found)]
 
 
@@ -166,8 +169,9 @@ def ill(found: list[Runtime]) -> list[str]:
             said.append(f"{name} lacks {runtime.missing} of its {runtime.files} files{why}")
         if runtime.changed:
             why = "" if len(found) > 1 else ": another distribution was installed over it"
-            said.append(f"{runtime.changed} of the {runtime.files} files of {name} are not its "
-                        f"own{why}")  # fmt: skip
+            said.append(
+                f"{runtime.changed} of the {runtime.files} files of {name} are not its own{why}"
+            )
     return said
 
 

@@ -100,7 +100,7 @@ class Evidence:
         *,
         layer: str | None,
         preprocess: "Preprocess",
-        progress: Any = None,  # noqa: ANN401 - a callable or None
+        progress: Any = None,
     ) -> None:
         self.model, self.images, self.targets = model, images, tuple(targets)
         self.values, self.layer, self.preprocess = values, layer, preprocess
@@ -141,8 +141,9 @@ class Evidence:
         if activation.ndim != 4:
             raise MethodRefused(
                 f"the layer is of shape {list(activation.shape)}, not (N, C, h, w)",
-                where=repr(self.layer), hint="choose one that `inspector layers` lists",
-            )  # fmt: skip
+                where=repr(self.layer),
+                hint="choose one that `inspector layers` lists",
+            )
         return activation
 
     @cached_property
@@ -159,8 +160,9 @@ class Evidence:
         if found is None:
             raise MethodRefused(
                 f"the layer holds integers ({self.values[layer].dtype}) whose scale is not known",
-                where=repr(layer), hint="choose one that `inspector layers` lists",
-            )  # fmt: skip
+                where=repr(layer),
+                hint="choose one that `inspector layers` lists",
+            )
         return found
 
     def score(self, images: Array, targets: Sequence[Target]) -> Array:
@@ -189,7 +191,7 @@ class Evidence:
     @property
     def gradient(self) -> Array:
         """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
-        from inspector.engines.rules import backward_rules  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import backward_rules
 
         layer = self.layer or ""
         if layer not in self._gradients:
@@ -228,7 +230,7 @@ class Evidence:
         Raises:
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.engines.rules import backward_rules  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import backward_rules
 
         name = self.model.input.name
         covered = self._coverage(rule, extension)
@@ -247,7 +249,7 @@ class Evidence:
 
     def _coverage(self, rule: str, extension: str) -> "Coverage":
         """What a rule reaches between the input and the targets; counted once per model."""
-        from inspector.engines.rules import coverage  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import coverage
 
         model, targets = self.model, tuple(dict.fromkeys(t.tensor for t in self.targets))
         key = (rule, extension, targets)
@@ -258,7 +260,7 @@ class Evidence:
         found: Coverage = model.coverages[key]
         return found
 
-    def _rules(self, build: Any, rule: str, extension: str) -> "OpTable | None":  # noqa: ANN401
+    def _rules(self, build: Any, rule: str, extension: str) -> "OpTable | None":
         """The overlay of a rule, made once per model so that the twin's plans stay cached."""
         table: OpTable | None
         if (rule, extension) not in self.model.rule_tables:
@@ -274,8 +276,9 @@ class Evidence:
             if not tail.connected and target != self.layer:
                 raise MethodRefused(
                     f"the target {target!r} does not depend on the layer",
-                    where=repr(self.layer), hint="choose another layer or target",
-                )  # fmt: skip
+                    where=repr(self.layer),
+                    hint="choose another layer or target",
+                )
             found |= dict.fromkeys(tail.frontier)
         return tuple(found)
 
@@ -283,7 +286,7 @@ class Evidence:
         self, start: Mapping[str, Array], frontier: Sequence[str], rules: "OpTable | None"
     ) -> dict[str, Array]:
         """Gradient of the targets' scores with respect to the start tensors."""
-        import torch  # noqa: PLC0415 - late: two seconds
+        import torch
 
         twin = self.model.twin
         leaves = {
@@ -296,16 +299,19 @@ class Evidence:
         names = list(dict.fromkeys(target.tensor for target in self.targets))
         with _threads_for(self._is_light(start, names)), torch.enable_grad():
             found = twin.run(feeds, names, rules)
-            total = torch.stack([
-                target.of(found[target.tensor][row : row + 1]).sum()
-                for row, target in enumerate(self.targets)
-            ])  # fmt: skip
+            total = torch.stack(
+                [
+                    target.of(found[target.tensor][row : row + 1]).sum()
+                    for row, target in enumerate(self.targets)
+                ]
+            )
             self._check_twin(total.detach().cpu().numpy())
             if not total.requires_grad:
                 raise MethodRefused(
                     "the target's gradient stops on the way: an operator that cannot be "
-                    "differentiated lies between", hint="occlusion needs no gradient",
-                )  # fmt: skip
+                    "differentiated lies between",
+                    hint="occlusion needs no gradient",
+                )
             gradients = torch.autograd.grad(
                 total.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
             )
@@ -354,7 +360,7 @@ class Evidence:
 
 def _shared(value: Array) -> "Tensor":
     """A tensor on an array's own memory: nothing writes into it, and a copy wakes threads up."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     return torch.from_numpy(np.require(value, requirements=["C", "W"]))
 
@@ -362,7 +368,7 @@ def _shared(value: Array) -> "Tensor":
 @contextmanager
 def _threads_for(light: bool) -> Iterator[None]:
     """Run light work on one thread: ONNX Runtime's have just gone to sleep on the others."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     before = torch.get_num_threads()
     if not light or before == 1:

@@ -36,8 +36,8 @@ PREDICTIONS = 5
 
 
 def load(
-    path: Any,  # noqa: ANN401 - a path, or a torch.nn.Module
-    example: Any = None,  # noqa: ANN401 - a torch.Tensor
+    path: Any,
+    example: Any = None,
     *,
     device: str = "auto",
     preprocess: str | Path | Preprocess | None = None,
@@ -117,8 +117,9 @@ class Explainer(Opened):
             ImageRefused: none of the images can be read.
         """
         single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
-        found = list(self.explain_each([images] if single else images, methods,
-                                       target=target, layer=layer))  # fmt: skip
+        found = list(
+            self.explain_each([images] if single else images, methods, target=target, layer=layer)
+        )
         refused = tuple(item for item in found if isinstance(item, ImageRefused))
         if refused and len(refused) == len(found):
             raise refused[0]
@@ -198,9 +199,13 @@ class Explainer(Opened):
             return
         slots: list[list[Explanation]] = [[] for _ in batch]
         for request, evidence, maps in self._apply(
-            images, requests, self._targets(target, values, len(batch)), values,
-            layer=name, progress=progress,
-        ):  # fmt: skip
+            images,
+            requests,
+            self._targets(target, values, len(batch)),
+            values,
+            layer=name,
+            progress=progress,
+        ):
             for row, found in enumerate(slots):
                 found.append(self._explanation(request, evidence, maps[row], row, batch[row]))
         for row, (photo, _, _) in enumerate(batch):
@@ -266,10 +271,14 @@ class Explainer(Opened):
         for request in requests:
             for rank in range(len(targets[0])):
                 evidence = Evidence(
-                    self, images, [found[rank] for found in targets], values,
-                    layer=layer, preprocess=self.preprocessing.preprocess,
+                    self,
+                    images,
+                    [found[rank] for found in targets],
+                    values,
+                    layer=layer,
+                    preprocess=self.preprocessing.preprocess,
                     progress=_labelled(progress, request.label),
-                )  # fmt: skip
+                )
                 yield request, evidence, request.method(evidence, **request.options)
 
     def _known_targets(self, target: str) -> list[str]:
@@ -278,8 +287,9 @@ class Explainer(Opened):
         values = np.zeros(self.scores.classes or 1000)  # only the tensor's name is wanted here
         if self.scores.classifier and target.lower().startswith("top"):
             return fetch
-        found = parse_target(target, scores=self.scores, labels=self.class_labels.names,
-                             values=values)  # fmt: skip
+        found = parse_target(
+            target, scores=self.scores, labels=self.class_labels.names, values=values
+        )
         return list(dict.fromkeys([*(t.tensor for t in found), *fetch]))
 
     def _targets(
@@ -350,7 +360,7 @@ class Explainer(Opened):
             UnsupportedOperator: operators that the twin does not implement.
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.engines.rules import coverage  # noqa: PLC0415 - imports torch
+        from inspector.engines.rules import coverage
 
         name, scores = self.input.name, self.scores.tensor
         self.twin.plan([name], [scores])
@@ -372,10 +382,13 @@ class Explainer(Opened):
         if self.scores.classifier:
             scores = np.asarray(values[self.scores.tensor][row]).reshape(-1)
             predictions = self._predictions(scores)
-            warnings += filter(None, [
-                looks_like_probabilities(scores) if self.scores.activation is None else "",
-                count_warning(self.class_labels.names, scores.size),
-            ])  # fmt: skip
+            warnings += filter(
+                None,
+                [
+                    looks_like_probabilities(scores) if self.scores.activation is None else "",
+                    count_warning(self.class_labels.names, scores.size),
+                ],
+            )
         lost = lost_note(self.graph, self.suspicions)
         if lost and not any(lost in e.warnings for e in explanations):
             warnings.append(lost)
@@ -390,8 +403,9 @@ class Explainer(Opened):
     def _predictions(self, scores: Array) -> list[dict[str, Any]]:
         known = probabilities(scores, self.scores.activation, assume_softmax=True)
         count = min(PREDICTIONS, scores.size)
-        best = parse_target(f"top{count}", scores=self.scores, labels=self.class_labels.names,
-                            values=scores)  # fmt: skip
+        best = parse_target(
+            f"top{count}", scores=self.scores, labels=self.class_labels.names, values=scores
+        )
         return [
             {
                 "index": index,
@@ -402,7 +416,7 @@ class Explainer(Opened):
             }
             for target in best
             if (index := target.class_index) is not None
-        ]  # fmt: skip
+        ]
 
 
 def _photo(source: Source) -> Photo:

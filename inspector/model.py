@@ -125,9 +125,9 @@ class Model:
     @cached_property
     def twin(self) -> "Program":
         """The PyTorch re-import; importing torch happens here."""
-        import torch  # noqa: PLC0415 - late: two seconds
+        import torch
 
-        from converters.to_torch.program import Program  # noqa: PLC0415 - as above
+        from converters.to_torch.program import Program
 
         twin = Program(self.graph)
         if self.device != "cpu" and torch.cuda.is_available():
@@ -256,9 +256,10 @@ def find_image_input(graph: Graph) -> ImageInput:
         )
     if len(graph.inputs) > 1:
         raise ModelRefused(
-            "the model needs more than an image", where=f"inputs {listing}",
+            "the model needs more than an image",
+            where=f"inputs {listing}",
             hint="only models with one image input can be explained",
-        )  # fmt: skip
+        )
     value = candidates[0]
     layout = _layout(graph, value)
     shape = value.shape or (None,) * 4

@@ -43,9 +43,11 @@ class Opened(Model):
     ) -> None:
         super().__init__(file, device=device)
         self._settings: dict[str, Any] = {
-            "preprocess": preprocess, "overrides": overrides, "labels": labels,
+            "preprocess": preprocess,
+            "overrides": overrides,
+            "labels": labels,
             "unverified": unverified,
-        }  # fmt: skip
+        }
         self.unverified = unverified
         self.preprocessing = self._resolve(preprocess, overrides)
         self.class_labels = self._read_labels(labels)
@@ -133,9 +135,10 @@ class Opened(Model):
                 self._layers[layer] = found, "chosen by the user"
             elif not self.layers:
                 raise ModelRefused(
-                    "the model has no convolution to explain through", where=self.path.name,
+                    "the model has no convolution to explain through",
+                    where=self.path.name,
                     hint="gradient and occlusion need none",
-                )  # fmt: skip
+                )
             else:
                 self._layers[layer] = default_layer(self.layers, shapes)
         return self._layers[layer]

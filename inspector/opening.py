@@ -57,18 +57,20 @@ def open_source(
     if Path(text).suffix.lower() == ".onnx":
         if options is not None and (options.inputs or options.weights):
             raise UsageError(
-                "is an ONNX file, which says its inputs and has its weights", where=text,
+                "is an ONNX file, which says its inputs and has its weights",
+                where=text,
                 hint="--input and --weights are for sources of other frameworks",
-            )  # fmt: skip
+            )
         return onnx_file.read(Path(path), limits=limits)
     found = conversion.recognise(text)
     if found is None:
         return onnx_file.read(Path(path), limits=limits)  # says what it is instead
     if found.program and not trust:
         raise NotTrusted(
-            f"{found.title}: {found.program}", where=text,
+            f"{found.title}: {found.program}",
+            where=text,
             hint="if you trust its author, say --trust",
-        )  # fmt: skip
+        )
     options = options or Options()
     place = _place(found.parts, options, python)
 
@@ -93,8 +95,8 @@ def is_module(model: object) -> bool:
 
 
 def open_module(
-    module: Any,  # noqa: ANN401 - a torch.nn.Module
-    example: Any,  # noqa: ANN401 - a torch.Tensor
+    module: Any,
+    example: Any,
     *,
     limits: onnx_file.Limits | None = None,
 ) -> onnx_file.OnnxFile:
@@ -109,7 +111,7 @@ def open_module(
         UsageError: There is no example.
         ConversionFailed: It cannot be exported, or the file computes something else.
     """
-    from converters.to_onnx.pytorch.module import module_to_file  # noqa: PLC0415 - late: imports torch
+    from converters.to_onnx.pytorch.module import module_to_file
 
     if example is None:
         raise UsageError(
@@ -167,9 +169,10 @@ def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_fil
         file = onnx_file.read(make(Path(folder)), limits=limits)
         if file.external:
             raise NotAModel(
-                "weights of more than 2 GiB do not fit into one file", where=file.path.name,
+                "weights of more than 2 GiB do not fit into one file",
+                where=file.path.name,
                 hint="convert it with `inspector convert`, and open the result",
-            )  # fmt: skip
+            )
         _ = file.sha256
         return file
 
@@ -181,8 +184,11 @@ def _place(parts: Sequence[str], options: Options, python: str) -> Path | None:
     if folder is None or not content:
         return None
     facts = {
-        "content": content, "options": options.to_dict(), "versions": versions(), "python": python,
-    }  # fmt: skip
+        "content": content,
+        "options": options.to_dict(),
+        "versions": versions(),
+        "python": python,
+    }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return folder / "converted" / digest[:32]
 

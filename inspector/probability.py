@@ -29,7 +29,7 @@ def source_of(model: "Opened", scores: Array, *, hint: str = "") -> str:
     Raises:
         MethodRefused: One score, which no activation turns into a probability.
     """
-    from inspector.target import looks_like_probabilities  # noqa: PLC0415 - late: imports onnx
+    from inspector.target import looks_like_probabilities
 
     if model.scores.activation is not None:
         return str(model.scores.activation)
@@ -44,7 +44,7 @@ def source_of(model: "Opened", scores: Array, *, hint: str = "") -> str:
 
 def probabilities_of(scores: Array, source: str) -> Array:
     """Probabilities (P, K) float64 of scores (P, K), from what ``source_of`` says."""
-    from inspector.target import probabilities  # noqa: PLC0415 - late: imports onnx
+    from inspector.target import probabilities
 
     rows = np.asarray(scores, np.float64)
     if source == AS_GIVEN:
@@ -65,7 +65,7 @@ def class_of(model: "Opened", text: str, scores: Array) -> "Target":
     Raises:
         UsageError: Anything but one class.
     """
-    from inspector.target import parse_target  # noqa: PLC0415 - late: imports onnx
+    from inspector.target import parse_target
 
     found = parse_target(text, scores=model.scores, labels=model.class_labels.names, values=scores)
     if len(found) != 1 or found[0].class_index is None:

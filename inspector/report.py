@@ -121,11 +121,11 @@ class ImageReport:
             "warnings": list(self.warnings),
         }
 
-    def figure(self, explanation: Explanation) -> Any:  # noqa: ANN401 - PIL is imported late
+    def figure(self, explanation: Explanation) -> Any:
         """Overlay figure of one explanation, a ``PIL.Image.Image``."""
         return png.overlay(self.photo, explanation.heatmap, model=self._model_name)
 
-    def sheet(self) -> Any:  # noqa: ANN401 - as above
+    def sheet(self) -> Any:
         """Contact sheet of all explanations, a ``PIL.Image.Image``."""
         heatmaps = [e.heatmap for e in self.explanations]
         return sheet.contact_sheet(self.photo, heatmaps, model=self._model_name)
@@ -170,8 +170,9 @@ class ImageReport:
 
     def _repr_html_(self) -> str:
         """Show itself in a notebook."""
-        return notebook.html(self.sheet() if len(self.explanations) > 1 else self.figure(
-            self.explanations[0]))  # fmt: skip
+        return notebook.html(
+            self.sheet() if len(self.explanations) > 1 else self.figure(self.explanations[0])
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ class Target:
     label: str
     class_index: int | None = None
 
-    def of(self, array: Any) -> Any:  # noqa: ANN401 - numpy array or torch tensor alike
+    def of(self, array: Any) -> Any:
         """The target's value for each sample.
 
         Args:

@@ -6,8 +6,14 @@ import platform
 __all__ = ["versions"]
 
 _DISTRIBUTIONS = (
-    "onnx-inspector", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "numpy", "pillow",
-)  # fmt: skip
+    "onnx-inspector",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "torch",
+    "numpy",
+    "pillow",
+)
 
 
 def versions() -> dict[str, str]:

@@ -160,14 +160,16 @@ def convert(
         if as_path(source) is None and factory.named(source) is None:
             raise ConversionFailed("does not exist", where=source, hint="look at the path")
         raise ConversionFailed(
-            "is no model that any converter knows", where=source,
+            "is no model that any converter knows",
+            where=source,
             hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
-        )  # fmt: skip
+        )
     if found.program and not trust:
         raise NotTrusted(
-            f"{found.title}: {found.program}", where=source,
+            f"{found.title}: {found.program}",
+            where=source,
             hint="if you trust its author, say --trust",
-        )  # fmt: skip
+        )
     options = options or Options()
     if options.weights:
         options = replace(options, weights=_absolute(options.weights))
@@ -176,11 +178,15 @@ def convert(
         draft = Path(folder) / output.name
         child = Sandbox(Path(folder), seconds=seconds, memory=memory, where=source, python=python)
         with child:
-            made = child.ask({
-                "convert": found.framework, "draft": str(draft), "options": options.to_dict(),
-                "path": os.getcwd() if found.program else "",  # noqa: PTH109 - may be gone
-                "source": _absolute(source),
-            })  # fmt: skip
+            made = child.ask(
+                {
+                    "convert": found.framework,
+                    "draft": str(draft),
+                    "options": options.to_dict(),
+                    "path": os.getcwd() if found.program else "",  # noqa: PTH109 - may be gone
+                    "source": _absolute(source),
+                }
+            )
             _preflight(draft, source)
             specs = [InputSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in made["inputs"]]
             wanted = dict(made["preprocess"]) if preprocess is None else dict(preprocess)
@@ -192,12 +198,18 @@ def convert(
                 _trial(child, draft, name, arrays, limit) for name, arrays in inputs.items()
             )
         certificate = Certificate(
-            path=output, source=Path(source).name if Path(source).exists() else source,
-            source_sha256=content_hash(*found.parts, options.weights), framework=found.title,
-            versions=made["versions"], trials=trials, tolerance=limit,
-            quantised=made["quantised"], preprocess=wanted,
-            labels=len(labels or made["labels"]), notes=tuple(made["notes"]),
-        )  # fmt: skip
+            path=output,
+            source=Path(source).name if Path(source).exists() else source,
+            source_sha256=content_hash(*found.parts, options.weights),
+            framework=found.title,
+            versions=made["versions"],
+            trials=trials,
+            tolerance=limit,
+            quantised=made["quantised"],
+            preprocess=wanted,
+            labels=len(labels or made["labels"]),
+            notes=tuple(made["notes"]),
+        )
         _require(certificate, source)
         _finish(draft, certificate, list(labels or made["labels"]))
     return certificate
@@ -211,7 +223,7 @@ def _absolute(source: str) -> str:
 
 def _preflight(draft: Path, source: str) -> None:
     """The draft is as untrusted as its source."""
-    from converters import onnx_file  # noqa: PLC0415 - late: imports onnx
+    from converters import onnx_file
 
     if not draft.is_file():
         raise ConversionFailed("the converter wrote no file", where=source)
@@ -239,14 +251,15 @@ def _require(certificate: Certificate, source: str) -> None:
         return
     raise ConversionFailed(
         "the ONNX file computes something else than the source: "
-        + (broken.why if broken else str(certificate)), where=source,
+        + (broken.why if broken else str(certificate)),
+        where=source,
         hint=f"at most {certificate.tolerance:g} is accepted (--tolerance)",
-    )  # fmt: skip
+    )
 
 
 def _finish(draft: Path, certificate: Certificate, labels: Sequence[str]) -> None:
     """Write what is known into the file's metadata, and give it its name."""
-    import onnx  # noqa: PLC0415 - late: a fifth of a second
+    import onnx
 
     document = certificate.to_dict()
     entries = {METADATA_KEY: json.dumps(document, sort_keys=True)}

@@ -112,7 +112,9 @@ class Certificate:
         return {
             "schema": SCHEMA,
             "source": {
-                "name": self.source, "sha256": self.source_sha256, "framework": self.framework,
+                "name": self.source,
+                "sha256": self.source_sha256,
+                "framework": self.framework,
             },
             "versions": dict(sorted(self.versions.items())),
             "tolerance": self.tolerance,
@@ -124,7 +126,7 @@ class Certificate:
             "preprocess": dict(self.preprocess),
             "labels": self.labels,
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -197,7 +199,7 @@ def run_onnx(path: Path, inputs: Sequence[Array], where: str) -> list[Array]:
     Raises:
         ConversionFailed: ONNX Runtime does not load or run it.
     """
-    import onnxruntime  # noqa: PLC0415 - late: a third of a second
+    import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
@@ -229,7 +231,8 @@ def recorded(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     source = {k: str(v)[:200] for k, v in found["source"].items() if isinstance(v, str)}
     numbers = {
-        key: float(found[key]) for key in ("worst", "mean", "top1_agreement", "tolerance")
+        key: float(found[key])
+        for key in ("worst", "mean", "top1_agreement", "tolerance")
         if isinstance(found.get(key), int | float)
-    }  # fmt: skip
+    }
     return {"source": source, **numbers}

@@ -59,7 +59,7 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
         answer = {"failed": f"{type(error).__name__}: {_short(error)}"}
         with contextlib.suppress(ValueError):
             if os.environ.get("INSPECTOR_DEBUG"):
-                import traceback  # noqa: PLC0415 - for debugging only
+                import traceback
 
                 traceback.print_exc()
     answers.write(json.dumps(answer) + "\n")

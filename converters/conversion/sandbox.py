@@ -26,10 +26,16 @@ __all__ = ["Sandbox"]
 _TAIL = 4000  # characters of the child's last words that are kept
 _GRACE = 5.0
 _OFFLINE = {
-    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-    "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0",
-    "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1",
-}  # fmt: skip
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "NO_COLOR": "1",
+}
 _MEMORY_WORDS = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory")
 
 
@@ -62,10 +68,15 @@ class Sandbox:
         self._noise = tempfile.TemporaryFile(dir=self.folder)
         self._child = subprocess.Popen(  # noqa: S603 - the user's own word, never a file's
             [self._python, "-m", "converters.conversion.child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._noise, text=True,
-            encoding="utf-8", cwd=self.folder, env=self._environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            text=True,
+            encoding="utf-8",
+            cwd=self.folder,
+            env=self._environment(),
             **_isolated(self.memory, os.getpid()),
-        )  # fmt: skip
+        )
         self._clock: threading.Timer | None = None
         if self.seconds is not None:
             self._clock = threading.Timer(self.seconds, self._too_late)
@@ -93,7 +104,7 @@ class Sandbox:
         self._child.wait()
         self._noise.close()
 
-    def ask(self, request: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON's types
+    def ask(self, request: Mapping[str, Any]) -> Any:
         """Send one request and wait for its answer.
 
         Raises:
@@ -124,9 +135,10 @@ class Sandbox:
         """Why there is no answer."""
         if self._late.is_set():
             return ConversionLimit(
-                f"stopped after {self.seconds:g} s", where=self.where,
+                f"stopped after {self.seconds:g} s",
+                where=self.where,
                 hint="raise --timeout, or distrust the source",
-            )  # fmt: skip
+            )
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(_GRACE)
         status = self._child.poll()
@@ -146,9 +158,10 @@ class Sandbox:
     def _no_memory(self) -> Exception:
         cap = f" (limit {self.memory / 2**30:.1f} GiB)" if self.memory else ""
         return ConversionLimit(
-            f"memory ran out{cap}", where=self.where,
+            f"memory ran out{cap}",
+            where=self.where,
             hint="raise --memory, or distrust the source",
-        )  # fmt: skip
+        )
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError, ValueError):
@@ -160,17 +173,28 @@ class Sandbox:
     def _environment(self) -> dict[str, str]:
         """The user's environment, with caches and settings of frameworks in the folder."""
         here = str(self.folder)
-        places = ("TMPDIR", "TEMP", "TMP", "HF_HOME", "KERAS_HOME", "TORCH_HOME", "XDG_CACHE_HOME",
-                  "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")  # fmt: skip
+        places = (
+            "TMPDIR",
+            "TEMP",
+            "TMP",
+            "HF_HOME",
+            "KERAS_HOME",
+            "TORCH_HOME",
+            "XDG_CACHE_HOME",
+            "TORCHINDUCTOR_CACHE_DIR",
+            "MPLCONFIGDIR",
+        )
         code = Path(__file__).resolve().parents[2]
         path = [str(code), os.environ.get("PYTHONPATH", "")]
         if self._python != sys.executable:
             # Nothing of this environment but the converters: its packages are for another Python.
             path = [str(self._alone(code / "converters"))]
         return {
-            **os.environ, **_OFFLINE, **dict.fromkeys(places, here),
+            **os.environ,
+            **_OFFLINE,
+            **dict.fromkeys(places, here),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        }  # fmt: skip
+        }
 
     def _alone(self, package: Path) -> Path:
         """A folder that holds the converters and nothing else."""
@@ -204,9 +228,10 @@ def _interpreter(python: str) -> str:
     found = shutil.which(python)
     if found is None:
         raise ConversionFailed(
-            "is no program that can be run", where=python,
+            "is no program that can be run",
+            where=python,
             hint="--python takes the Python of an environment, such as jax-env/bin/python",
-        )  # fmt: skip
+        )
     return str(Path(found).absolute())  # not resolved: its own path tells it its environment
 
 
@@ -218,11 +243,11 @@ def _isolated(memory: int | None, parent: int) -> dict[str, Any]:
 
 
 def _prepare(memory: int | None, parent: int) -> Callable[[], None]:
-    import resource  # noqa: PLC0415 - POSIX only
+    import resource
 
     prctl = None
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - before the fork: importing behind it may lock up
+        import ctypes
 
         prctl = ctypes.CDLL(None).prctl
 

@@ -65,7 +65,7 @@ class Node:
         return self.domain == "" and self.op_type in op_types
 
 
-def _attribute(proto: onnx.AttributeProto) -> Any:  # noqa: ANN401 - as varied as the standard
+def _attribute(proto: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(proto)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

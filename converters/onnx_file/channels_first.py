@@ -113,9 +113,12 @@ class _Mover:
         moved.output.append(made)
         yield moved
         yield helper.make_node(
-            "Transpose", [made], [name], name=node.name and f"{node.name}_channels_last",
+            "Transpose",
+            [made],
+            [name],
+            name=node.name and f"{node.name}_channels_last",
             perm=_TO_LAST,
-        )  # fmt: skip
+        )
 
     def _inputs(self, node: onnx.NodeProto) -> list[str] | None:
         """Inputs of the node with channels first; None where it has to stay."""

@@ -20,9 +20,13 @@ DOMAIN = "com.microsoft"
 _PLAIN = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 
 _PARAMETERS: dict[str, tuple[str, ...]] = {
-    "Relu": (), "Sigmoid": (), "Tanh": (), "LeakyRelu": ("alpha",),
-    "HardSigmoid": ("alpha", "beta"), "Clip": ("min", "max"),
-}  # fmt: skip
+    "Relu": (),
+    "Sigmoid": (),
+    "Tanh": (),
+    "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
+}
 """What ONNX Runtime fuses, and the names of ``activation_params`` in order."""
 
 

@@ -123,7 +123,7 @@ _TEXT = object()
 
 
 @cache
-def _fields(message: Any) -> Mapping[int, Any]:  # noqa: ANN401 - protobuf's descriptors are untyped
+def _fields(message: Any) -> Mapping[int, Any]:
     """Field number -> descriptor of the message in it, or ``_TEXT``."""
     table: dict[int, Any] = {}
     for field in message.fields:

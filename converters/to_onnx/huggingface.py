@@ -31,9 +31,15 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _MOST_BYTES = 2**24
 _RESULTS = (
-    "logits", "pred_boxes", "pred_masks", "predicted_depth", "reconstruction", "image_embeds",
-    "last_hidden_state", "pooler_output",
-)  # fmt: skip
+    "logits",
+    "pred_boxes",
+    "pred_masks",
+    "predicted_depth",
+    "reconstruction",
+    "image_embeds",
+    "last_hidden_state",
+    "pooler_output",
+)
 _NAMED = 8
 
 
@@ -52,9 +58,10 @@ def recognises(source: str) -> str | None:
         return None
     if "auto_map" in config:
         raise ConversionFailed(
-            "brings code of its own (auto_map in config.json), which is never run", where=source,
+            "brings code of its own (auto_map in config.json), which is never run",
+            where=source,
             hint="import its class yourself and give it as package.module:name",
-        )  # fmt: skip
+        )
     if (path / "adapter_config.json").exists():
         raise ConversionFailed(
             "is an adapter to another model", where=source, hint="merge the two and save the result"
@@ -62,8 +69,9 @@ def recognises(source: str) -> str | None:
     if not (path / _WEIGHTS).is_file() and not (path / _INDEX).is_file():
         raise ConversionFailed(
             f"has no {_WEIGHTS}; weights in a pickle (pytorch_model.bin) are not read",
-            where=source, hint="save_pretrained writes safetensors",
-        )  # fmt: skip
+            where=source,
+            hint="save_pretrained writes safetensors",
+        )
     return ""
 
 
@@ -86,12 +94,12 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             or it cannot be exported.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
-        import safetensors  # noqa: F401, PLC0415 - an extra
-        import torch  # noqa: F401, PLC0415 - late: two seconds
-        import transformers  # noqa: F401, PLC0415 - an extra, and slow
+        import onnxscript  # noqa: F401 - late: the exporter needs it
+        import safetensors  # noqa: F401 - an extra
+        import torch  # noqa: F401 - late: two seconds
+        import transformers  # noqa: F401 - an extra, and slow
 
-        from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
+        from converters.to_onnx.pytorch import module as torch_module
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, source) from None
     folder = Path(source)
@@ -106,11 +114,18 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         preprocess["size"] = list(shape[2:])
     labels = _labels(network) if _classifies(network) else ()
     return torch_module.export(
-        _of_pixels(network, results), draft, (shape,), options, where=source,
-        input_names=("pixel_values",), output_name=results,
-        packages=("transformers", "safetensors"), labels=labels, preprocess=preprocess,
+        _of_pixels(network, results),
+        draft,
+        (shape,),
+        options,
+        where=source,
+        input_names=("pixel_values",),
+        output_name=results,
+        packages=("transformers", "safetensors"),
+        labels=labels,
+        preprocess=preprocess,
         notes=[*notes, *said],
-    )  # fmt: skip
+    )
 
 
 def _check_index(folder: Path) -> None:
@@ -132,20 +147,26 @@ def _check_index(folder: Path) -> None:
 
 def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
     """The network with all of its weights."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     if config.get("quantization_config"):
         raise ConversionFailed(
-            "is quantised in a way that belongs to transformers", where=where,
+            "is quantised in a way that belongs to transformers",
+            where=where,
             hint="convert the model that it was made from, and quantise the ONNX file",
-        )  # fmt: skip
+        )
     kind = _class(config, where)
     try:
         network, said = kind.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
             attn_implementation="eager",
-        )  # fmt: skip
+        )
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         text = " ".join(str(error).split())[:240]
         raise ConversionFailed(
@@ -168,9 +189,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(ascii(name[:120])[1:-1] for name in names[:_NAMED]) + more
 
 
-def _class(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - a class of transformers
+def _class(config: Mapping[str, Any], where: str) -> Any:
     """The class that the folder names, one of transformers' own that looks at pixels."""
-    import transformers  # noqa: PLC0415 - as above
+    import transformers
 
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else "AutoModelForImageClassification"
@@ -185,13 +206,14 @@ def _class(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - a cl
         )
     if getattr(kind, "main_input_name", "") != "pixel_values":
         raise ConversionFailed(
-            f"{name} takes {getattr(kind, 'main_input_name', 'text')}, not an image", where=where,
+            f"{name} takes {getattr(kind, 'main_input_name', 'text')}, not an image",
+            where=where,
             hint="networks that see are converted: ...ForImageClassification and the like",
-        )  # fmt: skip
+        )
     return kind
 
 
-def _classifies(network: Any) -> bool:  # noqa: ANN401 - a model of transformers
+def _classifies(network: Any) -> bool:
     return "ForImageClassification" in type(network).__name__
 
 
@@ -213,7 +235,7 @@ def _shapes(
 
 
 def _tried(
-    network: Any,  # noqa: ANN401 - a model of transformers
+    network: Any,
     shapes: Sequence[tuple[int | None, ...]],
     where: str,
 ) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
@@ -221,7 +243,7 @@ def _tried(
 
     Of a classifier's results only the scores are kept.
     """
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     said = ""
     for shape in shapes:
@@ -237,17 +259,19 @@ def _tried(
         names = tuple(n for n in _RESULTS if isinstance(found.get(n), torch.Tensor))
         if not names:
             raise ConversionFailed(
-                f"computes none of {', '.join(_RESULTS)}", where=where,
+                f"computes none of {', '.join(_RESULTS)}",
+                where=where,
                 hint="wrap it in a module of your own and give that as package.module:name",
-            )  # fmt: skip
+            )
         return shape, names[:1] if _classifies(network) else names
     raise ConversionFailed(
-        f"does not run {said}", where=where,
+        f"does not run {said}",
+        where=where,
         hint="give the shape that it takes, batch first (--input)",
-    )  # fmt: skip
+    )
 
 
-def _of_pixels(network: Any, names: tuple[str, ...]) -> "torch.nn.Module":  # noqa: ANN401
+def _of_pixels(network: Any, names: tuple[str, ...]) -> "torch.nn.Module":
     """The network as a function of the pixels alone, with plain tensors as results.
 
     It stays the module that it is, so that layers keep the names that its weights have.
@@ -274,7 +298,7 @@ def _preprocess(folder: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{_PREPROCESSOR} is not understood: {error}"]
 
 
-def _labels(network: Any) -> tuple[str, ...]:  # noqa: ANN401 - a model of transformers
+def _labels(network: Any) -> tuple[str, ...]:
     """Class names in the order of the scores; none where they are mere numbers."""
     names = network.config.id2label
     found = tuple(str(names[index]) for index in sorted(names))

@@ -60,18 +60,19 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         ConversionFailed: What does not fit, with what to do about it.
     """
     try:
-        import flax  # noqa: F401, PLC0415 - the framework, in the child alone
-        import jax  # noqa: PLC0415 - as above
-        import jax2onnx  # noqa: F401, PLC0415 - as above
+        import flax  # noqa: F401 - the framework, in the child alone
+        import jax
+        import jax2onnx  # noqa: F401 - as above
 
-        from converters import exported  # noqa: PLC0415 - it imports onnx
+        from converters import exported
     except ImportError as error:
         raise apart(error, TITLE, _COMMANDS, source) from None
     if options.weights:
         raise ConversionFailed(
-            "JAX keeps weights wherever its program puts them", where=source,
+            "JAX keeps weights wherever its program puts them",
+            where=source,
             hint="load them in the function, and leave --weights out",
-        )  # fmt: skip
+        )
     if not options.inputs:
         raise ConversionFailed(
             "JAX knows no shape before a call",
@@ -89,9 +90,11 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
     names = [value.name for value in proto.graph.input]
     return Export(
-        inputs=tuple(InputSpec(n, tuple(s)) for n, s in zip(names, shapes, strict=True)), run=run,
-        versions=versions("jax", "flax", "jax2onnx", "onnx"), notes=notes,
-    )  # fmt: skip
+        inputs=tuple(InputSpec(n, tuple(s)) for n, s in zip(names, shapes, strict=True)),
+        run=run,
+        versions=versions("jax", "flax", "jax2onnx", "onnx"),
+        notes=notes,
+    )
 
 
 def _function(source: str, inputs: int) -> Function:
@@ -107,16 +110,18 @@ def _function(source: str, inputs: int) -> Function:
     if required:
         raise ConversionFailed(
             f"takes {required} argument{'s' * (required > 1)}, and --input gives {inputs} "
-            f"shape{'s' * (inputs > 1)}", where=source,
+            f"shape{'s' * (inputs > 1)}",
+            where=source,
             hint="an --input for each array; or a function without arguments that makes the model",
-        )  # fmt: skip
+        )
     try:
         made = named()
     except Exception as error:  # noqa: BLE001 - a stranger's program raises anything
         raise ConversionFailed(
-            f"making the model fails ({_said(error)})", where=source,
+            f"making the model fails ({_said(error)})",
+            where=source,
             hint="the function is called without arguments",
-        ) from None  # fmt: skip
+        ) from None
     found = _evaluating(made) or _with_variables(made)
     if found is not None:
         return found
@@ -140,9 +145,9 @@ def _required(function: Function) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _evaluating(made: Any) -> Function | None:  # noqa: ANN401 - whatever a stranger's program makes
+def _evaluating(made: Any) -> Function | None:
     """An nnx module as it is in use: without dropout, with the averages of its norms."""
-    from flax import nnx  # noqa: PLC0415 - the framework, in the child alone
+    from flax import nnx
 
     if not isinstance(made, nnx.Module) or not callable(made):
         return None
@@ -151,9 +156,9 @@ def _evaluating(made: Any) -> Function | None:  # noqa: ANN401 - whatever a stra
     return function
 
 
-def _with_variables(made: Any) -> Function | None:  # noqa: ANN401 - as above
+def _with_variables(made: Any) -> Function | None:
     """A Linen module applied to its variables."""
-    from flax import linen  # noqa: PLC0415 - the framework, in the child alone
+    from flax import linen
 
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], linen.Module)):
         return None
@@ -169,7 +174,7 @@ def _results(function: Function, shapes: Sequence[Sequence[int | None]], where: 
     Raises:
         ConversionFailed: It does not take these shapes, or gives something else than arrays.
     """
-    import jax  # noqa: PLC0415 - the framework, in the child alone
+    import jax
 
     arrays = [jax.ShapeDtypeStruct(concrete(shape, 1), np.float32) for shape in shapes]
     try:
@@ -211,13 +216,13 @@ def _proto(
     results: Sequence[str],
     options: Options,
     where: str,
-) -> Any:  # noqa: ANN401 - a model of onnx, which is imported late
+) -> Any:
     """The model that jax2onnx writes for these shapes.
 
     Raises:
         ConversionFailed: It cannot.
     """
-    from jax2onnx import to_onnx  # noqa: PLC0415 - the framework, in the child alone
+    from jax2onnx import to_onnx
 
     names = ["input"] if len(shapes) == 1 else [f"input_{i}" for i in range(len(shapes))]
     taken = [
@@ -229,9 +234,12 @@ def _proto(
     ]
     try:
         proto = to_onnx(
-            function, inputs=taken, opset=options.opset or OPSET, input_names=names,
+            function,
+            inputs=taken,
+            opset=options.opset or OPSET,
+            input_names=names,
             output_names=list(results),
-        )  # fmt: skip
+        )
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         hint = ""
         if _PATCHED.search(str(error)):  # jax2onnx takes the place of Flax's functions

@@ -58,34 +58,37 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     _refuse_programs(path)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
-        import keras  # noqa: PLC0415 - the framework, in the child alone
-        import tensorflow as tf  # noqa: PLC0415 - as above
-        import tf2onnx  # noqa: PLC0415 - as above
+        import keras
+        import tensorflow as tf
+        import tf2onnx
 
-        from converters import exported  # noqa: PLC0415 - it imports onnx
-        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported
+        from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     try:
         model = keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # noqa: BLE001 - loading builds layers, which raise anything
         raise ConversionFailed(
-            f"Keras does not load it: {_reason(error)}", where=path.name,
+            f"Keras does not load it: {_reason(error)}",
+            where=path.name,
             hint="custom layers have to be replaced by Keras' own, weights alone are no model",
-        ) from None  # fmt: skip
+        ) from None
     shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
     batch = None if options.dynamic_batch else 1
     signature = [
         tf.TensorSpec((batch, *shape[1:]), tensor.dtype, name=_plain(tensor.name))
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
-    with tf_export.repaired() as handlers:
+    with tf2onnx_export.repaired() as handlers:
         model(*[np.zeros(concrete(s.shape, 1), s.dtype.as_numpy_dtype) for s in signature])
         proto, _ = tf2onnx.convert.from_keras(
-            model, input_signature=signature, opset=options.opset or tf_export.OPSET,
+            model,
+            input_signature=signature,
+            opset=options.opset or tf2onnx_export.OPSET,
             custom_op_handlers=handlers,
-        )  # fmt: skip
-    exported.tidy(proto, tf_export.PREFIXES)
+        )
+    exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
 
     def run(inputs: Sequence[Array]) -> list[Array]:
@@ -93,19 +96,28 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
 
     return Export(
-        inputs=exported.specs(proto), run=run, preprocess=_preprocess(model, shapes[0]),
+        inputs=exported.specs(proto),
+        run=run,
+        preprocess=_preprocess(model, shapes[0]),
         versions=versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
-    )  # fmt: skip
+    )
 
 
-def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:  # noqa: ANN401 - a model
+def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
     """What the model's own first layers say of its input: pixel values where it rescales them."""
     if len(shape) != 4 or None in shape[1:3]:
         return {}
     kinds = [type(layer).__name__ for layer in model.layers[:3]]
     if "Rescaling" in kinds or "Normalization" in kinds:
-        return {"size": list(shape[1:3]), "resize": "squash", "scale": 1.0, "mean": [0.0] * 3,
-                "std": [1.0] * 3, "channels": "RGB", "layout": "NHWC"}  # fmt: skip
+        return {
+            "size": list(shape[1:3]),
+            "resize": "squash",
+            "scale": 1.0,
+            "mean": [0.0] * 3,
+            "std": [1.0] * 3,
+            "channels": "RGB",
+            "layout": "NHWC",
+        }
     return {}
 
 
@@ -115,21 +127,23 @@ def _refuse_programs(path: Path) -> None:
     Raises:
         ConversionFailed: There are some, or the file has no configuration.
     """
-    found = sorted({f"{name or kind!s} ({kind})" for kind, name in _layers(_config(path))
-                    if kind in _PROGRAMS})  # fmt: skip
+    found = sorted(
+        {f"{name or kind!s} ({kind})" for kind, name in _layers(_config(path)) if kind in _PROGRAMS}
+    )
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise ConversionFailed(
             "layers that run a program of the author's: " + ", ".join(found[:5]) + more,
-            where=path.name, hint="ask for a model made of Keras' own layers",
-        )  # fmt: skip
+            where=path.name,
+            hint="ask for a model made of Keras' own layers",
+        )
 
 
-def _config(path: Path) -> Any:  # noqa: ANN401 - JSON's types
+def _config(path: Path) -> Any:
     """The configuration of all layers, as the file's JSON says it."""
     try:
         if zipfile.is_zipfile(path):
-            from converters.to_onnx.pytorch.archive import inspect  # noqa: PLC0415 - for archives alone
+            from converters.to_onnx.pytorch.archive import inspect
 
             inspect(path)
             with zipfile.ZipFile(path) as archive:
@@ -137,7 +151,7 @@ def _config(path: Path) -> Any:  # noqa: ANN401 - JSON's types
                 if entry.file_size > _MOST_CONFIG:
                     raise ConversionFailed("a configuration of that size is none", where=path.name)
                 return json.loads(archive.read(entry))
-        import h5py  # noqa: PLC0415 - comes with Keras
+        import h5py
 
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
@@ -147,11 +161,12 @@ def _config(path: Path) -> Any:  # noqa: ANN401 - JSON's types
     except (KeyError, TypeError, ValueError, OSError, RecursionError):
         raise ConversionFailed(
             "holds no model that Keras could build: weights alone are not enough",
-            where=path.name, hint="save it with model.save('model.keras')",
-        ) from None  # fmt: skip
+            where=path.name,
+            hint="save it with model.save('model.keras')",
+        ) from None
 
 
-def _layers(config: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - JSON's types
+def _layers(config: Any) -> Iterator[tuple[str, str]]:
     """Class and name of everything that a configuration builds, however deep."""
     waiting = [config]
     while waiting:

@@ -20,9 +20,16 @@ TITLE, EXTRA = "", ""
 _HEAD = 4096
 _MOST_JSON = 64 << 20
 _PACKED = (
-    b"x\x01", b"x\x5e", b"x\x9c", b"x\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00",
+    b"x\x01",
+    b"x\x5e",
+    b"x\x9c",
+    b"x\xda",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x5d\x00\x00",
     b"\x04\x22\x4d\x18",
-)  # fmt: skip
+)
 
 
 def recognises(source: str) -> None:
@@ -121,9 +128,10 @@ def _frozen_graph(path: Path) -> bool:
     start = 2
     while head[start - 1 : start] and head[start - 1] & 128:
         start += 1  # the length of the node, seven bits a byte
-    return head[start : start + 1] == b"\x0a" and re.search(
-        rb"\x12[\x02-\x40][A-Z_][A-Za-z0-9_]+", head[start:]
-    ) is not None  # fmt: skip
+    return (
+        head[start : start + 1] == b"\x0a"
+        and re.search(rb"\x12[\x02-\x40][A-Z_][A-Za-z0-9_]+", head[start:]) is not None
+    )
 
 
 def _tf_js(path: Path) -> bool:
@@ -210,29 +218,44 @@ _FLAX = (
 )
 
 _KINDS = (
-    _Kind((".pkl", ".pickle", ".joblib"), _pickled,
-          "a pickle (scikit-learn and others): a program, which is never unpickled", _SKLEARN),
+    _Kind(
+        (".pkl", ".pickle", ".joblib"),
+        _pickled,
+        "a pickle (scikit-learn and others): a program, which is never unpickled",
+        _SKLEARN,
+    ),
     _Kind((".skops",), _skops, "a model of scikit-learn (skops)", _SKLEARN),
     _Kind((".xml",), _open_vino, "a model of OpenVINO (IR)", _OPEN_VINO),
     _Kind((".bin",), _open_vino_weights, "the weights of a model of OpenVINO (IR)", _OPEN_VINO),
     _Kind((".mlmodel",), _core_ml, "a model of Core ML", _CORE_ML),
     _Kind((".mlpackage",), _folder_with("Manifest.json"), "a model of Core ML", _CORE_ML),
-    _Kind((".prototxt",), _matches(rb"(^|\n)\s*(layers?|input|name|input_param)\s*[:{]"),
-          "a network of Caffe", _CAFFE),
+    _Kind(
+        (".prototxt",),
+        _matches(rb"(^|\n)\s*(layers?|input|name|input_param)\s*[:{]"),
+        "a network of Caffe",
+        _CAFFE,
+    ),
     _Kind((".caffemodel",), _caffe_weights, "the weights of a network of Caffe", _CAFFE),
     _Kind((".cfg",), _matches(rb"(^|\n)\s*\[(net|network)\]"), "a network of Darknet", _DARKNET),
     _Kind((".weights",), _darknet_weights, "the weights of a network of Darknet", _DARKNET),
     _Kind((".json",), _mxnet, "a network of MXNet", _MXNET),
     _Kind((".params",), _mxnet_weights, "the weights of a network of MXNet", _MXNET),
-    _Kind((".engine", ".plan", ".trt"), _engine,
-          "an engine of TensorRT, compiled for one kind of GPU",
-          "give the ONNX file that trtexec or polygraphy built it from"),
+    _Kind(
+        (".engine", ".plan", ".trt"),
+        _engine,
+        "an engine of TensorRT, compiled for one kind of GPU",
+        "give the ONNX file that trtexec or polygraphy built it from",
+    ),
     _Kind((".param",), _ncnn, "a network of ncnn", _NCNN),
     _Kind((".bin",), _ncnn_weights, "the weights of a network of ncnn", _NCNN),
-    _Kind((".gguf", ".bin"), _begins(b"GGUF"), "a GGUF file of a language model",
-          "only image models are read; take the checkpoint that llama.cpp converted it from"),
+    _Kind(
+        (".gguf", ".bin"),
+        _begins(b"GGUF"),
+        "a GGUF file of a language model",
+        "only image models are read; take the checkpoint that llama.cpp converted it from",
+    ),
     _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _FROZEN),
     _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),
     _Kind(("",), _folder_with("_METADATA", "manifest.ocdbt"), "a checkpoint of Orbax", _FLAX),
     _Kind((".json", ""), _tf_js, "a model of TensorFlow.js", _TF_JS),
-)  # fmt: skip
+)

@@ -50,10 +50,11 @@ def recognises(source: str) -> str | None:
         return None
     if path.suffix in (".pdparams", ".pdopt"):
         raise ConversionFailed(
-            "holds weights, in a pickle, and not how to compute with them", where=source,
+            "holds weights, in a pickle, and not how to compute with them",
+            where=source,
             hint="in the program that has the network: paddle.jit.save(layer, 'name', "
             "input_spec=[paddle.static.InputSpec([None, 3, 224, 224])])",
-        )  # fmt: skip
+        )
     program = _program(path)
     if program is None:
         if path.suffix == _WEIGHTS:
@@ -93,11 +94,11 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     if program is None:
         raise ConversionFailed("is no program of PaddlePaddle", where=source)
     try:
-        import onnx  # noqa: F401, PLC0415 - the child has it, or says so
-        import paddle  # noqa: F401, PLC0415 - the framework, in the child alone
-        import paddle2onnx  # noqa: F401, PLC0415 - as above
+        import onnx  # noqa: F401 - the child has it, or says so
+        import paddle  # noqa: F401 - the framework, in the child alone
+        import paddle2onnx  # noqa: F401 - as above
 
-        from converters import exported  # noqa: PLC0415 - it imports onnx
+        from converters import exported
     except ImportError as error:
         raise apart(error, TITLE, _COMMANDS, program.name) from None
     proto = _proto(program, options)
@@ -112,9 +113,11 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             f"PaddlePaddle does not load it ({_said(error)})", where=program.name
         ) from None
     return Export(
-        inputs=exported.specs(proto), run=run, notes=notes,
+        inputs=exported.specs(proto),
+        run=run,
+        notes=notes,
         versions=versions("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx"),
-    )  # fmt: skip
+    )
 
 
 def _program(path: Path) -> Path | None:
@@ -145,26 +148,31 @@ def _holds(path: Path) -> bool:
     return head[:1] == b"\x0a" if path.suffix == ".pdmodel" else _MARK in b"".join(head.split())
 
 
-def _proto(program: Path, options: Options) -> Any:  # noqa: ANN401 - a model of onnx, imported late
+def _proto(program: Path, options: Options) -> Any:
     """What paddle2onnx writes, read back.
 
     Raises:
         ConversionFailed: It cannot write this program.
     """
-    import onnx  # noqa: PLC0415 - late, as above
-    import paddle2onnx  # noqa: PLC0415 - the framework, in the child alone
+    import onnx
+    import paddle2onnx
 
     try:
         data = paddle2onnx.export(
-            str(program), str(program.with_suffix(_WEIGHTS)), None,
-            opset_version=options.opset or OPSET, enable_onnx_checker=False, verbose=False,
+            str(program),
+            str(program.with_suffix(_WEIGHTS)),
+            None,
+            opset_version=options.opset or OPSET,
+            enable_onnx_checker=False,
+            verbose=False,
             optimize_tool="None",
-        )  # fmt: skip
+        )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it leaves by exit
         raise ConversionFailed(
-            f"paddle2onnx does not convert it ({_said(error)})", where=program.name,
+            f"paddle2onnx does not convert it ({_said(error)})",
+            where=program.name,
             hint="an operator that it lacks, or a program of another version of PaddlePaddle",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(data, bytes) or not data:
         raise ConversionFailed(
             "paddle2onnx does not convert it, and keeps to itself why",
@@ -176,7 +184,7 @@ def _proto(program: Path, options: Options) -> Any:  # noqa: ANN401 - a model of
 
 def _layer(program: Path) -> Run:
     """What a program of PaddlePaddle 3 computes."""
-    import paddle  # noqa: PLC0415 - the framework, in the child alone
+    import paddle
 
     layer = paddle.jit.load(str(program.with_suffix("")))
     layer.eval()
@@ -190,7 +198,7 @@ def _layer(program: Path) -> Run:
 
 def _executed(program: Path) -> Run:
     """What a program from before PaddlePaddle 3 computes: an executor still reads that format."""
-    import paddle  # noqa: PLC0415 - the framework, in the child alone
+    import paddle
 
     paddle.enable_static()
     with paddle.pir_utils.OldIrGuard():
@@ -207,7 +215,7 @@ def _executed(program: Path) -> Run:
     return run
 
 
-def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:  # noqa: ANN401 - as above
+def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:
     """Give the inputs the sizes that the user says; returns notes.
 
     Raises:
@@ -231,8 +239,9 @@ def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:  # noq
         for dim, size in zip(dims, wanted, strict=True):
             if size is not None:
                 dim.dim_value = size
-    batches = [value.type.tensor_type.shape.dim[0] for value in inputs
-               if value.type.tensor_type.shape.dim]  # fmt: skip
+    batches = [
+        value.type.tensor_type.shape.dim[0] for value in inputs if value.type.tensor_type.shape.dim
+    ]
     if not options.dynamic_batch:
         for dim in batches:
             dim.dim_value = _size(dim) or 1
@@ -242,7 +251,7 @@ def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:  # noq
     return ()
 
 
-def _size(dim: Any) -> int | None:  # noqa: ANN401 - a dimension of onnx, which is imported late
+def _size(dim: Any) -> int | None:
     """The length of an axis; None where it is free."""
     return dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
 

@@ -51,18 +51,18 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     path = Path(source)
     try:
-        import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
-        import tf2onnx  # noqa: PLC0415 - as above
+        import tensorflow as tf
+        import tf2onnx
 
-        from converters import exported  # noqa: PLC0415 - it imports onnx
-        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported
+        from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
-    with tf_export.repaired() as handlers:
+    with tf2onnx_export.repaired() as handlers:
         interpreter = _interpreter(tf, path)
         try:
             proto, _ = tf2onnx.convert.from_tflite(
-                str(path), opset=options.opset or tf_export.OPSET, custom_op_handlers=handlers
+                str(path), opset=options.opset or tf2onnx_export.OPSET, custom_op_handlers=handlers
             )
         except Exception as error:  # noqa: BLE001 - tf2onnx raises anything
             raise ConversionFailed(
@@ -73,7 +73,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     if options.dynamic_batch:
         exported.free_batch(proto)
     quantised = _as_floats(proto, *details)
-    exported.tidy(proto, tf_export.PREFIXES)
+    exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
 
     def single(image: Array) -> list[Array]:
@@ -87,15 +87,18 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
     notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
     return Export(
-        inputs=exported.specs(proto), run=run, quantised=rounded, notes=notes,
+        inputs=exported.specs(proto),
+        run=run,
+        quantised=rounded,
+        notes=notes,
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
-    )  # fmt: skip
+    )
 
 
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
-def _interpreter(tf: Any, path: Path) -> Any:  # noqa: ANN401 - TensorFlow's own
+def _interpreter(tf: Any, path: Path) -> Any:
     """TFLite's own interpreter, one sample at a time."""
     try:
         interpreter = tf.lite.Interpreter(str(path))
@@ -108,14 +111,14 @@ def _interpreter(tf: Any, path: Path) -> Any:  # noqa: ANN401 - TensorFlow's own
     return interpreter
 
 
-def _scale(detail: Any) -> tuple[np.float32, int] | None:  # noqa: ANN401 - TFLite's own
+def _scale(detail: Any) -> tuple[np.float32, int] | None:
     """Step and zero point of a tensor of integers; None for one of floats."""
     scale, zero = detail["quantization"]
     integer = np.dtype(detail["dtype"]).kind in "iu"
     return (np.float32(scale), int(zero)) if integer and scale else None
 
 
-def _encoded(image: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
+def _encoded(image: Array, detail: Any) -> Array:
     known = _scale(detail)
     if known is None:
         return image.astype(detail["dtype"])
@@ -125,19 +128,20 @@ def _encoded(image: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
     return rounded
 
 
-def _decoded(levels: Array, detail: Any) -> Array:  # noqa: ANN401 - as above
+def _decoded(levels: Array, detail: Any) -> Array:
     known = _scale(detail)
     return levels if known is None else (levels.astype(np.float32) - known[1]) * known[0]
 
 
-def _as_floats(proto: "onnx.ModelProto", inputs: Any, outputs: Any) -> bool:  # noqa: ANN401 - as above
+def _as_floats(proto: "onnx.ModelProto", inputs: Any, outputs: Any) -> bool:
     """Put quantisers at inputs and dequantisers at outputs of integers; whether there were any."""
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - in the child alone
+    from onnx import TensorProto, helper, numpy_helper
 
     graph, done = proto.graph, False
     for values, details, op_type in (
-        (graph.input, inputs, "QuantizeLinear"), (graph.output, outputs, "DequantizeLinear"),
-    ):  # fmt: skip
+        (graph.input, inputs, "QuantizeLinear"),
+        (graph.output, outputs, "DequantizeLinear"),
+    ):
         for value, detail in zip(values, details, strict=True):
             known = _scale(detail)
             if known is None:
@@ -145,10 +149,12 @@ def _as_floats(proto: "onnx.ModelProto", inputs: Any, outputs: Any) -> bool:  # 
             inner, outer = value.name, f"{value.name.partition(':')[0]}_float"
             names = [f"{outer}_scale", f"{outer}_zero_point"]
             zero = np.array(known[1], detail["dtype"])
-            graph.initializer.extend([
-                numpy_helper.from_array(np.array(known[0], np.float32), names[0]),
-                numpy_helper.from_array(zero, names[1]),
-            ])  # fmt: skip
+            graph.initializer.extend(
+                [
+                    numpy_helper.from_array(np.array(known[0], np.float32), names[0]),
+                    numpy_helper.from_array(zero, names[1]),
+                ]
+            )
             ends = [outer, inner] if op_type == "QuantizeLinear" else [inner, outer]
             node = helper.make_node(op_type, [ends[0], *names], [ends[1]], name=f"{outer}_node")
             graph.node.insert(0 if op_type == "QuantizeLinear" else len(graph.node), node)

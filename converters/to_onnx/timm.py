@@ -27,10 +27,20 @@ _WEIGHTS = "model.safetensors"
 _MOST_BYTES = 2**24
 _ARCHITECTURE = re.compile(r"\w{1,100}(\.[\w\-]{1,100})?")
 # Of ``timm.create_model``'s arguments, those that look for weights elsewhere.
-_NOT_ARGUMENTS = frozenset((
-    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict",
-    "checkpoint_path", "cache_dir", "model_name", "scriptable", "exportable", "no_jit",
-))  # fmt: skip
+_NOT_ARGUMENTS = frozenset(
+    (
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_strict",
+        "checkpoint_path",
+        "cache_dir",
+        "model_name",
+        "scriptable",
+        "exportable",
+        "no_jit",
+    )
+)
 
 
 def recognises(source: str) -> str | None:
@@ -45,9 +55,10 @@ def recognises(source: str) -> str | None:
         return None
     if not (path / _WEIGHTS).is_file():
         raise ConversionFailed(
-            f"has no {_WEIGHTS}; weights in a pickle (.bin, .pth) are not read", where=source,
+            f"has no {_WEIGHTS}; weights in a pickle (.bin, .pth) are not read",
+            where=source,
             hint="save them with safetensors where you trust them",
-        )  # fmt: skip
+        )
     return ""
 
 
@@ -71,14 +82,14 @@ def convert(source: str, draft: Path, options: Options) -> Export:
             be exported.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
-        from safetensors.torch import load_file  # noqa: PLC0415 - an extra
+        import onnxscript  # noqa: F401 - late: the exporter needs it
+        from safetensors.torch import load_file
 
-        from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
+        from converters.to_onnx.pytorch import module as torch_module
 
         note = torch_module.declare_torchvision()
-        import timm  # noqa: PLC0415 - an extra, and slow
-        import timm.layers  # noqa: PLC0415 - as above
+        import timm
+        import timm.layers
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, source) from None
     folder = Path(source)
@@ -101,13 +112,20 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         notes.append(note)
     shapes = options.inputs or (_shape(module, cfg),)
     return torch_module.export(
-        module, draft, shapes, options, where=source, packages=("timm", "safetensors"),
-        labels=_labels(config, cfg), preprocess=preprocess, notes=notes,
-    )  # fmt: skip
+        module,
+        draft,
+        shapes,
+        options,
+        where=source,
+        packages=("timm", "safetensors"),
+        labels=_labels(config, cfg),
+        preprocess=preprocess,
+        notes=notes,
+    )
 
 
-def _model(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - torch is not imported
-    import timm  # noqa: PLC0415 - as above
+def _model(config: Mapping[str, Any], where: str) -> Any:
+    import timm
 
     name = str(config.get("architecture"))
     # A name with a scheme ("hf-hub:") would be looked for on the network.
@@ -131,8 +149,9 @@ def _model(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - torc
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
             f"timm does not make {name} with the arguments of {_CONFIG} "
-            f"({type(error).__name__}: {said})", where=where,
-        ) from None  # fmt: skip
+            f"({type(error).__name__}: {said})",
+            where=where,
+        ) from None
 
 
 def _preprocess(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -145,7 +164,7 @@ def _preprocess(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"the preprocessing in {_CONFIG} is not understood: {error}"]
 
 
-def _shape(module: Any, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:  # noqa: ANN401
+def _shape(module: Any, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:
     """(N, C, H, W) that the network was made for."""
     size = cfg.get("input_size") or getattr(module, "pretrained_cfg", {}).get("input_size")
     if isinstance(size, list | tuple) and len(size) == 3:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Program"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the protocol of module attributes
+def __getattr__(name: str) -> Any:
     """Import torch only when the twin is asked for."""
     if name == "Program":
-        from converters.to_torch.program import Program  # noqa: PLC0415 - late: costs two seconds
+        from converters.to_torch.program import Program
 
         return Program
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -33,7 +33,7 @@ def caller(
         fixed = tuple(item.value for item in converters[tail:])
         return lambda *values, **bodies: function(*values, *fixed, **keywords, **bodies)
 
-    def call(*values: Tensor, **bodies: Body) -> Any:  # noqa: ANN401 - as the operator returns
+    def call(*values: Tensor, **bodies: Body) -> Any:
         taken = iter(values)
         arguments = []
         for kind in converters:

@@ -147,7 +147,7 @@ class OpTable:
                 yield domain, op_type, since, op
 
 
-def unpack(value: Any, kind: Any) -> Any:  # noqa: ANN401 - a table of forms
+def unpack(value: Any, kind: Any) -> Any:
     """Bring a tensor (or an attribute's Python value) into the form an annotation asks for.
 
     Args:

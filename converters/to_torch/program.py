@@ -59,7 +59,7 @@ class Step:
         if not any(after):
             return self
 
-        def call(*values: Any, **bodies: Any) -> Any:  # noqa: ANN401 - as the operator's
+        def call(*values: Any, **bodies: Any) -> Any:
             result = self.call(*values, **bodies)
             if not isinstance(result, tuple):
                 return after[0](result) if after[0] else result
@@ -373,10 +373,7 @@ class Program(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":  # noqa: ARG002 - torch's signature
         """Move to a device: torch calls this for ``.to()``, ``.cuda()`` and ``.cpu()``."""
         self.device = fn(torch.empty(0, device=self.device)).device
-        self._constants = {
-            name: value.to(self.device)
-            for name, value in self._constants.items()
-        }  # fmt: skip
+        self._constants = {name: value.to(self.device) for name, value in self._constants.items()}
         self._bound.clear()
         self._plans.clear()
         return self
@@ -470,7 +467,7 @@ class Program(nn.Module):
             converters.append(None)
         return tuple(sources), tuple(converters)
 
-    def _attribute(self, value: Any, parameter: Parameter) -> Any:  # noqa: ANN401 - as declared
+    def _attribute(self, value: Any, parameter: Parameter) -> Any:
         if parameter.kind is torch.dtype:
             return self.resolve_dtype(value)
         if isinstance(value, onnx.TensorProto):
@@ -481,7 +478,7 @@ class Program(nn.Module):
             return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
         return unpack(value, parameter.kind)
 
-    def _check_ignorable(self, node: Node, name: str, value: Any) -> None:  # noqa: ANN401
+    def _check_ignorable(self, node: Node, name: str, value: Any) -> None:
         """An attribute that the function does not know must hold the schema's default."""
         if name in IGNORED:
             return
@@ -496,9 +493,13 @@ class Program(nn.Module):
 
 
 _NEVER_FOLDED = {
-    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
     "Multinomial",
-}  # fmt: skip
+}
 
 
 def _dead_after(steps: Sequence[Step], fetch: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -63,6 +63,6 @@ def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
 
 
-def elements(value: Any) -> int:  # noqa: ANN401 - a tensor or a sequence of them
+def elements(value: Any) -> int:
     """Number of elements of a tensor, or of all tensors of a sequence."""
     return sum(map(elements, value)) if isinstance(value, list) else int(value.numel())

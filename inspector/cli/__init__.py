@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; a text for whatever went wrong."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    from inspector.cli.supervise import outcome  # noqa: PLC0415 - it needs `say`, below
+    from inspector.cli.supervise import outcome
 
     return outcome(lambda: program.main(arguments, prog_name="inspector", standalone_mode=False))
 
@@ -64,7 +64,7 @@ def say(text: str, kind: str = "error") -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Show this package's warnings in its own form, and keep other libraries' to themselves."""
-    from inspector.errors import InspectorWarning  # noqa: PLC0415 - keeps `--help` lean
+    from inspector.errors import InspectorWarning
 
     if issubclass(category, InspectorWarning):
         say(str(message), "warning")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 @model_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """Tell whether MODEL is safe and sound to open, and which methods will work on it.
 
     Reads it under the limits for untrusted files, loads it in ONNX Runtime, runs a blank image,
@@ -26,8 +26,8 @@ def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
     return supervised(lambda: _check(**options), device=options["device"], **limits)
 
 
-def _check(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN401 - as above
-    from inspector.overview import method_verdicts, overview  # noqa: PLC0415 - late
+def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
+    from inspector.overview import method_verdicts, overview
 
     explainer: Explainer = open_model(model, **opening)
     facts = explainer.file.facts
@@ -60,7 +60,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN40
 
 def _origin(explainer: "Explainer") -> str:
     """What the file says of its conversion; its own word, not proof."""
-    from converters.conversion import recorded  # noqa: PLC0415 - late, as all the library
+    from converters.conversion import recorded
 
     found = recorded(explainer.file.metadata)
     if found is None:

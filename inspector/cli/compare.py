@@ -9,7 +9,6 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import OPENING, model_options, open_model, supervised
-from inspector.cli.terminal import progress_bar
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
@@ -22,44 +21,94 @@ GATE_FAILED, IMAGE_REFUSED = 1, 4
 @click.command("compare")
 @click.argument("model_a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("model_b", metavar="B", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True,
-                type=click.Path(path_type=Path))  # fmt: skip
-@click.option("-m", "--method", "methods", metavar="METHOD", multiple=True,
-              help="A method as `explain` takes it; may be repeated.  "
-              "[default: grad-cam]")  # fmt: skip
-@click.option("--target", metavar="T", default="top1", show_default=True,
-              help="What both explain: top1 (A's prediction, and B's own where it differs), a "
-              "class index, a label, or OUTPUT[i,j,...].")  # fmt: skip
-@click.option("--target-b", metavar="T",
-              help="The same in B, where OUTPUT has another name there.")  # fmt: skip
-@click.option("--layer-a", metavar="L", help="Layer of A for the CAM methods.  [default: as "
-              "`explain`]")  # fmt: skip
-@click.option("--layer-b", metavar="L",
-              help="Layer of B.  [default: the counterpart of --layer-a]")  # fmt: skip
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-m",
+    "--method",
+    "methods",
+    metavar="METHOD",
+    multiple=True,
+    help="A method as `explain` takes it; may be repeated.  [default: grad-cam]",
+)
+@click.option(
+    "--target",
+    metavar="T",
+    default="top1",
+    show_default=True,
+    help="What both explain: top1 (A's prediction, and B's own where it differs), a "
+    "class index, a label, or OUTPUT[i,j,...].",
+)
+@click.option("--target-b", metavar="T", help="The same in B, where OUTPUT has another name there.")
+@click.option(
+    "--layer-a", metavar="L", help="Layer of A for the CAM methods.  [default: as `explain`]"
+)
+@click.option("--layer-b", metavar="L", help="Layer of B.  [default: the counterpart of --layer-a]")
 @click.option("--preprocess-a", metavar="P", help="Preprocessing of A, over --preprocess.")
 @click.option("--preprocess-b", metavar="P", help="Preprocessing of B, over --preprocess.")
-@click.option("--set-a", "overrides_a", metavar="KEY=VALUE", multiple=True,
-              help="One preprocessing option of A; may be repeated.")  # fmt: skip
-@click.option("--set-b", "overrides_b", metavar="KEY=VALUE", multiple=True,
-              help="One preprocessing option of B; may be repeated.")  # fmt: skip
-@click.option("--layer-images", metavar="N", type=click.IntRange(min=0), default=16,
-              show_default=True,
-              help="Photos over which layers are compared; 0 leaves it out.")  # fmt: skip
-@click.option("--worst", metavar="N", type=click.IntRange(min=0), default=6, show_default=True,
-              help="Cases on the contact sheet; 0 for no sheet.")  # fmt: skip
-@click.option("--min-iou", metavar="X", type=click.FloatRange(0, 1),
-              help="Fail if the top 20 % of any photo's maps overlap less (IoU).")  # fmt: skip
-@click.option("--min-rank", metavar="X", type=click.FloatRange(-1, 1),
-              help="Fail if any photo's maps have a lower rank correlation.")  # fmt: skip
-@click.option("--max-flips", metavar="N", type=click.IntRange(min=0),
-              help="Fail if more predictions differ.")  # fmt: skip
-@click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
-              type=click.Path(file_okay=False, path_type=Path),
-              help="Folder for comparison.json and comparison.png.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True,
-              help="Print the report as JSON on standard output, and nothing else.")  # fmt: skip
+@click.option(
+    "--set-a",
+    "overrides_a",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One preprocessing option of A; may be repeated.",
+)
+@click.option(
+    "--set-b",
+    "overrides_b",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One preprocessing option of B; may be repeated.",
+)
+@click.option(
+    "--layer-images",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=16,
+    show_default=True,
+    help="Photos over which layers are compared; 0 leaves it out.",
+)
+@click.option(
+    "--worst",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Cases on the contact sheet; 0 for no sheet.",
+)
+@click.option(
+    "--min-iou",
+    metavar="X",
+    type=click.FloatRange(0, 1),
+    help="Fail if the top 20 % of any photo's maps overlap less (IoU).",
+)
+@click.option(
+    "--min-rank",
+    metavar="X",
+    type=click.FloatRange(-1, 1),
+    help="Fail if any photo's maps have a lower rank correlation.",
+)
+@click.option(
+    "--max-flips", metavar="N", type=click.IntRange(min=0), help="Fail if more predictions differ."
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    default="inspection",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for comparison.json and comparison.png.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the report as JSON on standard output, and nothing else.",
+)
 @model_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """Compare where models A and B look in each IMAGE (files, or folders of them).
 
     For a float and an int8 model, two versions, or an original and its conversion: which
@@ -78,25 +127,35 @@ def _compare(
     methods: Sequence[str],
     worst: int,
     layer_images: int,
-    **options: Any,  # noqa: ANN401 - as above
+    **options: Any,
 ) -> int:
-    from inspector.compare import Gates, compare  # noqa: PLC0415 - late, like all of the library
+    from inspector.cli.terminal import progress_bar
+    from inspector.compare import Gates, compare
 
     both = [_opened(letter, options) for letter in "ab"]
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
     paths = list(pictures(images))
     with progress_bar(f"{len(paths)} image(s)") as progress:
         found = compare(
-            both[0], both[1], paths, methods or ["grad-cam"], target=options["target"],
-            target_b=options["target_b"], layer_a=options["layer_a"], layer_b=options["layer_b"],
-            gates=gates, worst=worst, layer_images=layer_images, progress=progress,
-        )  # fmt: skip
+            both[0],
+            both[1],
+            paths,
+            methods or ["grad-cam"],
+            target=options["target"],
+            target_b=options["target_b"],
+            layer_a=options["layer_a"],
+            layer_b=options["layer_b"],
+            gates=gates,
+            worst=worst,
+            layer_images=layer_images,
+            progress=progress,
+        )
     written = found.save(output)
     _say(found)
     if as_json:
         sys.stdout.write(written[-1].read_text(encoding="utf-8"))
     else:
-        from inspector.compare.table import show_comparison  # noqa: PLC0415 - late: imports rich
+        from inspector.compare.table import show_comparison
 
         show_comparison(found, written)
     if found.failures:

@@ -16,31 +16,54 @@ if TYPE_CHECKING:
 
 @click.command("convert")
 @click.argument("source")
-@click.option("-o", "--output", metavar="MODEL.onnx", required=True,
-              type=click.Path(dir_okay=False, path_type=Path),
-              help="The ONNX file; MODEL.onnx.certificate.json comes beside it.")  # fmt: skip
-@click.option("--from", "framework", metavar="NAME", default="",
-              help="The framework, where it is not to be guessed.")  # fmt: skip
-@click.option("--trust", is_flag=True,
-              help="Run the source's own program, if it is one.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    metavar="MODEL.onnx",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The ONNX file; MODEL.onnx.certificate.json comes beside it.",
+)
+@click.option(
+    "--from",
+    "framework",
+    metavar="NAME",
+    default="",
+    help="The framework, where it is not to be guessed.",
+)
+@click.option("--trust", is_flag=True, help="Run the source's own program, if it is one.")
 @source_options
 @click.option("--opset", type=click.IntRange(7), metavar="N", help="Version of the operator set.")
 @click.option("--static-batch", is_flag=True, help="Keep the batch size of the source.")
-@click.option("--labels", metavar="F", type=click.Path(dir_okay=False, path_type=Path),
-              help="Class names; the source's own when not given.")  # fmt: skip
-@click.option("--preprocess", metavar="P",
-              help="What to do with a photo, written into the file; the source's own when not "
-              "given.")  # fmt: skip
-@click.option("--image", "photos", metavar="PHOTO", multiple=True,
-              type=click.Path(dir_okay=False, path_type=Path),
-              help="A photo to compare source and file on, beside random inputs; may be "
-              "repeated.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="X",
-              help="Largest difference that is accepted, relative to the outputs' peak.  "
-              "[default: 1e-4; quantised 0.1]")  # fmt: skip
+@click.option(
+    "--labels",
+    metavar="F",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Class names; the source's own when not given.",
+)
+@click.option(
+    "--preprocess",
+    metavar="P",
+    help="What to do with a photo, written into the file; the source's own when not given.",
+)
+@click.option(
+    "--image",
+    "photos",
+    metavar="PHOTO",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A photo to compare source and file on, beside random inputs; may be repeated.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Largest difference that is accepted, relative to the outputs' peak.  "
+    "[default: 1e-4; quantised 0.1]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @limit_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """Convert SOURCE, a model of another framework, to ONNX and prove the result.
 
     SOURCE is a file, a folder, or package.module:name of a function that makes the model. It is
@@ -65,13 +88,13 @@ def _convert(
     static_batch: bool,
     timeout: float,
     memory: float | None,
-    **how: Any,  # noqa: ANN401 - passed on
+    **how: Any,
 ) -> int:
-    from converters.conversion import convert  # noqa: PLC0415 - late, like all of the library
-    from converters.source import Options  # noqa: PLC0415 - as above
-    from inspector.network.labels import read_labels  # noqa: PLC0415 - as above
-    from inspector.opening import photo_inputs  # noqa: PLC0415 - as above
-    from inspector.photos.preprocess import Preprocess  # noqa: PLC0415 - as above
+    from converters.conversion import convert
+    from converters.source import Options
+    from inspector.network.labels import read_labels
+    from inspector.opening import photo_inputs
+    from inspector.photos.preprocess import Preprocess
 
     known = None if preprocess is None else _preprocess(preprocess, Preprocess)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +104,8 @@ def _convert(
         options=Options(
             inputs=shapes(inputs),
             weights=str(Path(weights).resolve()) if weights else "",
-            opset=opset, dynamic_batch=not static_batch,
+            opset=opset,
+            dynamic_batch=not static_batch,
         ),
         labels=() if labels is None else read_labels(labels),
         preprocess=None if known is None else known.to_dict(),
@@ -89,7 +113,7 @@ def _convert(
         seconds=timeout or None,
         memory=int(memory * 2**30) if memory else None,
         **how,
-    )  # fmt: skip
+    )
     if as_json:
         click.echo(json.dumps(certificate.to_dict(), indent=2, sort_keys=True))
         return 0
@@ -103,10 +127,11 @@ def _print(certificate: "Certificate") -> None:
     click.echo(str(certificate))
     for trial in certificate.trials:
         same = "" if trial.top1 is None else f", same class on {trial.top1:.0%}"
-        click.echo(f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean "
-                   f"{trial.mean:.1e}{same}")  # fmt: skip
+        click.echo(
+            f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean {trial.mean:.1e}{same}"
+        )
     click.echo(f"\n{certificate.path}\n{certificate.path}.certificate.json")
 
 
-def _preprocess(text: str, kind: Any) -> Any:  # noqa: ANN401 - Preprocess
+def _preprocess(text: str, kind: Any) -> Any:
     return kind.from_file(text) if Path(text).exists() else kind.preset(text)

@@ -10,7 +10,6 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import model_options, open_model, supervised
-from inspector.cli.terminal import progress_bar
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class _ExplainCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the methods' section."""
-        from inspector.methods import methods  # noqa: PLC0415 - only when help is asked for
+        from inspector.methods import methods
 
         del ctx
         with formatter.section("Methods"):
@@ -41,29 +40,58 @@ class _ExplainCommand(click.Command):
 
 @click.command("explain", cls=_ExplainCommand)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True,
-                type=click.Path(path_type=Path))  # fmt: skip
-@click.option("-m", "--method", "methods", metavar="METHOD", multiple=True,
-              help="A method as listed below, with options as METHOD:option=value,option=value; "
-              "may be repeated.  [default: grad-cam]")  # fmt: skip
-@click.option("--target", metavar="T", default="top1", show_default=True,
-              help="What to explain: top1, top3 (one map each), a class index, a label, or "
-              "OUTPUT[i,j,...] for one element of any tensor.")  # fmt: skip
-@click.option("--layer", metavar="L",
-              help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
-              "an index, or last.  [default: the last convolution's activation]")  # fmt: skip
-@click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
-              type=click.Path(file_okay=False, path_type=Path),
-              help="Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")  # fmt: skip
-@click.option("--sheet", is_flag=True,
-              help="Also write STEM.sheet.png: all methods and targets side by side.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True,
-              help="Print the report as JSON on standard output, and nothing else.")  # fmt: skip
-@click.option("--unverified", is_flag=True,
-              help="Draw gradient methods even if the model's certificate (`inspector verify`) "
-              "fails; the maps are labelled.")  # fmt: skip
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-m",
+    "--method",
+    "methods",
+    metavar="METHOD",
+    multiple=True,
+    help="A method as listed below, with options as METHOD:option=value,option=value; "
+    "may be repeated.  [default: grad-cam]",
+)
+@click.option(
+    "--target",
+    metavar="T",
+    default="top1",
+    show_default=True,
+    help="What to explain: top1, top3 (one map each), a class index, a label, or "
+    "OUTPUT[i,j,...] for one element of any tensor.",
+)
+@click.option(
+    "--layer",
+    metavar="L",
+    help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
+    "an index, or last.  [default: the last convolution's activation]",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    default="inspection",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.",
+)
+@click.option(
+    "--sheet", is_flag=True, help="Also write STEM.sheet.png: all methods and targets side by side."
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the report as JSON on standard output, and nothing else.",
+)
+@click.option(
+    "--unverified",
+    is_flag=True,
+    help="Draw gradient methods even if the model's certificate (`inspector verify`) "
+    "fails; the maps are labelled.",
+)
 @model_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """Show where MODEL looks in each IMAGE (files, or folders of them).
 
     Writes for each image an overlay picture and the numbers per method, and one report with
@@ -84,10 +112,11 @@ def _explain(
     sheet: bool,
     as_json: bool,
     unverified: bool,
-    **opening: Any,  # noqa: ANN401 - passed on to open_model
+    **opening: Any,
 ) -> int:
-    from inspector.errors import ImageRefused  # noqa: PLC0415 - late, like all of the library
-    from inspector.report import file_stems  # noqa: PLC0415 - as above
+    from inspector.cli.terminal import progress_bar
+    from inspector.errors import ImageRefused
+    from inspector.report import file_stems
 
     explainer = open_model(model, **opening)
     explainer.unverified = unverified
@@ -129,7 +158,7 @@ def _say_once(texts: Iterable[str], said: set[str]) -> None:
 
 
 def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path]) -> None:
-    from inspector.cli.terminal import show_report  # noqa: PLC0415 - late: imports rich
+    from inspector.cli.terminal import show_report
 
     del explainer
     show_report(item, written)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 @model_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """List MODEL's layers with shape, stride and receptive field, and what follows from them.
 
     Says which layer is the default target and why, and whether CAM is exact for the head.
@@ -25,9 +25,9 @@ def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
     return supervised(lambda: _layers(**options), device=options["device"], **limits)
 
 
-def _layers(*, model: Path, as_json: bool, **opening: Any) -> int:  # noqa: ANN401 - as above
-    from inspector.cli.terminal import show_layers  # noqa: PLC0415 - as above
-    from inspector.overview import overview  # noqa: PLC0415 - late, like all of the library
+def _layers(*, model: Path, as_json: bool, **opening: Any) -> int:
+    from inspector.cli.terminal import show_layers
+    from inspector.overview import overview
 
     explainer: Explainer = open_model(model, **opening)
     found = overview(explainer)

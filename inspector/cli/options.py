@@ -34,31 +34,44 @@ def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
     help="Where to run; what really runs stands in the report.",
-)  # fmt: skip
+)
 
 preprocess = click.option(
-    "--preprocess", metavar="P",
+    "--preprocess",
+    metavar="P",
     help="imagenet, inception, caffe, unit, raw, or a file: TOML, Hugging Face "
     "preprocessor_config.json, timm config.json. Found out when not given.",
-)  # fmt: skip
+)
 
 overrides = click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
     help="One preprocessing option, over all else: size=224,224 resize=squash mean=0.5,0.5,0.5 "
     "...; may be repeated.",
-)  # fmt: skip
+)
 
 labels = click.option(
-    "--labels", metavar="F", type=click.Path(dir_okay=False, path_type=Path),
+    "--labels",
+    metavar="F",
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Class names: one a line, CSV or JSON. The model's own when not given.",
-)  # fmt: skip
+)
 
 timeout = click.option(
-    "--timeout", type=click.FloatRange(min=0), default=supervise.SECONDS, show_default=True,
-    metavar="SECONDS", help="Stop after this time; 0 for no limit.",
-)  # fmt: skip
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=supervise.SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop after this time; 0 for no limit.",
+)
 
 memory = click.option(
     "--memory",
@@ -69,27 +82,35 @@ memory = click.option(
 )
 
 trust = click.option(
-    "--trust", is_flag=True,
+    "--trust",
+    is_flag=True,
     help="Where MODEL is a program of another framework (TorchScript, SavedModel, a factory): "
     "run it, to convert it.",
-)  # fmt: skip
+)
 
 weights = click.option(
-    "--weights", metavar="F", default="",
+    "--weights",
+    metavar="F",
+    default="",
     help="Weights for a function that makes the model: .pt, .pth or .safetensors.",
-)  # fmt: skip
+)
 
 inputs = click.option(
-    "--input", "inputs", metavar="SHAPE", multiple=True,
+    "--input",
+    "inputs",
+    metavar="SHAPE",
+    multiple=True,
     help="Shape of an input that a source of another framework does not say, batch first: "
     "?,3,224,224 (? for a free axis); may be repeated.",
-)  # fmt: skip
+)
 
 python = click.option(
-    "--python", metavar="INTERPRETER", default="",
+    "--python",
+    metavar="INTERPRETER",
+    default="",
     help="Python of an environment that holds the source's framework, where it cannot live beside "
     "this program: apart/bin/python.",
-)  # fmt: skip
+)
 
 limit_options = _stack(timeout, memory)
 source_options = _stack(weights, inputs, python)
@@ -114,14 +135,19 @@ def open_model(
     python: str,
 ) -> "Explainer":
     """Open a model with the shared options."""
-    from converters.source import Options  # noqa: PLC0415 - late: imports numpy
-    from inspector.explain import load  # noqa: PLC0415 - late: imports onnx
+    from converters.source import Options
+    from inspector.explain import load
 
     return load(
-        path, device=device, preprocess=preprocess, overrides=overrides, labels=labels,
-        trust=trust, python=python,
+        path,
+        device=device,
+        preprocess=preprocess,
+        overrides=overrides,
+        labels=labels,
+        trust=trust,
+        python=python,
         options=Options(inputs=shapes(inputs), weights=weights),
-    )  # fmt: skip
+    )
 
 
 def shapes(texts: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:

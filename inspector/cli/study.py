@@ -9,7 +9,6 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import OPENING, model_options, open_model, supervised
-from inspector.cli.terminal import progress_bar
 from inspector.photos.dataset import labelled_photos, pictures
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ class _Studies(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all studies."""
-        from inspector.studies import studies  # noqa: PLC0415 - keeps `inspector --help` lean
+        from inspector.studies import studies
 
         del ctx
         return list(studies())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a study; None when there is none of that name."""
-        from inspector.studies import studies  # noqa: PLC0415 - as above
+        from inspector.studies import studies
 
         del ctx
         found = studies().get(cmd_name)
@@ -48,17 +47,31 @@ def _command(study: "Study") -> click.Command:
 
     @click.command(study.name, help=study.documentation)
     @click.argument("model", type=click.Path(path_type=Path))
-    @click.argument("images", metavar="IMAGE..." if study.images else "[IMAGE]...", nargs=-1,
-                    required=study.images, type=click.Path(path_type=Path))  # fmt: skip
-    @click.option("-o", "--output", metavar="DIR", default="inspection", show_default=True,
-                  type=click.Path(file_okay=False, path_type=Path),
-                  help=f"Folder for {study.name}.png, .csv and .json.")  # fmt: skip
-    @click.option("--json", "as_json", is_flag=True,
-                  help="Print the report as JSON on standard output and nothing else.")  # fmt: skip
-    @click.option("--fresh", is_flag=True,
-                  help="Begin anew where an interrupted run could go on.")  # fmt: skip
+    @click.argument(
+        "images",
+        metavar="IMAGE..." if study.images else "[IMAGE]...",
+        nargs=-1,
+        required=study.images,
+        type=click.Path(path_type=Path),
+    )
+    @click.option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        default="inspection",
+        show_default=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help=f"Folder for {study.name}.png, .csv and .json.",
+    )
+    @click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print the report as JSON on standard output and nothing else.",
+    )
+    @click.option("--fresh", is_flag=True, help="Begin anew where an interrupted run could go on.")
     @model_options
-    def run(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+    def run(**options: Any) -> int:
         limits = {name: options.pop(name) for name in ("timeout", "memory")}
         opening = {name: options.pop(name) for name in OPENING}
         return supervised(
@@ -71,12 +84,14 @@ def _command(study: "Study") -> click.Command:
 
 
 _TRUTH = click.Option(
-    ["--truth"], type=click.Path(dir_okay=False, path_type=Path), metavar="F",
+    ["--truth"],
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F",
     help="CSV table of the photos' classes, columns image and label; without, a folder a class.",
-)  # fmt: skip
+)
 
 
-def _option(name: str, default: Any, text: str) -> click.Option:  # noqa: ANN401 - of any type
+def _option(name: str, default: Any, text: str) -> click.Option:
     flag = [f"--{name.replace('_', '-')}", name]
     if isinstance(default, tuple):
         flag += ["-m"] if name == "method" else []  # as in `inspector explain`
@@ -85,9 +100,13 @@ def _option(name: str, default: Any, text: str) -> click.Option:  # noqa: ANN401
         return click.Option([f"{flag[0]}/--no-{flag[0][2:]}", name], default=default, help=text)
     kind = str if default is None else type(default)
     return click.Option(
-        flag, type=kind, default=default, help=text,
-        metavar={int: "N", float: "X"}.get(kind, "TEXT"), show_default=default not in (None, ""),
-    )  # fmt: skip
+        flag,
+        type=kind,
+        default=default,
+        help=text,
+        metavar={int: "N", float: "X"}.get(kind, "TEXT"),
+        show_default=default not in (None, ""),
+    )
 
 
 def _study(
@@ -100,8 +119,10 @@ def _study(
     as_json: bool,
     fresh: bool,
     truth: Path | None = None,
-    **options: Any,  # noqa: ANN401 - the study's own
+    **options: Any,
 ) -> int:
+    from inspector.cli.terminal import progress_bar
+
     explainer = open_model(model, **opening)
     photos: Sequence[Any]
     if study.labelled:
@@ -128,23 +149,27 @@ def _study(
 
 def _journal(path: Path, facts: Mapping[str, Any], photos: list[Path], *, fresh: bool) -> "Journal":
     """What an interrupted run of the same study left, or an empty journal."""
-    from inspector.passes.journal import Journal, identity_of  # noqa: PLC0415 - as above
+    from inspector.passes.journal import Journal, identity_of
 
     named = [Path(text) for text in _texts(facts["options"]) if len(text) < 4096]
     if fresh:
         Journal(path).finish()
     journal = Journal(path, identity_of(facts, [*photos, *named]))
     if journal.found:
-        say(f"goes on where an interrupted run stopped ({journal.found} results); "
-            "--fresh begins anew", "note")  # fmt: skip
+        say(
+            f"goes on where an interrupted run stopped ({journal.found} results); "
+            "--fresh begins anew",
+            "note",
+        )
     return journal
 
 
 def _texts(options: Mapping[str, Any]) -> Iterator[str]:
     """Texts among the options, of which some name files."""
     for value in options.values():
-        yield from (v for v in (value if isinstance(value, tuple) else (value,))
-                    if isinstance(v, str) and v)  # fmt: skip
+        yield from (
+            v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, str) and v
+        )
 
 
 def _print(found: "Findings", written: Sequence[Path], *, as_json: bool) -> None:

@@ -216,7 +216,7 @@ def _die_with(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, however it dies."""
     if sys.platform != "linux":
         return
-    import ctypes  # noqa: PLC0415 - in the child only: the parent stays light
+    import ctypes
 
     death_signal_option = 1  # PR_SET_PDEATHSIG
     with contextlib.suppress(OSError, AttributeError):
@@ -246,7 +246,7 @@ def _cap(memory: int | None) -> None:
     RLIMIT_DATA counts private writable memory, which is what allocations are.  RLIMIT_AS would
     also count the address space that libraries map and thread pools reserve but never touch.
     """
-    import resource  # noqa: PLC0415 - POSIX only
+    import resource
 
     limits = [(resource.RLIMIT_CORE, 0)]
     if memory is not None:

@@ -20,18 +20,30 @@ _COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "y
 
 @click.command("verify")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", metavar="[IMAGE]...", nargs=-1,
-                type=click.Path(path_type=Path))  # fmt: skip
-@click.option("--target", metavar="T", default="",
-              help="Whose gradient to check: top1, a class index, a label, or OUTPUT[i,j,...].  "
-              "[default: top1; a model that is no classifier: its first output's largest "
-              "element]")  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write the certificate as a JSON document.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True,
-              help="Print the document on standard output, and nothing else.")  # fmt: skip
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    metavar="T",
+    default="",
+    help="Whose gradient to check: top1, a class index, a label, or OUTPUT[i,j,...].  "
+    "[default: top1; a model that is no classifier: its first output's largest "
+    "element]",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the certificate as a JSON document.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the document on standard output, and nothing else.",
+)
 @model_options
-def command(**options: Any) -> int:  # noqa: ANN401 - click's keyword arguments
+def command(**options: Any) -> int:
     """Certify that the PyTorch twin of MODEL is the model, in values and in gradients.
 
     Every tensor against ONNX Runtime, on random inputs and on each IMAGE; the gradient against
@@ -49,11 +61,11 @@ def _verify(
     target: str,
     output: Path | None,
     as_json: bool,
-    **opening: Any,  # noqa: ANN401 - passed on to open_model
+    **opening: Any,
 ) -> int:
-    from inspector.render import json as render_json  # noqa: PLC0415 - as above
-    from inspector.verify.cache import remember  # noqa: PLC0415 - late, as all the library
-    from inspector.verify.checks import certify  # noqa: PLC0415 - as above
+    from inspector.render import json as render_json
+    from inspector.verify.cache import remember
+    from inspector.verify.checks import certify
 
     explainer = open_model(model, **opening)
     certificate = certify(
@@ -74,8 +86,8 @@ def _verify(
 
 
 def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
-    from inspector.photos.photo import load_photo  # noqa: PLC0415 - as above
-    from inspector.verify.subject import Probe  # noqa: PLC0415 - late, as above
+    from inspector.photos.photo import load_photo
+    from inspector.verify.subject import Probe
 
     found: list[Probe] = []
     for number, path in enumerate(images):
@@ -88,15 +100,15 @@ def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
     return found
 
 
-def _target(explainer: "Explainer", text: str) -> Any:  # noqa: ANN401 - a callable or None
-    from inspector.errors import UsageError  # noqa: PLC0415 - late, as above
-    from inspector.target import parse_target  # noqa: PLC0415 - as above
+def _target(explainer: "Explainer", text: str) -> Any:
+    from inspector.errors import UsageError
+    from inspector.target import parse_target
 
     if not text or (text == "top1" and not explainer.scores.classifier):
         return None
     labels = explainer.class_labels.names
 
-    def make(scores: Any) -> Any:  # noqa: ANN401 - (K,) scores to a Target
+    def make(scores: Any) -> Any:
         found = parse_target(text, scores=explainer.scores, labels=labels, values=scores)
         if len(found) != 1:
             raise UsageError(f"{text!r} names several targets", hint="ask for one")
@@ -110,8 +122,9 @@ def _show(certificate: "Certificate") -> None:
     width = max(len(check.name) for check in certificate.checks)
     click.echo(f"{_clean(certificate.model['name'])}  sha256 {certificate.model['sha256'][:16]}...")
     inputs = ", ".join(_clean(item["name"]) for item in certificate.inputs)
-    click.echo(f"judged as {certificate.kind}; inputs: {inputs}; target: "
-               f"{_clean(certificate.target)}\n")  # fmt: skip
+    click.echo(
+        f"judged as {certificate.kind}; inputs: {inputs}; target: {_clean(certificate.target)}\n"
+    )
     for check in certificate.checks:
         word = click.style(f"{check.status:14}", fg=_COLOURS.get(check.status))
         click.echo(f"{word} {check.name:{width}}  {_clean(check.text)}")

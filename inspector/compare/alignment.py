@@ -182,12 +182,16 @@ def _by_sequence(a: Model, b: Model) -> tuple[list[Point], str]:
     forms = _forms(a.graph), _forms(b.graph)
     points = [
         Point(
-            left.tensor, left.tensor, right.tensor, _carriers(b.graph, right),
-            (forms[0](left.tensor), forms[1](right.tensor)), layer=left.index,
+            left.tensor,
+            left.tensor,
+            right.tensor,
+            _carriers(b.graph, right),
+            (forms[0](left.tensor), forms[1](right.tensor)),
+            layer=left.index,
         )
         for left, right in zip(a.layers, b.layers, strict=True)
         if _same_end(left, right, forms, (a.graph, b.graph))
-    ]  # fmt: skip
+    ]
     if a.scores.classifier and b.scores.classifier:
         read_a, (read_b, carriers) = a.scores.tensor, _readable(b.graph, b.scores.tensor)
         points.append(Point(read_a, _readable(a.graph, read_a)[0], read_b, carriers))
@@ -302,8 +306,7 @@ def _with_steps(graph: Graph, points: Sequence[Point]) -> list[Point]:
     """The points with what B does between them."""
     owner = {name: index for index, point in enumerate(points) for name in point.carriers}
     live = {*graph.inputs, *_computed(graph)}
-    return [_with_step(graph, point, index, owner, live)
-            for index, point in enumerate(points)]  # fmt: skip
+    return [_with_step(graph, point, index, owner, live) for index, point in enumerate(points)]
 
 
 def _with_step(
@@ -329,8 +332,14 @@ def _with_step(
     ordered = [nodes[i] for i in sorted(nodes)]
     weights = dict.fromkeys(n for node in ordered for n in graph.reads(node) if n and n not in live)
     return Point(
-        point.name, point.a, point.b, point.carriers, point.forms,
-        sources=tuple(sorted(sources)), image=image,
+        point.name,
+        point.a,
+        point.b,
+        point.carriers,
+        point.forms,
+        sources=tuple(sorted(sources)),
+        image=image,
         operators=tuple(node.op_type for node in ordered),
-        weights=tuple(weights), layer=point.layer,
-    )  # fmt: skip
+        weights=tuple(weights),
+        layer=point.layer,
+    )

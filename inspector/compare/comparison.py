@@ -76,9 +76,16 @@ def compare(
     left, right, notes = _opened(a, b)
     single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
     run = _Run(
-        left, right, names, target=target, target_b=target_b, layer_a=layer_a, layer_b=layer_b,
-        worst=worst, notes=notes,
-    )  # fmt: skip
+        left,
+        right,
+        names,
+        target=target,
+        target_b=target_b,
+        layer_a=layer_a,
+        layer_b=layer_b,
+        worst=worst,
+        notes=notes,
+    )
     run.prepare(layer_images)
     total = len(images) if isinstance(images, Sequence) and not single else 0
     for done, source in enumerate([images] if single else images, 1):
@@ -95,8 +102,9 @@ def _opened(
     left, right = (m if isinstance(m, Explainer) else load(m) for m in (a, b))
     notes = []
     count = left.scores.classes, right.scores.classes
-    if left.scores.classifier != right.scores.classifier or (None not in count
-                                                             and count[0] != count[1]):  # fmt: skip
+    if left.scores.classifier != right.scores.classifier or (
+        None not in count and count[0] != count[1]
+    ):
         shown = [
             f"{c or 'unknown'} classes" if m.scores.classifier else "no class scores"
             for m, c in zip((left, right), count, strict=True)
@@ -279,10 +287,16 @@ class _Run:
             )
             pairs += self._pairs(photo, own, "b", flip=True)
         self._take_context(both)
-        self.images.append(ImageComparison(
-            name=photo.name, sha256=photo.sha256, size=photo.size, predictions=(best[0], best[1]),
-            flip=flip, maps=tuple(pairs),
-        ))  # fmt: skip
+        self.images.append(
+            ImageComparison(
+                name=photo.name,
+                sha256=photo.sha256,
+                size=photo.size,
+                predictions=(best[0], best[1]),
+                flip=flip,
+                maps=tuple(pairs),
+            )
+        )
         if len(self.images) <= layer_images:
             self._measure(photo)
 
@@ -320,11 +334,15 @@ class _Run:
                 probabilities=(_probability(reports[0], a), _probability(reports[1], b)),
                 layers=(a.attribution.layer, b.attribution.layer),
                 similarity=found,
-                notes=tuple(dict.fromkeys([
-                    *(f"A: {note}" for note in a.warnings),
-                    *(f"B: {note}" for note in b.warnings),
-                ])),
-            )  # fmt: skip
+                notes=tuple(
+                    dict.fromkeys(
+                        [
+                            *(f"A: {note}" for note in a.warnings),
+                            *(f"B: {note}" for note in b.warnings),
+                        ]
+                    )
+                ),
+            )
             self._seen += 1
             key = (not flip, _likeness(found), self._seen)
             if self._is_bad(key):
@@ -358,15 +376,23 @@ class _Run:
             raise self.refused[0] if self.refused else UsageError("no image to compare on")
         parting = self._parting.result() if isinstance(self._parting, Meter) else self._parting
         options = {
-            "methods": self.methods, "target": self.target, "target_b": self.target_b,
-            "layer_a": self.layer_a, "layer_b": self.layer_b, "layer_images": layer_images,
-        }  # fmt: skip
+            "methods": self.methods,
+            "target": self.target,
+            "target_b": self.target_b,
+            "layer_a": self.layer_a,
+            "layer_b": self.layer_b,
+            "layer_images": layer_images,
+        }
         return Comparison(
-            contexts=self.contexts, options=options, images=tuple(self.images),
-            refused=tuple(self.refused), parting=parting,
-            cases=tuple(ranked.case for ranked in self._cases), gates=gates,
+            contexts=self.contexts,
+            options=options,
+            images=tuple(self.images),
+            refused=tuple(self.refused),
+            parting=parting,
+            cases=tuple(ranked.case for ranked in self._cases),
+            gates=gates,
             warnings=tuple(dict.fromkeys(self.warnings)),
-        )  # fmt: skip
+        )
 
 
 def _likeness(found: Similarity) -> float:
@@ -403,13 +429,16 @@ def _drawn(
         alarm = f"flips: {best[0]['label']} becomes {best[1]['label']}"
     chosen = " (B's own prediction)" if pair.role == "b" else ""
     return draw_case(
-        photo, maps, title=f"{photo.name}: evidence for {pair.label}{chosen}", alarm=alarm,
+        photo,
+        maps,
+        title=f"{photo.name}: evidence for {pair.label}{chosen}",
+        alarm=alarm,
         detail=f"{pair.method} · {_figures(pair.similarity)}",
         captions=(
             (f"photo, {photo.size[1]} x {photo.size[0]} pixels",),
             *(_caption(letter, best[i], pair, i) for i, letter in enumerate("AB")),
         ),
-    )  # fmt: skip
+    )
 
 
 def _figures(found: Similarity) -> str:
@@ -423,7 +452,7 @@ def _figures(found: Similarity) -> str:
     return " · ".join([*parts, *found.undefined])
 
 
-def _caption(letter: str, best: Any, pair: MapPair, side: int) -> tuple[str, ...]:  # noqa: ANN401
+def _caption(letter: str, best: Any, pair: MapPair, side: int) -> tuple[str, ...]:
     """What a network says, and what it gives the target if that is something else."""
     probability, score = pair.probabilities[side], pair.scores[side]
     target = f"{pair.label}: " + _worth(score, probability)

@@ -181,12 +181,15 @@ class Parting:
             "rule": {
                 "rounding": ROUNDING,
                 "common_from": FEWEST,
-                "common_share": SHARE, "sigmas": SIGMAS, "factor": FACTOR,
-                "median_own_error": self.median, "bound": self.bound,
+                "common_share": SHARE,
+                "sigmas": SIGMAS,
+                "factor": FACTOR,
+                "median_own_error": self.median,
+                "bound": self.bound,
             },
             "verdict": self.sentence,
             "layers": [layer.to_dict() for layer in self.layers],
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -247,7 +250,7 @@ class Meter:
 
     def _step(self, point: Point, reference: Sequence[Array], image: Array) -> Array:
         """What B's nodes make of A's activations."""
-        import torch  # noqa: PLC0415 - late: two seconds
+        import torch
 
         model = self.b.model
         feeds: dict[str, Tensor] = {}
@@ -265,7 +268,7 @@ class Meter:
         return point.forms[1].real(first(found.cpu().numpy(), self.b.batch))
 
     def _tensor(self, value: Array) -> "Tensor":
-        import torch  # noqa: PLC0415 - as above
+        import torch
 
         twin = self.b.model.twin
         real = value.dtype.kind == "f"
@@ -287,12 +290,14 @@ class Meter:
         """The errors so far, and the verdict."""
         layers = [
             LayerError(
-                point, self._shapes.get(index, ()), self._accumulated[index],
+                point,
+                self._shapes.get(index, ()),
+                self._accumulated[index],
                 self._own_of(index),
                 why=self._refused.get(index, ""),
             )
             for index, point in enumerate(self.alignment.points)
-        ]  # fmt: skip
+        ]
         return verdict(self.alignment, layers, self.images)
 
 
@@ -319,11 +324,15 @@ def verdict(alignment: Alignment, layers: Sequence[LayerError], images: int) -> 
     median, bound = bound_of(errors)
     marked = tuple(
         LayerError(
-            layer.point, layer.shape, layer.accumulated, layer.own,
-            stands_out=(layer.own_error or 0.0) > bound, why=layer.why,
+            layer.point,
+            layer.shape,
+            layer.accumulated,
+            layer.own,
+            stands_out=(layer.own_error or 0.0) > bound,
+            why=layer.why,
         )
         for layer in layers
-    )  # fmt: skip
+    )
     return Parting(alignment, marked, images, median, bound, _sentence(marked, median))
 
 

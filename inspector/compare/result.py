@@ -51,12 +51,20 @@ class MapPair:
         return {
             "method": self.method,
             "target": {"label": self.label, "chosen_by": self.role},
-            "a": {"score": self.scores[0], "probability": self.probabilities[0],
-                  "layer": self.layers[0], "peak": _place(found.peaks[0]),
-                  "top_share": found.top_shares[0]},
-            "b": {"score": self.scores[1], "probability": self.probabilities[1],
-                  "layer": self.layers[1], "peak": _place(found.peaks[1]),
-                  "top_share": found.top_shares[1]},
+            "a": {
+                "score": self.scores[0],
+                "probability": self.probabilities[0],
+                "layer": self.layers[0],
+                "peak": _place(found.peaks[0]),
+                "top_share": found.top_shares[0],
+            },
+            "b": {
+                "score": self.scores[1],
+                "probability": self.probabilities[1],
+                "layer": self.layers[1],
+                "peak": _place(found.peaks[1]),
+                "top_share": found.top_shares[1],
+            },
             "score_shift": self.scores[1] - self.scores[0],
             "probability_shift": shift(self.probabilities),
             "rank_correlation": found.rank,
@@ -68,7 +76,7 @@ class MapPair:
             "pixel_step": found.step,
             "undefined": found.undefined,
             "warnings": self.notes,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -237,13 +245,15 @@ class Comparison:
             "images": [image.to_dict() for image in self.images],
             "refused": [str(error) for error in self.refused],
             "gates": {
-                "min_iou": self.gates.min_iou, "min_rank": self.gates.min_rank,
-                "max_flips": self.gates.max_flips, "failures": self.failures,
+                "min_iou": self.gates.min_iou,
+                "min_rank": self.gates.min_rank,
+                "max_flips": self.gates.max_flips,
+                "failures": self.failures,
             },
             "warnings": self.warnings,
-        }  # fmt: skip
+        }
 
-    def sheet(self) -> Any:  # noqa: ANN401 - a PIL.Image.Image
+    def sheet(self) -> Any:
         """Contact sheet of the worst cases.
 
         Raises:
@@ -278,7 +288,7 @@ def shift(values: tuple[float | None, float | None]) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def _statistics(values: Sequence[float | None], worst: Any) -> dict[str, Any]:  # noqa: ANN401
+def _statistics(values: Sequence[float | None], worst: Any) -> dict[str, Any]:
     """Median, mean and worst of the defined values, and how many are not."""
     known = [value for value in values if value is not None]
     if not known:

@@ -48,10 +48,17 @@ def show_comparison(found: "Comparison", written: Sequence[Path]) -> None:
 
 def _images(found: "Comparison") -> Table:
     table = _table(
-        ("photo", "left"), ("A", "left"), ("B", "left"), ("method", "left"), ("target", "left"),
-        ("probability", "right"), ("rank", "right"), ("pearson", "right"), ("IoU 20 %", "right"),
+        ("photo", "left"),
+        ("A", "left"),
+        ("B", "left"),
+        ("method", "left"),
+        ("target", "left"),
+        ("probability", "right"),
+        ("rank", "right"),
+        ("pearson", "right"),
+        ("IoU 20 %", "right"),
         ("peak", "right"),
-    )  # fmt: skip
+    )
     for image in found.images[:_ROWS]:
         for index, pair in enumerate(image.maps):
             head = _said(image) if index == 0 else (Text(), Text(), Text())
@@ -62,8 +69,10 @@ def _images(found: "Comparison") -> Table:
 def _said(image: "ImageComparison") -> tuple[Text, Text, Text]:
     """The photo, and what each network says, red where they differ."""
     style = "bold red" if image.flip else ""
-    said = [Text("-" if p is None else f"{p['label']} {_share(p['probability'])}", style)
-            for p in image.predictions]  # fmt: skip
+    said = [
+        Text("-" if p is None else f"{p['label']} {_share(p['probability'])}", style)
+        for p in image.predictions
+    ]
     return Text(image.name), said[0], said[1]
 
 
@@ -80,18 +89,28 @@ def _likeness(pair: "MapPair") -> tuple[str, ...]:
         peak = f"{found.peak_shift:.0f} px {found.peak_share:.0%}"
     target = pair.label + (" (B's)" if pair.role == "b" else "")
     return (
-        pair.method, target, shift, _number(found.rank), _number(found.pearson),
-        _number(found.iou), peak,
-    )  # fmt: skip
+        pair.method,
+        target,
+        shift,
+        _number(found.rank),
+        _number(found.pearson),
+        _number(found.iou),
+        peak,
+    )
 
 
 def _layers(found: "Comparison") -> tuple[Table, int]:
     """Layers, thinned out if there are many, and whatever stands out."""
     table = _table(
-        ("#", "right"), ("tensor of A", "left"), ("tensor of B", "left"),
-        ("accumulated error", "right"), ("SNR", "right"), ("cosine", "right"),
-        ("own error", "right"), ("", "left"),
-    )  # fmt: skip
+        ("#", "right"),
+        ("tensor of A", "left"),
+        ("tensor of B", "left"),
+        ("accumulated error", "right"),
+        ("SNR", "right"),
+        ("cosine", "right"),
+        ("own error", "right"),
+        ("", "left"),
+    )
     shown = [e for e in found.parting.layers if e.point.layer is not None or e.stands_out]
     step = max(1, -(-len(shown) // _LAYERS))
     for index, entry in enumerate(shown):
@@ -105,10 +124,14 @@ def _layer(entry: "LayerError") -> tuple[Text, ...]:
     noise = "-" if total.decibels is None else f"{total.decibels:.1f} dB"
     cells = (
         "" if entry.point.layer is None else str(entry.point.layer),
-        clean_text(entry.point.name), clean_text(entry.point.b), _error(total.relative), noise,
-        _number(total.cosine, 5), "-" if own is None else _error(own.relative),
+        clean_text(entry.point.name),
+        clean_text(entry.point.b),
+        _error(total.relative),
+        noise,
+        _number(total.cosine, 5),
+        "-" if own is None else _error(own.relative),
         "<- stands out" if entry.stands_out else "",
-    )  # fmt: skip
+    )
     return tuple(Text(cell) for cell in cells)
 
 
@@ -129,7 +152,7 @@ def _sentences(found: "Comparison") -> list[tuple[str, str]]:
     return sentences
 
 
-def _method(values: Any) -> str:  # noqa: ANN401 - a mapping of the report
+def _method(values: Any) -> str:
     parts = []
     for key, name in (("rank_correlation", "rank correlation"), ("iou_of_top", "IoU")):
         figures = values[key]

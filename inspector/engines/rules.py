@@ -48,9 +48,20 @@ RECTIFIERS = {"Relu", "Clip", "LeakyRelu", "PRelu", "ThresholdedRelu"}
 """Kinds that the papers' rules are defined for (Clip: when its lower bound is zero)."""
 
 _SINGLE_NODES = {
-    *RECTIFIERS, "Elu", "Selu", "Celu", "Softplus", "Softsign", "Tanh", "Mish", "HardSwish",
-    "Gelu", "Swish", "Sigmoid", "HardSigmoid",
-}  # fmt: skip
+    *RECTIFIERS,
+    "Elu",
+    "Selu",
+    "Celu",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Mish",
+    "HardSwish",
+    "Gelu",
+    "Swish",
+    "Sigmoid",
+    "HardSigmoid",
+}
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -66,14 +77,14 @@ class _Ruled(torch.autograd.Function):
     """An activation with another backward pass than its own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Forward, backward: Callable[..., Tensor]) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, f: Forward, backward: Callable[..., Tensor]) -> Tensor:
         """Compute f(x)."""
         ctx.f, ctx.rule = f, backward
         ctx.save_for_backward(x)
         return f(x)
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:
         """Apply the rule to the incoming signal."""
         (x,) = ctx.saved_tensors
         return ctx.rule(x, ctx.f, signal), None, None
@@ -83,14 +94,14 @@ class _GuidedRelu(torch.autograd.Function):
     """Relu under the guided rule, without a second forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         """Compute max(x, 0)."""
         y = x.relu()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> Tensor:  # noqa: ANN401
+    def backward(ctx: Any, signal: Tensor) -> Tensor:
         """[x > 0] max(R, 0): R passes where both are positive."""
         (y,) = ctx.saved_tensors
         # max([x > 0] R, 0) is the same, and the second half needs no memory of its own.
@@ -102,7 +113,7 @@ class _FusedClamp(torch.autograd.Function):
     """What a rule does at a quantiser that is a ReLU or a ReLU6; forwards nothing."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, mark: Mark, rule: str) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, value: Tensor, mark: Mark, rule: str) -> Tensor:
         """Keep where the value lies between the bounds."""
         ctx.rule = rule
         if rule != "deconvnet":
@@ -113,7 +124,7 @@ class _FusedClamp(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:
         """[inside] R, max(R, 0), or both."""
         if ctx.rule != "gradient":
             signal = signal.clamp(min=0)
@@ -199,7 +210,7 @@ def _overlay(
     """The operator with another backward pass; the signature stays."""
 
     @functools.wraps(op.function)
-    def call(x: Tensor, *rest: Any, **attributes: Any) -> Tensor:  # noqa: ANN401
+    def call(x: Tensor, *rest: Any, **attributes: Any) -> Tensor:
         if rule == "guided" and op_type == "Relu":
             return _GuidedRelu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -130,7 +130,7 @@ class Runtime:
         self._say_provider(session)
         return session
 
-    def _providers(self, onnxruntime: Any) -> list[str]:  # noqa: ANN401 - the module
+    def _providers(self, onnxruntime: Any) -> list[str]:
         cpu = ["CPUExecutionProvider"]
         if self._device == "cpu" or "CUDAExecutionProvider" not in (
             onnxruntime.get_available_providers()
@@ -156,16 +156,17 @@ class Runtime:
         where = self.file.path.name
         if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
             return LimitExceeded(
-                f"out of memory while the model {verb}", where=where,
+                f"out of memory while the model {verb}",
+                where=where,
                 hint="give it more memory or a smaller input",
-            )  # fmt: skip
+            )
         reason = text.partition(" : ")[2] or text
         return ModelRefused(
             f"ONNX Runtime refused the model as it was {verb}: {reason[:400]}", where=where
         )
 
 
-def _onnxruntime() -> Any:  # noqa: ANN401 - the module
+def _onnxruntime() -> Any:
     """ONNX Runtime, silent.
 
     Raises:
@@ -173,7 +174,7 @@ def _onnxruntime() -> Any:  # noqa: ANN401 - the module
             folder without files, which can still be imported.
     """
     try:
-        import onnxruntime  # noqa: PLC0415 - late: `--help` must not pay for it
+        import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
     except (ImportError, AttributeError) as error:
@@ -205,9 +206,12 @@ def working_providers() -> dict[str, bool]:
 
 
 _OUT_OF_MEMORY = (
-    "bad_alloc", "Failed to allocate memory", "out of memory", "bad allocation",
+    "bad_alloc",
+    "Failed to allocate memory",
+    "out of memory",
+    "bad allocation",
     "exceeds the supported maximum",
-)  # fmt: skip
+)
 
 _NUMPY_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -221,7 +225,7 @@ _NUMPY_TYPES: dict[str, Any] = {
 }
 
 
-def _widen(value: Any) -> Any:  # noqa: ANN401 - arrays, or what ZipMap returns
+def _widen(value: Any) -> Any:
     if getattr(value, "dtype", None) == np.float16:
         return value.astype(np.float32)
     return value

@@ -22,7 +22,7 @@ __all__ = [
     "overlaps",
     "peak",
     "sweep",
-]  # fmt: skip
+]
 
 Boxes = NDArray[np.float64]
 """(K, 4)."""
@@ -45,7 +45,7 @@ def component_boxes(mask: NDArray[Any], connectivity: int = 8) -> Boxes:
         MissingExtra: SciPy is not installed.
     """
     try:
-        from scipy import ndimage  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+        from scipy import ndimage  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtra("finding connected components", "studies") from None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -41,7 +41,7 @@ class Option:
     default: Any
     help: str
 
-    def parse(self, text: str) -> Any:  # noqa: ANN401 - the type of the default
+    def parse(self, text: str) -> Any:
         """Read a value from the command line by the type of the default."""
         if isinstance(self.default, bool):
             words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -100,7 +100,7 @@ class Method:
             if p.kind is p.KEYWORD_ONLY
         }
 
-    def __call__(self, evidence: "Evidence", **options: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401
+    def __call__(self, evidence: "Evidence", **options: Any) -> np.ndarray[Any, Any]:
         """Compute the maps of all samples of the evidence."""
         return self.function(evidence, **options)
 
@@ -159,9 +159,15 @@ def methods() -> Mapping[str, Method]:
 
 
 _ORDER = (
-    "cam", "grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
-    "guided-grad-cam", "occlusion",
-)  # fmt: skip
+    "cam",
+    "grad-cam",
+    "grad-cam++",
+    "gradient",
+    "guided-backprop",
+    "deconvnet",
+    "guided-grad-cam",
+    "occlusion",
+)
 
 
 def parse_request(text: str) -> Request:

@@ -36,9 +36,10 @@ def cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     for row, target in enumerate(evidence.targets):
         if target.class_index is None:
             raise MethodRefused(
-                "CAM explains a class, and the target is none", where=target.label,
+                "CAM explains a class, and the target is none",
+                where=target.label,
                 hint="use grad-cam",
-            )  # fmt: skip
+            )
         features = np.asarray(evidence.values[head.features][row : row + 1])
         maps.append(head.cam(features, target.class_index))
         scale = float(np.abs(evidence.values[evidence.model.scores.tensor][row]).max())

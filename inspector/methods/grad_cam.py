@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-def weights(gradient: Any) -> Any:  # noqa: ANN401 - any array of the array API
+def weights(gradient: Any) -> Any:
     """alpha_k = 1/Z sum_ij g_kij: (N, C, h, w) to (N, C); equation 1."""
     return array_namespace(gradient).mean(gradient, axis=(2, 3))
 
 
-def weighted_map(activation: Any, alpha: Any) -> Any:  # noqa: ANN401 - as above
+def weighted_map(activation: Any, alpha: Any) -> Any:
     """ReLU(sum_k alpha_k A_k): (N, C, h, w) and (N, C) to (N, h, w); equation 2."""
     xp = array_namespace(activation)
     n, _, h, w = activation.shape

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-def weights(activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - any array of the array API
+def weights(activation: Any, gradient: Any) -> Any:
     """w_k = sum_ij alpha_kij ReLU(g_kij): (N, C, h, w) twice to (N, C).
 
     alpha = g^2 / (2 g^2 + (sum_ab A_kab) g^3), written as [g != 0] / (2 + g sum A).  Only g > 0
@@ -25,11 +25,11 @@ def weights(activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - any array 
     return xp.sum(ratio, axis=(2, 3))
 
 
-def _denominator(xp: Any, activation: Any, gradient: Any) -> Any:  # noqa: ANN401 - as above
+def _denominator(xp: Any, activation: Any, gradient: Any) -> Any:
     return 2 + gradient * xp.sum(activation, axis=(2, 3), keepdims=True)
 
 
-def unsafe(activation: Any, gradient: Any) -> bool:  # noqa: ANN401 - as above
+def unsafe(activation: Any, gradient: Any) -> bool:
     """Whether the denominator comes near zero or below where the gradient is positive."""
     xp = array_namespace(activation, gradient)
     if bool(xp.all(xp.sum(activation, axis=(2, 3)) >= 0)):

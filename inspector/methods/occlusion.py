@@ -53,9 +53,11 @@ def occlusion(
     colour = colour_of(evidence.preprocess, fill)
     use_probability = _uses_probability(evidence, measure)
     evidence.facts["occlusion"] = {
-        "window": window, "stride": stride, "fill": [float(v) for v in colour],
+        "window": window,
+        "stride": stride,
+        "fill": [float(v) for v in colour],
         "measure": "probability" if use_probability else "score",
-    }  # fmt: skip
+    }
     boxes = list(windows(height, width, window, stride))
     maps = []
     for row, target in enumerate(evidence.targets):
@@ -64,9 +66,14 @@ def occlusion(
             evidence.progress(row * len(boxes) + done, len(boxes) * len(evidence.targets))
 
         drops = _drops(
-            evidence, row, target, boxes=boxes, colour=colour,
-            use_probability=use_probability, progress=progress,
-        )  # fmt: skip
+            evidence,
+            row,
+            target,
+            boxes=boxes,
+            colour=colour,
+            use_probability=use_probability,
+            progress=progress,
+        )
         maps.append(average_over_windows(drops, boxes, (height, width)))
     return np.stack(maps)[:, None].astype(np.float32)
 
@@ -108,7 +115,7 @@ def _drops(
     boxes: list[tuple[int, int, int, int]],
     colour: Array,
     use_probability: bool,
-    progress: Any,  # noqa: ANN401 - a callable
+    progress: Any,
 ) -> Array:
     """f(x) - f(x occluded) for every box, (P,)."""
     image = evidence.images[row]
@@ -144,8 +151,9 @@ def geometry_of(window: int, stride: int, height: int, width: int) -> tuple[int,
     if not 1 <= window <= short:
         raise UsageError(f"occlusion: window {window} does not fit an input of {height}x{width}")
     if not 1 <= stride <= window:
-        raise UsageError(f"occlusion: stride {stride} would leave pixels uncovered",
-                         hint=f"1 to {window}")  # fmt: skip
+        raise UsageError(
+            f"occlusion: stride {stride} would leave pixels uncovered", hint=f"1 to {window}"
+        )
     return window, stride
 
 

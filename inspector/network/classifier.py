@@ -31,7 +31,7 @@ def way_back(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
     An activation function counts as one step, however it is spelled. The way ends where computed
     tensors are joined.
     """
-    from converters.graph.activations import find_activations  # noqa: PLC0415 - late: imports onnx
+    from converters.graph.activations import find_activations
 
     before = {a.output: a.input for a in find_activations(graph) if a.input}
     for _ in range(_MAX_STEPS):
@@ -45,7 +45,7 @@ def way_back(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
 
 def _only_input(graph: "Graph", node: "Node") -> str | None:
     """The one input that is computed from the image."""
-    from inspector.network.affine import is_constant  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.affine import is_constant
 
     if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
         return node.inputs[0]

@@ -16,18 +16,36 @@ __all__ = ["Form", "Levels", "levels_of"]
 Array = np.ndarray[Any, Any]
 
 _SCALE_AND_ZERO = {
-    "QuantizeLinear": (1, 2), "QLinearConcat": (0, 1),
-    "QLinearSigmoid": (3, 4), "QLinearLeakyRelu": (3, 4), "QLinearSoftmax": (3, 4),
-    "QLinearAveragePool": (3, 4), "QLinearGlobalAveragePool": (3, 4), "QLinearReduceMean": (3, 4),
-    "QLinearConv": (6, 7), "QLinearMatMul": (6, 7), "QLinearAdd": (6, 7), "QLinearMul": (6, 7),
+    "QuantizeLinear": (1, 2),
+    "QLinearConcat": (0, 1),
+    "QLinearSigmoid": (3, 4),
+    "QLinearLeakyRelu": (3, 4),
+    "QLinearSoftmax": (3, 4),
+    "QLinearAveragePool": (3, 4),
+    "QLinearGlobalAveragePool": (3, 4),
+    "QLinearReduceMean": (3, 4),
+    "QLinearConv": (6, 7),
+    "QLinearMatMul": (6, 7),
+    "QLinearAdd": (6, 7),
+    "QLinearMul": (6, 7),
     "QGemm": (7, 8),
-}  # fmt: skip
+}
 """Inputs that name the scale and the zero point of an operator's output."""
 
-_KEEPS_LEVELS = frozenset({
-    "MaxPool", "NhwcMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice",
-    "Identity", "Pad",
-})  # fmt: skip
+_KEEPS_LEVELS = frozenset(
+    {
+        "MaxPool",
+        "NhwcMaxPool",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Identity",
+        "Pad",
+    }
+)
 
 
 @dataclass(frozen=True)

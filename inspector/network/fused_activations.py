@@ -28,28 +28,107 @@ CAP_TOLERANCE = 1e-3
 """How close to 6 the greatest value must be to be a ReLU6's bound, relative.  A ReLU6 that met
 its bound in calibration has 6 up to float32's rounding; one that did not has nothing to cut."""
 
-_NOT_NEGATIVE = frozenset({
-    "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp", "Sqrt", "ReduceL1",
-    "ReduceL2", "ReduceSumSquare", "LpPool", "GlobalLpPool", "ThresholdedRelu",
-    "QLinearSigmoid", "QLinearSoftmax",
-})  # fmt: skip
-_KEEPS_SIGN = frozenset({
-    "Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose",
-    "Slice", "Gather", "Split", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "MaxPool",
-    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceMin",
-    "ReduceSum", "LRN", "Upsample", "NhwcMaxPool", "QLinearAveragePool",
-    "QLinearGlobalAveragePool", "QuantizeLinear", "DequantizeLinear", "LeakyRelu",
-    "QLinearLeakyRelu", "PRelu",
-})  # fmt: skip
-_KEEPS_SIGN_OF_ALL = frozenset({
-    "Add", "Sum", "Mul", "Div", "Concat", "Mean", "Min", "Where", "QLinearAdd", "QLinearMul",
-    "QLinearConcat",
-})  # fmt: skip
-_ON_PIXELS = frozenset({
-    "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split",
-    "Concat", "Pad", "Resize", "Upsample", "Add", "Sub", "Mul", "Div", "BatchNormalization",
-    "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "Max", "Min",
-})  # fmt: skip
+_NOT_NEGATIVE = frozenset(
+    {
+        "Relu",
+        "Sigmoid",
+        "HardSigmoid",
+        "Softmax",
+        "Softplus",
+        "Abs",
+        "Exp",
+        "Sqrt",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceSumSquare",
+        "LpPool",
+        "GlobalLpPool",
+        "ThresholdedRelu",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+    }
+)
+_KEEPS_SIGN = frozenset(
+    {
+        "Identity",
+        "Cast",
+        "Dropout",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Gather",
+        "Split",
+        "Expand",
+        "Tile",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceSum",
+        "LRN",
+        "Upsample",
+        "NhwcMaxPool",
+        "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "LeakyRelu",
+        "QLinearLeakyRelu",
+        "PRelu",
+    }
+)
+_KEEPS_SIGN_OF_ALL = frozenset(
+    {
+        "Add",
+        "Sum",
+        "Mul",
+        "Div",
+        "Concat",
+        "Mean",
+        "Min",
+        "Where",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearConcat",
+    }
+)
+_ON_PIXELS = frozenset(
+    {
+        "Identity",
+        "Cast",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Gather",
+        "Split",
+        "Concat",
+        "Pad",
+        "Resize",
+        "Upsample",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "BatchNormalization",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearConcat",
+        "Max",
+        "Min",
+    }
+)
 NEVER_MARKED = frozenset({"QLinearSigmoid", "QLinearSoftmax", "QLinearLeakyRelu"})
 
 

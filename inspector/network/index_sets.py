@@ -61,7 +61,7 @@ class At:
         """The first input."""
         return self.node.inputs[0]
 
-    def attribute(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - as varied as ONNX
+    def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute of the node."""
         return self.node.attributes.get(name, default)
 

@@ -57,13 +57,39 @@ _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 # Operators over which a map of features stays one, with its channels where they were.
 _KEEPS_MAP = frozenset(
     {
-        *_CARRIERS, *_NORMALISATIONS, *_AFFINE, *_SUMS, "LRN", "Concat", "Resize", "Upsample",
-        "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Slice",
-        "Split", "Max", "Min", "Mean", "Pow", "Sqrt", "Exp", "Neg", "Erf", "Where", "Abs",
-        "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearConcat", "DepthToSpace",
+        *_CARRIERS,
+        *_NORMALISATIONS,
+        *_AFFINE,
+        *_SUMS,
+        "LRN",
+        "Concat",
+        "Resize",
+        "Upsample",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Pad",
+        "Slice",
+        "Split",
+        "Max",
+        "Min",
+        "Mean",
+        "Pow",
+        "Sqrt",
+        "Exp",
+        "Neg",
+        "Erf",
+        "Where",
+        "Abs",
+        "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
+        "QLinearConcat",
+        "DepthToSpace",
         "SpaceToDepth",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,52 @@ __all__ = ["Suspicion", "lost_activations", "lost_note"]
 NEAR_FLOOR = 0.05
 """Share of the levels below zero up to which a quantiser looks like a ReLU's, put beside zero."""
 
-_LINEAR = frozenset({
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum", "BatchNormalization", "QLinearConv",
-    "QLinearMatMul", "QGemm", "QLinearAdd",
-})  # fmt: skip
-_WEIGHTED = frozenset({
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "QLinearMatMul", "QGemm",
-})  # fmt: skip
-_PASSES = frozenset({
-    "Identity", "Cast", "Reshape", "Flatten", "Transpose", "MaxPool", "AveragePool", "Squeeze",
-    "QuantizeLinear", "DequantizeLinear", "NhwcMaxPool", "QLinearAveragePool", "Dropout",
-    "GlobalAveragePool", "ReduceMean", "QLinearGlobalAveragePool",
-})  # fmt: skip
+_LINEAR = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Sum",
+        "BatchNormalization",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "QLinearAdd",
+    }
+)
+_WEIGHTED = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+    }
+)
+_PASSES = frozenset(
+    {
+        "Identity",
+        "Cast",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "MaxPool",
+        "AveragePool",
+        "Squeeze",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "NhwcMaxPool",
+        "QLinearAveragePool",
+        "Dropout",
+        "GlobalAveragePool",
+        "ReduceMean",
+        "QLinearGlobalAveragePool",
+    }
+)
 CENTRED_BY_CHANCE = 0.05
 """How often a quantiser of a linear layer has its zero point in the very middle without being
 made symmetric, and the probability above which such a coincidence is not worth a word."""

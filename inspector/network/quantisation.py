@@ -27,33 +27,57 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-OPERANDS: Mapping[str, tuple[int, tuple[int, ...]]] = MappingProxyType({
-    "QuantizeLinear": (1, (0,)),
-    "QLinearConv": (6, (0,)),
-    "QLinearMatMul": (6, (0, 3)),
-    "QGemm": (7, (0, 3)),
-    "QLinearAdd": (6, (0, 3)),
-    "QLinearMul": (6, (0, 3)),
-    "QLinearSigmoid": (3, (0,)),
-    "QLinearSoftmax": (3, (0,)),
-    "QLinearLeakyRelu": (3, (0,)),
-    "QLinearAveragePool": (3, (0,)),
-    "QLinearGlobalAveragePool": (3, (0,)),
-    "QLinearConcat": (0, tuple(range(2, 600, 3))),
-})  # fmt: skip
+OPERANDS: Mapping[str, tuple[int, tuple[int, ...]]] = MappingProxyType(
+    {
+        "QuantizeLinear": (1, (0,)),
+        "QLinearConv": (6, (0,)),
+        "QLinearMatMul": (6, (0, 3)),
+        "QGemm": (7, (0, 3)),
+        "QLinearAdd": (6, (0, 3)),
+        "QLinearMul": (6, (0, 3)),
+        "QLinearSigmoid": (3, (0,)),
+        "QLinearSoftmax": (3, (0,)),
+        "QLinearLeakyRelu": (3, (0,)),
+        "QLinearAveragePool": (3, (0,)),
+        "QLinearGlobalAveragePool": (3, (0,)),
+        "QLinearConcat": (0, tuple(range(2, 600, 3))),
+    }
+)
 """Operators that quantise their result: the position of its scale (the zero point is the next
 input), and the positions of the tensors it is computed from."""
 
-CARRIERS = frozenset({
-    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool", "Slice",
-    "Gather", "Split", "DepthToSpace", "SpaceToDepth", "NhwcMaxPool", "Expand", "Tile", "Dropout",
-})  # fmt: skip
+CARRIERS = frozenset(
+    {
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "MaxPool",
+        "Slice",
+        "Gather",
+        "Split",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "NhwcMaxPool",
+        "Expand",
+        "Tile",
+        "Dropout",
+    }
+)
 """Operators that move quantised numbers about and leave them as they are."""
 
 _LIMITS = {
-    "uint2": (0, 3), "int2": (-2, 1), "uint4": (0, 15), "int4": (-8, 7), "uint8": (0, 255),
-    "int8": (-128, 127), "uint16": (0, 65535), "int16": (-32768, 32767),
-}  # fmt: skip
+    "uint2": (0, 3),
+    "int2": (-2, 1),
+    "uint4": (0, 15),
+    "int4": (-8, 7),
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "uint16": (0, 65535),
+    "int16": (-32768, 32767),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +294,8 @@ def _same_levels(graph: Graph, quantised: str) -> Iterator[str]:
                 user.outputs[0]
                 for name in level
                 for user in graph.consumers(name)
-                if step is not None and user.op_type == step.op_type
+                if step is not None
+                and user.op_type == step.op_type
                 and user.attributes == step.attributes
-            ]  # fmt: skip
+            ]
         yield from level

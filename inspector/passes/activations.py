@@ -41,6 +41,7 @@ def _floats(model: "Model", name: str, values: Array) -> Array:
     if levels is None:
         raise MethodRefused(
             f"the layer holds {values.dtype}, and the file does not say what they stand for",
-            where=name, hint="choose one that `inspector layers` lists",
-        )  # fmt: skip
+            where=name,
+            hint="choose one that `inspector layers` lists",
+        )
     return np.asarray(levels.values(values))

@@ -72,9 +72,12 @@ def batches(
     """
     total, size = _length(images), BATCH if model.batches else 1
     opening = prefetched(
-        _jobs(images, skip), lambda job: _opened(model, job), ahead=BATCH,
-        workers=max(1, _cores() // 2), size=_bytes,
-    )  # fmt: skip
+        _jobs(images, skip),
+        lambda job: _opened(model, job),
+        ahead=BATCH,
+        workers=max(1, _cores() // 2),
+        size=_bytes,
+    )
     waiting: list[_Opened] = []
     for place, found in opening:
         if isinstance(found, ImageRefused):
@@ -121,7 +124,7 @@ def passes(
     Raises:
         MethodRefused: A tensor holds integers of which the file does not say what they stand for.
     """
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     total, workers = _length(images), min(WORKERS, _cores())
     reader, size = _reader(model, tensors, workers), BATCH if model.batches else 1
@@ -145,7 +148,7 @@ def passes(
 
 def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":
     """The model with a session of its own, whose runs share the cores among them."""
-    from inspector.engines.runtime import Runtime  # noqa: PLC0415 - late: imports onnx
+    from inspector.engines.runtime import Runtime
 
     reader = copy.copy(model)
     reader.runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)
@@ -168,7 +171,7 @@ class _Opened:
 
 
 def _opened(model: "Opened", job: _Job) -> tuple[int, _Opened | ImageRefused]:
-    from inspector.photos.photo import Photo, load_photo  # noqa: PLC0415 - late: `--help` needs no photo
+    from inspector.photos.photo import Photo, load_photo
 
     place, source = job
     try:

@@ -78,14 +78,18 @@ def feature_vector(model: "Opened", layer: str | int) -> FeatureVector:
 def _read_as(model: "Opened", tensor: str, why: str) -> FeatureVector:
     """A tensor as a vector, if it has a row for each photo."""
     if model.graph.constant(tensor) is not None:
-        raise UsageError("the tensor is the same for every photo", where=tensor,
-                         hint="`inspector layers` lists the layers")  # fmt: skip
+        raise UsageError(
+            "the tensor is the same for every photo",
+            where=tensor,
+            hint="`inspector layers` lists the layers",
+        )
     shape = model.shape_of(tensor)
     if len(shape) < 2 or shape[0] != 1:
         raise UsageError(
-            f"the tensor is of shape {list(shape)}, which has no row for each photo", where=tensor,
+            f"the tensor is of shape {list(shape)}, which has no row for each photo",
+            where=tensor,
             hint="`inspector layers` lists the layers",
-        )  # fmt: skip
+        )
     return FeatureVector(tensor, tuple(shape[1:]), why)
 
 
@@ -97,8 +101,11 @@ def first_layer(model: "Opened") -> FeatureVector:
     """
     found = next((layer for layer in model.layers if layer.on_path and not layer.gate), None)
     if found is None:
-        raise ModelRefused("the model has no convolutional layer", where=model.path.name,
-                           hint="name a tensor instead")  # fmt: skip
+        raise ModelRefused(
+            "the model has no convolutional layer",
+            where=model.path.name,
+            hint="name a tensor instead",
+        )
     return _read_as(model, found.tensor, "the first convolutional layer")
 
 
@@ -129,8 +136,7 @@ def last_hidden(model: "Opened") -> FeatureVector | None:
     shape = model.shape_of(read)
     if read == model.input.name or len(shape) < 2 or shape[0] != 1:
         return None
-    return _read_as(model, read, f"what the classifier's last linear node "
-                          f"({node.op_type}) reads")  # fmt: skip
+    return _read_as(model, read, f"what the classifier's last linear node ({node.op_type}) reads")
 
 
 def vectors(
@@ -150,7 +156,7 @@ def vectors(
     Raises:
         MethodRefused: Values that are not finite, or integers whose scale is not known.
     """
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     names = list(dict.fromkeys([*(layer.tensor for layer in layers), *also]))
     own = [name for name in names if name != model.input.name]
@@ -162,8 +168,9 @@ def vectors(
         values = np.asarray(found[name])
         if not len(values) == len(images) or not np.isfinite(values).all():
             raise MethodRefused(
-                "features are not finite numbers, one row a photo", where=name,
+                "features are not finite numbers, one row a photo",
+                where=name,
                 hint="the network overflows on this image; check its preprocessing",
-            )  # fmt: skip
+            )
         rows[name] = values.reshape(len(images), -1)
     return rows

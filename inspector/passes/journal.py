@@ -48,10 +48,10 @@ class Journal:
         """How many results there are, those taken over included."""
         return len(self._results)
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - JSON's types
+    def __getitem__(self, key: str) -> Any:
         return self._results[key]
 
-    def keep(self, key: str, result: Any) -> None:  # noqa: ANN401 - JSON's types
+    def keep(self, key: str, result: Any) -> None:
         """Keep one result.
 
         Args:
@@ -119,7 +119,7 @@ class Journal:
         return self._file
 
 
-def _parsed(line: bytes) -> Any:  # noqa: ANN401 - JSON's types
+def _parsed(line: bytes) -> Any:
     """What a line says; None if it is cut off or no JSON."""
     if not line.endswith(b"\n"):
         return None

@@ -26,9 +26,21 @@ __all__ = [
     "read_boxes",
 ]
 
-PICTURES = frozenset({
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
-})  # fmt: skip
+PICTURES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+    }
+)
 """What is taken from a folder; a file that is named is tried whatever it is called."""
 
 _MAX_BYTES = 64 << 20
@@ -122,18 +134,23 @@ def labelled_photos(
             for at, row in rows
         ]
     else:
-        found = [
-            LabelledPhoto(path, inner.name)
-            for folder in folders
-            for inner in sorted(p for p in folder.iterdir() if p.is_dir())
-            for path in sorted(_inside(inner))
-        ] if all(folder.is_dir() for folder in folders) else []  # fmt: skip
+        found = (
+            [
+                LabelledPhoto(path, inner.name)
+                for folder in folders
+                for inner in sorted(p for p in folder.iterdir() if p.is_dir())
+                for path in sorted(_inside(inner))
+            ]
+            if all(folder.is_dir() for folder in folders)
+            else []
+        )
     if not found:
         where = str(table) if table else ", ".join(map(str, folders))
         raise UsageError(
-            "no labelled photos", where=where,
+            "no labelled photos",
+            where=where,
             hint="give a folder with one folder a class, or a CSV table with --truth",
-        )  # fmt: skip
+        )
     return tuple(found)
 
 
@@ -228,9 +245,10 @@ def _column(
     found = next((name for name in names if name in heading), None)
     if found is None:
         raise UsageError(
-            f"has no column {names[0]!r}", where=str(table),
+            f"has no column {names[0]!r}",
+            where=str(table),
             hint=f"its columns: {clean_text(', '.join(heading)) or 'none'}",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -239,9 +257,10 @@ def _photo(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
     relative = Path(name)
     if not name or "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise UsageError(
-            f"line {at} names a file outside the folder", where=str(table),
+            f"line {at} names a file outside the folder",
+            where=str(table),
             hint="name photos as they are called in the folder",
-        )  # fmt: skip
+        )
     places = [folder / relative for folder in folders or [table.parent]]
     return next((place for place in places if place.is_file()), places[0])
 

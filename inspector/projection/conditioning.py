@@ -35,42 +35,121 @@ TOLERANCE = 1e-5
 """Largest difference between projections for different images that is float32's rounding."""
 
 _ANY = tuple(range(600))
-_CONSTANT_FACTORS: Mapping[str, tuple[int, ...]] = MappingProxyType({
-    **dict.fromkeys(("Add", "Sub", "Sum", "Mean", "Concat"), _ANY),
-    **dict.fromkeys((
-        "Identity", "Cast", "CastLike", "Dropout", "Neg", "Conv", "ConvTranspose",
-        "BatchNormalization", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum",
-        "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather",
-        "Pad", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Div",
-        "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearGlobalAveragePool",
-        "QLinearAveragePool",
-    ), (0,)),
-    "QLinearAdd": (0, 3),
-    "QLinearConcat": tuple(range(2, 600, 3)),
-})  # fmt: skip
+_CONSTANT_FACTORS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("Add", "Sub", "Sum", "Mean", "Concat"), _ANY),
+        **dict.fromkeys(
+            (
+                "Identity",
+                "Cast",
+                "CastLike",
+                "Dropout",
+                "Neg",
+                "Conv",
+                "ConvTranspose",
+                "BatchNormalization",
+                "AveragePool",
+                "GlobalAveragePool",
+                "ReduceMean",
+                "ReduceSum",
+                "Transpose",
+                "Reshape",
+                "Flatten",
+                "Squeeze",
+                "Unsqueeze",
+                "Slice",
+                "Split",
+                "Gather",
+                "Pad",
+                "Resize",
+                "Upsample",
+                "DepthToSpace",
+                "SpaceToDepth",
+                "Expand",
+                "Tile",
+                "Div",
+                "QuantizeLinear",
+                "DequantizeLinear",
+                "QLinearConv",
+                "QLinearGlobalAveragePool",
+                "QLinearAveragePool",
+            ),
+            (0,),
+        ),
+        "QLinearAdd": (0, 3),
+        "QLinearConcat": tuple(range(2, 600, 3)),
+    }
+)
 """Operators that are linear in these inputs, with coefficients from the others, by position."""
 
-_ONE_FACTOR: Mapping[str, tuple[int, ...]] = MappingProxyType({
-    "Mul": (0, 1), "MatMul": (0, 1), "Gemm": (0, 1), "QLinearMatMul": (0, 3), "QLinearMul": (0, 3),
-    "QGemm": (0,),
-})  # fmt: skip
+_ONE_FACTOR: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "Mul": (0, 1),
+        "MatMul": (0, 1),
+        "Gemm": (0, 1),
+        "QLinearMatMul": (0, 3),
+        "QLinearMul": (0, 3),
+        "QGemm": (0,),
+    }
+)
 """Products: linear in one of these inputs, as long as the other is constant."""
 
 _SLOPE = "its slope depends on what comes in"
 _WHY = (
-    (("MaxPool", "NhwcMaxPool", "GlobalMaxPool", "LpPool", "MaxRoiPool"),
-     "its switches say which place of a window has won"),
-    (("Mul", "MatMul", "QLinearMul", "QLinearMatMul", "Gemm", "Einsum", "Div", "Pow"),
-     "it multiplies what depends on the image with what depends on the image"),
-    (("LRN", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "GroupNorm",
-      "MeanVarianceNormalization", "LpNormalization", "RMSNormalization",
-      "SimplifiedLayerNormalization", "BatchNormalization", "DynamicQuantizeLinear"),
-     "it normalises by the size of what comes in"),
-    (("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Tanh", "Exp", "Log", "Sqrt", "Erf",
-      "Reciprocal", "Max", "Min", "Abs", "Clip", "Where", "ReduceMax", "ReduceMin", "ReduceL2",
-      "HardSwish", "Gelu", "Mish", "Elu", "Softplus", "Swish"),
-     _SLOPE),
-)  # fmt: skip
+    (
+        ("MaxPool", "NhwcMaxPool", "GlobalMaxPool", "LpPool", "MaxRoiPool"),
+        "its switches say which place of a window has won",
+    ),
+    (
+        ("Mul", "MatMul", "QLinearMul", "QLinearMatMul", "Gemm", "Einsum", "Div", "Pow"),
+        "it multiplies what depends on the image with what depends on the image",
+    ),
+    (
+        (
+            "LRN",
+            "InstanceNormalization",
+            "LayerNormalization",
+            "GroupNormalization",
+            "GroupNorm",
+            "MeanVarianceNormalization",
+            "LpNormalization",
+            "RMSNormalization",
+            "SimplifiedLayerNormalization",
+            "BatchNormalization",
+            "DynamicQuantizeLinear",
+        ),
+        "it normalises by the size of what comes in",
+    ),
+    (
+        (
+            "Sigmoid",
+            "HardSigmoid",
+            "Softmax",
+            "LogSoftmax",
+            "Tanh",
+            "Exp",
+            "Log",
+            "Sqrt",
+            "Erf",
+            "Reciprocal",
+            "Max",
+            "Min",
+            "Abs",
+            "Clip",
+            "Where",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceL2",
+            "HardSwish",
+            "Gelu",
+            "Mish",
+            "Elu",
+            "Softplus",
+            "Swish",
+        ),
+        _SLOPE,
+    ),
+)
 _SHAPES = ("Shape", "Size")
 
 
@@ -124,7 +203,7 @@ def conditioning(model: "Opened", tensor: str, extension: str = "refuse") -> Con
         tensor: The layer.
         extension: The rule for smooth activations, one of ``projection.EXTENSIONS``.
     """
-    from inspector.engines.rules import backward_rules  # noqa: PLC0415 - late: imports torch
+    from inspector.engines.rules import backward_rules
 
     twin, key = model.twin, ("deconvnet", extension)
     if key not in model.rule_tables:
@@ -180,17 +259,19 @@ def largest_difference(projector: "Projector", unit: "Unit", seed: int = 0) -> f
     noise = ((pixels / preprocess.scale - mean) / std).astype(np.float32)
     images = np.concatenate([blank, noise])
     step = len(images) if model.batches else 1
-    found = np.concatenate([
-        projector(part, [unit] * len(part))
-        for part in (images[at : at + step] for at in range(0, len(images), step))
-    ]).astype(np.float64)  # fmt: skip
+    found = np.concatenate(
+        [
+            projector(part, [unit] * len(part))
+            for part in (images[at : at + step] for at in range(0, len(images), step))
+        ]
+    ).astype(np.float64)
     peak = float(np.abs(found).max())
     return float((found.max(0) - found.min(0)).max()) / peak if peak > 0 else 0.0
 
 
 def _is_ruled(step: "Step", twin: "Program", rules: "OpTable | None") -> bool:
     """Whether a step is an activation that passes the positive signal, whatever comes in."""
-    from converters.to_torch.program import ACTIVATION_DOMAIN  # noqa: PLC0415 - late: imports torch
+    from converters.to_torch.program import ACTIVATION_DOMAIN
 
     name = step.outputs[0]
     if rules is None or name in rules.exempt:

@@ -38,7 +38,7 @@ def write(path: str | Path, document: object) -> Path:
     return write_whole(path, dumps(document).encode())
 
 
-def plain(value: object) -> Any:  # noqa: ANN401 - JSON's types
+def plain(value: object) -> Any:
     """Plain data of NumPy scalars and arrays, paths, mappings, sequences and dataclasses.
 
     Raises:
@@ -56,7 +56,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 - JSON's types
     return _plain_container(value)
 
 
-def _plain_container(value: object) -> Any:  # noqa: ANN401 - as above
+def _plain_container(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -86,7 +86,7 @@ class Findings:
         Returns:
             The files, the report last; without a table no CSV.
         """
-        from inspector.render import csv, json, png  # noqa: PLC0415 - late: may never be saved
+        from inspector.render import csv, json, png
 
         folder = Path(folder)
         written = [png.write(folder / f"{self.study}.png", self.figure)]

@@ -141,7 +141,7 @@ class Certificate:
         }
 
 
-def finite(value: Any) -> Any:  # noqa: ANN401 - plain data of any form
+def finite(value: Any) -> Any:
     """Plain data with floats that JSON cannot hold spelled out."""
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}

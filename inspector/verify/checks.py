@@ -290,7 +290,7 @@ def _slack(subject: Subject, forward: Forward, nodes: Sequence[NodeRecord]) -> f
 
 def _score_checks(subject: Subject, probes: Sequence[Probe], allowed: float) -> list[Check]:
     """Same best class on both sides; optimised as unoptimised; a batch as single images."""
-    import torch  # noqa: PLC0415 - late: two seconds
+    import torch
 
     model = subject.model
     name = model.scores.tensor
@@ -327,7 +327,7 @@ def _score_checks(subject: Subject, probes: Sequence[Probe], allowed: float) -> 
 def _batch_check(
     subject: Subject, probes: Sequence[Probe], ours: Sequence[Array], allowed: float, floor: float
 ) -> Check:
-    import torch  # noqa: PLC0415 - as above
+    import torch
 
     model, twin = subject.model, subject.twin
     name = model.scores.tensor
@@ -510,7 +510,7 @@ def _gates_check(forward: Forward) -> Check:
 
 def _rule_checks(subject: Subject, target: Target | None) -> list[Check]:
     """What each backward rule reaches, and where it is refused."""
-    from inspector.engines.rules import RULES, coverage  # noqa: PLC0415 - imports torch
+    from inspector.engines.rules import RULES, coverage
 
     if target is None:
         return []
@@ -524,8 +524,10 @@ def _rule_checks(subject: Subject, target: Target | None) -> list[Check]:
             checks.append(Check(f"rule {rule}", "report", f"refused: {error.what}"))
             continue
         figures = {
-            "ruled": found.ruled, "gates": found.gates, "unknown": list(found.unknown[:20]),
-        }  # fmt: skip
+            "ruled": found.ruled,
+            "gates": found.gates,
+            "unknown": list(found.unknown[:20]),
+        }
         checks.append(Check(f"rule {rule}", "report", str(found), figures))
     return checks
 
@@ -534,7 +536,7 @@ def _invariant_checks(
     subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess"
 ) -> list[Check]:
     """Identities between methods; one that raises is undecided, and says why."""
-    from inspector.verify.slopes import gradient_of  # noqa: PLC0415 - as its callers
+    from inspector.verify.slopes import gradient_of
 
     def other() -> list[Check]:
         if target.class_index is None:

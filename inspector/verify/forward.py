@@ -160,7 +160,7 @@ def groups(subject: Subject, probe: Probe, names: Sequence[str]) -> Iterator[tup
 
 def gate_bounds(subject: Subject) -> dict[str, list[tuple[float, float | None]]]:
     """Where the gates of rectifiers open and shut, by the tensor that decides it."""
-    from inspector.engines.rules import is_rectifier  # noqa: PLC0415 - imports torch
+    from inspector.engines.rules import is_rectifier
 
     found: dict[str, list[tuple[float, float | None]]] = {}
     for activation in subject.twin.activations:
@@ -215,5 +215,5 @@ def _open(x: Array, low: float, high: float | None) -> Array:
     return np.asarray((x > low) if high is None else (x > low) & (x < high))
 
 
-def _is_numbers(value: Any) -> bool:  # noqa: ANN401 - arrays, or what ZipMap returns
+def _is_numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "biufc"

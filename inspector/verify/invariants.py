@@ -47,9 +47,13 @@ def _evidence(
     requests = [parse_request(name) for name in methods]
     fetch = list(tensors_for(subject.model, requests, layer, [target.tensor]))
     return Evidence(
-        subject.model, probe.image, [target], subject.model.forward(probe.image, fetch),
-        layer=layer, preprocess=preprocess,
-    )  # fmt: skip
+        subject.model,
+        probe.image,
+        [target],
+        subject.model.forward(probe.image, fetch),
+        layer=layer,
+        preprocess=preprocess,
+    )
 
 
 def cam_checks(
@@ -60,8 +64,14 @@ def cam_checks(
     if not isinstance(head, LinearHead) or target.class_index is None:
         why = head.reason if not isinstance(head, LinearHead) else "the target is no class"
         return [Check("cam residual", "not applicable", f"CAM is not exact here: {why}")]
-    evidence = _evidence(subject, probe, target, methods=["cam", "grad-cam"],
-                         layer=head.features, preprocess=preprocess)  # fmt: skip
+    evidence = _evidence(
+        subject,
+        probe,
+        target,
+        methods=["cam", "grad-cam"],
+        layer=head.features,
+        preprocess=preprocess,
+    )
     features = np.asarray(evidence.values[head.features][:1])
     map_ = head.cam(features, target.class_index)
     scale = float(np.abs(evidence.values[target.tensor][0]).max()) or 1.0
@@ -101,8 +111,9 @@ def occlusion_checks(
     """An occluder of no size, and the method against painting by hand at three places."""
     height, width = probe.image.shape[2:]
     side = max(1, min(height, width) // 2)
-    evidence = _evidence(subject, probe, target, methods=["occlusion"], layer=None,
-                         preprocess=preprocess)  # fmt: skip
+    evidence = _evidence(
+        subject, probe, target, methods=["occlusion"], layer=None, preprocess=preprocess
+    )
     found = occlusion(evidence, window=side, stride=side, measure="score")[0, 0]
     colour = np.asarray(preprocess.fill(), dtype=np.float32)[:, None, None]
 
@@ -183,8 +194,14 @@ def mirror_check(subject: Subject, probe: Probe, target: Target, preprocess: "Pr
         mirrored = Probe("mirrored", np.ascontiguousarray(probe.image[..., ::-1]))
         maps = []
         for item in (probe, mirrored):
-            evidence = _evidence(subject, item, target, methods=["grad-cam"], layer=layer.tensor,
-                                 preprocess=preprocess)  # fmt: skip
+            evidence = _evidence(
+                subject,
+                item,
+                target,
+                methods=["grad-cam"],
+                layer=layer.tensor,
+                preprocess=preprocess,
+            )
             maps.append(weighted_map(evidence.activation, weights(evidence.gradient))[0])
     except ExplainedError as error:
         return Check(name, "not applicable", f"there is no Grad-CAM map ({error.what})")

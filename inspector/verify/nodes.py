@@ -143,7 +143,7 @@ def _rerun(
     subject: Subject, node: Node, values: Mapping[str, Array], outputs: Sequence[str]
 ) -> dict[str, Array]:
     """The twin's node alone."""
-    import torch  # noqa: PLC0415 - late: two seconds
+    import torch
 
     twin = subject.twin
     read = [n for n in dict.fromkeys(subject.model.graph.reads(node)) if n in values]
@@ -166,8 +166,17 @@ def _refereed(
 
     def ruled(ruling: str, *errors: float, why: str = "") -> NodeRecord:
         theirs, own = errors or (None, None)
-        return NodeRecord(record.node, record.probe, record.worst, record.levels, record.share,
-                          ruling, theirs, own, why)  # fmt: skip
+        return NodeRecord(
+            record.node,
+            record.probe,
+            record.worst,
+            record.levels,
+            record.share,
+            ruling,
+            theirs,
+            own,
+            why,
+        )
 
     try:
         exact = _reference(subject, record.node, values, outputs)
@@ -189,7 +198,7 @@ def _reference(
     subject: Subject, node: Node, values: Mapping[str, Array], outputs: Sequence[str]
 ) -> dict[str, Array]:
     """Outputs of a node by onnx's reference evaluator, floats in float64."""
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - late, and seldom needed
+    from onnx.reference import ReferenceEvaluator
 
     graph = subject.model.graph
     given: dict[str, Array] = {}
@@ -201,10 +210,11 @@ def _reference(
     if sum(value.size for value in given.values()) > MAX_REFEREED:
         raise MemoryError("too large")
     alone = onnx.helper.make_graph(
-        [graph.proto.node[node.index]], "node",
+        [graph.proto.node[node.index]],
+        "node",
         [onnx.ValueInfoProto(name=name) for name in given],
         [onnx.ValueInfoProto(name=name) for name in outputs],
-    )  # fmt: skip
+    )
     model = onnx.helper.make_model(alone, opset_imports=graph.model.opset_import)
     found = ReferenceEvaluator(model).run(list(outputs), given)
     return dict(zip(outputs, map(np.asarray, found), strict=True))

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from converters.to_torch.program import Program, Step
 
 __all__ = [
-    "Direction", "GradientRecord", "certify_gradient", "gradient_of", "quick_slope",
+    "Direction",
+    "GradientRecord",
+    "certify_gradient",
+    "gradient_of",
+    "quick_slope",
     "wrong_nodes",
-]  # fmt: skip
+]
 
 Array = np.ndarray[Any, Any]
 Score = Callable[[Array], float]
@@ -181,7 +185,7 @@ def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | N
 
 def gradient_of(program: "Program", subject: Subject, x: Array, target: Target) -> Array:
     """Plain gradient of the target's score, float64, in the layout of the model's input."""
-    import torch  # noqa: PLC0415 - late: two seconds
+    import torch
 
     name = subject.model.input.name
     leaf = torch.tensor(x, dtype=program.dtype, device=program.device, requires_grad=True)
@@ -195,7 +199,7 @@ def gradient_of(program: "Program", subject: Subject, x: Array, target: Target) 
 
 
 def _twin_score(program: "Program", subject: Subject, target: Target, x: Array) -> float:
-    import torch  # noqa: PLC0415 - as above
+    import torch
 
     value = torch.tensor(x, dtype=program.dtype, device=program.device)
     with torch.no_grad():
@@ -353,14 +357,14 @@ def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ..
 def _agrees(
     step: "Step", environment: dict[str, Any], variable: Collection[str], rng: np.random.Generator
 ) -> bool:
-    import torch  # noqa: PLC0415 - late: two seconds
+    import torch
 
     inputs = {n: environment[n] for n in (*step.sources, *step.captures) if n}
     moving = {n: v for n, v in inputs.items() if n in variable and v.is_floating_point()}
     outputs = [n for n in step.outputs if n and environment[n].is_floating_point()]
     weights = {n: _random(rng, environment[n]) for n in outputs}
 
-    def weighted(values: dict[str, Any]) -> Any:  # noqa: ANN401 - a scalar tensor
+    def weighted(values: dict[str, Any]) -> Any:
         inner = {**inputs, **values}
         step.run(inner, None)
         return sum(
@@ -370,16 +374,19 @@ def _agrees(
     if not moving or not outputs:
         return True
     # Not at x itself: behind a rectifier many values tie at 0, where a maximum has no slope.
-    moving = {n: v + 0.1 * _random(rng, v) * (v.std(correction=0) + 1e-6)
-              for n, v in moving.items()}  # fmt: skip
+    moving = {
+        n: v + 0.1 * _random(rng, v) * (v.std(correction=0) + 1e-6) for n, v in moving.items()
+    }
     with torch.enable_grad():
         leaves = {n: v.detach().clone().requires_grad_() for n, v in moving.items()}
         total = weighted(leaves)
         slopes = [torch.zeros_like(v) for v in leaves.values()]
         if total.requires_grad:
-            slopes = list(torch.autograd.grad(
-                total, list(leaves.values()), allow_unused=True, materialize_grads=True
-            ))  # fmt: skip
+            slopes = list(
+                torch.autograd.grad(
+                    total, list(leaves.values()), allow_unused=True, materialize_grads=True
+                )
+            )
     moves = {n: _random(rng, v) * (v.std(correction=0) + 1e-6) for n, v in moving.items()}
     h = 1e-8
     with torch.no_grad():
@@ -391,7 +398,7 @@ def _agrees(
     return not abs(measured - sum(parts)) > NODE_TOLERANCE * scale
 
 
-def _random(rng: np.random.Generator, like: Any) -> Any:  # noqa: ANN401 - a tensor
-    import torch  # noqa: PLC0415 - late: two seconds
+def _random(rng: np.random.Generator, like: Any) -> Any:
+    import torch
 
     return torch.tensor(rng.standard_normal(tuple(like.shape)), dtype=like.dtype)

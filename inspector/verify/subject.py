@@ -98,9 +98,9 @@ class Subject:
     @cached_property
     def exact(self) -> "Program":
         """The twin in float64, on the CPU, with the operators of the twin under test."""
-        import torch  # noqa: PLC0415 - late: two seconds
+        import torch
 
-        from converters.to_torch.program import Program  # noqa: PLC0415 - as above
+        from converters.to_torch.program import Program
 
         return Program(self.model.graph, dtype=torch.float64, table=self.twin.table)
 
@@ -121,7 +121,7 @@ class Subject:
 
     def tensors(self, program: "Program", feeds: Mapping[str, Array]) -> "dict[str, Tensor]":
         """The same values as torch tensors in a program's precision and on its device."""
-        import torch  # noqa: PLC0415 - as above
+        import torch
 
         found = {}
         for name, value in feeds.items():
@@ -199,8 +199,8 @@ class Subject:
         return runtime.run(feeds, names)
 
 
-def _integer_type(model: Model) -> Any:  # noqa: ANN401 - a torch dtype
-    from converters.to_torch.values import TORCH_TYPES  # noqa: PLC0415 - imports torch
+def _integer_type(model: Model) -> Any:
+    from converters.to_torch.values import TORCH_TYPES
 
     elem_type = model.graph.inputs[model.input.name].elem_type
     if elem_type not in TORCH_TYPES:

@@ -33,7 +33,7 @@ def walk(
         UnsupportedOperator: Operators on the way that the program cannot run.
         ConverterError: A node that fails.
     """
-    import torch  # noqa: PLC0415 - late: two seconds
+    import torch
 
     plan = program.plan(tuple(feeds), tuple(names))
     last: dict[str, int] = {}

@@ -17,8 +17,12 @@ def inspector(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "inspector", *map(str, arguments)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
 
     return call
 

@@ -57,9 +57,12 @@ def test_torch_is_not_imported(samples, tmp_path, arguments):
         "sys.exit(status or ('imported ' + ', '.join(heavy) if heavy else 0))\n"
     )
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program_text, *arguments], cwd=tmp_path, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program_text, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -96,11 +99,22 @@ def test_interrupt_is_130(samples, tmp_path):
 
     photo = samples / "images" / "cat_1.png"
     child = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "inspector", "explain", str(samples / "all_cnn_c.onnx"),
-         *[str(photo)] * 400, "-m", "occlusion:window=2,stride=1"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            "-m",
+            "inspector",
+            "explain",
+            str(samples / "all_cnn_c.onnx"),
+            *[str(photo)] * 400,
+            "-m",
+            "occlusion:window=2,stride=1",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     time.sleep(3)
     os.killpg(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=30)

@@ -6,17 +6,24 @@ import pytest
 
 
 def test_table_files_and_layers(inspector, samples, tmp_path):
-    done = inspector("compare", samples / "zfnet.onnx", samples / "zfnet_snapshots" /
-                     "zfnet_epoch_040.onnx", samples / "images" / "cat_1.png",
-                     samples / "images" / "dog_1.png", "-o", "out")  # fmt: skip
+    done = inspector(
+        "compare",
+        samples / "zfnet.onnx",
+        samples / "zfnet_snapshots" / "zfnet_epoch_040.onnx",
+        samples / "images" / "cat_1.png",
+        samples / "images" / "dog_1.png",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "A  zfnet.onnx" in done.stdout
     assert "cat_1.png" in done.stdout
     assert "no single layer stands out" in done.stdout
     assert "predictions flip" in done.stdout
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "comparison.json", "comparison.png",
-    ]  # fmt: skip
+        "comparison.json",
+        "comparison.png",
+    ]
 
 
 def test_json_and_nothing_else(inspector, samples):
@@ -47,8 +54,19 @@ def test_status_of_gates_and_bad_images(inspector, samples):
 
 def test_each_model_may_have_its_own_preprocessing(inspector, samples):
     model, photo = samples / "resnet20.onnx", samples / "images" / "cat_1.png"
-    done = inspector("compare", model, model, photo, "--preprocess-b", "unit", "--set-a",
-                     "interpolation=nearest", "--json", "--worst", "0")  # fmt: skip
+    done = inspector(
+        "compare",
+        model,
+        model,
+        photo,
+        "--preprocess-b",
+        "unit",
+        "--set-a",
+        "interpolation=nearest",
+        "--json",
+        "--worst",
+        "0",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["a"]["preprocess"]["settings"]["interpolation"] == "nearest"

@@ -18,17 +18,31 @@ def one_line(text: str) -> str:
 
 def test_writes_picture_numbers_and_report(inspector, samples, tmp_path):
     done = inspector(
-        "explain", samples / "resnet20.onnx", samples / "images" / "cat_1.png",
-        "-m", "cam", "-m", "grad-cam", "-m", "occlusion:window=8,stride=8", "--sheet",
-    )  # fmt: skip
+        "explain",
+        samples / "resnet20.onnx",
+        samples / "images" / "cat_1.png",
+        "-m",
+        "cam",
+        "-m",
+        "grad-cam",
+        "-m",
+        "occlusion:window=8,stride=8",
+        "--sheet",
+    )
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "inspection"
     names = {path.name for path in folder.iterdir()}
     occlusion = "cat_1.occlusion_stride-8_window-8"
     assert names == {
-        "cat_1.cam.png", "cat_1.cam.npz", "cat_1.grad-cam.png", "cat_1.grad-cam.npz",
-        f"{occlusion}.png", f"{occlusion}.npz", "cat_1.sheet.png", "cat_1.json",
-    }  # fmt: skip
+        "cat_1.cam.png",
+        "cat_1.cam.npz",
+        "cat_1.grad-cam.png",
+        "cat_1.grad-cam.npz",
+        f"{occlusion}.png",
+        f"{occlusion}.npz",
+        "cat_1.sheet.png",
+        "cat_1.json",
+    }
     numbers = np.load(folder / "cat_1.cam.npz")
     assert numbers["heatmap"].shape == (32, 32)
     assert numbers["heatmap"].dtype == np.float32
@@ -43,8 +57,16 @@ def test_writes_picture_numbers_and_report(inspector, samples, tmp_path):
 
 
 def test_json_is_all_there_is_on_standard_output(inspector, samples):
-    done = inspector("explain", samples / "resnet20.onnx", samples / "images" / "dog_1.png",
-                     "-m", "cam", "--target", "top3", "--json")  # fmt: skip
+    done = inspector(
+        "explain",
+        samples / "resnet20.onnx",
+        samples / "images" / "dog_1.png",
+        "-m",
+        "cam",
+        "--target",
+        "top3",
+        "--json",
+    )
     document = json.loads(done.stdout)
     results = document["images"][0]["results"]
     assert len(results) == 3
@@ -55,10 +77,13 @@ def test_json_is_all_there_is_on_standard_output(inspector, samples):
 def test_two_images_of_one_name_get_distinct_files(inspector, samples, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        shutil.copy(samples / "images" / f"{'cat' if name == 'a' else 'dog'}_1.png",
-                    tmp_path / name / "photo.png")  # fmt: skip
-    done = inspector("explain", samples / "resnet20.onnx", "a/photo.png", "b/photo.png", "-m",
-                     "cam", "-o", "out")  # fmt: skip
+        shutil.copy(
+            samples / "images" / f"{'cat' if name == 'a' else 'dog'}_1.png",
+            tmp_path / name / "photo.png",
+        )
+    done = inspector(
+        "explain", samples / "resnet20.onnx", "a/photo.png", "b/photo.png", "-m", "cam", "-o", "out"
+    )
     assert done.returncode == 0, done.stderr
     labels = [
         json.loads((tmp_path / "out" / name).read_text())["predictions"][0]["label"]
@@ -69,8 +94,15 @@ def test_two_images_of_one_name_get_distinct_files(inspector, samples, tmp_path)
 
 def test_bad_image_among_good_ones(inspector, samples, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    done = inspector("explain", samples / "resnet20.onnx", samples / "images" / "cat_1.png",
-                     "broken.png", samples / "images" / "dog_1.png", "-m", "cam")  # fmt: skip
+    done = inspector(
+        "explain",
+        samples / "resnet20.onnx",
+        samples / "images" / "cat_1.png",
+        "broken.png",
+        samples / "images" / "dog_1.png",
+        "-m",
+        "cam",
+    )
     assert done.returncode == 4
     assert "broken.png" in one_line(done.stderr)
     names = {path.name for path in (tmp_path / "inspection").iterdir()}
@@ -94,7 +126,7 @@ def test_bad_image_among_good_ones(inspector, samples, tmp_path):
         (["{m}/resnet20.onnx", "{i}", "--set", "sise=3"], 2, "size"),
         (["{m}/resnet20.onnx", "{i}", "--labels", "{m}/none.txt"], 2, "none.txt"),
     ],
-)  # fmt: skip
+)
 def test_bad_requests_end_in_one_line_and_a_status(
     inspector, samples, tmp_path, arguments, status, says
 ):
@@ -117,8 +149,16 @@ def test_usage_error_is_two(inspector):
 
 
 def test_cuda_on_a_machine_without_it_is_said(inspector, samples):
-    done = inspector("explain", samples / "resnet20.onnx", samples / "images" / "cat_1.png",
-                     "-m", "cam", "--device", "cuda", "--json")  # fmt: skip
+    done = inspector(
+        "explain",
+        samples / "resnet20.onnx",
+        samples / "images" / "cat_1.png",
+        "-m",
+        "cam",
+        "--device",
+        "cuda",
+        "--json",
+    )
     report = json.loads(done.stdout)["images"][0]
     if report["provider"] == "CUDAExecutionProvider":
         pytest.skip("this machine has a working CUDA device")
@@ -130,15 +170,30 @@ def test_external_data_beside_the_model(inspector, samples, tmp_path):
     import onnx
 
     model = onnx.load_model(samples / "resnet20.onnx")  # a test may skip the preflight
-    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True,
-                    location="m.onnx.data", size_threshold=256)  # fmt: skip
+    onnx.save_model(
+        model,
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="m.onnx.data",
+        size_threshold=256,
+    )
     image = samples / "images" / "cat_1.png"
     done = inspector("explain", "m.onnx", image, "-m", "grad-cam", "-m", "gradient", "-o", "ext")
     assert done.returncode == 0, done.stderr
-    plain = inspector("explain", samples / "resnet20.onnx", image, "-m", "grad-cam", "-m",
-                      "gradient", "-o", "plain")  # fmt: skip
+    plain = inspector(
+        "explain",
+        samples / "resnet20.onnx",
+        image,
+        "-m",
+        "grad-cam",
+        "-m",
+        "gradient",
+        "-o",
+        "plain",
+    )
     assert plain.returncode == 0, plain.stderr
     for method in ("grad-cam", "gradient"):
-        a, b = (np.load(tmp_path / d / f"cat_1.{method}.npz")["attribution"]
-                for d in ("ext", "plain"))  # fmt: skip
+        a, b = (
+            np.load(tmp_path / d / f"cat_1.{method}.npz")["attribution"] for d in ("ext", "plain")
+        )
         np.testing.assert_array_equal(a, b)

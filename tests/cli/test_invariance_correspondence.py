@@ -5,14 +5,29 @@ import json
 
 def test_invariance(inspector, samples, tmp_path):
     photos = samples / "images"
-    done = inspector("study", "invariance", samples / "zfnet.onnx", photos, "--count", "2",
-                     "--translation", "-0.2:0.2:3", "--scale", "", "--rotation", "0:90:2",
-                     "-o", "out", "--json")  # fmt: skip
+    done = inspector(
+        "study",
+        "invariance",
+        samples / "zfnet.onnx",
+        photos,
+        "--count",
+        "2",
+        "--translation",
+        "-0.2:0.2:3",
+        "--scale",
+        "",
+        "--rotation",
+        "0:90:2",
+        "-o",
+        "out",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [one["transform"] for one in report["result"]["transforms"]] == [
-        "vertical translation", "rotation",
-    ]  # fmt: skip
+        "vertical translation",
+        "rotation",
+    ]
     assert "18 further photo(s) are left out" in done.stderr
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["invariance.csv", "invariance.json", "invariance.png"]
@@ -22,8 +37,17 @@ def test_invariance(inspector, samples, tmp_path):
 
 
 def test_correspondence(inspector, samples, tmp_path):
-    done = inspector("study", "correspondence", samples / "zfnet.onnx", "--draws", "9",
-                     "--parts", samples / "images" / "parts.json", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "correspondence",
+        samples / "zfnet.onnx",
+        "--draws",
+        "9",
+        "--parts",
+        samples / "images" / "parts.json",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "head at relu_4: " in done.stdout
     names = sorted(p.name for p in (tmp_path / "out").iterdir())

@@ -29,8 +29,10 @@ def saved(path, activation):
 def written(folder):
     """Report and table of a run; its figure is a picture that can be read to the end."""
     assert sorted(path.name for path in folder.iterdir()) == [
-        "occlusion.csv", "occlusion.json", "occlusion.png",
-    ]  # fmt: skip
+        "occlusion.csv",
+        "occlusion.json",
+        "occlusion.png",
+    ]
     with Image.open(folder / "occlusion.png") as figure:
         figure.load()
         assert figure.format == "PNG"
@@ -64,8 +66,18 @@ def plausible(report, rows):
 
 def test_a_sample_model(inspector, samples, tmp_path):
     photos = [samples / "images" / f"{name}_1.png" for name in ("horse", "ship")]
-    done = inspector("study", "occlusion", samples / "zfnet.onnx", *photos, "--window", "16",
-                     "--stride", "8", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "occlusion",
+        samples / "zfnet.onnx",
+        *photos,
+        "--window",
+        "16",
+        "--stride",
+        "8",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "horse_1.png: the probability of 'horse' is 1.000" in done.stdout
     report, rows = written(tmp_path / "out")
@@ -75,14 +87,28 @@ def test_a_sample_model(inspector, samples, tmp_path):
     assert [photo["class"]["label"] for photo in report["result"]["photos"]] == ["horse", "ship"]
 
 
-@pytest.mark.parametrize(("name", "shape"), [
-    ("tf2onnx_resnet50thin_nhwc", [1024, 7, 7]),
-    ("winml_squeezenet_fp16_opset7", [1000, 13, 13]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("tf2onnx_resnet50thin_nhwc", [1024, 7, 7]),
+        ("winml_squeezenet_fp16_opset7", [1000, 13, 13]),
+    ],
+)
 def test_third_party_models(inspector, shared, tmp_path, name, shape):
-    done = inspector("study", "occlusion", shared / "zoo" / f"{name}.onnx",
-                     shared / "photos" / "cat.jpg", "--window", "112", "--stride", "112",
-                     "--preprocess", "caffe", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "occlusion",
+        shared / "zoo" / f"{name}.onnx",
+        shared / "photos" / "cat.jpg",
+        "--window",
+        "112",
+        "--stride",
+        "112",
+        "--preprocess",
+        "caffe",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     report, rows = written(tmp_path / "out")
     plausible(report, rows)
@@ -109,15 +135,27 @@ def test_a_bad_photo(inspector, samples, tmp_path):
     assert "bad.png" in report["images"]["refused"][0]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (("--window", "33"), "window 33 does not fit an input of 32x32"),
-    (("--window", "8", "--stride", "9"), "stride 9 would leave pixels uncovered"),
-    (("--fill", "256"), "from 0 to 255, not 256"), (("--feature", "999"), "no feature map '999'"),
-    (("--target", "unicorn"), "unicorn"), (("--projection", "cam"), "no projection 'cam'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--window", "33"), "window 33 does not fit an input of 32x32"),
+        (("--window", "8", "--stride", "9"), "stride 9 would leave pixels uncovered"),
+        (("--fill", "256"), "from 0 to 255, not 256"),
+        (("--feature", "999"), "no feature map '999'"),
+        (("--target", "unicorn"), "unicorn"),
+        (("--projection", "cam"), "no projection 'cam'"),
+    ],
+)
 def test_what_cannot_be_meant(inspector, samples, tmp_path, options, words):
-    done = inspector("study", "occlusion", samples / "zfnet.onnx",
-                     samples / "images" / "cat_1.png", *options, "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "occlusion",
+        samples / "zfnet.onnx",
+        samples / "images" / "cat_1.png",
+        *options,
+        "-o",
+        "out",
+    )
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -129,8 +167,18 @@ def test_a_refused_projection_leaves_the_rest(inspector, tmp_path):
     saved(tmp_path / "smooth.onnx", "Softplus")
     pixels = np.random.default_rng(7).integers(0, 256, (12, 12, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    arguments = ("study", "occlusion", "smooth.onnx", "photo.png", "--window", "6", "--stride", "3",
-                 "--preprocess", "unit")  # fmt: skip
+    arguments = (
+        "study",
+        "occlusion",
+        "smooth.onnx",
+        "photo.png",
+        "--window",
+        "6",
+        "--stride",
+        "3",
+        "--preprocess",
+        "unit",
+    )
     done = inspector(*arguments, "-o", "out")
     assert done.returncode == 0, done.stderr
     said = "the deconvnet rule is defined for rectifiers, and this model has 1 Softplus"
@@ -151,8 +199,14 @@ def test_a_refused_projection_leaves_the_rest(inspector, tmp_path):
 
 
 def test_a_model_without_probabilities(inspector, shared, tmp_path):
-    done = inspector("study", "occlusion", shared / "zoo" / "yolox_person_detector.onnx",
-                     shared / "photos" / "cat.jpg", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "occlusion",
+        shared / "zoo" / "yolox_person_detector.onnx",
+        shared / "photos" / "cat.jpg",
+        "-o",
+        "out",
+    )
     assert done.returncode == 3
     assert "the model gives no class probabilities" in done.stderr
     assert not (tmp_path / "out" / "occlusion.png").exists()

@@ -36,8 +36,14 @@ def test_filters(inspector, samples, tmp_path):
 
 def test_json_and_a_bad_photo(inspector, samples, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    done = inspector("study", "filters", samples / "zfnet.onnx", samples / "images" / "cat_1.png",
-                     "bad.png", "--json")  # fmt: skip
+    done = inspector(
+        "study",
+        "filters",
+        samples / "zfnet.onnx",
+        samples / "images" / "cat_1.png",
+        "bad.png",
+        "--json",
+    )
     assert done.returncode == 4
     report = json.loads(done.stdout)
     assert report["study"] == "filters"
@@ -53,14 +59,34 @@ def test_refusals(inspector, samples):
 
 
 def test_top_activations(inspector, samples, tmp_path):
-    done = inspector("study", "top-activations", samples / "zfnet.onnx", samples / "images",
-                     "--layer", "1", "--units", "0,5", "--count", "2", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "top-activations",
+        samples / "zfnet.onnx",
+        samples / "images",
+        "--layer",
+        "1",
+        "--units",
+        "0,5",
+        "--count",
+        "2",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "2 unit(s) of relu_1, strongest over 20 photo(s)" in done.stdout
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["top-activations.csv", "top-activations.json", "top-activations.png"]
-    done = inspector("study", "top-activations", samples / "zfnet.onnx", samples / "images",
-                     "--layer", "1", "--units", "999")  # fmt: skip
+    done = inspector(
+        "study",
+        "top-activations",
+        samples / "zfnet.onnx",
+        samples / "images",
+        "--layer",
+        "1",
+        "--units",
+        "999",
+    )
     assert done.returncode == 2
     assert "there is no unit 999" in done.stderr
     assert inspector("study", "top-activations", samples / "zfnet.onnx").returncode == 2
@@ -68,9 +94,20 @@ def test_top_activations(inspector, samples, tmp_path):
 
 def test_evolution(inspector, samples, tmp_path):
     early = samples / "zfnet_snapshots" / "zfnet_epoch_001.onnx"
-    done = inspector("study", "evolution", samples / "zfnet.onnx", samples / "images",
-                     "--snapshots", early, "--layers", "0,4", "--units", "3,8",
-                     "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "evolution",
+        samples / "zfnet.onnx",
+        samples / "images",
+        "--snapshots",
+        early,
+        "--layers",
+        "0,4",
+        "--units",
+        "3,8",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "4 unit(s) of 2 layer(s) at 2 snapshots" in done.stdout
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
@@ -85,13 +122,27 @@ def test_an_interrupted_run_goes_on(samples, tmp_path):
     (tmp_path / "many").mkdir()
     for place in range(2000):
         (tmp_path / "many" / f"{place:04d}.png").symlink_to(photos[place % len(photos)])
-    command = [sys.executable, "-m", "inspector", "study", "top-activations",
-               str(samples / "zfnet.onnx"), "many", "--units", "3,1", "--count", "4"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "inspector",
+        "study",
+        "top-activations",
+        str(samples / "zfnet.onnx"),
+        "many",
+        "--units",
+        "3,1",
+        "--count",
+        "4",
+    ]
     kept = tmp_path / "cut" / "top-activations.partial.jsonl"
     cut = subprocess.Popen(  # noqa: S603 - our own program
-        [*command, "-o", "cut"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        [*command, "-o", "cut"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 120
     while not (kept.exists() and kept.stat().st_size > 5000) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -105,9 +156,13 @@ def test_an_interrupted_run_goes_on(samples, tmp_path):
 
     def run(folder):
         return subprocess.run(  # noqa: S603 - our own program
-            [*command, "-o", folder], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            [*command, "-o", folder],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
             check=False,
-        )  # fmt: skip
+        )
 
     again, whole = run("cut"), run("whole")
     assert f"goes on where an interrupted run stopped ({found} results)" in again.stderr

@@ -48,8 +48,9 @@ def network(path, seed=0, units=4):
     """Conv of stride 2, Relu, MaxPool, Conv, Relu and a linear head on an RGB image of 16x16."""
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, 16, 16] x) => (float[N, 3] y) {'
-        + BODY + "}"
-    )  # fmt: skip
+        + BODY
+        + "}"
+    )
     rng = np.random.default_rng(seed)
     for name, shape in (("w1", (6, 3, 3, 3)), ("w2", (units, 6, 3, 3)), ("fc", (3, units))):
         value = rng.normal(size=shape).astype(np.float32)
@@ -59,11 +60,13 @@ def network(path, seed=0, units=4):
 
 def tables(photos, names):
     """Write boxes and parts of photos: whole photos and small boxes in turn."""
-    rows = [f"{name},{at % 3},{'0,0,16,16' if at % 2 else '5,6,9,12'}"
-            for at, name in enumerate(names)]  # fmt: skip
+    rows = [
+        f"{name},{at % 3},{'0,0,16,16' if at % 2 else '5,6,9,12'}" for at, name in enumerate(names)
+    ]
     (photos / "boxes.csv").write_text("\n".join(["image,label,x0,y0,x1,y1", *rows]))
-    parts = [{"image": name, "parts": {"eye": [1 + at, 2, 5 + at, 6]}}
-             for at, name in enumerate(names)]  # fmt: skip
+    parts = [
+        {"image": name, "parts": {"eye": [1 + at, 2, 5 + at, 6]}} for at, name in enumerate(names)
+    ]
     (photos / "parts.json").write_text(json.dumps({"photos": parts}))
 
 
@@ -186,16 +189,24 @@ def test_a_folder_without_photos(folder, said, name):
     assert "empty: no picture files" in text or "empty: no labelled photos" in text
 
 
-@pytest.mark.parametrize(("name", "options", "status", "words"), [
-    ("top-activations", {"count": 9}, 0, ("over 2 photo(s)", "active on fewer than 9 photo(s)")),
-    ("invariance", {"count": 9}, 0, ("(mean of 2 photo(s))",)),
-    ("units", {"photos": 9}, 0, ("of 2 photos are called",)),
-    ("layers", {}, 0, ("2 photo(s) tell little of selectivity",)),
-    ("pooling", {"reconstructed": 9}, 0, ("2 photos are few for a bootstrap",)),
-    ("transfer", {"folds": 5}, 2, ("5 folds need 5 photos of each class: '0' has 1",)),
-    ("localisation", {}, 4, ("8.png: no such file", "2 photos: mind the intervals")),
-    ("correspondence", {}, 4, ("8.png: no such file", "eye: fewer than 4 photos")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options", "status", "words"),
+    [
+        (
+            "top-activations",
+            {"count": 9},
+            0,
+            ("over 2 photo(s)", "active on fewer than 9 photo(s)"),
+        ),
+        ("invariance", {"count": 9}, 0, ("(mean of 2 photo(s))",)),
+        ("units", {"photos": 9}, 0, ("of 2 photos are called",)),
+        ("layers", {}, 0, ("2 photo(s) tell little of selectivity",)),
+        ("pooling", {"reconstructed": 9}, 0, ("2 photos are few for a bootstrap",)),
+        ("transfer", {"folds": 5}, 2, ("5 folds need 5 photos of each class: '0' has 1",)),
+        ("localisation", {}, 4, ("8.png: no such file", "2 photos: mind the intervals")),
+        ("correspondence", {}, 4, ("8.png: no such file", "eye: fewer than 4 photos")),
+    ],
+)
 def test_fewer_photos_than_asked_for(folder, said, name, options, status, words):
     """What there are is done and their number said; what cannot be done with them is refused."""
     for path in folder.rglob("[1-8].png"):
@@ -218,19 +229,22 @@ def test_training_photos_that_a_class_does_not_have(said):
 # -- units, layers and seeds ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options", "words"), [
-    ("top-activations", {"units": "0,4"}, "there is no unit 4; units run from 0 to 3"),
-    ("top-activations", {"units": "2-9"}, "there is no unit 2-9"),
-    ("evolution", {"units": "6"}, "there is no unit 6; units run from 0 to 5"),
-    ("evolution", {"units": "0/4"}, "there is no unit 4; units run from 0 to 3"),
-    ("reconstruction", {"unit": "6"}, "layer r1: there is no unit 6"),
-    ("reconstruction", {"unconditioned": "6"}, "layer r1: there is no unit 6"),
-    ("occlusion", {"feature": "4"}, "no feature map '4'; total, peak, or a number from 0 to 3"),
-    ("filters", {"second_units": 257}, "257 units; 0 to 256"),
-    ("units", {"count": 33}, "33 units; 1 to 32"),
-    ("units", {"target": "3"}, "there is no class 3; classes run from 0 to 2"),
-    ("layers", {"units": 13}, "13 units a layer; 1 to 12"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("top-activations", {"units": "0,4"}, "there is no unit 4; units run from 0 to 3"),
+        ("top-activations", {"units": "2-9"}, "there is no unit 2-9"),
+        ("evolution", {"units": "6"}, "there is no unit 6; units run from 0 to 5"),
+        ("evolution", {"units": "0/4"}, "there is no unit 4; units run from 0 to 3"),
+        ("reconstruction", {"unit": "6"}, "layer r1: there is no unit 6"),
+        ("reconstruction", {"unconditioned": "6"}, "layer r1: there is no unit 6"),
+        ("occlusion", {"feature": "4"}, "no feature map '4'; total, peak, or a number from 0 to 3"),
+        ("filters", {"second_units": 257}, "257 units; 0 to 256"),
+        ("units", {"count": 33}, "33 units; 1 to 32"),
+        ("units", {"target": "3"}, "there is no class 3; classes run from 0 to 2"),
+        ("layers", {"units": 13}, "13 units a layer; 1 to 12"),
+    ],
+)
 def test_units_out_of_range(folder, said, name, options, words):
     status, text = said(*arguments(name, **options))
     assert status == 2, text
@@ -238,14 +252,20 @@ def test_units_out_of_range(folder, said, name, options, words):
     assert not [path.name for path in folder.glob("out/*") if path.suffix != ".jsonl"]
 
 
-LAYERS = [(name, option) for name, one in studies().items()
-          for option in ("layer", "layers", "early", "late") if option in one.options]  # fmt: skip
+LAYERS = [
+    (name, option)
+    for name, one in studies().items()
+    for option in ("layer", "layers", "early", "late")
+    if option in one.options
+]
 
 
 @pytest.mark.parametrize(("name", "option"), LAYERS)
 def test_layers_out_of_range(folder, said, name, option):
-    for layer, words in (("2", "there is no layer 2: the model has 2, 0 to 1"),
-                         ("r9", "there is no layer 'r9'")):  # fmt: skip
+    for layer, words in (
+        ("2", "there is no layer 2: the model has 2, 0 to 1"),
+        ("r9", "there is no layer 'r9'"),
+    ):
         status, text = said(*arguments(name, **{option: layer}))
         assert status == 2, text
         assert words in text
@@ -284,8 +304,10 @@ def test_checkpoints_of_another_network(folder, said):
     status, text = said(*arguments("evolution"))
     assert status == 3, text
     assert "net_epoch_2.onnx: is no ONNX model" in text
-    for where, words in (("nowhere", "nowhere: there is no such file or folder"),
-                         ("photos", "photos: no .onnx files in the folder")):  # fmt: skip
+    for where, words in (
+        ("nowhere", "nowhere: there is no such file or folder"),
+        ("photos", "photos: no .onnx files in the folder"),
+    ):
         status, text = said(*arguments("evolution", snapshots=(where,)))
         assert status == 2, text
         assert words in text

@@ -5,8 +5,19 @@ import json
 
 def test_a_sheet_of_all_layers(inspector, samples, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    done = inspector("study", "layers", samples / "zfnet.onnx", samples / "images", "bad.png",
-                     "--most", "3", "--units", "2", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "layers",
+        samples / "zfnet.onnx",
+        samples / "images",
+        "bad.png",
+        "--most",
+        "3",
+        "--units",
+        "2",
+        "-o",
+        "out",
+    )
     assert done.returncode == 4, done.stderr
     assert "3 of 5 layers over 20 photo(s), 6 unit(s) shown" in done.stdout
     assert "a unit of layer 0 sees 5x5 pixels, one of layer 4 43x43" in done.stdout
@@ -22,9 +33,11 @@ def test_a_sheet_of_all_layers(inspector, samples, tmp_path):
 def test_what_cannot_be_meant(inspector, samples):
     model, photos = samples / "zfnet.onnx", samples / "images"
     for options, words in (
-        (("--layers", "99"), "99"), (("--most", "1"), "1 layers"), (("--units", "99"), "99 units"),
+        (("--layers", "99"), "99"),
+        (("--most", "1"), "1 layers"),
+        (("--units", "99"), "99 units"),
         (("--projection", "cam"), "no projection"),
-    ):  # fmt: skip
+    ):
         done = inspector("study", "layers", model, photos, *options)
         assert done.returncode == 2, done.stderr
         assert words in done.stderr

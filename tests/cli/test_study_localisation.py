@@ -5,9 +5,24 @@ import json
 
 def test_methods_and_boxes(inspector, samples, tmp_path):
     boxes = samples / "images" / "boxes.csv"
-    done = inspector("study", "localisation", samples / "resnet20.onnx", samples / "images",
-                     "--boxes", boxes, "-m", "cam", "-m", "grad-cam:counterfactual=yes",
-                     "--tolerance", "0", "--resamples", "100", "-o", "out")  # fmt: skip
+    done = inspector(
+        "study",
+        "localisation",
+        samples / "resnet20.onnx",
+        samples / "images",
+        "--boxes",
+        boxes,
+        "-m",
+        "cam",
+        "-m",
+        "grad-cam:counterfactual=yes",
+        "--tolerance",
+        "0",
+        "--resamples",
+        "100",
+        "-o",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert "20 photo(s), 20 labelled object(s)" in done.stdout
     names = sorted(path.name for path in (tmp_path / "out").iterdir())

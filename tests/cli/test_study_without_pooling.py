@@ -5,8 +5,17 @@ import shutil
 
 
 def test_reconstruction_without_an_image(inspector, samples, tmp_path):
-    done = inspector("study", "reconstruction", samples / "strided_cnn_c.onnx",
-                     "--layers", "1", "--layers", "relu_5", "--unconditioned", "0-2")  # fmt: skip
+    done = inspector(
+        "study",
+        "reconstruction",
+        samples / "strided_cnn_c.onnx",
+        "--layers",
+        "1",
+        "--layers",
+        "relu_5",
+        "--unconditioned",
+        "0-2",
+    )
     assert done.returncode == 0, done.stderr
     assert "the deconvnet needs no image for all 2 layers, up to relu_5" in done.stdout
     names = sorted(path.name for path in (tmp_path / "inspection").iterdir())
@@ -26,8 +35,16 @@ def test_pooling(inspector, samples, tmp_path):
         folder.mkdir(parents=True)
         shutil.copy(photo, folder)
     (tmp_path / "photos" / "cat" / "bad.png").write_bytes(b"no picture")
-    arguments = ("study", "pooling", samples / "base_c.onnx", "photos",
-                 "--against", samples / "strided_cnn_c.onnx", "--reconstructed", "3")  # fmt: skip
+    arguments = (
+        "study",
+        "pooling",
+        samples / "base_c.onnx",
+        "photos",
+        "--against",
+        samples / "strided_cnn_c.onnx",
+        "--reconstructed",
+        "3",
+    )
     done = inspector(*arguments, "--json")
     assert done.returncode == 4, done.stderr
     report = json.loads(done.stdout)

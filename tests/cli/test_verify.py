@@ -12,8 +12,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_table_a_verdict_and_a_document(inspector, samples, tmp_path, cache):
-    done = inspector("verify", samples / "resnet20.onnx", samples / "images" / "cat_1.png",
-                     "-o", tmp_path / "out" / "resnet20.json")  # fmt: skip
+    done = inspector(
+        "verify",
+        samples / "resnet20.onnx",
+        samples / "images" / "cat_1.png",
+        "-o",
+        tmp_path / "out" / "resnet20.json",
+    )
     assert done.returncode == 0, done.stderr
     assert "verdict: PASS" in done.stdout
     assert "cat_1.png" in done.stdout

@@ -26,9 +26,11 @@ MAPS = ("grad-cam", "grad-cam++")
 Array = np.ndarray[Any, Any]
 
 CHANNELS = {
-    "per_channel": True, "quant_format": QuantFormat.QDQ,
-    "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8,
-}  # fmt: skip
+    "per_channel": True,
+    "quant_format": QuantFormat.QDQ,
+    "activation_type": QuantType.QUInt8,
+    "weight_type": QuantType.QInt8,
+}
 """Asymmetric activations, weights by channel; what the other settings start from."""
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {

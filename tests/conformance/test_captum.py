@@ -34,8 +34,15 @@ NAMES = [f.name for f in networks.FAMILIES]
 SMOOTH = {f.name for f in networks.FAMILIES if f.smooth}
 # Every activation is an nn.ReLU module of its own, or one that captum's hooks still see.
 CAPTUM_RIGHT = ("alexnet", "vgg11", "vgg16", "squeezenet1_1", "resnet18", "resnet50")
-SAMPLES = ("all_cnn_c", "conv_pool_cnn_c", "base_c", "strided_cnn_c", "resnet20", "zfnet",
-           "zfnet_coarse")  # fmt: skip
+SAMPLES = (
+    "all_cnn_c",
+    "conv_pool_cnn_c",
+    "base_c",
+    "strided_cnn_c",
+    "resnet20",
+    "zfnet",
+    "zfnet_coarse",
+)
 
 
 # -- the oracle ------------------------------------------------------------------------------------

@@ -24,10 +24,13 @@ def check(model, shared, least):
     assert abs(cam["max_box_acc"]["value"] - grad_cam["max_box_acc"]["value"]) <= 0.05
 
 
-@pytest.mark.parametrize(("name", "options", "least"), [
-    ("winml_squeezenet_fp16_opset7", {"preprocess": "caffe"}, 0.65),
-    ("mobilenetv2_qdq_int8_244", {"preprocess": "imagenet"}, 0.75),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options", "least"),
+    [
+        ("winml_squeezenet_fp16_opset7", {"preprocess": "caffe"}, 0.65),
+        ("mobilenetv2_qdq_int8_244", {"preprocess": "imagenet"}, 0.75),
+    ],
+)
 def test_zoo(shared, name, options, least):
     check(inspector.load(shared / "zoo" / f"{name}.onnx", **options), shared, least)
 

@@ -24,8 +24,13 @@ pytestmark = pytest.mark.conformance
 
 IMAGES = 40
 COLUMNS = (*INPUT_METHODS, *MAPS, "top-1")
-ALIKE = {"guided-backprop": 0.98, "deconvnet": 0.96, "grad-cam": 0.99, "grad-cam++": 0.99,
-         "top-1": 0.99}  # fmt: skip
+ALIKE = {
+    "guided-backprop": 0.98,
+    "deconvnet": 0.96,
+    "grad-cam": 0.99,
+    "grad-cam++": 0.99,
+    "top-1": 0.99,
+}
 CASES = [
     ("resnet20", "asymmetric", 0.90),
     ("resnet20", "symmetric", 0.84),
@@ -90,9 +95,12 @@ def test_sample_networks(table, folder, images, name, setting, gradient):
     if setting == "asymmetric":
         rounded = without_pairs(path, folder / f"{name}.rounded.onnx")
         table[f"{name}, weights rounded only"] = figures(
-            SAMPLES / f"{name}.onnx", rounded, images[: 10 * IMAGES : 10],
-            judged=images[:40], methods=("gradient",),
-        )  # fmt: skip
+            SAMPLES / f"{name}.onnx",
+            rounded,
+            images[: 10 * IMAGES : 10],
+            judged=images[:40],
+            methods=("gradient",),
+        )
         assert table[f"{name}, weights rounded only"]["gradient"] >= row["gradient"] - 0.01
     check(row, {"gradient": gradient, **ALIKE})
 
@@ -113,8 +121,16 @@ def test_efficientnet_lite0(table, folder, lite0, photos):
     table["efficientnet-lite0, weights rounded only"] = figures(
         lite0.path, rounded, tensors[:8], methods=("gradient",)
     )
-    check(row, {"gradient": 0.45, "guided-backprop": 0.88, "grad-cam": 0.97, "grad-cam++": 0.97,
-                "top-1": 0.99})  # fmt: skip
+    check(
+        row,
+        {
+            "gradient": 0.45,
+            "guided-backprop": 0.88,
+            "grad-cam": 0.97,
+            "grad-cam++": 0.97,
+            "top-1": 0.99,
+        },
+    )
 
 
 def test_published_mobilenet_against_its_own_float_network(table, folder, photos):

@@ -55,8 +55,10 @@ def not_compared(graph, reference):
 def every_tensor(proto, feeds, graph, *, tolerance=TOLERANCE, reference=None):
     """Compare all tensors of a model; return how many."""
     program = Program(graph)
-    given = {k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v)
-             for k, v in feeds.items()}  # fmt: skip
+    given = {
+        k: torch.from_numpy(v.astype(np.float32) if v.dtype == np.float16 else v)
+        for k, v in feeds.items()
+    }
     reference = reference or runtime_tensors(proto, feeds)
     left_out = not_compared(graph, reference)
     names = [name for name in graph.tensors if name not in left_out]

@@ -25,9 +25,13 @@ class ResNet20(nnx.Module):
         for name, kernel, bias, strides, padding in onnx_layers.weighted(self.graph):
             if kernel.ndim == 4:
                 layer = nnx.Conv(
-                    kernel.shape[1], len(kernel), kernel.shape[2:], rngs=rngs, strides=strides,
+                    kernel.shape[1],
+                    len(kernel),
+                    kernel.shape[2:],
+                    rngs=rngs,
+                    strides=strides,
                     padding=padding,
-                )  # fmt: skip
+                )
                 own = kernel.transpose(2, 3, 1, 0)
             else:
                 layer = nnx.Linear(kernel.shape[1], len(kernel), rngs=rngs)

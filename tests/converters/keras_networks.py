@@ -32,8 +32,9 @@ def network(path):
             top, left, bottom, right = attributes.get("pads", [0] * 4)
             if top or left or bottom or right:
                 x = keras.layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
-            layer = keras.layers.Conv2D(len(kernel), kernel.shape[2:],
-                                        strides=attributes.get("strides", [1, 1]))  # fmt: skip
+            layer = keras.layers.Conv2D(
+                len(kernel), kernel.shape[2:], strides=attributes.get("strides", [1, 1])
+            )
             y = layer(x)
             layer.set_weights([kernel.transpose(2, 3, 1, 0), weights[node.input[2]]])
         elif node.op_type == "Relu":

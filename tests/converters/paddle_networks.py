@@ -25,9 +25,12 @@ class ResNet20(paddle.nn.Layer):
         for name, kernel, bias, strides, padding in onnx_layers.weighted(self.graph):
             if kernel.ndim == 4:
                 layer = paddle.nn.Conv2D(
-                    kernel.shape[1], len(kernel), kernel.shape[2:], stride=list(strides),
+                    kernel.shape[1],
+                    len(kernel),
+                    kernel.shape[2:],
+                    stride=list(strides),
                     padding=[*padding[0], *padding[1]],
-                )  # fmt: skip
+                )
                 own = kernel
             else:
                 layer = paddle.nn.Linear(kernel.shape[1], len(kernel))
@@ -39,9 +42,12 @@ class ResNet20(paddle.nn.Layer):
 
     def forward(self, image):
         return onnx_layers.forward(
-            self.graph, image, self.built, paddle.nn.functional.relu,
+            self.graph,
+            image,
+            self.built,
+            paddle.nn.functional.relu,
             lambda x: x.mean(axis=[2, 3]),
-        )  # fmt: skip
+        )
 
 
 class Small(paddle.nn.Layer):
@@ -50,11 +56,17 @@ class Small(paddle.nn.Layer):
     def __init__(self):
         super().__init__()
         self.body = paddle.nn.Sequential(
-            paddle.nn.Conv2D(3, 8, 3, padding=1), paddle.nn.BatchNorm2D(8), paddle.nn.Hardswish(),
-            paddle.nn.MaxPool2D(2), paddle.nn.Conv2D(8, 16, 3, stride=2, padding=1, groups=2),
-            paddle.nn.ReLU(), paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten(),
-            paddle.nn.Dropout(0.5), paddle.nn.Linear(16, 10),
-        )  # fmt: skip
+            paddle.nn.Conv2D(3, 8, 3, padding=1),
+            paddle.nn.BatchNorm2D(8),
+            paddle.nn.Hardswish(),
+            paddle.nn.MaxPool2D(2),
+            paddle.nn.Conv2D(8, 16, 3, stride=2, padding=1, groups=2),
+            paddle.nn.ReLU(),
+            paddle.nn.AdaptiveAvgPool2D(1),
+            paddle.nn.Flatten(),
+            paddle.nn.Dropout(0.5),
+            paddle.nn.Linear(16, 10),
+        )
 
     def forward(self, image):
         return self.body(image)

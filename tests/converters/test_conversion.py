@@ -68,8 +68,13 @@ def here(tmp_path, monkeypatch):
 
 
 def run(name, here, **more):
-    return convert(f"nets:{name}", here / "out" / "m.onnx", trust=True,
-                   options=Options(inputs=((None, 3, 8, 8),)), **more)  # fmt: skip
+    return convert(
+        f"nets:{name}",
+        here / "out" / "m.onnx",
+        trust=True,
+        options=Options(inputs=((None, 3, 8, 8),)),
+        **more,
+    )
 
 
 def test_a_good_source_is_written_whole(here):
@@ -93,14 +98,17 @@ def test_programs_need_trust(here):
     assert not (here / "mark").exists()
 
 
-@pytest.mark.parametrize(("name", "error", "words", "limits"), [
-    ("slow", ConversionLimit, "stopped after 4 s", {"seconds": 4}),
-    ("greedy", ConversionLimit, "memory ran out", {"memory": 2 << 30}),
-    ("crashing", ConversionFailed, "crashed", {}),
-    ("leaving", ConversionFailed, "status 7", {}),
-    ("noisy", ConversionFailed, "computes something else", {}),
-    ("absent", ConversionFailed, "absent", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "error", "words", "limits"),
+    [
+        ("slow", ConversionLimit, "stopped after 4 s", {"seconds": 4}),
+        ("greedy", ConversionLimit, "memory ran out", {"memory": 2 << 30}),
+        ("crashing", ConversionFailed, "crashed", {}),
+        ("leaving", ConversionFailed, "status 7", {}),
+        ("noisy", ConversionFailed, "computes something else", {}),
+        ("absent", ConversionFailed, "absent", {}),
+    ],
+)
 def test_nothing_half_is_left(here, name, error, words, limits):
     (here / "out" / "m.onnx").write_bytes(b"what was there before")
     with pytest.raises(error, match=words):
@@ -132,10 +140,12 @@ def test_another_python_converts(here, monkeypatch):
     ("text", "words"),
     [
         ("", "is no program that can be run"),
-        ("echo \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n",
-         "must bring numpy and onnx"),
+        (
+            "echo \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n",
+            "must bring numpy and onnx",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_python_that_cannot_convert(here, text, words):
     python = script(here / "python", text) if text else str(here / "nowhere")
     with pytest.raises(ConversionFailed, match=words):
@@ -145,10 +155,22 @@ def test_a_python_that_cannot_convert(here, text, words):
 
 def test_an_interrupted_conversion_leaves_nothing(here):
     process = subprocess.Popen(
-        [sys.executable, "-m", "inspector", "convert", "nets:slow", "--trust",
-         "--input", "?,3,8,8", "-o", "out/m.onnx"],
-        cwd=here, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "inspector",
+            "convert",
+            "nets:slow",
+            "--trust",
+            "--input",
+            "?,3,8,8",
+            "-o",
+            "out/m.onnx",
+        ],
+        cwd=here,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not (here / "mark").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -235,19 +257,27 @@ def test_recorded_words_are_plain():
 def test_check_reads_the_certificate_back(tmp_path):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("GlobalAveragePool", ["x"], ["y"])], "g",
+        [helper.make_node("GlobalAveragePool", ["x"], ["y"])],
+        "g",
         [value("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [value("y", TensorProto.FLOAT, ["n", 3, 1, 1])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    document = {"source": {"framework": "Keras", "name": "a.keras", "sha256": "ab" * 32},
-                "worst": 2.5e-7, "mean": 1e-8, "top1_agreement": 1.0}  # fmt: skip
+    document = {
+        "source": {"framework": "Keras", "name": "a.keras", "sha256": "ab" * 32},
+        "worst": 2.5e-7,
+        "mean": 1e-8,
+        "top1_agreement": 1.0,
+    }
     model.metadata_props.add(key="inspector.conversion", value=json.dumps(document))
     onnx.save(model, tmp_path / "m.onnx")
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "inspector", "check", tmp_path / "m.onnx"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     line = next(row for row in done.stdout.splitlines() if row.startswith("converted from"))
     assert "Keras (a.keras), source sha256 abababababababab..." in line
     assert "at most 2.5e-07" in line

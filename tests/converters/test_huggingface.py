@@ -21,11 +21,16 @@ from converters.to_onnx import huggingface  # noqa: E402 - as above
 
 NAMES = ["cat", "dog", "bird", "fish", "ant"]
 PREPROCESSOR = {
-    "image_processor_type": "ViTImageProcessor", "do_resize": True,
-    "size": {"height": 32, "width": 32}, "resample": 3, "do_rescale": True,
-    "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3],
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.4, 0.3],
     "image_std": [0.2, 0.3, 0.4],
-}  # fmt: skip
+}
 LABELLED = {"id2label": dict(enumerate(NAMES)), "label2id": {n: i for i, n in enumerate(NAMES)}}
 
 
@@ -52,9 +57,14 @@ def vit(tmp_path_factory):
     """A small vision transformer."""
     folder = tmp_path_factory.mktemp("vit")
     config = transformers.ViTConfig(
-        hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=32, patch_size=16, **LABELLED,
-    )  # fmt: skip
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        **LABELLED,
+    )
     return folder, saved(transformers.ViTForImageClassification, config, folder)
 
 
@@ -86,10 +96,16 @@ def test_a_classifier(resnet, tmp_path):
     metadata = check(tmp_path / "m.onnx", network)
     assert json.loads(metadata[LABELS]) == NAMES
     assert json.loads(metadata[PREPROCESS]) == {
-        "size": [32, 32], "resize": "squash", "crop_pct": 1.0, "interpolation": "bicubic",
-        "scale": 255.0, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "channels": "RGB",
+        "size": [32, 32],
+        "resize": "squash",
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "scale": 255.0,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "channels": "RGB",
         "layout": "NCHW",
-    }  # fmt: skip
+    }
     model = onnx.load(tmp_path / "m.onnx")  # noqa: TID251 - this test made the file
     scopes = [p.value for node in model.graph.node for p in node.metadata_props]
     assert any("resnet.encoder.stages.1" in scope for scope in scopes)
@@ -120,8 +136,9 @@ def test_missing_and_misshapen_weights_are_refused(copy, tmp_path):
 
 def test_weights_that_nobody_uses_are_noted(copy, tmp_path):
     state = load_file(copy / "model.safetensors")
-    save_file({**state, "strange": torch.zeros(3)}, copy / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
+    save_file(
+        {**state, "strange": torch.zeros(3)}, copy / "model.safetensors", metadata={"format": "pt"}
+    )
     export = huggingface.convert(str(copy), tmp_path / "m.onnx", Options())
     assert "weights that are not used: strange" in export.notes
 

@@ -31,9 +31,13 @@ def folder_of_networks(monkeypatch):
 
 def converted(name, output, options=IMAGES, **settings):
     return convert(
-        f"jax_networks:{name}", output / f"{name}.onnx", options=options, trust=True,
-        python=str(PYTHON), **settings,
-    )  # fmt: skip
+        f"jax_networks:{name}",
+        output / f"{name}.onnx",
+        options=options,
+        trust=True,
+        python=str(PYTHON),
+        **settings,
+    )
 
 
 def test_a_function_of_jax_is_recognised_and_is_a_program(tmp_path):

@@ -31,9 +31,12 @@ def sources(tmp_path_factory):
     script = Path(__file__).with_name("keras_networks.py")
     done = subprocess.run(  # noqa: S603 - our own script
         [sys.executable, script, SAMPLES / "resnet20.onnx", SAMPLES / "cifar10_sample.npz", folder],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -42,12 +45,20 @@ def sources(tmp_path_factory):
 def converted(sources, tmp_path_factory):
     """Certificates by source; each conversion in its own child process."""
     folder, found = tmp_path_factory.mktemp("onnx"), {}
-    for name in ("resnet20.keras", "resnet20.h5", "saved", "resnet20.tflite",
-                 "resnet20_int8.tflite"):  # fmt: skip
+    for name in (
+        "resnet20.keras",
+        "resnet20.h5",
+        "saved",
+        "resnet20.tflite",
+        "resnet20_int8.tflite",
+    ):
         found[name] = convert(
-            str(sources / name), folder / f"{name}.onnx", trust=name == "saved",
-            labels=LABELS, preprocess=SETTINGS,
-        )  # fmt: skip
+            str(sources / name),
+            folder / f"{name}.onnx",
+            trust=name == "saved",
+            labels=LABELS,
+            preprocess=SETTINGS,
+        )
     return found
 
 
@@ -133,9 +144,12 @@ def test_sources_are_recognised(sources):
     }
     titles = {name: found.title if found else None for name, found in known.items()}
     assert titles == {
-        "resnet20.keras": "Keras", "resnet20.h5": "Keras", "saved": "TensorFlow SavedModel",
-        "saved/saved_model.pb": "TensorFlow SavedModel", "resnet20.tflite": "TFLite",
-    }  # fmt: skip
+        "resnet20.keras": "Keras",
+        "resnet20.h5": "Keras",
+        "saved": "TensorFlow SavedModel",
+        "saved/saved_model.pb": "TensorFlow SavedModel",
+        "resnet20.tflite": "TFLite",
+    }
     assert recognise(str(SAMPLES / "resnet20.onnx")) is None
 
 

@@ -100,10 +100,19 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paddle")
     for old, flags in (([], {}), (["old"], {"FLAGS_enable_pir_api": "0"})):
         done = subprocess.run(  # noqa: S603 - our own script
-            [PYTHON, Path(__file__).with_name("paddle_networks.py"), SAMPLES / "resnet20.onnx",
-             folder, *old],
-            capture_output=True, text=True, timeout=280, check=False, env={**os.environ, **flags},
-        )  # fmt: skip
+            [
+                PYTHON,
+                Path(__file__).with_name("paddle_networks.py"),
+                SAMPLES / "resnet20.onnx",
+                folder,
+                *old,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+            env={**os.environ, **flags},
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

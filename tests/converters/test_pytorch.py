@@ -122,8 +122,10 @@ def test_an_exported_program(program, net, tmp_path):
 
 
 def test_a_factory_with_weights(folder, net, tmp_path, monkeypatch):
-    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}},
-               folder / "trained.pth")  # fmt: skip
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}},
+        folder / "trained.pth",
+    )
     monkeypatch.chdir(folder)
     options = Options(inputs=INPUT.inputs, weights="trained.pth")
     with pytest.raises(NotTrusted, match="function that makes a model"):
@@ -357,11 +359,15 @@ MODEL_CHANGES = [
     (lambda f: graph_of(f)["nodes"][0].update(name=CALL), "no name"),
     (lambda f: outermost(f).update(forward_arg_names=[f"x={CALL}"]), "no name"),
     (lambda f: outermost(f).update(out_spec=TREE), "takes or returns a"),
-    (lambda f: graph_of(f)["nodes"][0]["inputs"][0].update(arg={"as_operator": "torch.os.system"}),
-     "an operator or an object"),
+    (
+        lambda f: graph_of(f)["nodes"][0]["inputs"][0].update(
+            arg={"as_operator": "torch.os.system"}
+        ),
+        "an operator or an object",
+    ),
     (lambda f: f["range_constraints"].update({CALL: {"min_val": 0, "max_val": 9}}), "called"),
     (lambda f: f.update(graph_module=None), "no exported program"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "message"), MODEL_CHANGES)
@@ -378,16 +384,32 @@ def test_programs_that_hold_more_than_a_network(program, change, message, tmp_pa
 @pytest.mark.parametrize(
     "size",
     [
-        CALL, "().__class__", "Symbol('s0').subs", "lambda: 1", "[1]", "Symbol(\"s0'\")", "9**9**9",
-        "Pow(Integer(9), Pow(Integer(9), Integer(9)))", "1 << 99999999", "s0 if s1 else s2",
-        "open('x')", "f'{s0}'", "s0[0]", "(s0 := 1)", "1" * 5000, str(2**80), "", "system",
+        CALL,
+        "().__class__",
+        "Symbol('s0').subs",
+        "lambda: 1",
+        "[1]",
+        'Symbol("s0\'")',
+        "9**9**9",
+        "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
+        "1 << 99999999",
+        "s0 if s1 else s2",
+        "open('x')",
+        "f'{s0}'",
+        "s0[0]",
+        "(s0 := 1)",
+        "1" * 5000,
+        str(2**80),
+        "",
+        "system",
     ],
-)  # fmt: skip
+)
 def test_sizes_that_are_no_arithmetic(program, size, tmp_path):
     def change(name, content):
         if name.endswith("model.json"):
-            content = re.sub(rb'"expr_str": "[^"]*"', b'"expr_str": ' + json.dumps(size).encode(),
-                             content)  # fmt: skip
+            content = re.sub(
+                rb'"expr_str": "[^"]*"', b'"expr_str": ' + json.dumps(size).encode(), content
+            )
         return content
 
     path = rewritten(program, tmp_path / "evil.pt2", change)

@@ -45,8 +45,16 @@ def trained(tmp_path):
 
 def test_a_function_with_its_weights_is_explained_and_kept(trained, said, tmp_path):
     network, weights = trained
-    asked = [SOURCE, "--trust", "--input", "?,3,32,32", "--weights", weights, "--preprocess",
-             "unit"]  # fmt: skip
+    asked = [
+        SOURCE,
+        "--trust",
+        "--input",
+        "?,3,32,32",
+        "--weights",
+        weights,
+        "--preprocess",
+        "unit",
+    ]
     status, out, _ = said("explain", *asked, PHOTO, "-m", "cam", "-o", tmp_path / "a", "--json")
     assert status == 0
     pixels = np.asarray(Image.open(PHOTO).convert("RGB"), np.float32).transpose(2, 0, 1) / 255
@@ -62,18 +70,37 @@ def test_a_function_with_its_weights_is_explained_and_kept(trained, said, tmp_pa
     assert kept[0].stat().st_mtime_ns == before
 
     # A file and a source beside one another; what belongs to the source is not held against it.
-    convert(SOURCE, tmp_path / "net.onnx", trust=True,
-            options=Options(inputs=((None, 3, 32, 32),), weights=str(weights)))  # fmt: skip
-    status, out, err = said("compare", tmp_path / "net.onnx", *asked, PHOTO, "-m", "cam", "-o",
-                            tmp_path / "b", "--max-flips", "0", "--min-rank", "0.999")  # fmt: skip
+    convert(
+        SOURCE,
+        tmp_path / "net.onnx",
+        trust=True,
+        options=Options(inputs=((None, 3, 32, 32),), weights=str(weights)),
+    )
+    status, out, err = said(
+        "compare",
+        tmp_path / "net.onnx",
+        *asked,
+        PHOTO,
+        "-m",
+        "cam",
+        "-o",
+        tmp_path / "b",
+        "--max-flips",
+        "0",
+        "--min-rank",
+        "0.999",
+    )
     assert status == 0, out + err
 
 
 def test_without_trust_no_command_runs_it(said):
     for name in ("explain", "compare", "check", "study"):
-        arguments = {"explain": [SOURCE, PHOTO], "check": [SOURCE],
-                     "compare": [SAMPLES / "resnet20.onnx", SOURCE, PHOTO],
-                     "study": ["filters", SOURCE]}[name]  # fmt: skip
+        arguments = {
+            "explain": [SOURCE, PHOTO],
+            "check": [SOURCE],
+            "compare": [SAMPLES / "resnet20.onnx", SOURCE, PHOTO],
+            "study": ["filters", SOURCE],
+        }[name]
         status, _, err = said(name, *arguments)
         assert status == 3, name
         assert "--trust" in err

@@ -29,10 +29,14 @@ CONFIG = {
     "label_names": NAMES,
     "model_args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 12, 16]},
     "pretrained_cfg": {
-        "input_size": [3, 32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4],
-        "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bicubic",
+        "input_size": [3, 32, 32],
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +79,16 @@ def test_a_classifier(resnet, tmp_path):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata[LABELS]) == NAMES
     assert json.loads(metadata[PREPROCESS]) == {
-        "size": [32, 32], "resize": "crop", "crop_pct": 0.9, "interpolation": "bicubic",
-        "scale": 255.0, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "channels": "RGB",
+        "size": [32, 32],
+        "resize": "crop",
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "scale": 255.0,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "channels": "RGB",
         "layout": "NCHW",
-    }  # fmt: skip
+    }
     model = onnx.load(tmp_path / "m.onnx")  # noqa: TID251 - this test made the file
     scopes = [p.value for node in model.graph.node for p in node.metadata_props]
     assert any("layer1.0" in scope for scope in scopes)

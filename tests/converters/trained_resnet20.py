@@ -8,8 +8,12 @@ import inspector
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*.png"))[:6]
-SETTINGS = {"size": [32, 32], "resize": "squash", "mean": [0.4914, 0.4822, 0.4465],
-            "std": [0.2470, 0.2435, 0.2616]}  # fmt: skip
+SETTINGS = {
+    "size": [32, 32],
+    "resize": "squash",
+    "mean": [0.4914, 0.4822, 0.4465],
+    "std": [0.2470, 0.2435, 0.2616],
+}
 TOLERANCE = 1e-3
 """Of a map's peak."""
 

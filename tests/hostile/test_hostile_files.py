@@ -140,9 +140,11 @@ def test_deep_nesting_in_memory():
 
 def test_nesting_through_functions():
     inner = helper.make_graph(
-        [helper.make_node("f1", ["a"], ["o"], domain="local")], "b", [],
+        [helper.make_node("f1", ["a"], ["o"], domain="local")],
+        "b",
+        [],
         [helper.make_tensor_value_info("o", 1, None)],
-    )  # fmt: skip
+    )
     made = function_bomb(2, 1)
     outer = made.functions[0]
     del outer.node[:]

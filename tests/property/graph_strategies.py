@@ -60,10 +60,12 @@ class Network:
     def model(self) -> onnx.ModelProto:
         source = next(iter(self.shapes))
         graph = helper.make_graph(
-            self.nodes, "random",
+            self.nodes,
+            "random",
             [helper.make_tensor_value_info(source, onnx.TensorProto.FLOAT, self.shapes[source])],
-            [onnx.ValueInfoProto(name=n) for n in self.shapes if n != source], self.weights,
-        )  # fmt: skip
+            [onnx.ValueInfoProto(name=n) for n in self.shapes if n != source],
+            self.weights,
+        )
         opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
@@ -71,11 +73,31 @@ class Network:
 def _unary(net: Network) -> None:
     x = net.pick()
     since = {
-        "Relu": 1, "Sigmoid": 1, "Tanh": 1, "Softplus": 1, "Softsign": 1, "Abs": 1, "Neg": 1,
-        "Floor": 1, "Ceil": 1, "Selu": 1, "Erf": 9, "Sign": 9, "Round": 11, "HardSwish": 14,
-        "Mish": 18, "Gelu": 20, "Identity": 1, "Elu": 1, "LeakyRelu": 1, "HardSigmoid": 1,
-        "ThresholdedRelu": 10, "Atan": 7, "Cos": 7, "Celu": 12,
-    }  # fmt: skip
+        "Relu": 1,
+        "Sigmoid": 1,
+        "Tanh": 1,
+        "Softplus": 1,
+        "Softsign": 1,
+        "Abs": 1,
+        "Neg": 1,
+        "Floor": 1,
+        "Ceil": 1,
+        "Selu": 1,
+        "Erf": 9,
+        "Sign": 9,
+        "Round": 11,
+        "HardSwish": 14,
+        "Mish": 18,
+        "Gelu": 20,
+        "Identity": 1,
+        "Elu": 1,
+        "LeakyRelu": 1,
+        "HardSigmoid": 1,
+        "ThresholdedRelu": 10,
+        "Atan": 7,
+        "Cos": 7,
+        "Celu": 12,
+    }
     usable = [op for op, version in since.items() if version <= net.opset]
     op_type = net.among(*usable)
     attributes = {}
@@ -252,9 +274,8 @@ def _concat(net: Network) -> None:
         return
     shape = net.shapes[x]
     fitting = [
-        n for n, s in net.shapes.items()
-        if len(s) == 4 and (s[0], *s[2:]) == (shape[0], *shape[2:])
-    ]  # fmt: skip
+        n for n, s in net.shapes.items() if len(s) == 4 and (s[0], *s[2:]) == (shape[0], *shape[2:])
+    ]
     parts = [x, net.among(*fitting)]
     channels = sum(net.shapes[n][1] for n in parts)
     if channels <= 16:
@@ -278,8 +299,14 @@ def _resize(net: Network) -> None:
     else:
         how = net.among("half_pixel", "asymmetric", "align_corners")
         empty = net.constant(np.zeros(0, np.float32))
-        net.add("Resize", [x, empty, scales], out, mode=mode, nearest_mode="floor",
-                coordinate_transformation_mode=how)  # fmt: skip
+        net.add(
+            "Resize",
+            [x, empty, scales],
+            out,
+            mode=mode,
+            nearest_mode="floor",
+            coordinate_transformation_mode=how,
+        )
 
 
 def _linear(net: Network) -> None:
@@ -296,9 +323,24 @@ def _linear(net: Network) -> None:
 
 
 STEPS = (
-    _unary, _unary, _clip, _binary, _binary, _conv, _conv, _pool, _normalise, _reduce, _slice,
-    _pad, _reshape, _softmax, _concat, _resize, _linear,
-)  # fmt: skip
+    _unary,
+    _unary,
+    _clip,
+    _binary,
+    _binary,
+    _conv,
+    _conv,
+    _pool,
+    _normalise,
+    _reduce,
+    _slice,
+    _pad,
+    _reshape,
+    _softmax,
+    _concat,
+    _resize,
+    _linear,
+)
 
 
 @st.composite
@@ -306,8 +348,12 @@ def networks(draw: Draw) -> tuple[onnx.ModelProto, np.ndarray]:
     """A random network and an input for it."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     net = Network(draw, draw(st.sampled_from(OPSETS)), rng)
-    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 4)), draw(st.integers(3, 9)),
-             draw(st.integers(3, 9)))  # fmt: skip
+    shape = (
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(3, 9)),
+        draw(st.integers(3, 9)),
+    )
     net.shapes["x"] = shape
     for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=9)):
         step(net)

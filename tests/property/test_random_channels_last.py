@@ -55,10 +55,12 @@ def networks(draw):
             nodes.append(oh.make_node("Transpose", [inner], [made], perm=[0, 2, 3, 1]))
         known.append(made)
     graph = oh.make_graph(
-        nodes, "net", [oh.make_tensor_value_info("image", T.FLOAT, ["N", C, SIDE, SIDE])],
+        nodes,
+        "net",
+        [oh.make_tensor_value_info("image", T.FLOAT, ["N", C, SIDE, SIDE])],
         [oh.make_tensor_value_info(known[-1], T.FLOAT, [None] * 4)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=8)
 
 

@@ -13,9 +13,9 @@ def network(text, *, x="float[N,4] X", y="float[N,4] Y", opset=13, domain="", **
         f"<ir_version: {ir_version}, opset_import: [{imports}]> main ({x}) => ({y}) {{ {text} }}"
     )
     proto.graph.initializer.extend(
-        value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(
-            np.asarray(value), name
-        )
+        value
+        if isinstance(value, onnx.TensorProto)
+        else numpy_helper.from_array(np.asarray(value), name)
         for name, value in constants.items()
-    )  # fmt: skip
+    )
     return proto

@@ -23,26 +23,46 @@ from inspector.verify.subject import Probe, Subject, blank, noise
 from inspector.verify.walk import walk
 
 ALL = {
-    "forward", "top-1", "optimised session", "batch", "gradient", "float32 gradient",
-    "gate flips", "rule deconvnet", "rule guided", "cam residual", "occluder of size 0",
-    "occlusion by hand", "another target", "mirrored image",
-}  # fmt: skip
+    "forward",
+    "top-1",
+    "optimised session",
+    "batch",
+    "gradient",
+    "float32 gradient",
+    "gate flips",
+    "rule deconvnet",
+    "rule guided",
+    "cam residual",
+    "occluder of size 0",
+    "occlusion by hand",
+    "another target",
+    "mirrored image",
+}
 
 
 def network(kind="float32"):
     """conv - batch norm - leaky - pool - conv - relu - residual add - mean - linear."""
     rng = np.random.default_rng(3)
     constants = {
-        "w1": rng.standard_normal((6, 3, 3, 3)) / 4, "w2": rng.standard_normal((6, 6, 3, 3)) / 6,
-        "scale": rng.uniform(0.5, 1.5, 6), "shift": rng.standard_normal(6),
-        "mean": rng.standard_normal(6), "var": rng.uniform(0.01, 0.2, 6),
-        "head": rng.standard_normal((6, 5)), "bias": rng.standard_normal(5),
-    }  # fmt: skip
+        "w1": rng.standard_normal((6, 3, 3, 3)) / 4,
+        "w2": rng.standard_normal((6, 6, 3, 3)) / 6,
+        "scale": rng.uniform(0.5, 1.5, 6),
+        "shift": rng.standard_normal(6),
+        "mean": rng.standard_normal(6),
+        "var": rng.uniform(0.01, 0.2, 6),
+        "head": rng.standard_normal((6, 5)),
+        "bias": rng.standard_normal(5),
+    }
     same = {"pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", **same),
-        helper.make_node("BatchNormalization", ["c1", "scale", "shift", "mean", "var"], ["b1"],
-                         "norm", epsilon=1e-3),
+        helper.make_node(
+            "BatchNormalization",
+            ["c1", "scale", "shift", "mean", "var"],
+            ["b1"],
+            "norm",
+            epsilon=1e-3,
+        ),
         helper.make_node("LeakyRelu", ["b1"], ["a1"], "leaky", alpha=0.1),
         helper.make_node("MaxPool", ["a1"], ["p1"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Conv", ["p1", "w2"], ["c2"], "conv2", **same),
@@ -51,19 +71,23 @@ def network(kind="float32"):
         helper.make_node("GlobalAveragePool", ["r"], ["g"], "mean"),
         helper.make_node("Flatten", ["g"], ["f"], "flatten"),
         helper.make_node("Gemm", ["f", "head", "bias"], ["y"], "linear"),
-    ]  # fmt: skip
+    ]
     if kind == "uint8":
         nodes.insert(0, helper.make_node("Cast", ["image"], ["x"], "cast", to=TensorProto.FLOAT))
     dtype = np.float16 if kind == "float16" else np.float32
     types = {"uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16}
     name = "image" if kind == "uint8" else "x"
     graph = helper.make_graph(
-        nodes, "net",
+        nodes,
+        "net",
         [helper.make_tensor_value_info(name, types.get(kind, TensorProto.FLOAT), ["n", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", types["float16"] if kind == "float16"
-                                       else TensorProto.FLOAT, ["n", 5])],
+        [
+            helper.make_tensor_value_info(
+                "y", types["float16"] if kind == "float16" else TensorProto.FLOAT, ["n", 5]
+            )
+        ],
         [numpy_helper.from_array(v.astype(dtype), k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -194,8 +218,11 @@ def epsilon(function):
     return call
 
 
-WRONG = [("MaxPool", averaged, "pool"), ("LeakyRelu", slope, "leaky"),
-         ("BatchNormalization", epsilon, "norm")]  # fmt: skip
+WRONG = [
+    ("MaxPool", averaged, "pool"),
+    ("LeakyRelu", slope, "leaky"),
+    ("BatchNormalization", epsilon, "norm"),
+]
 
 
 @pytest.mark.parametrize(("op_type", "wrap", "name"), WRONG)
@@ -219,8 +246,13 @@ def louder(function):
     return lambda X, *rest, **kw: (y := function(X, *rest, **kw)) + (y - y.detach()) / 2
 
 
-BLIND = [("Add", detached, "residual"), ("Gemm", detached, "linear"), ("Relu", louder, "relu"),
-         ("MaxPool", louder, "pool"), ("BatchNormalization", louder, "norm")]  # fmt: skip
+BLIND = [
+    ("Add", detached, "residual"),
+    ("Gemm", detached, "linear"),
+    ("Relu", louder, "relu"),
+    ("MaxPool", louder, "pool"),
+    ("BatchNormalization", louder, "norm"),
+]
 
 
 @pytest.mark.parametrize(("op_type", "wrap", "name"), BLIND)
@@ -374,9 +406,18 @@ def test_another_file_or_version_is_another_verdict(opened, monkeypatch):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b'{"passed": true, "text": "trust me"}', b"\xff\xfe", b"[" * 5000,
-     b'{"key": {}, "passed": true, "text": "t"}', b" " * (2**20 + 1)],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"passed": true, "text": "trust me"}',
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"key": {}, "passed": true, "text": "t"}',
+        b" " * (2**20 + 1),
+    ],
+)
 def test_a_broken_or_foreign_cache_file_is_ignored_and_rewritten(opened, folder, content):
     model = opened()
     text = verdict_for(model).text

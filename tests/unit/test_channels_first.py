@@ -21,11 +21,15 @@ TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 def model(nodes, constants, outputs, opset=21):
     graph = oh.make_graph(
-        nodes, "net", [oh.make_tensor_value_info("image", T.FLOAT, [None, 3, 8, 8])],
-        [oh.make_tensor_value_info(name, T.FLOAT, [None, 4] if name == "logits" else None)
-         for name in outputs],
+        nodes,
+        "net",
+        [oh.make_tensor_value_info("image", T.FLOAT, [None, 3, 8, 8])],
+        [
+            oh.make_tensor_value_info(name, T.FLOAT, [None, 4] if name == "logits" else None)
+            for name in outputs
+        ],
         [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", opset)], ir_version=8)
 
 
@@ -47,11 +51,16 @@ def residual():
     """Two convolutions whose sum and activation run with channels last, and a mean."""
     rng = np.random.default_rng(0)
     constants = {
-        "W0": rng.normal(size=(5, 3, 3, 3)), "W1": rng.normal(size=(5, 5, 3, 3)),
-        "W2": rng.normal(size=(5, 4)), "slope": rng.uniform(size=5),
-        "gain": rng.normal(size=(1, 1, 1, 5)), "half": 0.5, "low": -1.0, "high": 2.0,
+        "W0": rng.normal(size=(5, 3, 3, 3)),
+        "W1": rng.normal(size=(5, 5, 3, 3)),
+        "W2": rng.normal(size=(5, 4)),
+        "slope": rng.uniform(size=5),
+        "gain": rng.normal(size=(1, 1, 1, 5)),
+        "half": 0.5,
+        "low": -1.0,
+        "high": 2.0,
         "places": rng.normal(size=(8, 8, 1)),
-    }  # fmt: skip
+    }
     pads = {"pads": [1, 1, 1, 1]}
     nodes = [
         oh.make_node("Conv", ["image", "W0"], ["c0"], **pads),
@@ -116,9 +125,11 @@ def test_the_map_exists_with_channels_first():
 def test_what_is_not_element_wise_stays(node, why):
     proto = residual()
     before = [
-        proto.graph.node[0], proto.graph.node[1],
-        oh.make_node("ReduceMean", ["t0"], ["image_mean"], axes=[1, 2]), node,
-    ]  # fmt: skip
+        proto.graph.node[0],
+        proto.graph.node[1],
+        oh.make_node("ReduceMean", ["t0"], ["image_mean"], axes=[1, 2]),
+        node,
+    ]
     fresh = model(before, {}, ["out"], opset=17)
     fresh.graph.initializer.extend(proto.graph.initializer)
     expected = fresh.SerializeToString(deterministic=True)
@@ -129,9 +140,11 @@ def test_what_is_not_element_wise_stays(node, why):
 def test_what_a_body_reads_stays():
     proto = residual()
     body = oh.make_graph(
-        [oh.make_node("Identity", ["s1"], ["inner"])], "body", [],
+        [oh.make_node("Identity", ["s1"], ["inner"])],
+        "body",
+        [],
         [oh.make_tensor_value_info("inner", T.FLOAT, None)],
-    )  # fmt: skip
+    )
     condition = numpy_helper.from_array(np.asarray(1, bool), "yes")
     proto.graph.initializer.append(condition)
     proto.graph.node.append(
@@ -245,9 +258,11 @@ def test_gradients_do_not_depend_on_the_side(tmp_path):
     photo = inspector.Photo.of(np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8))
     results = [
         inspector.load(tmp_path / f"{name}.onnx", preprocess="raw")
-        .explain(photo, ["grad-cam", "grad-cam++", "gradient"]).images[0].explanations
+        .explain(photo, ["grad-cam", "grad-cam++", "gradient"])
+        .images[0]
+        .explanations
         for name in ("last", "first")
-    ]  # fmt: skip
+    ]
     for pair in zip(*results, strict=True):
         for one, two in pairwise(pair):
             expected = two.attribution.values

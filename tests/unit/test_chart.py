@@ -19,9 +19,15 @@ def test_a_line_chart_has_its_size_and_its_curve():
     series = Series(
         "a $x$", [1, 4, float("nan"), 2], x=[0, 1, 2, 3], low=[0, 3, 1, 1], high=[2] * 4
     )
-    drawn = line_chart([series, Series("b", [2, 2], x=[0, 3], dashed=True)], size=(200, 300),
-                       title="50 $", x_label="x", y_label="y", y_range=(0, None),
-                       x_ticks=[(0, "zero"), (3, "three")])  # fmt: skip
+    drawn = line_chart(
+        [series, Series("b", [2, 2], x=[0, 3], dashed=True)],
+        size=(200, 300),
+        title="50 $",
+        x_label="x",
+        y_label="y",
+        y_range=(0, None),
+        x_ticks=[(0, "zero"), (3, "three")],
+    )
     assert drawn.size == (300, 200)
     assert drawn.mode == "RGB"
     assert ink(drawn) > ink(empty)
@@ -29,8 +35,9 @@ def test_a_line_chart_has_its_size_and_its_curve():
 
 def test_bars_grow_with_their_values():
     def blue(value):
-        chart = bar_chart([Series("", [value], low=[value], high=[value])], ["a"],
-                          size=(200, 200), y_range=(0, 1))  # fmt: skip
+        chart = bar_chart(
+            [Series("", [value], low=[value], high=[value])], ["a"], size=(200, 200), y_range=(0, 1)
+        )
         pixels = np.asarray(chart).astype(int)
         return (pixels[:, :, 2] - pixels[:, :, 0] > 80).sum()
 

@@ -42,9 +42,13 @@ def quantised(name, folder, kind="QDQ"):
     target = folder / f"{name}.{kind}.onnx"
     logging.getLogger().setLevel(logging.ERROR)  # it advises to run its own preprocessing first
     q.quantize_static(
-        str(source), str(target), Reader(), quant_format=q.QuantFormat[kind], per_channel=True,
+        str(source),
+        str(target),
+        Reader(),
+        quant_format=q.QuantFormat[kind],
+        per_channel=True,
         weight_type=q.QuantType.QInt8,
-    )  # fmt: skip
+    )
     return target
 
 
@@ -111,11 +115,14 @@ def test_float_against_int8(name, request):
         ("zfnet", {"8__weight_scale": lambda s: s * np.float32(1.3)}, "relu_3"),
         ("resnet20", {"relu_12_zero_point": moved(30)}, "relu_12"),
         ("resnet20", {"relu_zero_point": moved(128)}, "relu"),
-        ("resnet20", {"blocks__3__down__0__weight_scale": lambda s: s * np.float32(2)},
-         "getitem_27"),
+        (
+            "resnet20",
+            {"blocks__3__down__0__weight_scale": lambda s: s * np.float32(2)},
+            "getitem_27",
+        ),
         ("resnet20", {"input_zero_point": moved(50)}, "input"),
     ],
-)  # fmt: skip
+)
 def test_a_spoilt_layer_is_named(name, edit, named, request, tmp_path):
     eight = request.getfixturevalue("resnet8" if name == "resnet20" else "zfnet8")
     bad = changed(eight, tmp_path / "bad.onnx", **edit)
@@ -141,8 +148,12 @@ def test_int8_that_keeps_levels_is_aligned_by_the_sequence_of_layers(folder, tmp
 
 
 def test_a_network_against_itself():
-    found = compare(SAMPLES / "resnet20.onnx", SAMPLES / "resnet20.onnx", FEW,
-                    ["grad-cam", "occlusion:window=16,stride=8"])  # fmt: skip
+    found = compare(
+        SAMPLES / "resnet20.onnx",
+        SAMPLES / "resnet20.onnx",
+        FEW,
+        ["grad-cam", "occlusion:window=16,stride=8"],
+    )
     assert not found.flips
     for pair in found.pairs:
         same = pair.similarity
@@ -216,23 +227,27 @@ def nets(*, last, weights):
         if last:
             nodes.append(oh.make_node("Transpose", [name], [f"t{i}"], perm=[0, 3, 1, 2]))
         padded = {"pads": [1, 1, 1, 1]}
-        nodes.append(oh.make_node("Conv", [f"t{i}" if last else name, f"W{i}"], [f"c{tag}{i}"],
-                                  **padded))  # fmt: skip
+        nodes.append(
+            oh.make_node("Conv", [f"t{i}" if last else name, f"W{i}"], [f"c{tag}{i}"], **padded)
+        )
         if last:
             nodes.append(oh.make_node("Transpose", [f"c{tag}{i}"], [f"u{i}"], perm=[0, 2, 3, 1]))
         nodes.append(oh.make_node("Relu", [f"u{i}" if last else f"c{tag}{i}"], [names[i]]))
         name = names[i]
     nodes += [
-        oh.make_node("ReduceMean", [name], [f"m{tag}"], axes=[1, 2] if last else [2, 3],
-                     keepdims=0),
+        oh.make_node(
+            "ReduceMean", [name], [f"m{tag}"], axes=[1, 2] if last else [2, 3], keepdims=0
+        ),
         oh.make_node("Gemm", [f"m{tag}", "W2"], [f"logits_{tag}"]),
-    ]  # fmt: skip
+    ]
     shape = [None, 8, 8, 3] if last else [None, 3, 8, 8]
     graph = oh.make_graph(
-        nodes, "net", [oh.make_tensor_value_info("image", T.FLOAT, shape)],
+        nodes,
+        "net",
+        [oh.make_tensor_value_info("image", T.FLOAT, shape)],
         [oh.make_tensor_value_info(f"logits_{tag}", T.FLOAT, [None, 5])],
         [numpy_helper.from_array(w, f"W{i}") for i, w in enumerate(weights)],
-    )  # fmt: skip
+    )
     return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8)
 
 
@@ -255,9 +270,11 @@ def meter(tmp_path, a, b, **options):
 def test_layers_with_channels_last_are_brought_to_channels_first(tmp_path):
     weights = drawn()
     found, image = meter(
-        tmp_path, nets(last=False, weights=weights), nets(last=True, weights=weights),
+        tmp_path,
+        nets(last=False, weights=weights),
+        nets(last=True, weights=weights),
         same_input=True,
-    )  # fmt: skip
+    )
     assert found.alignment.how == "sequence"
     found.add(image, image)
     layers = found.result().layers
@@ -277,9 +294,11 @@ def test_own_and_accumulated_error_literally(tmp_path):
     weights = drawn()
     spoilt = [weights[0], weights[1] * np.float32(1.5), weights[2]]
     found, image = meter(
-        tmp_path, nets(last=False, weights=weights), nets(last=False, weights=spoilt),
+        tmp_path,
+        nets(last=False, weights=weights),
+        nets(last=False, weights=spoilt),
         same_input=True,
-    )  # fmt: skip
+    )
     assert found.alignment.how == "names"
     found.add(image, image)
     result = found.result()
@@ -319,8 +338,11 @@ def test_errors_that_are_no_numbers():
     broken.add(np.ones(3), np.array([1, np.nan, 1]))
     assert broken.relative == math.inf
     assert broken.to_dict() == {
-        "relative_error": None, "snr_db": None, "cosine": None, "finite": False,
-    }  # fmt: skip
+        "relative_error": None,
+        "snr_db": None,
+        "cosine": None,
+        "finite": False,
+    }
     equal = Sums()
     equal.add(np.ones(3), np.ones(3))
     assert (equal.relative, equal.decibels) == (0, None)
@@ -442,8 +464,9 @@ def test_bad_photos_are_listed_and_the_others_done(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     model = inspector.load(SAMPLES / "resnet20.onnx")
-    found = compare(model, model, iter([broken, FEW[0], tmp_path / "none.png"]), "cam",
-                    layer_images=0)  # fmt: skip
+    found = compare(
+        model, model, iter([broken, FEW[0], tmp_path / "none.png"]), "cam", layer_images=0
+    )
     assert len(found.refused) == 2
     assert [image.name for image in found.images] == [FEW[0].name]
     assert found.parting.sentence == ""

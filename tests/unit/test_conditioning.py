@@ -36,9 +36,12 @@ def network(folder, middle, constants=None, domain=13):
     stored = [numpy_helper.from_array(np.float32(w), name) for name, w in weights.items()]
     stored += [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])], stored,
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        stored,
+    )
     opset = [helper.make_opsetid("", domain)]
     path = folder / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
@@ -56,18 +59,23 @@ FREE = {
     "a max over one": [node("MaxPool", ["r"], ["m"], kernel_shape=[1, 1], strides=[2, 2])],
     "batch norm": [node("BatchNormalization", ["r", "s", "s", "s", "v"], ["m"])],
     "residual": [
-        node("Conv", ["r", "k"], ["q"], pads=[1, 1, 1, 1]), node("Add", ["q", "r"], ["m"]),
+        node("Conv", ["r", "k"], ["q"], pads=[1, 1, 1, 1]),
+        node("Add", ["q", "r"], ["m"]),
     ],
-    "scaled": [node("Mul", ["r", "p"], ["q"]), node("Div", ["q", "p"], ["t"]),
-               node("Sub", ["p", "t"], ["m"])],
+    "scaled": [
+        node("Mul", ["r", "p"], ["q"]),
+        node("Div", ["q", "p"], ["t"]),
+        node("Sub", ["p", "t"], ["m"]),
+    ],
     "centred": [node("ReduceMean", ["r"], ["q"], axes=[2, 3]), node("Sub", ["r", "q"], ["m"])],
     "resized": [node("Resize", ["r", "", "up"], ["m"], mode="linear")],
     "a ReLU of two nodes": [node("Max", ["r", "zero"], ["m"])],
     "leaky": [node("LeakyRelu", ["r"], ["m"], alpha=0.1)],
     "reshaped by its own shape": [
-        node("Shape", ["r"], ["q"]), node("Reshape", ["r", "q"], ["m"]),
+        node("Shape", ["r"], ["q"]),
+        node("Reshape", ["r", "q"], ["m"]),
     ],
-}  # fmt: skip
+}
 
 TIED = {
     "MaxPool": [node("MaxPool", ["r"], ["m"], kernel_shape=[2, 2], strides=[2, 2])],
@@ -77,18 +85,23 @@ TIED = {
     "Div": [node("Add", ["r", "one"], ["q"]), node("Div", ["p", "q"], ["m"])],
     "ReduceMax": [node("ReduceMax", ["r"], ["q"], axes=[2, 3]), node("Sub", ["r", "q"], ["m"])],
     "Sigmoid": [
-        node("GlobalAveragePool", ["r"], ["q"]), node("Sigmoid", ["q"], ["t"]),
+        node("GlobalAveragePool", ["r"], ["q"]),
+        node("Sigmoid", ["q"], ["t"]),
         node("Mul", ["r", "t"], ["m"]),
     ],
-}  # fmt: skip
+}
 
 
 def constants():
     return {
-        "k": np.float32(RNG.normal(size=(4, 4, 3, 3))), "p": per_channel() + 3,
-        "s": np.float32(RNG.normal(size=4)), "v": np.float32(RNG.random(4) + 0.5),
-        "up": np.float32([1, 1, 2, 2]), "zero": np.float32(0), "one": np.float32(1),
-    }  # fmt: skip
+        "k": np.float32(RNG.normal(size=(4, 4, 3, 3))),
+        "p": per_channel() + 3,
+        "s": np.float32(RNG.normal(size=4)),
+        "v": np.float32(RNG.random(4) + 0.5),
+        "up": np.float32([1, 1, 2, 2]),
+        "zero": np.float32(0),
+        "one": np.float32(1),
+    }
 
 
 def used(nodes):
@@ -144,10 +157,14 @@ def test_guided_backpropagation_does_depend(tmp_path):
         assert lit(Projector(model, "e", method), model.shape_of("e")) > 0.1
 
 
-@pytest.mark.parametrize(("name", "layer", "blocked"), [
-    ("tf2onnx_traffic_sign_nhwc", -1, ""), ("ultraface_rfb320_detector", 20, ""),
-    ("tf2onnx_resnet50thin_nhwc", 3, "MaxPool"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "layer", "blocked"),
+    [
+        ("tf2onnx_traffic_sign_nhwc", -1, ""),
+        ("ultraface_rfb320_detector", 20, ""),
+        ("tf2onnx_resnet50thin_nhwc", 3, "MaxPool"),
+    ],
+)
 def test_third_party_models(shared, name, layer, blocked):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     tensor = model.layers[layer].tensor

@@ -41,10 +41,12 @@ def small(tmp_path_factory):
     ]
     weights = ((W1, "w1"), (W2, "w2"), (W3, "w3"))
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
         [numpy_helper.from_array(np.float32(w), n) for w, n in weights],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -75,10 +77,15 @@ def folder(tmp_path):
 def slow_features(image):
     """The two layers of the small network, place by place."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
-    first = np.array([
-        [[max(0, (w * padded[:, y : y + 3, x : x + 3]).sum()) for x in range(8)] for y in range(8)]
-        for w in W1.astype(np.float32)
-    ])  # fmt: skip
+    first = np.array(
+        [
+            [
+                [max(0, (w * padded[:, y : y + 3, x : x + 3]).sum()) for x in range(8)]
+                for y in range(8)
+            ]
+            for w in W1.astype(np.float32)
+        ]
+    )
     pooled = first.reshape(4, 4, 2, 4, 2).max((2, 4)).ravel()
     return first.ravel(), np.maximum(W2.astype(np.float32) @ pooled, 0)
 
@@ -104,8 +111,10 @@ def slow_delta(images, boxes, layer):
 @pytest.mark.usefixtures("undrawn")
 def test_delta_equals_the_papers_sum(small, folder):
     found = correspondence(small, parts=str(folder / "parts.json"), draws=5, seed=7)
-    images = [(np.asarray(Image.open(folder / f"{at}.png")).transpose(2, 0, 1) / 255)
-              .astype(np.float32) for at in range(4)]  # fmt: skip
+    images = [
+        (np.asarray(Image.open(folder / f"{at}.png")).transpose(2, 0, 1) / 255).astype(np.float32)
+        for at in range(4)
+    ]
     rows = {(row["layer"], row["part"]): row for row in found.numbers["rows"]}
     assert set(rows) == {("r", "eye"), ("r", "nose"), ("a", "eye"), ("a", "nose")}
     given = {"eye": [(1, at, 4, at + 2) for at in range(4)], "nose": [(4, 3, 7, 6)] * 2}
@@ -136,8 +145,9 @@ def test_delta_equals_the_papers_sum(small, folder):
 def test_signs_of_many_elements():
     """Bits agree with signs, also where the number of elements is no multiple of 8."""
     start = RNG.normal(size=1003).astype(np.float32)
-    rows = np.stack([start + RNG.choice([-0.5, 0, 0.5, 1e-7], 1003).astype(np.float32)
-                     for _ in range(6)])  # fmt: skip
+    rows = np.stack(
+        [start + RNG.choice([-0.5, 0, 0.5, 1e-7], 1003).astype(np.float32) for _ in range(6)]
+    )
     plain = np.where(np.abs(start - rows) > 1e-3, np.sign(start - rows), 0)
     found = agreement(signs_of(start, rows))
     differ = [int((plain[i] != plain[j]).sum()) for i in range(6) for j in range(i + 1, 6)]
@@ -161,8 +171,11 @@ def test_alike_and_opposite():
 
 def row_with(delta, random):
     def made(share):
-        return agreement(signs_of(np.ones(100), np.stack([
-            np.ones(100), np.where(np.arange(100) < share, 2.0, 1.0)])))  # fmt: skip
+        return agreement(
+            signs_of(
+                np.ones(100), np.stack([np.ones(100), np.where(np.arange(100) < share, 2.0, 1.0)])
+            )
+        )
 
     return Row("a", "p", ("1", "2"), made(delta), [made(share) for share in random])
 
@@ -178,8 +191,9 @@ def test_significance():
 
 
 def test_random_places_are_all_alike():
-    photo = Marked(2, "", "00ff00ff" * 8, np.zeros((3, 9, 12)), {"eye": (1, 2, 4, 7)},
-                   (2, 1, 7, 9), True, ())  # fmt: skip
+    photo = Marked(
+        2, "", "00ff00ff" * 8, np.zeros((3, 9, 12)), {"eye": (1, 2, 4, 7)}, (2, 1, 7, 9), True, ()
+    )
     boxes = random_boxes(photo, "eye", 4000, 1)
     assert {(y1 - y0, x1 - x0) for y0, x0, y1, x1 in boxes} == {(3, 5)}
     places, counts = np.unique([box[:2] for box in boxes], axis=0, return_counts=True)
@@ -187,8 +201,9 @@ def test_random_places_are_all_alike():
     assert 250 < counts.min() <= counts.max() < 420
     assert random_boxes(photo, "eye", 10, 1) == boxes[:10]
     assert random_boxes(photo, "eye", 10, 2) != boxes[:10]
-    tight = Marked(2, "", "0" * 64, np.zeros((3, 9, 12)), {"eye": (1, 2, 4, 7)}, (2, 1, 4, 9),
-                   True, ())  # fmt: skip
+    tight = Marked(
+        2, "", "0" * 64, np.zeros((3, 9, 12)), {"eye": (1, 2, 4, 7)}, (2, 1, 4, 9), True, ()
+    )
     assert {box[0] for box in random_boxes(tight, "eye", 500, 1)} == set(range(7))
 
 
@@ -226,14 +241,23 @@ def test_parts_that_the_crop_cuts_off(small, tmp_path):
     for at in range(3):
         pixels = RNG.integers(0, 256, (16, 32, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{at}.png")
-        entries.append({"image": f"{at}.png", "object": [0, 0, 32, 16], "parts": {
-            "eye": [10, 2, 14, 6], "ear": [4 + 6 * (at > 0), 2, 14, 6], "tail": [0, 0, 4, 4],
-        }})  # fmt: skip
+        entries.append(
+            {
+                "image": f"{at}.png",
+                "object": [0, 0, 32, 16],
+                "parts": {
+                    "eye": [10, 2, 14, 6],
+                    "ear": [4 + 6 * (at > 0), 2, 14, 6],
+                    "tail": [0, 0, 4, 4],
+                },
+            }
+        )
     (tmp_path / "parts.json").write_text(json.dumps({"photos": entries}))
     found = correspondence(small, parts=str(tmp_path / "parts.json"), draws=3, layers=("r",))
     assert {row["part"]: row["photos"] for row in found.numbers["rows"]} == {
-        "eye": ["0.png", "1.png", "2.png"], "ear": ["1.png", "2.png"],
-    }  # fmt: skip
+        "eye": ["0.png", "1.png", "2.png"],
+        "ear": ["1.png", "2.png"],
+    }
     assert "0.png: the network does not see all of 'ear'; left out for it" in found.warnings
     assert "'tail' is left out: 0 photo(s) show it whole" in found.warnings
     photo = found.numbers["photos"][0]
@@ -284,11 +308,15 @@ def test_a_planted_part_is_found(tmp_path):
         helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(weights, "w"),
-         numpy_helper.from_array(np.ones((2, 4), np.float32), "v")],
-    )  # fmt: skip
+        [
+            numpy_helper.from_array(weights, "w"),
+            numpy_helper.from_array(np.ones((2, 4), np.float32), "v"),
+        ],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, tmp_path / "m.onnx")
     entries, chance = [], np.random.default_rng(1)
@@ -320,27 +348,57 @@ def test_overlap():
 GOOD = {"image": "a.png", "parts": {"eye": [0, 0, 1, 1]}}
 
 
-@pytest.mark.parametrize(("document", "message"), [
-    ([], "no list of photos"),
-    ({"photos": {}}, "no list of photos"),
-    ({"photos": []}, "no list of photos"),
-    ({"photos": [GOOD] * 65}, "65 photos"),
-    ({"photos": [GOOD, GOOD]}, "more than once"),
-    ({"photos": [GOOD, 7]}, "photo 2 is no object"),
-    ({"photos": [GOOD], "other": 1}, "unknown key 'other'"),
-    ({"photos": [GOOD]}, "one photo only"),
-    ({"photos": [{**GOOD, "box": 1}]}, r"photo 1 \(a\.png\): unknown key 'box'"),
-    ({"photos": [{"image": "a.png", "parts": []}]}, "parts is no object"),
-    ({"photos": [{"image": "a.png", "parts": {" ": [0, 0, 1, 1]}}]}, "without a name"),
-    ({"photos": [{**GOOD, "object": [1, 1, 0, 0]}]}, "object: no four numbers"),
-    ({"photos": [{**GOOD, "object": None}]}, "object: no four numbers"),
-    *[({"photos": [{"image": "a.png", "parts": {"eye": box}}]}, r"\(a\.png\), eye: no four numbers")
-      for box in ([0, 0, 1], [0, 0, 1, "1"], [0, 0, 0, 1], [0, 1, 1, 0], [0, 0, True, 1], "0011",
-                  [0, 0, 1e300, 1], [0, 0, [1], 1])],
-    *[({"photos": [{**GOOD, "image": name}]}, "plain name")
-      for name in ("../a.png", "/etc/passwd", "x/../../a.png", "", "a\0.png", 5, None, ".",
-                   "C:\\a.png", "..\\a.png", "\\\\host\\share\\a.png", "a" * 2000)],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "no list of photos"),
+        ({"photos": {}}, "no list of photos"),
+        ({"photos": []}, "no list of photos"),
+        ({"photos": [GOOD] * 65}, "65 photos"),
+        ({"photos": [GOOD, GOOD]}, "more than once"),
+        ({"photos": [GOOD, 7]}, "photo 2 is no object"),
+        ({"photos": [GOOD], "other": 1}, "unknown key 'other'"),
+        ({"photos": [GOOD]}, "one photo only"),
+        ({"photos": [{**GOOD, "box": 1}]}, r"photo 1 \(a\.png\): unknown key 'box'"),
+        ({"photos": [{"image": "a.png", "parts": []}]}, "parts is no object"),
+        ({"photos": [{"image": "a.png", "parts": {" ": [0, 0, 1, 1]}}]}, "without a name"),
+        ({"photos": [{**GOOD, "object": [1, 1, 0, 0]}]}, "object: no four numbers"),
+        ({"photos": [{**GOOD, "object": None}]}, "object: no four numbers"),
+        *[
+            (
+                {"photos": [{"image": "a.png", "parts": {"eye": box}}]},
+                r"\(a\.png\), eye: no four numbers",
+            )
+            for box in (
+                [0, 0, 1],
+                [0, 0, 1, "1"],
+                [0, 0, 0, 1],
+                [0, 1, 1, 0],
+                [0, 0, True, 1],
+                "0011",
+                [0, 0, 1e300, 1],
+                [0, 0, [1], 1],
+            )
+        ],
+        *[
+            ({"photos": [{**GOOD, "image": name}]}, "plain name")
+            for name in (
+                "../a.png",
+                "/etc/passwd",
+                "x/../../a.png",
+                "",
+                "a\0.png",
+                5,
+                None,
+                ".",
+                "C:\\a.png",
+                "..\\a.png",
+                "\\\\host\\share\\a.png",
+                "a" * 2000,
+            )
+        ],
+    ],
+)
 def test_hostile_parts(tmp_path, document, message):
     path = tmp_path / "parts.json"
     path.write_text(json.dumps(document))
@@ -349,13 +407,19 @@ def test_hostile_parts(tmp_path, document, message):
     assert caught.value.where == str(path)
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "no JSON"), (b"{", "no JSON"), (b"\xff\xfe\x00", "no UTF-8"),
-    (b'{"photos": [{"image": "a.png", "parts": {"eye": [0, 0, NaN, 1]}}]}', "NaN is no number"),
-    (b'{"photos": [{"image": "a.png", "parts": {"e": [0,0,1,1], "e": [1,1,2,2]}}]}', "twice"),
-    (b"[" * 200_000, "no JSON"), (b'{"photos": [' + b"9" * 6000 + b"]}", "no JSON"),
-    (b" " * (5 << 20), "more than 4 MiB"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe\x00", "no UTF-8"),
+        (b'{"photos": [{"image": "a.png", "parts": {"eye": [0, 0, NaN, 1]}}]}', "NaN is no number"),
+        (b'{"photos": [{"image": "a.png", "parts": {"e": [0,0,1,1], "e": [1,1,2,2]}}]}', "twice"),
+        (b"[" * 200_000, "no JSON"),
+        (b'{"photos": [' + b"9" * 6000 + b"]}", "no JSON"),
+        (b" " * (5 << 20), "more than 4 MiB"),
+    ],
+)
 def test_what_is_no_json(tmp_path, data, message):
     path = tmp_path / "parts.json"
     path.write_bytes(data)
@@ -429,13 +493,20 @@ def test_on_the_sample_models(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", [
-    "winml_squeezenet_fp16_opset7", "tf2onnx_resnet50thin_nhwc", "mobilenetv2_qdq_int8_244",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "winml_squeezenet_fp16_opset7",
+        "tf2onnx_resnet50thin_nhwc",
+        "mobilenetv2_qdq_int8_244",
+    ],
+)
 def test_third_party_models(shared, tmp_path, name):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
-    entries = [{"image": photo, "parts": {"middle": [90, 90, 140, 130]}}
-               for photo in ("cat.jpg", "both.png")]  # fmt: skip
+    entries = [
+        {"image": photo, "parts": {"middle": [90, 90, 140, 130]}}
+        for photo in ("cat.jpg", "both.png")
+    ]
     (tmp_path / "parts.json").write_text(json.dumps({"photos": entries}))
     photos = [shared / "photos" / entry["image"] for entry in entries]
     found = correspondence(model, photos, parts=str(tmp_path / "parts.json"), draws=3)

@@ -23,8 +23,10 @@ def test_a_folder_a_class(folder):
 def test_pictures_of_a_folder(folder):
     assert [p.name for p in pictures([folder])] == ["loose.png"]
     assert [p.name for p in pictures([folder / "dog", folder / "loose.png"])] == [
-        "a.jpg", "b.PNG", "loose.png",
-    ]  # fmt: skip
+        "a.jpg",
+        "b.PNG",
+        "loose.png",
+    ]
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match="no picture files"):
         list(pictures([folder / "empty"]))

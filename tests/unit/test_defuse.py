@@ -21,8 +21,9 @@ def optimised(tmp_path_factory):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(SAMPLES / "resnet20.onnx", options,
-                                 providers=["CPUExecutionProvider"])  # fmt: skip
+    onnxruntime.InferenceSession(
+        SAMPLES / "resnet20.onnx", options, providers=["CPUExecutionProvider"]
+    )
     return path
 
 
@@ -35,9 +36,9 @@ def test_maps_of_the_optimised_file_are_those_of_the_original(optimised, method)
     plain = inspector.load(SAMPLES / "resnet20.onnx", device="cpu")
     fused = inspector.load(optimised, device="cpu")
     pixels = np.load(SAMPLES / "cifar10_sample.npz")["x"][:2]
-    images = np.stack([
-        plain.preprocessing.preprocess.apply(inspector.Photo.of(p))[0] for p in pixels
-    ])  # fmt: skip
+    images = np.stack(
+        [plain.preprocessing.preprocess.apply(inspector.Photo.of(p))[0] for p in pixels]
+    )
     wanted, found = (m.attribute(images, method, target="3") for m in (plain, fused))
     assert np.abs(wanted - found).max() <= 1e-4 * np.abs(wanted).max()
 
@@ -46,18 +47,29 @@ def conv_model(activation, parameters, *, addend):
     rng = np.random.default_rng(0)
     inputs = ["x", "w", "b", "z"] if addend else ["x", "w", "b"]
     extra = {"activation_params": parameters} if parameters else {}
-    node = helper.make_node("FusedConv", inputs, ["y"], name="fused", domain="com.microsoft",
-                            activation=activation, kernel_shape=[3, 3], pads=[1, 1, 1, 1],
-                            **extra)  # fmt: skip
+    node = helper.make_node(
+        "FusedConv",
+        inputs,
+        ["y"],
+        name="fused",
+        domain="com.microsoft",
+        activation=activation,
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        **extra,
+    )
     values = {"w": (4, 3, 3, 3), "b": (4,), "z": (1, 4, 5, 5)}
     weights = [
         numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
         for name, shape in values.items()
     ]
     graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 5, 5])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 5, 5])], weights,
-    )  # fmt: skip
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 5, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 5, 5])],
+        weights,
+    )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
@@ -65,16 +77,23 @@ def conv_model(activation, parameters, *, addend):
 @pytest.mark.parametrize("addend", [True, False])
 @pytest.mark.parametrize(
     ("activation", "parameters"),
-    [("Relu", []), ("Sigmoid", []), ("Tanh", []), ("LeakyRelu", [0.3]),
-     ("HardSigmoid", [0.1, 0.4]), ("Clip", [-0.5, 0.5])],
-)  # fmt: skip
+    [
+        ("Relu", []),
+        ("Sigmoid", []),
+        ("Tanh", []),
+        ("LeakyRelu", [0.3]),
+        ("HardSigmoid", [0.1, 0.4]),
+        ("Clip", [-0.5, 0.5]),
+    ],
+)
 def test_each_activation_computes_the_same_split_as_fused(activation, parameters, addend):
     model = conv_model(activation, parameters, addend=addend)
     x = np.random.default_rng(1).normal(size=(1, 3, 5, 5)).astype(np.float32)
 
     def run(proto):
-        session = onnxruntime.InferenceSession(proto.SerializeToString(),
-                                               providers=["CPUExecutionProvider"])  # fmt: skip
+        session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
         return session.run(["y"], {"x": x})[0]
 
     split = onnx_file.from_proto(model)

@@ -43,9 +43,10 @@ class Site:
 def site(tmp_path, monkeypatch):
     """The only folder that distributions are found in; modules still come from everywhere."""
     monkeypatch.setattr(
-        importlib.metadata.MetadataPathFinder, "find_distributions",
+        importlib.metadata.MetadataPathFinder,
+        "find_distributions",
         classmethod(lambda cls, context=None: _found(tmp_path, context)),
-    )  # fmt: skip
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     return Site(tmp_path)
 
@@ -81,8 +82,9 @@ def test_two_distributions_overwrite_each_other(site):
     site.install("onnxruntime", "1.32.0", CPU)
     found = doctor.runtimes()
     assert [(r.name, r.missing, r.changed) for r in found] == [
-        ("onnxruntime", 0, 0), ("onnxruntime-gpu", 0, 1),
-    ]  # fmt: skip
+        ("onnxruntime", 0, 0),
+        ("onnxruntime-gpu", 0, 1),
+    ]
     both, lost = doctor.ill(found)
     assert both.startswith("onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are installed into one")
     assert lost == "1 of the 3 files of onnxruntime-gpu 1.31.1 are not its own"

@@ -41,10 +41,12 @@ def network(path, seed, *, names=("r1", "r2"), filters=4, size=3, activation="Re
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", filters])],
         [numpy_helper.from_array(np.float32(w), f"w{i}") for i, w in enumerate(weights, 1)],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return path
@@ -73,10 +75,15 @@ def convolve(image, weights):
     """3x3, padded by 1, place by place."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     _, height, width = image.shape
-    return np.array([
-        [[(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
-         for y in range(height)] for one in weights
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                [(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
+                for y in range(height)
+            ]
+            for one in weights
+        ]
+    )
 
 
 def spread(signal, weights):
@@ -210,8 +217,10 @@ def test_depth_is_held_against_settling_by_ranks():
         return [Evolved(Row(slot, 0), [], [], settled) for slot, settled in pairs]
 
     pairs = [(0, 1), (0, 2), (1, 2), (1, 5), (2, 3), (2, 5), (2, 5)]
-    ranks = [[sum(b < a for b in column) + sum(b == a for b in column) / 2 for a in column]
-             for column in zip(*pairs, strict=True)]  # fmt: skip
+    ranks = [
+        [sum(b < a for b in column) + sum(b == a for b in column) / 2 for a in column]
+        for column in zip(*pairs, strict=True)
+    ]
     expected = np.corrcoef(ranks)[0, 1]
     assert depth_correlation(units(*pairs, (1, None))) == pytest.approx(expected)
     assert depth_correlation(units((0, 1), (1, 4), (2, 9))) == pytest.approx(1)
@@ -262,11 +271,14 @@ def test_resumed_run_gives_the_same_numbers(course, pictures, tmp_path):
 def test_seed_draws_the_units(course, pictures):
     model, folder = course
     drawn = {
-        seed: [layer["units"] for layer in evolution(
-            model, pictures[:1], snapshots=(str(folder),), count=2, seed=seed
-        ).numbers["layers"]]
+        seed: [
+            layer["units"]
+            for layer in evolution(
+                model, pictures[:1], snapshots=(str(folder),), count=2, seed=seed
+            ).numbers["layers"]
+        ]
         for seed in (0, 1, 2, 3)
-    }  # fmt: skip
+    }
     again = evolution(model, pictures[:1], snapshots=(str(folder),), count=2, seed=3)
     assert [layer["units"] for layer in again.numbers["layers"]] == drawn[3]
     assert len({str(units) for units in drawn.values()}) > 1
@@ -339,8 +351,9 @@ def test_the_model_takes_the_place_of_its_rounded_self():
 def test_names_without_epochs_are_counted(course, tmp_path):
     model, folder = course
     for name in ("early", "late"):
-        shutil.copy(folder / f"net_epoch_{1 if name == 'early' else 2}.onnx",
-                    tmp_path / f"{name}.onnx")  # fmt: skip
+        shutil.copy(
+            folder / f"net_epoch_{1 if name == 'early' else 2}.onnx", tmp_path / f"{name}.onnx"
+        )
     found = training(model, [tmp_path], [])
     assert found.word == "snapshot"
     assert [one.label for one in found.snapshots] == ["1", "2", "final"]
@@ -408,8 +421,12 @@ def test_bad_photos_are_counted_once(course, pictures, tmp_path):
     bad.write_bytes(b"no picture")
     found = evolution(model, [pictures[0], bad, pictures[1]], snapshots=(str(folder),))
     assert (found.images, len(found.refused)) == (2, 1)
-    places = {s["image"]["place"] for u in found.numbers["units"] for s in u["snapshots"]
-              if s["state"] == "active"}  # fmt: skip
+    places = {
+        s["image"]["place"]
+        for u in found.numbers["units"]
+        for s in u["snapshots"]
+        if s["state"] == "active"
+    }
     assert places <= {0, 2}
     with pytest.raises(ImageRefused):
         evolution(model, [bad], snapshots=(str(folder),))
@@ -456,11 +473,14 @@ def test_sample_training(tmp_path):
 SLOW = pytest.mark.conformance  # two certificates each
 
 
-@pytest.mark.parametrize(("name", "layers"), [
-    ("winml_squeezenet_fp16_opset7", "0,8"),
-    pytest.param("tf2onnx_resnet50thin_nhwc", "3", marks=SLOW),
-    pytest.param("mobilenetv2_qdq_int8_244", "1", marks=SLOW),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("winml_squeezenet_fp16_opset7", "0,8"),
+        pytest.param("tf2onnx_resnet50thin_nhwc", "3", marks=SLOW),
+        pytest.param("mobilenetv2_qdq_int8_244", "1", marks=SLOW),
+    ],
+)
 def test_third_party_models(shared, tmp_path, name, layers):
     """An earlier state is made up: the weights of one layer, shuffled."""
     path = shared / "zoo" / f"{name}.onnx"
@@ -472,8 +492,13 @@ def test_third_party_models(shared, tmp_path, name, layers):
     tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     onnx.save(proto, tmp_path / "epoch_1.onnx")
     photos = [shared / "photos" / "cat.jpg", shared / "photos" / "horses.jpg"]
-    found = evolution(inspector.load(path), photos, snapshots=(str(tmp_path / "epoch_1.onnx"),),
-                      layers=layers, count=2)  # fmt: skip
+    found = evolution(
+        inspector.load(path),
+        photos,
+        snapshots=(str(tmp_path / "epoch_1.onnx"),),
+        layers=layers,
+        count=2,
+    )
     cells = [s for unit in found.numbers["units"] for s in unit["snapshots"]]
     assert len(cells) == 2 * 2 * len(layers.split(","))
     active = [cell for cell in cells if cell["state"] == "active"]

@@ -50,9 +50,15 @@ def slow_shares(one, size, stride):
     return [s / total for s in sums], aliased / total
 
 
-@pytest.mark.parametrize(("shape", "size", "stride"), [
-    ((3, 2, 3, 3), 16, 2), ((2, 1, 5, 4), 16, 4), ((2, 3, 3, 5), 15, 3), ((1, 1, 2, 2), 16, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "size", "stride"),
+    [
+        ((3, 2, 3, 3), 16, 2),
+        ((2, 1, 5, 4), 16, 4),
+        ((2, 3, 3, 5), 15, 3),
+        ((1, 1, 2, 2), 16, 1),
+    ],
+)
 def test_shares_equal_explicit_sums(shape, size, stride):
     weights = np.random.default_rng(3).normal(size=shape)
     energies = spectrum.energy(weights, size)
@@ -136,13 +142,18 @@ def one_layer(path, weights, bias=None, *, before=(), stride=1):
     extra = [] if bias is None else [numpy_helper.from_array(np.float32(bias), "b")]
     last = before[-1].output[0] if before else "x"
     names = [last, "w", *(["b"] if extra else [])]
-    nodes = [*before, helper.make_node("Conv", names, ["c"], strides=[stride] * 2),
-             helper.make_node("Relu", ["c"], ["r"])]  # fmt: skip
+    nodes = [
+        *before,
+        helper.make_node("Conv", names, ["c"], strides=[stride] * 2),
+        helper.make_node("Relu", ["c"], ["r"]),
+    ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.float32(weights), "w"), *extra],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -161,8 +172,10 @@ def test_dead_filters(tmp_path):
     assert [f["active_share"] for f in found.numbers["filters"]] == [1, 1, 0, 1]
     best = max(
         float((weights[0] * photo[y : y + 3, x : x + 3].transpose(2, 0, 1) / 255).sum())
-        for photo in photos for y in range(6) for x in range(6)
-    )  # fmt: skip
+        for photo in photos
+        for y in range(6)
+        for x in range(6)
+    )
     assert found.numbers["filters"][0]["largest_activation"] == pytest.approx(best, rel=1e-5)
     assert found.images == 3
 
@@ -316,10 +329,12 @@ def two_layers(path, w1, w2, activation="Relu"):
         helper.make_node(activation, ["c2"], ["r2"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 9, 9])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 9, 9])],
         [helper.make_tensor_value_info("r2", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.float32(w), n) for w, n in ((w1, "w1"), (w2, "w2"))],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -328,10 +343,18 @@ def two_layers(path, w1, w2, activation="Relu"):
 def correlate(image, weights, stride):
     """A convolution without padding, place by place."""
     size = (image.shape[1] - 3) // stride + 1
-    return np.array([
-        [[(one * image[:, stride * y : stride * y + 3, stride * x : stride * x + 3]).sum()
-          for x in range(size)] for y in range(size)] for one in weights
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                [
+                    (one * image[:, stride * y : stride * y + 3, stride * x : stride * x + 3]).sum()
+                    for x in range(size)
+                ]
+                for y in range(size)
+            ]
+            for one in weights
+        ]
+    )
 
 
 def spread(signal, weights, stride, size):
@@ -362,9 +385,17 @@ def test_second_layer_equals_the_papers_steps(tmp_path, monkeypatch):
         kept["second"].units, found.numbers["second_layer"]["units"], strict=True
     ):
         best = max(
-            ((correlate(np.maximum(correlate(p.transpose(2, 0, 1) / 255, w1, 2), 0), w2, 1)[unit],
-              place) for place, p in enumerate(photos)), key=lambda pair: pair[0].max(),
-        )  # fmt: skip
+            (
+                (
+                    correlate(np.maximum(correlate(p.transpose(2, 0, 1) / 255, w1, 2), 0), w2, 1)[
+                        unit
+                    ],
+                    place,
+                )
+                for place, p in enumerate(photos)
+            ),
+            key=lambda pair: pair[0].max(),
+        )
         if best[0].max() <= 0:
             assert signal is None
             assert told == {"unit": unit, "activation": None}
@@ -424,13 +455,16 @@ def test_resumed_run_gives_the_same_numbers(tmp_path):
 SLOW = pytest.mark.conformance  # their certificates take seconds
 
 
-@pytest.mark.parametrize(("name", "shape", "second_units"), [
-    ("winml_squeezenet_fp16_opset7", (64, 3, 3, 3), 4),
-    ("tf2onnx_resnet50thin_nhwc", (64, 3, 7, 7), 0),
-    ("mobilenetv2_qdq_int8_244", (32, 3, 3, 3), 0),
-    pytest.param("tf2onnx_resnet50thin_nhwc", (64, 3, 7, 7), 4, marks=SLOW),
-    pytest.param("mobilenetv2_qdq_int8_244", (32, 3, 3, 3), 4, marks=SLOW),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "shape", "second_units"),
+    [
+        ("winml_squeezenet_fp16_opset7", (64, 3, 3, 3), 4),
+        ("tf2onnx_resnet50thin_nhwc", (64, 3, 7, 7), 0),
+        ("mobilenetv2_qdq_int8_244", (32, 3, 3, 3), 0),
+        pytest.param("tf2onnx_resnet50thin_nhwc", (64, 3, 7, 7), 4, marks=SLOW),
+        pytest.param("mobilenetv2_qdq_int8_244", (32, 3, 3, 3), 4, marks=SLOW),
+    ],
+)
 def test_third_party_models(shared, tmp_path, name, shape, second_units):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     found = filters(model, [shared / "photos" / "cat.jpg"], second_units=second_units)

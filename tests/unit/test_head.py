@@ -56,10 +56,21 @@ def _random(name, *shape):
 
 
 CONSTANTS = {
-    "w": (5, 6), "wt": (6, 5), "b": (5,), "b1": (1, 5), "conv": (5, 6, 1, 1), "w2": (5, 5),
-    "s": (6,), "t": (6,), "m": (6,), "s4": (1, 6, 1, 1), "s2": (1, 6), "b4": (5, 1, 1),
-    "wide": (5, 96), "bcol": (5, 1),
-}  # fmt: skip
+    "w": (5, 6),
+    "wt": (6, 5),
+    "b": (5,),
+    "b1": (1, 5),
+    "conv": (5, 6, 1, 1),
+    "w2": (5, 5),
+    "s": (6,),
+    "t": (6,),
+    "m": (6,),
+    "s4": (1, 6, 1, 1),
+    "s2": (1, 6),
+    "b4": (5, 1, 1),
+    "wide": (5, 96),
+    "bcol": (5, 1),
+}
 
 
 def _model(body, *, inputs="float[N,6,4,4] x", outputs="float[N,5] z", opset=17):
@@ -177,7 +188,7 @@ LINEAR = {
         "f = Flatten(l) z = Gemm<transB = 1>(f, w, b)"
     ),
     "softmax behind": GAP + "y = Gemm<transB = 1>(f, w, b) z = Softmax(y)",
-}  # fmt: skip
+}
 
 
 def _image(*shape, seed=0):

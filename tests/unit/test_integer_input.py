@@ -20,9 +20,12 @@ def pair(tmp_path_factory):
     graph = model.graph
     mean = np.array([0.4914, 0.4822, 0.4465], np.float32).reshape(1, 3, 1, 1) * 255
     std = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(1, 3, 1, 1) * 255
-    graph.initializer.extend([
-        numpy_helper.from_array(mean, "pixel_mean"), numpy_helper.from_array(std, "pixel_std"),
-    ])  # fmt: skip
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(mean, "pixel_mean"),
+            numpy_helper.from_array(std, "pixel_std"),
+        ]
+    )
     front = [
         helper.make_node("Cast", ["pixels"], ["as_float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["as_float"], ["planes"], perm=[0, 3, 1, 2]),

@@ -41,10 +41,12 @@ def small(tmp_path_factory):
     ]
     weights = ((W1, "w1"), (W2 / 8, "w2"), (W3, "w3"))
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
         [numpy_helper.from_array(np.float32(w), n) for w, n in weights],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -53,7 +55,9 @@ def small(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figure: it takes longer than the numbers."""
-    monkeypatch.setattr("inspector.studies.invariance.figure.invariance_sheet", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "inspector.studies.invariance.figure.invariance_sheet", lambda *_, **__: None
+    )
 
 
 def slow_transform(image, kind, value, colour):
@@ -82,10 +86,19 @@ def slow_transform(image, kind, value, colour):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)])
-@pytest.mark.parametrize(("kind", "value"), [
-    ("scale", 1.37), ("scale", 0.6), ("rotation", 25.0), ("rotation", 200.5), ("rotation", -90.0),
-    ("vertical translation", -3.0), ("horizontal translation", 4.0), ("vertical translation", 30.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("scale", 1.37),
+        ("scale", 0.6),
+        ("rotation", 25.0),
+        ("rotation", 200.5),
+        ("rotation", -90.0),
+        ("vertical translation", -3.0),
+        ("horizontal translation", 4.0),
+        ("vertical translation", 30.0),
+    ],
+)
 def test_transforms_equal_the_definition(size, kind, value):
     image = RNG.normal(size=(3, *size)).astype(np.float32)
     found = transformed(image, kind, value, COLOUR)
@@ -95,8 +108,13 @@ def test_transforms_equal_the_definition(size, kind, value):
 
 def test_what_moves_by_whole_pixels_or_not_at_all_is_exact():
     image = RNG.normal(size=(3, 9, 9)).astype(np.float32)
-    still = (("scale", 1.0), ("rotation", 0.0), ("rotation", 360.0),
-             ("vertical translation", 0.0), ("horizontal translation", 0.0))  # fmt: skip
+    still = (
+        ("scale", 1.0),
+        ("rotation", 0.0),
+        ("rotation", 360.0),
+        ("vertical translation", 0.0),
+        ("horizontal translation", 0.0),
+    )
     for kind, value in still:
         np.testing.assert_array_equal(transformed(image, kind, value, COLOUR), image)
     down = transformed(image, "vertical translation", 2.0, COLOUR)
@@ -127,10 +145,15 @@ def test_normalising_and_moving_change_places(small):
 def slow_features(image):
     """First layer, hidden layer and probabilities of the small network."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
-    first = np.array([
-        [[max(0, (w * padded[:, y : y + 3, x : x + 3]).sum()) for x in range(8)] for y in range(8)]
-        for w in W1.astype(np.float32)
-    ])  # fmt: skip
+    first = np.array(
+        [
+            [
+                [max(0, (w * padded[:, y : y + 3, x : x + 3]).sum()) for x in range(8)]
+                for y in range(8)
+            ]
+            for w in W1.astype(np.float32)
+        ]
+    )
     pooled = first.reshape(4, 4, 2, 4, 2).max((2, 4)).ravel()
     hidden = np.maximum((W2 / 8).astype(np.float32) @ pooled, 0)
     scores = W3.astype(np.float32) @ hidden
@@ -146,9 +169,10 @@ def test_curves_equal_the_papers_definition(small):
     assert (numbers["early_layer"]["tensor"], numbers["late_layer"]["tensor"]) == ("r", "d")
     kinds = {one["transform"]: one["values"] for one in numbers["transforms"]}
     assert kinds == {
-        "vertical translation": (-2.0, -1.0, 0.0, 1.0, 2.0), "scale": (1.0, 1.25, 1.5),
+        "vertical translation": (-2.0, -1.0, 0.0, 1.0, 2.0),
+        "scale": (1.0, 1.25, 1.5),
         "rotation": (0.0, 90.0, 180.0, 270.0),
-    }  # fmt: skip
+    }
     grey = np.full(3, 0.5, np.float32)
     for photo, entry in zip(photos, numbers["photos"], strict=True):
         image = (photo.transpose(2, 0, 1) / 255).astype(np.float32)
@@ -162,13 +186,16 @@ def test_curves_equal_the_papers_definition(small):
                     distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(new, old, strict=True)))
                     length = math.sqrt(sum(b**2 for b in old))
                     assert curve[f"euclidean_{key}"][at] == pytest.approx(distance, abs=2e-5)
-                    assert curve[f"distance_{key}"][at] == pytest.approx(distance / length,
-                                                                          abs=2e-5)  # fmt: skip
+                    assert curve[f"distance_{key}"][at] == pytest.approx(
+                        distance / length, abs=2e-5
+                    )
                 assert curve["probability"][at] == pytest.approx(known[3], abs=1e-5)
                 assert curve["label_index"][at] == known.argmax()
-            halved = [Sweep(kind, (v,), 8 if "tr" in kind else 0).extent[0]
-                      for v, p in zip(values, curve["probability"], strict=True)
-                      if p <= entry["untransformed"]["probability"] / 2]  # fmt: skip
+            halved = [
+                Sweep(kind, (v,), 8 if "tr" in kind else 0).extent[0]
+                for v, p in zip(values, curve["probability"], strict=True)
+                if p <= entry["untransformed"]["probability"] / 2
+            ]
             assert curve["halved_at"] == (pytest.approx(min(halved)) if halved else None)
 
 
@@ -265,8 +292,10 @@ def test_layers_are_found_and_named(small, shared):
     assert last_hidden(small).shape == (6,)
     zfnet = inspector.load(SAMPLES / "zfnet.onnx")
     assert [f(zfnet).tensor for f in (first_layer, last_map, last_hidden)] == [
-        "relu", "relu_4", "relu_6",
-    ]  # fmt: skip
+        "relu",
+        "relu_4",
+        "relu_6",
+    ]
     every = inspector.load(SAMPLES / "all_cnn_c.onnx")  # its classifier is a convolution
     assert last_map(every).tensor == last_hidden(every).tensor == "relu_7"
     assert feature_vector(zfnet, 1).tensor == feature_vector(zfnet, "relu_1").tensor == "relu_1"
@@ -280,8 +309,15 @@ def test_layers_are_found_and_named(small, shared):
     assert feature_vector(numbered, hidden.tensor).tensor == hidden.tensor
     with pytest.raises(UnknownLayer):
         feature_vector(small, "w1")
-    found = invariance(small, [np.zeros((8, 8, 3), np.uint8)], early="x", late="y",
-                       rotation="90:90:1", scale="", translation="")  # fmt: skip
+    found = invariance(
+        small,
+        [np.zeros((8, 8, 3), np.uint8)],
+        early="x",
+        late="y",
+        rotation="90:90:1",
+        scale="",
+        translation="",
+    )
     assert found.numbers["early_layer"]["shape"] == (3, 8, 8)
 
 
@@ -340,9 +376,14 @@ def test_on_a_sample_model(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", [
-    "winml_squeezenet_fp16_opset7", "tf2onnx_resnet50thin_nhwc", "mobilenetv2_qdq_int8_244",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "winml_squeezenet_fp16_opset7",
+        "tf2onnx_resnet50thin_nhwc",
+        "mobilenetv2_qdq_int8_244",
+    ],
+)
 def test_third_party_models(shared, name):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     photos = [shared / "photos" / "cat.jpg"]

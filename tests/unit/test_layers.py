@@ -54,8 +54,10 @@ def test_the_fork_behind_an_activation_ends_a_layer_and_a_residual_sum_may_be_it
 
 
 def test_an_activation_that_branches_and_joins_is_followed():
-    g = graph("c = Conv(x, w) s = Sigmoid(c) m = Mul(c, s) p = MaxPool<kernel_shape=[2,2]>(m)"
-              " y = Conv(p, w2)")  # fmt: skip
+    g = graph(
+        "c = Conv(x, w) s = Sigmoid(c) m = Mul(c, s) p = MaxPool<kernel_shape=[2,2]>(m)"
+        " y = Conv(p, w2)"
+    )
     assert chains(g)[0] == ("m", ("Conv", "Silu"))
 
 
@@ -121,10 +123,12 @@ def test_a_join_of_branches_is_a_layer_of_its_own():
 
 def test_the_normalisation_and_relu_behind_a_join_belong_to_it():
     g = graph(
-        "a = Conv(x, w) j = Concat<axis=1>(a, a)" + batch_norm("j", "b") + " r = Relu(b)"
+        "a = Conv(x, w) j = Concat<axis=1>(a, a)"
+        + batch_norm("j", "b")
+        + " r = Relu(b)"
         + HEAD.format("r"),
         v=np.ones(4, np.float32),
-    )  # fmt: skip
+    )
     assert chains(g)[-1] == ("r", ("Concat", "BatchNormalization", "Relu"))
 
 
@@ -205,8 +209,9 @@ SHAPES = {"r": (1, 2, 8, 8), "c2": (1, 2, 1, 1), "c": (1, 2, 8, 8), "y": (1, 2)}
 
 @pytest.fixture
 def small():
-    g = graph("c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) c2 = Conv(p, w2)"
-              " y = Flatten(c2)")  # fmt: skip
+    g = graph(
+        "c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) c2 = Conv(p, w2) y = Flatten(c2)"
+    )
     return g, find_layers(g)
 
 
@@ -223,9 +228,14 @@ def test_a_layer_is_found_by_name_index_and_last(small, spec, tensor):
 
 @pytest.mark.parametrize(
     ("spec", "says"),
-    [("rr", "nearest: r"), (5, "the model has 2"), ("-3", "0 to 1"), ("y", r"of shape \[1, 2\]"),
-     ("p", "of unknown shape")],
-)  # fmt: skip
+    [
+        ("rr", "nearest: r"),
+        (5, "the model has 2"),
+        ("-3", "0 to 1"),
+        ("y", r"of shape \[1, 2\]"),
+        ("p", "of unknown shape"),
+    ],
+)
 def test_what_is_no_layer_is_refused_with_the_nearest_names(small, spec, says):
     g, layers = small
     with pytest.raises(UnknownLayer, match=says):
@@ -260,12 +270,11 @@ def test_a_numbered_tensor_is_an_index_unless_it_is_a_layer():
     [
         ("tf2onnx_resnet50thin_nhwc", "Relu_48:0", ("Conv", "Add", "Relu"), 49),
         ("winml_squeezenet_fp16_opset7", "conv10_2", ("Conv", "Relu"), 34),
-        ("paddle_ocr_cls", "hardswish_17.tmp_0",
-         ("Conv", "BatchNormalization", "HardSwish"), 53),
+        ("paddle_ocr_cls", "hardswish_17.tmp_0", ("Conv", "BatchNormalization", "HardSwish"), 53),
         ("mobilenetv2_qdq_int8_244", "onnx::GlobalAveragePool_1547", ("Conv", "Relu"), 52),
         ("winml_cifar10_convnet", "43", ("Conv", "Relu"), 4),
     ],
-)  # fmt: skip
+)
 def test_the_last_layer_of_real_networks(shared, name, tensor, chain, count):
     g = Graph(onnx.load(str(shared / "zoo" / f"{name}.onnx")))  # noqa: TID251 - third-party data
     layers = [layer for layer in find_layers(g) if layer.on_path]

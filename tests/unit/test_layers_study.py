@@ -34,8 +34,9 @@ BODY = (
 def opened(folder, first=RELU, body=BODY):
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, 8, 8] x) => (float[N, 4] y) {'
-        + body.format(first=first) + "}"
-    )  # fmt: skip
+        + body.format(first=first)
+        + "}"
+    )
     model.graph.initializer.extend(
         numpy_helper.from_array(w, n) for w, n in ((W1, "w1"), (W2, "w2"))
     )
@@ -61,10 +62,15 @@ def photographs(count, seed=3):
 def convolve(image, weights):
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     _, height, width = image.shape
-    return np.array([
-        [[(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
-         for y in range(height)] for one in weights.astype(float)
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                [(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
+                for y in range(height)
+            ]
+            for one in weights.astype(float)
+        ]
+    )
 
 
 def slow_maps(photo):
@@ -158,8 +164,11 @@ def test_the_facts_of_each_layer(small):
     found = layers(small, photographs(4))
     first, second = found.numbers["layers"]
     assert (first["index"], first["operator"], first["channels"], first["map"]) == (
-        0, "Conv+Relu", 5, (8, 8),
-    )  # fmt: skip
+        0,
+        "Conv+Relu",
+        5,
+        (8, 8),
+    )
     assert (second["channels"], second["map"], second["stride"]) == (4, (4, 4), (2.0, 2.0))
     assert first["receptive_field"]["size"] == (3, 3)
     assert second["receptive_field"]["size"] == (8, 8)  # 3 + 2 - 1 + 2 * 2
@@ -265,8 +274,11 @@ def test_a_resumed_run_gives_the_same_numbers(small, tmp_path, monkeypatch):
     assert len(lines) == 5  # the head and four chunks
     forwards = []
     forward = small.forward
-    monkeypatch.setattr(small, "forward", lambda images, names: forwards.append(len(images))
-                        or forward(images, names))  # fmt: skip
+    monkeypatch.setattr(
+        small,
+        "forward",
+        lambda images, names: forwards.append(len(images)) or forward(images, names),
+    )
     for cut in range(1, 5):
         part = tmp_path / f"{cut}.jsonl"
         part.write_bytes(b"".join(lines[:cut]) + lines[cut][:9])
@@ -328,19 +340,25 @@ def test_silent_layers(small, tmp_path):
     assert [row["layer"] for row in found.table] == ["r1", "r2"]
     assert all("unit" not in row for row in found.table)
     assert [path.name for path in found.save(tmp_path)] == [
-        "layers.png", "layers.csv", "layers.json",
-    ]  # fmt: skip
+        "layers.png",
+        "layers.csv",
+        "layers.json",
+    ]
 
 
 def test_what_cannot_be_meant(small, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     for options, words in (
-        ({"most": 1}, "1 layers"), ({"most": 65}, "65 layers"), ({"units": 0}, "0 units"),
-        ({"units": 13}, "13 units"), ({"projection": "cam"}, "no projection"),
-        ({"extension": "maybe"}, "maybe"), ({"layers": ","}, "without a name"),
+        ({"most": 1}, "1 layers"),
+        ({"most": 65}, "65 layers"),
+        ({"units": 0}, "0 units"),
+        ({"units": 13}, "13 units"),
+        ({"projection": "cam"}, "no projection"),
+        ({"extension": "maybe"}, "maybe"),
+        ({"layers": ","}, "without a name"),
         ({"layers": "x"}, "image itself"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=words):
             layers(small, photographs(1), **options)
     with pytest.raises(UnknownLayer):
@@ -369,9 +387,14 @@ def test_values_that_are_not_finite(tmp_path):
 # -- models of others -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [
-    "winml_squeezenet_fp16_opset7", "tf2onnx_resnet50thin_nhwc", "mobilenetv2_qdq_int8_244",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "winml_squeezenet_fp16_opset7",
+        "tf2onnx_resnet50thin_nhwc",
+        "mobilenetv2_qdq_int8_244",
+    ],
+)
 def test_third_party_models(shared, tmp_path, name):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     photos = [shared / "photos" / "cat.jpg", shared / "photos" / "horses.jpg"]
@@ -379,15 +402,15 @@ def test_third_party_models(shared, tmp_path, name):
     assert [row["index"] for row in found.numbers["layers"]] == sorted(
         row["index"] for row in found.numbers["layers"]
     )
-    tensors = np.stack([
-        model.preprocessing.preprocess.apply(inspector.load_photo(photo))[0] for photo in photos
-    ])  # fmt: skip
+    tensors = np.stack(
+        [model.preprocessing.preprocess.apply(inspector.load_photo(photo))[0] for photo in photos]
+    )
     for row in found.numbers["layers"]:
         from inspector.passes.activations import activations
 
-        maps = np.concatenate([
-            activations(model, tensors[i : i + 1], [row["layer"]])[row["layer"]] for i in (0, 1)
-        ]).astype(float)  # fmt: skip
+        maps = np.concatenate(
+            [activations(model, tensors[i : i + 1], [row["layer"]])[row["layer"]] for i in (0, 1)]
+        ).astype(float)
         if "nhwc" in name and maps.shape[1] != row["channels"]:
             maps = np.moveaxis(maps, 3, 1)
         assert maps.shape[1:] == (row["channels"], *row["map"])

@@ -41,11 +41,15 @@ def colours(tmp_path_factory):
         helper.make_node("Gemm", ["f", "w"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "one"),
-         numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")],
-    )  # fmt: skip
+        [
+            numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "one"),
+            numpy_helper.from_array(np.eye(3, dtype=np.float32), "w"),
+        ],
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit", labels=list(COLOURS))
@@ -75,18 +79,33 @@ def value(found, measure, method="cam"):
 @pytest.fixture
 def shapes(colours, tmp_path):
     """Four photos on which everything is known."""
-    table = planted(tmp_path, {
-        "hit": [("red", 255, 2, 3, 10, 9)],
-        # Green is stronger: red is the second best class, and its box is right.
-        "second": [("red", 250, 0, 0, 4, 4), ("green", 255, 8, 0, 16, 16)],
-        # The class is right, the box too small: 4x4 of 8x8.
-        "small": [("blue", 255, 4, 4, 8, 8)],
-        # Nothing red at all.
-        "empty": [("green", 255, 0, 0, 8, 16)],
-    }, ["hit.png,red,3,2,9,10", "second.png,red,0,0,4,4", "small.png,blue,4,4,12,12",
-        "empty.png,red,0,8,16,16"])  # fmt: skip
-    return localisation(colours, boxes=table, method=("cam", "grad-cam"), top=2, tolerance=1.0,
-                        connectivity=4, **FAST)  # fmt: skip
+    table = planted(
+        tmp_path,
+        {
+            "hit": [("red", 255, 2, 3, 10, 9)],
+            # Green is stronger: red is the second best class, and its box is right.
+            "second": [("red", 250, 0, 0, 4, 4), ("green", 255, 8, 0, 16, 16)],
+            # The class is right, the box too small: 4x4 of 8x8.
+            "small": [("blue", 255, 4, 4, 8, 8)],
+            # Nothing red at all.
+            "empty": [("green", 255, 0, 0, 8, 16)],
+        },
+        [
+            "hit.png,red,3,2,9,10",
+            "second.png,red,0,0,4,4",
+            "small.png,blue,4,4,12,12",
+            "empty.png,red,0,8,16,16",
+        ],
+    )
+    return localisation(
+        colours,
+        boxes=table,
+        method=("cam", "grad-cam"),
+        top=2,
+        tolerance=1.0,
+        connectivity=4,
+        **FAST,
+    )
 
 
 @pytest.mark.parametrize("method", ["cam", "grad-cam"])
@@ -135,12 +154,21 @@ def test_planted_baseline(shapes):
 
 
 def test_several_boxes_and_alternatives(colours, tmp_path):
-    table = planted(tmp_path, {
-        "two": [("red", 255, 0, 0, 6, 6)],
-        "either": [("green", 255, 8, 8, 16, 16), ("blue", 200, 0, 0, 4, 4)],
-        "both": [("red", 255, 0, 0, 8, 8), ("green", 254, 8, 8, 16, 16)],
-    }, ["two.png,red,10,10,16,16", "two.png,red,0,0,6,6", "either.png,1-2,8,8,16,16",
-        "both.png,red,0,0,8,8", "both.png,green|blue,0,0,8,8"])  # fmt: skip
+    table = planted(
+        tmp_path,
+        {
+            "two": [("red", 255, 0, 0, 6, 6)],
+            "either": [("green", 255, 8, 8, 16, 16), ("blue", 200, 0, 0, 4, 4)],
+            "both": [("red", 255, 0, 0, 8, 8), ("green", 254, 8, 8, 16, 16)],
+        },
+        [
+            "two.png,red,10,10,16,16",
+            "two.png,red,0,0,6,6",
+            "either.png,1-2,8,8,16,16",
+            "both.png,red,0,0,8,8",
+            "both.png,green|blue,0,0,8,8",
+        ],
+    )
     found = localisation(colours, boxes=table, method=("cam",), top=2, tolerance=0, **FAST)
     assert found.numbers["objects"] == 4
     assert of_photo(found, "two.png")["methods"]["cam"]["objects"][0]["iou"] == 1
@@ -154,8 +182,11 @@ def test_several_boxes_and_alternatives(colours, tmp_path):
 
 
 def test_v2_takes_the_best_component(colours, tmp_path):
-    table = planted(tmp_path, {"p": [("red", 255, 0, 0, 8, 8), ("red", 255, 10, 10, 16, 16)]},
-                    ["p.png,red,10,10,16,16"])  # fmt: skip
+    table = planted(
+        tmp_path,
+        {"p": [("red", 255, 0, 0, 8, 8), ("red", 255, 10, 10, 16, 16)]},
+        ["p.png,red,10,10,16,16"],
+    )
     found = localisation(colours, boxes=table, method=("cam",), tolerance=0, **FAST)
     assert value(found, "max_box_acc") == 0
     assert value(found, "max_box_acc_v2") == 1
@@ -206,11 +237,13 @@ def slow(model, rows, method, share, top, tolerance):
                 largest[row, place] += found[0] >= least
                 every[row, place] += max(found) >= least
     return {
-        "top1_error": np.mean(errors[1]), "topk_error": np.mean(errors[top]),
-        "gt_known": np.mean(known), "pointing": np.mean(pointing),
+        "top1_error": np.mean(errors[1]),
+        "topk_error": np.mean(errors[top]),
+        "gt_known": np.mean(known),
+        "pointing": np.mean(pointing),
         "max_box_acc": max(largest[1]) / len(rows),
         "max_box_acc_v2": np.mean([max(one) for one in every]) / len(rows),
-    }, largest[1] / len(rows)  # fmt: skip
+    }, largest[1] / len(rows)
 
 
 def chosen_table(folder, names):
@@ -227,8 +260,9 @@ def test_a_real_network_equals_the_definitions(tmp_path):
     model = inspector.load(SAMPLES / "resnet20.onnx")
     names = ["airplane_1", "bird_2", "cat_2", "deer_2", "horse_2"]
     table = chosen_table(tmp_path, names)
-    found = localisation(model, boxes=table, method=("cam", "grad-cam++"), top=3, tolerance=2.0,
-                         **FAST)  # fmt: skip
+    found = localisation(
+        model, boxes=table, method=("cam", "grad-cam++"), top=3, tolerance=2.0, **FAST
+    )
     rows = []
     for line in table.read_text().splitlines()[1:]:
         name, label, x0, y0, x1, y1 = line.split(",")
@@ -254,13 +288,22 @@ def test_intervals_equal_a_bootstrap_in_loops(colours, tmp_path):
         dy, dx = rng.integers(0, 4, 2)
         lines.append(f"p{place}.png,red,{x},{y},{x + 8 - dx},{y + 8 - dy}")
     table = planted(tmp_path, photos, lines)
-    found = localisation(colours, boxes=table, method=("cam",), tolerance=0, resamples=400, seed=9,
-                         threshold=0.5, examples=0)  # fmt: skip
+    found = localisation(
+        colours,
+        boxes=table,
+        method=("cam",),
+        tolerance=0,
+        resamples=400,
+        seed=9,
+        threshold=0.5,
+        examples=0,
+    )
     hits = {
-        name: [p["methods"][name]["objects"][0]["iou"] >= 0.5
-               for p in found.numbers["photo_results"]]
+        name: [
+            p["methods"][name]["objects"][0]["iou"] >= 0.5 for p in found.numbers["photo_results"]
+        ]
         for name in ("cam", "centre")
-    }  # fmt: skip
+    }
     drawn = np.random.default_rng(9).multinomial(7, [1 / 7] * 7, 400)
     means = {
         name: [sum(n * hit for n, hit in zip(row, one, strict=True)) / 7 for row in drawn]
@@ -278,8 +321,11 @@ def test_intervals_equal_a_bootstrap_in_loops(colours, tmp_path):
 
 
 def test_the_seed_decides(colours, tmp_path):
-    table = planted(tmp_path, {f"p{k}": [("red", 255, k, k, k + 6, k + 6)] for k in range(9)},
-                    [f"p{k}.png,red,2,2,10,10" for k in range(9)])  # fmt: skip
+    table = planted(
+        tmp_path,
+        {f"p{k}": [("red", 255, k, k, k + 6, k + 6)] for k in range(9)},
+        [f"p{k}.png,red,2,2,10,10" for k in range(9)],
+    )
     runs = [
         localisation(colours, boxes=table, method=("cam",), resamples=30, seed=seed, examples=0)
         for seed in (1, 1, 2)
@@ -300,8 +346,9 @@ def test_maps_of_cropped_photos_lie_on_the_photo(colours, tmp_path):
     (tmp_path / "boxes.csv").write_text(
         "image,label,x0,y0,x1,y1\nwide.png,red,24,8,40,24\nwide.png,blue,0,0,20,32\n"
     )
-    found = localisation(colours, boxes=tmp_path / "boxes.csv", method=("cam",), tolerance=0,
-                         threshold=0.5, **FAST)  # fmt: skip
+    found = localisation(
+        colours, boxes=tmp_path / "boxes.csv", method=("cam",), tolerance=0, threshold=0.5, **FAST
+    )
     photo = of_photo(found, "wide.png")
     # One pixel of the input is two of the photo; bilinear laying back blurs the edge.
     assert (
@@ -333,10 +380,17 @@ def test_large_photos_are_measured_on_a_coarser_grid():
 
 
 def test_bad_rows_are_named_and_the_others_done(colours, tmp_path):
-    table = planted(tmp_path, {name: [("red", 255, 0, 0, 8, 8)] for name in ("a", "b", "c")}, [
-        "a.png,red,0,0,8,8", "b.png,red,0,0,8,17", "c.png,purple,0,0,8,8",
-        "gone.png,red,0,0,8,8", "a.png,red,1,0,8,8",
-    ])  # fmt: skip
+    table = planted(
+        tmp_path,
+        {name: [("red", 255, 0, 0, 8, 8)] for name in ("a", "b", "c")},
+        [
+            "a.png,red,0,0,8,8",
+            "b.png,red,0,0,8,17",
+            "c.png,purple,0,0,8,8",
+            "gone.png,red,0,0,8,8",
+            "a.png,red,1,0,8,8",
+        ],
+    )
     found = localisation(colours, boxes=table, method=("cam",), tolerance=0, **FAST)
     assert found.images == 1
     told = sorted(map(str, found.refused))
@@ -351,8 +405,11 @@ def test_bad_rows_are_named_and_the_others_done(colours, tmp_path):
 
 
 def test_photos_that_are_not_given_are_left_out(colours, tmp_path):
-    table = planted(tmp_path, {name: [("red", 255, 0, 0, 8, 8)] for name in ("a", "b")},
-                    ["a.png,red,0,0,8,8", "b.png,red,0,0,8,8"])  # fmt: skip
+    table = planted(
+        tmp_path,
+        {name: [("red", 255, 0, 0, 8, 8)] for name in ("a", "b")},
+        ["a.png,red,0,0,8,8", "b.png,red,0,0,8,8"],
+    )
     other = tmp_path / "elsewhere.csv"
     other.write_bytes(table.read_bytes())
     found = localisation(colours, [tmp_path / "b.png"], boxes=other, method=("cam",), **FAST)
@@ -363,15 +420,22 @@ def test_photos_that_are_not_given_are_left_out(colours, tmp_path):
         localisation(colours, [tmp_path / "c.png"], boxes=other, method=("cam",), **FAST)
 
 
-@pytest.mark.parametrize(("options", "error", "said"), [
-    ({"boxes": ""}, UsageError, "--boxes"),
-    ({"top": 0}, UsageError, "top"), ({"threshold": 1.0}, UsageError, "threshold"),
-    ({"connectivity": 6}, UsageError, "4 or 8"), ({"tolerance": -1.0}, UsageError, "pixels"),
-    ({"tolerance": math.nan}, UsageError, "pixels"), ({"centre": 0.0}, UsageError, "centre"),
-    ({"resamples": 0}, UsageError, "resamples"), ({"examples": 99}, UsageError, "examples"),
-    ({"method": ("lime",)}, UnknownMethod, "lime"),
-    ({"method": ("grad-cam",), "layer": "nowhere"}, UnknownLayer, "nowhere"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"boxes": ""}, UsageError, "--boxes"),
+        ({"top": 0}, UsageError, "top"),
+        ({"threshold": 1.0}, UsageError, "threshold"),
+        ({"connectivity": 6}, UsageError, "4 or 8"),
+        ({"tolerance": -1.0}, UsageError, "pixels"),
+        ({"tolerance": math.nan}, UsageError, "pixels"),
+        ({"centre": 0.0}, UsageError, "centre"),
+        ({"resamples": 0}, UsageError, "resamples"),
+        ({"examples": 99}, UsageError, "examples"),
+        ({"method": ("lime",)}, UnknownMethod, "lime"),
+        ({"method": ("grad-cam",), "layer": "nowhere"}, UnknownLayer, "nowhere"),
+    ],
+)
 def test_options_that_cannot_be_meant(colours, options, error, said):
     with pytest.raises(error) as caught:
         localisation(colours, **{"boxes": BOXES, **options})
@@ -411,8 +475,9 @@ def test_a_resumed_run_ends_alike(tmp_path):
     steps = []
     resumed = Journal(path, "id")
     assert resumed.found == 4
-    again = localisation(model, photos, **options, journal=resumed,
-                         progress=lambda *step: steps.append(step))  # fmt: skip
+    again = localisation(
+        model, photos, **options, journal=resumed, progress=lambda *step: steps.append(step)
+    )
     resumed.close()
     assert len([step for step in steps if step[0] == "photos"]) == len(photos) - 4
     assert json.dumps(again.numbers, default=list) == json.dumps(whole.numbers, default=list)
@@ -430,12 +495,24 @@ def test_a_photo_or_box_that_changed_is_measured_again(colours, tmp_path):
 
 
 def test_what_is_written(colours, tmp_path):
-    table = planted(tmp_path, {
-        "a": [("red", 255, 0, 0, 8, 8)], "b": [("green", 255, 0, 0, 9, 9)],
-        "empty": [("green", 255, 0, 0, 8, 16)],
-    }, ["a.png,red,0,0,8,8", "b.png,green,4,4,13,13", "empty.png,red,0,0,4,4"])  # fmt: skip
-    many = ("cam", "grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
-            "guided-grad-cam")  # fmt: skip
+    table = planted(
+        tmp_path,
+        {
+            "a": [("red", 255, 0, 0, 8, 8)],
+            "b": [("green", 255, 0, 0, 9, 9)],
+            "empty": [("green", 255, 0, 0, 8, 16)],
+        },
+        ["a.png,red,0,0,8,8", "b.png,green,4,4,13,13", "empty.png,red,0,0,4,4"],
+    )
+    many = (
+        "cam",
+        "grad-cam",
+        "grad-cam++",
+        "gradient",
+        "guided-backprop",
+        "deconvnet",
+        "guided-grad-cam",
+    )
     widest = localisation(colours, boxes=table, method=many, top=1, resamples=20, examples=1)
     assert {len(one["methods"]) for one in widest.numbers["photo_results"]} == {8}
     found = localisation(colours, boxes=table, resamples=20, examples=3)
@@ -455,16 +532,21 @@ def test_what_is_written(colours, tmp_path):
 def test_no_method_beats_the_centre_is_said(colours, tmp_path):
     table = planted(tmp_path, {"a": [("red", 255, 0, 0, 2, 2)]}, ["a.png,red,2,2,14,14"])
     found = localisation(colours, boxes=table, method=("cam",), tolerance=0, **FAST)
-    assert any(one.startswith("no method localises better than the centre")
-               for one in found.sentences)  # fmt: skip
+    assert any(
+        one.startswith("no method localises better than the centre") for one in found.sentences
+    )
 
 
 # -- other people's models ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("winml_squeezenet_fp16_opset7", {"preprocess": "caffe"}), ("mobilenetv2_qdq_int8_244", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("winml_squeezenet_fp16_opset7", {"preprocess": "caffe"}),
+        ("mobilenetv2_qdq_int8_244", {}),
+    ],
+)
 def test_boxed_photos(shared, name, options):
     model = inspector.load(shared / "zoo" / f"{name}.onnx", **options)
     folder = shared / "photos" / "boxed"

@@ -288,24 +288,30 @@ def test_cam_is_z_times_grad_cam_before_its_relu(opened, seed):
 def test_cam_is_refused_for_two_layers_behind_the_pooling(tmp_path):
     rng = np.random.default_rng(0)
     constants = {
-        "w": rng.standard_normal((4, 3, 3, 3)), "h1": rng.standard_normal((4, 5)),
+        "w": rng.standard_normal((4, 3, 3, 3)),
+        "h1": rng.standard_normal((4, 5)),
         "h2": rng.standard_normal((5, CLASSES)),
-    }  # fmt: skip
+    }
     nodes = [
-        node("Conv", "x w", "c"), node("Relu", "c", "r"), node("GlobalAveragePool", "r", "m"),
-        node("Flatten", "m", "f"), node("MatMul", "f h1", "g"),
+        node("Conv", "x w", "c"),
+        node("Relu", "c", "r"),
+        node("GlobalAveragePool", "r", "m"),
+        node("Flatten", "m", "f"),
+        node("MatMul", "f h1", "g"),
         helper.make_node("Relu", ["g"], ["q"], name="the second layer"),
         node("MatMul", "q h2", "y"),
-    ]  # fmt: skip
+    ]
     graph = helper.make_graph(
-        nodes, "two",
+        nodes,
+        "two",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     path = tmp_path / "two.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
-              path)  # fmt: skip
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     model = inspector.load(path, device="cpu", preprocess=RECIPE)
     with pytest.raises(MethodRefused, match="CAM is not exact") as caught:
         model.explain(photo(0), "cam")
@@ -329,8 +335,15 @@ def test_several_photos_and_targets_in_one_call_equal_one_at_a_time(opened):
     net = Net(10, deep=True)
     model = opened(net)
     pixels = [photo(seed) for seed in range(3)]
-    every = ["grad-cam", "grad-cam++", "gradient", "guided-backprop", "deconvnet",
-             "guided-grad-cam", "occlusion:window=5,stride=3"]  # fmt: skip
+    every = [
+        "grad-cam",
+        "grad-cam++",
+        "gradient",
+        "guided-backprop",
+        "deconvnet",
+        "guided-grad-cam",
+        "occlusion:window=5,stride=3",
+    ]
     together = model.explain(pixels, every, target="top2", layer="A")
     assert len(together.images) == 3
     for picture, report in zip(pixels, together.images, strict=True):
@@ -398,8 +411,9 @@ def literal_signal(net, x, target, rule):
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize(("method", "rule"), [("guided-backprop", "guided"),
-                                              ("deconvnet", "deconvnet")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "rule"), [("guided-backprop", "guided"), ("deconvnet", "deconvnet")]
+)
 def test_rules_through_the_whole_network(opened, method, rule, deep):
     net, pixels = Net(12, deep=deep), photo(12)
     model = opened(net)
@@ -451,22 +465,28 @@ def test_guided_grad_cam(opened):
 def test_smooth_activations_are_refused_and_labelled(tmp_path):
     rng = np.random.default_rng(0)
     nodes = [
-        node("Conv", "x w", "c"), node("Sigmoid", "c", "s"), node("Mul", "c s", "a"),
-        node("GlobalAveragePool", "a", "m"), node("Flatten", "m", "f"), node("MatMul", "f h", "y"),
-    ]  # fmt: skip
+        node("Conv", "x w", "c"),
+        node("Sigmoid", "c", "s"),
+        node("Mul", "c s", "a"),
+        node("GlobalAveragePool", "a", "m"),
+        node("Flatten", "m", "f"),
+        node("MatMul", "f h", "y"),
+    ]
     constants = {
         "w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
         "h": rng.standard_normal((4, CLASSES)).astype(np.float32),
     }
     graph = helper.make_graph(
-        nodes, "silu",
+        nodes,
+        "silu",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
         [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )  # fmt: skip
+    )
     path = tmp_path / "silu.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
-              path)  # fmt: skip
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     model = inspector.load(path, device="cpu", preprocess=RECIPE)
     for method in ("guided-backprop", "deconvnet", "guided-grad-cam"):
         with pytest.raises(MethodRefused, match="Silu"):
@@ -570,9 +590,17 @@ def test_windows_cover_every_pixel_and_mirror(height, width, window, stride):
 
 @pytest.mark.parametrize(
     "options",
-    ["window=0,stride=11", "window=13", "window=-1", "stride=6,window=5", "fill=blue", "fill=300",
-     "measure=luck", "window=4,measure=probability"],
-)  # fmt: skip
+    [
+        "window=0,stride=11",
+        "window=13",
+        "window=-1",
+        "stride=6,window=5",
+        "fill=blue",
+        "fill=300",
+        "measure=luck",
+        "window=4,measure=probability",
+    ],
+)
 def test_occlusion_options_out_of_range_are_refused(opened, options):
     with pytest.raises(UsageError):
         opened(Net(17)).explain(photo(17), f"occlusion:{options}")

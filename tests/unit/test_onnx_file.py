@@ -174,21 +174,27 @@ def test_unknown_keys_of_external_data_are_dropped(tmp_path):
 def test_functions_are_inlined_and_compute_the_same():
     local = [*OPSETS, helper.make_opsetid("local", 1)]
     inner = helper.make_function(
-        "local", "scaled", ["a"], ["b"],
+        "local",
+        "scaled",
+        ["a"],
+        ["b"],
         [
             helper.make_node("Constant", [], ["two"], value_float=2.0),
             helper.make_node("Mul", ["a", "two"], ["b"]),
         ],
         OPSETS,
-    )  # fmt: skip
+    )
     outer = helper.make_function(
-        "local", "act", ["a"], ["b"],
+        "local",
+        "act",
+        ["a"],
+        ["b"],
         [
             helper.make_node("scaled", ["a"], ["t"], domain="local"),
             helper.make_node("Relu", ["t"], ["b"]),
         ],
         local,
-    )  # fmt: skip
+    )
     model = built(
         helper.make_node("act", ["x"], ["h"], domain="local"),
         helper.make_node("act", ["h"], ["y"], domain="local"),
@@ -207,9 +213,13 @@ def test_functions_are_inlined_and_compute_the_same():
 
 def test_function_of_another_opset_is_refused():
     function = helper.make_function(
-        "local", "f", ["a"], ["b"],
-        [helper.make_node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 13)],
-    )  # fmt: skip
+        "local",
+        "f",
+        ["a"],
+        ["b"],
+        [helper.make_node("Relu", ["a"], ["b"])],
+        [helper.make_opsetid("", 13)],
+    )
     call = helper.make_node("f", ["x"], ["y"], domain="local")
     model = built(call, opsets=[helper.make_opsetid("local", 1)], functions=[function])
     with pytest.raises(UnsafeModel, match=r"needs opset 13 .* the model imports 18"):
@@ -234,8 +244,10 @@ def test_nodes_out_of_order_are_sorted_bodies_too():
             helper.make_node("Relu", ["inner"], ["out"]),
             helper.make_node("Neg", ["h"], ["inner"]),  # h: captured from outside
         ],
-        "branch", [], [helper.make_tensor_value_info("out", 1, None)],
-    )  # fmt: skip
+        "branch",
+        [],
+        [helper.make_tensor_value_info("out", 1, None)],
+    )
     condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
     model = built(
         helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),
@@ -261,8 +273,10 @@ def _run(model, x):
 def test_a_body_may_reuse_a_name_of_its_surroundings():
     branch = helper.make_graph(
         [helper.make_node("Neg", ["x"], ["y"])],
-        "branch", [], [helper.make_tensor_value_info("y", 1, None)],
-    )  # fmt: skip
+        "branch",
+        [],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
     condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
     node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
     assert from_proto(built(node, initialisers=[condition])).facts.nesting == 1

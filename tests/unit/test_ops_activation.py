@@ -39,14 +39,28 @@ def test_elementwise(op, opset, attributes):
 @pytest.mark.parametrize(
     "function",
     [
-        activation.relu, activation.elu, activation.selu, activation.celu, activation.sigmoid,
-        activation.hard_sigmoid, activation.hard_swish, activation.mish, activation.gelu,
-        activation.softplus, activation.softsign, activation.tanh, activation.leaky_relu,
-        activation.thresholded_relu, activation.shrink, activation.softmax,
-        activation.softmax_1, activation.log_softmax, lambda x: activation.clip(x, -1.0, 2.0),
+        activation.relu,
+        activation.elu,
+        activation.selu,
+        activation.celu,
+        activation.sigmoid,
+        activation.hard_sigmoid,
+        activation.hard_swish,
+        activation.mish,
+        activation.gelu,
+        activation.softplus,
+        activation.softsign,
+        activation.tanh,
+        activation.leaky_relu,
+        activation.thresholded_relu,
+        activation.shrink,
+        activation.softmax,
+        activation.softmax_1,
+        activation.log_softmax,
+        lambda x: activation.clip(x, -1.0, 2.0),
         lambda x: activation.swish(x, alpha=1.5),
     ],
-)  # fmt: skip
+)
 def test_gradients(function):
     x = torch.linspace(-4.03, 4.07, 12, dtype=torch.float64).reshape(2, 6).requires_grad_()
     assert gradcheck(function, x)

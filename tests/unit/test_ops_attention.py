@@ -84,14 +84,20 @@ def test_rotation_is_a_product_of_complex_numbers(interleaved):
     )
     turned = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angles[positions])[:, None]
     (Y,) = twin(
-        "RotaryEmbedding", [X, np.cos(angles), np.sin(angles), positions], opset=23,
-        interleaved=interleaved, rotary_embedding_dim=6,
-    )  # fmt: skip
+        "RotaryEmbedding",
+        [X, np.cos(angles), np.sin(angles), positions],
+        opset=23,
+        interleaved=interleaved,
+        rotary_embedding_dim=6,
+    )
     real, imaginary = (Y[..., 0:6:2], Y[..., 1:6:2]) if interleaved else (Y[..., :3], Y[..., 3:6])
     np.testing.assert_allclose(real + 1j * imaginary, turned, atol=1e-12)
     np.testing.assert_array_equal(Y[..., 6:], X[..., 6:])
     (cached,) = twin(
-        "RotaryEmbedding", [X, np.cos(angles[positions]), np.sin(angles[positions])], opset=23,
-        interleaved=interleaved, rotary_embedding_dim=6,
-    )  # fmt: skip
+        "RotaryEmbedding",
+        [X, np.cos(angles[positions]), np.sin(angles[positions])],
+        opset=23,
+        interleaved=interleaved,
+        rotary_embedding_dim=6,
+    )
     np.testing.assert_array_equal(cached, Y)

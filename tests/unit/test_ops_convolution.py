@@ -20,9 +20,12 @@ def draw(rng, *shape):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    data=st.data(), rank=st.integers(1, 3), group=st.integers(1, 2), auto=st.sampled_from(AUTO),
+    data=st.data(),
+    rank=st.integers(1, 3),
+    group=st.integers(1, 2),
+    auto=st.sampled_from(AUTO),
     bias=st.booleans(),
-)  # fmt: skip
+)
 def test_conv(data, rank, group, auto, bias):
     def sizes(low, high):
         return data.draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))
@@ -46,9 +49,12 @@ def test_same_pads_are_counted_with_dilation(upper):
     rng = np.random.default_rng(0)
     X, W = draw(rng, 1, 1, 9, 8), draw(rng, 1, 1, 3, 2)
     (Y,) = twin(
-        "Conv", [X, W], auto_pad="SAME_UPPER" if upper else "SAME_LOWER", dilations=[2, 3],
+        "Conv",
+        [X, W],
+        auto_pad="SAME_UPPER" if upper else "SAME_LOWER",
+        dilations=[2, 3],
         strides=[2, 1],
-    )  # fmt: skip
+    )
     # Rows: 5 windows of span 5 at stride 2 over 9 pixels miss 4; columns: span 4 misses 3.
     pads = [2, 1, 2, 2] if upper else [2, 2, 2, 1]
     (expected,) = twin("Conv", [X, W], pads=pads, dilations=[2, 3], strides=[2, 1])

@@ -27,10 +27,16 @@ def test_roi_align(mode, ratio, transformation):
     images = np.array([0, 1, 1, 0], np.int64)
     options = {} if transformation is None else {"coordinate_transformation_mode": transformation}
     assert_same(
-        "RoiAlign", [draw(2, 3, 8, 10), ROIS, images], opset=10 if transformation is None else 16,
-        mode=mode, sampling_ratio=ratio, output_height=3, output_width=2, spatial_scale=0.8,
+        "RoiAlign",
+        [draw(2, 3, 8, 10), ROIS, images],
+        opset=10 if transformation is None else 16,
+        mode=mode,
+        sampling_ratio=ratio,
+        output_height=3,
+        output_width=2,
+        spatial_scale=0.8,
         **options,
-    )  # fmt: skip
+    )
 
 
 def test_max_roi_pool():
@@ -58,9 +64,12 @@ def test_gradients():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 999), centred=st.integers(0, 1), limit=st.integers(0, 6),
-    overlap=st.sampled_from([0.0, 0.3, 0.5, 1.0]), least=st.sampled_from([None, 0.2, 0.6]),
-)  # fmt: skip
+    seed=st.integers(0, 999),
+    centred=st.integers(0, 1),
+    limit=st.integers(0, 6),
+    overlap=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    least=st.sampled_from([None, 0.2, 0.6]),
+)
 def test_non_max_suppression(seed, centred, limit, overlap, least):
     rng = np.random.default_rng(seed)
     boxes = rng.random((2, 9, 4)).astype(np.float32)

@@ -23,9 +23,10 @@ def integers(dtype, *shape):
 
 def close(op, inputs, *, tolerance=1e-5, domain=DOMAIN, **options):
     for want, got in zip(
-        ort(op, inputs, domain=domain, **options), twin(op, inputs, domain=domain, **options),
+        ort(op, inputs, domain=domain, **options),
+        twin(op, inputs, domain=domain, **options),
         strict=True,
-    ):  # fmt: skip
+    ):
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * max(1, np.abs(want).max()))
 
 
@@ -41,9 +42,15 @@ def within_one_unit(op, inputs, **options):
 
 @pytest.mark.parametrize(
     ("activation", "parameters"),
-    [("Relu", []), ("LeakyRelu", [0.2]), ("Clip", [-0.5, 1.5]), ("Sigmoid", []), ("Tanh", []),
-     ("HardSigmoid", [0.3, 0.4])],
-)  # fmt: skip
+    [
+        ("Relu", []),
+        ("LeakyRelu", [0.2]),
+        ("Clip", [-0.5, 1.5]),
+        ("Sigmoid", []),
+        ("Tanh", []),
+        ("HardSigmoid", [0.3, 0.4]),
+    ],
+)
 def test_fused_conv(activation, parameters):
     options = {"activation": activation, "pads": [1, 1, 0, 0], "strides": [2, 1]}
     options |= {"activation_params": parameters} if parameters else {}

@@ -49,9 +49,14 @@ def test_reset_gate_after_the_product():
     for direction in ("forward", "bidirectional"):
         values = inputs_of("GRU", 1 + (direction == "bidirectional"))
         assert_same(
-            "GRU", values, opset=14, outputs=2, hidden_size=HIDDEN, linear_before_reset=1,
+            "GRU",
+            values,
+            opset=14,
+            outputs=2,
+            hidden_size=HIDDEN,
+            linear_before_reset=1,
             direction=direction,
-        )  # fmt: skip
+        )
 
 
 def test_coupled_input_and_forget_gates():
@@ -101,10 +106,11 @@ def test_batch_first_is_the_same_transposed(op):
 def test_gradients(op):
     values = inputs_of(op, 1)
     tensors = [
-        torch.from_numpy(v).double().requires_grad_() if v.dtype == np.float32
+        torch.from_numpy(v).double().requires_grad_()
+        if v.dtype == np.float32
         else torch.from_numpy(v)
         for v in values
-    ]  # fmt: skip
+    ]
     function = {"RNN": recurrent.rnn, "GRU": recurrent.gru, "LSTM": recurrent.lstm}[op]
     assert gradcheck(function, tensors)
 

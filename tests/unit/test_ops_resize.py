@@ -30,9 +30,13 @@ def test_nearest_to_a_size(seed, old, new, mode, nearest):
     X = image(np.random.default_rng(seed), 1, 2, *old)
     sizes = np.array([1, 2, *new], np.int64)
     assert_same(
-        "Resize", [X, None, None, sizes], opset=13, mode="nearest", nearest_mode=nearest,
+        "Resize",
+        [X, None, None, sizes],
+        opset=13,
+        mode="nearest",
+        nearest_mode=nearest,
         coordinate_transformation_mode=mode,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -46,9 +50,12 @@ def test_linear_to_a_size(seed, old, new, mode):
     X = image(np.random.default_rng(seed), 1, 2, *old)
     sizes = np.array([1, 2, *new], np.int64)
     assert_same(
-        "Resize", [X, None, None, sizes], opset=13, mode="linear",
+        "Resize",
+        [X, None, None, sizes],
+        opset=13,
+        mode="linear",
         coordinate_transformation_mode=mode,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -68,9 +75,14 @@ def test_cubic_to_a_size(seed, old, new, mode, options):
     X = image(np.random.default_rng(seed), 1, 2, *old)
     sizes = np.array([1, 2, *new], np.int64)
     assert_same(
-        "Resize", [X, None, None, sizes], opset=13, mode="cubic",
-        **options, coordinate_transformation_mode=mode, tolerance=3e-5,
-    )  # fmt: skip
+        "Resize",
+        [X, None, None, sizes],
+        opset=13,
+        mode="cubic",
+        **options,
+        coordinate_transformation_mode=mode,
+        tolerance=3e-5,
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,9 +97,13 @@ def test_by_scales_whose_product_is_not_whole(seed, old, scales, mode, coordinat
     X = image(np.random.default_rng(seed), 1, 2, *old)
     factors = np.array([1, 1, *scales], np.float32)
     assert_same(
-        "Resize", [X, None, factors], opset=19, mode=mode, tolerance=3e-5,
+        "Resize",
+        [X, None, factors],
+        opset=19,
+        mode=mode,
+        tolerance=3e-5,
         coordinate_transformation_mode=coordinates,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -109,18 +125,26 @@ def test_region_of_interest(mode, stop):
     X = image(np.random.default_rng(0), 1, 1, 6, 7)
     roi = np.array([0, 0, 0.1, -0.2, 1, 1, stop, 0.9], np.float32)
     assert_same(
-        "Resize", [X, roi, None, np.array([1, 1, 5, 4], np.int64)], opset=13, mode=mode,
-        coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=7.0,
-    )  # fmt: skip
+        "Resize",
+        [X, roi, None, np.array([1, 1, 5, 4], np.int64)],
+        opset=13,
+        mode=mode,
+        coordinate_transformation_mode="tf_crop_and_resize",
+        extrapolation_value=7.0,
+    )
 
 
 @pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
 def test_aspect_ratio_is_kept_over_some_axes(policy):
     X = image(np.random.default_rng(0), 1, 2, 5, 8)
     assert_same(
-        "Resize", [X, None, None, np.array([9, 11], np.int64)], opset=19, mode="linear",
-        axes=[2, 3], keep_aspect_ratio_policy=policy,
-    )  # fmt: skip
+        "Resize",
+        [X, None, None, np.array([9, 11], np.int64)],
+        opset=19,
+        mode="linear",
+        axes=[2, 3],
+        keep_aspect_ratio_policy=policy,
+    )
 
 
 @pytest.mark.parametrize("scales", [(1, 1, 2, 3), (1, 1, 0.6, 0.6), (1, 1, 1.5, 0.7)])
@@ -157,9 +181,12 @@ def test_align_corners_with_a_broken_length_is_refused():
     scales = np.array([1, 1, 0.7, 0.7], np.float32)
     with pytest.raises(ConverterError, match="align_corners"):
         twin(
-            "Resize", [X, None, scales], opset=13, mode="linear",
+            "Resize",
+            [X, None, scales],
+            opset=13,
+            mode="linear",
             coordinate_transformation_mode="align_corners",
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])

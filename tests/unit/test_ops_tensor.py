@@ -278,8 +278,13 @@ def test_scatter_nd_equals_a_loop(reduction):
     index = index[1:] if reduction == "none" else index  # several writers have no order
     updates = floats(len(index), 2)
     wanted = x.copy()
-    rule = {"none": lambda a, b: b, "add": np.add, "mul": np.multiply,
-            "max": np.maximum, "min": np.minimum}[reduction]  # fmt: skip
+    rule = {
+        "none": lambda a, b: b,
+        "add": np.add,
+        "mul": np.multiply,
+        "max": np.maximum,
+        "min": np.minimum,
+    }[reduction]
     for where, value in zip(index, updates, strict=True):
         wanted[tuple(where)] = rule(wanted[tuple(where)], value)
     kept = x.copy()
@@ -357,7 +362,7 @@ GRADIENTS = [
     ("CumSum", 14, (floats(2, 3), np.array(1, np.int64)), {"reverse": 1, "exclusive": 1}),
     ("DepthToSpace", 13, (floats(1, 4, 2, 2),), {"blocksize": 2}),
     ("ReverseSequence", 10, (floats(3, 2), np.array([2, 3], np.int64)), {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("op_type", "opset", "arrays", "attributes"), GRADIENTS)

@@ -35,11 +35,15 @@ def network(path, *, batch="n", reshape=0, cast=None):
     ]
     constants = {"w": W, "shape": np.array([reshape, 4], np.int64)}
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 6, 6])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4]),
-         helper.make_tensor_value_info("i", TensorProto.INT32, [batch, 4, 6, 6])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 6, 6])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4]),
+            helper.make_tensor_value_info("i", TensorProto.INT32, [batch, 4, 6, 6]),
+        ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit", device="cpu")
@@ -116,15 +120,21 @@ def test_batches_hold_the_photos_in_order(small):
         refused = []
         found = list(batches(small, images, refused))
         assert [batch.places for batch in found] == [
-            tuple(range(8)), tuple(range(8, 16)), tuple(range(16, 20)),
-        ]  # fmt: skip
+            tuple(range(8)),
+            tuple(range(8, 16)),
+            tuple(range(16, 20)),
+        ]
         assert not refused
         assert not threads()
         for batch in found:
             for place, source, photo, tensor, geometry in zip(
-                batch.places, batch.sources, batch.photos, batch.tensors, batch.geometries,
+                batch.places,
+                batch.sources,
+                batch.photos,
+                batch.tensors,
+                batch.geometries,
                 strict=True,
-            ):  # fmt: skip
+            ):
                 assert source is items[place]
                 np.testing.assert_array_equal(photo.pixels, items[place])
                 wanted, wanted_geometry = small.preprocessing.preprocess.apply(photo)
@@ -213,9 +223,10 @@ def test_no_more_photos_are_opened_than_may_wait(small, monkeypatch, cores):
 def test_photos_are_opened_while_the_caller_is_busy(small, monkeypatch):
     opened, opening = [], photo_module.Photo.of
     monkeypatch.setattr(
-        photo_module.Photo, "of", lambda pixels: opened.append(threading.current_thread())
-        or opening(pixels),
-    )  # fmt: skip
+        photo_module.Photo,
+        "of",
+        lambda pixels: opened.append(threading.current_thread()) or opening(pixels),
+    )
     running = batches(small, pictures(60), [])
     next(running)
     assert soon(lambda: len(opened) == 16)
@@ -350,9 +361,10 @@ def test_no_more_batches_are_read_than_may_wait(small, monkeypatch, cores, worke
 def test_the_cores_are_shared_among_the_batches(small, monkeypatch):
     made, runtime = [], inspector.engines.runtime.Runtime
     monkeypatch.setattr(
-        inspector.engines.runtime, "Runtime",
+        inspector.engines.runtime,
+        "Runtime",
         lambda *args, **options: made.append(options) or runtime(*args, **options),
-    )  # fmt: skip
+    )
     for cores in (1, 3, 4, 9):
         monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
         list(passes(small, pictures(9), ["r"], look, refused=[]))
@@ -370,9 +382,10 @@ def test_the_models_own_session_stays(small, four_cores):
 def test_one_session_is_loaded_before_the_threads_begin(small, four_cores, monkeypatch):
     loading, load = [], inspector.engines.runtime.Runtime._load
     monkeypatch.setattr(
-        inspector.engines.runtime.Runtime, "_load",
+        inspector.engines.runtime.Runtime,
+        "_load",
         lambda runtime: loading.append(threading.current_thread()) or load(runtime),
-    )  # fmt: skip
+    )
     list(passes(small, pictures(64), ["r", "c"], look, refused=[]))
     assert loading == [threading.current_thread()]
 
@@ -396,8 +409,9 @@ def test_a_batch_of_nothing_but_refusals_is_passed_over(small, four_cores, tmp_p
         passes(small, items, ["r"], look, refused=refused, progress=lambda *now: told.append(now))
     )
     assert [places for places, _ in looked] == [tuple(range(8)), tuple(range(16, 24))]
-    assert [error.where.rpartition("/")[2] for error in refused] == [f"{n}.png" for n in
-                                                                     range(8, 16)]  # fmt: skip
+    assert [error.where.rpartition("/")[2] for error in refused] == [
+        f"{n}.png" for n in range(8, 16)
+    ]
     assert told == [("photos", done, 24) for done in (8, 16, 24)]
 
 
@@ -416,8 +430,17 @@ def test_progress_and_skipping_side_by_side(small, four_cores, tmp_path, kind, t
     for place in known:
         items[place] = tmp_path / "never-opened.png"
     refused, told = [], []
-    places, _ = rows(passes(small, kind(items), ["r"], look, refused=refused, skip=known,
-                            progress=lambda *now: told.append(now)))  # fmt: skip
+    places, _ = rows(
+        passes(
+            small,
+            kind(items),
+            ["r"],
+            look,
+            refused=refused,
+            skip=known,
+            progress=lambda *now: told.append(now),
+        )
+    )
     assert places == [place for place in range(20) if place not in known]
     assert not refused
     assert told == [("photos", 11, total), ("photos", 19, total)]
@@ -462,9 +485,9 @@ def test_ranking_side_by_side_equals_ranking_in_turn(small, monkeypatch):
         monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
         winners, used = strongest(small, "r", items, range(4), count=5, refused=[])
         assert used == 90
-        found.append([
-            (w.unit, w.value, w.place, w.y, w.x) for one in winners.values() for w in one
-        ])  # fmt: skip
+        found.append(
+            [(w.unit, w.value, w.place, w.y, w.x) for one in winners.values() for w in one]
+        )
     assert found[0] == found[1]
     peaks = np.stack([slow(item).max((1, 2)) for item in items])
     for unit in range(4):
@@ -486,8 +509,10 @@ def test_pillows_warnings_are_silent_in_all_threads(small, four_cores, monkeypat
         before = list(warnings.filters)
         refused = []
         assert sum(len(b.places) for b in batches(small, [path] * 50, refused)) == 50
-        assert sum(passes(small, [path] * 50, ["r"], lambda b, _: len(b.places),
-                          refused=refused)) == 50  # fmt: skip
+        assert (
+            sum(passes(small, [path] * 50, ["r"], lambda b, _: len(b.places), refused=refused))
+            == 50
+        )
         assert not refused
         assert warnings.filters == before
         with pytest.raises(Image.DecompressionBombWarning):  # nobody else was silenced

@@ -92,9 +92,10 @@ def picture(height, width, square, seed=0, *, other=(0, 255, 255)):
     pixels = rng.integers(90, 160, (height, width, 1)).repeat(3, axis=2).astype(np.uint8)
     side = square[2]
     for colour, (y, x) in {
-        (0, 255, 0): (0, width - side), other: (height - side, 0),
+        (0, 255, 0): (0, width - side),
+        other: (height - side, 0),
         (255, 255, 255): (height - side, width - side),
-    }.items():  # fmt: skip
+    }.items():
         pixels[y : y + side, x : x + side] = colour
     top, left, side = square
     pixels[top : top + side, left : left + side] = (255, 0, 0)

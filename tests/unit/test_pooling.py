@@ -31,15 +31,21 @@ RNG = np.random.default_rng(2)
 
 def net(path, *, pool, classes=3):
     """Conv, Relu, halving, Conv, Relu, 1x1 Conv: class maps, and their mean."""
-    weights = {"w1": RNG.normal(size=(6, 3, 3, 3)), "w2": RNG.normal(size=(5, 6, 3, 3)),
-               "w3": RNG.normal(size=(classes, 5, 1, 1))}  # fmt: skip
+    weights = {
+        "w1": RNG.normal(size=(6, 3, 3, 3)),
+        "w2": RNG.normal(size=(5, 6, 3, 3)),
+        "w3": RNG.normal(size=(classes, 5, 1, 1)),
+    }
     pads = {"pads": [1, 1, 1, 1]}
-    first = [helper.make_node("Conv", ["x", "w1"], ["c1"], **pads),
-             helper.make_node("Relu", ["c1"], ["r1"])]  # fmt: skip
+    first = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], **pads),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+    ]
     halved = "r1"
     if pool:
-        first.append(helper.make_node("MaxPool", ["r1"], ["p"], kernel_shape=[2, 2],
-                                      strides=[2, 2]))  # fmt: skip
+        first.append(
+            helper.make_node("MaxPool", ["r1"], ["p"], kernel_shape=[2, 2], strides=[2, 2])
+        )
         halved = "p"
     strides = {} if pool else {"strides": [2, 2]}
     nodes = [
@@ -51,10 +57,12 @@ def net(path, *, pool, classes=3):
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])],
         [numpy_helper.from_array(np.float32(w), n) for n, w in weights.items()],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return path
@@ -125,10 +133,16 @@ def test_accuracies_and_measures_equal_the_definitions():
                     np.corrcoef(lines, edges[at][y0:y1, x0:x1].ravel())[0, 1]
                     for at in (place, *strangers)
                 )
-                means[method] += np.array([
-                    own - np.mean(others), sharpness.concentration(sizes[y0:y1, x0:x1]),
-                    sharpness.coherence(signal[:, y0:y1, x0:x1], 1),
-                ]) / 2  # fmt: skip
+                means[method] += (
+                    np.array(
+                        [
+                            own - np.mean(others),
+                            sharpness.concentration(sizes[y0:y1, x0:x1]),
+                            sharpness.coherence(signal[:, y0:y1, x0:x1], 1),
+                        ]
+                    )
+                    / 2
+                )
         for method in METHODS:
             numbers = entry["measures"][method]
             np.testing.assert_allclose(
@@ -144,9 +158,13 @@ def test_facts_are_read_off_the_graphs():
     facts = [(one.max_poolings, one.strided, one.parameters, one.layer) for one in found]
     # Parameters as sample_models/README.md has them, but for the folded normalisation of ResNet.
     assert facts == [
-        (2, 0, 954_730, "relu_4"), (0, 2, 954_730, "relu_4"), (2, 0, 1_369_738, "relu_6"),
-        (0, 2, 1_369_738, "relu_6"), (0, 4, 271_690, "relu_18"), (3, 0, 396_490, "relu_4"),
-    ]  # fmt: skip
+        (2, 0, 954_730, "relu_4"),
+        (0, 2, 954_730, "relu_4"),
+        (2, 0, 1_369_738, "relu_6"),
+        (0, 2, 1_369_738, "relu_6"),
+        (0, 4, 271_690, "relu_18"),
+        (3, 0, 396_490, "relu_4"),
+    ]
     assert [one.proof.free for one in found] == [False, True, False, True, True, False]
 
 
@@ -168,13 +186,15 @@ def fake(agreements):
     """Entries of one network from (D, G) of each photo."""
     other = {"concentration": 0.5, "coherence": 0.5}
     return {
-        place: {"measures": {
-            "deconvnet": {"edge agreement": d, **other},
-            "guided-backprop": {"edge agreement": g, **other},
-            "gradient": {"edge agreement": 0.0, **other},
-        }}
+        place: {
+            "measures": {
+                "deconvnet": {"edge agreement": d, **other},
+                "guided-backprop": {"edge agreement": g, **other},
+                "gradient": {"edge agreement": 0.0, **other},
+            }
+        }
         for place, (d, g) in enumerate(agreements)
-    }  # fmt: skip
+    }
 
 
 def noisy(d, g, scale=0.05):
@@ -186,8 +206,10 @@ def test_verdicts():
     found = comparison.Measured.of(made, seed=1)
     verdicts = [found.verdict(place) for place in range(4)]
     assert verdicts == ["works", "fails", "undecided", "undecided"]
-    d, g = (np.mean([one["measures"][m]["edge agreement"] for one in made[0].values()])
-            for m in ("deconvnet", "guided-backprop"))  # fmt: skip
+    d, g = (
+        np.mean([one["measures"][m]["edge agreement"] for one in made[0].values()])
+        for m in ("deconvnet", "guided-backprop")
+    )
     numbers = found.numbers(0)
     assert numbers["deconvnet_minus_half_of_guided"]["mean"] == pytest.approx(d - g / 2)
     assert numbers["guided_minus_deconvnet"]["edge agreement"]["mean"] == pytest.approx(g - d)
@@ -198,11 +220,16 @@ class Named:
         self.max_poolings = pools
 
 
-@pytest.mark.parametrize(("verdicts", "whole"), [
-    (("works", "fails"), "holds"), (("works", "works"), "holds in part"),
-    (("fails", "works"), "does not hold"), (("undecided", "undecided"), "undecided"),
-    (("fails", "fails"), "holds in part"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        (("works", "fails"), "holds"),
+        (("works", "works"), "holds in part"),
+        (("fails", "works"), "does not hold"),
+        (("undecided", "undecided"), "undecided"),
+        (("fails", "fails"), "holds in part"),
+    ],
+)
 def test_the_finding_is_not_forced(verdicts, whole):
     levels = {"works": (0.4, 0.5), "fails": (0.02, 0.5), "undecided": (0.25, 0.5)}
     found = comparison.Measured.of([fake(noisy(*levels[v])) for v in verdicts], seed=1)
@@ -326,8 +353,11 @@ def test_a_photo_that_cannot_be_read_is_counted_once(small, tmp_path):
     assert [path.name for path in written] == ["pooling.png", "pooling.csv", "pooling.json"]
     report = json.loads(written[-1].read_text())
     assert report["result"]["paper"]["finding"] in {
-        "holds", "holds in part", "does not hold", "undecided",
-    }  # fmt: skip
+        "holds",
+        "holds in part",
+        "does not hold",
+        "undecided",
+    }
     assert (tmp_path / "out" / "pooling.csv").read_text().count("\n") == 1 + 2 * 21
 
 
@@ -348,8 +378,9 @@ def test_third_party_models_on_two_photos(shared):
     found = pooling(
         inspector.load(zoo / "winml_squeezenet_fp16_opset7.onnx"),
         [LabelledPhoto(photos / "cat.jpg", "0"), LabelledPhoto(photos / "horses.jpg", "1")],
-        against=(str(zoo / "tf2onnx_resnet50thin_nhwc.onnx"),), reconstructed=2,
-    )  # fmt: skip
+        against=(str(zoo / "tf2onnx_resnet50thin_nhwc.onnx"),),
+        reconstructed=2,
+    )
     networks = found.numbers["networks"]
     assert [one["max_poolings"] for one in networks] == [3, 1]
     for one in networks:

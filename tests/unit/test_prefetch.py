@@ -238,9 +238,12 @@ run()
 
 def test_a_process_ends_though_an_iterator_was_abandoned():
     found = subprocess.run(  # noqa: S603 - this interpreter, and a script from this file
-        [sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=WAIT * 2,
+        [sys.executable, "-c", ABANDONED],
+        capture_output=True,
+        text=True,
+        timeout=WAIT * 2,
         check=False,
-    )  # fmt: skip
+    )
     assert found.returncode == 1
     assert found.stderr.endswith("RuntimeError: at item 0\n")
 

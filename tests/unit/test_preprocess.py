@@ -159,13 +159,25 @@ def test_the_occluder_is_the_mean_where_one_is_known_else_mid_grey():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("size", [0, 4]), ("size", [10]), ("size", [10.5, 3]), ("size", [10**9, 10]),
-        ("resize", "cropp"), ("interpolation", "bicubik"), ("channels", "RGBA"),
-        ("layout", "NCWH"), ("crop_pct", 0), ("crop_pct", 1.5), ("crop_pct", float("nan")),
-        ("scale", 0), ("scale", "big"), ("std", [0, 1, 1]), ("mean", [1, 2]), ("mean", True),
+        ("size", [0, 4]),
+        ("size", [10]),
+        ("size", [10.5, 3]),
+        ("size", [10**9, 10]),
+        ("resize", "cropp"),
+        ("interpolation", "bicubik"),
+        ("channels", "RGBA"),
+        ("layout", "NCWH"),
+        ("crop_pct", 0),
+        ("crop_pct", 1.5),
+        ("crop_pct", float("nan")),
+        ("scale", 0),
+        ("scale", "big"),
+        ("std", [0, 1, 1]),
+        ("mean", [1, 2]),
+        ("mean", True),
         ("pad", [300, 0, 0]),
     ],
-)  # fmt: skip
+)
 def test_values_that_cannot_be_meant(key, value):
     with pytest.raises(UsageError, match=key):
         Preprocess().changed({key: value})
@@ -195,21 +207,45 @@ def test_toml_with_a_preset_and_one_change(tmp_path):
 
 HUGGING_FACE = {
     "vit": (
-        {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_normalize": True,
-         "size": {"height": 224, "width": 224}, "resample": 2, "rescale_factor": 1 / 255,
-         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
-        {"size": (224, 224), "resize": "squash", "crop_pct": 1.0, "scale": 255.0,
-         "mean": (0.5,) * 3, "interpolation": "bilinear"},
+        {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "do_normalize": True,
+            "size": {"height": 224, "width": 224},
+            "resample": 2,
+            "rescale_factor": 1 / 255,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
+        {
+            "size": (224, 224),
+            "resize": "squash",
+            "crop_pct": 1.0,
+            "scale": 255.0,
+            "mean": (0.5,) * 3,
+            "interpolation": "bilinear",
+        },
     ),
     "old vit": (
-        {"feature_extractor_type": "ViTFeatureExtractor", "size": 384, "do_normalize": True,
-         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {
+            "feature_extractor_type": "ViTFeatureExtractor",
+            "size": 384,
+            "do_normalize": True,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
         {"size": (384, 384), "resize": "squash"},
     ),
     "convnext": (
-        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224},
-         "crop_pct": 0.875, "resample": 3, "do_normalize": True,
-         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        {
+            "image_processor_type": "ConvNextImageProcessor",
+            "size": {"shortest_edge": 224},
+            "crop_pct": 0.875,
+            "resample": 3,
+            "do_normalize": True,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225],
+        },
         {"size": (224, 224), "resize": "crop", "crop_pct": 0.875, "interpolation": "bicubic"},
     ),
     "convnext 384": (
@@ -217,36 +253,65 @@ HUGGING_FACE = {
         {"size": (384, 384), "resize": "squash", "crop_pct": 1.0},
     ),
     "mobilenet": (
-        {"image_processor_type": "MobileNetV2ImageProcessor", "size": {"shortest_edge": 256},
-         "crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "do_normalize": True,
-         "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {
+            "image_processor_type": "MobileNetV2ImageProcessor",
+            "size": {"shortest_edge": 256},
+            "crop_size": {"height": 224, "width": 224},
+            "do_center_crop": True,
+            "do_normalize": True,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
         {"size": (224, 224), "resize": "crop", "crop_pct": 0.875},
     ),
     "mobilevit": (
-        {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 288},
-         "crop_size": {"height": 256, "width": 256}, "do_flip_channel_order": True},
-        {"size": (256, 256), "channels": "BGR", "mean": (0.0,) * 3, "std": (1.0,) * 3,
-         "scale": 255.0},
+        {
+            "image_processor_type": "MobileViTImageProcessor",
+            "size": {"shortest_edge": 288},
+            "crop_size": {"height": 256, "width": 256},
+            "do_flip_channel_order": True,
+        },
+        {
+            "size": (256, 256),
+            "channels": "BGR",
+            "mean": (0.0,) * 3,
+            "std": (1.0,) * 3,
+            "scale": 255.0,
+        },
     ),
     "deit": (
-        {"image_processor_type": "DeiTImageProcessor", "size": {"height": 256, "width": 256},
-         "crop_size": 224, "resample": 3},
+        {
+            "image_processor_type": "DeiTImageProcessor",
+            "size": {"height": 256, "width": 256},
+            "crop_size": 224,
+            "resample": 3,
+        },
         {"size": (224, 224), "resize": "squash", "crop_pct": 0.875},
     ),
     "efficientnet": (
-        {"image_processor_type": "EfficientNetImageProcessor",
-         "size": {"height": 380, "width": 380}, "do_center_crop": False,
-         "crop_size": {"height": 289, "width": 289}, "resample": 0,
-         "do_normalize": True, "include_top": True, "image_mean": [0.485, 0.456, 0.406],
-         "image_std": [0.5, 0.25, 0.5]},
-        {"size": (380, 380), "resize": "squash", "std": (0.25, 0.0625, 0.25),
-         "interpolation": "nearest"},
+        {
+            "image_processor_type": "EfficientNetImageProcessor",
+            "size": {"height": 380, "width": 380},
+            "do_center_crop": False,
+            "crop_size": {"height": 289, "width": 289},
+            "resample": 0,
+            "do_normalize": True,
+            "include_top": True,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.5, 0.25, 0.5],
+        },
+        {
+            "size": (380, 380),
+            "resize": "squash",
+            "std": (0.25, 0.0625, 0.25),
+            "interpolation": "nearest",
+        },
     ),
     "no rescale": (
         {"image_processor_type": "X", "size": 64, "do_rescale": False, "do_normalize": False},
         {"scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", HUGGING_FACE)
@@ -263,9 +328,13 @@ def test_hugging_face_configs(tmp_path, kind):
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_timm_configs(tmp_path, wrap, mode):
     config = {
-        "input_size": [3, 240, 256], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
-        "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": mode,
-    }  # fmt: skip
+        "input_size": [3, 240, 256],
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "interpolation": "bicubic",
+        "crop_pct": 0.95,
+        "crop_mode": mode,
+    }
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"pretrained_cfg": config} if wrap else config), encoding="utf-8")
     found = Preprocess.from_file(path)
@@ -278,11 +347,20 @@ def test_timm_configs(tmp_path, wrap, mode):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"x": 1}', '{"image_mean": 3, "size": []}', '{"size": {}, "do_resize": true}',
-     '{"input_size": 3, "mean": 1}', '{"image_mean": ["a"], "image_std": [1], "size": 3}',
-     '{"do_resize": true, "size": {"shortest_edge": 800, "longest_edge": 1333}}',
-     '{"do_resize": true, "size": 10, "resample": 77}', "[" * 100_000],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        '{"x": 1}',
+        '{"image_mean": 3, "size": []}',
+        '{"size": {}, "do_resize": true}',
+        '{"input_size": 3, "mean": 1}',
+        '{"image_mean": ["a"], "image_std": [1], "size": 3}',
+        '{"do_resize": true, "size": {"shortest_edge": 800, "longest_edge": 1333}}',
+        '{"do_resize": true, "size": 10, "resample": 77}',
+        "[" * 100_000,
+    ],
+)
 def test_broken_settings_files_are_usage_errors(tmp_path, text):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(text, encoding="utf-8")
@@ -426,15 +504,21 @@ def test_a_side_file_of_another_size_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
-        ({"Image.BitmapPixelFormat": "Bgr8"},
-         {"channels": "BGR", "scale": 1.0, "mean": (0.0,) * 3}),
-        ({"image.bitmappixelformat": "RGB8", "Image.NominalPixelRange": "Normalized_0_1"},
-         {"channels": "RGB", "scale": 255.0}),
+        (
+            {"Image.BitmapPixelFormat": "Bgr8"},
+            {"channels": "BGR", "scale": 1.0, "mean": (0.0,) * 3},
+        ),
+        (
+            {"image.bitmappixelformat": "RGB8", "Image.NominalPixelRange": "Normalized_0_1"},
+            {"channels": "RGB", "scale": 255.0},
+        ),
         ({"Image.NominalPixelRange": "Normalized_1_1"}, {"mean": (0.5,) * 3, "std": (0.5,) * 3}),
-        ({"author": "Ultralytics", "task": "classify", "imgsz": "[640, 640]"},
-         {"scale": 255.0, "size": (640, 640), "resize": "crop", "crop_pct": 1.0}),
+        (
+            {"author": "Ultralytics", "task": "classify", "imgsz": "[640, 640]"},
+            {"scale": 255.0, "size": (640, 640), "resize": "crop", "crop_pct": 1.0},
+        ),
     ],
-)  # fmt: skip
+)
 def test_model_metadata_is_evidence(metadata, expected):
     found = resolve(metadata=metadata)
     assert not found.guessed

@@ -253,9 +253,13 @@ def test_unknown_tensors_and_missing_feeds_are_named(chain):
 
 def test_a_failing_node_is_named():
     program = Program(
-        model([node("MatMul", "x w", "y", name="head")], [floats("x", [1, 3])], ["y"],
-              {"w": np.ones((4, 2), np.float32)})
-    )  # fmt: skip
+        model(
+            [node("MatMul", "x w", "y", name="head")],
+            [floats("x", [1, 3])],
+            ["y"],
+            {"w": np.ones((4, 2), np.float32)},
+        )
+    )
     with pytest.raises(ConverterError, match="MatMul node 'head'"):
         program(torch.ones(1, 3))
 
@@ -341,8 +345,12 @@ def test_constant_nodes_of_every_kind():
     program = Program(model(nodes, [floats("x", [1])], ["y"]))
     found = program.run({}, ["f", "fs", "i", "is", "t"])
     assert [found[n].tolist() for n in ("f", "fs", "i", "is", "t")] == [
-        1.5, [1, 2], 3, [4, 5], [6],
-    ]  # fmt: skip
+        1.5,
+        [1, 2],
+        3,
+        [4, 5],
+        [6],
+    ]
     kinds = [found[n].dtype for n in ("f", "fs", "i", "is", "t")]
     assert kinds == [torch.float32] * 2 + [torch.int64] * 2 + [torch.float64]
 
@@ -399,8 +407,10 @@ def test_a_cast_follows_the_precision_and_integers_stay():
     x = torch.tensor([1.75, -2.5], dtype=torch.float64)
     found = Program(proto, dtype=torch.float64).run({"x": x}, ["half", "whole", "back"])
     assert [found[n].dtype for n in ("half", "whole", "back")] == [
-        torch.float64, torch.int64, torch.float64,
-    ]  # fmt: skip
+        torch.float64,
+        torch.int64,
+        torch.float64,
+    ]
     assert found["whole"].tolist() == [1, -2]
 
 
@@ -497,15 +507,20 @@ def loop_model():
             node("Identity", "go", "still"),
         ],
         "body",
-        [floats("i", [], TensorProto.INT64), floats("go", [], TensorProto.BOOL),
-         floats("state", [2])],
+        [
+            floats("i", [], TensorProto.INT64),
+            floats("go", [], TensorProto.BOOL),
+            floats("state", [2]),
+        ],
         [floats("still", [], TensorProto.BOOL), floats("next", [2]), floats("kept", [2])],
-    )  # fmt: skip
+    )
     loop = helper.make_node("Loop", ["count", "yes", "start"], ["last", "all"], body=body)
     constants = {
-        "count": np.int64(4), "yes": np.bool_(True),
-        "start": np.zeros(2, np.float32), "k": np.float32(0.5),
-    }  # fmt: skip
+        "count": np.int64(4),
+        "yes": np.bool_(True),
+        "start": np.zeros(2, np.float32),
+        "k": np.float32(0.5),
+    }
     outputs = [floats("last", [2]), floats("all", [4, 2])]
     return model([loop], [floats("x", [2])], outputs, constants)
 
@@ -532,23 +547,29 @@ def test_a_body_inside_a_body_sees_the_outermost_tensors():
     inner_else = helper.make_graph([node("Neg", "x", "ie")], "ie", [], [floats("ie", [2])])
     then = helper.make_graph(
         [helper.make_node("If", ["inner"], ["t"], then_branch=inner_then, else_branch=inner_else)],
-        "then", [], [floats("t", [2])],
-    )  # fmt: skip
+        "then",
+        [],
+        [floats("t", [2])],
+    )
     other = helper.make_graph([node("Identity", "x", "e")], "else", [], [floats("e", [2])])
     proto = model(
         [helper.make_node("If", ["outer"], ["y"], then_branch=then, else_branch=other)],
-        [floats("x", [2]), floats("outer", [], TensorProto.BOOL),
-         floats("inner", [], TensorProto.BOOL)],
+        [
+            floats("x", [2]),
+            floats("outer", [], TensorProto.BOOL),
+            floats("inner", [], TensorProto.BOOL),
+        ],
         [floats("y", [2])],
         {"k": np.float32(5)},
-    )  # fmt: skip
+    )
     program = Program(proto)
     x = np.array([1, 2], np.float32)
     for outer in (True, False):
         for inner in (True, False):
             feeds = {"x": x, "outer": np.array(outer), "inner": np.array(inner)}
-            found = program.run({k: torch.from_numpy(np.asarray(v)) for k, v in feeds.items()},
-                                ["y"])["y"]  # fmt: skip
+            found = program.run(
+                {k: torch.from_numpy(np.asarray(v)) for k, v in feeds.items()}, ["y"]
+            )["y"]
             np.testing.assert_array_equal(found.numpy(), reference(proto, feeds)[0])
 
 
@@ -558,14 +579,17 @@ def test_a_body_inside_a_body_sees_the_outermost_tensors():
 def local_function():
     """custom.Shift(v) = v * scale + 1, with an attribute."""
     return helper.make_function(
-        "custom", "Shift", ["v"], ["w"],
+        "custom",
+        "Shift",
+        ["v"],
+        ["w"],
         [
             helper.make_node("Constant", [], ["one"], value_float=1.0),
             node("Selu", "v", "s"),
             node("Add", "s one", "w"),
         ],
         [helper.make_opsetid("", 17)],
-    )  # fmt: skip
+    )
 
 
 def test_local_functions_are_inlined_when_the_file_is_read(tmp_path):
@@ -573,8 +597,13 @@ def test_local_functions_are_inlined_when_the_file_is_read(tmp_path):
         helper.make_node("Shift", ["x"], ["a"], domain="custom"),
         helper.make_node("Shift", ["a"], ["y"], domain="custom"),
     ]
-    proto = model(nodes, [floats("x", [3])], [floats("y", [3])],
-                  functions=[local_function()], domains=["custom"])  # fmt: skip
+    proto = model(
+        nodes,
+        [floats("x", [3])],
+        [floats("y", [3])],
+        functions=[local_function()],
+        domains=["custom"],
+    )
     path = tmp_path / "functions.onnx"
     onnx.save(proto, path)
     x = np.array([-1, 0.5, 2], np.float32)
@@ -604,8 +633,9 @@ def test_an_older_opset_uses_the_operators_of_its_time():
     """Softmax before opset 13 normalises over everything from its axis on."""
     x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
     for opset in (11, 13):
-        proto = model([node("Softmax", "x", "y", axis=1)], [floats("x", [2, 3, 4])], ["y"],
-                      opset=opset)  # fmt: skip
+        proto = model(
+            [node("Softmax", "x", "y", axis=1)], [floats("x", [2, 3, 4])], ["y"], opset=opset
+        )
         found = Program(proto)(torch.from_numpy(x))[0].numpy()
         np.testing.assert_allclose(found, reference(proto, {"x": x})[0], atol=1e-6)
         total = found.sum(axis=(1, 2) if opset == 11 else 1)

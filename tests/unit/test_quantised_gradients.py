@@ -42,9 +42,13 @@ def test_maxima_of_large_quantised_maps(dtype, outputs):
 
 M = np.random.default_rng(5).integers(-9, 9, (4, 3)).astype(np.int8)
 LEVELS = {
-    "s": np.float32(0.02), "z": np.uint8(128), "t": np.float32(0.05), "ys": np.float32(0.3),
-    "M": M, "n": np.int8(0),
-}  # fmt: skip
+    "s": np.float32(0.02),
+    "z": np.uint8(128),
+    "t": np.float32(0.05),
+    "ys": np.float32(0.3),
+    "M": M,
+    "n": np.int8(0),
+}
 IN = "q = QuantizeLinear(X, s, z)"
 OUT = " Y = DequantizeLinear(p, ys, z)"
 FLOAT_M = M.astype(np.float64) * 0.05
@@ -57,23 +61,28 @@ SAME = {
         FLOAT_M,
     ),
     "dynamic": (
-        ("q, ds, dz = DynamicQuantizeLinear(X) i = MatMulInteger(q, M, dz, n) f = Cast<to=1>(i)"
-        " g = Mul(f, ds) Y = Mul(g, t)"),
+        (
+            "q, ds, dz = DynamicQuantizeLinear(X) i = MatMulInteger(q, M, dz, n) f = Cast<to=1>(i)"
+            " g = Mul(f, ds) Y = Mul(g, t)"
+        ),
         FLOAT_M,
     ),
     "QLinearAdd": (
-        f"{IN} p = com.microsoft.QLinearAdd(q, s, z, q, s, z, ys, z){OUT}", 2 * np.eye(4),
+        f"{IN} p = com.microsoft.QLinearAdd(q, s, z, q, s, z, ys, z){OUT}",
+        2 * np.eye(4),
     ),
     "QLinearConcat": (
         f"{IN} p = com.microsoft.QLinearConcat<axis=1>(ys, z, q, s, z, q, s, z){OUT}",
         np.concatenate([np.eye(4), np.eye(4)], axis=1),
     ),
     "moved about": (
-        (f"{IN} a = Reshape(q, shape) b = Transpose<perm=[0,2,1]>(a) c = Flatten(b)"
-        " Y = DequantizeLinear(c, s, z)"),
+        (
+            f"{IN} a = Reshape(q, shape) b = Transpose<perm=[0,2,1]>(a) c = Flatten(b)"
+            " Y = DequantizeLinear(c, s, z)"
+        ),
         np.eye(4)[:, [0, 2, 1, 3]],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -102,9 +111,13 @@ def test_integer_convolutions_pass_the_gradient_of_a_convolution(by_channel):
         " f = Cast<to=1>(c) g = Mul(f, s) Y = Mul(g, t)"
     )
     proto = network(
-        text, x="float[N,3,6,6] X", y="float[N,2,6,6] Y",
-        k=k, n=np.int8(0), t=scale.reshape(2, 1, 1),
-    )  # fmt: skip
+        text,
+        x="float[N,3,6,6] X",
+        y="float[N,2,6,6] Y",
+        k=k,
+        n=np.int8(0),
+        t=scale.reshape(2, 1, 1),
+    )
     X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     R = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(1))
     (found,) = torch.autograd.grad(Program(proto).run({"X": X}, ["Y"])["Y"], X, R)

@@ -16,14 +16,27 @@ K = RNG.integers(-90, 90, (4, 3, 3, 3)).astype(np.int8)
 L = RNG.integers(-90, 90, (4, 4, 3, 3)).astype(np.int8)
 F = RNG.integers(-90, 90, (4, 5)).astype(np.int8)
 WEIGHTS = {
-    "K": K, "L": L, "F": F, "ks": np.full(4, 0.004, np.float32), "fs": np.float32(0.01),
-    "n": np.int8(0), "nn": np.zeros(4, np.int8), "axes": np.array([2, 3]),
-}  # fmt: skip
+    "K": K,
+    "L": L,
+    "F": F,
+    "ks": np.full(4, 0.004, np.float32),
+    "fs": np.float32(0.01),
+    "n": np.int8(0),
+    "nn": np.zeros(4, np.int8),
+    "axes": np.array([2, 3]),
+}
 SCALES = {
-    "xs": np.float32(0.02), "xz": np.uint8(128), "z": np.uint8(0), "as": np.float32(0.012),
-    "bs": np.float32(0.015), "ss": np.float32(0.03), "sz": np.uint8(120), "ps": np.float32(0.01),
-    "ys": np.float32(0.01), "yz": np.uint8(128),
-}  # fmt: skip
+    "xs": np.float32(0.02),
+    "xz": np.uint8(128),
+    "z": np.uint8(0),
+    "as": np.float32(0.012),
+    "bs": np.float32(0.015),
+    "ss": np.float32(0.03),
+    "sz": np.uint8(120),
+    "ps": np.float32(0.01),
+    "ys": np.float32(0.01),
+    "yz": np.uint8(128),
+}
 DEQUANTISED = (
     "kf = DequantizeLinear<axis=0>(K, ks, nn) lf = DequantizeLinear<axis=0>(L, ks, nn)"
     " ff = DequantizeLinear(F, fs, n)"
@@ -44,14 +57,18 @@ ONE_PAIR = " q = QuantizeLinear(c, as, z) a = DequantizeLinear(q, as, z)"
 FORMS = {
     "one DequantizeLinear": ONE_PAIR + SECOND.format("a") + HEAD.format("", "a"),
     "a DequantizeLinear for each reader": ONE_PAIR
-    + " a2 = DequantizeLinear(q, as, z)" + SECOND.format("a") + HEAD.format("", "a2"),
+    + " a2 = DequantizeLinear(q, as, z)"
+    + SECOND.format("a")
+    + HEAD.format("", "a2"),
     "a pair for each reader": ONE_PAIR
     + " q2 = QuantizeLinear(c, as, z) a2 = DequantizeLinear(q2, as, z)"
-    + SECOND.format("a2") + HEAD.format("", "a"),
+    + SECOND.format("a2")
+    + HEAD.format("", "a"),
     "a Cast between": " q0 = QuantizeLinear(c, as, z) q = Cast<to=2>(q0)"
     " a = DequantizeLinear(q, as, z) q2 = Cast<to=2>(q0) a2 = DequantizeLinear(q2, as, z)"
-    + SECOND.format("a") + HEAD.format("", "a2"),
-}  # fmt: skip
+    + SECOND.format("a")
+    + HEAD.format("", "a2"),
+}
 OPERATORS = (
     "xq = QuantizeLinear(X, xs, xz)"
     " a = QLinearConv<pads=[1,1,1,1]>(xq, xs, xz, K, ks, nn, as, z)"
@@ -66,9 +83,12 @@ IMAGES = np.random.default_rng(2).normal(size=(3, 3, 9, 9)).astype(np.float32)
 
 def opened(tmp_path, text, **constants):
     proto = network(
-        text, x="float[N,3,9,9] X", y="float[N,5] Y", domain="com.microsoft",
+        text,
+        x="float[N,3,9,9] X",
+        y="float[N,5] Y",
+        domain="com.microsoft",
         **{**WEIGHTS, **SCALES, **constants},
-    )  # fmt: skip
+    )
     path = tmp_path / "model.onnx"
     onnx.save(proto, path)
     return inspector.load(path, device="cpu", preprocess="unit")
@@ -206,8 +226,12 @@ def test_weights_of_any_type_that_can_be_held(tmp_path, stored, opset):
     proto = network(
         "kf = DequantizeLinear(K, ks) c = Conv(X, kf) r = Relu(c) p = GlobalAveragePool(r)"
         " Y = Flatten(p)",
-        x="float[N,3,9,9] X", y="float[N,4] Y", opset=opset, K=weight, ks=np.float32(0.1),
-    )  # fmt: skip
+        x="float[N,3,9,9] X",
+        y="float[N,4] Y",
+        opset=opset,
+        K=weight,
+        ks=np.float32(0.1),
+    )
     path = tmp_path / "weights.onnx"
     onnx.save(proto, path)
     model = inspector.load(path, device="cpu", preprocess="unit")

@@ -64,9 +64,14 @@ def test_the_zero_point_may_be_left_out_or_hide_behind_identities():
 
 @pytest.mark.parametrize(
     "pixels",
-    ["", "x = Identity(X)", "x = Mul(X, s)", "a = Sub(X, s) x = Div(a, s)",
-     "x = Transpose<perm=[1,0]>(X)"],
-)  # fmt: skip
+    [
+        "",
+        "x = Identity(X)",
+        "x = Mul(X, s)",
+        "a = Sub(X, s) x = Div(a, s)",
+        "x = Transpose<perm=[1,0]>(X)",
+    ],
+)
 def test_pixels_carry_no_activation(pixels):
     assert marks(pixels + QDQ.format("x" if pixels else "X")) == []
 
@@ -74,13 +79,22 @@ def test_pixels_carry_no_activation(pixels):
 @pytest.mark.parametrize(
     "text",
     [
-        "b = Relu(c)", "b = Sigmoid(c)", "b = Softmax(c)", "b = Abs(c)", "b = Mul(c, c)",
-        "b = Clip(c, zero, six)", "b = Max(c, zero)", "r = Relu(c) b = Transpose<perm=[1,0]>(r)",
-        "r = Relu(c) b = Concat<axis=0>(r, r)", "r = Relu(c) t = Sigmoid(c) b = Add(r, t)",
-        "r = Relu(c) b = Mul(r, six)", "r = Relu(c) b = ReduceMean<axes=[1]>(r)",
-        "r = Relu(c) b = Reshape(r, shape)", "n = Neg(c) r = Max(c, n, zero) b = Sqrt(r)",
+        "b = Relu(c)",
+        "b = Sigmoid(c)",
+        "b = Softmax(c)",
+        "b = Abs(c)",
+        "b = Mul(c, c)",
+        "b = Clip(c, zero, six)",
+        "b = Max(c, zero)",
+        "r = Relu(c) b = Transpose<perm=[1,0]>(r)",
+        "r = Relu(c) b = Concat<axis=0>(r, r)",
+        "r = Relu(c) t = Sigmoid(c) b = Add(r, t)",
+        "r = Relu(c) b = Mul(r, six)",
+        "r = Relu(c) b = ReduceMean<axes=[1]>(r)",
+        "r = Relu(c) b = Reshape(r, shape)",
+        "n = Neg(c) r = Max(c, n, zero) b = Sqrt(r)",
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_negative_needs_no_relu(text):
     extra = {"zero": np.float32(0), "six": np.float32(6), "shape": np.array([-1, 4])}
     assert marks("c = MatMul(X, w)" + text + " " + QDQ.format("b"), **extra) == []
@@ -88,10 +102,17 @@ def test_what_cannot_be_negative_needs_no_relu(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["b = LeakyRelu(c)", "b = Clip(c, minus, six)", "r = Relu(c) b = Add(r, c)",
-     "r = Relu(c) b = Mul(r, minus)", "r = Relu(c) b = Concat<axis=0>(r, c)", "b = Tanh(c)",
-     "r = Relu(c) b = Sub(r, six)", "r = Relu(c) b = Min(r, c)"],
-)  # fmt: skip
+    [
+        "b = LeakyRelu(c)",
+        "b = Clip(c, minus, six)",
+        "r = Relu(c) b = Add(r, c)",
+        "r = Relu(c) b = Mul(r, minus)",
+        "r = Relu(c) b = Concat<axis=0>(r, c)",
+        "b = Tanh(c)",
+        "r = Relu(c) b = Sub(r, six)",
+        "r = Relu(c) b = Min(r, c)",
+    ],
+)
 def test_what_can_be_negative_is_cut_off(text):
     extra = {"minus": np.float32(-1), "six": np.float32(6)}
     found = marks("c = MatMul(X, w)" + text + " " + QDQ.format("b"), **extra)
@@ -109,9 +130,13 @@ def test_a_mark_makes_all_behind_it_non_negative():
 
 def test_operators_on_levels_are_marked_by_the_zero_point_of_their_output():
     constants = {
-        "k": np.ones((2, 2, 1, 1), np.int8), "ks": np.float32(0.5), "kz": np.int8(0),
-        "m": np.uint8(100), "s": np.float32(0.1), "z": np.uint8(0),
-    }  # fmt: skip
+        "k": np.ones((2, 2, 1, 1), np.int8),
+        "ks": np.float32(0.5),
+        "kz": np.int8(0),
+        "m": np.uint8(100),
+        "s": np.float32(0.1),
+        "z": np.uint8(0),
+    }
     text = (
         "x = QuantizeLinear(X, s, m)"
         "a = QLinearConv(x, s, m, k, ks, kz, s, z)"
@@ -161,8 +186,10 @@ def test_rules_at_a_fused_activation(rule, scale, bound):
     found = signal_at(proto, X, R, rule)
     # A value within half a step of 0 is quantised to 0, where the ReLU cuts off.
     inside = [[float(scale) / 2 < x < bound for x in row] for row in X]
-    wanted = [[literal(rule, r, inside=i) for r, i in zip(*row, strict=True)]
-              for row in zip(R, inside, strict=True)]  # fmt: skip
+    wanted = [
+        [literal(rule, r, inside=i) for r, i in zip(*row, strict=True)]
+        for row in zip(R, inside, strict=True)
+    ]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
@@ -183,8 +210,10 @@ def test_quantisers_of_single_readers_act_on_the_sum_of_their_signals(rule):
     )
     proto = network(text, w=W, three=np.float32(3), **U8)
     found = signal_at(proto, X, R, rule)  # each element gets R - 3 R
-    wanted = [[literal(rule, -2 * r, inside=x > 0.05) for x, r in zip(*row, strict=True)]
-              for row in zip(X, R, strict=True)]  # fmt: skip
+    wanted = [
+        [literal(rule, -2 * r, inside=x > 0.05) for x, r in zip(*row, strict=True)]
+        for row in zip(X, R, strict=True)
+    ]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert [mark.tensor for mark in find_marks(Graph(proto))] == ["c"]
 

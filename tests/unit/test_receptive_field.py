@@ -107,17 +107,23 @@ def test_a_global_field_of_an_image_of_unknown_size_has_no_box():
 )
 def test_what_reads_all_of_space_is_named(body, node):
     g = graph(
-        "c = Conv(x, w) " + body, w=kernel(1), a=np.array([2, 3]), v=np.ones(2, np.float32),
+        "c = Conv(x, w) " + body,
+        w=kernel(1),
+        a=np.array([2, 3]),
+        v=np.ones(2, np.float32),
         infer=node != "Unheard",
-    )  # fmt: skip
+    )
     rf = receptive_field(g, "y")
     assert rf.global_
     assert node in rf.why
 
 
 def test_a_fully_connected_head_is_global_by_its_flattening():
-    g = graph("c = Conv(x, w) f = Flatten(c) y = Gemm(f, v)", w=kernel(3),
-              v=np.ones((1800, 3), np.float32))  # fmt: skip
+    g = graph(
+        "c = Conv(x, w) f = Flatten(c) y = Gemm(f, v)",
+        w=kernel(3),
+        v=np.ones((1800, 3), np.float32),
+    )
     rf = receptive_field(g, "y")
     assert rf.global_
     assert "Flatten" in rf.why
@@ -136,9 +142,13 @@ def test_a_fully_connected_head_is_global_by_its_flattening():
 )
 def test_what_mixes_channels_only_stays_local(body):
     g = graph(
-        "c = Conv(x, w) " + body, w=kernel(3), a=np.array([1]), v=np.ones(2, np.float32),
-        s5=np.array([1, 2, 1, 30, 30]), s4=np.array([1, 2, 30, 30]),
-    )  # fmt: skip
+        "c = Conv(x, w) " + body,
+        w=kernel(3),
+        a=np.array([1]),
+        v=np.ones(2, np.float32),
+        s5=np.array([1, 2, 1, 30, 30]),
+        s4=np.array([1, 2, 30, 30]),
+    )
     rf = receptive_field(g, "y")
     assert (rf.global_, rf.size) == (False, (3, 3))
 
@@ -146,8 +156,9 @@ def test_what_mixes_channels_only_stays_local(body):
 def test_an_instance_normalisation_keeps_the_unit_s_own_place():
     g = graph(
         "c = Conv<pads=[1,1,1,1]>(x, w) y = InstanceNormalization(c, v, v)",
-        w=kernel(3), v=np.ones(2, np.float32),
-    )  # fmt: skip
+        w=kernel(3),
+        v=np.ones(2, np.float32),
+    )
     rf = receptive_field(g, "y")
     assert rf.global_
     assert rf.local is not None
@@ -192,8 +203,11 @@ def test_a_shuffle_to_computed_sizes_is_followed_once_shapes_are_measured():
     g = graph(body, w=kernel(3), s5=np.array([0, 2, 1, 30, -1]), infer=False)
     assert {"r", "q"} <= set(needed_shapes(g))
     measured = {
-        "c": (1, 2, 30, 30), "r": (1, 2, 1, 30, 30), "t": (1, 1, 2, 30, 30), "q": (1, 2, 30, 30),
-    }  # fmt: skip
+        "c": (1, 2, 30, 30),
+        "r": (1, 2, 1, 30, 30),
+        "t": (1, 1, 2, 30, 30),
+        "q": (1, 2, 30, 30),
+    }
     assert receptive_field(g, "y", None, measured).size == (5, 5)
 
 

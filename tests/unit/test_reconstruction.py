@@ -23,10 +23,12 @@ PADS = {"pads": [1, 1, 1, 1]}
 
 def saved(path, nodes, weights, channels):
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels])],
         [numpy_helper.from_array(np.float32(w), n) for n, w in weights.items()],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -35,8 +37,11 @@ def saved(path, nodes, weights, channels):
 @pytest.fixture(scope="module")
 def strided(tmp_path_factory):
     """Conv, Relu, Conv of stride 2, Relu, Conv, Relu; no pooling."""
-    weights = {"w1": RNG.normal(size=(4, 3, 3, 3)), "w2": RNG.normal(size=(5, 4, 3, 3)),
-               "w3": RNG.normal(size=(6, 5, 3, 3))}  # fmt: skip
+    weights = {
+        "w1": RNG.normal(size=(4, 3, 3, 3)),
+        "w2": RNG.normal(size=(5, 4, 3, 3)),
+        "w3": RNG.normal(size=(6, 5, 3, 3)),
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], **PADS),
         helper.make_node("Relu", ["c1"], ["r1"]),
@@ -57,13 +62,14 @@ def pooled(tmp_path_factory):
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], **PADS),
         helper.make_node("Relu", ["c1"], ["r1"]),
-        helper.make_node("MaxPool", ["r1"], ["p"], name="pool", kernel_shape=[2, 2],
-                         strides=[2, 2]),
+        helper.make_node(
+            "MaxPool", ["r1"], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]
+        ),
         helper.make_node("Conv", ["p", "w2"], ["c2"], **PADS),
         helper.make_node("Relu", ["c2"], ["r2"]),
         helper.make_node("GlobalAveragePool", ["r2"], ["g"]),
         helper.make_node("Flatten", ["g"], ["y"]),
-    ]  # fmt: skip
+    ]
     return saved(tmp_path_factory.mktemp("pooled") / "pooled.onnx", nodes, weights, 5)
 
 
@@ -76,8 +82,14 @@ def chain(model, tensor):
         if node.op_type == "Conv":
             named = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             bias = stored[node.input[2]] if len(node.input) > 2 else 0
-            found.append((stored[node.input[1]], bias, named.get("strides", [1, 1])[0],
-                          named.get("pads", [0] * 4)[0]))  # fmt: skip
+            found.append(
+                (
+                    stored[node.input[1]],
+                    bias,
+                    named.get("strides", [1, 1])[0],
+                    named.get("pads", [0] * 4)[0],
+                )
+            )
         elif node.output[0] == tensor:
             return found
     raise AssertionError(tensor)
@@ -215,8 +227,9 @@ def test_conditioned_deconvnet_is_the_unconditioned_one(strided, drawn):
     """Where no image is needed, photos choose the unit and its place, and nothing else."""
     reconstruction(strided, photos(4), layers=("r2",), unconditioned="0-4")
     bare = dict(zip(drawn["rows"][0].titles, drawn["rows"][0].signals, strict=True))
-    whole = [cell for block in drawn["blocks"] for cell in block.cells
-             if cell.patch.shape[:2] == (5, 5)]  # fmt: skip
+    whole = [
+        cell for block in drawn["blocks"] for cell in block.cells if cell.patch.shape[:2] == (5, 5)
+    ]
     assert whole  # not cut off at the border
     for cell in whole:
         np.testing.assert_allclose(cell.signals[1], bare[cell.title], atol=1e-5)
@@ -239,8 +252,9 @@ def test_max_pooling_needs_photos(pooled, drawn):
 def test_without_photos(strided, tmp_path):
     found = reconstruction(strided, [])
     assert [path.name for path in found.save(tmp_path)] == [
-        "reconstruction.png", "reconstruction.json",
-    ]  # fmt: skip
+        "reconstruction.png",
+        "reconstruction.json",
+    ]
     report = json.loads((tmp_path / "reconstruction.json").read_text())
     assert report["result"]["photos"] == []
     assert any("neither guided backpropagation nor a gradient" in t for t in report["sentences"])
@@ -302,10 +316,15 @@ def test_inactive_units_are_said(strided):
     assert not found.table
 
 
-@pytest.mark.parametrize(("name", "layer", "free"), [
-    ("winml_squeezenet_fp16_opset7", "2", False), ("tf2onnx_resnet50thin_nhwc", "3", False),
-    ("mobilenetv2_qdq_int8_244", "2", True), ("marabou_cifar_deep", "-1", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "layer", "free"),
+    [
+        ("winml_squeezenet_fp16_opset7", "2", False),
+        ("tf2onnx_resnet50thin_nhwc", "3", False),
+        ("mobilenetv2_qdq_int8_244", "2", True),
+        ("marabou_cifar_deep", "-1", True),
+    ],
+)
 def test_third_party_models(shared, tmp_path, name, layer, free):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     found = reconstruction(

@@ -37,9 +37,15 @@ def heatmap(values, photo=None, method="grad-cam", space="layer", **more):
 
 @pytest.mark.parametrize(
     ("size", "shown"),
-    [((32, 32), (384, 384)), ((224, 224), (448, 448)), ((480, 640), (480, 640)),
-     ((4000, 6000), (640, 960)), ((1, 1), (360, 360)), ((3, 9000), (1, 960))],
-)  # fmt: skip
+    [
+        ((32, 32), (384, 384)),
+        ((224, 224), (448, 448)),
+        ((480, 640), (480, 640)),
+        ((4000, 6000), (640, 960)),
+        ((1, 1), (360, 360)),
+        ((3, 9000), (1, 960)),
+    ],
+)
 def test_small_photos_grow_by_whole_factors_and_large_ones_shrink(size, shown):
     assert panel_size(size) == shown
 
@@ -143,9 +149,16 @@ def test_lines_are_shortened_in_the_middle():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1, "1"), (0.123456, "0.123"), (-11.26, "-11.3"), (1e-7, "1.00e-07"),
-     (123456, "1.23e+05"), (0.0274, "0.0274")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (1, "1"),
+        (0.123456, "0.123"),
+        (-11.26, "-11.3"),
+        (1e-7, "1.00e-07"),
+        (123456, "1.23e+05"),
+        (0.0274, "0.0274"),
+    ],
+)
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
 
@@ -221,16 +234,29 @@ class Point:
 
 def test_json_is_canonical_and_plain(tmp_path):
     document = {
-        "b": np.float32(0.5), "a": np.int64(3), "path": Path("x") / "y",
-        "list": (1, np.array([2.0])), "flag": np.bool_(True), "none": None, "point": Point(1),
-        "set": {"b", "a"}, "text": "ä",
-    }  # fmt: skip
+        "b": np.float32(0.5),
+        "a": np.int64(3),
+        "path": Path("x") / "y",
+        "list": (1, np.array([2.0])),
+        "flag": np.bool_(True),
+        "none": None,
+        "point": Point(1),
+        "set": {"b", "a"},
+        "text": "ä",
+    }
     path = render_json.write(tmp_path / "a.json", document)
     text = path.read_text(encoding="utf-8")
     assert json.loads(text) == {
-        "a": 3, "b": 0.5, "flag": True, "list": [1, [2.0]], "none": None, "path": "x/y",
-        "point": {"x": 1}, "set": ["a", "b"], "text": "ä",
-    }  # fmt: skip
+        "a": 3,
+        "b": 0.5,
+        "flag": True,
+        "list": [1, [2.0]],
+        "none": None,
+        "path": "x/y",
+        "point": {"x": 1},
+        "set": ["a", "b"],
+        "text": "ä",
+    }
     assert text == render_json.dumps(dict(reversed(document.items())))
     assert text.index('"a"') < text.index('"b"')
     assert text.endswith("}\n")

@@ -15,9 +15,15 @@ from inspector.errors import MethodRefused
 SMOOTH = {"Silu", "Gelu", "HardSwish", "Mish", "Elu", "Softplus", "Tanh"}
 NAMES = ["one", "three", "six", "half", "sixth", "zero", "alpha", "root2"]
 CONSTANTS = {
-    "one": 1.0, "three": 3.0, "six": 6.0, "half": 0.5, "sixth": 1 / 6, "zero": 0.0,
-    "alpha": 0.25, "root2": math.sqrt(2),
-}  # fmt: skip
+    "one": 1.0,
+    "three": 3.0,
+    "six": 6.0,
+    "half": 0.5,
+    "sixth": 1 / 6,
+    "zero": 0.0,
+    "alpha": 0.25,
+    "root2": math.sqrt(2),
+}
 
 
 def node(op_type, inputs, outputs, **attributes):
@@ -63,72 +69,104 @@ KINDS = {
     # name: (nodes, f'(x), opset)
     "Relu": ([node("Relu", "x", "y")], lambda x: 1.0 if x > 0 else 0.0, 17),
     "Clip[0,6] attributes": (
-        [node("Clip", "x", "y", min=0.0, max=6.0)], lambda x: 1.0 if 0 < x < 6 else 0.0, 9,
+        [node("Clip", "x", "y", min=0.0, max=6.0)],
+        lambda x: 1.0 if 0 < x < 6 else 0.0,
+        9,
     ),
     "Clip[0,6] inputs": (
-        [node("Clip", "x zero six", "y")], lambda x: 1.0 if 0 < x < 6 else 0.0, 17,
+        [node("Clip", "x zero six", "y")],
+        lambda x: 1.0 if 0 < x < 6 else 0.0,
+        17,
     ),
     "Clip[0,] is a ReLU": ([node("Clip", "x zero", "y")], lambda x: 1.0 if x > 0 else 0.0, 17),
     "LeakyRelu": ([node("LeakyRelu", "x", "y", alpha=0.1)], lambda x: 1.0 if x > 0 else 0.1, 17),
     "PRelu": ([node("PRelu", "x alpha", "y")], lambda x: 1.0 if x > 0 else 0.25, 17),
     "ThresholdedRelu": (
-        [node("ThresholdedRelu", "x", "y", alpha=1.0)], lambda x: 1.0 if x > 1 else 0.0, 17,
+        [node("ThresholdedRelu", "x", "y", alpha=1.0)],
+        lambda x: 1.0 if x > 1 else 0.0,
+        17,
     ),
     "Max(x, 0)": ([node("Max", "x zero", "y")], lambda x: 1.0 if x > 0 else 0.0, 17),
     "Max(0, x)": ([node("Max", "zero x", "y")], lambda x: 1.0 if x > 0 else 0.0, 17),
     "Min(Max(x, 0), 6)": (
         [node("Max", "x zero", "a"), node("Min", "a six", "y")],
-        lambda x: 1.0 if 0 < x < 6 else 0.0, 17,
+        lambda x: 1.0 if 0 < x < 6 else 0.0,
+        17,
     ),
     "Min(Relu(x), 6)": (
         [node("Relu", "x", "a"), node("Min", "a six", "y")],
-        lambda x: 1.0 if 0 < x < 6 else 0.0, 17,
+        lambda x: 1.0 if 0 < x < 6 else 0.0,
+        17,
     ),
     "Where(x > 0, x, 0)": (
         [node("Greater", "x zero", "p"), node("Where", "p x zero", "y")],
-        lambda x: 1.0 if x > 0 else 0.0, 17,
+        lambda x: 1.0 if x > 0 else 0.0,
+        17,
     ),
     "x - Min(x, 0)": (
         [node("Min", "x zero", "m"), node("Sub", "x m", "y")],
-        lambda x: 1.0 if x > 0 else 0.0, 17,
+        lambda x: 1.0 if x > 0 else 0.0,
+        17,
     ),
     "Silu as Mul and Sigmoid": (
         [node("Sigmoid", "x", "s"), node("Mul", "x s", "y")],
-        lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))), 17,
+        lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+        17,
     ),
     "HardSwish": (
         [node("HardSwish", "x", "y")],
-        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6, 17,
+        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6,
+        17,
     ),
     "HardSwish as x HardSigmoid(x)": (
         [node("HardSigmoid", "x", "s", alpha=1 / 6, beta=0.5), node("Mul", "x s", "y")],
-        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6, 17,
+        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6,
+        17,
     ),
     "HardSwish as x Clip(x+3) / 6": (
-        [node("Add", "x three", "a"), node("Clip", "a zero six", "c"),
-         node("Mul", "x c", "m"), node("Div", "m six", "y")],
-        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6, 17,
+        [
+            node("Add", "x three", "a"),
+            node("Clip", "a zero six", "c"),
+            node("Mul", "x c", "m"),
+            node("Div", "m six", "y"),
+        ],
+        lambda x: 0.0 if x <= -3 else 1.0 if x >= 3 else (2 * x + 3) / 6,
+        17,
     ),
     "Gelu": (
         [node("Gelu", "x", "y")],
-        lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2)))
-        + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi), 20,
+        lambda x: (
+            0.5 * (1 + math.erf(x / math.sqrt(2)))
+            + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        ),
+        20,
     ),
     "Gelu by Erf": (
-        [node("Div", "x root2", "d"), node("Erf", "d", "e"), node("Add", "e one", "p"),
-         node("Mul", "x p", "m"), node("Mul", "m half", "y")],
-        lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2)))
-        + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi), 17,
+        [
+            node("Div", "x root2", "d"),
+            node("Erf", "d", "e"),
+            node("Add", "e one", "p"),
+            node("Mul", "x p", "m"),
+            node("Mul", "m half", "y"),
+        ],
+        lambda x: (
+            0.5 * (1 + math.erf(x / math.sqrt(2)))
+            + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        ),
+        17,
     ),
     "Mish as x Tanh(Softplus(x))": (
         [node("Softplus", "x", "p"), node("Tanh", "p", "t"), node("Mul", "x t", "y")],
-        lambda x: math.tanh(math.log1p(math.exp(x)))
-        + x * sigmoid(x) * (1 - math.tanh(math.log1p(math.exp(x))) ** 2), 17,
+        lambda x: (
+            math.tanh(math.log1p(math.exp(x)))
+            + x * sigmoid(x) * (1 - math.tanh(math.log1p(math.exp(x))) ** 2)
+        ),
+        17,
     ),
     "Elu": ([node("Elu", "x", "y")], lambda x: 1.0 if x > 0 else math.exp(x), 17),
     "Softplus": ([node("Softplus", "x", "y")], sigmoid, 17),
     "Tanh": ([node("Tanh", "x", "y")], lambda x: 1 - math.tanh(x) ** 2, 17),
-}  # fmt: skip
+}
 RECTIFIERS = [name for name in KINDS if not any(name.startswith(s) for s in SMOOTH)]
 SMOOTH_KINDS = [name for name in KINDS if name not in RECTIFIERS]
 
@@ -239,17 +277,22 @@ GATES = {
     "Sigmoid": [node("Sigmoid", "u", "g")],
     "HardSigmoid": [node("HardSigmoid", "u", "g", alpha=1 / 6, beta=0.5)],
     "Clip(u + 3, 0, 6) / 6": [
-        node("Add", "u three", "u1"), node("Clip", "u1 zero six", "u2"), node("Div", "u2 six", "g"),
+        node("Add", "u three", "u1"),
+        node("Clip", "u1 zero six", "u2"),
+        node("Div", "u2 six", "g"),
     ],
     "Clip(u + 3, 0, 6) * (1/6)": [
-        node("Add", "u three", "u1"), node("Clip", "u1 zero six", "u2"),
+        node("Add", "u three", "u1"),
+        node("Clip", "u1 zero six", "u2"),
         node("Mul", "u2 sixth", "g"),
     ],
     "Relu6 spelled out": [
-        node("Add", "u three", "u1"), node("Relu", "u1", "u2"), node("Min", "u2 six", "u3"),
+        node("Add", "u three", "u1"),
+        node("Relu", "u1", "u2"),
+        node("Min", "u2 six", "u3"),
         node("Div", "u3 six", "g"),
     ],
-}  # fmt: skip
+}
 
 
 def gated(gate):
@@ -481,9 +524,11 @@ def test_the_coverage_counts_by_kind():
 
 def test_only_activations_on_the_way_count():
     nodes = [
-        node("Relu", "x", "a"), node("Relu", "a", "y"),
-        node("Sigmoid", "a", "s1"), node("Mul", "s1 a", "silu"),
-    ]  # fmt: skip
+        node("Relu", "x", "a"),
+        node("Relu", "a", "y"),
+        node("Sigmoid", "a", "s1"),
+        node("Mul", "s1 a", "silu"),
+    ]
     program = Program(network(nodes, [1, 2, 1, 1]))
     way = program.graph.nodes[:2]
     figures = coverage(program.graph, program.activations, way, "guided")

@@ -203,8 +203,12 @@ def test_photos_are_explained_whatever_the_batch(saved):
     rng = np.random.default_rng(5)
     photos = [rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(3)]
     maps = []
-    for name, proto in (("free", network()), ("one", network(1)), ("four", network(4)),
-                        ("baked", network(reshape=1))):  # fmt: skip
+    for name, proto in (
+        ("free", network()),
+        ("one", network(1)),
+        ("four", network(4)),
+        ("baked", network(reshape=1)),
+    ):
         model = inspector.load(saved(proto, f"{name}.onnx"), device="cpu", preprocess=recipe())
         report = model.explain(photos, ["grad-cam", "gradient"], target="2")
         maps.append([e.attribution.values for e in report.explanations])

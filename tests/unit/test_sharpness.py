@@ -80,10 +80,12 @@ def test_all_measures_equal_the_definitions():
         slow_edges.append(slow_strokes(np.sqrt((down**2 + across**2).sum(0)), SCALE))
     np.testing.assert_allclose(edges, slow_edges, rtol=1e-10, atol=1e-10)
     inside = slice(2, 11), slice(1, 9)
-    sizes = np.array([
-        [math.sqrt(sum(projection[c, y, x] ** 2 for c in range(3))) for x in range(10)]
-        for y in range(12)
-    ])  # fmt: skip
+    sizes = np.array(
+        [
+            [math.sqrt(sum(projection[c, y, x] ** 2 for c in range(3))) for x in range(10)]
+            for y in range(12)
+        ]
+    )
     lines = slow_strokes(sizes, SCALE)[inside]
     own, *others = (slow_correlation(lines, one[inside]) for one in slow_edges)
     assert found["edge correlation"] == pytest.approx(own, abs=1e-10)

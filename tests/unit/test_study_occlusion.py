@@ -48,8 +48,11 @@ def test_every_position_equals_a_run_of_its_own(model):
             chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
             row = next(rows)
             assert (row["top"], row["left"], row["bottom"], row["right"]) == (
-                top, left, bottom, right,
-            )  # fmt: skip
+                top,
+                left,
+                bottom,
+                right,
+            )
             assert row["total_activation"] == pytest.approx(values[layer][0, unit].sum(), rel=1e-4)
             assert row["label_index"] == int(scores.argmax())
             if index is None:
@@ -102,11 +105,13 @@ def changes_nothing(found, rows):
     for entry, row in zip(found.numbers["photos"], rows, strict=True):
         before = entry["unoccluded"]
         for values, value in (
-            (entry["total_activation"], before["total"]), (row.totals, before["total"]),
+            (entry["total_activation"], before["total"]),
+            (row.totals, before["total"]),
             (entry["probability"], before["probability"]),
-            (row.probabilities, before["probability"]), (entry["score"], before["score"]),
+            (row.probabilities, before["probability"]),
+            (entry["score"], before["score"]),
             (entry["label_probability"], before["label_probability"]),
-        ):  # fmt: skip
+        ):
             np.testing.assert_allclose(values, value, rtol=1e-5)
         assert np.unique(entry["label_index"]).tolist() == [before["label"]]
         assert np.unique(row.labels).tolist() == [before["label"]]

@@ -217,9 +217,10 @@ LABELS = ("tabby, tabby cat", "tiger cat", "Egyptian cat", "crane", "crane", "fi
 
 def _scores(**changes):
     outputs = tuple(
-        _graph("y = Identity(x) b = Identity(x)", outputs="float[N,6] y, float[1,3,4,5] b")
-        .outputs.values()
-    )  # fmt: skip
+        _graph(
+            "y = Identity(x) b = Identity(x)", outputs="float[N,6] y, float[1,3,4,5] b"
+        ).outputs.values()
+    )
     tensors = frozenset({"y", "b", "odd[0]/name:0", "a,b"})
     fields = {"tensor": "y", "output": "y", "activation": None, "classes": 6, "why": "."}
     return Scores(**(fields | {"outputs": outputs, "tensors": tensors} | changes))

@@ -35,10 +35,12 @@ def small(tmp_path_factory):
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
         [numpy_helper.from_array(np.float32(w), n) for w, n in ((W1, "w1"), (W2, "w2"))],
-    )  # fmt: skip
+    )
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
@@ -48,10 +50,15 @@ def convolve(image, weights):
     """3x3, padded by 1, place by place."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     _, height, width = image.shape
-    return np.array([
-        [[(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
-         for y in range(height)] for one in weights
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                [(one * padded[:, y : y + 3, x : x + 3]).sum() for x in range(width)]
+                for y in range(height)
+            ]
+            for one in weights
+        ]
+    )
 
 
 def spread(signal, weights):
@@ -114,12 +121,14 @@ def test_every_pixel_of_projections_and_patches(small, monkeypatch):
     photos = [RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8) for _ in range(2)]
     kept = {}
     monkeypatch.setattr(
-        "inspector.studies.top_activations.figure.activation_sheet", lambda rows, **_: kept.update(rows=rows)
+        "inspector.studies.top_activations.figure.activation_sheet",
+        lambda rows, **_: kept.update(rows=rows),
     )
     found = top_activations(small, photos, layer="r2", units="1,3", count=2)
     for row, entry in zip(kept["rows"], found.numbers["units"], strict=True):
-        for patch, signal, winner in zip(row.patches, row.projections, entry["winners"],
-                                         strict=True):  # fmt: skip
+        for patch, signal, winner in zip(
+            row.patches, row.projections, entry["winners"], strict=True
+        ):
             photo = photos[winner["image"]["place"]]
             slow, _, _ = slow_projection(photo.transpose(2, 0, 1) / 255, entry["unit"], "deconvnet")
             box = winner["patch"]
@@ -157,8 +166,9 @@ def test_inactive_units_are_said(small, tmp_path):
     found = top_activations(small, [np.zeros((8, 8, 3), np.uint8)], layer="r2")
     assert found.sentences[1] == "never active: unit(s) 0, 1, 2, 3"
     assert [path.name for path in found.save(tmp_path)] == [
-        "top-activations.png", "top-activations.json",
-    ]  # fmt: skip
+        "top-activations.png",
+        "top-activations.json",
+    ]
 
 
 def test_units():
@@ -189,10 +199,14 @@ def test_what_cannot_be_meant(small, tmp_path):
     assert places <= {0, 2}
 
 
-@pytest.mark.parametrize(("name", "layer"), [
-    ("winml_squeezenet_fp16_opset7", 2), ("tf2onnx_resnet50thin_nhwc", 3),
-    ("mobilenetv2_qdq_int8_244", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("winml_squeezenet_fp16_opset7", 2),
+        ("tf2onnx_resnet50thin_nhwc", 3),
+        ("mobilenetv2_qdq_int8_244", 1),
+    ],
+)
 def test_third_party_models(shared, tmp_path, name, layer):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     photos = [shared / "photos" / "cat.jpg", shared / "photos" / "horses.jpg"]

@@ -29,9 +29,11 @@ BODY = (
     "g1 = Gemm<transB = 1>(f, w2) r2 = Relu(g1) y = Gemm<transB = 1>(r2, w3)"
 )
 WEIGHTS = {
-    "w1": RNG.normal(size=(4, 3, 3, 3)), "two": np.full(4, 2.0), "w2": RNG.normal(size=(6, 4 * 30)),
+    "w1": RNG.normal(size=(4, 3, 3, 3)),
+    "two": np.full(4, 2.0),
+    "w2": RNG.normal(size=(6, 4 * 30)),
     "w3": RNG.normal(size=(5, 6)),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,11 @@ def folder(tmp_path_factory):
     """Photos of 6x5 in three classes, of different colour, with noise; 8, 9 and 10 of them."""
     found, generator = [], np.random.default_rng(9)
     where = tmp_path_factory.mktemp("photos")
-    for label, count, colour in (("a", 8, (134, 108, 108)), ("b", 9, (108, 134, 108)),
-                                 ("c", 10, (108, 108, 134))):  # fmt: skip
+    for label, count, colour in (
+        ("a", 8, (134, 108, 108)),
+        ("b", 9, (108, 134, 108)),
+        ("c", 10, (108, 108, 134)),
+    ):
         for number in range(count):
             pixels = np.clip(generator.normal(colour, 60, (6, 5, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(where / f"{label}{number}.png")
@@ -67,10 +72,15 @@ def maps_of(photo):
     image = np.asarray(Image.open(photo), float).transpose(2, 0, 1) / 255
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     w1 = WEIGHTS["w1"].astype(np.float32).astype(float)
-    return np.array([
-        [[max((one * padded[:, y : y + 3, x : x + 3]).sum(), 0) for x in range(5)]
-         for y in range(6)] for one in w1
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                [max((one * padded[:, y : y + 3, x : x + 3]).sum(), 0) for x in range(5)]
+                for y in range(6)
+            ]
+            for one in w1
+        ]
+    )
 
 
 def slow_pool(maps, pool):
@@ -93,9 +103,15 @@ def test_features_equal_the_definition(small, folder, pool):
     layers, _ = chosen_layers(small, ["r1", "n, r2", "x"])
     assert [x.shape for x in layers] == [(4, 6, 5), (4, 6, 5), (6,), (3, 6, 5)]
     found = extract(
-        small, layers, Pool.read(pool), [p.path for p in folder[:11]], refused=[], name="0",
-        progress=None, journal=Journal(),
-    )  # fmt: skip
+        small,
+        layers,
+        Pool.read(pool),
+        [p.path for p in folder[:11]],
+        refused=[],
+        name="0",
+        progress=None,
+        journal=Journal(),
+    )
     assert found.places == tuple(range(11))
     for row, photo in enumerate(folder[:11]):
         maps = maps_of(photo.path)
@@ -145,9 +161,15 @@ def test_predictions_are_those_of_classifiers_that_never_saw_the_photo(small, fo
     assert sorted(tested) == list(range(27))
     layers, _ = chosen_layers(small, ["r1", "r2"])
     features = extract(
-        small, layers, Pool("mean"), [p.path for p in folder], refused=[], name="0",
-        progress=None, journal=Journal(),
-    )  # fmt: skip
+        small,
+        layers,
+        Pool("mean"),
+        [p.path for p in folder],
+        refused=[],
+        name="0",
+        progress=None,
+        journal=Journal(),
+    )
     for at, row in enumerate(rows):
         X, right = features.of(at).astype(float), 0
         each, row_said = [], np.full(27, -1)
@@ -197,8 +219,10 @@ def test_c_is_chosen_inside_the_training_part(classifier):
 
     for fold, (train, test) in enumerate(plan.parts):
         inner = list(StratifiedKFold(3, shuffle=True, random_state=1).split(X[train], y[train]))
-        means = [np.mean([right(train[a], train[b], C)[1] for a, b in inner])
-                 for C in classification.COSTS]  # fmt: skip
+        means = [
+            np.mean([right(train[a], train[b], C)[1] for a, b in inner])
+            for C in classification.COSTS
+        ]
         best = classification.COSTS[int(np.argmax(means))]
         assert found.costs[fold] == best
         np.testing.assert_array_equal(found.predicted[test], right(train, test, best)[0])
@@ -239,9 +263,17 @@ def test_layers_from_first_to_last():
     found = {
         "zfnet": ["relu", "relu_1", "relu_2", "relu_3", "relu_4", "relu_5", "relu_6"],
         "all_cnn_c": ["relu", *(f"relu_{i}" for i in range(1, 8))],
-        "resnet20": ["relu", "relu_2", "relu_6", "relu_8", "relu_10", "relu_12", "relu_16",
-                     "relu_18"],
-    }  # fmt: skip
+        "resnet20": [
+            "relu",
+            "relu_2",
+            "relu_6",
+            "relu_8",
+            "relu_10",
+            "relu_12",
+            "relu_16",
+            "relu_18",
+        ],
+    }
     for name, expected in found.items():
         model = inspector.load(SAMPLES / f"{name}.onnx")
         layers, why = chosen_layers(model, ())
@@ -261,8 +293,7 @@ def test_a_resumed_run_gives_the_same_numbers(small, folder, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     photos = [*folder[:3], LabelledPhoto(bad, "a"), *folder[3:]]
-    options = {"layers": ("r1,r2",), "folds": 3, "cost": 0.1,
-               "against": (str(small.path),)}  # fmt: skip
+    options = {"layers": ("r1,r2",), "folds": 3, "cost": 0.1, "against": (str(small.path),)}
     path = tmp_path / "whole.jsonl"
     journal = Journal(path, "id")
     whole = transfer(small, photos, **options, journal=journal)
@@ -321,9 +352,16 @@ def test_classes_with_too_few_photos(small, folder, tmp_path):
 
 
 def test_what_cannot_be_meant(small, folder, monkeypatch):
-    for options in ({"pool": "median"}, {"pool": "grid:0"}, {"pool": "mean:2"}, {"folds": 1},
-                    {"classifier": "tree"}, {"cost": -1.0}, {"cost": math.nan},
-                    {"per_class": -1}):  # fmt: skip
+    for options in (
+        {"pool": "median"},
+        {"pool": "grid:0"},
+        {"pool": "mean:2"},
+        {"folds": 1},
+        {"classifier": "tree"},
+        {"cost": -1.0},
+        {"cost": math.nan},
+        {"per_class": -1},
+    ):
         with pytest.raises(UsageError):
             transfer(small, folder, **options)
     monkeypatch.setattr("inspector.studies.transfer.extraction.MOST_DIMENSIONS", 119)
@@ -351,11 +389,14 @@ def test_what_is_warned_of(folder, monkeypatch, tmp_path):
     assert saved["result"]["models"][0]["layers"][0]["unconverged"] == 2
 
 
-@pytest.mark.parametrize(("name", "layer", "first"), [
-    ("winml_squeezenet_fp16_opset7", "fire9/concat_1", "conv1_2"),
-    ("tf2onnx_resnet50thin_nhwc", "Relu_48:0", None),
-    ("mobilenetv2_qdq_int8_244", "onnx::GlobalAveragePool_1547", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "layer", "first"),
+    [
+        ("winml_squeezenet_fp16_opset7", "fire9/concat_1", "conv1_2"),
+        ("tf2onnx_resnet50thin_nhwc", "Relu_48:0", None),
+        ("mobilenetv2_qdq_int8_244", "onnx::GlobalAveragePool_1547", None),
+    ],
+)
 def test_third_party_models(shared, name, layer, first):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     chosen, _ = chosen_layers(model, ())
@@ -366,13 +407,30 @@ def test_third_party_models(shared, name, layer, first):
     found = transfer(model, photos, folds=2, cost=0.01)
     rows = found.numbers["models"][0]["layers"]
     assert [row["layer"] for row in rows] == [x.tensor for x in chosen]
-    tensors = [model.preprocessing.preprocess.apply(inspector.load_photo(p.path))[0]
-               for p in photos]  # fmt: skip
+    tensors = [
+        model.preprocessing.preprocess.apply(inspector.load_photo(p.path))[0] for p in photos
+    ]
     journal = Journal()
-    extract(model, chosen, Pool("mean"), [p.path for p in photos], refused=[], name="0",
-            progress=None, journal=journal)  # fmt: skip
-    features = extract(model, chosen, Pool("mean"), [p.path for p in photos], refused=[],
-                       name="0", progress=None, journal=journal)  # fmt: skip
+    extract(
+        model,
+        chosen,
+        Pool("mean"),
+        [p.path for p in photos],
+        refused=[],
+        name="0",
+        progress=None,
+        journal=journal,
+    )
+    features = extract(
+        model,
+        chosen,
+        Pool("mean"),
+        [p.path for p in photos],
+        refused=[],
+        name="0",
+        progress=None,
+        journal=journal,
+    )
     for at in (0, 7):
         for row, tensor in enumerate(tensors):
             values = model.forward(tensor[None], [chosen[at].tensor])[chosen[at].tensor]

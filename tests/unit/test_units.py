@@ -21,13 +21,18 @@ RNG = np.random.default_rng(11)
 K, CLASSES = 5, 3
 SIGNS = np.array([[1, -1, 1, 1, -1], [-1, 1, 1, -1, 1], [1, 1, -1, -1, 1]])
 WEIGHTS = {
-    "w1": RNG.normal(size=(K, 3, 3, 3)), "b1": RNG.normal(size=K) * 0.1,
-    "fc": SIGNS * (0.3 + RNG.random((CLASSES, K))), "fb": RNG.normal(size=CLASSES),
+    "w1": RNG.normal(size=(K, 3, 3, 3)),
+    "b1": RNG.normal(size=K) * 0.1,
+    "fc": SIGNS * (0.3 + RNG.random((CLASSES, K))),
+    "fb": RNG.normal(size=CLASSES),
     "cw": SIGNS[:, :, None, None] * (0.3 + RNG.random((CLASSES, K, 1, 1))),
     "cb": RNG.normal(size=CLASSES),
-    "shift": np.full(K, 0.25), "s": np.array([0.5, -2.0, 1.5]), "t": RNG.normal(size=CLASSES),
-    "m": RNG.normal(size=CLASSES), "v": np.array([0.5, 1.0, 2.0]),
-}  # fmt: skip
+    "shift": np.full(K, 0.25),
+    "s": np.array([0.5, -2.0, 1.5]),
+    "t": RNG.normal(size=CLASSES),
+    "m": RNG.normal(size=CLASSES),
+    "v": np.array([0.5, 1.0, 2.0]),
+}
 FRONT = "c = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, w1, b1) a = Relu(c) "
 LINEAR = FRONT + "p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<transB = 1>(f, fc, fb)"
 LAST = (
@@ -263,8 +268,11 @@ def test_sums_begin_anew_only_behind_whole_batches(tmp_path, monkeypatch):
     path.write_bytes(head + first)
     passes = []
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda images, names: passes.append((len(images), names))
-                        or forward(images, names))  # fmt: skip
+    monkeypatch.setattr(
+        model,
+        "forward",
+        lambda images, names: passes.append((len(images), names)) or forward(images, names),
+    )
     journal = Journal(path, "id")
     units(model, photos, target="0", journal=journal)
     journal.close()
@@ -316,22 +324,34 @@ def test_what_cannot_be_meant(tmp_path):
         units(inspector.load(SAMPLES / "zfnet.onnx"), PHOTOS[:1])
 
 
-@pytest.mark.parametrize(("body", "reason"), [
-    ("m1 = Conv(a, cw, cb) r = LeakyRelu(m1) p = GlobalAveragePool(r) y = Flatten(p)", "LeakyRelu"),
-    ("m1 = Conv<strides = [2, 2]>(a, cw, cb) p = GlobalAveragePool(m1) y = Flatten(p)", "skips"),
-    (TWICE, "Relu"),
-    (JOINED, "two computed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "m1 = Conv(a, cw, cb) r = LeakyRelu(m1) p = GlobalAveragePool(r) y = Flatten(p)",
+            "LeakyRelu",
+        ),
+        (
+            "m1 = Conv<strides = [2, 2]>(a, cw, cb) p = GlobalAveragePool(m1) y = Flatten(p)",
+            "skips",
+        ),
+        (TWICE, "Relu"),
+        (JOINED, "two computed"),
+    ],
+)
 def test_class_maps_that_are_not_made_of_units(tmp_path, body, reason):
     with pytest.raises(MethodRefused, match=reason):
         units(opened(tmp_path, FRONT + body), photographs(1), target="0")
 
 
-@pytest.mark.parametrize(("name", "tensor", "count", "tolerance"), [
-    ("winml_squeezenet_fp16_opset7", "fire9/concat_1", 512, 2e-3),
-    ("tf2onnx_resnet50thin_nhwc", "Relu_48:0", 1024, 1e-5),
-    ("mobilenetv2_qdq_int8_244", "onnx::GlobalAveragePool_1547", 1280, 2e-2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "tensor", "count", "tolerance"),
+    [
+        ("winml_squeezenet_fp16_opset7", "fire9/concat_1", 512, 2e-3),
+        ("tf2onnx_resnet50thin_nhwc", "Relu_48:0", 1024, 1e-5),
+        ("mobilenetv2_qdq_int8_244", "onnx::GlobalAveragePool_1547", 1280, 2e-2),
+    ],
+)
 def test_third_party_models(shared, tmp_path, name, tensor, count, tolerance):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")
     photos = [shared / "photos" / "cat.jpg", shared / "photos" / "horses.jpg"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from converters import factory
 from converters.errors import ConversionFailed
 from converters.source import Export, InputSpec, Options, as_path, lacking, versions
-from converters.to_onnx.pytorch import archive as torch_archive
+from converters.to_onnx.pytorch import archive
 
 if TYPE_CHECKING:
     import torch
@@ -39,22 +39,24 @@ def recognises(source: str) -> str | None:
     path = as_path(source)
     if path is None:
         return _factory(source)
-    kind = torch_archive.kind_of(path)
+    kind = archive.kind_of(path)
     if kind == "program":
         return ""
     if kind == "torchscript":
         return _RUNS_SCRIPT
     if kind == "checkpoint" or (kind == "legacy" and path.suffix in (".pt", ".pth", ".bin")):
         raise ConversionFailed(
-            "holds weights, or a pickled module, and not how to compute with them", where=source,
+            "holds weights, or a pickled module, and not how to compute with them",
+            where=source,
             hint=f"give the function that makes the model: package.module:name --weights {source}",
-        )  # fmt: skip
+        )
     if path.suffix == ".safetensors":
         raise ConversionFailed(
-            "holds weights and not how to compute with them", where=source,
+            "holds weights and not how to compute with them",
+            where=source,
             hint="give the folder with its config.json, or the function that makes the model: "
             f"package.module:name --weights {source}",
-        )  # fmt: skip
+        )
     return None
 
 
@@ -85,8 +87,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         ConversionFailed: What does not fit, with what to do about it.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415 - late: the exporter needs it
-        import torch  # noqa: F401, PLC0415 - late: two seconds
+        import onnxscript  # noqa: F401 - late: the exporter needs it
+        import torch  # noqa: F401 - late: two seconds
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, source) from None
     path = as_path(source)
@@ -96,16 +98,16 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         raise ConversionFailed(
             "has its own weights", where=source, hint="--weights goes with package.module:name"
         )
-    if torch_archive.kind_of(path) == "program":
+    if archive.kind_of(path) == "program":
         return _from_program(path, draft, options)
     return _from_script(path, draft, options)
 
 
 def _from_factory(source: str, draft: Path, options: Options) -> Export:
     """A module that a function makes, with its own weights or with those of a file."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
-    from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
+    from converters.to_onnx.pytorch import module as torch_module
 
     notes = [torch_module.declare_torchvision()]
     make = factory.resolve(source)
@@ -115,9 +117,10 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"making the model fails ({type(error).__name__}: {said})", where=source,
+            f"making the model fails ({type(error).__name__}: {said})",
+            where=source,
             hint="the function is called without arguments",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(module, torch.nn.Module):
         raise ConversionFailed(
             f"makes a {type(module).__name__}, not a torch.nn.Module", where=source
@@ -143,7 +146,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
 
 def _likely(module: "torch.nn.Module") -> tuple[int | None, ...]:
     """The input that a module probably takes: what it says, or its first layer's channels."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     for name in ("pretrained_cfg", "default_cfg"):
         said = getattr(module, name, None)
@@ -164,7 +167,7 @@ def _state(path: Path) -> Mapping[str, Any]:
         raise ConversionFailed("no such file of weights", where=str(path))
     if path.suffix == ".safetensors":
         try:
-            from safetensors.torch import load_file  # noqa: PLC0415 - an extra
+            from safetensors.torch import load_file
         except ImportError as error:
             raise lacking(error, "safetensors", EXTRA, str(path)) from None
         try:
@@ -173,7 +176,7 @@ def _state(path: Path) -> Mapping[str, Any]:
             said = " ".join(str(error).split())[:200]
             raise ConversionFailed(f"is no safetensors file ({said})", where=str(path)) from None
         return found
-    if torch_archive.kind_of(path) not in ("checkpoint", "legacy"):
+    if archive.kind_of(path) not in ("checkpoint", "legacy"):
         raise ConversionFailed(
             "is no file of weights", where=str(path), hint="a state dict (.pt, .pth), .safetensors"
         )
@@ -182,10 +185,10 @@ def _state(path: Path) -> Mapping[str, Any]:
 
 def _unpickled(path: Path) -> Mapping[str, Any]:
     """A state dict; the unpickler makes tensors and plain containers and knows nothing else."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
-    if torch_archive.kind_of(path) == "checkpoint":
-        torch_archive.inspect(path)
+    if archive.kind_of(path) == "checkpoint":
+        archive.inspect(path)
     try:
         found = torch.load(  # noqa: TID251 - the one place: weights_only makes tensors alone
             path, map_location="cpu", weights_only=True
@@ -193,9 +196,10 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         said = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
         raise ConversionFailed(
-            f"holds more than weights ({' '.join(said.split())[:160]})", where=str(path),
+            f"holds more than weights ({' '.join(said.split())[:160]})",
+            where=str(path),
             hint="save model.state_dict(), or convert it to safetensors where you trust it",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(found, Mapping):
         raise ConversionFailed(
             f"holds a {type(found).__name__}, not weights by name", where=str(path)
@@ -205,14 +209,14 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
 
 def _from_script(path: Path, draft: Path, options: Options) -> Export:
     """TorchScript, through the exporter that still takes it."""
-    import warnings  # noqa: PLC0415 - for the import below
+    import warnings
 
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
-    from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
-    from converters.to_onnx.pytorch.export import export_scripted  # noqa: PLC0415 - as above
+    from converters.to_onnx.pytorch import module as torch_module
+    from converters.to_onnx.pytorch.export import export_scripted
 
-    torch_archive.inspect(path)
+    archive.inspect(path)
     notes = []
     shapes = options.inputs
     if not shapes:
@@ -245,9 +249,14 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
                 )
         results = [f"output_{index}" if index else "logits" for index in range(len(outputs))]
         export_scripted(
-            module, example, draft, input_names=names, output_names=results,
-            opset=options.opset, dynamic_batch=free,
-        )  # fmt: skip
+            module,
+            example,
+            draft,
+            input_names=names,
+            output_names=results,
+            opset=options.opset,
+            dynamic_batch=free,
+        )
     if not free:
         specs = [InputSpec(s.name, tuple(e.shape)) for s, e in zip(specs, example, strict=True)]
     return Export(
@@ -260,11 +269,11 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
 
 def _from_program(path: Path, draft: Path, options: Options) -> Export:
     """An exported program, from a copy of the file that has nothing in it that runs."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
-    from converters.to_onnx.pytorch import module as torch_module  # noqa: PLC0415 - late: imports torch
+    from converters.to_onnx.pytorch import module as torch_module
     from converters.to_onnx.pytorch import program as torch_program
-    from converters.to_onnx.pytorch.export import export_program, quiet  # noqa: PLC0415 - as above
+    from converters.to_onnx.pytorch.export import export_program, quiet
 
     copy = draft.with_name("program.pt2")
     torch_program.cleaned(path, copy)
@@ -275,16 +284,18 @@ def _from_program(path: Path, draft: Path, options: Options) -> Export:
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"PyTorch does not load this program ({said})", where=str(path),
+            f"PyTorch does not load this program ({said})",
+            where=str(path),
             hint="programs are bound to the version of PyTorch that wrote them: export it anew",
-        ) from None  # fmt: skip
+        ) from None
     finally:
         copy.unlink(missing_ok=True)
     if _training(program):
         raise ConversionFailed(
-            "was exported in training mode", where=str(path),
+            "was exported in training mode",
+            where=str(path),
             hint="call model.eval() before torch.export.export",
-        )  # fmt: skip
+        )
     specs, batch = _inputs(program, str(path))
     notes = []
     if not batch and options.dynamic_batch:
@@ -303,7 +314,7 @@ def _from_program(path: Path, draft: Path, options: Options) -> Export:
 
 def _inputs(program: "torch.export.ExportedProgram", where: str) -> tuple[list[InputSpec], str]:
     """The inputs of a program, and its symbol for a free batch (empty when it has none)."""
-    import torch  # noqa: PLC0415 - late, as above
+    import torch
 
     wanted = program.graph_signature.user_inputs
     values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"}
@@ -333,5 +344,6 @@ def _training(program: "torch.export.ExportedProgram") -> bool:
     }
     return any(
         len(node.args) > place[str(node.target)] and node.args[place[str(node.target)]] is True
-        for node in program.graph.nodes if str(node.target) in place
-    )  # fmt: skip
+        for node in program.graph.nodes
+        if str(node.target) in place
+    )

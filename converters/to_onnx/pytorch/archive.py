@@ -108,6 +108,9 @@ def _wrong_record(record: zipfile.ZipInfo) -> str:
 def _escapes(name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
     return (
-        len(name) > _LONGEST_NAME or name.startswith("/") or ":" in parts[0]
-        or ".." in parts or "\0" in name
-    )  # fmt: skip
+        len(name) > _LONGEST_NAME
+        or name.startswith("/")
+        or ":" in parts[0]
+        or ".." in parts
+        or "\0" in name
+    )

@@ -197,10 +197,15 @@ def export_scripted(
             with torch.no_grad(), tempfile.TemporaryDirectory(dir=output.parent) as folder:
                 path = Path(folder) / "scripted.onnx"
                 torch.onnx.export(
-                    module, tuple(example), str(path), dynamo=False, opset_version=opset,
-                    input_names=list(input_names), output_names=list(output_names),
+                    module,
+                    tuple(example),
+                    str(path),
+                    dynamo=False,
+                    opset_version=opset,
+                    input_names=list(input_names),
+                    output_names=list(output_names),
                     dynamic_axes=axes,
-                )  # fmt: skip
+                )
                 model = onnx_ir.load(path)
                 onnx_ir.external_data.load_to_model(model)
                 _strip(model)

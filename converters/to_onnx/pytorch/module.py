@@ -139,9 +139,10 @@ def specs_of(
     """
     if not shapes or any(not shape or None in shape[1:] for shape in shapes):
         raise ConversionFailed(
-            "only the batch may be free in an input's shape", where=where,
+            "only the batch may be free in an input's shape",
+            where=where,
             hint="give the shape, batch first, as in Nx3x224x224",
-        )  # fmt: skip
+        )
     return [InputSpec(n, tuple(s), dtype) for n, s in zip(names, shapes, strict=True)]
 
 
@@ -166,9 +167,14 @@ def _write(
         for free in (True, False) if dynamic else (False,):
             try:
                 export_module(
-                    module, arguments, path, opset=opset, dynamic_batch=free, input_name=names,
+                    module,
+                    arguments,
+                    path,
+                    opset=opset,
+                    dynamic_batch=free,
+                    input_name=names,
                     output_name=output_name,
-                )  # fmt: skip
+                )
             except ConversionFailed as error:
                 if not free:
                     raise
@@ -194,11 +200,12 @@ def example_of(specs: Sequence[InputSpec], batch: int = 1) -> tuple[torch.Tensor
     generator = torch.Generator().manual_seed(0)
     return tuple(
         torch.randn(
-            [batch if n is None else n for n in spec.shape], generator=generator,
+            [batch if n is None else n for n in spec.shape],
+            generator=generator,
             dtype=getattr(torch, spec.dtype),
         )
         for spec in specs
-    )  # fmt: skip
+    )
 
 
 def results_of(
@@ -282,15 +289,17 @@ def fill(module: torch.nn.Module, state: Mapping[str, Any], where: str) -> list[
     extra = [n for n in weights if n not in wanted]
     other = [
         f"{name} is {_shape(weights[name].shape)} instead of {_shape(shape)}"
-        for name, shape in wanted.items() if name in weights and weights[name].shape != shape
-    ]  # fmt: skip
+        for name, shape in wanted.items()
+        if name in weights and weights[name].shape != shape
+    ]
     wrong = [("lacks", missing), ("has, beyond the model's,", extra), ("of another shape:", other)]
     said = [f"{what} {_listed(names)}" for what, names in wrong if names]
     if said:
         raise ConversionFailed(
-            "the weights are not this model's: " + "; ".join(said), where=where,
+            "the weights are not this model's: " + "; ".join(said),
+            where=where,
             hint="make the model with the options that it was trained with",
-        )  # fmt: skip
+        )
     module.load_state_dict(weights, strict=False)
     return notes
 
@@ -300,8 +309,14 @@ def _unwrapped(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     notes = []
     for _ in range(3):
-        inner = next((k for k in ("state_dict", "model_state_dict", "model", "net")
-                      if isinstance(state.get(k), Mapping)), "")  # fmt: skip
+        inner = next(
+            (
+                k
+                for k in ("state_dict", "model_state_dict", "model", "net")
+                if isinstance(state.get(k), Mapping)
+            ),
+            "",
+        )
         if not inner:
             break
         notes.append(f"the weights were read from {inner!r} of the file")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import ConversionFailed
-from converters.to_onnx.pytorch import archive as torch_archive
+from converters.to_onnx.pytorch.archive import inspect
 
 __all__ = ["cleaned"]
 
@@ -40,9 +40,12 @@ _NAME = re.compile(r"[A-Za-z0-9_.:+\-]{0,512}")  # what cannot be more than a na
 _TEXT = re.compile(r"[A-Za-z0-9_.:+\-, >]{0,512}")  # einsum's equations, rounding modes
 _IDENTIFIER = re.compile(r"\w{0,512}", re.ASCII)
 _ALLOWED = {
-    "as_string": _TEXT, "as_strings": _TEXT, "name": _IDENTIFIER, "as_name": _IDENTIFIER,
+    "as_string": _TEXT,
+    "as_strings": _TEXT,
+    "name": _IDENTIFIER,
+    "as_name": _IDENTIFIER,
     "forward_arg_names": _IDENTIFIER,
-}  # fmt: skip
+}
 _PATH = re.compile(r"[\w.,;:'\"\[\]()<>@$ \-]{0,65536}")  # modules around a node, and their types
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!from_file)[a-z_][a-z0-9_]*\.\w+"
@@ -51,19 +54,67 @@ _OPERATOR = re.compile(
     r"|math\.(ceil|floor|trunc|sqrt)"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|neg|pow|getitem|eq|ne|lt|le|gt|ge|and_|or_|not_)"
 )
-_SYMBOLIC = frozenset((
-    "Symbol", "Integer", "Add", "Mul", "Mod", "PythonMod", "FloorDiv", "ModularIndexing",
-    "CleanDiv", "CeilDiv", "Max", "Min", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not",
-    "Where", "CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "IntTrueDiv",
-    "FloatTrueDiv", "Identity", "true", "false", "True", "False",
-))  # fmt: skip
+_SYMBOLIC = frozenset(
+    (
+        "Symbol",
+        "Integer",
+        "Add",
+        "Mul",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "ModularIndexing",
+        "CleanDiv",
+        "CeilDiv",
+        "Max",
+        "Min",
+        "Eq",
+        "Ne",
+        "Lt",
+        "Le",
+        "Gt",
+        "Ge",
+        "And",
+        "Or",
+        "Not",
+        "Where",
+        "CeilToInt",
+        "FloorToInt",
+        "TruncToInt",
+        "RoundToInt",
+        "ToFloat",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "Identity",
+        "true",
+        "false",
+        "True",
+        "False",
+    )
+)
 _POWERS = ("Pow", "PowByNatural")
 _SYMBOL = re.compile(r"(zuf|[a-z])\d{1,6}")
 _EXPRESSION = (
-    ast.Expression, ast.Load, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Add, ast.Sub,
-    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.USub, ast.Eq, ast.NotEq, ast.Lt, ast.LtE,
-    ast.Gt, ast.GtE,
-)  # fmt: skip
+    ast.Expression,
+    ast.Load,
+    ast.keyword,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Compare,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.FloorDiv,
+    ast.Mod,
+    ast.USub,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+)
 _LARGEST = 2**63
 _TREES = frozenset(("builtins.list", "builtins.tuple", "builtins.dict", "collections.OrderedDict"))
 
@@ -79,7 +130,7 @@ def cleaned(path: Path, copy: Path) -> None:
         ConversionFailed: The archive is not what it claims, or the program holds a pickle,
             compiled code, an operator that is not PyTorch's own, or text where names belong.
     """
-    torch_archive.inspect(path)
+    inspect(path)
     try:
         with zipfile.ZipFile(path) as archive:
             parts = _parts(archive)
@@ -140,7 +191,7 @@ def _copy(archive: zipfile.ZipFile, parts: dict[str, str], target: zipfile.ZipFi
                 _stream(target, f"{root}/{folder}{record}", source)
 
 
-def _stream(target: zipfile.ZipFile, name: str, source: Any) -> None:  # noqa: ANN401 - a stream
+def _stream(target: zipfile.ZipFile, name: str, source: Any) -> None:
     with target.open(zipfile.ZipInfo(name), "w", force_zip64=True) as stream:
         while block := source.read(2**22):
             stream.write(block)
@@ -193,7 +244,7 @@ def _program(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """All nodes, those of graphs in arguments too."""
     if isinstance(value, dict):
         if "target" in value and "inputs" in value:
@@ -205,7 +256,7 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
             yield from _nodes(inner)
 
 
-def _plain(value: Any, key: str) -> None:  # noqa: ANN401 - JSON
+def _plain(value: Any, key: str) -> None:
     """Refuse every string that is more than a name, by the key that it stands under."""
     if isinstance(value, dict):
         for name, inner in value.items():

@@ -51,11 +51,11 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     folder = Path(*parts(source))
     try:
-        import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
-        import tf2onnx  # noqa: PLC0415 - as above
+        import tensorflow as tf
+        import tf2onnx
 
-        from converters import exported  # noqa: PLC0415 - it imports onnx
-        from converters.to_onnx.tensorflow import tf2onnx as tf_export  # noqa: PLC0415 - it imports onnx
+        from converters import exported
+        from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, folder.name) from None
     loaded = tf.saved_model.load(str(folder))
@@ -70,18 +70,20 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     names = [name for name, _ in declared]
     outputs = sorted(serving.structured_outputs)
 
-    def call(*tensors: Any) -> list[Any]:  # noqa: ANN401 - TensorFlow's tensors
+    def call(*tensors: Any) -> list[Any]:
         found = serving(**dict(zip(names, tensors, strict=True)))
         return [found[name] for name in outputs]
 
-    with tf_export.repaired() as handlers:
+    with tf2onnx_export.repaired() as handlers:
         proto, _ = tf2onnx.convert.from_function(
-            tf.function(call), input_signature=signature, custom_op_handlers=handlers,
-            opset=options.opset or tf_export.OPSET,
-        )  # fmt: skip
+            tf.function(call),
+            input_signature=signature,
+            custom_op_handlers=handlers,
+            opset=options.opset or tf2onnx_export.OPSET,
+        )
     if static and options.dynamic_batch and len(shapes) == 1 and shapes[0][0] == 1:
         exported.free_batch(proto)
-    exported.tidy(proto, tf_export.PREFIXES)
+    exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
 
     def run(inputs: Sequence[Array]) -> list[Array]:
@@ -93,12 +95,13 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         return [np.asarray(t) for t in call(*map(tf.constant, inputs))]
 
     return Export(
-        inputs=exported.specs(proto), run=run,
+        inputs=exported.specs(proto),
+        run=run,
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
-    )  # fmt: skip
+    )
 
 
-def _signature(loaded: Any, folder: Path) -> Any:  # noqa: ANN401 - TensorFlow's own
+def _signature(loaded: Any, folder: Path) -> Any:
     """The function that serves; the only one if it has another name."""
     known = dict(loaded.signatures)
     for name in _SIGNATURES:
@@ -108,6 +111,7 @@ def _signature(loaded: Any, folder: Path) -> Any:  # noqa: ANN401 - TensorFlow's
         return next(iter(known.values()))
     listed = ", ".join(map(ascii, sorted(known)))[:200] or "none"
     raise ConversionFailed(
-        f"has no serving signature (it has: {listed})", where=folder.name,
+        f"has no serving signature (it has: {listed})",
+        where=folder.name,
         hint="save it with model.export(folder), or with signatures=...",
-    )  # fmt: skip
+    )

@@ -28,18 +28,18 @@ def repaired() -> Iterator[dict[str, Any]]:
     * Erfc, in the exact GELU, is 1 - Erf.
     * Its transpose optimiser takes a scalar for a bias.
     """
-    import tensorflow as tf  # noqa: PLC0415 - the framework, in the child alone
-    from tf2onnx.optimizer import transpose_optimizer  # noqa: PLC0415 - as above
+    import tensorflow as tf
+    from tf2onnx.optimizer import transpose_optimizer
 
     optimiser = transpose_optimizer.TransposeOptimizer
     function, add = tf.function, optimiser._add_handler  # noqa: SLF001 - what is repaired
 
-    def plain(func: Any = None, **options: Any) -> Any:  # noqa: ANN401 - tf.function's own
+    def plain(func: Any = None, **options: Any) -> Any:
         if options.get("jit_compile"):
             return func if func is not None else (lambda inner: inner)
         return function(func, **options) if func is not None else function(**options)
 
-    def add_handler(self: Any, trans: Any, node: Any) -> Any:  # noqa: ANN401 - tf2onnx's own
+    def add_handler(self: Any, trans: Any, node: Any) -> Any:
         scalar = node.inputs[1].is_const() and np.ndim(node.inputs[1].get_tensor_value()) == 0
         if scalar:
             return self._handle_node_having_branches(trans, node)
@@ -57,12 +57,18 @@ def repaired() -> Iterator[dict[str, Any]]:
         logging.disable(disabled)
 
 
-def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:  # noqa: ANN401 - tf2onnx's own
+def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
     """Erfc(x) = 1 - Erf(x)."""
     del args
     kinds, shapes = [ctx.get_dtype(node.output[0])], [ctx.get_shape(node.output[0])]
     one = ctx.make_const(f"{name}_one", np.ones((), np.float32))
     erf = ctx.make_node("Erf", [node.input[0]], name=f"{name}_erf", dtypes=kinds, shapes=shapes)
     ctx.remove_node(node.name)
-    return ctx.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output,
-                         dtypes=kinds, shapes=shapes)  # fmt: skip
+    return ctx.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        name=name,
+        outputs=node.output,
+        dtypes=kinds,
+        shapes=shapes,
+    )

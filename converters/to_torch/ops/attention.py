@@ -55,10 +55,15 @@ def attention(
     capped = softcap * torch.tanh(raw / softcap) if softcap else raw
     start = past_key.shape[2] if past_key is not None else 0
     allowed = _allowed(
-        Q.shape[2], K.shape[2], start, nonpad_kv_seqlen, Q.device,
-        left_window_size, 0 if is_causal and right_window_size < 0 else right_window_size,
+        Q.shape[2],
+        K.shape[2],
+        start,
+        nonpad_kv_seqlen,
+        Q.device,
+        left_window_size,
+        0 if is_causal and right_window_size < 0 else right_window_size,
         causal=bool(is_causal),
-    )  # fmt: skip
+    )
     bias = _bias(attn_mask, allowed, capped)
     biased = capped if bias is None else capped + bias
     weights = _softmax(biased, bias)

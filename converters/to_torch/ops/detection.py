@@ -57,10 +57,16 @@ def roi_align_10(
 ) -> Tensor:
     """Pool each region into a grid, with the pixel centres of the first version."""
     return roi_align(
-        X, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", mode=mode,
-        output_height=output_height, output_width=output_width, sampling_ratio=sampling_ratio,
+        X,
+        rois,
+        batch_indices,
+        coordinate_transformation_mode="output_half_pixel",
+        mode=mode,
+        output_height=output_height,
+        output_width=output_width,
+        sampling_ratio=sampling_ratio,
         spatial_scale=spatial_scale,
-    )  # fmt: skip
+    )
 
 
 def _align(
@@ -165,9 +171,13 @@ def non_max_suppression(
     for image in range(scores.shape[0]):
         for label in range(scores.shape[1]):
             kept = _suppress(
-                low[image], high[image], scores[image, label].detach(),
-                max_output_boxes_per_class, iou_threshold, score_threshold,
-            )  # fmt: skip
+                low[image],
+                high[image],
+                scores[image, label].detach(),
+                max_output_boxes_per_class,
+                iou_threshold,
+                score_threshold,
+            )
             rows += [(image, label, box) for box in kept]
     return torch.tensor(rows, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
 

@@ -167,9 +167,14 @@ def qlinear_average_pool(
     """AveragePool of a quantised tensor."""
     x = dequantize_linear(_first(X) if channels_last else X, x_scale, x_zero_point)
     y = average_pool(
-        x, kernel_shape=kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad, pads=pads, strides=strides,
-    )  # fmt: skip
+        x,
+        kernel_shape=kernel_shape,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        pads=pads,
+        strides=strides,
+    )
     levels = quantize_linear(y, y_scale, y_zero_point)
     return _last(levels) if channels_last else levels
 
@@ -187,9 +192,14 @@ def nhwc_max_pool(
 ) -> Tensor:
     """MaxPool of a tensor whose channels come last."""
     y = max_pool(
-        _first(x), kernel_shape=kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode,
-        dilations=dilations, pads=pads, strides=strides,
-    )  # fmt: skip
+        _first(x),
+        kernel_shape=kernel_shape,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+        dilations=dilations,
+        pads=pads,
+        strides=strides,
+    )
     return _last(cast("Tensor", y))
 
 
@@ -215,10 +225,21 @@ def qlinear_conv(
 ) -> Tensor:
     """QLinearConv, also with the channels of x and y last."""
     y = quantisation.qlinear_conv(
-        _first(x) if channels_last else x, x_scale, x_zero_point, w, w_scale, w_zero_point,
-        y_scale, y_zero_point, B, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads,
+        _first(x) if channels_last else x,
+        x_scale,
+        x_zero_point,
+        w,
+        w_scale,
+        w_zero_point,
+        y_scale,
+        y_zero_point,
+        B,
+        auto_pad=auto_pad,
+        dilations=dilations,
+        group=group,
+        pads=pads,
         strides=strides,
-    )  # fmt: skip
+    )
     return _last(y) if channels_last else y
 
 

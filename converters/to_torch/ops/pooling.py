@@ -45,9 +45,16 @@ def max_pool(
         raise ConverterError(f"a pool over {rank} spatial axes")
     if X.dtype in _SHORT:
         return _max_pool_levels(
-            X, kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations,
-            pads=pads, storage_order=storage_order, strides=strides, n_outputs=n_outputs,
-        )  # fmt: skip
+            X,
+            kernel_shape,
+            auto_pad=auto_pad,
+            ceil_mode=ceil_mode,
+            dilations=dilations,
+            pads=pads,
+            storage_order=storage_order,
+            strides=strides,
+            n_outputs=n_outputs,
+        )
     if window.poolable and n_outputs == 1:
         return MAX_POOLS[rank](
             X, kernel_shape, window.strides, window.begin, window.dilations, window.ceil
@@ -64,7 +71,7 @@ def max_pool(
     return Y, _onnx_indices(where, padded.shape[2:], X.shape, window, storage_order)
 
 
-def _max_pool_levels(X: Tensor, kernel: tuple[int, ...], **options: Any) -> Pooled:  # noqa: ANN401 - of max_pool
+def _max_pool_levels(X: Tensor, kernel: tuple[int, ...], **options: Any) -> Pooled:
     """Maxima of quantised numbers, found in float32, which holds them all."""
     found = max_pool(X.to(torch.float32), kernel_shape=kernel, **options)
     Y = found[0] if isinstance(found, tuple) else found

@@ -76,12 +76,12 @@ class _StraightThrough(torch.autograd.Function):
     """Round to even, add the zero point, clamp; backwards the identity."""
 
     @staticmethod
-    def forward(_ctx: Any, levels: Tensor, zero: Tensor | None, low: float, high: float) -> Tensor:  # noqa: ANN401
+    def forward(_ctx: Any, levels: Tensor, zero: Tensor | None, low: float, high: float) -> Tensor:
         rounded = torch.round(levels)
         return (rounded if zero is None else rounded + zero).clamp(low, high)
 
     @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None, None
 
 
@@ -89,14 +89,14 @@ class _Float8(torch.autograd.Function):
     """Round to the nearest number that a type of eight bits has; backwards the identity."""
 
     @staticmethod
-    def forward(_ctx: Any, levels: Tensor, dtype: torch.dtype, saturating: bool) -> Tensor:  # noqa: ANN401
+    def forward(_ctx: Any, levels: Tensor, dtype: torch.dtype, saturating: bool) -> Tensor:
         if saturating:
             top = torch.finfo(dtype).max
             levels = levels.clamp(-top, top)
         return levels.to(torch.float32).to(dtype).to(levels.dtype)
 
     @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None
 
 

@@ -82,9 +82,16 @@ def resize(
     """Resize any axes by nearest, linear or cubic interpolation."""
     chosen = tuple(a % X.dim() for a in axes) if axes else tuple(range(X.dim()))
     common = Axis(
-        0, 0, 1.0, mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a,
-        bool(exclude_outside), bool(antialias),
-    )  # fmt: skip
+        0,
+        0,
+        1.0,
+        mode,
+        coordinate_transformation_mode,
+        nearest_mode,
+        cubic_coeff_a,
+        bool(exclude_outside),
+        bool(antialias),
+    )
     old = tuple(X.shape[a] for a in chosen)
     plan = _plan(common, old, roi or (), scales or (), sizes or (), keep_aspect_ratio_policy)
     return _interpolate(X, dict(zip(chosen, plan, strict=True)), extrapolation_value)

@@ -80,9 +80,16 @@ def line_chart(
     figure, axes = _axes(size, title, x_label, y_label)
     for place, one in enumerate(series):
         colour = PALETTE[place % len(PALETTE)]
-        axes.plot(one.x, one.y, color=colour, label=one.name, linewidth=1.6,
-                  linestyle="--" if one.dashed else "-", marker="" if one.dashed else "o",
-                  markersize=3)  # fmt: skip
+        axes.plot(
+            one.x,
+            one.y,
+            color=colour,
+            label=one.name,
+            linewidth=1.6,
+            linestyle="--" if one.dashed else "-",
+            marker="" if one.dashed else "o",
+            markersize=3,
+        )
         if one.low is not None and one.high is not None:
             axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.15, linewidth=0)
     if x_log:
@@ -126,17 +133,22 @@ def bar_chart(
         if one.low is not None and one.high is not None:
             y = np.asarray(one.y, float)
             ends = np.stack([y - np.asarray(one.low, float), np.asarray(one.high, float) - y])
-            axes.errorbar(at, y, yerr=np.clip(ends, 0, None), fmt="none", ecolor=_INK,
-                          elinewidth=1, capsize=2)  # fmt: skip
+            axes.errorbar(
+                at, y, yerr=np.clip(ends, 0, None), fmt="none", ecolor=_INK, elinewidth=1, capsize=2
+            )
     crowded = sum(map(len, groups)) * 7 > size[1] - 90
-    axes.set_xticks(places, [_plain(word) for word in groups],
-                    rotation=30 if crowded else 0, ha="right" if crowded else "center")  # fmt: skip
+    axes.set_xticks(
+        places,
+        [_plain(word) for word in groups],
+        rotation=30 if crowded else 0,
+        ha="right" if crowded else "center",
+    )
     return _finished(figure, axes, series, y_range)
 
 
 def _axes(size: tuple[int, int], title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - late: half a second, and an extra
+        from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("drawing curves", "studies") from None
     figure = Figure((size[1] / _DPI, size[0] / _DPI), dpi=_DPI, layout="constrained")
@@ -153,9 +165,11 @@ def _axes(size: tuple[int, int], title: str, x_label: str, y_label: str) -> "tup
 
 
 def _finished(
-    figure: "Figure", axes: "Axes", series: Sequence[Series],
+    figure: "Figure",
+    axes: "Axes",
+    series: Sequence[Series],
     y_range: tuple[float | None, float | None],
-) -> Image.Image:  # fmt: skip
+) -> Image.Image:
     axes.set_ylim(bottom=y_range[0], top=y_range[1])
     if any(one.name for one in series):
         handles, names = axes.get_legend_handles_labels()
@@ -166,6 +180,6 @@ def _finished(
         return image.convert("RGB")
 
 
-def _plain(text: Any) -> str:  # noqa: ANN401 - words or numbers
+def _plain(text: Any) -> str:
     """Text in which a dollar sign is no formula: names are a stranger's."""
     return str(text).replace("$", r"\$")

@@ -216,10 +216,12 @@ def signed_cell(values: NDArray[Any], side: int) -> Image.Image:
     longest = max(signed.shape[1:])
     if longest > side and min(signed.shape[1:]):
         size = tuple(max(1, round(n * side / longest)) for n in signed.shape[:0:-1])
-        signed = np.stack([
-            np.asarray(Image.fromarray(c.astype(np.float32)).resize(size, Image.Resampling.BOX))
-            for c in signed
-        ])  # fmt: skip
+        signed = np.stack(
+            [
+                np.asarray(Image.fromarray(c.astype(np.float32)).resize(size, Image.Resampling.BOX))
+                for c in signed
+            ]
+        )
     magnitude = np.abs(signed if len(signed) == 3 else signed.sum(0))
     limit = float(np.quantile(magnitude, _CLIPPED_QUANTILE)) if magnitude.size else 0
     if limit > 0 and len(signed) == 3:

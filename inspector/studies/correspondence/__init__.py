@@ -98,8 +98,9 @@ def correspondence(
         ImageRefused: none of the photos can be read.
     """
     if not 1 <= draws <= MOST_DRAWS or seed < 0:
-        raise UsageError(f"{draws} draws, seed {seed}",
-                         hint=f"1 to {MOST_DRAWS} draws, a seed from 0 on")  # fmt: skip
+        raise UsageError(
+            f"{draws} draws, seed {seed}", hint=f"1 to {MOST_DRAWS} draws, a seed from 0 on"
+        )
     if not str(parts):
         raise UsageError("no parts", hint="--parts FILE.json names boxes on photos")
     table = Path(parts)
@@ -121,8 +122,7 @@ def correspondence(
     return Findings(
         study="correspondence",
         context=model.context(None),
-        options={"parts": str(parts), "layers": layers, "draws": draws, "fill": fill,
-                 "seed": seed},
+        options={"parts": str(parts), "layers": layers, "draws": draws, "fill": fill, "seed": seed},
         numbers={
             "layers": [layer.to_dict() for layer in chosen],
             **_CHOICES,
@@ -134,24 +134,32 @@ def correspondence(
         },
         table=[row.table() for row in rows],
         sentences=sentences,
-        figure=_figure(model, photos, list(groups), rows, colour=colour, seed=seed,
-                       sentences=sentences, warnings=warnings),
+        figure=_figure(
+            model,
+            photos,
+            list(groups),
+            rows,
+            colour=colour,
+            seed=seed,
+            sentences=sentences,
+            warnings=warnings,
+        ),
         images=len(photos),
         refused=tuple(refused),
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
 _CHOICES = {
     "delta": "sum of Hamming distances over ordered pairs of photos, divided by n (n - 1) F for "
-             "n photos and F features: the mean share of features whose signs differ",
+    "n photos and F features: the mean share of features whose signs differ",
     "sign": f"-1, 0 or 1; a change up to {ROUNDING:g} of the photo's largest feature is 0; two "
-            "signs differ unless they are equal",
+    "signs differ unless they are equal",
     "random_places": "boxes of each photo's own part's size, every whole-pixel place inside of "
-                     "the object's box alike (of the photo where none is given), parts not spared",
+    "the object's box alike (of the photo where none is given), parts not spared",
     "p": "(1 + draws with a Delta as low or lower) / (1 + draws); p_holm is corrected for all "
-         "comparisons of this run",
-}  # fmt: skip
+    "comparisons of this run",
+}
 """What the paper leaves open."""
 
 
@@ -198,8 +206,10 @@ def _groups(
         MethodRefused: No part is left.
     """
     for photo in photos:
-        notes += [f"{photo.name}: the network does not see all of {part!r}; left out for it"
-                  for part in photo.cut]  # fmt: skip
+        notes += [
+            f"{photo.name}: the network does not see all of {part!r}; left out for it"
+            for part in photo.cut
+        ]
     groups: dict[str, list[Marked]] = {}
     for part in dict.fromkeys(part for one in found for part in one.parts):
         having = [photo for photo in photos if part in photo.parts]
@@ -209,9 +219,10 @@ def _groups(
             notes.append(f"{part!r} is left out: {len(having)} photo(s) show it whole")
     if not groups:
         raise MethodRefused(
-            "no part is seen whole on two photos", where="; ".join(notes[:4]),
+            "no part is seen whole on two photos",
+            where="; ".join(notes[:4]),
             hint="--set resize=squash shows the network the whole photo",
-        )  # fmt: skip
+        )
     return groups
 
 
@@ -264,8 +275,9 @@ class _Work:
             for layer, entries in zip(self.layers, self.journal[key], strict=True):
                 found[layer.tensor] += [_agreement(entry) for entry in entries]
             if self.progress:
-                self.progress(f"covers of {part}", len(found[self.layers[0].tensor]),
-                              1 + self.draws)  # fmt: skip
+                self.progress(
+                    f"covers of {part}", len(found[self.layers[0].tensor]), 1 + self.draws
+                )
         names = tuple(photo.name for photo in group)
         for layer in self.layers:
             own, *random = found[layer.tensor]
@@ -314,28 +326,43 @@ def _edges(box: Sequence[int]) -> dict[str, int]:
 
 
 def _warnings(
-    model: "Explainer", photos: Sequence[Marked], rows: Sequence[Row], *, draws: int,
-    notes: Sequence[str], unnamed: int,
-) -> tuple[str, ...]:  # fmt: skip
+    model: "Explainer",
+    photos: Sequence[Marked],
+    rows: Sequence[Row],
+    *,
+    draws: int,
+    notes: Sequence[str],
+    unnamed: int,
+) -> tuple[str, ...]:
     found = [*model.preprocessing.warnings, *notes]
     without = sum(not photo.has_object for photo in photos)
     if without:
-        found.append(f"{without} photo(s) have no object box: random places lie anywhere on them, "
-                     "also where hiding changes little")  # fmt: skip
+        found.append(
+            f"{without} photo(s) have no object box: random places lie anywhere on them, "
+            "also where hiding changes little"
+        )
     few = dict.fromkeys(row.part for row in rows if len(row.photos) < 4)
     if few:
         found.append(f"{', '.join(few)}: fewer than 4 photos; the paper had 5")
     near = dict.fromkeys(row.part for row in rows if row.overlap > OVERLAP)
-    found += [f"{part}: random places cover more than {OVERLAP:.0%} of the part itself, so that "
-              "they differ less from it than they might" for part in near]  # fmt: skip
+    found += [
+        f"{part}: random places cover more than {OVERLAP:.0%} of the part itself, so that "
+        "they differ less from it than they might"
+        for part in near
+    ]
     least = len(rows) / (1 + draws)
     if least > LEVEL:
-        found.append(f"{draws} draws cannot show anything in {len(rows)} comparisons: the least "
-                     f"corrected p is {min(1, least):.3f}")  # fmt: skip
+        found.append(
+            f"{draws} draws cannot show anything in {len(rows)} comparisons: the least "
+            f"corrected p is {min(1, least):.3f}"
+        )
     if unnamed:
         found.append(f"{unnamed} photo(s) were given that the parts do not name")
-    found += [f"hiding {row.part} changes no feature of {row.layer}"
-              for row in rows if not row.found.changed > 0]  # fmt: skip
+    found += [
+        f"hiding {row.part} changes no feature of {row.layer}"
+        for row in rows
+        if not row.found.changed > 0
+    ]
     return tuple(dict.fromkeys(found))
 
 
@@ -349,21 +376,26 @@ def _figure(
     seed: int,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.correspondence.figure import Line, correspondence_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.correspondence.figure import Line, correspondence_sheet
 
     decode = model.preprocessing.preprocess.decode
     lines = []
     for photo in photos[:SHOWN]:
-        own = {part: decode(covered(photo.tensor, [box], colour)[0])
-               for part, box in photo.parts.items()}  # fmt: skip
+        own = {
+            part: decode(covered(photo.tensor, [box], colour)[0])
+            for part, box in photo.parts.items()
+        }
         part = next((part for part in parts if part in photo.parts), None)
         boxes = random_boxes(photo, part, 2, seed) if part else []
         random = [decode(image) for image in covered(photo.tensor, boxes, colour)]
         lines.append(Line(photo.name, decode(photo.tensor), own, random, photo.cut))
     return correspondence_sheet(
-        lines, parts, [row.table() for row in rows],
+        lines,
+        parts,
+        [row.table() for row in rows],
         hidden=len(photos) - len(lines),
         title=f"does hiding the same part change features alike: {model.path.name}",
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        sentences=sentences,
+        notes=warnings,
+    )

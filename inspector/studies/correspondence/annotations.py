@@ -81,8 +81,11 @@ def read_parts(path: Path) -> tuple[Annotated, ...]:
     found = [_photo(entry, at, findings) for at, entry in enumerate(photos, 1)]
     good = [one for one in found if one is not None]
     names = [one.image for one in good]
-    findings += [f"{clean_text(str(name))} stands in it more than once"
-                 for name in dict.fromkeys(names) if names.count(name) > 1]  # fmt: skip
+    findings += [
+        f"{clean_text(str(name))} stands in it more than once"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     parts = list(dict.fromkeys(part for one in good for part in one.parts))
     if len(parts) > MOST_PARTS:
         findings.append(f"{len(parts)} parts: at most {MOST_PARTS}")
@@ -123,17 +126,18 @@ def sources_of(
     return chosen, len(images) - len(chosen)
 
 
-def _bears(source: Any, name: Path) -> bool:  # noqa: ANN401 - whatever the user gave
+def _bears(source: Any, name: Path) -> bool:
     if isinstance(source, str | Path):
         return Path(source).parts[-len(name.parts) :] == name.parts
     return getattr(source, "name", None) == str(name)
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 - JSON's types
+def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"more than {_MAX_BYTES >> 20} MiB are no list of parts",
-                             where=str(path))  # fmt: skip
+            raise UsageError(
+                f"more than {_MAX_BYTES >> 20} MiB are no list of parts", where=str(path)
+            )
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or str(error)

@@ -20,10 +20,17 @@ _CHART = 300
 _MOST_PARTS = 4
 _MOST_ROWS = 32
 _COLUMNS = (
-    ("layer", 0, "la"), ("part", 210, "la"), ("photos", 390, "ra"), ("Delta", 460, "ra"),
-    ("random Delta", 590, "ra"), ("as low", 660, "ra"), ("p", 715, "ra"), ("p Holm", 785, "ra"),
-    ("changed", 870, "ra"), ("opposite", 960, "ra"),
-)  # fmt: skip
+    ("layer", 0, "la"),
+    ("part", 210, "la"),
+    ("photos", 390, "ra"),
+    ("Delta", 460, "ra"),
+    ("random Delta", 590, "ra"),
+    ("as low", 660, "ra"),
+    ("p", 715, "ra"),
+    ("p Holm", 785, "ra"),
+    ("changed", 870, "ra"),
+    ("opposite", 960, "ra"),
+)
 _Pixels = NDArray[np.uint8]
 
 
@@ -75,8 +82,12 @@ def correspondence_sheet(
     """
     page = Page(_WIDTH)
     page.text(title, 22)
-    page.text("Delta: mean share of features whose change has another sign in another photo; "
-              "lower is more alike", 13, MUTED)  # fmt: skip
+    page.text(
+        "Delta: mean share of features whose change has another sign in another photo; "
+        "lower is more alike",
+        13,
+        MUTED,
+    )
     page.y += 8
     _photos(page, lines, parts[:_MOST_PARTS])
     if hidden:
@@ -139,12 +150,16 @@ def _bars(page: Page, parts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -
         spread = [_or_nan(row["delta_deviation_over_pairs"]) for row in shown]
         chance = [_or_nan(row["random_delta_deviation"]) for row in shown]
         chart = bar_chart(
-            [_series("the part (± over pairs)", own, spread),
-             _series("random places (± over draws)", random, chance)],
+            [
+                _series("the part (± over pairs)", own, spread),
+                _series("random places (± over draws)", random, chance),
+            ],
             [fit(row["part"], 12, 110) for row in shown],
-            size=(_CHART, width), title=fit(layer, 14, width - 80), y_label="Delta",
+            size=(_CHART, width),
+            title=fit(layer, 14, width - 80),
+            y_label="Delta",
             y_range=(0, 1.35 * _highest([*own, *random], [*spread, *chance])),
-        )  # fmt: skip
+        )
         page.paste(chart, MARGIN + (at % 2) * width, page.y)
     page.y += _CHART + 8
 
@@ -179,8 +194,12 @@ def _table(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:
     if len(rows) > _MOST_ROWS:
         page.text(f"and {len(rows) - _MOST_ROWS} more in the table", 12, MUTED)
     page.y += 4
-    page.text("changed: features that hiding changes at all; opposite: of those that change in "
-              "both photos of a pair, with opposite signs; part / random", 11, MUTED)  # fmt: skip
+    page.text(
+        "changed: features that hiding changes at all; opposite: of those that change in "
+        "both photos of a pair, with opposite signs; part / random",
+        11,
+        MUTED,
+    )
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

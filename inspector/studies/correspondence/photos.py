@@ -69,8 +69,11 @@ def open_marked(
     """
     height, width = model.size(*model.preprocessing.preprocess.size)
     if len(found) * model.input.channels * height * width * 4 > MEMORY:
-        raise UsageError(f"{len(found)} photos of {height}x{width} pixels at once",
-                         where=str(table), hint="leave some of them out")  # fmt: skip
+        raise UsageError(
+            f"{len(found)} photos of {height}x{width} pixels at once",
+            where=str(table),
+            hint="leave some of them out",
+        )
     findings: list[str] = []
     photos = []
     for batch in batches(model, sources, refused):
@@ -79,8 +82,7 @@ def open_marked(
             wrong = list(_beyond(one, photo.size))
             findings += wrong
             if not wrong:
-                photos.append(_marked(one, photo, place, batch.tensors[row],
-                                      batch.geometries[row]))  # fmt: skip
+                photos.append(_marked(one, photo, place, batch.tensors[row], batch.geometries[row]))
     complain(findings, table)
     return photos
 
@@ -96,7 +98,7 @@ def _beyond(one: Annotated, size: tuple[int, int]) -> Iterator[str]:
 
 def _marked(
     one: Annotated, photo: "Photo", place: int, tensor: Array, geometry: "Geometry"
-) -> Marked:  # fmt: skip
+) -> Marked:
     parts, cut = {}, []
     for part, corners in one.parts.items():
         box = _laid(corners, geometry)
@@ -109,10 +111,15 @@ def _marked(
     inside = _clipped(_laid(one.whole, geometry), geometry.input) if one.whole else seen
     fits = inside[0] < inside[2] and inside[1] < inside[3]
     return Marked(
-        place=place, name=photo.name, sha256=photo.sha256, tensor=tensor, parts=parts,
-        region=inside if fits else seen, has_object=one.whole is not None and fits,
+        place=place,
+        name=photo.name,
+        sha256=photo.sha256,
+        tensor=tensor,
+        parts=parts,
+        region=inside if fits else seen,
+        has_object=one.whole is not None and fits,
         cut=tuple(cut),
-    )  # fmt: skip
+    )
 
 
 def _laid(corners: Corners, geometry: "Geometry") -> Box:

@@ -85,7 +85,7 @@ def evolution(
         MethodRefused: a projection that cannot be right for a checkpoint.
         ImageRefused: none of the photos can be read, or one has changed meanwhile.
     """
-    from inspector.studies.evolution.snapshots import training  # noqa: PLC0415 - late: imports onnx
+    from inspector.studies.evolution.snapshots import training
 
     if not 0 < stable <= 1:
         raise UsageError(f"stable = {stable:g} is no cosine to reach", hint="above 0, at most 1")
@@ -110,15 +110,27 @@ def evolution(
         study="evolution",
         context=model.context(None),
         options={
-            "snapshots": snapshots, "layers": layers, "units": units, "count": count,
-            "shown": shown, "seed": seed, "stable": stable, "projection": projection,
+            "snapshots": snapshots,
+            "layers": layers,
+            "units": units,
+            "count": count,
+            "shown": shown,
+            "seed": seed,
+            "stable": stable,
+            "projection": projection,
             "extension": extension,
         },
         numbers={
             "counted_by": course.word,
             "snapshots": [
-                {"label": one.label, "epoch": one.epoch, "file": one.path.name,
-                 "sha256": one.sha256, "final": one.final} for one in course.snapshots
+                {
+                    "label": one.label,
+                    "epoch": one.epoch,
+                    "file": one.path.name,
+                    "sha256": one.sha256,
+                    "final": one.final,
+                }
+                for one in course.snapshots
             ],
             "projection": projection,
             "coverage": run.coverage,
@@ -133,7 +145,7 @@ def evolution(
         images=run.used,
         refused=tuple(run.refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 # -- layers and units -----------------------------------------------------------------------------
@@ -146,15 +158,19 @@ def _layers(model: "Explainer", text: str) -> "list[Layer]":
         return list({layer.tensor: layer for layer in found}.values())
     shapes = model.shapes(model.preprocessing.preprocess.size)
     maps = [
-        layer for layer in model.layers
-        if not layer.gate and layer.on_path and min((1, *shapes.get(layer.tensor, ())[2:])) > 0
+        layer
+        for layer in model.layers
+        if not layer.gate
+        and layer.on_path
+        and min((1, *shapes.get(layer.tensor, ())[2:])) > 0
         and np.prod(shapes.get(layer.tensor, (0, 0, 1))[2:]) > 1
-    ]  # fmt: skip
+    ]
     if not maps:
         raise ModelRefused(
-            "no layer has a map larger than 1x1", where=model.path.name,
+            "no layer has a map larger than 1x1",
+            where=model.path.name,
             hint="name tensors (N, C, h, w) with --layers",
-        )  # fmt: skip
+        )
     places = np.linspace(0, len(maps) - 1, min(FEW_LAYERS, len(maps)))
     return [maps[place] for place in np.unique(np.rint(places).astype(int))]
 
@@ -198,8 +214,8 @@ def _figure(
     shown: int,
     sentences: Sequence[str],
     warnings: list[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.evolution.figure import (  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.evolution.figure import (
         Cell,
         Group,
         Strip,
@@ -216,10 +232,15 @@ def _figure(
 
     def strip(one: Evolved) -> Strip:
         cells = [
-            Cell(cell.picture, cell.patch, cell.peak.value if cell.peak else None, bool(jump),
-                 "" if cell.active else "not active" if cell.peak is None else "not finite")
+            Cell(
+                cell.picture,
+                cell.patch,
+                cell.peak.value if cell.peak else None,
+                bool(jump),
+                "" if cell.active else "not active" if cell.peak is None else "not finite",
+            )
             for cell, jump in zip(one.cells, one.jumps, strict=True)
-        ]  # fmt: skip
+        ]
         return Strip(one.row.unit, remark(one), cells)
 
     labels = [one.label for one in course.snapshots]
@@ -233,9 +254,13 @@ def _figure(
     except MissingExtra as error:
         warnings.append(f"the chart of convergence is left out: {error}")
     return evolution_sheet(
-        groups, labels=labels, word=course.word, chart=chart,
+        groups,
+        labels=labels,
+        word=course.word,
+        chart=chart,
         title=f"{model.path.name} along its training",
         subtitle=f"strongest activations over {run.used} photo(s), projected by {run.projection}",
         left_out=sum(len(layer["units"]) > shown for layer in summary) > 0,
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        sentences=sentences,
+        notes=warnings,
+    )

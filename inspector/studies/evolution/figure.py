@@ -165,23 +165,34 @@ def convergence_chart(
     """
     places = list(range(len(labels)))
     series = [
-        Series(fit(str(layer["layer"]), 11, 160),
-               [math.nan if v is None else v for v in layer["median_cosine_with_last"]], places)
+        Series(
+            fit(str(layer["layer"]), 11, 160),
+            [math.nan if v is None else v for v in layer["median_cosine_with_last"]],
+            places,
+        )
         for layer in layers
-    ]  # fmt: skip
+    ]
     return line_chart(
-        series, size=(250, 720), title="likeness to the last projection, median over units",
-        x_label=word, y_label="cosine", y_range=(None, 1.05),
+        series,
+        size=(250, 720),
+        title="likeness to the last projection, median over units",
+        x_label=word,
+        y_label="cosine",
+        y_range=(None, 1.05),
         x_ticks=list(zip(places, labels, strict=True)),
-    )  # fmt: skip
+    )
 
 
 def _legend(page: Page) -> None:
     text = "each projection in its own scale, grey is zero; below it the winning photo's patch and "
     page.text(text + "the activation", 12, MUTED)
     page.paste(Image.new("RGB", (_MARK, 13), _JUMP), MARGIN, page.y + 1)
-    page.text("the winning photo is another than at the snapshot before (a jump)", 12, MUTED,
-              x=MARGIN + _MARK + 6)  # fmt: skip
+    page.text(
+        "the winning photo is another than at the snapshot before (a jump)",
+        12,
+        MUTED,
+        x=MARGIN + _MARK + 6,
+    )
 
 
 def _headline(group: Group, word: str) -> str:

@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 def channel_axis(model: "Opened", tensor: str) -> int:
     """Axis of a tensor's channels."""
-    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes
 
     return channel_axes(model.graph).get(tensor, 1)
 
@@ -56,7 +56,7 @@ class Run:
         The last snapshot comes first: every other one is compared with it, so that of the
         projections only those of the last and of the snapshot before are held.
         """
-        from inspector.studies.evolution.figure import cell_side  # noqa: PLC0415 - late: Pillow
+        from inspector.studies.evolution.figure import cell_side
 
         self.fields = [self._field(layer.tensor) for layer in self.layers]
         total = len(course.snapshots)
@@ -85,7 +85,7 @@ class Run:
             before.signal = None
 
     def _field(self, tensor: str) -> "ReceptiveField":
-        from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+        from inspector.network.receptive_field import receptive_field
 
         shapes = self.model.shapes(self.model.preprocessing.preprocess.size)
         found = receptive_field(self.model.graph, tensor, self.model.input.name, shapes)
@@ -96,7 +96,7 @@ class Run:
 
     def _snapshot(self, snapshot: "Snapshot", progress: Progress | None) -> list[Cell]:
         """One network: its strongest activations, projected."""
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector
 
         model = snapshot.open(self.model)
         if snapshot.final:
@@ -116,7 +116,7 @@ class Run:
 
     def _try(self, snapshot: "Snapshot") -> None:
         """Let a projection that will be refused be so before all photos are read."""
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector
 
         size = self.model.size(*self.model.preprocessing.preprocess.size)
         blank = np.zeros((1, self.model.input.channels, *size), np.float32)
@@ -127,7 +127,7 @@ class Run:
         self, model: "Opened", snapshot: "Snapshot", progress: Progress | None
     ) -> list[Peak | None]:
         """The strongest activation of every row over the photos, in one pass."""
-        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations
 
         found = _Strongest(len(self.rows), self.journal, snapshot.sha256)
         known = found.resumed(len(self.images))
@@ -167,8 +167,8 @@ class Run:
         self, projector: "Projector", slot: int, mine: Sequence[int], cells: list[Cell]
     ) -> None:
         """Project the winners of some rows of one layer, a photo each."""
-        from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
-        from inspector.studies.evolution.figure import patch_cell, signal_cell  # noqa: PLC0415 - Pillow
+        from inspector.projection.projector import pixels_of
+        from inspector.studies.evolution.figure import patch_cell, signal_cell
 
         peaks = [peak for peak in (cells[i].peak for i in mine) if peak is not None]
         gone: list[ImageRefused] = []
@@ -179,10 +179,13 @@ class Run:
         images = np.concatenate([batch.tensors for batch in opened])
         last = channel_axis(projector.model, projector.tensor) == 3
         units = [self.rows[i].unit for i in mine]
-        signals = projector(images, [
-            (p.y, p.x, unit) if last else (unit, p.y, p.x)
-            for unit, p in zip(units, peaks, strict=True)
-        ])  # fmt: skip
+        signals = projector(
+            images,
+            [
+                (p.y, p.x, unit) if last else (unit, p.y, p.x)
+                for unit, p in zip(units, peaks, strict=True)
+            ],
+        )
         preprocess = self.model.preprocessing.preprocess
         for index, peak, image, signal in zip(mine, peaks, images, signals, strict=True):
             y0, x0, y1, x1 = box = self.fields[slot].pixels(peak.y, peak.x)
@@ -207,7 +210,7 @@ def _told(progress: Progress | None, name: str, step: int, total: int) -> Progre
     return over
 
 
-def _changed(source: Any) -> ImageRefused:  # noqa: ANN401 - as the user gave it
+def _changed(source: Any) -> ImageRefused:
     return ImageRefused("the photo has changed meanwhile", where=str(source)[:200])
 
 

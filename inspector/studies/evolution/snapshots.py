@@ -125,14 +125,17 @@ def training(model: "Opened", given: Sequence[str | Path], layers: Sequence[Laye
         if same is None and _same_weights(model, other):
             same = path
             if other.file.sha256 != model.file.sha256:
-                notes[f"{path.name} is {model.path.name} rounded to float16: the model itself "
-                      "takes its place"] = None  # fmt: skip
+                notes[
+                    f"{path.name} is {model.path.name} rounded to float16: the model itself "
+                    "takes its place"
+                ] = None
     if wrong:
         more = f" | and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise UsageError(
             "snapshots of another network: " + " | ".join(wrong[:4]) + more,
-            where=model.path.name, hint="snapshots are checkpoints of one training",
-        )  # fmt: skip
+            where=model.path.name,
+            hint="snapshots are checkpoints of one training",
+        )
     return _ordered(model, opened, same, tuple(la.tensor for la in layers), list(notes))
 
 
@@ -153,13 +156,15 @@ def _ordered(
     counted = epochs is None
     if epochs is None:
         epochs = tuple(range(1, len(paths) + 1))
-        notes.append("the names of the snapshots tell no epochs: they are numbered in the order "
-                     "of the files")  # fmt: skip
+        notes.append(
+            "the names of the snapshots tell no epochs: they are numbered in the order of the files"
+        )
     found = [
-        Snapshot(model.path, model.file.sha256, epoch, tensors, final=True) if path == same
+        Snapshot(model.path, model.file.sha256, epoch, tensors, final=True)
+        if path == same
         else Snapshot(path, opened[path][0], epoch, opened[path][1])
         for epoch, path in sorted(zip(epochs, paths, strict=True), key=lambda pair: pair[0])
-    ]  # fmt: skip
+    ]
     if same is None:
         found.append(Snapshot(model.path, model.file.sha256, final, tensors, final=True))
     elif not found[-1].final:
@@ -170,9 +175,10 @@ def _ordered(
         notes.append(f"the same file as an earlier snapshot: {', '.join(twice)}")
     if len(found) < 2:
         raise UsageError(
-            "one snapshot is no training", where=str(found[0].path),
+            "one snapshot is no training",
+            where=str(found[0].path),
             hint="name checkpoints of earlier epochs",
-        )  # fmt: skip
+        )
     return Training(tuple(found), counted, tuple(notes))
 
 
@@ -248,8 +254,10 @@ def _differences(model: "Opened", other: "Opened", layers: Sequence[Layer]) -> I
         for m in (model, other)
     )
     if ours != theirs:
-        yield (f"its input {other.input.name!r} is {_input(other)}, the model's "
-               f"{model.input.name!r} {_input(model)}")  # fmt: skip
+        yield (
+            f"its input {other.input.name!r} is {_input(other)}, the model's "
+            f"{model.input.name!r} {_input(model)}"
+        )
         return
     if len(model.layers) != len(other.layers):
         yield f"{len(other.layers)} layers, the model has {len(model.layers)}"
@@ -259,11 +267,14 @@ def _differences(model: "Opened", other: "Opened", layers: Sequence[Layer]) -> I
     for one, two in zip(model.layers, other.layers, strict=True):
         shape, found = shapes.get(one.tensor), others.get(two.tensor)
         if shape != found:
-            yield (f"layer {two.index} ({two.tensor}) is {_shape(found)}, the model's "
-                   f"{_shape(shape)}")  # fmt: skip
+            yield (
+                f"layer {two.index} ({two.tensor}) is {_shape(found)}, the model's {_shape(shape)}"
+            )
         elif _kind(one) != _kind(two):
-            yield (f"layer {two.index} ({two.tensor}) is {'+'.join(two.chain)}, the model's "
-                   f"{'+'.join(one.chain)}")  # fmt: skip
+            yield (
+                f"layer {two.index} ({two.tensor}) is {'+'.join(two.chain)}, the model's "
+                f"{'+'.join(one.chain)}"
+            )
     yield from _chosen_differences(model, other, layers)
 
 
@@ -300,11 +311,14 @@ def _counterpart(other: "Opened", model: "Opened", layer: Layer) -> str:
 
 
 def _remarks(other: "Opened", layers: Sequence[Layer], tensors: Sequence[str]) -> Iterator[str]:
-    renamed = [(la.tensor, name) for la, name in zip(layers, tensors, strict=True)
-               if la.tensor != name]  # fmt: skip
+    renamed = [
+        (la.tensor, name) for la, name in zip(layers, tensors, strict=True) if la.tensor != name
+    ]
     if renamed:
-        yield (f"{other.path.name} names its tensors otherwise ({renamed[0][1]} for "
-               f"{renamed[0][0]}): layers are matched by their place and shape")  # fmt: skip
+        yield (
+            f"{other.path.name} names its tensors otherwise ({renamed[0][1]} for "
+            f"{renamed[0][0]}): layers are matched by their place and shape"
+        )
 
 
 def _same_weights(model: "Opened", other: "Opened") -> bool:

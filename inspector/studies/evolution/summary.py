@@ -78,15 +78,21 @@ class Evolved:
         rows = []
         for place, one in enumerate(course.snapshots):
             found = self._at(place)
-            rows.append({
-                "layer": run.layers[self.row.slot].tensor, "unit": self.row.unit,
-                course.word: one.label, "state": found["state"],
-                "activation": found.get("activation"),
-                "image": found.get("image", {}).get("name"),
-                **found.get("at", {"y": None, "x": None}),
-                **{key: found.get(key) for key in
-                   ("jump", "cosine_with_previous", "cosine_with_last")},
-            })  # fmt: skip
+            rows.append(
+                {
+                    "layer": run.layers[self.row.slot].tensor,
+                    "unit": self.row.unit,
+                    course.word: one.label,
+                    "state": found["state"],
+                    "activation": found.get("activation"),
+                    "image": found.get("image", {}).get("name"),
+                    **found.get("at", {"y": None, "x": None}),
+                    **{
+                        key: found.get(key)
+                        for key in ("jump", "cosine_with_previous", "cosine_with_last")
+                    },
+                }
+            )
         return rows
 
 
@@ -170,9 +176,13 @@ def summary_of(run: Run, slot: int, units: Sequence[Evolved], course: "Training"
 
 
 def sentences_of(
-    found: Sequence[Evolved], summary: Sequence[Mapping[str, Any]], course: "Training",
-    *, used: int, stable: float,
-) -> tuple[str, ...]:  # fmt: skip
+    found: Sequence[Evolved],
+    summary: Sequence[Mapping[str, Any]],
+    course: "Training",
+    *,
+    used: int,
+    stable: float,
+) -> tuple[str, ...]:
     """The result in plain language.
 
     Args:
@@ -190,9 +200,10 @@ def sentences_of(
             many = f"{len(layer['units'])} unit(s)"
             by = layer["converged_by"]
             when = (
-                f"converges by {course.word} {by}" if by is not None
+                f"converges by {course.word} {by}"
+                if by is not None
                 else "has not converged before the last snapshot"
-            )  # fmt: skip
+            )
             steps = f"{layer['jumps']} jump(s) in {layer['steps']} step(s)"
             lines.append(
                 f"{layer['layer']} {when} (median of {many}, cosine >= {stable:g}); {steps}"
@@ -201,15 +212,18 @@ def sentences_of(
     if rho is not None:
         later = "the higher the layer, the later its units settle"
         told = (
-            f"{later}, as the paper found" if rho >= CLEAR
+            f"{later}, as the paper found"
+            if rho >= CLEAR
             else f"it does not hold here that {later}"
-        )  # fmt: skip
+        )
         lines.append(f"{told} (rank correlation {rho:.2f})")
     for state, text in (("never active", "never active"), ("not finite", "no finite activation")):
         blank = [
-            one for one in found for cell in one.cells
+            one
+            for one in found
+            for cell in one.cells
             if not cell.active and (cell.peak is None) == (state == "never active")
-        ]  # fmt: skip
+        ]
         if blank:
             lines.append(f"{text}: {len(blank)} cell(s), of {len(set(map(id, blank)))} unit(s)")
     return tuple(lines)

@@ -83,12 +83,19 @@ def filters(
     second, shown = None, None
     if on_photos is not None and second_units:
         second, shown = _second(
-            model, node, images, (second_units, projection, extension), journal=journal,
-            progress=progress, warnings=warnings,
-        )  # fmt: skip
+            model,
+            node,
+            images,
+            (second_units, projection, extension),
+            journal=journal,
+            progress=progress,
+            warnings=warnings,
+        )
     if found.strides == (1, 1):
-        warnings.append("aliasing is that of this convolution's stride: a pooling or stride "
-                        "behind it is not counted")  # fmt: skip
+        warnings.append(
+            "aliasing is that of this convolution's stride: a pooling or stride "
+            "behind it is not counted"
+        )
     if weights.shape[1] not in (1, 3):
         warnings.append(f"the filters have {weights.shape[1]} channels: pictures show their sum")
     sentences = found.sentences()
@@ -96,19 +103,19 @@ def filters(
         study="filters",
         context=model.context(None),
         options={
-            "layer": layer, "second_units": second_units, "projection": projection,
+            "layer": layer,
+            "second_units": second_units,
+            "projection": projection,
             "extension": extension,
         },
         numbers={"convolution": node.outputs[0], **found.to_dict(), "second_layer": second},
         table=found.table(),
         sentences=sentences,
-        figure=_figure(
-            model, node, weights, found, shown, sentences=sentences, warnings=warnings
-        ),
+        figure=_figure(model, node, weights, found, shown, sentences=sentences, warnings=warnings),
         images=on_photos.photos if on_photos else 0,
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 # -- the convolution ------------------------------------------------------------------------------
@@ -116,7 +123,7 @@ def filters(
 
 def _node(model: "Explainer", layer: str | int | None) -> "Node":
     """The convolution whose filters lie on the image's pixels."""
-    from inspector.network.layers import CONVOLUTIONS, select_layer  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import CONVOLUTIONS, select_layer
 
     if layer is not None:
         shapes = model.shapes(model.preprocessing.preprocess.size)
@@ -124,22 +131,24 @@ def _node(model: "Explainer", layer: str | int | None) -> "Node":
         made = model.graph.producer(chosen.convolution)
         if made is None or made.op_type not in CONVOLUTIONS or not _reads_pixels(model, made):
             raise UsageError(
-                "the layer's filters do not act on the image's pixels", where=str(layer),
+                "the layer's filters do not act on the image's pixels",
+                where=str(layer),
                 hint="leave --layer out for the first convolution",
-            )  # fmt: skip
+            )
         return made
     for made in model.graph.nodes:
         if made.op_type in CONVOLUTIONS and _reads_pixels(model, made):
             return made
     raise ModelRefused(
-        "no convolution reads the image's pixels one by one", where=model.path.name,
+        "no convolution reads the image's pixels one by one",
+        where=model.path.name,
         hint="filters of a network that rearranges its input first have no pictures",
-    )  # fmt: skip
+    )
 
 
 def _reads_pixels(model: "Explainer", node: "Node") -> bool:
     """Whether each element that the convolution reads is of one pixel, at the pixel's place."""
-    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field
 
     source = node.inputs[0]
     if source == model.input.name:
@@ -168,8 +177,9 @@ def _weights(model: "Explainer", node: "Node") -> Array:
     if weights.ndim != 4 or not np.isfinite(weights).all():
         raise MethodRefused(
             f"the weights are of shape {list(weights.shape)} or not finite",
-            where=f"node {node.name!r}", hint="filters (K, C, h, w) are needed",
-        )  # fmt: skip
+            where=f"node {node.name!r}",
+            hint="filters (K, C, h, w) are needed",
+        )
     return weights
 
 
@@ -205,9 +215,13 @@ class _Survey:
     """
 
     def __init__(
-        self, model: "Explainer", node: "Node", weights: Array, strides: Sequence[int],
+        self,
+        model: "Explainer",
+        node: "Node",
+        weights: Array,
+        strides: Sequence[int],
         journal: Journal,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.weights, self.strides, self.journal = model, weights, strides, journal
         self.source, self.activation = node.inputs[0], _activation(model, node)
 
@@ -224,7 +238,7 @@ class _Survey:
 
     def _measured(self, batch: Batch) -> list[dict[str, Any]]:
         """Plain numbers of each photo of a batch."""
-        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations
 
         found = activations(self.model, batch.tensors, [self.source, self.activation])
         maps, count = found[self.activation], len(self.weights)
@@ -264,9 +278,14 @@ class _Survey:
             whole = sum(one["energy"])
             shares.append(sum(one["folded"]) / whole if whole > 0 else np.nan)
         return PhotoNumbers(
-            photos=len(places), peaks=peaks, active=positive / total, energy=energy,
-            folded=folded, own=(float(own[0]), float(own[1])), shares=np.array(shares),
-        )  # fmt: skip
+            photos=len(places),
+            peaks=peaks,
+            active=positive / total,
+            energy=energy,
+            folded=folded,
+            own=(float(own[0]), float(own[1])),
+            shares=np.array(shares),
+        )
 
 
 def _key(place: int) -> str:
@@ -299,8 +318,9 @@ def _second(
         warnings.append("no second convolution follows: there is nothing to project")
         return None, None
     try:
-        return _projected(model, tensor, images, options, journal=journal, progress=progress,
-                          notes=warnings)  # fmt: skip
+        return _projected(
+            model, tensor, images, options, journal=journal, progress=progress, notes=warnings
+        )
     except MethodRefused as error:
         warnings.append(f"the second layer is not projected: {error}")
         return {"layer": tensor, "refused": str(error)}, None
@@ -330,9 +350,9 @@ def _projected(
     progress: Progress | None,
     notes: list[str],
 ) -> tuple[dict[str, Any], tuple[str, Shown]]:
-    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - as above
-    from inspector.passes.ranking import strongest  # noqa: PLC0415 - as above
-    from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field
+    from inspector.passes.ranking import strongest
+    from inspector.projection.projector import Projector
 
     count, projection, extension = options
     projector = Projector(model, tensor, projection, extension)
@@ -358,24 +378,29 @@ def _projected(
         # The rules are linear in a positive signal: what goes down is the activation itself.
         signal = winner.value * signals[unit][:, y0:y1, x0:x1]
         shown.append((unit, winner.value, signal))
-        rows.append({
-            "unit": unit,
-            "activation": winner.value,
-            "image": {"name": winner.name, "place": winner.place, "sha256": winner.sha256},
-            "at": {"y": winner.y, "x": winner.x},
-            "patch": {"top": y0, "left": x0, "bottom": y1, "right": x1},
-            "largest_in_projection": float(np.abs(signal).max(initial=0)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "unit": unit,
+                "activation": winner.value,
+                "image": {"name": winner.name, "place": winner.place, "sha256": winner.sha256},
+                "at": {"y": winner.y, "x": winner.x},
+                "patch": {"top": y0, "left": x0, "bottom": y1, "right": x1},
+                "largest_in_projection": float(np.abs(signal).max(initial=0)),
+            }
+        )
     notes.extend(projector.notes)
     numbers = {
-        "layer": tensor, "layer_shape": shape[1:], "projection": projection,
+        "layer": tensor,
+        "layer_shape": shape[1:],
+        "projection": projection,
         "receptive_field": {"size": field.size, "stride": field.stride},
-        "coverage": projector.coverage, "units": rows,
-    }  # fmt: skip
+        "coverage": projector.coverage,
+        "units": rows,
+    }
     return numbers, (f"{tensor}, projected by {projection}", shown)
 
 
-def _signals(projector: Any, winners: "Sequence[Winner]") -> list[Array]:  # noqa: ANN401 - late
+def _signals(projector: Any, winners: "Sequence[Winner]") -> list[Array]:
     """Each winner's projection (C, H, W) for a signal of one.
 
     Raises:
@@ -408,16 +433,23 @@ def _figure(
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.studies.filters.figure import Projected, filter_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.projection.projector import rgb_of
+    from inspector.studies.filters.figure import Projected, filter_sheet
 
     preprocess = model.preprocessing.preprocess
     order = preprocess.channels
-    below = None if second is None else Projected(second[0], [
-        (unit, value, None if signal is None else rgb_of(signal, preprocess))
-        for unit, value, signal in second[1]
-    ])  # fmt: skip
+    below = (
+        None
+        if second is None
+        else Projected(
+            second[0],
+            [
+                (unit, value, None if signal is None else rgb_of(signal, preprocess))
+                for unit, value, signal in second[1]
+            ],
+        )
+    )
     shown = weights[:, ::-1] if order == "BGR" and weights.shape[1] == 3 else weights
     return filter_sheet(
         shown,

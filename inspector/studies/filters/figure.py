@@ -118,6 +118,10 @@ def _draw_second(page: Page, second: Projected) -> None:
         word = "" if signal is None else f": {number(value)}"
         page.at((x, y + _SECOND + 2), f"{unit}{word}", _CAPTION, MUTED)
     page.y = top + math.ceil(len(second.units) / columns) * down + 2
-    page.text("below each unit: its number and strongest activation over the photos, which is what "
-              "is projected", _CAPTION, MUTED)  # fmt: skip
+    page.text(
+        "below each unit: its number and strongest activation over the photos, which is what "
+        "is projected",
+        _CAPTION,
+        MUTED,
+    )
     page.y += 6

@@ -161,9 +161,12 @@ class FilterNumbers:
             },
             "nyquist_of_outputs_in_cycles_per_pixel": [1 / (2 * s) for s in self.strides],
             "thresholds": {
-                "negligible_share_of_largest_rms": NEGLIGIBLE, "clipped_rms": CLIPPED_RMS,
-                "much_aliasing": MUCH, "some_aliasing": SOME,
-                "few_mid": FEW_MID, "some_low_and_high": SOME_ENDS,
+                "negligible_share_of_largest_rms": NEGLIGIBLE,
+                "clipped_rms": CLIPPED_RMS,
+                "much_aliasing": MUCH,
+                "some_aliasing": SOME,
+                "few_mid": FEW_MID,
+                "some_low_and_high": SOME_ENDS,
             },
             "energy": _named(self.pooled_bands),
             "energy_of_white_noise": _named(spectrum.flat_band_shares(self.size)),
@@ -175,7 +178,7 @@ class FilterNumbers:
             "largest_share_of_energy": self.largest_share,
             "dead": np.flatnonzero(self.dead),
             "filters": [self._one(index) for index in range(len(self.rms))],
-        }  # fmt: skip
+        }
 
     def _one(self, index: int) -> dict[str, Any]:
         rms = float(self.rms[index])
@@ -203,8 +206,14 @@ class FilterNumbers:
         first = (
             f"{count} filters of {height}x{width} over {channels} channel(s), stride {stride}{wide}"
         )
-        return (first, self._dead_sentence(), self._aliasing_sentence(), *self._folded_sentence(),
-                self._mid_sentence(), self._rms_sentence())  # fmt: skip
+        return (
+            first,
+            self._dead_sentence(),
+            self._aliasing_sentence(),
+            *self._folded_sentence(),
+            self._mid_sentence(),
+            self._rms_sentence(),
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each filter."""

@@ -97,8 +97,12 @@ def invariance(
         raise MethodRefused(
             f"the model gives no class probabilities: {model.scores.why}", where=model.path.name
         )
-    ranges = {"translation": translation, "horizontal": horizontal, "scale": scale,
-              "rotation": rotation}  # fmt: skip
+    ranges = {
+        "translation": translation,
+        "horizontal": horizontal,
+        "scale": scale,
+        "rotation": rotation,
+    }
     sweeps = _sweeps(model, ranges)
     layers = _layers(model, early, late)
     colour = _colour(model, fill)
@@ -112,10 +116,18 @@ def invariance(
     done = _Done(progress, total)
     for place, name, sha256, image in islice(_photos(model, images, refused), count):
         seen.append(
-            follow(model, layers, sweeps, image, photo=(place, name, sha256), colour=colour,
-                   text=texts[place] if len(texts) > 1 else texts[0],
-                   journal=Journal() if journal is None else journal, progress=done)
-        )  # fmt: skip
+            follow(
+                model,
+                layers,
+                sweeps,
+                image,
+                photo=(place, name, sha256),
+                colour=colour,
+                text=texts[place] if len(texts) > 1 else texts[0],
+                journal=Journal() if journal is None else journal,
+                progress=done,
+            )
+        )
         if len(pictures) < SHOWN:
             pictures.append(image)
     if not seen:
@@ -128,8 +140,14 @@ def invariance(
     return Findings(
         study="invariance",
         context=model.context(None),
-        options={"early": early, "late": late, **ranges, "count": count, "target": target,
-                 "fill": fill},
+        options={
+            "early": early,
+            "late": late,
+            **ranges,
+            "count": count,
+            "target": target,
+            "fill": fill,
+        },
         numbers={
             "early_layer": layers[0].to_dict(),
             "late_layer": layers[1].to_dict(),
@@ -143,20 +161,28 @@ def invariance(
         },
         table=[row for one in seen for row in one.table()],
         sentences=sentences,
-        figure=_figure(model, layers, seen, found, pictures, colour=colour,
-                       sentences=sentences, warnings=warnings),
+        figure=_figure(
+            model,
+            layers,
+            seen,
+            found,
+            pictures,
+            colour=colour,
+            sentences=sentences,
+            warnings=warnings,
+        ),
         images=len(seen),
         refused=tuple(refused),
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
 _CHOICES = {
     "distance": "Euclidean distance of the transformed photo's features from the original's, "
-                "divided by the Euclidean length of the original's",
+    "divided by the Euclidean length of the original's",
     "moved": "the network's input, about its centre; bilinear between pixel centres, translations "
-             "by whole pixels",
-}  # fmt: skip
+    "by whole pixels",
+}
 """What the paper leaves open."""
 
 
@@ -236,7 +262,7 @@ def _warnings(
     over: int,
     count: int,
 ) -> tuple[str, ...]:
-    from inspector.network.labels import count_warning  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.labels import count_warning
 
     labels = model.class_labels
     found = [*model.preprocessing.warnings, *labels.warnings]
@@ -246,14 +272,18 @@ def _warnings(
     if over:
         found.append(f"{over} further photo(s) are left out: --count takes more")
     if not target:
-        found.append("no true class is given: the class is the one that the network finds most "
-                     "probable on the untransformed photo")  # fmt: skip
+        found.append(
+            "no true class is given: the class is the one that the network finds most "
+            "probable on the untransformed photo"
+        )
     if any(one.source == ASSUMED for one in seen):
-        found.append("the model ends in scores: probabilities are a softmax of them, which is "
-                     "assumed")  # fmt: skip
+        found.append(
+            "the model ends in scores: probabilities are a softmax of them, which is assumed"
+        )
     if any(one.source == "sigmoid" for one in seen) and model.scores.classes != 1:
-        found.append("probabilities are a sigmoid of each class's own score: they do not add up "
-                     "to 1")  # fmt: skip
+        found.append(
+            "probabilities are a sigmoid of each class's own score: they do not add up to 1"
+        )
     if layers[0].tensor == layers[1].tensor:
         found.append(f"both layers are {layers[0].tensor}")
     if any(sweep.kind == "scale" and min(sweep.values) < 1 for sweep in sweeps):
@@ -261,8 +291,10 @@ def _warnings(
     for one in seen:
         dead = [layer.tensor for layer, norm in zip(layers, one.norms, strict=True) if not norm > 0]
         if dead:
-            found.append(f"{one.name}: all features of {', '.join(dead)} are 0, so distances "
-                         "over their length are not defined")  # fmt: skip
+            found.append(
+                f"{one.name}: all features of {', '.join(dead)} are 0, so distances "
+                "over their length are not defined"
+            )
     return tuple(dict.fromkeys(found))
 
 
@@ -276,8 +308,8 @@ def _figure(
     colour: Array,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.invariance.figure import Row, invariance_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.invariance.figure import Row, invariance_sheet
 
     decode = model.preprocessing.preprocess.decode
     rows = []

@@ -99,8 +99,10 @@ class Seen:
             "class": {"index": self.target.class_index, "label": self.target.label},
             "probability_from": self.source,
             "untransformed": {
-                "probability": self.probability, "label": self.names[self.label],
-                "length_early": self.norms[0], "length_late": self.norms[1],
+                "probability": self.probability,
+                "label": self.names[self.label],
+                "length_early": self.norms[0],
+                "length_late": self.norms[1],
             },
             "curves": {
                 curve.sweep.kind: {
@@ -114,7 +116,7 @@ class Seen:
                 }
                 for at, curve in enumerate(self.curves)
             },
-        }  # fmt: skip
+        }
 
     def table(self) -> Iterator[dict[str, Any]]:
         """One row a transformed image."""
@@ -122,13 +124,19 @@ class Seen:
             early, late = _plain(self.relative(at, 0)), _plain(self.relative(at, 1))
             for p, value in enumerate(curve.sweep.values):
                 yield {
-                    "image": self.name, "place": self.place, "transform": curve.sweep.kind,
-                    "unit": curve.sweep.unit, "value": value,
-                    "distance_early": early[p], "distance_late": late[p],
-                    "euclidean_early": curve.early[p], "euclidean_late": curve.late[p],
-                    "class": self.target.label, "probability": curve.probability[p],
+                    "image": self.name,
+                    "place": self.place,
+                    "transform": curve.sweep.kind,
+                    "unit": curve.sweep.unit,
+                    "value": value,
+                    "distance_early": early[p],
+                    "distance_late": late[p],
+                    "euclidean_early": curve.early[p],
+                    "euclidean_late": curve.late[p],
+                    "class": self.target.label,
+                    "probability": curve.probability[p],
                     "label": self.names[curve.label[p]],
-                }  # fmt: skip
+                }
 
 
 def follow(
@@ -166,16 +174,22 @@ def follow(
     for sweep in sweeps:
         key = f"{photo[0]}/{photo[2][:16]}/{sweep.kind}"
         if key not in journal:
-            journal.keep(key, _along(model, layers, sweep, image, origin,
-                                     of=(target, source), colour=colour))  # fmt: skip
+            journal.keep(
+                key, _along(model, layers, sweep, image, origin, of=(target, source), colour=colour)
+            )
         curves.append(Curve(sweep, **journal[key]))
         progress(len(sweep.values))
     labels = {int(label) for curve in curves for label in curve.label} | {before["label"][0]}
     return Seen(
-        *photo, target=target, source=source, probability=before["probability"][0],
-        label=before["label"][0], norms=(norms[0], norms[1]), curves=tuple(curves),
+        *photo,
+        target=target,
+        source=source,
+        probability=before["probability"][0],
+        label=before["label"][0],
+        norms=(norms[0], norms[1]),
+        curves=tuple(curves),
         names={label: label_of(model, label, scores.shape[1]) for label in sorted(labels)},
-    )  # fmt: skip
+    )
 
 
 def _along(

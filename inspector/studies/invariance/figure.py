@@ -71,8 +71,12 @@ def invariance_sheet(
     """
     page = Page(2 * MARGIN + _STRIP + 3 * _CHART[1])
     page.text(title, 22)
-    page.text("distance: Euclidean, over the length of the untransformed photo's features "
-              "(0: nothing changed)", 13, MUTED)  # fmt: skip
+    page.text(
+        "distance: Euclidean, over the length of the untransformed photo's features "
+        "(0: nothing changed)",
+        13,
+        MUTED,
+    )
     _key(page, photos)
     for row in rows:
         page.y += 6
@@ -152,10 +156,16 @@ def _charts(row: Row, layers: tuple[str, str]) -> list[Image.Image]:
         (row.probability, "probability of the class", (0.0, 1.02)),
     )
     return [
-        line_chart(_series(curves, row.values), size=_CHART, title=title, x_label=unit,
-                   y_range=limits, x_ticks=ticks)
+        line_chart(
+            _series(curves, row.values),
+            size=_CHART,
+            title=title,
+            x_label=unit,
+            y_range=limits,
+            x_ticks=ticks,
+        )
         for curves, title, limits in columns
-    ]  # fmt: skip
+    ]
 
 
 def _series(curves: Sequence[NDArray[Any]], values: Sequence[float]) -> list[Series]:

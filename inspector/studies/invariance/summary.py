@@ -55,9 +55,10 @@ class Summary:
             "straight_line": {"early": self.lines[0], "late": self.lines[1]},
             "label_kept": self.kept,
             "halved": {
-                "photos": sum(h is not None for h in self.halves), "extents": list(self.halves)
+                "photos": sum(h is not None for h in self.halves),
+                "extents": list(self.halves),
             },
-        }  # fmt: skip
+        }
 
     def sentences(self, names: tuple[str, str]) -> Iterator[str]:
         """In plain language; names of the early and the late layer."""
@@ -112,7 +113,7 @@ def _summary(seen: "Sequence[Seen]", at: int) -> Summary:
         lines=(_line(sweep, extent, means[0]), _line(sweep, extent, means[1])),
         kept=float(np.mean(same)) if moved.any() else 1.0,
         halves=tuple(one.half_extent(at) for one in seen),
-    )  # fmt: skip
+    )
 
 
 def _at(means: Sequence[Array], where: Array) -> tuple[float, float]:

@@ -96,7 +96,10 @@ def layers(
         study="layers",
         context=model.context(None),
         options={
-            "layers": layers, "most": most, "units": units, "projection": projection,
+            "layers": layers,
+            "most": most,
+            "units": units,
+            "projection": projection,
             "extension": extension,
         },
         numbers={
@@ -104,7 +107,7 @@ def layers(
             "layers_chosen": found.why,
             "units_chosen": RULE,
             "selectivity": "strongest activation over the photos, relative to the mean of the "
-                           "strongest on each photo; none counts as 0",
+            "strongest on each photo; none counts as 0",
             "most_possible_selectivity": survey.used,
             "projection": projection,
             "strides": [
@@ -115,12 +118,19 @@ def layers(
         },
         table=table_of(rows),
         sentences=sentences,
-        figure=_figure(model, found, rows, galleries, projection=projection, sentences=sentences,
-                       warnings=warnings),
+        figure=_figure(
+            model,
+            found,
+            rows,
+            galleries,
+            projection=projection,
+            sentences=sentences,
+            warnings=warnings,
+        ),
         images=survey.used,
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 def _figure(
@@ -132,18 +142,22 @@ def _figure(
     projection: str,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.studies.layers.figure import Cell, Row, hierarchy_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.projection.projector import rgb_of
+    from inspector.studies.layers.figure import Cell, Row, hierarchy_sheet
 
     preprocess = model.preprocessing.preprocess
 
     def cells(gallery: Gallery) -> list[Cell]:
         return [
-            Cell(one.winner.unit, one.winner.selectivity, one.patch,
-                 None if one.signal is None else rgb_of(one.signal, preprocess))
+            Cell(
+                one.winner.unit,
+                one.winner.selectivity,
+                one.patch,
+                None if one.signal is None else rgb_of(one.signal, preprocess),
+            )
             for one in gallery.pictures
-        ]  # fmt: skip
+        ]
 
     return hierarchy_sheet(
         [Row(row, cells(gallery)) for row, gallery in zip(rows, galleries, strict=True)],
@@ -151,5 +165,6 @@ def _figure(
         size=model.size(*preprocess.size),
         title=f"{model.path.name}, from its first layer to its last",
         subtitle=found.why,
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        sentences=sentences,
+        notes=warnings,
+    )

@@ -104,14 +104,16 @@ def hierarchy(model: "Explainer", layers: str, most: int) -> Hierarchy:
         return Hierarchy(every, every, "layers named by the user")
     shapes = model.shapes(model.preprocessing.preprocess.size)
     maps = [
-        layer for layer in model.layers
+        layer
+        for layer in model.layers
         if layer.on_path and not layer.gate and np.prod(shapes[layer.tensor][2:]) > 1
-    ]  # fmt: skip
+    ]
     if not maps:
         raise ModelRefused(
-            "no layer on the way to the scores has a map larger than 1x1", where=model.path.name,
+            "no layer on the way to the scores has a map larger than 1x1",
+            where=model.path.name,
             hint="name tensors (N, C, h, w) with --layers",
-        )  # fmt: skip
+        )
     every = _levels(model, maps)
     places = np.rint(np.linspace(0, len(every) - 1, min(most, len(every)))).astype(int)
     why = "layers on the way to the scores that are no gates and have a map larger than 1x1"
@@ -134,8 +136,8 @@ def _named(model: "Explainer", text: str) -> "list[Layer]":
 
 def _levels(model: "Explainer", layers: "Sequence[Layer]") -> tuple[Level, ...]:
     """Layers with what is known of them."""
-    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.network.receptive_field import receptive_fields  # noqa: PLC0415 - as above
+    from inspector.network.layers import channel_axes
+    from inspector.network.receptive_field import receptive_fields
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     names = [layer.tensor for layer in layers]
@@ -152,6 +154,11 @@ def _level(model: "Explainer", layer: "Layer", axis: int, field: "ReceptiveField
     made = model.graph.producer(layer.tensor)
     operator = "+".join(layer.chain) or (made.op_type if made is not None else "")
     return Level(
-        layer.index, layer.tensor, layer.module or (made.module if made is not None else ""),
-        operator, (channels, shape[1], shape[2]), axis, field,
-    )  # fmt: skip
+        layer.index,
+        layer.tensor,
+        layer.module or (made.module if made is not None else ""),
+        operator,
+        (channels, shape[1], shape[2]),
+        axis,
+        field,
+    )

@@ -133,8 +133,11 @@ class Survey:
             key = f"layers/{start}"
             if key in self.journal:
                 record = self.journal[key]
-                sources = {at: source for at, source in enumerate(chunk, start)
-                           if str(at) in record["photos"]}  # fmt: skip
+                sources = {
+                    at: source
+                    for at, source in enumerate(chunk, start)
+                    if str(at) in record["photos"]
+                }
             else:
                 total = len(images) if isinstance(images, Sequence) else 0
                 record, sources = self._read(start, chunk, _told(progress, start, total))
@@ -174,16 +177,20 @@ class Survey:
             "active": sums.active.tolist(),
             "stronger": [
                 (unit, peak, *at)
-                for unit, peak, at in zip(stronger.tolist(), sums.peaks[stronger].tolist(),
-                                          sums.at[stronger].tolist(), strict=True)
+                for unit, peak, at in zip(
+                    stronger.tolist(),
+                    sums.peaks[stronger].tolist(),
+                    sums.at[stronger].tolist(),
+                    strict=True,
+                )
             ],
             "photos": {str(place): names[place] for place in won},
-        }  # fmt: skip
+        }
         return record, sources
 
     def _strongest(self, batch: Batch) -> tuple[Array, Array, Array]:
         """Of each photo and unit the strongest activation (N, U), its row and its column."""
-        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations
 
         found = activations(self.model, batch.tensors, [level.tensor for level in self.levels])
         parts = []
@@ -196,8 +203,9 @@ class Survey:
             if bad.size:
                 raise MethodRefused(
                     f"activations are not finite on {batch.photos[bad[0]].name}",
-                    where=level.tensor, hint="leave the layer or the photo out",
-                )  # fmt: skip
+                    where=level.tensor,
+                    hint="leave the layer or the photo out",
+                )
             parts.append((peaks, *np.divmod(at, maps.shape[3])))
         peaks, rows, columns = (np.concatenate(part, 1) for part in zip(*parts, strict=True))
         return peaks, rows, columns

@@ -94,7 +94,7 @@ def projectors(
     Raises:
         UsageError: No such projection or extension.
     """
-    from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import Projector
 
     found: list[Projector | ExplainedError] = []
     for level in levels:
@@ -184,7 +184,7 @@ def _signals(
 def _picture(
     model: "Explainer", level: "Level", winner: Winner, image: Array, signal: Array | None
 ) -> Picture:
-    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of
 
     y0, x0, y1, x1 = box = level.field.pixels(winner.y, winner.x)
     patch = pixels_of(image[:, y0:y1, x0:x1], model.preprocessing.preprocess)

@@ -28,12 +28,17 @@ def winners_of(units: "Units", survey: "Survey", count: int) -> list[Winner]:
     values = selectivities(units)
     return [
         Winner(
-            unit, float(values[unit]), float(units.peaks[unit]), int(units.active[unit]),
-            int(units.places[unit]), survey.photos[int(units.places[unit])],
-            int(units.rows[unit]), int(units.columns[unit]),
+            unit,
+            float(values[unit]),
+            float(units.peaks[unit]),
+            int(units.active[unit]),
+            int(units.places[unit]),
+            survey.photos[int(units.places[unit])],
+            int(units.rows[unit]),
+            int(units.columns[unit]),
         )
         for unit in chosen_units(units, count)
-    ]  # fmt: skip
+    ]
 
 
 def described(level: "Level", units: "Units", gallery: "Gallery") -> dict[str, Any]:
@@ -62,7 +67,7 @@ def described(level: "Level", units: "Units", gallery: "Gallery") -> dict[str, A
     }
 
 
-def _unit(picture: Any) -> dict[str, Any]:  # noqa: ANN401 - a Picture
+def _unit(picture: Any) -> dict[str, Any]:
     winner: Winner = picture.winner
     y0, x0, y1, x1 = picture.box
     signal = picture.signal
@@ -71,46 +76,50 @@ def _unit(picture: Any) -> dict[str, Any]:  # noqa: ANN401 - a Picture
         "selectivity": winner.selectivity,
         "activation": winner.value,
         "active_photos": winner.active,
-        "image": {
-            "name": winner.photo.name, "place": winner.place, "sha256": winner.photo.sha256
-        },
+        "image": {"name": winner.photo.name, "place": winner.place, "sha256": winner.photo.sha256},
         "at": {"y": winner.y, "x": winner.x},
         "patch": {"top": y0, "left": x0, "bottom": y1, "right": x1},
-        "largest_in_projection": (
-            None if signal is None else float(np.abs(signal).max(initial=0))
-        ),
-    }  # fmt: skip
+        "largest_in_projection": (None if signal is None else float(np.abs(signal).max(initial=0))),
+    }
 
 
 def table_of(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each chosen unit; one for a layer that has none."""
     return [
-        {**_columns(layer), **_cells(unit)}
-        for layer in layers
-        for unit in (layer["units"] or [{}])
-    ]  # fmt: skip
+        {**_columns(layer), **_cells(unit)} for layer in layers for unit in (layer["units"] or [{}])
+    ]
 
 
 def _columns(layer: Mapping[str, Any]) -> dict[str, Any]:
     stride, size = layer["stride"] or (None, None), layer["receptive_field"]["size"]
     return {
-        "index": layer["index"], "layer": layer["layer"], "module": layer["module"],
-        "operator": layer["operator"], "channels": layer["channels"],
-        "map_height": layer["map"][0], "map_width": layer["map"][1],
-        "stride_down": stride[0], "stride_across": stride[1],
-        "field_height": size[0], "field_width": size[1],
+        "index": layer["index"],
+        "layer": layer["layer"],
+        "module": layer["module"],
+        "operator": layer["operator"],
+        "channels": layer["channels"],
+        "map_height": layer["map"][0],
+        "map_width": layer["map"][1],
+        "stride_down": stride[0],
+        "stride_across": stride[1],
+        "field_height": size[0],
+        "field_width": size[1],
         "whole_image": layer["receptive_field"]["whole_image"],
         "never_active_share": layer["never_active_share"],
         "median_selectivity": layer["selectivity"].median,
-    }  # fmt: skip
+    }
 
 
 def _cells(unit: Mapping[str, Any]) -> dict[str, Any]:
     if not unit:
         return {}
     names = ("unit", "selectivity", "activation", "active_photos")
-    return {**{name: unit[name] for name in names}, "image": unit["image"]["name"],
-            **unit["at"], **unit["patch"]}  # fmt: skip
+    return {
+        **{name: unit[name] for name in names},
+        "image": unit["image"]["name"],
+        **unit["at"],
+        **unit["patch"],
+    }
 
 
 # -- in plain language ----------------------------------------------------------------------------
@@ -178,8 +187,11 @@ def _silence(found: "Hierarchy", layers: Sequence[Mapping[str, Any]]) -> str:
     total = sum(layer["never_active"] for layer in layers)
     if not total:
         return "every unit of these layers is active on some photo"
-    told = [f"{x['never_active']} of {x['channels']} ({_percent(share)}) of {level.name}"
-            for share, x, level in silent[:3] if share > 0]  # fmt: skip
+    told = [
+        f"{x['never_active']} of {x['channels']} ({_percent(share)}) of {level.name}"
+        for share, x, level in silent[:3]
+        if share > 0
+    ]
     every = sum(layer["channels"] for layer in layers)
     return f"{total} of {every} units are never active on these photos; most: {', '.join(told)}"
 
@@ -211,9 +223,7 @@ def _selective(found: "Hierarchy", layers: Sequence[Mapping[str, Any]]) -> list[
     return [text]
 
 
-def warnings_of(
-    found: "Hierarchy", galleries: "Sequence[Gallery]", used: int
-) -> list[str]:  # fmt: skip
+def warnings_of(found: "Hierarchy", galleries: "Sequence[Gallery]", used: int) -> list[str]:
     """What must be known when the sheet is read."""
     text = []
     if used < FEW_PHOTOS:
@@ -226,19 +236,23 @@ def warnings_of(
         if gallery.refused:
             refused.setdefault(gallery.at, {})[level.name] = gallery.refused
     # The last layer's reason counts what lies behind the others too.
-    text += [f"no projections for {_listed([*why])}: {[*why.values()][-1]}"
-             for why in refused.values()]  # fmt: skip
+    text += [
+        f"no projections for {_listed([*why])}: {[*why.values()][-1]}" for why in refused.values()
+    ]
     for whole in (False, True):
         spread = [x for x in found.shown if x.exact.global_ and x.whole == whole]
         if spread:
             seen = "patches are whole" if whole else "patches show where they mostly look"
-            text.append(f"units of {_listed([x.name for x in spread])} depend on the whole image "
-                        f"({spread[0].exact.why}); {seen}")  # fmt: skip
+            text.append(
+                f"units of {_listed([x.name for x in spread])} depend on the whole image "
+                f"({spread[0].exact.why}); {seen}"
+            )
     empty = [
         f"unit {one.winner.unit} of {level.name}"
         for level, gallery in zip(found.shown, galleries, strict=True)
-        for one in gallery.pictures if one.signal is not None and not np.any(one.signal)
-    ]  # fmt: skip
+        for one in gallery.pictures
+        if one.signal is not None and not np.any(one.signal)
+    ]
     if empty:
         text.append(f"nothing of the activation reaches the pixels: {_listed(empty)}")
     notes = dict.fromkeys(note for gallery in galleries for note in gallery.notes)

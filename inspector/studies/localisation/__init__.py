@@ -96,9 +96,13 @@ def localisation(
     refused: list[ImageRefused] = []
     subjects = _subjects(photos, mapper, refused)
     entries = _entries(
-        mapper, subjects, rules, refused, progress=progress,
+        mapper,
+        subjects,
+        rules,
+        refused,
+        progress=progress,
         journal=journal if journal is not None else Journal(),
-    )  # fmt: skip
+    )
     if not entries:
         raise refused[0]
     names = [*mapper.requests, CENTRE]
@@ -117,9 +121,17 @@ def localisation(
         study="localisation",
         context=model.context(None),
         options={
-            "boxes": str(boxes), "method": method, "layer": layer, "top": top,
-            "threshold": threshold, "connectivity": connectivity, "tolerance": tolerance,
-            "centre": centre, "resamples": resamples, "seed": seed, "examples": examples,
+            "boxes": str(boxes),
+            "method": method,
+            "layer": layer,
+            "top": top,
+            "threshold": threshold,
+            "connectivity": connectivity,
+            "tolerance": tolerance,
+            "centre": centre,
+            "resamples": resamples,
+            "seed": seed,
+            "examples": examples,
         },
         numbers=summary.numbers(found, mapper, left_out),
         sentences=sentences,
@@ -128,7 +140,7 @@ def localisation(
         images=len(entries),
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 def _check(rules: Rules, *, tolerance: float, resamples: int, examples: int) -> None:
@@ -229,15 +241,15 @@ def _examples(
     Raises:
         ImageRefused: A photo has gone since it was measured.
     """
-    from inspector.heatmap import Heatmap  # noqa: PLC0415 - only when there are maps
-    from inspector.studies.localisation.figure import Example  # noqa: PLC0415 - late: Pillow
+    from inspector.heatmap import Heatmap
+    from inspector.studies.localisation.figure import Example
 
     def overlap(place: int) -> float:
         """Mean IoU over methods and objects."""
         found = entries[place]["methods"]
-        return float(np.mean([
-            one["iou"] for name in mapper.requests for one in found[name]["objects"]
-        ]))  # fmt: skip
+        return float(
+            np.mean([one["iou"] for name in mapper.requests for one in found[name]["objects"]])
+        )
 
     order = sorted(entries, key=lambda place: (-overlap(place), place))
     spread = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
@@ -260,7 +272,7 @@ def _examples(
     return shown
 
 
-def _first_class(entries: Sequence[dict[str, Any]], row: int, _: Any) -> list[int]:  # noqa: ANN401
+def _first_class(entries: Sequence[dict[str, Any]], row: int, _: Any) -> list[int]:
     """The class of a photo's first object."""
     return [entries[row]["objects"][0]["class"]]
 
@@ -283,16 +295,25 @@ def _figure(
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.localisation.figure import Line, localisation_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.localisation.figure import Line, localisation_sheet
 
     lines = [
-        Line(name, found.measured[name], found.tallies[name].empty,
-             found.tallies[name].largest[:, 1].mean(0).tolist())
+        Line(
+            name,
+            found.measured[name],
+            found.tallies[name].empty,
+            found.tallies[name].largest[:, 1].mean(0).tolist(),
+        )
         for name in found.tallies
-    ]  # fmt: skip
+    ]
     return localisation_sheet(
-        lines, examples, title=f"where {mapper.model.path.name} looks, and where the objects are",
-        titles=summary.titles(found), known=found.known, thresholds=THRESHOLDS,
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        lines,
+        examples,
+        title=f"where {mapper.model.path.name} looks, and where the objects are",
+        titles=summary.titles(found),
+        known=found.known,
+        thresholds=THRESHOLDS,
+        sentences=sentences,
+        notes=warnings,
+    )

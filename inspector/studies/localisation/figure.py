@@ -174,15 +174,20 @@ def _table(
 
 def _curves(lines: Sequence[Line], thresholds: Sequence[float], width: int) -> Image.Image:
     series = [
-        Series(line.name, [100 * value for value in line.curve], thresholds,
-               dashed=line is lines[-1])
+        Series(
+            line.name, [100 * value for value in line.curve], thresholds, dashed=line is lines[-1]
+        )
         for line in (*lines[:-1][:_MOST], lines[-1])
-    ]  # fmt: skip
+    ]
     return line_chart(
-        series, size=(_CHART, width), title="boxes that hit (IoU 0.5), the class being given; the "
-        "highest point of a curve is MaxBoxAcc", y_range=(0, 100),
-        x_label="threshold, as a share of the map's maximum", y_label="objects hit (percent)",
-    )  # fmt: skip
+        series,
+        size=(_CHART, width),
+        title="boxes that hit (IoU 0.5), the class being given; the "
+        "highest point of a curve is MaxBoxAcc",
+        y_range=(0, 100),
+        x_label="threshold, as a share of the map's maximum",
+        y_label="objects hit (percent)",
+    )
 
 
 # -- examples -------------------------------------------------------------------------------------
@@ -224,8 +229,12 @@ def _frame(
     y0, x0, y1, x1 = (value * factor[axis % 2] for axis, value in enumerate(box))
     draw, right, bottom = ImageDraw.Draw(panel), panel.width - 1, panel.height - 1
     for inset, width, shade in ((0, 4, _EDGE), (1, 2, colour)):
-        corners = (max(0, x0) + inset, max(0, y0) + inset,
-                   min(right, x1 - 1) - inset, min(bottom, y1 - 1) - inset)  # fmt: skip
+        corners = (
+            max(0, x0) + inset,
+            max(0, y0) + inset,
+            min(right, x1 - 1) - inset,
+            min(bottom, y1 - 1) - inset,
+        )
         if corners[0] < corners[2] and corners[1] < corners[3]:
             draw.rectangle(corners, outline=shade, width=width)
 

@@ -63,7 +63,7 @@ class Mapper:
     """
 
     def __init__(self, model: "Explainer", methods: Sequence[str], layer: str | int | None) -> None:
-        from inspector.methods import parse_request  # noqa: PLC0415 - late: loads all methods
+        from inspector.methods import parse_request
 
         if not model.scores.classifier:
             raise MethodRefused(
@@ -85,8 +85,7 @@ class Mapper:
             self._try(request)
         if not self.requests:
             reasons = "; ".join(f"{label}: {why}" for label, why in self.refused.items())
-            raise MethodRefused(f"no method works for this model: {reasons}",
-                                where=model.path.name)  # fmt: skip
+            raise MethodRefused(f"no method works for this model: {reasons}", where=model.path.name)
 
     def _try(self, request: "Request") -> None:
         """Take a method up, or keep why it is refused: by a blank image, whatever the photos."""
@@ -151,7 +150,7 @@ class Mapper:
         return self._apply(tensors, classes, requests, self._forward(tensors, requests))
 
     def _forward(self, tensors: Array, requests: "Sequence[Request]") -> Mapping[str, Array]:
-        from inspector.evidence import tensors_for  # noqa: PLC0415 - late: imports onnx
+        from inspector.evidence import tensors_for
 
         fetch = tensors_for(self.model, requests, self._layer, [self.model.scores.tensor])
         return self.model.forward(tensors, fetch)
@@ -164,17 +163,21 @@ class Mapper:
         values: Mapping[str, Array],
     ) -> "list[dict[str, Attribution]]":
         """One map a photo and method: that of the photo's class."""
-        from inspector.evidence import Evidence  # noqa: PLC0415 - late: imports onnx
-        from inspector.heatmap import Attribution  # noqa: PLC0415 - only when there are maps
+        from inspector.evidence import Evidence
+        from inspector.heatmap import Attribution
 
         found: list[dict[str, Attribution]] = [{} for _ in tensors]
         targets = [self._target(index) for index in classes]
         for request in requests:
             method = request.method
             evidence = Evidence(
-                self.model, tensors, targets, values,
-                layer=self._layer, preprocess=self.model.preprocessing.preprocess,
-            )  # fmt: skip
+                self.model,
+                tensors,
+                targets,
+                values,
+                layer=self._layer,
+                preprocess=self.model.preprocessing.preprocess,
+            )
             maps = method(evidence, **request.options)
             for note in evidence.notes:
                 self._note(request.label, note)
@@ -182,10 +185,14 @@ class Mapper:
                 if not np.isfinite(one).all():
                     continue  # the network overflows on this photo; the others are done
                 maps_of_photo[request.label] = Attribution(
-                    np.asarray(one, np.float32), method.space, method.name, label=target.label,
-                    index=target.class_index, channels=self.model.preprocessing.preprocess.channels,
+                    np.asarray(one, np.float32),
+                    method.space,
+                    method.name,
+                    label=target.label,
+                    index=target.class_index,
+                    channels=self.model.preprocessing.preprocess.channels,
                     signed=method.signed,
-                )  # fmt: skip
+                )
         return found
 
     def _note(self, label: str, note: str) -> None:
@@ -194,7 +201,7 @@ class Mapper:
         self.notes.setdefault(f"{label}: {key}", f"{label}: {note}")
 
     def _target(self, index: int) -> "Target":
-        from inspector.target import Target  # noqa: PLC0415 - late: imports onnx
+        from inspector.target import Target
 
         scores, names = self.model.scores, self.model.class_labels.names
         where: tuple[int | slice, ...] = (*(slice(None) for _ in range(scores.axis - 1)), index)

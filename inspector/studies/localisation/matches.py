@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     from inspector.heatmap import Attribution
     from inspector.photos.geometry import Geometry
 
-__all__ = ["CENTRE", "SIGMA", "THRESHOLDS", "Rules", "entry_of", "threshold_of", "unpacked",
-           "wanted"]  # fmt: skip
+__all__ = [
+    "CENTRE",
+    "SIGMA",
+    "THRESHOLDS",
+    "Rules",
+    "entry_of",
+    "threshold_of",
+    "unpacked",
+    "wanted",
+]
 
 CENTRE = "centre"
 """The baseline that knows nothing of the photo but its size."""
@@ -111,8 +119,9 @@ def entry_of(
         ImageRefused: Scores or a map that are not finite.
     """
     if not np.isfinite(looked.scores).all():
-        raise ImageRefused("the model's scores for this photo are not finite",
-                           hint="check the preprocessing")  # fmt: skip
+        raise ImageRefused(
+            "the model's scores for this photo are not finite", hint="check the preprocessing"
+        )
     best, true = ranked(looked.scores, rules.top), true_classes(looked.scores, objects)
     measured = {CENTRE: _centre(objects, best, geometry.photo, rules)}
     for method in methods:
@@ -126,13 +135,15 @@ def entry_of(
         "right": [any(index in one.classes for one in objects) for index in best],
         "objects": [
             {
-                "label": one.label, "class": index, "boxes": [list(box) for box in one.boxes],
+                "label": one.label,
+                "class": index,
+                "boxes": [list(box) for box in one.boxes],
                 "seen": list(seen_shares(geometry, one.boxes)),
             }
             for one, index in zip(objects, true, strict=True)
         ],
         "methods": measured,
-    }  # fmt: skip
+    }
 
 
 def _measured(
@@ -146,7 +157,7 @@ def _measured(
     rules: Rules,
 ) -> dict[str, Any]:
     """What one method's maps of one photo hit."""
-    from inspector.heatmap import Heatmap  # noqa: PLC0415 - only when there are maps
+    from inspector.heatmap import Heatmap
 
     grid, cell = raster(geometry)
     laid: dict[int, Array] = {}
@@ -168,11 +179,15 @@ def _measured(
         point = peak(laid[index])
         swept = [b * (*cell, *cell) for b in sweep(laid[index], THRESHOLDS, rules.connectivity)]
         ious = [overlaps(b, one.boxes).max(1, initial=0) for b in swept]
-        found.append(_object(
-            one, boxes[index], None if point is None else (point[0] * cell[0], point[1] * cell[1]),
-            largest=[float(iou[0]) if len(iou) else 0.0 for iou in ious],
-            every=[float(iou.max(initial=0)) for iou in ious],
-        ))  # fmt: skip
+        found.append(
+            _object(
+                one,
+                boxes[index],
+                None if point is None else (point[0] * cell[0], point[1] * cell[1]),
+                largest=[float(iou[0]) if len(iou) else 0.0 for iou in ious],
+                every=[float(iou.max(initial=0)) for iou in ious],
+            )
+        )
     return {"ranks": _ranks(best, objects, boxes), "objects": found}
 
 

@@ -14,8 +14,15 @@ __all__ = ["COMPARED", "IOUS", "LEVEL", "MEASURES", "Interval", "Tally", "summar
 IOUS = (0.3, 0.5, 0.7)
 """Overlaps that MaxBoxAccV2 averages over; the middle one is that of all other measures."""
 
-MEASURES = ("top1_error", "topk_error", "gt_known", "max_box_acc", "max_box_acc_v2", "pointing",
-            "pointing_exact")  # fmt: skip
+MEASURES = (
+    "top1_error",
+    "topk_error",
+    "gt_known",
+    "max_box_acc",
+    "max_box_acc_v2",
+    "pointing",
+    "pointing_exact",
+)
 
 COMPARED = ("gt_known", "max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact")
 """Measures of the map alone, in which a method is held against the centre."""
@@ -78,14 +85,16 @@ def tally(entries: Sequence[Mapping[str, Any]], method: str, tolerance: float) -
     photos = [entry["methods"][method] for entry in entries]
     least = np.asarray(IOUS, np.float32)[:, None]
     curves = [
-        np.stack([
-            np.mean([unpacked(one[kind]) >= least for one in photo["objects"]], 0)
-            for photo in photos
-        ]).astype(np.float32)
+        np.stack(
+            [
+                np.mean([unpacked(one[kind]) >= least for one in photo["objects"]], 0)
+                for photo in photos
+            ]
+        ).astype(np.float32)
         for kind in ("largest", "every")
-    ]  # fmt: skip
+    ]
 
-    def share(hit: Any) -> Array:  # noqa: ANN401 - a function of an object
+    def share(hit: Any) -> Array:
         return np.array([np.mean([hit(one) for one in photo["objects"]]) for photo in photos])
 
     return Tally(
@@ -173,8 +182,9 @@ def summary(
             for m in COMPARED
             for base in (samples[CENTRE][m],)
         }
-        for name in tallies if name != CENTRE
-    }  # fmt: skip
+        for name in tallies
+        if name != CENTRE
+    }
     known = {
         name: _interval(values.mean(), np.concatenate(shares[name]))
         for name, values in right.items()

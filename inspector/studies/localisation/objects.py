@@ -63,10 +63,11 @@ def boxed_photos(
         found.setdefault(box.path, []).append(box)
     chosen = {path.resolve() for path in given}
     kept = [
-        (path, tuple(boxes)) for path, boxes in found.items()
+        (path, tuple(boxes))
+        for path, boxes in found.items()
         # A photo that is missing is not left out: it is named as one that cannot be read.
         if not given or {path.resolve(), path.resolve().parent} & chosen or not path.exists()
-    ]  # fmt: skip
+    ]
     if not kept:
         raise UsageError("has no box for any of the photos given", where=str(table))
     return kept, len(found) - len(kept)
@@ -94,9 +95,10 @@ def objects_of(rows: Sequence[Box], names: Sequence[str], classes: int) -> tuple
         if not indices:
             line = next(row.row for row in rows if row.label == label)
             raise ImageRefused(
-                f"line {line}: {label!r} is no class of the model", where=str(rows[0].path),
+                f"line {line}: {label!r} is no class of the model",
+                where=str(rows[0].path),
                 hint="" if names else "class names are not known; give them with --labels",
-            )  # fmt: skip
+            )
         found.append(Object(label, indices, tuple(corners)))
     return tuple(found)
 
@@ -119,6 +121,7 @@ def check_inside(rows: Sequence[Box], size: tuple[int, int]) -> None:
         if not inside:
             raise ImageRefused(
                 f"line {row.row}: the box {row.x0:g},{row.y0:g},{row.x1:g},{row.y1:g} reaches "
-                f"outside the photo of {width}x{height}", where=str(row.path),
+                f"outside the photo of {width}x{height}",
+                where=str(row.path),
                 hint="boxes are x0,y0,x1,y1 in pixels of the upright photo",
-            )  # fmt: skip
+            )

@@ -121,10 +121,12 @@ def conventions(found: Results) -> dict[str, Any]:
         },
         "box_slack": SLACK,
         "intervals": {
-            "level": LEVEL, "kind": "percentile bootstrap over photos, the same for all methods",
-            "resamples": found.resamples, "seed": found.seed,
+            "level": LEVEL,
+            "kind": "percentile bootstrap over photos, the same for all methods",
+            "resamples": found.resamples,
+            "seed": found.seed,
         },
-    }  # fmt: skip
+    }
 
 
 def numbers(found: Results, mapper: Mapper, left_out: int) -> dict[str, Any]:
@@ -178,9 +180,7 @@ def _measures(name: str, found: Results) -> dict[str, Any]:
 def _photo(entry: Entry) -> dict[str, Any]:
     """One photo's numbers without those at every threshold."""
     kept = ("box", "iou", "point", "gap")
-    return {
-        key: value for key, value in entry.items() if key != "methods"
-    } | {
+    return {key: value for key, value in entry.items() if key != "methods"} | {
         "methods": {
             name: {
                 "ranks": found["ranks"],
@@ -188,7 +188,7 @@ def _photo(entry: Entry) -> dict[str, Any]:
             }
             for name, found in entry["methods"].items()
         }
-    }  # fmt: skip
+    }
 
 
 def rows(found: Results, mapper: Mapper) -> list[dict[str, Any]]:
@@ -204,8 +204,13 @@ def rows(found: Results, mapper: Mapper) -> list[dict[str, Any]]:
         }
         for measure, one in found.measured[name].items():
             row |= {measure: one.value, f"{measure}_low": one.low, f"{measure}_high": one.high}
-        table.append(row | {"max_box_acc_threshold": best_threshold(found.tallies[name]),
-                            "empty_maps": found.tallies[name].empty})  # fmt: skip
+        table.append(
+            row
+            | {
+                "max_box_acc_threshold": best_threshold(found.tallies[name]),
+                "empty_maps": found.tallies[name].empty,
+            }
+        )
     return table
 
 
@@ -223,8 +228,10 @@ def sentences(found: Results) -> tuple[str, ...]:
     ]
     never = [m for m in COMPARED if all(found.better[n][m].value <= 0 for n in found.methods)]
     if len(never) == len(COMPARED):
-        told.append("no method localises better than the centre of the photo, by any measure: "
-                    "these maps tell no more of where the objects are than that")  # fmt: skip
+        told.append(
+            "no method localises better than the centre of the photo, by any measure: "
+            "these maps tell no more of where the objects are than that"
+        )
     elif never:
         listed = ", ".join(names[m] for m in never if m in names)
         told.append(f"no method beats the centre in {listed}")
@@ -244,8 +251,10 @@ def sentences(found: Results) -> tuple[str, ...]:
     ]
     below = sum(share < IOUS[1] for share in found.seen)
     if below:
-        told.append(f"{below} object(s) cannot be hit: the network saw less than half of each of "
-                    "their boxes")  # fmt: skip
+        told.append(
+            f"{below} object(s) cannot be hit: the network saw less than half of each of "
+            "their boxes"
+        )
     return tuple(told)
 
 
@@ -273,13 +282,17 @@ def warnings(found: Results, mapper: Mapper, left_out: int) -> list[str]:
     if left_out:
         told.append(f"{left_out} photo(s) of the table are not among those given")
     if found.rules.top >= mapper.classes:
-        told.append(f"the model has {mapper.classes} class(es), so one of the best "
-                    f"{found.rules.top} is always right")  # fmt: skip
+        told.append(
+            f"the model has {mapper.classes} class(es), so one of the best "
+            f"{found.rules.top} is always right"
+        )
     short = sorted(min(entry["size"]) for entry in found.entries)[len(found.entries) // 2]
     if found.tolerance > short / 10:
-        told.append(f"a tolerance of {found.tolerance:g} pixels is much on photos of {short}: "
-                    "--tolerance 0")  # fmt: skip
+        told.append(
+            f"a tolerance of {found.tolerance:g} pixels is much on photos of {short}: --tolerance 0"
+        )
     if len(found.entries) < FEW:
-        told.append(f"{len(found.entries)} photos: mind the intervals, differences inside them "
-                    "mean nothing")  # fmt: skip
+        told.append(
+            f"{len(found.entries)} photos: mind the intervals, differences inside them mean nothing"
+        )
     return [*told, *mapper.notes.values()]

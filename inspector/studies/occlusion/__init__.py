@@ -92,8 +92,16 @@ def occlusion(
     journal = journal or Journal()
     for place, name, sha256, image in _photos(model, images, refused):
         text = texts[place] if len(texts) > 1 else texts[0]
-        found = sweep_over(model, plan, image, (place, name, sha256), text=text, journal=journal,
-                       progress=progress, total=total)  # fmt: skip
+        found = sweep_over(
+            model,
+            plan,
+            image,
+            (place, name, sha256),
+            text=text,
+            journal=journal,
+            progress=progress,
+            total=total,
+        )
         signal = painter.project(found, image)
         found.agreement = agreement_of(plan, found, signal)
         sweeps.append(found)
@@ -108,8 +116,14 @@ def occlusion(
         study="occlusion",
         context=model.context(model.layer_for(layer)),
         options={
-            "window": window, "stride": stride, "fill": fill, "layer": layer, "feature": feature,
-            "target": target, "projection": projection, "extension": extension,
+            "window": window,
+            "stride": stride,
+            "fill": fill,
+            "layer": layer,
+            "feature": feature,
+            "target": target,
+            "projection": projection,
+            "extension": extension,
         },
         numbers={
             **plan.to_dict(model),
@@ -118,12 +132,20 @@ def occlusion(
         },
         table=[row for one in sweeps for row in one.table(plan)],
         sentences=sentences,
-        figure=figure_of(model, plan, shown, pictures, sentences=sentences,
-                       warnings=warnings, total=len(sweeps), why=painter.why),
+        figure=figure_of(
+            model,
+            plan,
+            shown,
+            pictures,
+            sentences=sentences,
+            warnings=warnings,
+            total=len(sweeps),
+            why=painter.why,
+        ),
         images=len(sweeps),
         refused=tuple(refused),
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
 def _targets(target: Sequence[str] | str, images: Iterable[Any]) -> tuple[str, ...]:

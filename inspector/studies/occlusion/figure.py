@@ -28,12 +28,25 @@ __all__ = ["Row", "occlusion_sheet"]
 _SIDE = 208
 _BAR = 86  # colour bar with its numbers, beside panels b and d
 _MOST_LABELS = 8
-_COLOURS = ((64, 83, 211), (221, 179, 16), (181, 29, 20), (0, 190, 255), (251, 73, 176),
-            (0, 178, 93), (148, 92, 40), (120, 70, 160))  # fmt: skip
+_COLOURS = (
+    (64, 83, 211),
+    (221, 179, 16),
+    (181, 29, 20),
+    (0, 190, 255),
+    (251, 73, 176),
+    (0, 178, 93),
+    (148, 92, 40),
+    (120, 70, 160),
+)
 """Colours of labels, which can be told apart with any colour vision."""
 _OTHER = (196, 196, 200)
-_LETTERS = ("(a) image and square", "(b) total activation", "(c) projection",
-            "(d) probability", "(e) most probable label")  # fmt: skip
+_LETTERS = (
+    "(a) image and square",
+    "(b) total activation",
+    "(c) projection",
+    "(d) probability",
+    "(e) most probable label",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +153,24 @@ def _draw(page: Page, row: Row, lefts: Sequence[int], why: str) -> None:
     _caption(page, lefts[0], top + size[0], ["without the square:", row.names[row.label]])
     page.paste(_upright(row.picture, size), lefts[0], top)
     ceiling = max(float(row.totals.max()), row.total)
-    _map(page, (lefts[1], top), _laid_out(row, row.totals), size,
-         ends=(min(0.0, float(row.totals.min())), ceiling), mark=row.total)  # fmt: skip
+    _map(
+        page,
+        (lefts[1], top),
+        _laid_out(row, row.totals),
+        size,
+        ends=(min(0.0, float(row.totals.min())), ceiling),
+        mark=row.total,
+    )
     lines = [f"of feature map {row.unit}", f"without the square: {number(row.total)}"]
     _caption(page, lefts[1], top + size[0], lines)
     page.paste(_projection(row, size, why), lefts[2], top)
     if row.signal is not None:
-        _caption(page, lefts[2], top + size[0], [f"of feature map {row.unit}, its strongest",
-                                                 row.signal_of])  # fmt: skip
+        _caption(
+            page,
+            lefts[2],
+            top + size[0],
+            [f"of feature map {row.unit}, its strongest", row.signal_of],
+        )
     _map(
         page,
         (lefts[3], top),
@@ -189,9 +212,14 @@ def _upright(pixels: NDArray[Any], size: tuple[int, int], *, flat: bool = False)
 
 
 def _map(
-    page: Page, place: tuple[int, int], values: NDArray[Any], size: tuple[int, int], *,
-    ends: tuple[float, float], mark: float,
-) -> None:  # fmt: skip
+    page: Page,
+    place: tuple[int, int],
+    values: NDArray[Any],
+    size: tuple[int, int],
+    *,
+    ends: tuple[float, float],
+    mark: float,
+) -> None:
     """Values by position as cells, beside them a colour bar with the unoccluded value marked."""
     low, high = ends
     span = (high - low) or 1.0

@@ -32,7 +32,7 @@ class Painter:
     """
 
     def __init__(self, model: "Explainer", tensor: str, projection: str, extension: str) -> None:
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector
 
         self.model, self.projection = model, projection
         self.why = ""
@@ -53,9 +53,11 @@ class Painter:
         """Plain data."""
         coverage = self._projector.coverage if self._projector and not self.why else ""
         return {
-            "rule": self.projection, "of": "the strongest activation of the feature map",
-            "coverage": coverage, "refused": self.why or None,
-        }  # fmt: skip
+            "rule": self.projection,
+            "of": "the strongest activation of the feature map",
+            "coverage": coverage,
+            "refused": self.why or None,
+        }
 
     def project(self, sweep: "Sweep", image: Array) -> Array | None:
         """Project a photo's strongest activation; once refused, none is tried again.
@@ -77,6 +79,6 @@ class Painter:
 
     def picture(self, signal: Array | None) -> Array | None:
         """A projection's channels in red, green, blue."""
-        from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import rgb_of
 
         return None if signal is None else rgb_of(signal, self.model.preprocessing.preprocess)

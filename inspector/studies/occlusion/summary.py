@@ -32,21 +32,25 @@ def warnings_of(
     model: "Explainer", plan: Plan, sweeps: Sequence[Sweep], notes: Sequence[str]
 ) -> tuple[str, ...]:
     """What must be known when the result is read; ``notes`` are those of the projection."""
-    from inspector.network.labels import count_warning  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.labels import count_warning
 
     found = [*model.preprocessing.warnings, *model.class_labels.warnings]
     classes = model.scores.classes
     found += filter(None, [count_warning(model.class_labels.names, classes)])
     if any(one.how == ASSUMED for one in sweeps):
-        found.append("the model ends in scores: probabilities are a softmax of them, which is "
-                     "assumed")  # fmt: skip
+        found.append(
+            "the model ends in scores: probabilities are a softmax of them, which is assumed"
+        )
     if any(one.how == "sigmoid" and len(one.sums) and classes != 1 for one in sweeps):
-        found.append("probabilities are a sigmoid of each class's own score: they do not add up "
-                     "to 1")  # fmt: skip
+        found.append(
+            "probabilities are a sigmoid of each class's own score: they do not add up to 1"
+        )
     for one in sweeps:
         if not one.before["total"] > 0:
-            found.append(f"{one.name}: feature map {one.unit} of {plan.tensor} is not active "
-                         "without the square")  # fmt: skip
+            found.append(
+                f"{one.name}: feature map {one.unit} of {plan.tensor} is not active "
+                "without the square"
+            )
     return tuple(dict.fromkeys([*found, *notes]))
 
 
@@ -92,7 +96,7 @@ def figure_of(
     warnings: Sequence[str],
     total: int,
     why: str = "",
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
+) -> Any:
     """Draw the photos.
 
     Args:
@@ -105,8 +109,8 @@ def figure_of(
         total: Photos in all.
         why: Why there is no projection.
     """
-    from inspector.render.drawing.page import number  # noqa: PLC0415 - late: Pillow
-    from inspector.studies.occlusion.figure import Row, occlusion_sheet  # noqa: PLC0415 - late: Pillow
+    from inspector.render.drawing.page import number
+    from inspector.studies.occlusion.figure import Row, occlusion_sheet
 
     decode = model.preprocessing.preprocess.decode
     rows = []
@@ -136,11 +140,11 @@ def figure_of(
     return occlusion_sheet(
         rows,
         title=f"a grey square over {'the photo' if total == 1 else f'{total} photos'}: "
-              f"{model.path.name}",
+        f"{model.path.name}",
         subtitle=f"layer {plan.tensor}; square of {plan.window} pixels, step {plan.stride}, "
-                 f"{len(plan.boxes)} positions",
+        f"{len(plan.boxes)} positions",
         sentences=sentences[: 3 * len(rows)] if len(rows) <= 4 else (),
         notes=warnings,
         hidden=total - len(rows),
         why=why,
-    )  # fmt: skip
+    )

@@ -73,9 +73,14 @@ class Plan:
 
 
 def plan_of(
-    model: "Explainer", window: int, stride: int, fill: str, *, layer: str | int | None,
+    model: "Explainer",
+    window: int,
+    stride: int,
+    fill: str,
+    *,
+    layer: str | int | None,
     feature: str,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Lay out the square's positions; arguments as for the study.
 
     Raises:
@@ -83,18 +88,22 @@ def plan_of(
         ModelRefused: It has no convolution.
         UsageError: Options that cannot be meant.
     """
-    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes
 
     if not model.scores.classifier:
         raise MethodRefused(
-            f"the model gives no class probabilities: {model.scores.why}", where=model.path.name,
+            f"the model gives no class probabilities: {model.scores.why}",
+            where=model.path.name,
             hint="`inspector explain -m occlusion --target OUTPUT[i,...]` takes any score",
-        )  # fmt: skip
+        )
     tensor = model.layer_for(layer)[0].tensor
     shape = model.shape_of(tensor)
     if channel_axes(model.graph).get(tensor, 1) != 1:
-        raise UsageError("the layer has its channels last", where=tensor,
-                         hint="`inspector layers` lists its transposed form")  # fmt: skip
+        raise UsageError(
+            "the layer has its channels last",
+            where=tensor,
+            hint="`inspector layers` lists its transposed form",
+        )
     height, width = model.size(*model.preprocessing.preprocess.size)
     window, stride = geometry_of(window, stride, height, width)
     boxes = tuple(windows(height, width, window, stride))
@@ -117,8 +126,9 @@ def _feature(text: str, channels: int) -> str | int:
     if text in _RULES:
         return text
     if not text.isdecimal() or int(text) >= channels:
-        raise UsageError(f"no feature map {text!r}",
-                         hint=f"total, peak, or a number from 0 to {channels - 1}")  # fmt: skip
+        raise UsageError(
+            f"no feature map {text!r}", hint=f"total, peak, or a number from 0 to {channels - 1}"
+        )
     return int(text)
 
 
@@ -168,8 +178,9 @@ class Sweep:
     def counts(self) -> dict[int, int]:
         """Positions at which each label is the most probable, most frequent first."""
         found, numbers = np.unique(self.values["label"], return_counts=True)
-        order = sorted(zip(numbers.tolist(), found.tolist(), strict=True),
-                       key=lambda pair: (-pair[0], pair[1]))  # fmt: skip
+        order = sorted(
+            zip(numbers.tolist(), found.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
+        )
         return {label: count for count, label in order}
 
     def lowest(self, what: str) -> int:
@@ -209,11 +220,17 @@ class Sweep:
             row, column = divmod(index, plan.grid[1])
             label = self.values["label"][index]
             yield {
-                "image": self.name, "place": self.place, "row": row, "column": column,
-                "top": y0, "left": x0, "bottom": y1, "right": x1,
+                "image": self.name,
+                "place": self.place,
+                "row": row,
+                "column": column,
+                "top": y0,
+                "left": x0,
+                "bottom": y1,
+                "right": x1,
                 **{key: self.values[what][index] for key, what in GRIDS.items()},
                 "label": self.names[label],
-            }  # fmt: skip
+            }
 
 
 GRIDS = {
@@ -227,9 +244,16 @@ GRIDS = {
 
 
 def sweep_over(
-    model: "Explainer", plan: Plan, image: Array, photo: tuple[int, str, str], *, text: str,
-    journal: Journal, progress: Progress | None, total: int,
-) -> Sweep:  # fmt: skip
+    model: "Explainer",
+    plan: Plan,
+    image: Array,
+    photo: tuple[int, str, str],
+    *,
+    text: str,
+    journal: Journal,
+    progress: Progress | None,
+    total: int,
+) -> Sweep:
     """Move the square over one photo.
 
     Args:
@@ -265,24 +289,32 @@ def sweep_over(
             progress("positions of the square", done, total)
     seen = {int(label) for label in (*values["label"], before["label"])}
     return Sweep(
-        *photo, target=target, unit=unit, peaks=peaks, sums=sums, at=(int(at[0]), int(at[1])),
-        how=how, before=before, values=values,
+        *photo,
+        target=target,
+        unit=unit,
+        peaks=peaks,
+        sums=sums,
+        at=(int(at[0]), int(at[1])),
+        how=how,
+        before=before,
+        values=values,
         names={label: label_of(model, label, scores.shape[1]) for label in sorted(seen)},
-    )  # fmt: skip
+    )
 
 
 def _forward(model: "Explainer", plan: Plan, images: Array) -> tuple[Array, Array]:
     """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     found = activations(model, images, [plan.tensor, model.scores.tensor])
     scores = found[model.scores.tensor].reshape(len(images), -1).astype(np.float64)
     maps = found[plan.tensor]
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise MethodRefused(
-            "activations or scores are not finite numbers", where=plan.tensor,
+            "activations or scores are not finite numbers",
+            where=plan.tensor,
             hint="the network overflows on this image; check its preprocessing",
-        )  # fmt: skip
+        )
     return maps, scores
 
 

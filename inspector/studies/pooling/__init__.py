@@ -102,10 +102,12 @@ def pooling(
     used = [place for place in range(len(photos)) if all(place in one for one in guesses)]
     if not used:
         raise refused[0]
-    right = np.array([
-        [one[place] in classes[photos[place].label] for place in used]
-        for one, classes in zip(guesses, wanted, strict=True)
-    ])  # fmt: skip
+    right = np.array(
+        [
+            [one[place] in classes[photos[place].label] for place in used]
+            for one, classes in zip(guesses, wanted, strict=True)
+        ]
+    )
 
     places = [used[at] for at in spread_out(len(used), reconstructed)]
     sent = [Reconstructions(n, one, paths, extension) for n, one in enumerate(networks)]
@@ -135,32 +137,42 @@ def pooling(
         "pairs": pairs(networks, right, seed),
         "paper": finding(networks, measured),
         "choices": {
-            "interval": LEVEL, "bootstrap_samples": RESAMPLES, "measures": MEASURES,
+            "interval": LEVEL,
+            "bootstrap_samples": RESAMPLES,
+            "measures": MEASURES,
             "photos_reconstructed": len(measured.places) if measured else 0,
             "photos_of_the_chance_level": min(OTHERS, max(len(used) - 1, 0)),
             "wider_gaussian": COARSE,
             "scale_in_pixels": [one.scale for one in sent],
         },
-    }  # fmt: skip
+    }
     sentences = _sentences(networks, numbers)
     return Findings(
         study="pooling",
         context=model.context(None),
         options={
-            "against": against, "layer": layer, "reconstructed": reconstructed,
-            "extension": extension, "seed": seed,
+            "against": against,
+            "layer": layer,
+            "reconstructed": reconstructed,
+            "extension": extension,
+            "seed": seed,
         },
         numbers=numbers,
         table=_table(networks, photos, used=used, guesses=guesses, right=right, entries=entries),
         sentences=sentences,
         figure=_figure(
-            networks, numbers, sent, shown=shown, measures=MEASURES if measured else (),
-            sentences=sentences[len(networks):], warnings=warnings,
+            networks,
+            numbers,
+            sent,
+            shown=shown,
+            measures=MEASURES if measured else (),
+            sentences=sentences[len(networks) :],
+            warnings=warnings,
         ),
         images=len(used),
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 # -- the result -----------------------------------------------------------------------------------
@@ -177,9 +189,12 @@ def _units(entries: Entries) -> dict[str, int]:
 
 
 def _warnings(
-    networks: Sequence[Network], guesses: Sequence[Mapping[int, int | None]],
-    entries: Sequence[Entries], measured: Measured | None, asked: int,
-) -> list[str]:  # fmt: skip
+    networks: Sequence[Network],
+    guesses: Sequence[Mapping[int, int | None]],
+    entries: Sequence[Entries],
+    measured: Measured | None,
+    asked: int,
+) -> list[str]:
     found = list(networks[0].model.preprocessing.warnings)
     for network, one, reconstructions in zip(networks, guesses, entries, strict=True):
         if network is not networks[0]:
@@ -191,8 +206,9 @@ def _warnings(
             found.append(f"{network.name}: units see the whole image ({network.field.why})")
         silent = sum(entry is None for entry in reconstructions.values())
         if silent:
-            found.append(f"{network.name}: no unit of {network.layer} is active on {silent} "
-                         "photo(s)")  # fmt: skip
+            found.append(
+                f"{network.name}: no unit of {network.layer} is active on {silent} photo(s)"
+            )
     count = len(measured.places) if measured else 0
     if count < asked:
         found.append(
@@ -267,11 +283,13 @@ def _interval(three: Mapping[str, float]) -> str:
 
 def _verdict(paper: Mapping[str, Any]) -> str:
     parts = [
-        f"{words}: {paper[key]}" for key, words in (
+        f"{words}: {paper[key]}"
+        for key, words in (
             ("without_max_pooling", "fails without max-pooling"),
             ("with_max_pooling", "works with it"),
-        ) if paper[key]
-    ]  # fmt: skip
+        )
+        if paper[key]
+    ]
     return (
         f"the paper's finding about the deconvnet ({'; '.join(parts)}) on these networks: "
         f"{paper['finding']}"
@@ -279,43 +297,66 @@ def _verdict(paper: Mapping[str, Any]) -> str:
 
 
 def _table(
-    networks: Sequence[Network], photos: "Sequence[LabelledPhoto]", *, used: Sequence[int],
-    guesses: Sequence[Mapping[int, int | None]], right: np.ndarray[Any, Any],
+    networks: Sequence[Network],
+    photos: "Sequence[LabelledPhoto]",
+    *,
+    used: Sequence[int],
+    guesses: Sequence[Mapping[int, int | None]],
+    right: np.ndarray[Any, Any],
     entries: Sequence[Entries],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     rows = []
     for number, network in enumerate(networks):
         for at, place in enumerate(used):
             row = {
-                "network": network.name, "image": photos[place].path.name,
-                "label": photos[place].label, "predicted": guesses[number][place],
+                "network": network.name,
+                "image": photos[place].path.name,
+                "label": photos[place].label,
+                "predicted": guesses[number][place],
                 "right": int(right[number, at]),
-            }  # fmt: skip
+            }
             entry = entries[number].get(place)
             if entry:
                 row["unit"] = entry["unit"]
-                row |= {f"{method} {name}": entry["measures"][method][name]
-                        for method in METHODS for name in MEASURES}  # fmt: skip
+                row |= {
+                    f"{method} {name}": entry["measures"][method][name]
+                    for method in METHODS
+                    for name in MEASURES
+                }
             rows.append(row)
     return rows
 
 
 def _figure(
-    networks: Sequence[Network], numbers: Mapping[str, Any], sent: Sequence[Reconstructions], *,
-    shown: Sequence[int], measures: Sequence[str], sentences: Sequence[str],
+    networks: Sequence[Network],
+    numbers: Mapping[str, Any],
+    sent: Sequence[Reconstructions],
+    *,
+    shown: Sequence[int],
+    measures: Sequence[str],
+    sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # fmt: skip  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.pooling.figure import Row, pooling_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.pooling.figure import Row, pooling_sheet
 
     rows = []
     for network, entry, made in zip(networks, numbers["networks"], sent, strict=True):
         pictures = [made.pictures.get(place) for place in shown]
-        rows.append(Row(
-            name=network.name, facts=entry,
-            patches=[None if one is None else one.patch for one in pictures],
-            signals={m: [None if one is None else one.signals[m] for one in pictures]
-                     for m in METHODS},
-        ))  # fmt: skip
+        rows.append(
+            Row(
+                name=network.name,
+                facts=entry,
+                patches=[None if one is None else one.patch for one in pictures],
+                signals={
+                    m: [None if one is None else one.signals[m] for one in pictures]
+                    for m in METHODS
+                },
+            )
+        )
     return pooling_sheet(
-        rows, measures=measures, methods=METHODS, sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        rows,
+        measures=measures,
+        methods=METHODS,
+        sentences=sentences,
+        notes=warnings,
+    )

@@ -48,8 +48,15 @@ def accuracies(right: Array) -> list[dict[str, float]]:
     found = []
     for row in right:
         low, high = wilson(int(row.sum()), len(row))
-        found.append({"right": int(row.sum()), "photos": len(row), "share": float(row.mean()),
-                      "low": low, "high": high})  # fmt: skip
+        found.append(
+            {
+                "right": int(row.sum()),
+                "photos": len(row),
+                "share": float(row.mean()),
+                "low": low,
+                "high": high,
+            }
+        )
     return found
 
 
@@ -60,12 +67,17 @@ def pairs(networks: Sequence[Network], right: Array, seed: int) -> list[dict[str
         first = int((right[a] & ~right[b]).sum())
         second = int((right[b] & ~right[a]).sum())
         low, high = paired_interval(right[a], right[b], seed)
-        found.append({
-            "networks": (networks[a].name, networks[b].name),
-            "only_first_right": first, "only_second_right": second,
-            "difference": (first - second) / right.shape[1], "low": low, "high": high,
-            "mcnemar_p": mcnemar(first, second),
-        })  # fmt: skip
+        found.append(
+            {
+                "networks": (networks[a].name, networks[b].name),
+                "only_first_right": first,
+                "only_second_right": second,
+                "difference": (first - second) / right.shape[1],
+                "low": low,
+                "high": high,
+                "mcnemar_p": mcnemar(first, second),
+            }
+        )
     for entry, p in zip(found, holm([entry["mcnemar_p"] for entry in found]), strict=True):
         entry["mcnemar_p_holm"] = p
     return found
@@ -99,10 +111,18 @@ class Measured:
         places = [place for place in entries[0] if all(_whole(e.get(place)) for e in entries)]
         if not places:
             return None
-        values = np.array([
-            [[[one[place]["measures"][method][name] for place in places]  # type: ignore[index]
-              for name in MEASURES] for method in METHODS] for one in entries
-        ])  # fmt: skip
+        values = np.array(
+            [
+                [
+                    [
+                        [one[place]["measures"][method][name] for place in places]  # type: ignore[index]
+                        for name in MEASURES
+                    ]
+                    for method in METHODS
+                ]
+                for one in entries
+            ]
+        )
         chosen = resamples(len(places), seed)
         # A matrix of how often each photo is drawn: one product for all means.
         counts = np.stack([np.bincount(row, minlength=len(places)) for row in chosen])
@@ -112,20 +132,36 @@ class Measured:
         low, high = _ends(drawn)
         agreement = MEASURES.index("edge agreement")
         return cls(
-            tuple(places), means, low, high,
-            _with_ends(means[:, d, agreement] - SHARE * means[:, g, agreement],
-                       drawn[:, d, agreement] - SHARE * drawn[:, g, agreement]),
+            tuple(places),
+            means,
+            low,
+            high,
+            _with_ends(
+                means[:, d, agreement] - SHARE * means[:, g, agreement],
+                drawn[:, d, agreement] - SHARE * drawn[:, g, agreement],
+            ),
             _with_ends(means[:, g] - means[:, d], drawn[:, g] - drawn[:, d]),
-        )  # fmt: skip
+        )
 
     def numbers(self, network: int) -> dict[str, Any]:
         """Plain data of one network."""
         return {
             "measures": {
                 method: {
-                    name: dict(zip(("mean", "low", "high"), map(float, (
-                        self.means[network, i, j], self.low[network, i, j],
-                        self.high[network, i, j])), strict=True))
+                    name: dict(
+                        zip(
+                            ("mean", "low", "high"),
+                            map(
+                                float,
+                                (
+                                    self.means[network, i, j],
+                                    self.low[network, i, j],
+                                    self.high[network, i, j],
+                                ),
+                            ),
+                            strict=True,
+                        )
+                    )
                     for j, name in enumerate(MEASURES)
                 }
                 for i, method in enumerate(METHODS)
@@ -135,7 +171,7 @@ class Measured:
             },
             "deconvnet_minus_half_of_guided": _named(self.against_share[network]),
             "deconvnet": self.verdict(network),
-        }  # fmt: skip
+        }
 
     def verdict(self, network: int) -> str:
         """``works``, ``fails`` or ``undecided``."""
@@ -158,12 +194,14 @@ def finding(networks: Sequence[Network], found: Measured | None) -> dict[str, An
     """
     parts: dict[str, str | None] = {}
     for key, pooled, expected in (
-        ("without_max_pooling", False, "fails"), ("with_max_pooling", True, "works"),
-    ):  # fmt: skip
+        ("without_max_pooling", False, "fails"),
+        ("with_max_pooling", True, "works"),
+    ):
         verdicts = {
-            found.verdict(place) for place, one in enumerate(networks)
+            found.verdict(place)
+            for place, one in enumerate(networks)
             if found and (one.max_poolings > 0) == pooled
-        }  # fmt: skip
+        }
         wrong = {"fails": "works", "works": "fails"}[expected]
         if not verdicts:
             parts[key] = None

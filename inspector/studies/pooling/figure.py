@@ -18,9 +18,13 @@ _CELL, _STEP, _LABELS = 92, 98, 128
 _CHART = 250
 _NAMES = {"guided-backprop": "guided backprop"}
 _COLUMNS = (  # heading, share of the width
-    ("network", 0.24), ("right, % (95 % interval)", 0.20), ("parameters", 0.12),
-    ("max-pools", 0.10), ("strided convs", 0.12), ("deconvnet sees the photo", 0.22),
-)  # fmt: skip
+    ("network", 0.24),
+    ("right, % (95 % interval)", 0.20),
+    ("parameters", 0.12),
+    ("max-pools", 0.10),
+    ("strided convs", 0.12),
+    ("deconvnet sees the photo", 0.22),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +95,19 @@ def _table(page: Page, rows: Sequence[Row]) -> None:
         accuracy, facts = row.facts["accuracy"], row.facts
         low, high = 100 * accuracy["low"], 100 * accuracy["high"]
         count = facts["parameters"]
-        _line(page, [
-            row.name, f"{100 * accuracy['share']:.1f}  ({low:.1f} to {high:.1f})",
-            "not known" if count is None else f"{count:,}",
-            str(facts["max_poolings"]), str(facts["strided_convolutions"]),
-            "yes" if facts["deconvnet_depends_on_the_image"] else "no, proved",
-        ], widths, INK)  # fmt: skip
+        _line(
+            page,
+            [
+                row.name,
+                f"{100 * accuracy['share']:.1f}  ({low:.1f} to {high:.1f})",
+                "not known" if count is None else f"{count:,}",
+                str(facts["max_poolings"]),
+                str(facts["strided_convolutions"]),
+                "yes" if facts["deconvnet_depends_on_the_image"] else "no, proved",
+            ],
+            widths,
+            INK,
+        )
 
 
 def _line(
@@ -172,6 +183,8 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 def _bars(rows: Sequence[Row], method: str, measure: str) -> Series:
     found = [row.facts["measures"][method][measure] for row in rows]
     return Series(
-        "", [one["mean"] for one in found],
-        low=[one["low"] for one in found], high=[one["high"] for one in found],
-    )  # fmt: skip
+        "",
+        [one["mean"] for one in found],
+        low=[one["low"] for one in found],
+        high=[one["high"] for one in found],
+    )

@@ -57,16 +57,22 @@ class Network:
     def facts(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "name": self.name, "sha256": self.model.file.sha256, "classes": self.classes,
-            "parameters": self.parameters, "max_poolings": self.max_poolings,
-            "average_poolings": self.average_poolings, "strided_convolutions": self.strided,
-            "layer": self.layer, "layer_reason": self.reason,
+            "name": self.name,
+            "sha256": self.model.file.sha256,
+            "classes": self.classes,
+            "parameters": self.parameters,
+            "max_poolings": self.max_poolings,
+            "average_poolings": self.average_poolings,
+            "strided_convolutions": self.strided,
+            "layer": self.layer,
+            "layer_reason": self.reason,
             "layer_shape": self.model.shape_of(self.layer)[1:],
             "receptive_field": {"size": self.field.size, "stride": self.field.stride},
-            "deconvnet_depends_on_the_image": not self.proof.free, "why": str(self.proof),
+            "deconvnet_depends_on_the_image": not self.proof.free,
+            "why": str(self.proof),
             "certificate": self.model.context(None)["certificate"],
             "preprocess": self.model.context(None)["preprocess"],
-        }  # fmt: skip
+        }
 
 
 def opened(
@@ -102,10 +108,10 @@ def opened(
 
 
 def _network(name: str, model: "Explainer", layer: str, extension: str) -> Network:
-    from converters.graph.activations import data_nodes  # noqa: PLC0415 - late: imports onnx
-    from inspector.network.layers import CONVOLUTIONS, channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - as above
-    from inspector.projection.conditioning import conditioning  # noqa: PLC0415 - late: imports torch
+    from converters.graph.activations import data_nodes
+    from inspector.network.layers import CONVOLUTIONS, channel_axes
+    from inspector.network.receptive_field import receptive_field
+    from inspector.projection.conditioning import conditioning
 
     graph, shapes = model.graph, model.shapes(model.preprocessing.preprocess.size)
     if layer:
@@ -114,23 +120,32 @@ def _network(name: str, model: "Explainer", layer: str, extension: str) -> Netwo
         tensor, reason = _high_layer(model, shapes)
     if channel_axes(graph).get(tensor, 1) != 1:
         raise MethodRefused(
-            "the layer has its channels last", where=f"{name}: {tensor}",
+            "the layer has its channels last",
+            where=f"{name}: {tensor}",
             hint="name the tensor behind its transposition; `inspector layers` lists it",
-        )  # fmt: skip
+        )
     nodes = data_nodes(graph)
     field = receptive_field(graph, tensor, model.input.name, shapes)
     head = getattr(model.head, "nodes", ())
     return Network(
-        name=name, model=model, layer=tensor, reason=reason, field=field.local or field,
+        name=name,
+        model=model,
+        layer=tensor,
+        reason=reason,
+        field=field.local or field,
         max_poolings=sum(n.op_type in _MAX_POOLINGS and _wide(n, "kernel_shape") for n in nodes),
-        average_poolings=sum("AveragePool" in n.op_type and "Global" not in n.op_type
-                             and n.name not in head for n in nodes),
-        strided=sum(n.op_type in CONVOLUTIONS and "Transpose" not in n.op_type
-                    and _wide(n, "strides", 1) for n in nodes),
+        average_poolings=sum(
+            "AveragePool" in n.op_type and "Global" not in n.op_type and n.name not in head
+            for n in nodes
+        ),
+        strided=sum(
+            n.op_type in CONVOLUTIONS and "Transpose" not in n.op_type and _wide(n, "strides", 1)
+            for n in nodes
+        ),
         parameters=_parameters(graph, nodes),
         proof=conditioning(model, tensor, extension),
         classes=_classes(name, model, shapes),
-    )  # fmt: skip
+    )
 
 
 def _wide(node: "Node", attribute: str, missing: int = 2) -> bool:

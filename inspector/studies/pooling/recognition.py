@@ -72,7 +72,7 @@ def predictions(
     Returns:
         Classes by the photo's place; None where the scores are no numbers.
     """
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     def said(what: str, done: int, total: int) -> None:
         if progress:

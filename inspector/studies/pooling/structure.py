@@ -61,7 +61,7 @@ class Reconstructions:
     def __init__(
         self, number: int, network: Network, photos: Sequence[Any], extension: str
     ) -> None:
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector
 
         self.number, self.network, self.photos = number, network, photos
         self._projectors = {
@@ -113,7 +113,7 @@ class Reconstructions:
 
     def draw(self, places: Sequence[int]) -> None:
         """Make the pictures of a few photos; apart, so that a resumed run draws the same."""
-        from inspector.projection.projector import pixels_of, rgb_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import pixels_of, rgb_of
 
         preprocess = self.network.model.preprocessing.preprocess
         for batch in self._opened(places):
@@ -128,7 +128,7 @@ class Reconstructions:
                     patch = pixels_of(batch.tensors[row][:, y0:y1, x0:x1], preprocess)
                     self.pictures[place] = Picture(patch, cut)
 
-    def _opened(self, places: Sequence[int]) -> Any:  # noqa: ANN401 - batches
+    def _opened(self, places: Sequence[int]) -> Any:
         """Batches of chosen photos; those that cannot be read have been named before."""
         refused: list[ImageRefused] = []
         skip = set(range(len(self.photos))) - set(places)
@@ -143,14 +143,14 @@ class Reconstructions:
         }
 
     def _edges(self, image: Array) -> Array:
-        from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import pixels_of
 
         pixels = pixels_of(image, self.network.model.preprocessing.preprocess)
         return sharpness.edges_of(pixels, self.scale)
 
     def _sent(self, batch: Batch) -> "_Sent":
         """Choose the strongest unit of each photo and send it down."""
-        from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+        from inspector.passes.activations import activations
 
         layer = self.network.layer
         maps = activations(self.network.model, batch.tensors, [layer])[layer]
@@ -174,12 +174,15 @@ class Reconstructions:
         strangers = [other for at, other in others.items() if at != place][:OTHERS]
         return {
             "image": {"name": photo.name, "place": place, "sha256": photo.sha256},
-            "unit": unit, "at": {"y": y, "x": x}, "activation": sent.values[row], "patch": box,
+            "unit": unit,
+            "at": {"y": y, "x": x},
+            "activation": sent.values[row],
+            "patch": box,
             "measures": {
                 method: sharpness.measured(signal[row], box, edges, strangers, self.scale)
                 for method, signal in sent.signals.items()
             },
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, eq=False)

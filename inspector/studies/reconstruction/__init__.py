@@ -85,8 +85,9 @@ def reconstruction(
     if not images and not any(one.units for one in bare):
         raise MethodRefused(
             "; ".join(dict.fromkeys(one.why for one in bare)),
-            where=model.path.name, hint="give photos: the reconstruction is conditioned on them",
-        )  # fmt: skip
+            where=model.path.name,
+            hint="give photos: the reconstruction is conditioned on them",
+        )
     for done, one in enumerate(bare, 1):
         one.project(work)
         if progress:
@@ -103,8 +104,12 @@ def reconstruction(
         study="reconstruction",
         context=model.context(None),
         options={
-            "layers": layers, "most": most, "unit": unit, "unconditioned": unconditioned,
-            "extension": extension, "seed": seed,
+            "layers": layers,
+            "most": most,
+            "unit": unit,
+            "unconditioned": unconditioned,
+            "extension": extension,
+            "seed": seed,
         },
         numbers=_numbers(work, bare, photos),
         table=_table(photos),
@@ -113,7 +118,7 @@ def reconstruction(
         images=len(photos),
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 # -- the result -----------------------------------------------------------------------------------
@@ -123,10 +128,9 @@ def _numbers(work: Work, bare: Sequence[Bare], photos: Photos) -> dict[str, Any]
     return {
         "layers": [
             {
-                "layer": one.layer.tensor, "shape": one.layer.shape,
-                "receptive_field": {
-                    "size": one.layer.field.size, "stride": one.layer.field.stride
-                },
+                "layer": one.layer.tensor,
+                "shape": one.layer.shape,
+                "receptive_field": {"size": one.layer.field.size, "stride": one.layer.field.stride},
                 "coverage": work.coverage.get(one.layer.tensor, {}),
                 "means": _means(photos, place),
                 "unconditioned": one.numbers(),
@@ -134,11 +138,13 @@ def _numbers(work: Work, bare: Sequence[Bare], photos: Photos) -> dict[str, Any]
             for place, one in enumerate(bare)
         ],
         "photos": [
-            {"image": {"name": photo["name"], "place": place, "sha256": photo["sha256"]},
-             "layers": photo["layers"]}
+            {
+                "image": {"name": photo["name"], "place": place, "sha256": photo["sha256"]},
+                "layers": photo["layers"],
+            }
             for place, photo in photos.items()
         ],
-    }  # fmt: skip
+    }
 
 
 def _means(photos: Photos, layer: int) -> dict[str, dict[str, float]]:
@@ -157,13 +163,19 @@ def _means(photos: Photos, layer: int) -> dict[str, dict[str, float]]:
 def _table(photos: Photos) -> list[dict[str, Any]]:
     return [
         {
-            "image": photo["name"], "layer": entry["layer"], "unit": entry["unit"],
-            **entry["at"], "activation": entry["activation"], "method": method, **numbers,
+            "image": photo["name"],
+            "layer": entry["layer"],
+            "unit": entry["unit"],
+            **entry["at"],
+            "activation": entry["activation"],
+            "method": method,
+            **numbers,
         }
         for photo in photos.values()
-        for entry in photo["layers"] if entry
+        for entry in photo["layers"]
+        if entry
         for method, numbers in entry["methods"].items()
-    ]  # fmt: skip
+    ]
 
 
 def _sentences(work: Work, bare: Sequence[Bare], photos: Photos) -> tuple[str, ...]:
@@ -176,9 +188,11 @@ def _sentences(work: Work, bare: Sequence[Bare], photos: Photos) -> tuple[str, .
     free = [one for one in bare if one.proof.free and not (one.why and one.why != LEFT_OUT)]
     if free:
         worst = max(one.difference for one in free)
-        names = free[-1].layer.tensor if len(free) == len(bare) else ", ".join(
-            one.layer.tensor for one in free
-        )  # fmt: skip
+        names = (
+            free[-1].layer.tensor
+            if len(free) == len(bare)
+            else ", ".join(one.layer.tensor for one in free)
+        )
         reach = f"all {len(bare)} layers, up to {names}" if len(free) == len(bare) else names
         differ = f"{worst:.1g} of the largest magnitude" if worst else "none at all"
         found.append(
@@ -202,11 +216,16 @@ def _sentences(work: Work, bare: Sequence[Bare], photos: Photos) -> tuple[str, .
 
 
 def _figure(
-    work: Work, bare: Sequence[Bare], photos: Photos, pictures: Pictures, *,
-    sentences: Sequence[str], warnings: Sequence[str],
-) -> Any:  # fmt: skip  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.studies.reconstruction import figure as sheet  # noqa: PLC0415 - late: imports Pillow
+    work: Work,
+    bare: Sequence[Bare],
+    photos: Photos,
+    pictures: Pictures,
+    *,
+    sentences: Sequence[str],
+    warnings: Sequence[str],
+) -> Any:
+    from inspector.projection.projector import rgb_of
+    from inspector.studies.reconstruction import figure as sheet
 
     preprocess = work.model.preprocessing.preprocess
     blocks = []
@@ -214,21 +233,34 @@ def _figure(
         cells: list[sheet.Cell | None] = []
         for layer, entry in zip(work.layers, photos[place]["layers"], strict=True):
             picture = pictures.get((place, layer.tensor))
-            cells.append(None if picture is None or entry is None else sheet.Cell(
-                f"unit {entry['unit']}", entry["activation"], picture.patch,
-                [rgb_of(picture.signals[method], preprocess) for method in METHODS],
-            ))  # fmt: skip
+            cells.append(
+                None
+                if picture is None or entry is None
+                else sheet.Cell(
+                    f"unit {entry['unit']}",
+                    entry["activation"],
+                    picture.patch,
+                    [rgb_of(picture.signals[method], preprocess) for method in METHODS],
+                )
+            )
         blocks.append(sheet.Block(photos[place]["name"], cells))
     rows = [
-        sheet.Row(one.layer.tensor, one.layer.field.size, [f"unit {u}" for u in one.units],
-                  [rgb_of(p, preprocess) for p in one.pictures])
+        sheet.Row(
+            one.layer.tensor,
+            one.layer.field.size,
+            [f"unit {u}" for u in one.units],
+            [rgb_of(p, preprocess) for p in one.pictures],
+        )
         for one in bare
-    ]  # fmt: skip
+    ]
     over = len(photos) - len(blocks)
     more = [f"the first {len(blocks)} of {len(photos)} photos are shown"] if over > 0 else []
     return sheet.reconstruction_sheet(
-        blocks, rows, methods=METHODS,
+        blocks,
+        rows,
+        methods=METHODS,
         columns=[(layer.tensor, layer.field.size) for layer in work.layers],
         title=f"reconstructions from {work.model.path.name}",
-        sentences=[*sentences, *more], notes=warnings,
-    )  # fmt: skip
+        sentences=[*sentences, *more],
+        notes=warnings,
+    )

@@ -52,8 +52,8 @@ def chosen_layers(model: "Explainer", layers: Sequence[str], most: int) -> list[
         UnknownLayer: There is no such layer.
         MethodRefused: A tensor whose channels are last.
     """
-    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
-    from inspector.network.receptive_field import receptive_fields  # noqa: PLC0415 - as above
+    from inspector.network.layers import channel_axes
+    from inspector.network.receptive_field import receptive_fields
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     if layers:
@@ -68,9 +68,10 @@ def chosen_layers(model: "Explainer", layers: Sequence[str], most: int) -> list[
     for name in names:
         if axes.get(name, 1) != 1:
             raise MethodRefused(
-                "the layer has its channels last", where=name,
+                "the layer has its channels last",
+                where=name,
                 hint="name the tensor behind its transposition; `inspector layers` lists it",
-            )  # fmt: skip
+            )
     fields = receptive_fields(model.graph, names, model.input.name, shapes)
     return [
         Layer(
@@ -111,7 +112,7 @@ class Work:
 
     def projector(self, layer: Layer, method: str) -> "Projector":
         """Made when it is asked for: a certificate costs time."""
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.projector import Projector
 
         key = layer.tensor, method
         if key not in self._projectors:

@@ -46,9 +46,14 @@ Pictures = dict[tuple[int, str], Picture]
 
 
 def on_photos(
-    work: Work, images: Sequence[Any], channels: Sequence[int | None], *,
-    refused: "list[ImageRefused]", progress: Progress | None, journal: "Journal",
-) -> tuple[Photos, Pictures]:  # fmt: skip
+    work: Work,
+    images: Sequence[Any],
+    channels: Sequence[int | None],
+    *,
+    refused: "list[ImageRefused]",
+    progress: Progress | None,
+    journal: "Journal",
+) -> tuple[Photos, Pictures]:
     """Reconstruct on every photo; of the first few the pictures are kept.
 
     Photos that the journal knows are opened again in the first batch alone, for the figure.
@@ -66,11 +71,16 @@ def on_photos(
 
 
 def _reconstruct(
-    work: Work, batch: Batch, channels: Sequence[int | None], *, shown: Sequence[int],
-    pictures: Pictures, journal: "Journal",
-) -> None:  # fmt: skip
+    work: Work,
+    batch: Batch,
+    channels: Sequence[int | None],
+    *,
+    shown: Sequence[int],
+    pictures: Pictures,
+    journal: "Journal",
+) -> None:
     """Choose the units of a batch of photos, send them down, measure and keep them."""
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     found: list[list[dict[str, Any] | None]] = [[] for _ in batch.places]
     values = activations(work.model, batch.tensors, [layer.tensor for layer in work.layers])
@@ -86,8 +96,9 @@ def _reconstruct(
                 pictures[place, layer.tensor] = _picture(work, entry, batch.tensors[row], own)
     for place, photo, entries in zip(batch.places, batch.photos, found, strict=True):
         if str(place) not in journal:
-            journal.keep(str(place), {"name": photo.name, "sha256": photo.sha256,
-                                      "layers": entries})  # fmt: skip
+            journal.keep(
+                str(place), {"name": photo.name, "sha256": photo.sha256, "layers": entries}
+            )
 
 
 def _strongest(maps: Array, channel: int | None) -> "Unit":
@@ -98,11 +109,16 @@ def _strongest(maps: Array, channel: int | None) -> "Unit":
 
 
 def _entry(
-    work: Work, layer: Layer, image: Array, *, unit: "Unit", value: float,
+    work: Work,
+    layer: Layer,
+    image: Array,
+    *,
+    unit: "Unit",
+    value: float,
     signals: Mapping[str, Array],
-) -> dict[str, Any] | None:  # fmt: skip
+) -> dict[str, Any] | None:
     """What is kept of one unit; None when it is not active."""
-    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of
 
     box = layer.field.pixels(unit[1], unit[2])
     if not 0 < value < float("inf"):
@@ -115,14 +131,20 @@ def _entry(
         del numbers["edge agreement"]  # needs other photos
         # The rules are linear in a positive signal: what goes down is the activation itself.
         methods[method] = {"largest": value * float(np.abs(signal).max(initial=0)), **numbers}
-    return {"layer": layer.tensor, "unit": unit[0], "at": {"y": unit[1], "x": unit[2]},
-            "activation": value, "patch": box, "methods": methods}  # fmt: skip
+    return {
+        "layer": layer.tensor,
+        "unit": unit[0],
+        "at": {"y": unit[1], "x": unit[2]},
+        "activation": value,
+        "patch": box,
+        "methods": methods,
+    }
 
 
 def _picture(
     work: Work, entry: Mapping[str, Any], image: Array, signals: Mapping[str, Array]
 ) -> Picture:
-    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of
 
     y0, x0, y1, x1 = entry["patch"]
     patch = pixels_of(image[:, y0:y1, x0:x1], work.model.preprocessing.preprocess)

@@ -44,8 +44,8 @@ class Bare:
     @classmethod
     def of(cls, work: Work, layer: Layer, units: str, seed: int) -> "Bare":
         """Prove that no image is needed, and try it on two random images and none."""
-        from inspector.projection.conditioning import TOLERANCE, conditioning, largest_difference  # noqa: PLC0415 - late: imports torch
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.conditioning import TOLERANCE, conditioning, largest_difference
+        from inspector.projection.projector import Projector
 
         left_out = units.strip() == NONE
         chosen = () if left_out else parsed_units(units, layer)
@@ -68,8 +68,8 @@ class Bare:
 
     def project(self, work: Work) -> None:
         """Reconstruct the units, a few at a time."""
-        from inspector.projection.conditioning import blank_image  # noqa: PLC0415 - late: imports torch
-        from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+        from inspector.projection.conditioning import blank_image
+        from inspector.projection.projector import Projector
 
         projector = Projector(work.model, self.layer.tensor, "deconvnet", work.extension)
         y0, x0, y1, x1 = self.box
@@ -89,7 +89,8 @@ class Bare:
         y, x = self.layer.middle
         return {
             "possible": bool(self.units) or self.why == LEFT_OUT,
-            "node": self.proof.node, "op_type": self.proof.op_type,
+            "node": self.proof.node,
+            "op_type": self.proof.op_type,
             "why": self.why or str(self.proof),
             "linear_steps": self.proof.linear,
             "activations_under_the_rule": self.proof.ruled,
@@ -100,4 +101,4 @@ class Bare:
                 {"unit": unit, "largest": float(np.abs(picture).max(initial=0))}
                 for unit, picture in zip(self.units, self.pictures, strict=True)
             ],
-        }  # fmt: skip
+        }

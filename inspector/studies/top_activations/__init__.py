@@ -64,7 +64,7 @@ def top_activations(
         MethodRefused: a projection that cannot be right for this model; a layer of integers.
         ImageRefused: none of the photos can be read.
     """
-    from inspector.projection.projector import Projector  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import Projector
 
     if not 1 <= count <= MOST_WINNERS:
         raise UsageError(f"{count} photos a unit", hint=f"1 to {MOST_WINNERS}")
@@ -74,9 +74,15 @@ def top_activations(
     projector = Projector(model, tensor, projection, extension)
     refused: list[ImageRefused] = []
     winners, used = strongest(
-        model, tensor, images, chosen, count=count, refused=refused, progress=progress,
+        model,
+        tensor,
+        images,
+        chosen,
+        count=count,
+        refused=refused,
+        progress=progress,
         journal=journal,
-    )  # fmt: skip
+    )
     if not used:
         raise refused[0] if refused else UsageError("no photos were given")
     field, warnings = _field(model, tensor)
@@ -115,7 +121,7 @@ def top_activations(
 
 
 def _field(model: "Explainer", tensor: str) -> "tuple[ReceptiveField, list[str]]":
-    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     field = receptive_field(model.graph, tensor, model.input.name, shapes)
@@ -170,7 +176,7 @@ def _projected(
 def _project(
     projector: "Projector", field: "ReceptiveField", winners: Sequence[Winner], shown: _Shown
 ) -> None:
-    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.projection.projector import pixels_of
 
     gone: list[ImageRefused] = []
     opened = batches(projector.model, (winner.source for winner in winners), gone)
@@ -198,27 +204,29 @@ def _unit(unit: int, winners: Sequence[Winner], shown: _Shown) -> dict[str, Any]
         signal = shown.projections[unit, winner.place]
         rows.append(
             {
-                "image": {
-                    "name": winner.name, "place": winner.place, "sha256": winner.sha256
-                },
+                "image": {"name": winner.name, "place": winner.place, "sha256": winner.sha256},
                 "activation": winner.value,
                 "at": {"y": winner.y, "x": winner.x},
                 "patch": {"top": y0, "left": x0, "bottom": y1, "right": x1},
                 "largest_in_projection": float(np.abs(signal).max(initial=0)),
             }
-        )  # fmt: skip
+        )
     return {"unit": unit, "winners": rows}
 
 
 def _table(units: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
-            "unit": entry["unit"], "rank": rank, "image": winner["image"]["name"],
-            "activation": winner["activation"], **winner["at"], **winner["patch"],
+            "unit": entry["unit"],
+            "rank": rank,
+            "image": winner["image"]["name"],
+            "activation": winner["activation"],
+            **winner["at"],
+            **winner["patch"],
         }
         for entry in units
         for rank, winner in enumerate(entry["winners"], 1)
-    ]  # fmt: skip
+    ]
 
 
 def _sentences(
@@ -246,9 +254,9 @@ def _figure(
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.projection.projector import rgb_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.studies.top_activations.figure import Row, activation_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.projection.projector import rgb_of
+    from inspector.studies.top_activations.figure import Row, activation_sheet
 
     preprocess = model.preprocessing.preprocess
     rows = []
@@ -259,6 +267,9 @@ def _figure(
         values = [winner.value for winner in found]
         rows.append(Row(f"unit {unit}", values, patches, signals))
     return activation_sheet(
-        rows, title=f"strongest activations in {model.path.name}", subtitle=tensor,
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        rows,
+        title=f"strongest activations in {model.path.name}",
+        subtitle=tensor,
+        sentences=sentences,
+        notes=warnings,
+    )

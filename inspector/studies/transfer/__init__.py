@@ -87,33 +87,62 @@ def transfer(
     check_seed(seed)
     _check(classifier, folds, cost, per_class)
     class_counts([photo.label for photo in images], folds)
-    plan(np.repeat([0, 1], folds), classifier=classifier, folds=folds, cost=cost or 1.0,
-         per_class=0, seed=seed)  # a missing extra is told before a long pass  # fmt: skip
+    plan(
+        np.repeat([0, 1], folds),
+        classifier=classifier,
+        folds=folds,
+        cost=cost or 1.0,
+        per_class=0,
+        seed=seed,
+    )  # a missing extra is told before a long pass
     models = [model, *(model.sibling(path) for path in against)]
     found = list[_Read]()
     for number, one in enumerate(models):
         chosen, why = chosen_layers(one, layers if not number else ())
         gone: list[ImageRefused] = []
         features = extract(
-            one, chosen, pooling, [photo.path for photo in images], refused=gone,
-            name=str(number), progress=progress, journal=journal,
-        )  # fmt: skip
+            one,
+            chosen,
+            pooling,
+            [photo.path for photo in images],
+            refused=gone,
+            name=str(number),
+            progress=progress,
+            journal=journal,
+        )
         found.append(_Read(one, chosen, why, features, tuple(gone)))
         if features.places != found[0].features.places:
             raise gone[0] if gone else UsageError("the photos changed while they were read")
-    task = _task(images, found[0].features, classifier=classifier, folds=folds, cost=cost,
-                 per_class=per_class, seed=seed)  # fmt: skip
+    task = _task(
+        images,
+        found[0].features,
+        classifier=classifier,
+        folds=folds,
+        cost=cost,
+        per_class=per_class,
+        seed=seed,
+    )
     curves = [
         _curve(read, number, task, progress=progress, journal=journal)
         for number, read in enumerate(found)
     ]
     return _findings(
-        model, curves, task, pooling, refused=found[0].refused,
+        model,
+        curves,
+        task,
+        pooling,
+        refused=found[0].refused,
         options={
-            "layers": layers, "pool": pool, "classifier": classifier, "cost": cost,
-            "folds": folds, "per_class": per_class, "against": against, "seed": seed,
+            "layers": layers,
+            "pool": pool,
+            "classifier": classifier,
+            "cost": cost,
+            "folds": folds,
+            "per_class": per_class,
+            "against": against,
+            "seed": seed,
         },
-    )  # fmt: skip
+    )
 
 
 def _check(classifier: str, folds: int, cost: float, per_class: int) -> None:
@@ -164,7 +193,7 @@ class _Task:
         return float(np.bincount(self.y).max() / len(self.y))
 
 
-def _task(images: Sequence[LabelledPhoto], features: Features, **options: Any) -> _Task:  # noqa: ANN401
+def _task(images: Sequence[LabelledPhoto], features: Features, **options: Any) -> _Task:
     labels = [images[place].label for place in features.places]
     names = tuple(sorted(class_counts(labels, options["folds"])))
     index = {name: at for at, name in enumerate(names)}
@@ -239,9 +268,11 @@ def _findings(
             "interval": "95 %, Wilson, over the predictions of all folds as if independent",
             "models": [
                 {
-                    "name": curve.name, "sha256": curve.read.model.file.sha256,
+                    "name": curve.name,
+                    "sha256": curve.read.model.file.sha256,
                     "preprocess": curve.read.model.preprocessing.to_dict(),
-                    "layers_chosen": curve.read.why, "layers": found,
+                    "layers_chosen": curve.read.why,
+                    "layers": found,
                 }
                 for curve, found in zip(curves, rows, strict=True)
             ],
@@ -257,11 +288,19 @@ def _findings(
         images=len(task.y),
         refused=tuple(refused),
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
-_COLUMNS = ("number", "layer", "dimensions", "accuracy", "low", "high", "mean_class_accuracy",
-            "median_cost")  # fmt: skip
+_COLUMNS = (
+    "number",
+    "layer",
+    "dimensions",
+    "accuracy",
+    "low",
+    "high",
+    "mean_class_accuracy",
+    "median_cost",
+)
 
 
 def _counts(task: _Task) -> dict[str, int]:
@@ -317,11 +356,15 @@ def _differences(
         gap, low, high = difference(
             _right(first.fitted[best], task), _right(curve.fitted[at], task)
         )
-        found.append({
-            "of": {"model": first.name, "layer": first.layers[best].tensor},
-            "to": {"model": curve.name, "layer": curve.layers[at].tensor, "what": what},
-            "difference": gap, "low": low, "high": high,
-        })  # fmt: skip
+        found.append(
+            {
+                "of": {"model": first.name, "layer": first.layers[best].tensor},
+                "to": {"model": curve.name, "layer": curve.layers[at].tensor, "what": what},
+                "difference": gap,
+                "low": low,
+                "high": high,
+            }
+        )
     return found
 
 
@@ -343,12 +386,15 @@ def _sentences(
         text.append(
             f"{named}{found[0]['accuracy']:.1%} on the first layer, {last['accuracy']:.1%} on the "
             f"last; best is {where}, {best['layer']}: {span}"
-            if len(found) > 1 else f"{named}{best['layer']}: {span}"
-        )  # fmt: skip
+            if len(found) > 1
+            else f"{named}{best['layer']}: {span}"
+        )
         idle = [str(row["number"]) for row in found if row["low"] <= task.majority]
         if idle:
-            text.append(f"{named}no better than guessing, as far as these photos tell: layer(s) "
-                        + ", ".join(idle))  # fmt: skip
+            text.append(
+                f"{named}no better than guessing, as far as these photos tell: layer(s) "
+                + ", ".join(idle)
+            )
     text += [_told(gap) for gap in _differences(curves, rows, task)]
     text.append(
         "intervals take the photos for independent; folds share training photos, so they are "
@@ -374,8 +420,12 @@ def _warnings(curves: Sequence[_Curve], task: _Task) -> tuple[str, ...]:
     for curve in curves:
         model, named = curve.read.model, f"{curve.name}: " if len(curves) > 1 else ""
         found += [named + text for text in model.preprocessing.warnings]
-        own = [n for n in task.names if not n.isdecimal()
-               and class_indices(n, model.class_labels.names, model.scores.classes)]  # fmt: skip
+        own = [
+            n
+            for n in task.names
+            if not n.isdecimal()
+            and class_indices(n, model.class_labels.names, model.scores.classes)
+        ]
         if own:
             found.append(
                 f"{named}{len(own)} of {len(task.names)} classes are the model's own: that is no "
@@ -402,8 +452,8 @@ def _figure(
     *,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.transfer.figure import transfer_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.transfer.figure import transfer_sheet
 
     drawn = task.plan.to_dict()
     names = ", ".join(dict.fromkeys(curve.name for curve in curves))
@@ -412,5 +462,6 @@ def _figure(
         majority=task.majority,
         title=f"what each layer of {names} knows of {len(task.names)} classes",
         subtitle=f"{drawn['classifier']}; {pool.meaning}; {drawn['folds']} folds",
-        sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        sentences=sentences,
+        notes=warnings,
+    )

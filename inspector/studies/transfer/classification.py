@@ -73,11 +73,13 @@ class Plan:
             "costs": self.costs,
             "cost_choice": (
                 f"best mean accuracy over {self.inner} stratified folds inside each training part; "
-                "the smallest of equal ones" if self.inner else "given"
+                "the smallest of equal ones"
+                if self.inner
+                else "given"
             ),
             "most_iterations": _ITERATIONS,
             "seed": self.seed,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +103,23 @@ class Fitted:
     def to_plain(self) -> dict[str, Any]:
         """For a journal."""
         return {
-            "predicted": self.predicted.tolist(), "costs": self.costs, "fits": self.fits,
-            "unconverged": self.unconverged, "said": self.said,
-        }  # fmt: skip
+            "predicted": self.predicted.tolist(),
+            "costs": self.costs,
+            "fits": self.fits,
+            "unconverged": self.unconverged,
+            "said": self.said,
+        }
 
     @classmethod
     def of_plain(cls, kept: Mapping[str, Any]) -> "Fitted":
         """Back from a journal."""
-        return cls(np.asarray(kept["predicted"], int), tuple(kept["costs"]), kept["unconverged"],
-                   kept["fits"], tuple(kept["said"]))  # fmt: skip
+        return cls(
+            np.asarray(kept["predicted"], int),
+            tuple(kept["costs"]),
+            kept["unconverged"],
+            kept["fits"],
+            tuple(kept["said"]),
+        )
 
 
 def class_counts(labels: Sequence[str], folds: int) -> Counter[str]:
@@ -152,7 +162,7 @@ def plan(y: Array, *, classifier: str, folds: int, cost: float, per_class: int, 
         MissingExtra: scikit-learn is not installed.
     """
     try:
-        from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - late: an extra
+        from sklearn.model_selection import StratifiedKFold
     except ImportError:
         raise MissingExtra("linear classifiers", "studies") from None
 
@@ -180,8 +190,9 @@ def _drawn(train: Array, y: Array, count: int, random: np.random.Generator) -> A
         if len(own) < count:
             raise UsageError(
                 f"{count} training photos a class, and a class has {len(own)} in a fold",
-                where="per_class", hint=f"at most {len(own)}",
-            )  # fmt: skip
+                where="per_class",
+                hint=f"at most {len(own)}",
+            )
         kept.append(random.choice(own, count, replace=False))
     return np.sort(np.concatenate(kept))
 
@@ -197,8 +208,8 @@ def fit(
         plan: What to train on what.
         progress: Called with (done, total) folds.
     """
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - late: an extra
-    from threadpoolctl import (  # type: ignore[import-untyped]  # noqa: PLC0415 - sklearn's own
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import (  # type: ignore[import-untyped]
         threadpool_limits,
     )
 
@@ -221,11 +232,11 @@ def fit(
 
 def _trained(X: Array, y: Array, plan: Plan) -> tuple[Any, float]:
     """A classifier, and its C."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - late: an extra
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold  # noqa: PLC0415 - as above
-    from sklearn.pipeline import Pipeline  # noqa: PLC0415 - as above
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - as above
-    from sklearn.svm import LinearSVC  # noqa: PLC0415 - as above
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
 
     if plan.classifier == "svm":
         last = LinearSVC(C=plan.costs[0], max_iter=_ITERATIONS, random_state=plan.seed)

@@ -122,10 +122,12 @@ class Features:
         """(N, D) float32 of a layer."""
         start, stop = sum(self.widths[:layer]), sum(self.widths[: layer + 1])
         total = sum(self.widths)
-        return np.concatenate([
-            np.frombuffer(base64.b64decode(text), "<f4").reshape(-1, total)[:, start:stop]
-            for text in self.rows
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                np.frombuffer(base64.b64decode(text), "<f4").reshape(-1, total)[:, start:stop]
+                for text in self.rows
+            ]
+        )
 
 
 def extract(
@@ -170,16 +172,17 @@ def extract(
     if not kept:
         raise refused[0] if refused else UsageError("no photos were given")
     return Features(
-        tuple(place for places, _ in kept for place in places), widths,
+        tuple(place for places, _ in kept for place in places),
+        widths,
         tuple(text for _, text in kept),
-    )  # fmt: skip
+    )
 
 
 def _rows(
     model: "Opened", layers: "Sequence[FeatureLayer]", pool: Pool, batch: Batch
 ) -> list[Array]:
     """Features of each layer, (N, D)."""
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     image = model.input.name
     wanted = [layer.tensor for layer in layers if layer.tensor != image]
@@ -191,9 +194,10 @@ def _rows(
         bad = np.flatnonzero(~np.isfinite(rows).all(1))
         if bad.size:
             raise MethodRefused(
-                f"features of {batch.photos[bad[0]].name} are not finite", where=layer.tensor,
+                f"features of {batch.photos[bad[0]].name} are not finite",
+                where=layer.tensor,
                 hint="the network overflows; check its preprocessing, or leave the layer out",
-            )  # fmt: skip
+            )
         found.append(rows)
     return found
 
@@ -202,11 +206,13 @@ def _check(layers: "Sequence[FeatureLayer]", widths: Sequence[int], photos: int)
     for layer, width in zip(layers, widths, strict=True):
         if width > MOST_DIMENSIONS:
             raise UsageError(
-                f"{width} dimensions a photo", where=layer.tensor,
+                f"{width} dimensions a photo",
+                where=layer.tensor,
                 hint=f"at most {MOST_DIMENSIONS}: take --pool mean or grid:2",
-            )  # fmt: skip
+            )
     if photos * sum(widths) > MOST_VALUES:
         raise UsageError(
             f"{photos} photos of {sum(widths)} dimensions in {len(layers)} layers are more than "
-            f"{MOST_VALUES} values", hint="fewer --layers, or --pool mean",
-        )  # fmt: skip
+            f"{MOST_VALUES} values",
+            hint="fewer --layers, or --pool mean",
+        )

@@ -63,9 +63,10 @@ def chosen_layers(model: "Opened", named: Sequence[str]) -> tuple[tuple[FeatureL
     tensors = list(dict.fromkeys([*maps, *_hidden(model)]))
     if not tensors:
         raise MethodRefused(
-            "no layers between the image and the scores", where=model.path.name,
+            "no layers between the image and the scores",
+            where=model.path.name,
             hint="name tensors with --layers",
-        )  # fmt: skip
+        )
     at = np.unique(np.linspace(0, len(tensors) - 1, MOST_LAYERS).round().astype(int))
     thinned = f"; {len(at)} of {len(tensors)}, evenly from first to last"
     why = f"{way}, up to what the classifier reads{thinned if len(at) < len(tensors) else ''}"
@@ -95,7 +96,7 @@ def _layer(model: "Opened", tensor: str) -> FeatureLayer:
     Raises:
         UnknownLayer: the tensor is neither a map nor a vector of each photo.
     """
-    from inspector.network.layers import channel_axes  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.layers import channel_axes
 
     shape = model.shape_of(tensor)
     if tensor == model.input.name:
@@ -108,8 +109,9 @@ def _layer(model: "Opened", tensor: str) -> FeatureLayer:
         return FeatureLayer(tensor, (int(np.prod(shape[1:])),))
     raise UnknownLayer(
         f"tensor {tensor!r} is of shape {list(shape)}: neither a map (N, C, h, w) nor a vector "
-        "(N, C)", hint="`inspector layers` lists the layers",
-    )  # fmt: skip
+        "(N, C)",
+        hint="`inspector layers` lists the layers",
+    )
 
 
 def _photo(model: "Opened") -> tuple[int, ...]:

@@ -13,9 +13,16 @@ __all__ = ["transfer_sheet"]
 _WIDTH = 940
 _CHART = 380
 _MOST_ROWS = 40
-_COLUMNS = (("", 0, "la"), ("layer", 34, "la"), ("shape", 430, "ra"), ("dimensions", 520, "ra"),
-            ("accuracy", 600, "ra"), ("95 % interval", 720, "ra"), ("mean of classes", 830, "ra"),
-            ("C", 895, "ra"))  # fmt: skip
+_COLUMNS = (
+    ("", 0, "la"),
+    ("layer", 34, "la"),
+    ("shape", 430, "ra"),
+    ("dimensions", 520, "ra"),
+    ("accuracy", 600, "ra"),
+    ("95 % interval", 720, "ra"),
+    ("mean of classes", 830, "ra"),
+    ("C", 895, "ra"),
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -81,10 +88,13 @@ def _chart(models: Sequence[tuple[str, Rows]], majority: float, width: int) -> I
     series.append(Series("most frequent class", [majority, majority], ends, dashed=True))
     top = max(row["high"] for _, rows in models for row in rows)
     return line_chart(
-        series, size=(_CHART, width), x_label="layer, first to last (names in the table)",
-        y_label="accuracy on photos held out", y_range=(0, min(1.0, top * 1.08)),
+        series,
+        size=(_CHART, width),
+        x_label="layer, first to last (names in the table)",
+        y_label="accuracy on photos held out",
+        y_range=(0, min(1.0, top * 1.08)),
         x_ticks=[(at, str(at)) for at in range(1, longest + 1)],
-    )  # fmt: skip
+    )
 
 
 def _table(page: Page, rows: Rows) -> None:

@@ -78,14 +78,27 @@ def units(
     head = class_units(model, index)
     shown = _chosen(head.weights, count, sign)
     found = account(
-        model, head, index, images, quantile=limit.quantile,
-        units=shown if limit.quantile else (), progress=progress, journal=journal,
-    )  # fmt: skip
+        model,
+        head,
+        index,
+        images,
+        quantile=limit.quantile,
+        units=shown if limit.quantile else (),
+        progress=progress,
+        journal=journal,
+    )
     refused: list[ImageRefused] = []
     winners, used = strongest(
-        model, head.maps, images, shown, count=photos, refused=refused, progress=progress,
-        journal=journal, channel_axis=head.channel_axis,
-    )  # fmt: skip
+        model,
+        head.maps,
+        images,
+        shown,
+        count=photos,
+        refused=refused,
+        progress=progress,
+        journal=journal,
+        channel_axis=head.channel_axis,
+    )
     if not used or used != found.photos:
         raise refused[0] if refused else UsageError("the photos changed while they were read")
     limits = {
@@ -104,7 +117,10 @@ def units(
         study="units",
         context=model.context(None),
         options={
-            "target": target, "count": count, "photos": photos, "sign": sign,
+            "target": target,
+            "count": count,
+            "photos": photos,
+            "sign": sign,
             "threshold": threshold,
         },
         numbers={
@@ -119,13 +135,21 @@ def units(
         table=_table(head, found, shown),
         sentences=sentences,
         figure=_figure(
-            model, head, rows, winners, pictures, sentences=sentences, warnings=warnings,
-            label=label, over=found.over, limit=limit,
+            model,
+            head,
+            rows,
+            winners,
+            pictures,
+            sentences=sentences,
+            warnings=warnings,
+            label=label,
+            over=found.over,
+            limit=limit,
         ),
         images=used,
         refused=tuple(refused),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 # -- what is meant --------------------------------------------------------------------------------
@@ -156,7 +180,7 @@ def _class(
         MethodRefused: the model has no classes, or no linear head.
         ImageRefused: none of the photos can be read.
     """
-    from inspector.target import parse_target  # noqa: PLC0415 - late: imports onnx
+    from inspector.target import parse_target
 
     scores = model.scores
     if not scores.classifier:
@@ -176,7 +200,7 @@ def _predicted(
     model: "Explainer", images: Sequence[Any], progress: Progress | None, journal: Journal
 ) -> Counter[int]:
     """How often each class is the most probable one."""
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     name = model.scores.tensor
     keys = [f"top1 {place}" for place in range(len(images))]
@@ -203,7 +227,7 @@ def _chosen(weights: Array, count: int, sign: str) -> tuple[int, ...]:
 
 
 def _field(model: "Explainer", head: ClassUnits) -> "tuple[ReceptiveField, list[str]]":
-    from inspector.network.receptive_field import receptive_field  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     field = receptive_field(model.graph, head.maps, model.input.name, shapes)
@@ -311,8 +335,10 @@ def _agreement(mean: Array, rows: Sequence[Mapping[str, Any]]) -> str:
         most = {int(k) for k in np.argsort(-sign * mean, kind="stable")[: len(ranked)]}
         kind = "positive" if sign > 0 else "negative"
         if ranked:
-            parts.append(f"of the {len(ranked)} largest {kind} weights {len(most & set(ranked))} "
-                         f"are among the {len(ranked)} units that {what} most")  # fmt: skip
+            parts.append(
+                f"of the {len(ranked)} largest {kind} weights {len(most & set(ranked))} "
+                f"are among the {len(ranked)} units that {what} most"
+            )
     return "; ".join(parts)
 
 
@@ -328,22 +354,31 @@ def _figure(
     limit: Threshold,
     sentences: Sequence[str],
     warnings: Sequence[str],
-) -> Any:  # noqa: ANN401 - a PIL.Image.Image
-    from inspector.studies.units.figure import Row, unit_sheet  # noqa: PLC0415 - late: Pillow
+) -> Any:
+    from inspector.studies.units.figure import Row, unit_sheet
 
     drawn = []
     for row in rows:
         found = winners[row["unit"]]
         shown = [pictures[w.unit, w.place] for w in found]
         own = row["contribution_on_own"]
-        drawn.append(Row(
-            unit=row["unit"], rank=row["rank_by_weight"], weight=row["weight"],
-            contribution=row["contribution"] if own is None else own,
-            contribution_rank=row["rank_by_contribution"], values=[w.value for w in found],
-            patches=[s.patch for s in shown], segments=[s.segment for s in shown],
-        ))  # fmt: skip
+        drawn.append(
+            Row(
+                unit=row["unit"],
+                rank=row["rank_by_weight"],
+                weight=row["weight"],
+                contribution=row["contribution"] if own is None else own,
+                contribution_rank=row["rank_by_contribution"],
+                values=[w.value for w in found],
+                patches=[s.patch for s in shown],
+                segments=[s.segment for s in shown],
+            )
+        )
     return unit_sheet(
-        drawn, title=f"units for {label!r} in {model.path.name}",
+        drawn,
+        title=f"units for {label!r} in {model.path.name}",
         subtitle=f"{len(head.weights)} units of {head.maps}; contributions: mean over {over}",
-        threshold=limit.meaning, sentences=sentences, notes=warnings,
-    )  # fmt: skip
+        threshold=limit.meaning,
+        sentences=sentences,
+        notes=warnings,
+    )

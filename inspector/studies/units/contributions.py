@@ -74,8 +74,10 @@ class Account:
         """What must be known when the numbers are read."""
         found = []
         if not self.own:
-            found.append("the network calls none of the photos the class: contributions are those "
-                         "on photos of other classes")  # fmt: skip
+            found.append(
+                "the network calls none of the photos the class: contributions are those "
+                "on photos of other classes"
+            )
         if self.residual > TOLERANCE:
             found.append(
                 f"contributions account for the score only up to {self.residual:.1e} of the "
@@ -140,7 +142,7 @@ def account(
         UsageError: too few places for the quantile.
         MethodRefused: the network overflows.
     """
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     places = places_of(model, head.maps, head.channel_axis)
     sums = _Sums(len(head.weights), units, quantile, len(images) * places)
@@ -153,10 +155,11 @@ def account(
         parts, bias = head.parts(values)
         if not (np.isfinite(parts).all() and np.isfinite(rows).all()):
             raise MethodRefused(
-                "activations or scores are not finite", where=batch.photos[0].name,
+                "activations or scores are not finite",
+                where=batch.photos[0].name,
                 hint="the network overflows on this photo or one of the next; check the "
                 "preprocessing",
-            )  # fmt: skip
+            )
         sums.add(parts, bias, rows, index)
         sums.add_places(head.features(values))
         sums.state["done"] = batch.places[-1]
@@ -177,9 +180,14 @@ class _Sums:
         self, count: int, units: Sequence[int], quantile: float | None, total: int
     ) -> None:
         self.state: dict[str, Any] = {
-            "done": -1, "photos": 0, "own": 0, "bias": 0.0, "score": 0.0,
-            "score_on_own": 0.0, "residual": 0.0,
-        }  # fmt: skip
+            "done": -1,
+            "photos": 0,
+            "own": 0,
+            "bias": 0.0,
+            "score": 0.0,
+            "score_on_own": 0.0,
+            "residual": 0.0,
+        }
         self.everywhere, self.on_own = np.zeros(count), np.zeros(count)
         self.units, self.quantile = tuple(units), quantile
         if quantile is not None:
@@ -221,11 +229,15 @@ class _Sums:
 
     def keep(self, journal: Journal) -> None:
         """Write the sums down."""
-        journal.keep(_KEY, {
-            "state": self.state, "everywhere": _encoded(self.everywhere, "<f8"),
-            "on_own": _encoded(self.on_own, "<f8"),
-            "tops": [_encoded(self.tops[unit], "<f4") for unit in self.units],
-        })  # fmt: skip
+        journal.keep(
+            _KEY,
+            {
+                "state": self.state,
+                "everywhere": _encoded(self.everywhere, "<f8"),
+                "on_own": _encoded(self.on_own, "<f8"),
+                "tops": [_encoded(self.tops[unit], "<f4") for unit in self.units],
+            },
+        )
 
     def finish(self, places: int) -> Account:
         """Means over the photos that were read, of ``places`` places each."""
@@ -237,19 +249,25 @@ class _Sums:
             above = int(self.quantile * photos * places)
             tops = {unit: float(kept[-above - 1]) for unit, kept in self.tops.items()}
         return Account(
-            photos, own, self.everywhere / max(photos, 1),
+            photos,
+            own,
+            self.everywhere / max(photos, 1),
             self.on_own / own if own else np.full_like(self.on_own, np.nan),
-            state["bias"] / max(photos, 1), state["score"] / max(photos, 1),
-            state["score_on_own"] / own if own else np.nan, state["residual"], tops,
-        )  # fmt: skip
+            state["bias"] / max(photos, 1),
+            state["score"] / max(photos, 1),
+            state["score_on_own"] / own if own else np.nan,
+            state["residual"],
+            tops,
+        )
 
 
 def _enough(quantile: float, places: int) -> None:
     if quantile * places < 1:
         raise UsageError(
             f"{quantile:g} of {places} places on all photos is less than one",
-            where="quantile", hint="give more photos, or --threshold maximum:0.5",
-        )  # fmt: skip
+            where="quantile",
+            hint="give more photos, or --threshold maximum:0.5",
+        )
 
 
 def _encoded(values: Array, kind: str) -> str:

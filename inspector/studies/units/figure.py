@@ -71,11 +71,13 @@ def segment_panel(
     # As `cell` lays the pixels out: small photos grow by a whole factor.
     factor: float = CELL / max(height, width)
     factor = int(factor) if factor >= 1 else factor
-    top, left = (
-        (CELL - max(1, round(size * factor))) // 2 for size in (height, width)
-    )  # fmt: skip
-    edges = (left + round(x0 * factor), top + round(y0 * factor),
-             left + round(x1 * factor) - 1, top + round(y1 * factor) - 1)  # fmt: skip
+    top, left = ((CELL - max(1, round(size * factor))) // 2 for size in (height, width))
+    edges = (
+        left + round(x0 * factor),
+        top + round(y0 * factor),
+        left + round(x1 * factor) - 1,
+        top + round(y1 * factor) - 1,
+    )
     ImageDraw.Draw(picture).rectangle(edges, outline=_FRAME)
     return picture
 
@@ -131,10 +133,20 @@ def unit_sheet(
 def _draw(page: Page, row: Row, widest: float, largest: float) -> None:
     top = page.y
     page.at((MARGIN, top), f"unit {row.unit}", 16)
-    _measure(page, top + 32, f"weight {number(row.weight)}", f"rank {row.rank}",
-             row.weight / (widest or 1))  # fmt: skip
-    _measure(page, top + 78, f"adds {number(row.contribution)}", f"rank {row.contribution_rank}",
-             row.contribution / (largest or 1))  # fmt: skip
+    _measure(
+        page,
+        top + 32,
+        f"weight {number(row.weight)}",
+        f"rank {row.rank}",
+        row.weight / (widest or 1),
+    )
+    _measure(
+        page,
+        top + 78,
+        f"adds {number(row.contribution)}",
+        f"rank {row.contribution_rank}",
+        row.contribution / (largest or 1),
+    )
     x = MARGIN + _LEFT
     if not row.values:
         page.at((x, top + 40), "not active on any photo", 13, MUTED)

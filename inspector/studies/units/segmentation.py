@@ -84,8 +84,8 @@ class Threshold:
             "level": self.level,
             "meaning": self.meaning,
             "segment": "pixels of the network's input where the unit's map, upsampled bilinearly "
-                       "with half-pixel centres, is larger",
-        }  # fmt: skip
+            "with half-pixel centres, is larger",
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def segments(
     Raises:
         ImageRefused: A photo has gone since the first pass.
     """
-    from inspector.passes.activations import activations  # noqa: PLC0415 - late: imports onnx
+    from inspector.passes.activations import activations
 
     by_place: dict[int, list[Winner]] = {}
     for winner in sorted((w for found in winners.values() for w in found), key=lambda w: w.place):
@@ -147,9 +147,13 @@ def segments(
             for winner in by_place[places[at]]:
                 key = winner.unit, winner.place
                 found[key] = _cut(
-                    model, field, winner, image=batch.tensors[row],
-                    unit_map=maps[row, winner.unit], limit=limits[key],
-                )  # fmt: skip
+                    model,
+                    field,
+                    winner,
+                    image=batch.tensors[row],
+                    unit_map=maps[row, winner.unit],
+                    limit=limits[key],
+                )
         if progress:
             progress("segments", min(batch.places[-1] + 1, len(places)), len(places))
     if gone:
@@ -166,14 +170,17 @@ def _cut(
     unit_map: Array,
     limit: float,
 ) -> Shown:
-    from inspector.heatmap import upsample  # noqa: PLC0415 - late: Pillow
-    from inspector.projection.projector import pixels_of  # noqa: PLC0415 - late: imports onnx
-    from inspector.studies.units.figure import patch_panel, segment_panel  # noqa: PLC0415 - late: Pillow
+    from inspector.heatmap import upsample
+    from inspector.projection.projector import pixels_of
+    from inspector.studies.units.figure import patch_panel, segment_panel
 
     pixels = pixels_of(image, model.preprocessing.preprocess)
     box = y0, x0, y1, x1 = field.pixels(winner.y, winner.x)
     mask = upsample(unit_map, (pixels.shape[0], pixels.shape[1])) > limit
     return Shown(
-        box, limit, float(mask.mean()), patch_panel(pixels[y0:y1, x0:x1]),
+        box,
+        limit,
+        float(mask.mean()),
+        patch_panel(pixels[y0:y1, x0:x1]),
         segment_panel(pixels, mask, box),
-    )  # fmt: skip
+    )

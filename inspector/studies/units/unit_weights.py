@@ -1,4 +1,4 @@
-"""Which units make the score of a class, and by what weights: one step behind `inspector.network.head`."""
+"""Which units make the score of a class, by what weights: one step behind `network.head`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,15 +108,16 @@ def linear_head(model: "Opened") -> "LinearHead":
     Raises:
         MethodRefused: it is not.
     """
-    from inspector.network.head import LinearHead  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.head import LinearHead
 
     head = model.head
     if isinstance(head, LinearHead):
         return head
     raise MethodRefused(
         f"units have no single weight for a class: {head.reason}",
-        where=f"node {head.node!r}" if head.node else "", hint=HINT,
-    )  # fmt: skip
+        where=f"node {head.node!r}" if head.node else "",
+        hint=HINT,
+    )
 
 
 def places_of(model: "Opened", maps: str, channel_axis: int) -> int:
@@ -137,7 +138,7 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
             its class maps.
         UsageError: there is no such class.
     """
-    from inspector.network.affine import is_rounded  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.affine import is_rounded
 
     head = linear_head(model)
     if not 0 <= index < len(head.bias):
@@ -146,11 +147,14 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
     weights, bias = head.weights[index] * factor, float(head.bias[index])
     if head.kind == "linear":
         return ClassUnits(
-            maps=head.features, channel_axis=head.channel_axis, weights=weights, bias=bias,
+            maps=head.features,
+            channel_axis=head.channel_axis,
+            weights=weights,
+            bias=bias,
             nodes=head.nodes,
             made=f"units are the maps of {head.features}, whose means a linear layer weighs",
             notes=(_ROUNDED,) if head.quantised else (),
-        )  # fmt: skip
+        )
     own = np.flatnonzero(weights)
     if own.size != 1:
         raise MethodRefused(
@@ -161,12 +165,18 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
     inner, inner_bias = _matrix(model.graph, path)
     rounded = head.quantised or any(is_rounded(model.graph, node) for node in path)
     return ClassUnits(
-        maps=source, channel_axis=1, weights=gain * inner[channel], bias=bias,
-        inner_bias=gain * float(inner_bias[channel]), gate=head.features if gated else "",
-        gate_axis=head.channel_axis, gate_channel=channel,
+        maps=source,
+        channel_axis=1,
+        weights=gain * inner[channel],
+        bias=bias,
+        inner_bias=gain * float(inner_bias[channel]),
+        gate=head.features if gated else "",
+        gate_axis=head.channel_axis,
+        gate_channel=channel,
         nodes=(*(node.name for node in path), *head.nodes),
-        made=_made(head, path, gated=gated), notes=(_ROUNDED,) if rounded else (),
-    )  # fmt: skip
+        made=_made(head, path, gated=gated),
+        notes=(_ROUNDED,) if rounded else (),
+    )
 
 
 def _made(head: "LinearHead", path: "Sequence[Node]", *, gated: bool) -> str:
@@ -189,7 +199,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
     Raises:
         MethodRefused: something else makes the class maps.
     """
-    from inspector.network.affine import NotAffine, data_input  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.affine import NotAffine, data_input
 
     tensor, path, gated = head.features, list["Node"](), False
     while (node := graph.producer(tensor)) is not None:
@@ -213,7 +223,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
 
 def _cuts(graph: "Graph", node: "Node") -> bool:
     """Whether a rounding step is a fused ReLU: its least level stands for 0."""
-    from inspector.network.quantisation import levels_of  # noqa: PLC0415 - late: imports onnx
+    from inspector.network.quantisation import levels_of
 
     levels = levels_of(graph, node.outputs[0]) if node.is_op("QuantizeLinear") else None
     return levels is not None and levels.at_floor
@@ -232,8 +242,8 @@ def _matrix(graph: "Graph", path: "Sequence[Node]") -> tuple[Array, Array]:
     Raises:
         MethodRefused: a node that is not affine in the units.
     """
-    from inspector.network.affine import Affine, NotAffine, apply, folded  # noqa: PLC0415 - as above
-    from inspector.network.shapes import Shapes  # noqa: PLC0415 - as above
+    from inspector.network.affine import Affine, NotAffine, apply, folded
+    from inspector.network.shapes import Shapes
 
     try:
         state = Affine.pooled((int(folded(graph, path[0].inputs[1]).shape[1]), 1, 1))
@@ -248,5 +258,6 @@ def _no_units(node: "Node", reason: str) -> MethodRefused:
     return MethodRefused(
         f"each class has its own map, and what makes it gives units no single weight: "
         f"{node.op_type}: {reason}",
-        where=f"node {node.name!r}", hint=HINT,
-    )  # fmt: skip
+        where=f"node {node.name!r}",
+        hint=HINT,
+    )
