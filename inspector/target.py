@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import UnknownTarget, nearest
-from inspector.network.labels import clean_text
 from inspector.network.scores import Activation, Scores, find_scores
+from inspector.printable import clean_text
 
 __all__ = [
     "Probabilities",

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import click
 
+from inspector.printable import clean_text
+
 __all__ = ["Commands", "main", "program"]
 
 
@@ -57,8 +59,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def say(text: str, kind: str = "error") -> None:
     """One line on standard error."""
-    line = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    shown = clean_text(text, limit=None)
     click.echo(f"{click.style(kind, fg='red' if kind == 'error' else 'yellow')}: {shown}", err=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.options import model_options, open_model, supervised
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -79,7 +80,7 @@ def _origin(explainer: "Explainer") -> str:
 def _shown(value: object) -> str:
     """One line of text, whatever a model put into it."""
     if isinstance(value, dict):
-        return ", ".join(f"{k}={_shown(v)}" for k, v in value.items())
+        return ", ".join(f"{_shown(k)}={_shown(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+        return ", ".join(map(_shown, value)) or "none"
+    return clean_text(str(value), limit=None)

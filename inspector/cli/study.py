@@ -10,6 +10,7 @@ import click
 from inspector.cli import say
 from inspector.cli.options import OPENING, model_options, open_model, supervised
 from inspector.photos.dataset import labelled_photos, pictures
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.passes.journal import Journal
@@ -181,10 +182,5 @@ def _print(found: "Findings", written: Sequence[Path], *, as_json: bool) -> None
         sys.stdout.write(written[-1].read_text(encoding="utf-8"))
         return
     for sentence in found.sentences:
-        click.echo(_clean(sentence))
+        click.echo(clean_text(sentence, limit=None))
     click.echo("\n" + "\n".join(str(path) for path in written))
-
-
-def _clean(text: str) -> str:
-    """What names from a file may put on a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.options import model_options, open_model, supervised
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -120,20 +121,14 @@ def _target(explainer: "Explainer", text: str) -> Any:
 def _show(certificate: "Certificate") -> None:
     """A line a check, and the verdict with what it leaves open."""
     width = max(len(check.name) for check in certificate.checks)
-    click.echo(f"{_clean(certificate.model['name'])}  sha256 {certificate.model['sha256'][:16]}...")
-    inputs = ", ".join(_clean(item["name"]) for item in certificate.inputs)
-    click.echo(
-        f"judged as {certificate.kind}; inputs: {inputs}; target: {_clean(certificate.target)}\n"
-    )
+    name, target = clean_text(certificate.model["name"]), clean_text(certificate.target)
+    inputs = ", ".join(clean_text(item["name"]) for item in certificate.inputs)
+    click.echo(f"{name}  sha256 {certificate.model['sha256'][:16]}...")
+    click.echo(f"judged as {certificate.kind}; inputs: {inputs}; target: {target}\n")
     for check in certificate.checks:
         word = click.style(f"{check.status:14}", fg=_COLOURS.get(check.status))
-        click.echo(f"{word} {check.name:{width}}  {_clean(check.text)}")
+        click.echo(f"{word} {check.name:{width}}  {clean_text(check.text, limit=None)}")
     word = click.style(certificate.verdict.upper(), fg=_COLOURS.get(certificate.verdict), bold=True)
     click.echo(f"\nverdict: {word}")
     for reason in certificate.reasons:
-        click.echo(f"  {_clean(reason)}")
-
-
-def _clean(text: str) -> str:
-    """What a model's names may put on a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        click.echo(f"  {clean_text(reason, limit=None)}")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inspector.network.labels import clean_text
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.compare.parting import LayerError

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from converters.graph import Graph, Node
-from inspector.network.labels import clean_text
 from inspector.network.shapes import Shapes
+from inspector.printable import clean_text
 
 __all__ = ["Affine", "NotAffine", "apply", "data_input", "folded", "is_constant", "is_rounded"]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from converters.graph import Graph, Node
 from inspector.network.affine import NotAffine
-from inspector.network.labels import clean_text
 from inspector.network.shapes import Shapes
+from inspector.printable import clean_text
 
 __all__ = ["Pooling", "find_pooling"]
 

@@ -25,9 +25,9 @@ from inspector.network.affine import (
     is_rounded,
 )
 from inspector.network.global_pooling import Pooling, find_pooling
-from inspector.network.labels import clean_text
 from inspector.network.scores import Scores
 from inspector.network.shapes import Shapes
+from inspector.printable import clean_text
 
 __all__ = ["LinearHead", "NoHead", "find_head"]
 

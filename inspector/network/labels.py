@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,16 @@ from typing import Any
 from converters.graph import Graph
 from converters.source import LABELS
 from inspector.errors import UsageError
+from inspector.printable import clean_text
 
 __all__ = [
     "Labels",
-    "clean_text",
     "count_warning",
     "labels_from_metadata",
     "read_labels",
 ]
 
 _METADATA_KEYS = (LABELS, "names", "labels", "classes", "class_names", "id2label")
-_MAX_LABEL = 200
 _MAX_LABELS = 100_000
 _MAX_BYTES = 16 << 20
 _SYNSET = re.compile(r"[nvars]\d{8}")
@@ -47,18 +45,6 @@ class Labels:
     names: tuple[str, ...] = ()
     source: str = ""
     warnings: tuple[str, ...] = ()
-
-
-def clean_text(text: str, *, limit: int = _MAX_LABEL) -> str:
-    """One printable line of a text that a stranger wrote.
-
-    Control, format (bidirectional overrides, zero-width) and surrogate characters become
-    spaces; runs of white space become one; what is longer than ``limit`` characters is cut.
-    """
-    # Only the part that can matter is looked at: a label of 100 MB is cut first.
-    kept = (" " if unicodedata.category(c)[0] == "C" else c for c in text[: 4 * limit])
-    line = " ".join("".join(kept).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from converters.graph import Graph, Node, Value
-from inspector.network.labels import clean_text
 from inspector.network.shapes import Shape, Shapes, merge
+from inspector.printable import clean_text
 
 __all__ = ["Activation", "Scores", "find_scores"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspector.errors import UsageError
-from inspector.network.labels import clean_text
+from inspector.printable import clean_text
 
 __all__ = [
     "PICTURES",

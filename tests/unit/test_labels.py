@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.labels import clean_text, count_warning, labels_from_metadata, read_labels
+from inspector.network.labels import count_warning, labels_from_metadata, read_labels
+from inspector.printable import clean_text
 
 THREE = ("tench, Tinca tinca", "goldfish", "great white shark")
 
@@ -137,6 +138,7 @@ def test_the_shared_zip_map_models(shared):
 def test_untrusted_text_becomes_one_short_printable_line():
     assert clean_text("a\x1b[2Jb\r\nc\u202ed\u200be\x00") == "a [2Jb c d e"
     assert len(clean_text("x" * 10_000_000)) == 200
+    assert clean_text("x\x07" * 300, limit=None) == " ".join("x" * 300)
     found = labels_from_metadata(
         {"names": json.dumps(["\x1b]0;owned\x07cat", "d" * 1000])}, _graph()
     )

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from inspector.errors import MissingExtra
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,5 +182,5 @@ def _finished(
 
 
 def _plain(text: Any) -> str:
-    """Text in which a dollar sign is no formula: names are a stranger's."""
-    return str(text).replace("$", r"\$")
+    """Printable text in which a dollar sign does not begin a formula."""
+    return clean_text(str(text), limit=None).replace("$", r"\$")

@@ -6,7 +6,7 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 from inspector.heatmap import Attribution
-from inspector.network.labels import clean_text
+from inspector.printable import clean_text
 from inspector.render.drawing.panels import Scale, bar_colours
 
 __all__ = [

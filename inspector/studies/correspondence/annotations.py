@@ -18,7 +18,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from inspector.errors import UsageError
-from inspector.network.labels import clean_text
+from inspector.printable import clean_text
 
 __all__ = ["Annotated", "Corners", "complain", "read_parts", "sources_of"]
 

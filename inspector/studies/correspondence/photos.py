@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.network.labels import clean_text
 from inspector.passes.batches import batches
+from inspector.printable import clean_text
 from inspector.studies.correspondence.annotations import Annotated, Corners, complain
 
 if TYPE_CHECKING:

@@ -1,0 +1,25 @@
+"""Text of strangers (names in a model, a file or a message), made safe to show."""
+
+import unicodedata
+
+__all__ = ["NAME_LIMIT", "clean_text"]
+
+NAME_LIMIT = 200
+"""Characters of a name that are kept."""
+
+
+def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
+    """One printable line of a text that a stranger wrote.
+
+    Control characters (terminal escapes among them), format characters (bidirectional
+    overrides, zero-width) and surrogates become spaces; runs of white space become one.
+
+    Args:
+        text: Any text.
+        limit: Characters that are kept; None keeps all.
+    """
+    # Only the part that can matter is looked at: a label of 100 MB is cut first.
+    part = text if limit is None else text[: 4 * limit]
+    kept = (" " if unicodedata.category(c)[0] == "C" else c for c in part)
+    line = " ".join("".join(kept).split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
