@@ -1,12 +1,11 @@
-"""The classifier at a network's end: its linear nodes, on the one way back from the scores."""
+"""Linear nodes of the classifier at a network's end, found on the one way back from the scores."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from converters.graph import Graph, Node
-    from inspector.opened import Opened
+from converters.graph import Graph, Node
+from converters.graph.activations import find_activations
+from inspector.network.affine import is_constant
+from inspector.network.scores import Scores
 
 __all__ = ["LINEAR", "last_linear", "way_back"]
 
@@ -17,22 +16,28 @@ _RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes m
 _MAX_STEPS = 200
 
 
-def last_linear(model: "Opened") -> "tuple[Node, str] | None":
-    """The last linear node before the scores, and the tensor that it reads."""
-    if not model.scores.classifier:
+def last_linear(graph: Graph, scores: Scores) -> tuple[Node, str] | None:
+    """The last linear node before the scores, and the tensor that it reads.
+
+    Args:
+        graph: The network.
+        scores: Where its scores are.
+
+    Returns:
+        None where the network is not a classifier, or no linear node lies on the one way back.
+    """
+    if not scores.classifier:
         return None
-    walked = way_back(model.graph, model.scores.tensor)
+    walked = way_back(graph, scores.tensor)
     return next(((node, read) for node, read in walked if node.op_type in LINEAR), None)
 
 
-def way_back(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
+def way_back(graph: Graph, tensor: str) -> Iterator[tuple[Node, str]]:
     """Nodes on the one way back from a tensor, and what each reads of it.
 
     An activation function counts as one step, however it is spelled. The way ends where computed
     tensors are joined.
     """
-    from converters.graph.activations import find_activations
-
     before = {a.output: a.input for a in find_activations(graph) if a.input}
     for _ in range(_MAX_STEPS):
         node = graph.producer(tensor)
@@ -43,10 +48,8 @@ def way_back(graph: "Graph", tensor: str) -> "Iterator[tuple[Node, str]]":
         tensor = source
 
 
-def _only_input(graph: "Graph", node: "Node") -> str | None:
+def _only_input(graph: Graph, node: Node) -> str | None:
     """The one input that is computed from the image."""
-    from inspector.network.affine import is_constant
-
     if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
         return node.inputs[0]
     computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]

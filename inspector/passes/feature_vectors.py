@@ -115,7 +115,7 @@ def last_map(model: "Opened") -> FeatureVector:
     Raises:
         ModelRefused: The model has no such layer.
     """
-    classifier = last_linear(model)
+    classifier = last_linear(model.graph, model.scores)
     own = classifier[0].outputs[0] if classifier else ""
     for layer in reversed(model.layers):
         if layer.gate or not layer.on_path or layer.convolution == own:
@@ -129,7 +129,7 @@ def last_map(model: "Opened") -> FeatureVector:
 
 def last_hidden(model: "Opened") -> FeatureVector | None:
     """What the classifier's last linear node reads; None where that is not found."""
-    classifier = last_linear(model)
+    classifier = last_linear(model.graph, model.scores)
     if classifier is None:
         return None
     node, read = classifier

@@ -167,7 +167,9 @@ def follow(
     scores_at = model.scores.tensor
     origin = vectors(model, image[None], layers, [scores_at])
     scores = origin[scores_at].astype(np.float64)
-    target, source = class_of(model, text, scores[0]), source_of(model, scores[0])
+    labels = model.class_labels.names
+    target = class_of(model.scores, labels, text, scores[0])
+    source = source_of(model.scores, scores[0])
     norms = [float(np.linalg.norm(origin[f.tensor][0].astype(np.float64))) for f in layers]
     before = _values(scores, target, source)
     curves = []
@@ -179,7 +181,7 @@ def follow(
             )
         curves.append(Curve(sweep, **journal[key]))
         progress(len(sweep.values))
-    labels = {int(label) for curve in curves for label in curve.label} | {before["label"][0]}
+    classes = {int(label) for curve in curves for label in curve.label} | {before["label"][0]}
     return Seen(
         *photo,
         target=target,
@@ -188,7 +190,10 @@ def follow(
         label=before["label"][0],
         norms=(norms[0], norms[1]),
         curves=tuple(curves),
-        names={label: label_of(model, label, scores.shape[1]) for label in sorted(labels)},
+        names={
+            label: label_of(model.scores, labels, label, scores.shape[1])
+            for label in sorted(classes)
+        },
     )
 
 

@@ -267,8 +267,9 @@ def sweep_over(
         total: Positions of all photos; 0 if unknown.
     """
     maps, scores = _forward(model, plan, image[None])
-    target = class_of(model, text, scores[0])
-    how = source_of(model, scores[0], hint=_NO_PROBABILITY)
+    labels = model.class_labels.names
+    target = class_of(model.scores, labels, text, scores[0])
+    how = source_of(model.scores, scores[0], hint=_NO_PROBABILITY)
     sums = maps[0].sum((1, 2), dtype=np.float64)
     peaks = maps[0].max((1, 2)).astype(np.float64)
     chosen = {"total": sums, "peak": peaks}.get(str(plan.feature))
@@ -298,7 +299,9 @@ def sweep_over(
         how=how,
         before=before,
         values=values,
-        names={label: label_of(model, label, scores.shape[1]) for label in sorted(seen)},
+        names={
+            label: label_of(model.scores, labels, label, scores.shape[1]) for label in sorted(seen)
+        },
     )
 
 

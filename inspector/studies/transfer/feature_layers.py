@@ -131,7 +131,7 @@ def _maps(model: "Opened") -> tuple[list[str], str]:
     Inside of a residual block or a branch a layer holds only a part of what goes on; so those
     are taken that no other way leads around.
     """
-    classifier = last_linear(model)
+    classifier = last_linear(model.graph, model.scores)
     own = classifier[0].outputs[0] if classifier else ""
     layers = [x for x in model.layers if x.on_path and not x.gate and x.convolution != own]
     whole = [x for x in layers if not _passed_by(model, x)]
