@@ -11,23 +11,26 @@ from converters.source import Options
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
-from inspector.methods import Request, parse_request
+from inspector.methods import Request, parse_request, parse_requests
 from inspector.network.labels import count_warning
 from inspector.network.layers import Layer
 from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
 from inspector.opening import is_module, open_module, open_source
-from inspector.photos.photo import Photo, load_photo
-from inspector.photos.preprocess_choice import Preprocess
+from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
+from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import Explanation, ImageReport, Report
-from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
+from inspector.target import (
+    Target,
+    looks_like_probabilities,
+    parse_target,
+    probabilities,
+    target_text,
+)
 
 __all__ = ["Explainer", "load"]
 
 Array = np.ndarray[Any, Any]
-Source = Any
-"""A path, a ``Photo``, a PIL image, or an array (H, W, 3) of pixel values from 0 to 255."""
-
 BATCH = 8
 """Photos that go through the network at a time, where the model allows it."""
 
@@ -40,7 +43,7 @@ def load(
     example: Any = None,
     *,
     device: str = "auto",
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: PreprocessChoice | None = None,
     overrides: Sequence[str] = (),
     labels: str | Path | Sequence[str] | None = None,
     unverified: bool = False,
@@ -56,7 +59,8 @@ def load(
             ``torch.nn.Module``.
         example: Input of the module, (N, C, H, W); for a module alone.
         device: ``auto``, ``cpu`` or ``cuda``.
-        preprocess: A preset, a file, or a ``Preprocess``; found out when None.
+        preprocess: A preset, a file, a ``Preprocess`` or a mapping of its settings; found out
+            when None.
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the model's certificate fails.
@@ -94,10 +98,10 @@ class Explainer(Opened):
 
     def explain(
         self,
-        images: Source | Sequence[Source],
+        images: ImageSource | Iterable[ImageSource],
         methods: str | Sequence[str] = "grad-cam",
         *,
-        target: str = "top1",
+        target: str | int = "top1",
         layer: str | int | None = None,
     ) -> Report:
         """Show where the model looks.
@@ -116,10 +120,7 @@ class Explainer(Opened):
             InspectorError: a request that cannot be served; nothing is drawn in its place.
             ImageRefused: none of the images can be read.
         """
-        single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
-        found = list(
-            self.explain_each([images] if single else images, methods, target=target, layer=layer)
-        )
+        found = list(self.explain_each(images, methods, target=target, layer=layer))
         refused = tuple(item for item in found if isinstance(item, ImageRefused))
         if refused and len(refused) == len(found):
             raise refused[0]
@@ -127,10 +128,10 @@ class Explainer(Opened):
 
     def explain_each(
         self,
-        images: Iterable[Source],
+        images: ImageSource | Iterable[ImageSource],
         methods: str | Sequence[str] = "grad-cam",
         *,
-        target: str = "top1",
+        target: str | int = "top1",
         layer: str | int | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Iterator[ImageReport | ImageRefused]:
@@ -146,16 +147,14 @@ class Explainer(Opened):
         Yields:
             For each image its report, or why it was refused, in order.
         """
-        names = [methods] if isinstance(methods, str) else list(methods)
-        requests = [parse_request(name) for name in names]
-        if not requests:
-            raise UsageError("no method was asked for", hint="for example grad-cam")
+        requests = parse_requests(methods)
+        images, target = image_sources(images), target_text(target)
         chosen = self._choose_layer(layer, requests)
         self._require_certificate(requests)
         batch: list[tuple[Photo, Array, Any]] = []
         for source in images:
             try:
-                photo = source if isinstance(source, Photo) else _photo(source)
+                photo = Photo.open(source)
             except ImageRefused as error:
                 yield from self._explain_batch(batch, requests, target, chosen, progress)
                 batch = []
@@ -216,7 +215,7 @@ class Explainer(Opened):
         images: Array,
         method: str = "grad-cam",
         *,
-        target: str = "top1",
+        target: str | int = "top1",
         layer: str | int | None = None,
     ) -> Array:
         """Attributions of images that are preprocessed already.
@@ -234,6 +233,7 @@ class Explainer(Opened):
         Raises:
             InspectorError: as ``explain``; UsageError for several targets.
         """
+        images, target = input_batch(images), target_text(target)
         request = parse_request(method)
         chosen = self._choose_layer(layer, [request])
         self._require_certificate([request])
@@ -417,10 +417,6 @@ class Explainer(Opened):
             for target in best
             if (index := target.class_index) is not None
         ]
-
-
-def _photo(source: Source) -> Photo:
-    return load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
 
 
 def _labelled(

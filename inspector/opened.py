@@ -12,7 +12,7 @@ from inspector.errors import MethodRefused, ModelRefused
 from inspector.model import Model
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layers import Layer, default_layer, select_layer
-from inspector.photos.preprocess_choice import Preprocess, Resolved, resolve
+from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.verify import Verdict, verdict_for
 from inspector.versions import versions
 
@@ -25,7 +25,8 @@ class Opened(Model):
     Args:
         file: From ``converters.onnx_file.read``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        preprocess: A preset, a file, or a ``Preprocess``; found out when None.
+        preprocess: A preset, a file, a ``Preprocess`` or a mapping of its settings; found out
+            when None.
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the certificate fails.
@@ -36,7 +37,7 @@ class Opened(Model):
         file: onnx_file.OnnxFile,
         *,
         device: str = "auto",
-        preprocess: str | Path | Preprocess | None = None,
+        preprocess: PreprocessChoice | None = None,
         overrides: Sequence[str] = (),
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
@@ -53,9 +54,7 @@ class Opened(Model):
         self.class_labels = self._read_labels(labels)
         self._layers: dict[Any, tuple[Layer, str]] = {}
 
-    def _resolve(
-        self, preprocess: str | Path | Preprocess | None, overrides: Sequence[str]
-    ) -> Resolved:
+    def _resolve(self, preprocess: PreprocessChoice | None, overrides: Sequence[str]) -> Resolved:
         image = self.input
         return resolve(
             preprocess,

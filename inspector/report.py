@@ -130,7 +130,9 @@ class ImageReport:
         heatmaps = [e.heatmap for e in self.explanations]
         return sheet.contact_sheet(self.photo, heatmaps, model=self._model_name)
 
-    def save(self, folder: Path, stem: str | None = None, *, sheet: bool = False) -> list[Path]:
+    def save(
+        self, folder: str | Path, stem: str | None = None, *, sheet: bool = False
+    ) -> list[Path]:
         """Write PNG, NPZ and JSON; each file whole or not at all.
 
         Args:
@@ -141,7 +143,7 @@ class ImageReport:
         Returns:
             The files, the report last.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(folder)
         stem = stem or safe_stem(self.photo.name)
         written = []
         for explanation, files in self._files(stem):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspector.errors import UnknownTarget, nearest
+from inspector.errors import UnknownTarget, UsageError, nearest
 from inspector.network.scores import Activation, Scores, find_scores
 from inspector.printable import clean_text
 
@@ -24,6 +24,7 @@ __all__ = [
     "looks_like_probabilities",
     "parse_target",
     "probabilities",
+    "target_text",
 ]
 
 _TOP = re.compile(r"top(\d{1,9})", re.ASCII | re.IGNORECASE)
@@ -84,6 +85,22 @@ class Probabilities:
 
     values: NDArray[np.float64]
     assumed: bool
+
+
+def target_text(target: object) -> str:
+    """The words that name a target; a class index may be an integer.
+
+    Raises:
+        UsageError: The value is neither a text nor an integer.
+    """
+    if isinstance(target, str):
+        return target
+    if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        return str(int(target))
+    raise UsageError(
+        f"target: a value of type {type(target).__name__}",
+        hint="give top1, a class index, a label, or OUTPUT[i,j,...]",
+    )
 
 
 def parse_target(

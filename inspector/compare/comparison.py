@@ -21,12 +21,11 @@ from inspector.explain import Explainer, load
 from inspector.heatmap import Heatmap
 from inspector.measures.similarity import Similarity, similarity
 from inspector.network.labels import Labels
-from inspector.photos.photo import Photo, load_photo
+from inspector.photos.photo import ImageSource, Photo, image_sources
 from inspector.report import Explanation, ImageReport
 
 __all__ = ["compare"]
 
-Source = Any
 Progress = Callable[[str, int, int], None]
 
 LAYER_IMAGES = 16
@@ -36,7 +35,7 @@ LAYER_IMAGES = 16
 def compare(
     a: str | Path | Explainer,
     b: str | Path | Explainer,
-    images: Source | Iterable[Source],
+    images: ImageSource | Iterable[ImageSource],
     methods: str | Sequence[str] = "grad-cam",
     *,
     target: str = "top1",
@@ -72,9 +71,9 @@ def compare(
         InspectorError: a request that cannot be served, or networks of different tasks.
         ImageRefused: none of the images can be read.
     """
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
+    images = image_sources(images)
     left, right, notes = _opened(a, b)
-    single = isinstance(images, str | Path | Photo) or hasattr(images, "__array_interface__")
     run = _Run(
         left,
         right,
@@ -87,8 +86,8 @@ def compare(
         notes=notes,
     )
     run.prepare(layer_images)
-    total = len(images) if isinstance(images, Sequence) and not single else 0
-    for done, source in enumerate([images] if single else images, 1):
+    total = len(images) if isinstance(images, Sequence) else 0
+    for done, source in enumerate(images, 1):
         run.add(source, layer_images)
         if progress:
             progress("comparing", done, total)
@@ -263,10 +262,10 @@ class _Run:
 
     # -- photos ----------------------------------------------------------------------------
 
-    def add(self, source: Source, layer_images: int) -> None:
+    def add(self, source: ImageSource, layer_images: int) -> None:
         """Compare one photo, or take down why it cannot be read."""
         try:
-            photo = load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
+            photo = Photo.open(source)
         except ImageRefused as error:
             self.refused.append(error)
             return

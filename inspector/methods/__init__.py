@@ -8,7 +8,7 @@ documentation list them, and the report records them.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ __all__ = [
     "method",
     "methods",
     "parse_request",
+    "parse_requests",
 ]
 
 Function = Callable[..., np.ndarray[Any, Any]]
@@ -186,13 +187,42 @@ def parse_request(text: str) -> Request:
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
         option = known[name].options.get(key.strip())
-        if option is None or not equals:
+        if option is None:
             offered = ", ".join(known[name].options) or "none"
             raise UsageError(
                 f"method {name} has no option {key.strip()!r}", hint=f"its options: {offered}"
             )
+        if not equals or not value.strip():
+            raise UsageError(
+                f"method {name}: option {option.name!r} has no value",
+                hint=f"write {name}:{option.name}=VALUE",
+            )
         chosen[option.name] = option.parse(value.strip())
     return Request(known[name], chosen)
+
+
+def parse_requests(texts: str | Iterable[str]) -> list[Request]:
+    """Read one method or several, as :func:`parse_request`; what is named twice comes once.
+
+    Raises:
+        UnknownMethod: no method of that name.
+        UsageError: no method, or an option that cannot be read.
+    """
+    names = [texts] if isinstance(texts, str) else texts
+    if not isinstance(names, Iterable):
+        raise UsageError(f"methods: a value of type {type(texts).__name__}", hint=_NAMES)
+    requests: dict[str, Request] = {}
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"methods: a value of type {type(name).__name__}", hint=_NAMES)
+        request = parse_request(name)
+        requests.setdefault(request.label, request)
+    if not requests:
+        raise UsageError("no method was asked for", hint=_NAMES)
+    return list(requests.values())
+
+
+_NAMES = "give a method's name, for example grad-cam, or a list of names"
 
 
 def described_arguments(documentation: str) -> dict[str, str]:

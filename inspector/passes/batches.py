@@ -5,18 +5,17 @@ import itertools
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from inspector.errors import ImageRefused
 from inspector.passes.prefetch import prefetched
+from inspector.photos.photo import ImageSource, Photo
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.photos.geometry import Geometry
-    from inspector.photos.photo import Photo
 
 __all__ = ["BATCH", "Batch", "Progress", "batches", "passes"]
 
@@ -26,12 +25,11 @@ BATCH = 8
 WORKERS = 4
 """Batches that are under way at the same time, at most."""
 
-Source = Any
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
 
-_Job = tuple[int, Source]
+_Job = tuple[int, ImageSource]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +45,15 @@ class Batch:
     """
 
     places: tuple[int, ...]
-    sources: tuple[Source, ...]
-    photos: "tuple[Photo, ...]"
+    sources: tuple[ImageSource, ...]
+    photos: tuple[Photo, ...]
     tensors: Array
     geometries: "tuple[Geometry, ...]"
 
 
 def batches(
     model: "Opened",
-    images: Iterable[Source],
+    images: Iterable[ImageSource],
     refused: list[ImageRefused],
     progress: Progress | None = None,
     *,
@@ -95,7 +93,7 @@ def batches(
 
 def passes(
     model: "Opened",
-    images: Iterable[Source],
+    images: Iterable[ImageSource],
     tensors: Sequence[str],
     look: Callable[[Batch, Mapping[str, Array]], Result],
     *,
@@ -164,18 +162,16 @@ class _Opened:
     """One photo, opened and preprocessed; fields as those of ``Batch``."""
 
     place: int
-    source: Source
-    photo: "Photo"
+    source: ImageSource
+    photo: Photo
     tensor: Array
     geometry: "Geometry"
 
 
 def _opened(model: "Opened", job: _Job) -> tuple[int, _Opened | ImageRefused]:
-    from inspector.photos.photo import Photo, load_photo
-
     place, source = job
     try:
-        photo = load_photo(source) if isinstance(source, str | Path) else Photo.of(source)
+        photo = Photo.open(source)
     except ImageRefused as error:
         return place, error
     return place, _Opened(place, source, photo, *model.preprocessing.preprocess.apply(photo))
@@ -199,7 +195,7 @@ def _batch(opened: Sequence[_Opened]) -> Batch:
 # -- many -----------------------------------------------------------------------------------------
 
 
-def _jobs(images: Iterable[Source], skip: Container[int]) -> Iterator[_Job]:
+def _jobs(images: Iterable[ImageSource], skip: Container[int]) -> Iterator[_Job]:
     return ((place, source) for place, source in enumerate(images) if place not in skip)
 
 
@@ -208,7 +204,7 @@ def _chunks(jobs: Iterator[_Job], size: int) -> Iterator[tuple[_Job, ...]]:
         yield chunk
 
 
-def _length(images: Iterable[Source]) -> int:
+def _length(images: Iterable[ImageSource]) -> int:
     return len(images) if isinstance(images, Sized) else 0
 
 

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 
-__all__ = ["FORMATS", "MAX_FILE_BYTES", "MAX_PIXELS", "Photo", "load_photo"]
+__all__ = [
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "ImageSource",
+    "Photo",
+    "image_sources",
+    "input_batch",
+    "load_photo",
+]
+
+ImageSource = Any
+"""A path, a ``Photo``, a PIL image, or an array (H, W, 3) of pixel values from 0 to 255."""
+
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What may be decoded. Pillow knows forty more, each one a decoder to attack."""
@@ -95,6 +108,18 @@ class Photo:
         return np.clip(np.rint(self.pixels), 0, 255).astype(np.uint8)
 
     @classmethod
+    def open(cls, source: ImageSource) -> "Photo":
+        """A photo from a file or from pixels: `load_photo` of a path, `Photo.of` of all else.
+
+        Args:
+            source: A path (str or Path), a `Photo`, a PIL image, or an array; see `of`.
+
+        Raises:
+            ImageRefused: The file cannot be read, or the pixels are not an image.
+        """
+        return load_photo(source) if isinstance(source, str | Path) else cls.of(source)
+
+    @classmethod
     def of(cls, pixels: object, name: str = "image") -> "Photo":
         """A photo from pixels that are in memory already.
 
@@ -118,7 +143,7 @@ class Photo:
             except (OSError, SyntaxError, ValueError) as error:  # decoded only now
                 raise ImageRefused(f"broken image ({error})", where=name) from error
         else:
-            rgb, notes = _from_array(np.asarray(pixels), name)
+            rgb, notes = _from_array(_array(pixels, name), name)
         digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
         return cls(rgb, name, digest, notes)
 
@@ -189,6 +214,45 @@ def load_photo(path: str | Path) -> Photo:
     return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path)
 
 
+def image_sources(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """One image or several, as several.
+
+    Args:
+        images: A path, a `Photo`, a PIL image or an array, which is one image; or an iterable
+            of them, which is returned as it is (a generator is not consumed).
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if isinstance(images, str | Path | Photo | Image.Image) or hasattr(images, "__array__"):
+        return [images]
+    if isinstance(images, bytes | bytearray | Mapping) or not isinstance(images, Iterable):
+        raise UsageError(
+            f"images: a value of type {type(images).__name__}",
+            hint=f"{_ACCEPTED}, or a list of them",
+        )
+    return images
+
+
+def input_batch(images: object) -> NDArray[Any]:
+    """Images that are preprocessed already, checked: (N, C, H, W) numbers with N at least 1.
+
+    Raises:
+        UsageError: The value has another shape or type, or holds no image.
+    """
+    hint = "pass preprocessed images as an array (N, C, H, W)"
+    try:
+        array: NDArray[Any] = np.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"images: not an array ({error})", hint=hint) from None
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"images: a value of type {type(images).__name__}", hint=hint)
+    if array.ndim != 4 or 0 in array.shape:
+        raise UsageError(f"images: an array of shape {array.shape}", hint=hint)
+    return array
+
+
+_ACCEPTED = "pass a path, a Photo, a PIL image or an array (H, W, 3)"
 _KNOWN = "readable are JPEG, PNG, BMP, GIF, TIFF, WebP and PPM"
 _SCALE = "scale it down first: the network sees a few hundred pixels a side"
 
@@ -327,6 +391,17 @@ def _opaque(values: Pixels, notes: list[str]) -> Pixels:
             values = np.rint(flat).astype(np.uint8) if values.dtype == np.uint8 else flat
         values = values[:, :, :3]
     return cast("Pixels", np.ascontiguousarray(values))
+
+
+def _array(pixels: object, name: str) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.asarray(pixels)
+    except (TypeError, ValueError) as error:  # rows of unequal length, for one
+        raise ImageRefused(f"not an array ({error})", where=name, hint=_ACCEPTED) from None
+    if array.dtype.kind not in "biuf":
+        kind = type(pixels).__name__
+        raise ImageRefused(f"a value of type {kind} is not an image", where=name, hint=_ACCEPTED)
+    return array
 
 
 def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[str, ...]]:

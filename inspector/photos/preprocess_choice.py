@@ -29,10 +29,14 @@ __all__ = [
     "Geometry",
     "Photo",
     "Preprocess",
+    "PreprocessChoice",
     "Resolved",
     "load_photo",
     "resolve",
 ]
+
+PreprocessChoice = str | Path | Preprocess | Mapping[str, Any]
+"""A preset's name, a file, a `Preprocess`, or settings of one by name."""
 
 FREE_SIZE = 224
 """Height and width where neither the model nor the preprocessing names one."""
@@ -69,7 +73,7 @@ class Resolved:
 
 
 def resolve(
-    flag: str | Path | Preprocess | None = None,
+    flag: PreprocessChoice | None = None,
     overrides: Sequence[str] = (),
     *,
     model_path: Path | None = None,
@@ -83,7 +87,8 @@ def resolve(
     """Choose the preprocessing.
 
     Args:
-        flag: A preset, a file, a `Preprocess`, or None to look for evidence.
+        flag: A preset, a file, a `Preprocess`, a mapping of its settings (``preset`` may name
+            the base, else ``unit``), or None to look for evidence.
         overrides: Single settings, ``key=value`` each.
         model_path: The model; its folder is searched for side files.
         metadata: The model's ``metadata_props``.
@@ -259,10 +264,18 @@ def _short(values: Sequence[float]) -> str:
     return ", ".join(f"{v:g}" for v in (values[:1] if same else values))
 
 
-def _flagged(flag: str | Path | Preprocess) -> tuple[Settings, str]:
-    """Settings of what the user named: a preprocessing, a preset, or a file."""
+def _flagged(flag: PreprocessChoice) -> tuple[Settings, str]:
+    """Settings of what the user named: a preprocessing, its settings, a preset, or a file."""
     if isinstance(flag, Preprocess):
         return flag.to_dict(), "given by the caller"
+    if isinstance(flag, Mapping):
+        return {"preset": "unit", **{str(k): v for k, v in flag.items()}}, "given by the caller"
+    if not isinstance(flag, str | Path):
+        raise UsageError(
+            f"preprocess: a value of type {type(flag).__name__}",
+            hint="give a preset, a file, a Preprocess or a mapping of its settings; presets: "
+            + ", ".join(PRESETS),
+        )
     if str(flag) in PRESETS:
         return {"preset": str(flag)}, f"option {flag}"
     path = Path(flag)

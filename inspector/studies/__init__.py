@@ -36,8 +36,6 @@ MOST_UNITS = 256
 
 _HANDED_IN = ("progress", "journal")
 
-Source = Any
-
 
 @dataclass(frozen=True, eq=False)
 class Findings:
