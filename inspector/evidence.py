@@ -15,15 +15,10 @@ import numpy as np
 
 from inspector.errors import MethodRefused, UnknownTarget
 from inspector.model import Model
+from inspector.network.form import Form
 from inspector.network.head import LinearHead
 from inspector.network.lost_activations import lost_note
-from inspector.network.quantisation import (
-    Levels,
-    copies_of,
-    is_quantised,
-    levels_of,
-    saturation_note,
-)
+from inspector.network.quantisation import copies_of, is_quantised, saturation_note
 from inspector.network.tail import Tail
 from inspector.target import Target, probabilities
 
@@ -135,9 +130,7 @@ class Evidence:
     @cached_property
     def activation(self) -> Array:
         """Activation A of the layer, (N, C, h, w); what its levels stand for if quantised."""
-        activation = self.values[self.layer or ""]
-        if self._levels is not None:
-            activation = self._levels.values(activation)
+        activation = self._form.read(self.values[self.layer or ""])
         if activation.ndim != 4:
             raise MethodRefused(
                 f"the layer is of shape {list(activation.shape)}, not (N, C, h, w)",
@@ -147,22 +140,15 @@ class Evidence:
         return activation
 
     @cached_property
-    def _levels(self) -> Levels | None:
-        """How the layer is quantised; None for one that holds floats.
+    def _form(self) -> Form:
+        """How the network holds the layer.
 
         Raises:
             MethodRefused: integers of which the file does not say what they stand for.
         """
         layer = self.layer or ""
-        if self.values[layer].dtype.kind not in "iu":
-            return None
-        found = levels_of(self.model.graph, layer)
-        if found is None:
-            raise MethodRefused(
-                f"the layer holds integers ({self.values[layer].dtype}) whose scale is not known",
-                where=repr(layer),
-                hint="choose one that `inspector layers` lists",
-            )
+        found = self.model.forms.of(layer)
+        found.require_known(self.values[layer], layer)
         return found
 
     def score(self, images: Array, targets: Sequence[Target]) -> Array:
@@ -200,9 +186,7 @@ class Evidence:
             rules = self._rules(backward_rules, "gradient", "refuse")
             signals = self._backward(start, self._frontier, rules)
             found = np.sum([signals[name] for name in start], axis=0)
-            if self._levels is not None:  # dS/dA = dS/dlevel / scale
-                found = found / self._levels.steps(found.ndim)
-            self._gradients[layer] = found.astype(np.float32)
+            self._gradients[layer] = self._form.read_gradient(found).astype(np.float32)
         return self._gradients[layer]
 
     def _remark(self, activation: Array | None = None) -> None:

@@ -13,6 +13,7 @@ from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
 from inspector.engines.runtime import Runtime
 from inspector.errors import ModelRefused
+from inspector.network.form import Forms
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.labels import Labels, labels_from_metadata
 from inspector.network.layers import Layer, find_layers
@@ -101,6 +102,11 @@ class Model:
     def layers(self) -> tuple[Layer, ...]:
         """The convolutional layers, in graph order."""
         return find_layers(self.graph)
+
+    @cached_property
+    def forms(self) -> Forms:
+        """How the network holds its tensors: channel axis and levels."""
+        return Forms(self.graph)
 
     @cached_property
     def suspicions(self) -> tuple[Suspicion, ...]:

@@ -14,6 +14,7 @@ A single-node activation is known by its operator; a composite by the curve it c
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -76,6 +77,9 @@ _UNKNOWN = {
 }
 
 
+_FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Activation:
     """One activation function.
@@ -124,8 +128,14 @@ def data_nodes(graph: Graph) -> tuple[Node, ...]:
 
 
 def find_activations(graph: Graph) -> tuple[Activation, ...]:
-    """Find every activation function of a graph, in the order of their outputs."""
-    return _Search(graph).run()
+    """Find every activation function of a graph, in the order of their outputs.
+
+    They are searched for once per graph.
+    """
+    found = _FOUND.get(graph)
+    if found is None:
+        found = _FOUND[graph] = _Search(graph).run()
+    return found
 
 
 def unknown_nonlinearities(graph: Graph) -> tuple[Node, ...]:

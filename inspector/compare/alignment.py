@@ -15,7 +15,7 @@ Two ways, in this order:
 Maps whose channels are the last axis are brought to (N, C, h, w) first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ import numpy as np
 from converters.graph import Graph, Node
 from inspector.engines.runtime import Runtime
 from inspector.model import Model
-from inspector.network.form import Form, levels_of
-from inspector.network.layers import CONVOLUTIONS, Layer, channel_axes
+from inspector.network.form import Form, Forms
+from inspector.network.layers import CONVOLUTIONS, Layer
 
 __all__ = ["Alignment", "Point", "Probe", "align"]
 
@@ -154,7 +154,7 @@ def align(a: Probe, b: Probe, images: tuple[Array, Array], *, same_input: bool) 
 def _by_name(a: Model, b: Model) -> list[Point]:
     """Tensors that both graphs compute from the image under one name."""
     shared = _computed(b.graph)
-    forms = _forms(a.graph), _forms(b.graph)
+    forms = a.forms, b.forms
     layers = {layer.convolution: layer.index for layer in reversed(a.layers)}
     layers |= {layer.tensor: layer.index for layer in a.layers}
     points, taken = [], set()
@@ -165,7 +165,7 @@ def _by_name(a: Model, b: Model) -> list[Point]:
         if read_a in taken or _maker(a.graph, name) or _maker(b.graph, name):
             continue  # a quantiser's own tensors: their values are read at the one they stand for
         taken.add(read_a)
-        where = forms[0](read_a), forms[1](read_b)
+        where = forms[0].of(read_a), forms[1].of(read_b)
         layer = layers.get(read_a, layers.get(name))
         points.append(Point(name, read_a, read_b, carriers, where, layer=layer))
     return points
@@ -179,14 +179,14 @@ def _by_sequence(a: Model, b: Model) -> tuple[list[Point], str]:
             "the graphs cannot be aligned: too few tensors of one name and shape, and "
             f"{counts[0]} layers against {counts[1]}"
         )
-    forms = _forms(a.graph), _forms(b.graph)
+    forms = a.forms, b.forms
     points = [
         Point(
             left.tensor,
             left.tensor,
             right.tensor,
             _carriers(b.graph, right),
-            (forms[0](left.tensor), forms[1](right.tensor)),
+            (forms[0].of(left.tensor), forms[1].of(right.tensor)),
             layer=left.index,
         )
         for left, right in zip(a.layers, b.layers, strict=True)
@@ -201,7 +201,7 @@ def _by_sequence(a: Model, b: Model) -> tuple[list[Point], str]:
 def _same_end(
     left: Layer,
     right: Layer,
-    forms: tuple[Callable[[str], Form], Callable[[str], Form]],
+    forms: tuple[Forms, Forms],
     graphs: tuple[Graph, Graph],
 ) -> bool:
     """Whether two layers are read behind the same operator, or a quantiser hides which it was.
@@ -211,7 +211,7 @@ def _same_end(
     for layer, form, graph in zip((left, right), forms, graphs, strict=True):
         node = graph.producer(layer.tensor)
         dequantised = node is not None and node.op_type == "DequantizeLinear"
-        if dequantised or form(layer.tensor).levels is not None:
+        if dequantised or form.of(layer.tensor).levels is not None:
             return True
     return left.chain[-1:] == right.chain[-1:]
 
@@ -255,14 +255,8 @@ def _matching(
 
 
 def _alike(point: Point, left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
-    x, y = point.forms[0].real(left[point.a]), point.forms[1].real(right[point.b])
+    x, y = point.forms[0].read(left[point.a]), point.forms[1].read(right[point.b])
     return x.dtype.kind == y.dtype.kind == "f" and x.shape == y.shape and x.size > 1
-
-
-def _forms(graph: Graph) -> Callable[[str], Form]:
-    """How a graph holds each of its tensors."""
-    axes = channel_axes(graph)
-    return lambda tensor: Form(axes.get(tensor, 1), levels_of(graph, tensor))
 
 
 def _computed(graph: Graph) -> dict[str, None]:

@@ -227,9 +227,9 @@ class Meter:
         points = self.alignment.points
         found_a = self.a.run(image_a, list(dict.fromkeys(p.a for p in points)))
         found_b = self.b.run(image_b, list(dict.fromkeys(p.b for p in points)))
-        reference = [p.forms[0].real(found_a[p.a]) for p in points]
+        reference = [p.forms[0].read(found_a[p.a]) for p in points]
         for index, point in enumerate(points):
-            own = point.forms[1].real(found_b[point.b])
+            own = point.forms[1].read(found_b[point.b])
             if own.shape != reference[index].shape:  # depends on what is in the image
                 continue
             self._shapes[index] = own.shape[1:]
@@ -259,13 +259,13 @@ class Meter:
             feeds[model.input.name] = self._tensor(fed)
         for source in point.sources:
             origin = self.alignment.points[source]
-            value = origin.forms[1].of(reference[source])
+            value = origin.forms[1].write(reference[source])
             repeated = np.repeat(value, self.b.batch, axis=0) if self.b.batch > 1 else value
             feeds |= dict.fromkeys(origin.carriers, self._tensor(repeated))
         with torch.no_grad():
             found = model.twin.run(feeds, [point.b])[point.b]
         found = found.to(torch.float32) if found.is_floating_point() else found
-        return point.forms[1].real(first(found.cpu().numpy(), self.b.batch))
+        return point.forms[1].read(first(found.cpu().numpy(), self.b.batch))
 
     def _tensor(self, value: Array) -> "Tensor":
         import torch

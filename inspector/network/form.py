@@ -1,83 +1,30 @@
-"""How a tensor holds its values: channels first or last, real numbers or integer levels.
+"""Form of a tensor: where its channels are, and what its numbers stand for.
 
-Layers of two networks are compared as real numbers in (N, C, h, w); a network is started with
-its own form of them.  Integer levels are what QLinearConv and its kind pass on.
+Whoever reads a map of features asks for (N, C, h, w) as real numbers.  A network may hold it with
+channels last, or as the integer levels of a quantiser; ``read`` brings it to the common form and
+``write`` takes it back, so that a network can be started from it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from converters.graph import Graph
+from inspector.errors import MethodRefused
+from inspector.network.layers import channel_axes
+from inspector.network.quantisation import Levels, levels_of
 
-__all__ = ["Form", "Levels", "levels_of"]
+__all__ = ["Form", "Forms"]
 
 Array = np.ndarray[Any, Any]
-
-_SCALE_AND_ZERO = {
-    "QuantizeLinear": (1, 2),
-    "QLinearConcat": (0, 1),
-    "QLinearSigmoid": (3, 4),
-    "QLinearLeakyRelu": (3, 4),
-    "QLinearSoftmax": (3, 4),
-    "QLinearAveragePool": (3, 4),
-    "QLinearGlobalAveragePool": (3, 4),
-    "QLinearReduceMean": (3, 4),
-    "QLinearConv": (6, 7),
-    "QLinearMatMul": (6, 7),
-    "QLinearAdd": (6, 7),
-    "QLinearMul": (6, 7),
-    "QGemm": (7, 8),
-}
-"""Inputs that name the scale and the zero point of an operator's output."""
-
-_KEEPS_LEVELS = frozenset(
-    {
-        "MaxPool",
-        "NhwcMaxPool",
-        "Reshape",
-        "Flatten",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Slice",
-        "Identity",
-        "Pad",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """real = scale * (level - zero).
-
-    Attributes:
-        scale: Of the whole tensor.
-        zero: The level that stands for 0.
-        dtype: Type of the levels.
-    """
-
-    scale: float
-    zero: int
-    dtype: str
-
-    def real(self, levels: Array) -> Array:
-        """Values that levels stand for, float32."""
-        values: Array = (levels.astype(np.float64) - self.zero) * self.scale
-        return values.astype(np.float32)
-
-    def of(self, real: Array) -> Array:
-        """The nearest levels, ties to even, cut off at the ends of the type."""
-        ends = np.iinfo(self.dtype)
-        found = np.rint(real.astype(np.float64) / self.scale) + self.zero
-        levels: Array = np.clip(found, ends.min, ends.max).astype(self.dtype)
-        return levels
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form of one tensor.
+    """Form in which a network holds one tensor.
 
     Attributes:
         axis: Axis of the channels of a map, 1 or 3; tensors of other ranks are left as they are.
@@ -88,28 +35,72 @@ class Form:
     levels: Levels | None = None
 
     def real(self, value: Array) -> Array:
-        """Real numbers, maps as (N, C, h, w)."""
-        if self.levels is not None and value.dtype.kind in "iu":
-            value = self.levels.real(value)
-        return value.transpose(0, 3, 1, 2) if value.ndim == 4 and self.axis == 3 else value
+        """Real numbers in the tensor's own layout; integers that are not levels stay integers."""
+        if self.levels is None or value.dtype.kind not in "iu":
+            return value
+        return self.levels.read(value)
 
-    def of(self, real: Array) -> Array:
-        """The inverse of `real`, up to the rounding to levels."""
-        value = real.transpose(0, 2, 3, 1) if real.ndim == 4 and self.axis == 3 else real
-        return value if self.levels is None else self.levels.of(value)
+    def read(self, value: Array) -> Array:
+        """Real numbers; a map as (N, C, h, w)."""
+        value = self.real(value)
+        return value.transpose(0, 3, 1, 2) if self._turned(value) else value
+
+    def write(self, real: Array) -> Array:
+        """The inverse of ``read``, up to the rounding to levels."""
+        value = real.transpose(0, 2, 3, 1) if self._turned(real) else real
+        return value if self.levels is None else self.levels.write(value)
+
+    def read_gradient(self, signal: Array) -> Array:
+        """Gradient with respect to the real numbers; that of a map as (N, C, h, w).
+
+        Args:
+            signal: Gradient with respect to what the tensor holds: its real numbers or levels.
+        """
+        if self.levels is not None:  # dS/dA = dS/dlevel / scale
+            signal = signal / self.levels.steps(signal.ndim)
+        return signal.transpose(0, 3, 1, 2) if self._turned(signal) else signal
+
+    def require_known(self, value: Array, tensor: str) -> None:
+        """Refuse integers that stand for nothing known.
+
+        Args:
+            value: What the tensor holds.
+            tensor: Its name, for the message.
+
+        Raises:
+            MethodRefused: They are integers, and the file does not say of which scale.
+        """
+        known = self.levels is not None and value.dtype.kind in "iu"
+        if value.dtype.kind not in "fV" and not known:  # V: bfloat16
+            raise MethodRefused(
+                f"the layer holds integers ({value.dtype}) whose scale is not known",
+                where=repr(tensor),
+                hint="choose one that `inspector layers` lists",
+            )
+
+    def _turned(self, value: Array) -> bool:
+        return value.ndim == 4 and self.axis == 3
 
 
-def levels_of(graph: Graph, tensor: str) -> Levels | None:
-    """Scale and zero point of a tensor of levels; None for any other tensor."""
-    node = graph.producer(tensor)
-    while node is not None and node.op_type in _KEEPS_LEVELS:
-        node = graph.producer(node.inputs[0])
-    places = _SCALE_AND_ZERO.get(node.op_type) if node is not None else None
-    if node is None or places is None or len(node.inputs) <= places[1]:
-        return None
-    scale, zero = (graph.constant(node.inputs[place]) for place in places)
-    if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
-        return None
-    if not float(scale.item()) > 0:
-        return None
-    return Levels(float(scale.item()), int(zero.item()), str(zero.dtype))
+class Forms:
+    """Forms of all tensors of a graph.
+
+    Args:
+        graph: The network.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        """Look nothing up yet."""
+        self._graph = graph
+        self._found: dict[str, Form] = {}
+
+    @cached_property
+    def _axes(self) -> Mapping[str, int]:
+        return channel_axes(self._graph)
+
+    def of(self, tensor: str) -> Form:
+        """The form of one tensor."""
+        if tensor not in self._found:
+            levels = levels_of(self._graph, tensor)
+            self._found[tensor] = Form(self._axes.get(tensor, 1), levels)
+        return self._found[tensor]

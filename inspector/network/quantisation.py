@@ -6,7 +6,7 @@ Read off the graph, without running anything.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +40,7 @@ OPERANDS: Mapping[str, tuple[int, tuple[int, ...]]] = MappingProxyType(
         "QLinearLeakyRelu": (3, (0,)),
         "QLinearAveragePool": (3, (0,)),
         "QLinearGlobalAveragePool": (3, (0,)),
+        "QLinearReduceMean": (3, (0,)),
         "QLinearConcat": (0, tuple(range(2, 600, 3))),
     }
 )
@@ -64,9 +65,15 @@ CARRIERS = frozenset(
         "Expand",
         "Tile",
         "Dropout",
+        "Pad",
     }
 )
 """Operators that move quantised numbers about and leave them as they are."""
+
+_KEEPS_PLACES = frozenset(
+    {"Identity", "Dropout", "MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+)
+"""Of those, the ones behind which each channel is where it was, so that its scale is known."""
 
 _LIMITS = {
     "uint2": (0, 3),
@@ -91,6 +98,7 @@ class Levels:
         low: Least level of the type.
         high: Greatest level of the type.
         axis: What several scales belong to.
+        dtype: Type of the levels.
     """
 
     node: Node
@@ -99,6 +107,7 @@ class Levels:
     low: int
     high: int
     axis: int = 1
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
 
     @property
     def at_floor(self) -> bool:
@@ -114,11 +123,17 @@ class Levels:
         """The scale, in a shape that broadcasts to a tensor with ``rank`` axes."""
         return _along(self.scale, rank, self.axis)
 
-    def values(self, levels: Array) -> Array:
-        """What levels stand for, float32."""
+    def read(self, levels: Array) -> Array:
+        """Real numbers, float32, that levels stand for."""
         zero = _along(self.zero_point, levels.ndim, self.axis)
         found = (levels.astype(np.float64) - zero) * self.steps(levels.ndim)
         return found.astype(np.float32)
+
+    def write(self, real: Array) -> Array:
+        """The nearest levels, ties to even, cut off at the ends of the type."""
+        zero = _along(self.zero_point, real.ndim, self.axis)
+        found = np.rint(real.astype(np.float64) / self.steps(real.ndim)) + zero
+        return np.clip(found, self.low, self.high).astype(self.dtype)
 
     def same(self, other: "Levels") -> bool:
         """Whether both quantise alike."""
@@ -156,8 +171,9 @@ def levels_of(graph: Graph, tensor: str) -> Levels | None:
         that only move numbers about; None for a tensor that is not quantised, or not by constant
         parameters that one reads off the file.
     """
-    node = graph.producer(tensor)
+    node, moved = graph.producer(tensor), False
     while node is not None and node.op_type in CARRIERS:
+        moved = moved or node.op_type not in _KEEPS_PLACES
         node = graph.producer(node.inputs[0])
     if node is None or node.op_type not in OPERANDS:
         return None
@@ -169,19 +185,24 @@ def levels_of(graph: Graph, tensor: str) -> Levels | None:
     zero = _constant(graph, node.inputs[position + 1]) if named else None
     if scale is None or (named and zero is None) or node.attributes.get("block_size"):
         return None
-    limits = _limits(node, zero)
-    if limits is None:
+    dtype = _dtype(node, zero)
+    limits = None if dtype is None else _LIMITS.get(dtype.name)
+    if dtype is None or limits is None or not np.all(scale > 0) or (scale.size > 1 and moved):
         return None
     levels = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
     axis = int(node.attributes.get("axis", 1))
-    return Levels(node, scale.astype(np.float64), levels, *limits, axis=axis)
+    return Levels(node, scale.astype(np.float64), levels, *limits, axis=axis, dtype=dtype)
 
 
-def _limits(node: Node, zero_point: Array | None) -> tuple[int, int] | None:
+def _dtype(node: Node, zero_point: Array | None) -> np.dtype[Any] | None:
+    """Type of the levels that a node makes; None where the file names one that does not exist."""
     if zero_point is not None:
-        return _LIMITS.get(zero_point.dtype.name)
+        return zero_point.dtype
     stated = int(node.attributes.get("output_dtype", 0)) or onnx.TensorProto.UINT8
-    return _LIMITS.get(onnx.TensorProto.DataType.Name(stated).lower())
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(stated)
+    except KeyError:
+        return None
 
 
 def _constant(graph: Graph, tensor: str) -> Array | None:

@@ -13,11 +13,13 @@ from onnx import helper as oh
 from onnx import numpy_helper
 
 import inspector
+from converters.graph import Node
 from inspector.compare import Gates, compare
 from inspector.compare.alignment import Probe, align
 from inspector.compare.parting import Meter, Sums, bound_of
 from inspector.errors import ImageRefused, UsageError
-from inspector.network.form import Form, Levels
+from inspector.network.form import Form
+from inspector.network.quantisation import Levels
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*_1.png"))
@@ -364,14 +366,15 @@ def test_the_rule_for_outliers_literally():
 
 
 def test_levels_round_and_saturate():
-    levels = Levels(0.5, 10, "uint8")
+    node = Node(0, "q", "", "QuantizeLinear", ("x", "s", "z"), ("y",), {})
+    levels = Levels(node, np.array(0.5), np.array(10.0), 0, 255)
     real = np.array([-100, -5.1, 0, 0.25, 0.75, 200], np.float32)
-    assert levels.of(real).tolist() == [0, 0, 10, 10, 12, 255]
-    assert levels.real(np.array([0, 10, 255], np.uint8)).tolist() == [-5, 0, 122.5]
+    assert levels.write(real).tolist() == [0, 0, 10, 10, 12, 255]
+    assert levels.read(np.array([0, 10, 255], np.uint8)).tolist() == [-5, 0, 122.5]
     form = Form(3, levels)
     value = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(1, 2, 3, 4)
-    assert form.real(value).shape == (1, 4, 2, 3)
-    assert np.array_equal(form.of(form.real(value)), value)
+    assert form.read(value).shape == (1, 4, 2, 3)
+    assert np.array_equal(form.write(form.read(value)), value)
 
 
 def test_networks_that_cannot_be_aligned_are_compared_all_the_same():

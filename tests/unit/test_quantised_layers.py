@@ -7,9 +7,10 @@ import pytest
 from quantised_networks import network
 
 import inspector
-from converters.graph import Graph
+from converters.graph import Graph, Node
 from inspector.errors import MethodRefused
-from inspector.network.quantisation import copies_of, levels_of, saturation_note
+from inspector.network.form import Form
+from inspector.network.quantisation import Levels, copies_of, levels_of, saturation_note
 
 RNG = np.random.default_rng(1)
 K = RNG.integers(-90, 90, (4, 3, 3, 3)).astype(np.int8)
@@ -169,7 +170,7 @@ def test_what_levels_stand_for_is_read_off_the_node_that_made_them():
     found = levels_of(graph, "t")
     assert found is not None
     levels = np.arange(8, dtype=np.uint8).reshape(2, 4)
-    np.testing.assert_array_equal(found.values(levels), (levels.astype(float) - zero) * scale)
+    np.testing.assert_array_equal(found.read(levels), (levels.astype(float) - zero) * scale)
     assert levels_of(graph, "i") is None
     assert levels_of(graph, "Y") is None
 
@@ -249,3 +250,41 @@ def test_types_that_nothing_can_hold_are_refused_with_the_node(tmp_path):
 
     with pytest.raises(UnsupportedOperator, match="QLinearReduceMean"):
         Program(proto).plan(["X"], ["Y"])
+
+
+def test_a_form_reads_and_writes_maps_with_channels_last_and_several_scales():
+    """One door for both: what is written is read again, and a gradient is per real number."""
+    node = Node(0, "q", "", "QuantizeLinear", ("x", "s", "z"), ("y",), {"axis": 3})
+    scale, zero = np.array([0.5, 2.0]), np.array([3.0, 0.0])
+    form = Form(3, Levels(node, scale, zero, 0, 255, axis=3))
+    held = np.arange(12, dtype=np.uint8).reshape(1, 2, 3, 2)
+    real = form.read(held)
+    assert real.shape == (1, 2, 2, 3)
+    np.testing.assert_array_equal(real[0, 1], held[0, :, :, 1] * 2.0)
+    np.testing.assert_array_equal(real[0, 0], (held[0, :, :, 0].astype(float) - 3) * 0.5)
+    np.testing.assert_array_equal(form.write(real), held)
+    assert form.write(real).dtype == np.uint8
+    signal = form.read_gradient(np.ones((1, 2, 3, 2)))
+    np.testing.assert_array_equal(signal[0, :, 0, 0], [2.0, 0.5])
+
+
+def test_scales_per_channel_are_not_read_behind_what_moves_channels():
+    """A padded copy has the levels of its source; behind a transposition the axis is another."""
+    graph = Graph(
+        network(
+            "q = QuantizeLinear<axis=1>(X, s4, z4) m = MaxPool<kernel_shape=[2, 2]>(q)"
+            " turned = Transpose<perm=[0, 2, 3, 1]>(q) t = QuantizeLinear(X, one, seven)"
+            " padded = Pad(t, pads) Y = DequantizeLinear<axis=1>(m, s4, z4)",
+            s4=np.array([1, 2, 3, 4], np.float32),
+            z4=np.zeros(4, np.uint8),
+            one=np.float32(0.25),
+            seven=np.uint8(7),
+            pads=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        )
+    )
+    pooled, padded = levels_of(graph, "m"), levels_of(graph, "padded")
+    assert pooled is not None
+    assert pooled.scale.tolist() == [1, 2, 3, 4]
+    assert levels_of(graph, "turned") is None
+    assert padded is not None
+    assert (float(padded.scale), float(padded.zero_point)) == (0.25, 7)
