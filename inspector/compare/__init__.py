@@ -1,6 +1,6 @@
 """Several models, or many images.
 
-from inspector.audit import compare
+from inspector.compare import compare
 
 found = compare("float.onnx", "int8.onnx", ["cat.jpg", "dog.jpg"])
 found.flips, found.parting.sentence, found.summary()
