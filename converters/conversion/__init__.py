@@ -246,7 +246,8 @@ def _trial(
 def _require(certificate: Certificate, source: str) -> None:
     """Refuse a file that computes something else than its source."""
     broken = next((trial for trial in certificate.trials if trial.why), None)
-    same = not certificate.quantised or (certificate.top1 or 1.0) >= TOP1_QUANTISED
+    top1 = 1.0 if certificate.top1 is None else certificate.top1  # 0.0 is an agreement too: none
+    same = not certificate.quantised or top1 >= TOP1_QUANTISED
     if broken is None and certificate.worst <= certificate.tolerance and same:
         return
     raise ConversionFailed(

@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+from waiting import WAIT, soon
 
 from inspector.cli import Commands, program
 from inspector.methods import methods
@@ -95,7 +96,6 @@ def test_interrupt_is_130(samples, tmp_path):
     """Ctrl-C reaches the whole foreground group, supervisor and worker alike."""
     import os
     import signal
-    import time
 
     photo = samples / "images" / "cat_1.png"
     child = subprocess.Popen(  # noqa: S603 - our own program
@@ -107,7 +107,9 @@ def test_interrupt_is_130(samples, tmp_path):
             str(samples / "all_cnn_c.onnx"),
             *[str(photo)] * 400,
             "-m",
-            "occlusion:window=2,stride=1",
+            "cam",
+            "-o",
+            "out",
         ],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
@@ -115,8 +117,10 @@ def test_interrupt_is_130(samples, tmp_path):
         text=True,
         start_new_session=True,
     )
-    time.sleep(3)
+    begun = soon(lambda: list((tmp_path / "out").glob("*.json")))
+    assert child.poll() is None
     os.killpg(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=WAIT)
+    assert begun, errors
     assert child.returncode == 130, errors
     assert "Traceback" not in errors

@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
+
+from waiting import soon
 
 
 def test_help_lists_the_studies(inspector):
@@ -143,9 +144,7 @@ def test_an_interrupted_run_goes_on(samples, tmp_path):
         text=True,
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
-    while not (kept.exists() and kept.stat().st_size > 5000) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert soon(lambda: kept.exists() and kept.stat().st_size > 5000, 120)
     cut.send_signal(signal.SIGINT)
     _, said = cut.communicate(timeout=60)
     assert cut.returncode == 130, said

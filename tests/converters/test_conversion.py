@@ -1,18 +1,19 @@
 """The frame around every converter: limits, crashes, interruptions; nothing half is left."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from waiting import WAIT, ended, soon
 
-from converters.conversion import content_hash, convert, recognise, recorded
+from converters import conversion
+from converters.conversion import Certificate, Trial, content_hash, convert, recognise, recorded
 from converters.conversion.certificate import judged, pink_noise, trial_inputs
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
@@ -117,6 +118,130 @@ def test_nothing_half_is_left(here, name, error, words, limits):
     assert (here / "out" / "m.onnx").read_bytes() == b"what was there before"
 
 
+class Framework:
+    """A child that says what its author likes: ``factor`` times what its file computes."""
+
+    quantised, factor, permute = False, 1.0, False
+
+    def __init__(self, folder, *, where, **_):
+        self.folder, self.where = folder, where
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def ask(self, request):
+        if "convert" in request:
+            onnx.save(means(), request["draft"])
+            return {
+                "inputs": [{"name": "x", "shape": [None, 3, 8, 8], "dtype": "float32"}],
+                "preprocess": {},
+                "labels": [],
+                "notes": [],
+                "quantised": self.quantised,
+                "versions": {},
+            }
+        with np.load(request["run"]) as stored:
+            (x,) = stored.values()
+        y = x.mean((2, 3)) * np.float32(self.factor)
+        outputs = self.folder / "outputs.npz"
+        np.savez(outputs, y[:, ::-1] if self.permute else y)
+        return {"outputs": str(outputs)}
+
+
+def means():
+    """The mean of each channel."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)],
+        "means",
+        [value("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [value("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_difference_beyond_the_tolerance_is_refused_and_one_within_it_is_not(
+    here, monkeypatch, quantised
+):
+    monkeypatch.setattr(conversion, "Sandbox", Framework)
+    monkeypatch.setattr(Framework, "quantised", quantised)
+    usual = 0.1 if quantised else 1e-4
+    for factor, tolerance, limit in ((3.0, None, usual), (0.8, None, usual), (1.002, 1e-3, 1e-3)):
+        monkeypatch.setattr(Framework, "factor", factor)
+        with pytest.raises(ConversionFailed, match="computes something else") as caught:
+            run("good", here, tolerance=tolerance)
+        assert f"at most {limit:g}" in caught.value.hint
+        assert not list((here / "out").iterdir())
+    for factor, tolerance in ((1.00004, None), (1.002, 3e-3), (1.5, 0.5)):
+        monkeypatch.setattr(Framework, "factor", factor)
+        found = run("good", here, tolerance=tolerance)
+        assert found.worst == pytest.approx(1 - 1 / factor, rel=1e-2)
+        assert found.tolerance == (tolerance or usual)
+        assert (here / "out" / "m.onnx").exists()
+
+
+def test_a_quantised_source_must_name_the_same_classes(here, monkeypatch):
+    """Values within the tolerance are not enough."""
+    monkeypatch.setattr(conversion, "Sandbox", Framework)
+    monkeypatch.setattr(Framework, "quantised", True)
+    monkeypatch.setattr(Framework, "permute", True)
+    with pytest.raises(ConversionFailed, match="computes something else"):
+        run("good", here, tolerance=10.0)
+    monkeypatch.setattr(Framework, "quantised", False)
+    assert run("good", here, tolerance=10.0).top1 < 0.9
+
+
+def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why=""):
+    trials = (Trial("a", 3, worst, worst, top1, why), Trial("b", 1, 0.0, 0.0, None))
+    return Certificate(
+        path=Path("m.onnx"),
+        source="m",
+        source_sha256="",
+        framework="PyTorch",
+        versions={},
+        trials=trials,
+        tolerance=tolerance,
+        quantised=quantised,
+        preprocess={},
+        labels=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {},
+        {"worst": 1e-4},
+        {"worst": 0.1, "tolerance": 0.1},
+        {"top1": 0.0},  # unquantised: the values alone are judged
+        {"quantised": True, "top1": 0.9},
+        {"quantised": True, "top1": None},  # there are no classes
+    ],
+)
+def test_what_is_required_of_a_conversion(good):
+    conversion._require(certificate(**good), "m")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"worst": 1.01e-4},
+        {"worst": float("nan")},
+        {"why": "shapes differ"},
+        {"quantised": True, "worst": 0.11, "tolerance": 0.1},
+        {"quantised": True, "top1": 0.89},
+        {"quantised": True, "top1": 0.0},  # no class at all agrees
+    ],
+)
+def test_what_is_refused_of_a_conversion(bad):
+    with pytest.raises(ConversionFailed, match="computes something else"):
+        conversion._require(certificate(**bad), "m")
+
+
 def script(place, text):
     place.write_text("#!/bin/sh\n" + text)
     place.chmod(0o755)
@@ -171,23 +296,14 @@ def test_an_interrupted_conversion_leaves_nothing(here):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not (here / "mark").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.1)
+    # The child marks its start with its number; it is in `slow` then, and the parent waits for it.
+    assert soon(lambda: (here / "mark").exists() and (here / "mark").read_text())
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=WAIT)
     assert process.returncode == 130, said
     assert not list((here / "out").iterdir())
     child = int((here / "mark").read_text())
-    for _ in range(100):  # it dies with its parent
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("the converting process lives on")
+    assert soon(lambda: ended(child)), "the converting process lives on"
 
 
 def test_what_nobody_knows(tmp_path):

@@ -271,6 +271,39 @@ def test_cam_is_the_weighted_sum_and_accounts_for_the_logit(opened, target):
     assert report.attribution.mean() + net.bias[target] == pytest.approx(logit, abs=1e-4)
 
 
+def test_the_residual_of_a_cam_is_said_where_it_is_more_than_rounding(opened, tmp_path):
+    """Levels of 1/20 lie between the map and the score."""
+    net, pixels = Net(9), photo(9)
+    proto = net.proto()
+    for constant in (("scale", np.float32(0.05)), ("zero", np.uint8(0))):
+        proto.graph.initializer.append(numpy_helper.from_array(constant[1], constant[0]))
+    head = proto.graph.node[-1]
+    levels = [
+        node("QuantizeLinear", "f scale zero", "q"),
+        node("DequantizeLinear", "q scale zero", "d"),
+    ]
+    proto.graph.node.extend([*levels, node("Gemm", "d head bias", "logits", transB=1)])
+    proto.graph.node.remove(head)
+    path = tmp_path / "levels.onnx"
+    onnx.save(proto, path)
+    model = inspector.load(path, device="cpu", preprocess=RECIPE)
+    explanation = model.explain(pixels, "cam").explanation
+    pooled = net.layer(encoded(pixels)).mean(axis=(1, 2))
+    exact = net.head @ pooled + net.bias
+    coarse = net.head @ (np.rint(pooled / 0.05).clip(0, 255) * 0.05) + net.bias
+    index = explanation.attribution.index
+    residual = explanation.facts["cam_residual"]
+    wanted = abs(coarse[index] - exact[index]) / np.abs(coarse).max()
+    assert residual == pytest.approx(wanted, rel=1e-3)
+    assert residual > 1e-3
+    said = [warning for warning in explanation.warnings if f"{residual:.1e}" in warning]
+    assert len(said) == 1
+    assert said[0] in explanation.to_dict()["warnings"]
+    explanation = opened(net).explain(pixels, "cam").explanation
+    assert explanation.facts["cam_residual"] < 1e-5
+    assert not explanation.warnings
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_cam_is_z_times_grad_cam_before_its_relu(opened, seed):
     net, pixels = Net(20 + seed), photo(seed)

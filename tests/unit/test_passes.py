@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import onnx
 import pytest
-from background import WAIT, soon, threads
+from background import threads
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from waiting import WAIT, soon
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused

@@ -11,7 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from background import WAIT, soon, threads
+from background import threads
+from waiting import WAIT, soon
 
 from inspector.passes import prefetch
 from inspector.passes.prefetch import prefetched

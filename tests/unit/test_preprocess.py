@@ -110,6 +110,37 @@ def test_letterbox_pads_with_its_colour_in_the_models_order():
     assert geometry.shift == (25.0, 0.0)
 
 
+@pytest.mark.parametrize("size", [(50, 101), (51, 100), (55, 50), (64, 33)])
+@pytest.mark.parametrize("photo_size", [(32, 33), (33, 32), (31, 31), (17, 40)])
+def test_the_odd_pixel_of_a_letterbox_lies_behind_the_photo(size, photo_size):
+    """Below or to the right; the photo's own pixels come back from the map exactly."""
+    ratio = min(size[0] / photo_size[0], size[1] / photo_size[1])
+    if ratio < 1:
+        size = (size[0] + 40, size[1] + 41)
+    pixels = np.random.default_rng(0).integers(0, 200, (*photo_size, 3), dtype=np.uint8)
+    recipe = Preprocess(
+        size, resize="letterbox", pad=(255, 254, 253), scale=1.0, interpolation="nearest"
+    )
+    found, geometry = recipe.apply(Photo.of(pixels))
+    inside = (found != np.float32([255, 254, 253])[:, None, None]).all(axis=0)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    for at, side in ((rows, size[0]), (columns, size[1])):
+        before, behind = int(at[0]), side - 1 - int(at[-1])
+        assert behind - before in (0, 1)
+        assert (behind - before) == (side - len(at)) % 2
+    assert geometry.shift == (float(rows[0]), float(columns[0]))
+
+
+@pytest.mark.parametrize("size", [(41, 60), (40, 61), (43, 60), (40, 67)])
+def test_a_map_on_an_oddly_padded_letterbox_comes_back_exactly(size):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    found, geometry = Preprocess(size, resize="letterbox", scale=1.0).apply(Photo.of(pixels))
+    assert geometry.scale == (1.0, 1.0)
+    laid, seen = geometry.lay_back(found[0])
+    assert seen.all()
+    np.testing.assert_array_equal(laid, pixels[:, :, 0])
+
+
 def test_deep_pixels_are_not_rounded():
     fine = Photo.of(np.full((20, 30, 3), 100.4))
     found, _ = Preprocess((10, 10), scale=1.0).apply(fine)

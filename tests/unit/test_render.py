@@ -17,8 +17,14 @@ from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess
 from inspector.render import json as render_json
 from inspector.render import notebook, npz, png, sheet
-from inspector.render.drawing.page import fit, heading, number, width_of, wrap
-from inspector.render.drawing.panels import overlay_panel, panel_size, projection_panel, scale_of
+from inspector.render.drawing.page import Page, fit, heading, number, width_of, wrap
+from inspector.render.drawing.panels import (
+    Scale,
+    overlay_panel,
+    panel_size,
+    projection_panel,
+    scale_of,
+)
 from inspector.whole_file import write_whole
 
 
@@ -125,6 +131,64 @@ def test_an_empty_map_is_said_and_never_drawn(value):
     assert np.ptp(panel, axis=2).max() <= 1
     figure = png.overlay(grey(), found)
     assert figure.size == png.overlay(grey(), heatmap(np.zeros((4, 4)))).size
+
+
+# -- numbers on the figures ------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts put at places of their own, in order: among them the colour bar's numbers."""
+    texts, at = [], Page.at
+
+    def keep(page, place, text, *more, **options):
+        texts.append(text)
+        return at(page, place, text, *more, **options)
+
+    monkeypatch.setattr(Page, "at", keep)
+    return texts
+
+
+def test_the_colour_bar_of_a_map_ends_at_its_maximum(written):
+    values = np.zeros((40, 60))
+    values[5, 7], values[9, 9] = 3.5, 1.0
+    png.overlay(grey(), heatmap(values, method="grad-cam"))
+    assert written == ["3.5", "1.75", "0"]
+    written.clear()
+    sheet.contact_sheet(grey(), [heatmap(values, method="grad-cam")])
+    assert written[-2:] == ["0", "3.5"]
+
+
+def test_the_colour_bar_of_a_signed_map_has_its_limit_on_both_sides(written):
+    values = np.zeros((1, 40, 60))
+    values[0, 0, 0], values[0, 9, 9] = -0.75, 0.5
+    found = heatmap(values, method="occlusion", space="input")
+    png.overlay(grey(), found)
+    assert written == ["0.75", "0", "-0.75"]
+    written.clear()
+    sheet.contact_sheet(grey(), [found])
+    assert written[-2:] == ["-0.75", "0.75"]
+
+
+def test_the_colour_bar_of_a_clipped_map_says_so_and_names_the_maximum(written):
+    values = np.full((3, 40, 60), 2e-3)
+    values[0, 0, 0] = 1.5
+    png.overlay(grey(), heatmap(values, method="gradient", space="input"))
+    assert written == ["> 0.002", "0.001", "0", "max 1.5"]
+
+
+def test_full_colour_is_reached_at_the_number_on_the_bar():
+    values = np.zeros((40, 60))
+    values[5, 7], values[9, 9] = 3.5, 1.75
+    found = heatmap(values, method="cam")
+    scale = scale_of(found)
+    assert scale.limit == 3.5
+    panel = np.asarray(overlay_panel(grey(value=0), found, (40, 60), scale), int)
+    twice = np.asarray(
+        overlay_panel(grey(value=0), found, (40, 60), Scale(7.0, 7.0, scale.signed)), int
+    )
+    assert (panel[9, 9] != panel[5, 7]).any()
+    np.testing.assert_allclose(twice[5, 7], panel[9, 9], atol=1)
 
 
 # -- text ------------------------------------------------------------------------------------

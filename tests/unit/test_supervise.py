@@ -5,10 +5,10 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import ended, soon
 
 from inspector.cli import supervise
 
@@ -154,7 +154,7 @@ def test_interrupt(group, deaf):
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130
         assert said == b""
-        assert gone(child)
+        assert soon(lambda: ended(child))
 
 
 @linux
@@ -162,26 +162,10 @@ def test_no_orphan_when_the_parent_is_killed():
     body = "def work():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n    return 0"
     with subprocess.Popen(script(body), stdout=subprocess.PIPE, cwd=ROOT) as process:  # noqa: S603
         child = int(process.stdout.readline())
-        assert not gone(child, patience=0.0)
+        assert not ended(child)
         process.kill()
         process.wait(30)
-        assert gone(child)
-
-
-def gone(pid: int, patience: float = 10.0) -> bool:
-    """Whether a process has ended (a zombie that nobody reaps yet has)."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            os.kill(pid, 0)
-            status = Path(f"/proc/{pid}/stat")
-            if status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except (ProcessLookupError, FileNotFoundError):
-            return True
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
+        assert soon(lambda: ended(child))
 
 
 def test_where_a_fork_is_unsafe_the_work_runs_here():
