@@ -5,19 +5,19 @@ be saved, printed as JSON, or shown in a notebook.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from inspector.errors import ImageRefused, InspectorError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
-from inspector.render import json as render_json
-from inspector.render import notebook, npz, png, sheet
+from inspector.render import FORMATS, notebook, png, save, sheet
 
 __all__ = ["Explanation", "ImageReport", "Report", "file_stems"]
 
@@ -97,6 +97,7 @@ class ImageReport:
         context: Model, preprocessing and versions, as plain data.
         predictions: The best classes: label, index, score, probability.
         warnings: What concerns the photo as a whole.
+        stem: Start of the file names; the photo's name without its suffix when empty.
     """
 
     photo: Photo
@@ -104,8 +105,14 @@ class ImageReport:
     context: Mapping[str, Any]
     predictions: Sequence[Mapping[str, Any]]
     warnings: tuple[str, ...] = ()
+    stem: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def name(self) -> str:
+        """Start of the file names, and name of the report's file."""
+        return self.stem or safe_stem(self.photo.name)
+
+    def document(self) -> dict[str, Any]:
         """Plain data for the JSON report."""
         return {
             "schema": SCHEMA,
@@ -117,54 +124,73 @@ class ImageReport:
                 "notes": list(self.photo.notes),
             },
             "predictions": [dict(p) for p in self.predictions],
-            "results": [e.to_dict() | {"files": f} for e, f in self._files("")],
+            "results": [
+                e.to_dict() | {"files": {"png": f"{name}.png", "npz": f"{name}.npz"}}
+                for name, e in self._named()
+            ],
             "warnings": list(self.warnings),
         }
 
-    def figure(self, explanation: Explanation) -> Any:
+    def figures(self) -> dict[str, Callable[[], Image]]:
+        """Functions that draw the overlay figures and, last, the contact sheet, by file name."""
+        found: dict[str, Callable[[], Image]] = {
+            name: partial(self.figure, explanation) for name, explanation in self._named()
+        }
+        return {**found, f"{self.name}.sheet": self.sheet}
+
+    def tables(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """No tables."""
+        return {}
+
+    def maps(self) -> dict[str, Heatmap]:
+        """The heatmap of each explanation, by file name."""
+        return {name: explanation.heatmap for name, explanation in self._named()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the JSON report; the same as ``document``."""
+        return self.document()
+
+    def figure(self, explanation: Explanation) -> Image:
         """Overlay figure of one explanation, a ``PIL.Image.Image``."""
         return png.overlay(self.photo, explanation.heatmap, model=self._model_name)
 
-    def sheet(self) -> Any:
+    def sheet(self) -> Image:
         """Contact sheet of all explanations, a ``PIL.Image.Image``."""
         heatmaps = [e.heatmap for e in self.explanations]
         return sheet.contact_sheet(self.photo, heatmaps, model=self._model_name)
 
     def save(
-        self, folder: str | Path, stem: str | None = None, *, sheet: bool = False
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        sheet: bool = False,
+        formats: Sequence[str] = FORMATS,
     ) -> list[Path]:
         """Write PNG, NPZ and JSON; each file whole or not at all.
 
         Args:
             folder: Made when it does not exist.
-            stem: Start of the file names; the photo's name without its suffix when None.
+            stem: Start of the file names; that of the report when None.
             sheet: Whether to write a contact sheet too.
+            formats: Names of output formats; see ``inspector.render``.
 
         Returns:
             The files, the report last.
-        """
-        folder = Path(folder)
-        stem = stem or safe_stem(self.photo.name)
-        written = []
-        for explanation, files in self._files(stem):
-            written.append(png.write(folder / files["png"], self.figure(explanation)))
-            written.append(npz.write(folder / files["npz"], explanation.heatmap))
-        if sheet:
-            written.append(png.write(folder / f"{stem}.sheet.png", self.sheet()))
-        document = self.to_dict()
-        document["results"] = [e.to_dict() | {"files": f} for e, f in self._files(stem)]
-        written.append(render_json.write(folder / f"{stem}.json", document))
-        return written
 
-    def _files(self, stem: str) -> Iterator[tuple[Explanation, dict[str, str]]]:
-        """File names of each explanation; a second target of one method has its rank in it."""
+        Raises:
+            UsageError: There is no such format, or the place cannot be written to.
+        """
+        named = replace(self, stem=stem or self.stem)
+        return save(named, folder, formats, without=() if sheet else (f"{named.name}.sheet",))
+
+    def _named(self) -> Iterator[tuple[str, Explanation]]:
+        """Explanations by file name; a second target of one method has its rank in it."""
         seen: dict[str, int] = {}
-        stem = stem or safe_stem(self.photo.name)
         for explanation in self.explanations:
             label = re.sub(r"[^\w+.\-]", "-", explanation.label)
             rank = seen[label] = seen.get(label, 0) + 1
-            name = f"{stem}.{label}" + (f".{rank}" if rank > 1 else "")
-            yield explanation, {"png": f"{name}.png", "npz": f"{name}.npz"}
+            yield f"{self.name}.{label}" + (f".{rank}" if rank > 1 else ""), explanation
 
     @property
     def _model_name(self) -> str:
@@ -218,13 +244,15 @@ class Report:
         """The only map in its own space: layer (h, w) or input (C, H, W), float32."""
         return self.explanation.attribution.values
 
-    def save(self, folder: str | Path, *, sheet: bool = False) -> list[Path]:
+    def save(
+        self, folder: str | Path, *, sheet: bool = False, formats: Sequence[str] = FORMATS
+    ) -> list[Path]:
         """Write all photos' files into a folder; see ``ImageReport.save``."""
         stems = file_stems([image.photo.name for image in self.images])
         return [
             path
             for image, stem in zip(self.images, stems, strict=True)
-            for path in image.save(Path(folder), stem, sheet=sheet)
+            for path in image.save(folder, stem, sheet=sheet, formats=formats)
         ]
 
     def to_dict(self) -> dict[str, Any]:

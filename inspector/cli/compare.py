@@ -153,7 +153,9 @@ def _compare(
     written = found.save(output)
     _say(found)
     if as_json:
-        sys.stdout.write(written[-1].read_text(encoding="utf-8"))
+        from inspector.render import json
+
+        sys.stdout.write(json.dumps(found.document()))
     else:
         from inspector.compare.table import show_comparison
 

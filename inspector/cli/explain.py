@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,7 @@ def _explain(
 ) -> int:
     from inspector.cli.terminal import progress_bar
     from inspector.errors import ImageRefused
+    from inspector.render.json import plain
     from inspector.report import file_stems
 
     explainer = open_model(model, **opening)
@@ -139,12 +141,14 @@ def _explain(
             for explanation in item.explanations:
                 source = f"{item.photo.name}, {explanation.label}: "
                 _say_once([source + text for text in explanation.warnings], said)
-            written = item.save(output, stem, sheet=sheet)
-            done.append(json.loads(written[-1].read_text()))
-            if not as_json:
-                _print(explainer, item, written)
+            named = replace(item, stem=stem)
+            written = named.save(output, sheet=sheet)
+            if as_json:
+                done.append(plain(named.document()))
+            else:
+                _print(explainer, named, written)
     if as_json:
-        json.dump({"images": done, "refused": refused}, sys.stdout, indent=2)
+        json.dump({"images": done, "refused": refused}, sys.stdout, indent=2, sort_keys=True)
         sys.stdout.write("\n")
     return IMAGE_REFUSED if refused else 0
 

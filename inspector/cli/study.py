@@ -174,12 +174,14 @@ def _texts(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _print(found: "Findings", written: Sequence[Path], *, as_json: bool) -> None:
+    from inspector.render import json
+
     for text in found.warnings:
         say(text, "warning")
     for error in found.refused:
         say(str(error))
     if as_json:
-        sys.stdout.write(written[-1].read_text(encoding="utf-8"))
+        sys.stdout.write(json.dumps(found.document()))
         return
     for sentence in found.sentences:
         click.echo(clean_text(sentence, limit=None))

@@ -1,18 +1,19 @@
 """What a comparison found, as plain data: per image, over all images, and against gates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from inspector.compare import figure as sheet
 from inspector.compare.parting import Parting
 from inspector.errors import ImageRefused, UsageError
+from inspector.heatmap import Heatmap
 from inspector.measures.similarity import TOP_SHARE, Similarity
-from inspector.render import json as render_json
-from inspector.render import png
+from inspector.render import FORMATS, save
 
 __all__ = ["Comparison", "Gates", "ImageComparison", "MapPair"]
 
@@ -230,7 +231,28 @@ class Comparison:
             "evidence_in_one_only": sum(s.one_sided for s in found),
         }
 
+    @property
+    def name(self) -> str:
+        """Name of the files, without a suffix."""
+        return "comparison"
+
+    def figures(self) -> dict[str, Callable[[], Image]]:
+        """The function that draws the contact sheet, by file name; none if no case was kept."""
+        return {self.name: self.sheet} if self.cases else {}
+
+    def tables(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """No tables."""
+        return {}
+
+    def maps(self) -> dict[str, Heatmap]:
+        """No maps: a comparison keeps how alike they are."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
+        """Plain data of everything but the pictures; the same as ``document``."""
+        return self.document()
+
+    def document(self) -> dict[str, Any]:
         """Plain data of everything but the pictures."""
         versions = self.contexts[0].get("versions", {})
         a, b = ({k: v for k, v in c.items() if k != "versions"} for c in self.contexts)
@@ -253,7 +275,7 @@ class Comparison:
             "warnings": self.warnings,
         }
 
-    def sheet(self) -> Any:
+    def sheet(self) -> Image:
         """Contact sheet of the worst cases.
 
         Raises:
@@ -269,17 +291,20 @@ class Comparison:
         lines = [f"{len(self.images)} photos{flips}; the {len(self.cases)} least alike below"]
         return (*lines, self.parting.sentence)
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write ``comparison.png`` (if any case was kept) and ``comparison.json``.
+
+        Args:
+            folder: Made when it does not exist.
+            formats: Names of output formats; see ``inspector.render``.
 
         Returns:
             The files, the report last.
+
+        Raises:
+            UsageError: There is no such format, or the place cannot be written to.
         """
-        folder = Path(folder)
-        written = []
-        if self.cases:
-            written.append(png.write(folder / "comparison.png", self.sheet()))
-        return [*written, render_json.write(folder / "comparison.json", self.to_dict())]
+        return save(self, folder, formats)
 
 
 def shift(values: tuple[float | None, float | None]) -> float | None:

@@ -2,16 +2,25 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from inspector.render import File, Result, file_format
 from inspector.render.json import plain
 from inspector.whole_file import write_whole
 
-__all__ = ["dumps", "write"]
+__all__ = ["dumps", "files", "write"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@file_format("csv")
+def files(result: Result) -> Iterator[File]:
+    """Each table of a result."""
+    for name, rows in result.tables().items():
+        yield File(f"{name}.csv", partial(_encoded, rows))
 
 
 def dumps(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -35,7 +44,12 @@ def write(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         UsageError: The place cannot be written to.
         ValueError: As `dumps`; nothing is written then.
     """
-    return write_whole(path, dumps(rows).encode("utf-8", "backslashreplace"))
+    return write_whole(path, _encoded(rows))
+
+
+def _encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    # Half of a surrogate pair (a broken file name) is no UTF-8; escaped it is.
+    return dumps(rows).encode("utf-8", "backslashreplace")
 
 
 def _cell(value: object) -> object:

@@ -3,15 +3,22 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from inspector.render import File, Result, file_format
 from inspector.whole_file import write_whole
 
-__all__ = ["dumps", "plain", "write"]
+__all__ = ["dumps", "files", "plain", "write"]
+
+
+@file_format("json")
+def files(result: Result) -> Iterator[File]:
+    """The document of a result."""
+    yield File(f"{result.name}.json", lambda: dumps(result.document()).encode())
 
 
 def dumps(document: object) -> str:

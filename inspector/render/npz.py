@@ -1,25 +1,32 @@
 """Maps as arrays: the heatmap on the photo, and the attribution in its own space."""
 
 import io
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from inspector.heatmap import Heatmap
+from inspector.render import File, Result, file_format
 from inspector.whole_file import write_whole
 
-__all__ = ["write"]
+__all__ = ["dumps", "files", "write"]
 
 
-def write(path: str | Path, heatmap: Heatmap) -> Path:
-    """Write ``heatmap``, ``seen`` and ``attribution`` as a compressed NPZ, whole or not at all.
+@file_format("npz")
+def files(result: Result) -> Iterator[File]:
+    """Each heatmap of a result."""
+    for name, heatmap in result.maps().items():
+        yield File(f"{name}.npz", partial(dumps, heatmap))
+
+
+def dumps(heatmap: Heatmap) -> bytes:
+    """A heatmap as a compressed NPZ of ``heatmap``, ``seen`` and ``attribution``.
 
     ``heatmap`` is float32 (H, W) in the photo's pixels, not normalised, NaN where the network
     saw nothing; ``seen`` its mask; ``attribution`` float32 in its own space: (h, w) of the
     layer or (C, H, W) of the input.
-
-    Raises:
-        UsageError: The place cannot be written to.
     """
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -28,4 +35,13 @@ def write(path: str | Path, heatmap: Heatmap) -> Path:
         seen=heatmap.seen,
         attribution=heatmap.attribution.values,
     )
-    return write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write(path: str | Path, heatmap: Heatmap) -> Path:
+    """Write a heatmap as `dumps` makes it, whole or not at all.
+
+    Raises:
+        UsageError: The place cannot be written to.
+    """
+    return write_whole(path, dumps(heatmap))

@@ -1,13 +1,15 @@
 """The overlay figure of one map: photo, map on the photo, and what the numbers mean."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from inspector.heatmap import Heatmap
 from inspector.photos.photo import Photo
+from inspector.render import File, Result, file_format
 from inspector.render.drawing.page import (
     BAR_WIDTH,
     GAP,
@@ -28,12 +30,30 @@ from inspector.render.drawing.panels import (
 )
 from inspector.whole_file import write_whole
 
-__all__ = ["overlay", "write"]
+__all__ = ["dumps", "files", "overlay", "write"]
 
 _BAR_ROOM = BAR_WIDTH + 84  # the bar and its numbers
 _MIN_WIDTH = 640  # of the page, so that headings fit above narrow photos
 _MIN_BAR = 60  # its three numbers need as much beside a flat photo
 _CAPTION = 13
+
+
+@file_format("png")
+def files(result: Result) -> Iterator[File]:
+    """Each picture of a result."""
+    for name, draw in result.figures().items():
+        yield File(f"{name}.png", partial(_drawn, draw))
+
+
+def _drawn(draw: Callable[[], Image.Image]) -> bytes:
+    return dumps(draw())
+
+
+def dumps(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
 
 
 def overlay(
@@ -89,9 +109,7 @@ def write(path: str | Path, image: Image.Image) -> Path:
     Raises:
         UsageError: The place cannot be written to.
     """
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=4)
-    return write_whole(path, buffer.getvalue())
+    return write_whole(path, dumps(image))
 
 
 def _header(page: Page, heatmap: Heatmap, model: str, photo: str) -> None:

@@ -12,12 +12,16 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from inspector.errors import ImageRefused, UsageError
+from inspector.heatmap import Heatmap
 from inspector.methods import Option, described_arguments
+from inspector.render import FORMATS, save
 
 __all__ = [
     "Findings",
@@ -47,7 +51,8 @@ class Findings:
         options: Everything that was asked for.
         numbers: The result, as plain data.
         sentences: The result in plain language.
-        figure: The picture, a ``PIL.Image.Image``.
+        draw: Draws the picture; called when it is first asked for, and not at all by whoever
+            wants the numbers alone.
         table: The numbers as rows that a spreadsheet reads; none are written when empty.
         images: Photos that were used.
         refused: Photos that could not be read.
@@ -59,13 +64,27 @@ class Findings:
     options: Mapping[str, Any]
     numbers: Mapping[str, Any]
     sentences: tuple[str, ...]
-    figure: Any
+    draw: Callable[[], Image]
     table: Sequence[Mapping[str, Any]] = ()
     images: int = 0
     refused: tuple[ImageRefused, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    @cached_property
+    def figure(self) -> Image:
+        """The picture, an RGB image; drawn at the first call.
+
+        Raises:
+            MissingExtra: It has curves, and Matplotlib is not installed.
+        """
+        return self.draw()
+
+    @property
+    def name(self) -> str:
+        """Start of the file names: the study's name."""
+        return self.study
+
+    def document(self) -> dict[str, Any]:
         """Plain data of everything but the picture."""
         return {
             "schema": SCHEMA,
@@ -78,19 +97,36 @@ class Findings:
             "warnings": self.warnings,
         }
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def figures(self) -> dict[str, Callable[[], Image]]:
+        """The picture, by the name of its file; not drawn yet."""
+        return {self.study: lambda: self.figure}
+
+    def tables(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """The rows, by the name of their file; none when there are none."""
+        return {self.study: self.table} if self.table else {}
+
+    def maps(self) -> dict[str, Heatmap]:
+        """No maps: a study keeps none."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of everything but the picture; the same as ``document``."""
+        return self.document()
+
+    def save(self, folder: str | Path, *, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write ``STUDY.png``, ``STUDY.csv`` and ``STUDY.json``, each whole or not at all.
+
+        Args:
+            folder: Made when it does not exist.
+            formats: Names of output formats; see ``inspector.render``.
 
         Returns:
             The files, the report last; without a table no CSV.
-        """
-        from inspector.render import csv, json, png
 
-        folder = Path(folder)
-        written = [png.write(folder / f"{self.study}.png", self.figure)]
-        if self.table:
-            written.append(csv.write(folder / f"{self.study}.csv", self.table))
-        return [*written, json.write(folder / f"{self.study}.json", self.to_dict())]
+        Raises:
+            UsageError: There is no such format, or the place cannot be written to.
+        """
+        return save(self, folder, formats)
 
 
 Function = Callable[..., Findings]

@@ -380,6 +380,8 @@ def test_second_layer_equals_the_papers_steps(tmp_path, monkeypatch):
     )
     found = filters(model, photos, second_units=9)
     assert found.numbers["second_layer"]["layer"] == "r2"
+    assert not kept  # nothing is drawn for the numbers
+    found.draw()
     assert [unit for unit, _, _ in kept["second"].units] == [0, 1, 2, 3, 4]
     for (unit, value, signal), told in zip(
         kept["second"].units, found.numbers["second_layer"]["units"], strict=True

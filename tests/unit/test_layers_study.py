@@ -189,6 +189,7 @@ def test_every_pixel_of_patches_and_projections(small, monkeypatch):
         "inspector.studies.layers.figure.hierarchy_sheet", lambda rows, **_: kept.update(rows=rows)
     )
     found = layers(small, photos, units=4)
+    found.draw()
     seen = 0
     for row, entry in zip(kept["rows"], found.numbers["layers"], strict=True):
         for cell, unit in zip(row.cells, entry["units"], strict=True):

@@ -163,6 +163,7 @@ def photos(count, seed=0):
 def test_units_without_an_image_equal_the_literal_chain(drawn, name, layer):
     model = inspector.load(SAMPLES / f"{name}.onnx")
     found = reconstruction(model, [], layers=(layer,), unconditioned="0,3,7")
+    found.draw()
     entry = found.numbers["layers"][0]
     assert entry["unconditioned"]["possible"]
     assert entry["unconditioned"]["largest_relative_difference"] == 0
@@ -189,6 +190,7 @@ def inspector_box(model, layer, at):
 def test_all_three_equal_the_literal_chain_on_photos(strided, drawn):
     images = photos(3)
     found = reconstruction(strided, images, layers=("r2", "r3"))
+    found.draw()
     for place, (image, photo) in enumerate(zip(images, found.numbers["photos"], strict=True)):
         x = image.transpose(2, 0, 1) / 255
         for column, (tensor, entry) in enumerate(zip(("r2", "r3"), photo["layers"], strict=True)):
@@ -225,7 +227,7 @@ def test_a_chosen_unit_at_its_strongest_place(strided):
 
 def test_conditioned_deconvnet_is_the_unconditioned_one(strided, drawn):
     """Where no image is needed, photos choose the unit and its place, and nothing else."""
-    reconstruction(strided, photos(4), layers=("r2",), unconditioned="0-4")
+    reconstruction(strided, photos(4), layers=("r2",), unconditioned="0-4").draw()
     bare = dict(zip(drawn["rows"][0].titles, drawn["rows"][0].signals, strict=True))
     whole = [
         cell for block in drawn["blocks"] for cell in block.cells if cell.patch.shape[:2] == (5, 5)
@@ -240,6 +242,7 @@ def test_max_pooling_needs_photos(pooled, drawn):
     with pytest.raises(MethodRefused, match="MaxPool node 'pool'"):
         reconstruction(pooled, [], layers=("r2",))
     found = reconstruction(pooled, photos(2))  # both layers: r1 lies before the pooling
+    found.draw()
     first, second = (entry["unconditioned"] for entry in found.numbers["layers"])
     assert first["possible"]
     assert (second["possible"], second["node"], second["units"]) == (False, "pool", [])

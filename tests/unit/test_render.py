@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspector import whole_file
+from inspector import render, whole_file
 from inspector.errors import UsageError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.geometry import Geometry
@@ -25,6 +25,7 @@ from inspector.render.drawing.panels import (
     projection_panel,
     scale_of,
 )
+from inspector.studies import Findings
 from inspector.whole_file import write_whole
 
 
@@ -382,3 +383,70 @@ def test_notebooks_get_a_picture_that_needs_no_file():
     assert data == notebook.png_bytes(image)
     with Image.open(io.BytesIO(data)) as again:
         assert again.size == (4, 3)
+
+
+# -- formats ---------------------------------------------------------------------------------
+
+
+class Drawn(Exception):
+    """A picture was drawn that nobody asked for."""
+
+
+class Result:
+    """A result with a figure, a table and a map; ``extra`` is a figure of its own."""
+
+    name = "all"
+
+    def document(self):
+        return {"b": 1, "a": "\u00e4"}
+
+    def figures(self):
+        def never():
+            raise Drawn
+
+        return {"one": lambda: Image.new("RGB", (3, 2)), "extra": never}
+
+    def tables(self):
+        return {"one": [{"x": 1}]}
+
+    def maps(self):
+        return {"one": heatmap(np.ones((2, 2)))}
+
+
+def test_a_result_is_saved_name_by_name_with_the_document_last(tmp_path):
+    written = render.save(Result(), tmp_path / "new", without=["extra"])
+    assert [path.name for path in written] == ["one.png", "one.csv", "one.npz", "all.json"]
+    assert (tmp_path / "new" / "all.json").read_text("utf-8") == render_json.dumps(
+        Result().document()
+    )
+    assert (tmp_path / "new" / "one.csv").read_text() == "x\n1\n"
+
+
+def test_a_figure_is_drawn_only_for_a_format_that_shows_it(tmp_path):
+    written = render.save(Result(), tmp_path, ["json", "csv"])
+    assert [path.name for path in written] == ["all.json", "one.csv"]
+    with pytest.raises(Drawn):
+        render.save(Result(), tmp_path, ["png"])
+    found = Findings("s", {}, {}, {"n": 1}, (), draw=Result().figures()["extra"])
+    assert found.document()["result"] == {"n": 1}
+    assert [path.name for path in found.save(tmp_path, formats=["json"])] == ["s.json"]
+    with pytest.raises(Drawn):
+        _ = found.figure
+
+
+def test_a_format_is_one_function(tmp_path, monkeypatch):
+    known = dict(render.formats())
+    assert set(render.FORMATS) <= set(known)
+    monkeypatch.setattr(render, "formats", lambda: known)
+
+    def files(result):
+        yield render.File(f"{result.name}.txt", lambda: b"text")
+
+    known["txt"] = files
+    assert [path.read_bytes() for path in render.save(Result(), tmp_path, ["txt"])] == [b"text"]
+
+
+def test_an_unknown_format_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageError, match="no output format 'tiff'"):
+        render.save(Result(), tmp_path / "new", ["json", "tiff"])
+    assert not (tmp_path / "new").exists()

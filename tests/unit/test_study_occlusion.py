@@ -122,6 +122,7 @@ def changes_nothing(found, rows):
 def test_a_square_in_the_photos_one_colour_changes_nothing(model, drawn, level):
     photo = np.full((32, 32, 3), level, np.uint8)
     found = occlusion(model, [photo], **COARSE, fill=str(level))
+    found.draw()
     ((rows, _),) = drawn
     changes_nothing(found, rows)
     assert "changes at 0 of 9 positions" in found.sentences[-1]
@@ -133,6 +134,7 @@ def test_a_square_with_the_photos_own_pixels_changes_nothing(model, drawn, monke
         sweep, "covered", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
     )
     found = occlusion(model, PHOTOS, **COARSE)
+    found.draw()
     ((rows, _),) = drawn
     changes_nothing(found, rows)
 
@@ -167,6 +169,7 @@ def test_a_refused_projection_is_said_in_its_panel(model, drawn, monkeypatch, er
     monkeypatch.setattr(Projector, "__call__", refuse)
     monkeypatch.setattr(inspector.studies.occlusion.figure, "message_box", box)
     found = occlusion(model, [*PHOTOS, PHOTOS[0]], **COARSE)
+    found.draw()
     ((rows, remarks),) = drawn
     assert len(calls) == after + 1
     assert [row.signal is None for row in rows] == [place >= after for place in range(3)]

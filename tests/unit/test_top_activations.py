@@ -125,6 +125,7 @@ def test_every_pixel_of_projections_and_patches(small, monkeypatch):
         lambda rows, **_: kept.update(rows=rows),
     )
     found = top_activations(small, photos, layer="r2", units="1,3", count=2)
+    found.draw()
     for row, entry in zip(kept["rows"], found.numbers["units"], strict=True):
         for patch, signal, winner in zip(
             row.patches, row.projections, entry["winners"], strict=True

@@ -4,6 +4,7 @@ Matplotlib draws them, without its global state: it is an extra (``studies``) an
 alone, late.
 """
 
+import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "Series", "bar_chart", "line_chart"]
+__all__ = ["PALETTE", "Series", "bar_chart", "line_chart", "require_matplotlib"]
 
 PALETTE = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a94")
 """Colours that can be told apart with any colour vision; used in this order."""
@@ -147,11 +148,22 @@ def bar_chart(
     return _finished(figure, axes, series, y_range)
 
 
-def _axes(size: tuple[int, int], title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+def require_matplotlib() -> None:
+    """Refuse to go on where Matplotlib is not installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
     try:
-        from matplotlib.figure import Figure
+        importlib.import_module("matplotlib.figure")
     except ImportError:
         raise MissingExtra("drawing curves", "studies") from None
+
+
+def _axes(size: tuple[int, int], title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure((size[1] / _DPI, size[0] / _DPI), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(_plain(title), fontsize=10, color=_INK, loc="left")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from inspector.studies.correspondence.signs import ROUNDING, Agreement, agreemen
 from inspector.studies.correspondence.summary import LEVEL, Row, adjusted
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.studies.correspondence.annotations import Annotated
     from inspector.studies.correspondence.signs import Signs
 
@@ -55,7 +56,7 @@ SHOWN = 7
 
 @study("correspondence", images=False)
 def correspondence(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any] = (),
     *,
     parts: str = "",
@@ -134,7 +135,8 @@ def correspondence(
         },
         table=[row.table() for row in rows],
         sentences=sentences,
-        figure=_figure(
+        draw=partial(
+            _figure,
             model,
             photos,
             list(groups),
@@ -166,7 +168,7 @@ _CHOICES = {
 # -- what is asked for ----------------------------------------------------------------------------
 
 
-def _layers(model: "Explainer", named: Sequence[str]) -> tuple[list[FeatureVector], list[str]]:
+def _layers(model: "Opened", named: Sequence[str]) -> tuple[list[FeatureVector], list[str]]:
     """The layers, and what must be said of them."""
     texts = [named] if isinstance(named, str) else [str(text) for text in named]
     if texts:
@@ -180,7 +182,7 @@ def _layers(model: "Explainer", named: Sequence[str]) -> tuple[list[FeatureVecto
     return [top, hidden], []
 
 
-def _pieces(model: "Explainer", text: str) -> list[str]:
+def _pieces(model: "Opened", text: str) -> list[str]:
     """Names in a text; a tensor's own name may hold commas."""
     if text.strip() in model.graph.tensors:
         return [text.strip()]
@@ -190,7 +192,7 @@ def _pieces(model: "Explainer", text: str) -> list[str]:
     return pieces
 
 
-def _colour(model: "Explainer", fill: str) -> Array:
+def _colour(model: "Opened", fill: str) -> Array:
     try:
         return colour_of(model.preprocessing.preprocess, fill)
     except UsageError as error:
@@ -243,7 +245,7 @@ class _Work:
         progress: Called with (what, done, total).
     """
 
-    model: "Explainer"
+    model: "Opened"
     layers: Sequence[FeatureVector]
     colour: Array
     draws: int
@@ -326,7 +328,7 @@ def _edges(box: Sequence[int]) -> dict[str, int]:
 
 
 def _warnings(
-    model: "Explainer",
+    model: "Opened",
     photos: Sequence[Marked],
     rows: Sequence[Row],
     *,
@@ -367,7 +369,7 @@ def _warnings(
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     photos: Sequence[Marked],
     parts: Sequence[str],
     rows: Sequence[Row],

@@ -1,6 +1,7 @@
 """How features come about: units' strongest activations, projected, along the training."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from inspector.errors import MissingExtra, ModelRefused, UsageError
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import MOST_UNITS, Findings, parse_units, study
 from inspector.studies.evolution.grid import Row
 from inspector.studies.evolution.passes import Run, channel_axis
@@ -21,8 +23,8 @@ from inspector.studies.evolution.summary import (
 )
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.layers import Layer
+    from inspector.opened import Opened
     from inspector.studies.evolution.snapshots import Training
 
 __all__ = ["evolution"]
@@ -36,7 +38,7 @@ MOST_SHOWN = 32
 
 @study("evolution", images=True)
 def evolution(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     snapshots: tuple[str, ...] = (),
@@ -103,9 +105,7 @@ def evolution(
     ]
     warnings = [*model.preprocessing.warnings, *course.notes, *run.notes]
     sentences = sentences_of(found, summary, course, used=run.used, stable=stable)
-    figure = _figure(
-        model, course, found, summary, run, shown=shown, sentences=sentences, warnings=warnings
-    )
+    charted = _charted(warnings)
     return Findings(
         study="evolution",
         context=model.context(None),
@@ -141,7 +141,18 @@ def evolution(
         },
         table=[entry for one in found for entry in one.table(run, course)],
         sentences=sentences,
-        figure=figure,
+        draw=partial(
+            _figure,
+            model,
+            course,
+            found,
+            summary,
+            run,
+            shown=shown,
+            charted=charted,
+            sentences=sentences,
+            warnings=warnings,
+        ),
         images=run.used,
         refused=tuple(run.refused),
         warnings=tuple(warnings),
@@ -151,7 +162,7 @@ def evolution(
 # -- layers and units -----------------------------------------------------------------------------
 
 
-def _layers(model: "Explainer", text: str) -> "list[Layer]":
+def _layers(model: "Opened", text: str) -> "list[Layer]":
     """The layers that are named, or a few spread over the network."""
     if text.strip():
         found = [model.layer_for(part.strip())[0] for part in text.split(",") if part.strip()]
@@ -176,7 +187,7 @@ def _layers(model: "Explainer", text: str) -> "list[Layer]":
 
 
 def _rows(
-    model: "Explainer", layers: "Sequence[Layer]", text: str, count: int, seed: int
+    model: "Opened", layers: "Sequence[Layer]", text: str, count: int, seed: int
 ) -> list[Row]:
     """The units of each layer, as named or drawn at random."""
     channels = [model.shape_of(layer.tensor)[channel_axis(model, layer.tensor)] for layer in layers]
@@ -204,16 +215,27 @@ def _rows(
 # -- the figure -----------------------------------------------------------------------------------
 
 
+def _charted(warnings: list[str]) -> bool:
+    """Whether the chart of convergence can be drawn; if not, a warning says so."""
+    try:
+        require_matplotlib()
+    except MissingExtra as error:
+        warnings.append(f"the chart of convergence is left out: {error}")
+        return False
+    return True
+
+
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     course: "Training",
     found: Sequence[Evolved],
     summary: Sequence[Mapping[str, Any]],
     run: Run,
     *,
     shown: int,
+    charted: bool,
     sentences: Sequence[str],
-    warnings: list[str],
+    warnings: Sequence[str],
 ) -> Any:
     from inspector.studies.evolution.figure import (
         Cell,
@@ -248,16 +270,11 @@ def _figure(
         Group(layer, [strip(one) for one in found if one.row.slot == slot][:shown])
         for slot, layer in enumerate(summary)
     ]
-    chart = None
-    try:
-        chart = convergence_chart(summary, labels, course.word)
-    except MissingExtra as error:
-        warnings.append(f"the chart of convergence is left out: {error}")
     return evolution_sheet(
         groups,
         labels=labels,
         word=course.word,
-        chart=chart,
+        chart=convergence_chart(summary, labels, course.word) if charted else None,
         title=f"{model.path.name} along its training",
         subtitle=f"strongest activations over {run.used} photo(s), projected by {run.projection}",
         left_out=sum(len(layer["units"]) > shown for layer in summary) > 0,

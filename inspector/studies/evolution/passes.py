@@ -12,7 +12,6 @@ from inspector.passes.journal import Journal
 from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_photo
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.layers import Layer
     from inspector.network.receptive_field import ReceptiveField
     from inspector.opened import Opened
@@ -35,7 +34,7 @@ def channel_axis(model: "Opened", tensor: str) -> int:
 class Run:
     """All photos through all snapshots, one network in memory beside the final one."""
 
-    model: "Explainer"
+    model: "Opened"
     images: list[Any]
     layers: "list[Layer]"
     rows: list[Row]

@@ -1,6 +1,7 @@
 """The first layer's filters: what they look like, which are dead, what the stride aliases."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from inspector.studies.filters.filterbank import FilterNumbers, PhotoNumbers, me
 
 if TYPE_CHECKING:
     from converters.graph import Node
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.passes.ranking import Winner
 
 __all__ = ["filters"]
@@ -26,7 +27,7 @@ _FLOATING = ("Conv", "FusedConv")
 
 @study("filters", images=False)
 def filters(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any] = (),
     *,
     layer: str | int | None = None,
@@ -111,7 +112,9 @@ def filters(
         numbers={"convolution": node.outputs[0], **found.to_dict(), "second_layer": second},
         table=found.table(),
         sentences=sentences,
-        figure=_figure(model, node, weights, found, shown, sentences=sentences, warnings=warnings),
+        draw=partial(
+            _figure, model, node, weights, found, shown, sentences=sentences, warnings=warnings
+        ),
         images=on_photos.photos if on_photos else 0,
         refused=tuple(refused),
         warnings=tuple(warnings),
@@ -121,7 +124,7 @@ def filters(
 # -- the convolution ------------------------------------------------------------------------------
 
 
-def _node(model: "Explainer", layer: str | int | None) -> "Node":
+def _node(model: "Opened", layer: str | int | None) -> "Node":
     """The convolution whose filters lie on the image's pixels."""
     from inspector.network.layers import CONVOLUTIONS, select_layer
 
@@ -146,7 +149,7 @@ def _node(model: "Explainer", layer: str | int | None) -> "Node":
     )
 
 
-def _reads_pixels(model: "Explainer", node: "Node") -> bool:
+def _reads_pixels(model: "Opened", node: "Node") -> bool:
     """Whether each element that the convolution reads is of one pixel, at the pixel's place."""
     from inspector.network.receptive_field import receptive_field
 
@@ -160,7 +163,7 @@ def _reads_pixels(model: "Explainer", node: "Node") -> bool:
     return not field.global_ and field.size == (1, 1) and field.stride == (1, 1)
 
 
-def _weights(model: "Explainer", node: "Node") -> Array:
+def _weights(model: "Opened", node: "Node") -> Array:
     """The filters (K, C, h, w) in float64, whatever way the file spells them."""
     quantised = node.op_type == "QLinearConv"
     if node.op_type not in _FLOATING and not quantised:
@@ -183,7 +186,7 @@ def _weights(model: "Explainer", node: "Node") -> Array:
     return weights
 
 
-def _value(model: "Explainer", name: str) -> Array:
+def _value(model: "Opened", name: str) -> Array:
     """A tensor that no image changes; computed if it is behind a DequantizeLinear or the like."""
     known = model.graph.constant(name)
     if known is not None:
@@ -194,7 +197,7 @@ def _value(model: "Explainer", name: str) -> Array:
     return np.asarray(model.runtime.run(feeds, [name])[name])
 
 
-def _activation(model: "Explainer", node: "Node") -> str:
+def _activation(model: "Opened", node: "Node") -> str:
     """The tensor behind the convolution's activation function; its own output if it is no layer."""
     made = [a.tensor for a in model.layers if a.convolution == node.outputs[0]]
     return made[0] if made else node.outputs[0]
@@ -216,7 +219,7 @@ class _Survey:
 
     def __init__(
         self,
-        model: "Explainer",
+        model: "Opened",
         node: "Node",
         weights: Array,
         strides: Sequence[int],
@@ -300,7 +303,7 @@ Shown = list[tuple[int, float, Array | None]]
 
 
 def _second(
-    model: "Explainer",
+    model: "Opened",
     node: "Node",
     images: Sequence[Any],
     options: tuple[int, str, str],
@@ -326,7 +329,7 @@ def _second(
         return {"layer": tensor, "refused": str(error)}, None
 
 
-def _second_layer(model: "Explainer", node: "Node") -> str | None:
+def _second_layer(model: "Opened", node: "Node") -> str | None:
     """The layer of the first convolution that reads, on whatever way, what the first one made."""
     shapes = model.shapes(model.preprocessing.preprocess.size)
     for layer in model.layers:
@@ -341,7 +344,7 @@ def _second_layer(model: "Explainer", node: "Node") -> str | None:
 
 
 def _projected(
-    model: "Explainer",
+    model: "Opened",
     tensor: str,
     images: Sequence[Any],
     options: tuple[int, str, str],
@@ -425,7 +428,7 @@ def _signals(projector: Any, winners: "Sequence[Winner]") -> list[Array]:
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     node: "Node",
     weights: Array,
     found: FilterNumbers,

@@ -1,6 +1,7 @@
 """How far features and probability move when the photo moves: figure 5 of Zeiler & Fergus."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from inspector.studies.invariance.summary import Summary, summaries
 from inspector.studies.invariance.transforms import Sweep, parse_sweep, transformed
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["invariance"]
 
@@ -41,7 +42,7 @@ MOST_PHOTOS = 1000
 
 @study("invariance", images=True)
 def invariance(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     early: str | int | None = None,
@@ -161,7 +162,8 @@ def invariance(
         },
         table=[row for one in seen for row in one.table()],
         sentences=sentences,
-        figure=_figure(
+        draw=partial(
+            _figure,
             model,
             layers,
             seen,
@@ -189,7 +191,7 @@ _CHOICES = {
 # -- what is asked for ----------------------------------------------------------------------------
 
 
-def _sweeps(model: "Explainer", ranges: "dict[str, str]") -> list[Sweep]:
+def _sweeps(model: "Opened", ranges: "dict[str, str]") -> list[Sweep]:
     size = model.size(*model.preprocessing.preprocess.size)
     kinds = {"translation": "vertical translation", "horizontal": "horizontal translation"}
     found = [parse_sweep(kinds.get(key, key), text, size) for key, text in ranges.items()]
@@ -200,7 +202,7 @@ def _sweeps(model: "Explainer", ranges: "dict[str, str]") -> list[Sweep]:
 
 
 def _layers(
-    model: "Explainer", early: str | int | None, late: str | int | None
+    model: "Opened", early: str | int | None, late: str | int | None
 ) -> tuple[FeatureVector, FeatureVector]:
     first = first_layer(model) if early is None else feature_vector(model, early)
     if late is not None:
@@ -208,7 +210,7 @@ def _layers(
     return first, last_hidden(model) or last_map(model)
 
 
-def _colour(model: "Explainer", fill: str) -> Array:
+def _colour(model: "Opened", fill: str) -> Array:
     try:
         return colour_of(model.preprocessing.preprocess, fill)
     except UsageError as error:
@@ -224,7 +226,7 @@ def _targets(target: Sequence[str] | str, images: Iterable[Any]) -> tuple[str, .
 
 
 def _photos(
-    model: "Explainer", images: Iterable[Any], refused: list[ImageRefused]
+    model: "Opened", images: Iterable[Any], refused: list[ImageRefused]
 ) -> "Iterable[tuple[int, str, str, Array]]":
     """Place, name, hash and tensor (C, H, W) of each photo that can be read.
 
@@ -253,7 +255,7 @@ class _Done:
 
 
 def _warnings(
-    model: "Explainer",
+    model: "Opened",
     layers: tuple[FeatureVector, FeatureVector],
     sweeps: Sequence[Sweep],
     seen: Sequence[Seen],
@@ -299,7 +301,7 @@ def _warnings(
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     layers: tuple[FeatureVector, FeatureVector],
     seen: Sequence[Seen],
     found: Sequence[Summary],

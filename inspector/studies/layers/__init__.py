@@ -1,6 +1,7 @@
 """What a network has learned from its first layer to its last, on one sheet."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import ImageRefused, UsageError
@@ -20,7 +21,7 @@ from inspector.studies.layers.summary import (
 )
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["layers"]
 
@@ -30,7 +31,7 @@ MOST_SHOWN = 12
 
 @study("layers", images=True)
 def layers(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     layers: str = "",
@@ -118,7 +119,8 @@ def layers(
         },
         table=table_of(rows),
         sentences=sentences,
-        figure=_figure(
+        draw=partial(
+            _figure,
             model,
             found,
             rows,
@@ -134,7 +136,7 @@ def layers(
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     found: Hierarchy,
     rows: Sequence[Mapping[str, Any]],
     galleries: Sequence[Gallery],

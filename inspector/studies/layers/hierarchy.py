@@ -10,9 +10,9 @@ from inspector.errors import ModelRefused, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.explain import Explainer
     from inspector.network.layers import Layer
     from inspector.network.receptive_field import ReceptiveField
+    from inspector.opened import Opened
 
 __all__ = ["Hierarchy", "Level", "hierarchy"]
 
@@ -83,7 +83,7 @@ class Hierarchy:
         return list(found.values())
 
 
-def hierarchy(model: "Explainer", layers: str, most: int) -> Hierarchy:
+def hierarchy(model: "Opened", layers: str, most: int) -> Hierarchy:
     """Find the layers to show.
 
     Args:
@@ -122,7 +122,7 @@ def hierarchy(model: "Explainer", layers: str, most: int) -> Hierarchy:
     return Hierarchy(tuple(every[place] for place in places), every, why)
 
 
-def _named(model: "Explainer", text: str) -> "list[Layer]":
+def _named(model: "Opened", text: str) -> "list[Layer]":
     """The layers that a user names, each once."""
     text = text.strip()
     parts = [text] if text in model.graph.tensors else text.split(",")
@@ -134,7 +134,7 @@ def _named(model: "Explainer", text: str) -> "list[Layer]":
     return list({layer.tensor: layer for layer in found}.values())
 
 
-def _levels(model: "Explainer", layers: "Sequence[Layer]") -> tuple[Level, ...]:
+def _levels(model: "Opened", layers: "Sequence[Layer]") -> tuple[Level, ...]:
     """Layers with what is known of them."""
     from inspector.network.layers import channel_axes
     from inspector.network.receptive_field import receptive_fields
@@ -148,7 +148,7 @@ def _levels(model: "Explainer", layers: "Sequence[Layer]") -> tuple[Level, ...]:
     )
 
 
-def _level(model: "Explainer", layer: "Layer", axis: int, field: "ReceptiveField") -> Level:
+def _level(model: "Opened", layer: "Layer", axis: int, field: "ReceptiveField") -> Level:
     shape: list[Any] = list(model.shape_of(layer.tensor))
     channels = shape.pop(axis)
     made = model.graph.producer(layer.tensor)

@@ -17,7 +17,7 @@ from inspector.passes.batches import Batch, Progress, batches
 from inspector.passes.journal import Journal
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.studies.layers.hierarchy import Level
 
 __all__ = ["Seen", "Survey", "Units"]
@@ -101,7 +101,7 @@ class Survey:
         photos: Those that excite some unit most, by place.
     """
 
-    def __init__(self, model: "Explainer", levels: "Sequence[Level]", journal: Journal) -> None:
+    def __init__(self, model: "Opened", levels: "Sequence[Level]", journal: Journal) -> None:
         self.model, self.levels, self.journal = model, tuple(levels), journal
         ends = np.cumsum([0, *(level.shape[0] for level in levels)]).tolist()
         self._slices = [slice(a, b) for a, b in pairwise(ends)]

@@ -10,8 +10,8 @@ from inspector.errors import ConverterError, ExplainedError, ImageRefused, Metho
 from inspector.passes.batches import BATCH, Progress, batches
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.receptive_field import Box
+    from inspector.opened import Opened
     from inspector.projection.projector import Projector
     from inspector.studies.layers.hierarchy import Level
     from inspector.studies.layers.measurements import Seen
@@ -87,7 +87,7 @@ class Gallery:
 
 
 def projectors(
-    model: "Explainer", levels: "Sequence[Level]", projection: str, extension: str
+    model: "Opened", levels: "Sequence[Level]", projection: str, extension: str
 ) -> "list[Projector | ExplainedError]":
     """What projects the units of each layer, or why nothing may.
 
@@ -106,7 +106,7 @@ def projectors(
 
 
 def pictures(
-    model: "Explainer",
+    model: "Opened",
     levels: "Sequence[Level]",
     winners: Sequence[Sequence[Winner]],
     by: "Sequence[Projector | ExplainedError]",
@@ -145,7 +145,7 @@ def pictures(
     return found
 
 
-def _opened(model: "Explainer", winners: Sequence[Winner]) -> Array:
+def _opened(model: "Opened", winners: Sequence[Winner]) -> Array:
     """The winners' photos, preprocessed: (N, C, H, W)."""
     gone: list[ImageRefused] = []
     opened = list(batches(model, [winner.photo.source for winner in winners], gone))
@@ -182,7 +182,7 @@ def _signals(
 
 
 def _picture(
-    model: "Explainer", level: "Level", winner: Winner, image: Array, signal: Array | None
+    model: "Opened", level: "Level", winner: Winner, image: Array, signal: Array | None
 ) -> Picture:
     from inspector.projection.projector import pixels_of
 

@@ -21,7 +21,7 @@ from inspector.studies.localisation.measures import tally
 from inspector.studies.localisation.objects import Object, boxed_photos, check_inside, objects_of
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.studies.localisation.figure import Example
 
 __all__ = ["localisation"]
@@ -33,7 +33,7 @@ Subject = tuple[Path, tuple[Box, ...], tuple[Object, ...]]
 
 @study("localisation", images=False)
 def localisation(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any] = (),
     *,
     boxes: str | Path = "",
@@ -135,7 +135,7 @@ def localisation(
         },
         numbers=summary.numbers(found, mapper, left_out),
         sentences=sentences,
-        figure=_figure(found, shown, mapper, sentences=sentences, warnings=warnings),
+        draw=partial(_figure, found, shown, mapper, sentences=sentences, warnings=warnings),
         table=summary.rows(found, mapper),
         images=len(entries),
         refused=tuple(refused),

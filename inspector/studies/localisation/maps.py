@@ -10,9 +10,9 @@ from inspector.errors import ConverterError, MethodRefused, ModelRefused
 from inspector.passes.batches import BATCH
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.heatmap import Attribution
     from inspector.methods import Request
+    from inspector.opened import Opened
     from inspector.photos.geometry import Geometry
     from inspector.target import Target
 
@@ -62,7 +62,7 @@ class Mapper:
         UsageError: Methods or options that do not exist.
     """
 
-    def __init__(self, model: "Explainer", methods: Sequence[str], layer: str | int | None) -> None:
+    def __init__(self, model: "Opened", methods: Sequence[str], layer: str | int | None) -> None:
         from inspector.methods import parse_request
 
         if not model.scores.classifier:

@@ -6,6 +6,7 @@ is the most probable one now.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from inspector.studies.occlusion.summary import agreement_of, figure_of, sentenc
 from inspector.studies.occlusion.sweep import covered, plan_of, sweep_over
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["covered", "occlusion"]
 
@@ -31,7 +32,7 @@ SHOWN = 12
 
 @study("occlusion", images=True)
 def occlusion(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     window: int = 0,
@@ -132,7 +133,8 @@ def occlusion(
         },
         table=[row for one in sweeps for row in one.table(plan)],
         sentences=sentences,
-        figure=figure_of(
+        draw=partial(
+            figure_of,
             model,
             plan,
             shown,
@@ -157,7 +159,7 @@ def _targets(target: Sequence[str] | str, images: Iterable[Any]) -> tuple[str, .
 
 
 def _photos(
-    model: "Explainer", images: Iterable[Any], refused: list[ImageRefused]
+    model: "Opened", images: Iterable[Any], refused: list[ImageRefused]
 ) -> Iterator[tuple[int, str, str, Array]]:
     """Place, name, hash and tensor (C, H, W) of each photo that can be read."""
     for batch in batches(model, images, refused):

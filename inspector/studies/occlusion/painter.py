@@ -7,7 +7,7 @@ import numpy as np
 from inspector.errors import ConverterError, MethodRefused
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.studies.occlusion.sweep import Sweep
 
 __all__ = ["Painter"]
@@ -31,7 +31,7 @@ class Painter:
         UsageError: No such projection or extension.
     """
 
-    def __init__(self, model: "Explainer", tensor: str, projection: str, extension: str) -> None:
+    def __init__(self, model: "Opened", tensor: str, projection: str, extension: str) -> None:
         from inspector.projection.projector import Projector
 
         self.model, self.projection = model, projection

@@ -9,7 +9,7 @@ from inspector.probability import ASSUMED
 from inspector.studies.occlusion.sweep import Box, Plan, Sweep, covered
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["agreement_of", "figure_of", "sentences_of", "warnings_of"]
 
@@ -29,7 +29,7 @@ def agreement_of(plan: Plan, sweep: Sweep, signal: Array | None) -> float | None
 
 
 def warnings_of(
-    model: "Explainer", plan: Plan, sweeps: Sequence[Sweep], notes: Sequence[str]
+    model: "Opened", plan: Plan, sweeps: Sequence[Sweep], notes: Sequence[str]
 ) -> tuple[str, ...]:
     """What must be known when the result is read; ``notes`` are those of the projection."""
     from inspector.network.labels import count_warning
@@ -87,7 +87,7 @@ def _centre(box: Box) -> tuple[int, int]:
 
 
 def figure_of(
-    model: "Explainer",
+    model: "Opened",
     plan: Plan,
     shown: Sequence[Sweep],
     pictures: Mapping[int, tuple[Array, Array | None]],

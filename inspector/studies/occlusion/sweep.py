@@ -13,7 +13,7 @@ from inspector.passes.journal import Journal
 from inspector.probability import class_of, label_of, probabilities_of, source_of
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.target import Target
 
 __all__ = ["Plan", "Sweep", "covered", "plan_of", "sweep_over"]
@@ -54,7 +54,7 @@ class Plan:
     grid: tuple[int, int]
     step: int
 
-    def to_dict(self, model: "Explainer") -> dict[str, Any]:
+    def to_dict(self, model: "Opened") -> dict[str, Any]:
         """Plain data."""
         across = self.grid[1]
         return {
@@ -73,7 +73,7 @@ class Plan:
 
 
 def plan_of(
-    model: "Explainer",
+    model: "Opened",
     window: int,
     stride: int,
     fill: str,
@@ -244,7 +244,7 @@ GRIDS = {
 
 
 def sweep_over(
-    model: "Explainer",
+    model: "Opened",
     plan: Plan,
     image: Array,
     photo: tuple[int, str, str],
@@ -305,7 +305,7 @@ def sweep_over(
     )
 
 
-def _forward(model: "Explainer", plan: Plan, images: Array) -> tuple[Array, Array]:
+def _forward(model: "Opened", plan: Plan, images: Array) -> tuple[Array, Array]:
     """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
     from inspector.passes.activations import activations
 

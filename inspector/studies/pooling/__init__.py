@@ -1,6 +1,7 @@
 """Networks with and without max-pooling: accuracy, and what their units reconstruct."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from inspector.studies.pooling.recognition import predictions, wanted_classes
 from inspector.studies.pooling.structure import METHODS, OTHERS, Reconstructions, spread_out
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
     from inspector.photos.dataset import LabelledPhoto
 
 __all__ = ["pooling"]
@@ -33,7 +34,7 @@ Entries = Mapping[int, Mapping[str, Any] | None]
 
 @study("pooling", images=True, labelled=True)
 def pooling(
-    model: "Explainer",
+    model: "Opened",
     images: "Iterable[LabelledPhoto]",
     *,
     against: tuple[str, ...] = (),
@@ -160,7 +161,8 @@ def pooling(
         numbers=numbers,
         table=_table(networks, photos, used=used, guesses=guesses, right=right, entries=entries),
         sentences=sentences,
-        figure=_figure(
+        draw=partial(
+            _figure,
             networks,
             numbers,
             sent,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.graph import Graph, Node
-    from inspector.explain import Explainer
     from inspector.network.receptive_field import ReceptiveField
+    from inspector.opened import Opened
     from inspector.projection.conditioning import Conditioning
 
 __all__ = ["Network", "opened"]
@@ -43,7 +43,7 @@ class Network:
     """
 
     name: str
-    model: "Explainer"
+    model: "Opened"
     layer: str
     reason: str
     field: "ReceptiveField"
@@ -76,7 +76,7 @@ class Network:
 
 
 def opened(
-    model: "Explainer", against: Sequence[str], layers: Sequence[str], extension: str
+    model: "Opened", against: Sequence[str], layers: Sequence[str], extension: str
 ) -> list[Network]:
     """Open the other networks with the settings of the first, and look at all of them.
 
@@ -107,7 +107,7 @@ def opened(
     ]
 
 
-def _network(name: str, model: "Explainer", layer: str, extension: str) -> Network:
+def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
     from converters.graph.activations import data_nodes
     from inspector.network.layers import CONVOLUTIONS, channel_axes
     from inspector.network.receptive_field import receptive_field
@@ -152,7 +152,7 @@ def _wide(node: "Node", attribute: str, missing: int = 2) -> bool:
     return any(side > 1 for side in node.attributes.get(attribute) or (missing,))
 
 
-def _classes(name: str, model: "Explainer", shapes: "Mapping[str, tuple[int, ...]]") -> int:
+def _classes(name: str, model: "Opened", shapes: "Mapping[str, tuple[int, ...]]") -> int:
     scores = model.scores
     found = scores.classes or math.prod(shapes[scores.tensor][1:])
     if not scores.classifier or found < 2:
@@ -161,7 +161,7 @@ def _classes(name: str, model: "Explainer", shapes: "Mapping[str, tuple[int, ...
     return int(found)
 
 
-def _high_layer(model: "Explainer", shapes: "Mapping[str, tuple[int, ...]]") -> tuple[str, str]:
+def _high_layer(model: "Opened", shapes: "Mapping[str, tuple[int, ...]]") -> tuple[str, str]:
     """The last layer that still gathers from neighbouring places, before the class maps."""
     maps = getattr(model.head, "kind", "") == "class map" and getattr(model.head, "features", "")
     for layer in reversed(model.layers):

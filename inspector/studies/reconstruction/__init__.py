@@ -1,6 +1,7 @@
 """What a unit reconstructs: guided backpropagation, deconvnet, gradient, and without an image."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from inspector.studies.reconstruction.photos import MEASURES, METHODS, Photos, P
 from inspector.studies.reconstruction.unconditioned import LEFT_OUT, NONE, Bare
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["reconstruction"]
 
@@ -28,7 +29,7 @@ WITHOUT_IMAGE = (
 
 @study("reconstruction", images=False)
 def reconstruction(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     layers: tuple[str, ...] = (),
@@ -114,7 +115,7 @@ def reconstruction(
         numbers=_numbers(work, bare, photos),
         table=_table(photos),
         sentences=sentences,
-        figure=_figure(work, bare, photos, pictures, sentences=sentences, warnings=warnings),
+        draw=partial(_figure, work, bare, photos, pictures, sentences=sentences, warnings=warnings),
         images=len(photos),
         refused=tuple(refused),
         warnings=tuple(warnings),

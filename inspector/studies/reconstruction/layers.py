@@ -10,8 +10,8 @@ from inspector.errors import MethodRefused, UsageError
 from inspector.studies import parse_units
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.receptive_field import ReceptiveField
+    from inspector.opened import Opened
     from inspector.projection.projector import Projector
 
 __all__ = ["Layer", "Work", "chosen_layers", "chosen_unit", "mixed_warnings", "parsed_units"]
@@ -39,7 +39,7 @@ class Layer:
         return self.shape[1] // 2, self.shape[2] // 2
 
 
-def chosen_layers(model: "Explainer", layers: Sequence[str], most: int) -> list[Layer]:
+def chosen_layers(model: "Opened", layers: Sequence[str], most: int) -> list[Layer]:
     """Find the layers that a user means, or thin out those of the network.
 
     Args:
@@ -106,7 +106,7 @@ def parsed_units(text: str, layer: Layer) -> tuple[int, ...]:
 class Work:
     """The model with its layers and a projector for each reconstruction of each of them."""
 
-    def __init__(self, model: "Explainer", layers: Sequence[Layer], extension: str) -> None:
+    def __init__(self, model: "Opened", layers: Sequence[Layer], extension: str) -> None:
         self.model, self.layers, self.extension = model, layers, extension
         self._projectors: dict[tuple[str, str], Projector] = {}
 

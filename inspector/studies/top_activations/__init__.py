@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from inspector.passes.ranking import Winner, strongest
 from inspector.studies import Findings, parse_units, study
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.receptive_field import Box, ReceptiveField
+    from inspector.opened import Opened
     from inspector.projection.projector import Projector
 
 __all__ = ["top_activations"]
@@ -26,7 +27,7 @@ MOST_WINNERS = 100
 
 @study("top-activations", images=True)
 def top_activations(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     layer: str | int | None = None,
@@ -110,7 +111,9 @@ def top_activations(
         },
         table=_table(rows),
         sentences=sentences,
-        figure=_figure(model, tensor, winners, shown, sentences=sentences, warnings=warnings),
+        draw=partial(
+            _figure, model, tensor, winners, shown, sentences=sentences, warnings=warnings
+        ),
         images=used,
         refused=tuple(refused),
         warnings=tuple(warnings),
@@ -120,7 +123,7 @@ def top_activations(
 # -- the winners ----------------------------------------------------------------------------------
 
 
-def _field(model: "Explainer", tensor: str) -> "tuple[ReceptiveField, list[str]]":
+def _field(model: "Opened", tensor: str) -> "tuple[ReceptiveField, list[str]]":
     from inspector.network.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
@@ -247,7 +250,7 @@ def _sentences(
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     tensor: str,
     winners: Mapping[int, Sequence[Winner]],
     shown: _Shown,

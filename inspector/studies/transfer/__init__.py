@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from inspector.studies.transfer.extraction import Features, Pool, extract
 from inspector.studies.transfer.feature_layers import FeatureLayer, chosen_layers
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
+    from inspector.opened import Opened
 
 __all__ = ["transfer"]
 
@@ -37,7 +38,7 @@ MOST_FOLDS = 20
 
 @study("transfer", images=True, labelled=True)
 def transfer(
-    model: "Explainer",
+    model: "Opened",
     images: Sequence[LabelledPhoto],
     *,
     layers: tuple[str, ...] = (),
@@ -164,7 +165,7 @@ def _check(classifier: str, folds: int, cost: float, per_class: int) -> None:
 class _Read:
     """A model and the features that it has of the photos."""
 
-    model: "Explainer"
+    model: "Opened"
     layers: tuple[FeatureLayer, ...]
     why: str
     features: Features
@@ -244,7 +245,7 @@ def _telling(
 
 
 def _findings(
-    model: "Explainer",
+    model: "Opened",
     curves: Sequence[_Curve],
     task: _Task,
     pool: Pool,
@@ -284,7 +285,7 @@ def _findings(
             for row in found
         ],
         sentences=sentences,
-        figure=_figure(curves, rows, task, pool, sentences=sentences, warnings=warnings),
+        draw=partial(_figure, curves, rows, task, pool, sentences=sentences, warnings=warnings),
         images=len(task.y),
         refused=tuple(refused),
         warnings=warnings,

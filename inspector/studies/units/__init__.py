@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.network.receptive_field import ReceptiveField
+    from inspector.opened import Opened
 
 __all__ = ["units"]
 
@@ -32,7 +33,7 @@ SIGNS = ("positive", "negative", "both")
 
 @study("units", images=True)
 def units(
-    model: "Explainer",
+    model: "Opened",
     images: Iterable[Any],
     *,
     target: str = "",
@@ -134,7 +135,8 @@ def units(
         },
         table=_table(head, found, shown),
         sentences=sentences,
-        figure=_figure(
+        draw=partial(
+            _figure,
             model,
             head,
             rows,
@@ -166,7 +168,7 @@ def _check(images: Sequence[Any], count: int, photos: int, sign: str) -> None:
 
 
 def _class(
-    model: "Explainer",
+    model: "Opened",
     target: str,
     images: Sequence[Any],
     *,
@@ -197,7 +199,7 @@ def _class(
 
 
 def _predicted(
-    model: "Explainer", images: Sequence[Any], progress: Progress | None, journal: Journal
+    model: "Opened", images: Sequence[Any], progress: Progress | None, journal: Journal
 ) -> Counter[int]:
     """How often each class is the most probable one."""
     from inspector.passes.activations import activations
@@ -226,7 +228,7 @@ def _chosen(weights: Array, count: int, sign: str) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _field(model: "Explainer", head: ClassUnits) -> "tuple[ReceptiveField, list[str]]":
+def _field(model: "Opened", head: ClassUnits) -> "tuple[ReceptiveField, list[str]]":
     from inspector.network.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
@@ -343,7 +345,7 @@ def _agreement(mean: Array, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _figure(
-    model: "Explainer",
+    model: "Opened",
     head: ClassUnits,
     rows: Sequence[Mapping[str, Any]],
     winners: Mapping[int, Sequence[Winner]],
