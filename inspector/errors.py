@@ -9,6 +9,7 @@ ExplainedError (converters.errors)
 │   ├── UnknownMethod    2
 │   └── MissingExtra     2  an optional package that is not installed
 ├── MethodRefused        3  a method that cannot be right for this model
+│   └── NoGradient       3  a target that does not depend differentiably on the input
 ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
 ├── ImageRefused         4  an image that cannot be read
 └── LimitExceeded        5  memory or time ran out
@@ -30,6 +31,7 @@ __all__ = [
     "MethodRefused",
     "MissingExtra",
     "ModelRefused",
+    "NoGradient",
     "UnknownLayer",
     "UnknownMethod",
     "UnknownTarget",
@@ -84,6 +86,10 @@ class MethodRefused(InspectorError):
     """A method that cannot be right for this model."""
 
     exit_status = 3
+
+
+class NoGradient(MethodRefused):
+    """A target that does not depend differentiably on what its gradient is asked for."""
 
 
 class ModelRefused(InspectorError):

@@ -1,18 +1,18 @@
 """What a method may ask of a network about N samples: activations, gradients, scores.
 
 The whole network runs once, in ONNX Runtime.  A gradient with respect to a layer then needs only
-the nodes behind that layer, which run in the twin on the activations that ONNX Runtime computed;
-a gradient with respect to the input needs the whole twin.
+the nodes behind that layer, which the model's gradient engine runs on the activations that ONNX
+Runtime computed; a gradient with respect to the input needs the whole network.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.engines import GradientEngine
+from inspector.engines.rules import Rule
 from inspector.errors import MethodRefused, UnknownTarget
 from inspector.model import Model
 from inspector.network.form import Form
@@ -23,21 +23,12 @@ from inspector.network.tail import Tail
 from inspector.target import Target, probabilities
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from converters.to_torch.optable import OpTable
-    from inspector.engines.rules import Coverage
     from inspector.methods import Request
     from inspector.photos.preprocess_choice import Preprocess
 
 __all__ = ["Evidence", "tensors_for"]
 
 Array = np.ndarray[Any, Any]
-
-LIGHT_WEIGHTS = 2**23
-"""A tail with fewer weights, and no convolution, is done before a second thread has woken up."""
-
-_BODIES = ("body", "then_branch")
 
 TWIN_TOLERANCE = 1e-3
 """Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
@@ -177,14 +168,11 @@ class Evidence:
     @property
     def gradient(self) -> Array:
         """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
-        from inspector.engines.rules import backward_rules
-
         layer = self.layer or ""
         if layer not in self._gradients:
             self._remark(self.activation)
             start = dict.fromkeys(copies_of(self.model.graph, layer), self.values[layer])
-            rules = self._rules(backward_rules, "gradient", "refuse")
-            signals = self._backward(start, self._frontier, rules)
+            signals = self._signals(start, self._frontier, Rule())
             found = np.sum([signals[name] for name in start], axis=0)
             self._gradients[layer] = self._form.read_gradient(found).astype(np.float32)
         return self._gradients[layer]
@@ -214,10 +202,9 @@ class Evidence:
         Raises:
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.engines.rules import backward_rules
-
         name = self.model.input.name
-        covered = self._coverage(rule, extension)
+        targets = list(dict.fromkeys(target.tensor for target in self.targets))
+        covered = self._engine.coverage(name, targets, Rule(rule, extension))
         self.facts["coverage"] = str(covered)
         if covered.extended and rule != "gradient":
             self.note(f"extension of the {rule} rule beyond the paper: {extension}")
@@ -227,30 +214,13 @@ class Evidence:
         key = f"{rule}/{extension}"
         if key not in self._gradients:
             start = {name: self.model.input.arrange(self.images).astype(np.float32)}
-            found = self._backward(start, (), self._rules(backward_rules, rule, extension))
-            self._gradients[key] = self.model.input.restore(found[name])
+            found = self._signals(start, (), Rule(rule, extension))[name]
+            self._gradients[key] = self.model.input.restore(found)
         return self._gradients[key]
 
-    def _coverage(self, rule: str, extension: str) -> "Coverage":
-        """What a rule reaches between the input and the targets; counted once per model."""
-        from inspector.engines.rules import coverage
-
-        model, targets = self.model, tuple(dict.fromkeys(t.tensor for t in self.targets))
-        key = (rule, extension, targets)
-        if key not in model.coverages:
-            nodes = [n for t in targets for n in model.tail(model.input.name, t).nodes]
-            activations = model.twin.activations
-            model.coverages[key] = coverage(model.graph, activations, nodes, rule, extension)
-        found: Coverage = model.coverages[key]
-        return found
-
-    def _rules(self, build: Any, rule: str, extension: str) -> "OpTable | None":
-        """The overlay of a rule, made once per model so that the twin's plans stay cached."""
-        table: OpTable | None
-        if (rule, extension) not in self.model.rule_tables:
-            self.model.rule_tables[rule, extension] = build(self.model.twin, rule, extension)
-        table = self.model.rule_tables[rule, extension]
-        return table
+    @property
+    def _engine(self) -> GradientEngine:
+        return self.model.gradient_engine
 
     @cached_property
     def _frontier(self) -> tuple[str, ...]:
@@ -266,64 +236,18 @@ class Evidence:
             found |= dict.fromkeys(tail.frontier)
         return tuple(found)
 
-    def _backward(
-        self, start: Mapping[str, Array], frontier: Sequence[str], rules: "OpTable | None"
-    ) -> dict[str, Array]:
-        """Gradient of the targets' scores with respect to the start tensors."""
-        import torch
-
-        twin = self.model.twin
-        leaves = {
-            name: _shared(value).to(twin.device, twin.dtype).requires_grad_()
-            for name, value in start.items()
+    def _signals(
+        self, start: Mapping[str, Array], frontier: Sequence[str], rule: Rule
+    ) -> Mapping[str, Array]:
+        """What a rule makes of the targets' scores at the start tensors."""
+        image = self.model.input
+        fed = {
+            name: image.arrange(self.images) if name == image.name else self.values[name]
+            for name in frontier
         }
-        feeds: dict[str, Tensor] = dict(leaves)
-        for name in frontier:
-            feeds[name] = self._fed(name)
-        names = list(dict.fromkeys(target.tensor for target in self.targets))
-        with _threads_for(self._is_light(start, names)), torch.enable_grad():
-            found = twin.run(feeds, names, rules)
-            total = torch.stack(
-                [
-                    target.of(found[target.tensor][row : row + 1]).sum()
-                    for row, target in enumerate(self.targets)
-                ]
-            )
-            self._check_twin(total.detach().cpu().numpy())
-            if not total.requires_grad:
-                raise MethodRefused(
-                    "the target's gradient stops on the way: an operator that cannot be "
-                    "differentiated lies between",
-                    hint="occlusion needs no gradient",
-                )
-            gradients = torch.autograd.grad(
-                total.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
-            )
-        return {
-            name: gradient.to(torch.float32).cpu().numpy()
-            for name, gradient in zip(leaves, gradients, strict=True)
-        }
-
-    def _is_light(self, start: Mapping[str, Array], targets: Sequence[str]) -> bool:
-        """Whether what runs is a pooling and a linear layer or so, and no convolution."""
-        graph = self.model.graph
-        weights = 0
-        for node in (n for s in start for t in targets for n in self.model.tail(s, t).nodes):
-            if "Conv" in node.op_type or any(node.attributes.get(b) for b in _BODIES):
-                return False
-            for name in node.inputs:
-                tensor = graph.initialiser(name)
-                weights += math.prod(tensor.dims) if tensor is not None else 0
-        return weights <= LIGHT_WEIGHTS
-
-    def _fed(self, name: str) -> "Tensor":
-        twin = self.model.twin
-        if name == self.model.input.name:
-            value = self.model.input.arrange(self.images)
-        else:
-            value = self.values[name]
-        tensor = _shared(value).to(twin.device)
-        return tensor.to(twin.dtype) if str(tensor.dtype) in _NARROW_FLOATS else tensor
+        found = self._engine.signals(start, fed, self.targets, rule)
+        self._check_twin(found.scores)
+        return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
 
     def _check_twin(self, scores: Array) -> None:
         """Compare the twin's scores with those of ONNX Runtime: a free parity check."""
@@ -340,32 +264,6 @@ class Evidence:
                 f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"
             )
-
-
-def _shared(value: Array) -> "Tensor":
-    """A tensor on an array's own memory: nothing writes into it, and a copy wakes threads up."""
-    import torch
-
-    return torch.from_numpy(np.require(value, requirements=["C", "W"]))
-
-
-@contextmanager
-def _threads_for(light: bool) -> Iterator[None]:
-    """Run light work on one thread: ONNX Runtime's have just gone to sleep on the others."""
-    import torch
-
-    before = torch.get_num_threads()
-    if not light or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-_NARROW_FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
 
 
 def _pick(found: Mapping[str, Array], targets: Sequence[Target]) -> Array:

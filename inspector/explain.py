@@ -8,6 +8,7 @@ import numpy as np
 
 from converters import onnx_file
 from converters.source import Options
+from inspector.engines.rules import Rule
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
@@ -360,12 +361,9 @@ class Explainer(Opened):
             UnsupportedOperator: operators that the twin does not implement.
             MethodRefused: activations that the rule is not defined for.
         """
-        from inspector.engines.rules import coverage
-
         name, scores = self.input.name, self.scores.tensor
-        self.twin.plan([name], [scores])
-        nodes = self.tail(name, scores).nodes
-        coverage(self.graph, self.twin.activations, nodes, rule)
+        self.gradient_engine.require(name, scores)
+        self.gradient_engine.coverage(name, [scores], Rule(rule))
 
     # -- reporting -------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The facts of one ONNX file, and its two ways to run: ONNX Runtime and the PyTorch twin."""
+"""The facts of one ONNX file, and its two ways to run: forwards and backwards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from inspector.network.tail import Tail, tail_of
 from inspector.target import Scores, find_scores
 
 if TYPE_CHECKING:
-    from converters.to_torch.program import Program
+    from inspector.engines.twin import TwinEngine
 
 __all__ = ["ImageInput", "Model"]
 
@@ -82,9 +82,6 @@ class Model:
         self.graph: Graph = file.graph
         self.input = find_image_input(self.graph)
         self.runtime = Runtime(file, device=device)
-        # Overlays of backward rules; kept here because they live as long as the twin.
-        self.rule_tables: dict[tuple[str, str], Any] = {}
-        self.coverages: dict[tuple[str, str, tuple[str, ...]], Any] = {}
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 
@@ -129,16 +126,11 @@ class Model:
         return find_head(self.graph, self.scores, shapes=self.shapes())
 
     @cached_property
-    def twin(self) -> "Program":
-        """The PyTorch re-import; importing torch happens here."""
-        import torch
+    def gradient_engine(self) -> "TwinEngine":
+        """Backward passes of the network; importing torch happens here."""
+        from inspector.engines.twin import TwinEngine
 
-        from converters.to_torch.program import Program
-
-        twin = Program(self.graph)
-        if self.device != "cpu" and torch.cuda.is_available():
-            twin.to("cuda")
-        return twin
+        return TwinEngine(self.graph, device=self.device)
 
     def tail(self, start: str, target: str) -> Tail:
         """The part of the network between a tensor (with its copies) and a target; found once."""

@@ -1,1 +1,95 @@
-"""How is a network run, forwards and backwards?"""
+"""How is a network run, forwards and backwards?
+
+``runtime`` runs a file forwards in ONNX Runtime.  A ``GradientEngine`` runs a network backwards;
+``twin`` is the one there is, in PyTorch.  ``rules`` says what a backward rule is and which
+activations it reaches, from the graph alone.  Importing this package imports neither torch nor
+onnxruntime.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from inspector.engines.rules import Coverage, Rule
+
+__all__ = ["GradientEngine", "Objective", "Signals"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Objective(Protocol):
+    """The number that is differentiated for one sample: elements of one tensor, summed."""
+
+    @property
+    def tensor(self) -> str:
+        """Name of the tensor."""
+        ...
+
+    def of(self, array: Any) -> Any:
+        """The number for each sample of the tensor's values (N, ...)."""
+        ...
+
+
+class Signals(dict[str, Array]):
+    """Signals by tensor name, each in the shape of its tensor, and the scores they belong to.
+
+    Args:
+        signals: What arrives at each start tensor: the gradient, or what a rule makes of it.
+        scores: (N,) scores of the objectives, as the engine itself computed them.
+    """
+
+    def __init__(self, signals: Mapping[str, Array], scores: Array) -> None:
+        super().__init__(signals)
+        self.scores = scores
+
+
+class GradientEngine(Protocol):
+    """A way to run one network backwards."""
+
+    def signals(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+        rule: Rule | None = None,
+    ) -> Signals:
+        """Send the targets' scores back to some tensors.
+
+        Args:
+            start: Values of the tensors to differentiate by, N rows each, as the graph holds
+                them; only what depends on them is run.
+            frontier: Values of the other tensors that are read on the way, N rows each.
+            targets: One per row.
+            rule: What an activation does to the signal; None for the operators' own
+                derivatives, under which quantisation is straight-through.
+
+        Returns:
+            One signal per start tensor, in the engine's floating point type.
+
+        Raises:
+            NoGradient: The target does not depend differentiably on the start tensors.
+            UnsupportedOperator: Operators on the way that the engine cannot run.
+        """
+        ...
+
+    def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
+        """Which activations between a tensor and the targets' tensors a rule reaches.
+
+        Args:
+            start: Name of the tensor to start from.
+            targets: Names of the targets' tensors.
+            rule: The rule.
+
+        Raises:
+            MethodRefused: Activations that the rule is not defined for.
+        """
+        ...
+
+    def require(self, start: str, target: str) -> None:
+        """Refuse a network that cannot be run from one tensor to another, without running it.
+
+        Raises:
+            UnsupportedOperator: Operators on the way that the engine cannot run, all of them.
+        """
+        ...

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.engines.rules import Rule
+
 if TYPE_CHECKING:
     from converters.graph import Node
     from converters.to_torch.optable import OpTable
@@ -203,12 +205,8 @@ def conditioning(model: "Opened", tensor: str, extension: str = "refuse") -> Con
         tensor: The layer.
         extension: The rule for smooth activations, one of ``projection.EXTENSIONS``.
     """
-    from inspector.engines.rules import backward_rules
-
-    twin, key = model.twin, ("deconvnet", extension)
-    if key not in model.rule_tables:
-        model.rule_tables[key] = backward_rules(twin, *key)
-    rules = model.rule_tables[key]
+    engine = model.gradient_engine
+    twin, rules = engine.program, engine.overlay(Rule("deconvnet", extension))
     carried = {model.input.name}
     linear, ruled = 0, 0
     blocking: list[tuple[Node, str, str]] = []

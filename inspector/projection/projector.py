@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.engines.rules import EXTENSIONS
 from inspector.errors import UsageError
 from inspector.evidence import Evidence
 from inspector.target import Target
@@ -29,9 +30,6 @@ Unit = tuple[int, int, int]
 
 PROJECTIONS = {"deconvnet": "deconvnet", "guided-backprop": "guided", "gradient": "gradient"}
 """Projections by the name of their method, and the backward rule of each."""
-
-EXTENSIONS = ("refuse", "signal-first", "gradient-first")
-"""Readings for smooth activations, which the papers' rules are not defined for."""
 
 
 class Projector:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.parity import top1_agreement
+from inspector.engines.rules import RULES, Rule
 from inspector.errors import ExplainedError
 from inspector.model import Model
 from inspector.target import Target
@@ -510,16 +511,13 @@ def _gates_check(forward: Forward) -> Check:
 
 def _rule_checks(subject: Subject, target: Target | None) -> list[Check]:
     """What each backward rule reaches, and where it is refused."""
-    from inspector.engines.rules import RULES, coverage
-
     if target is None:
         return []
     model = subject.model
-    nodes = model.tail(model.input.name, target.tensor).nodes
     checks = []
     for rule in RULES[1:]:
         try:
-            found = coverage(model.graph, subject.twin.activations, nodes, rule)
+            found = subject.engine.coverage(model.input.name, [target.tensor], Rule(rule))
         except ExplainedError as error:
             checks.append(Check(f"rule {rule}", "report", f"refused: {error.what}"))
             continue
@@ -542,7 +540,7 @@ def _invariant_checks(
         if target.class_index is None:
             return [Check("another target", "not applicable", "the target is no class")]
         x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
-        gradient = gradient_of(subject.exact, subject, x, target)
+        gradient = gradient_of(subject.exact_engine, subject, x, target)
         return [invariants.other_target_check(subject, probe, target, gradient)]
 
     parts: list[tuple[str, Callable[[], list[Check]]]] = [

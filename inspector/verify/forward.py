@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from converters.parity import TensorParity, compare
+from inspector.engines.rules import is_rectifier
 from inspector.engines.runtime import Runtime
 from inspector.verify.subject import Probe, Subject
 from inspector.verify.walk import walk
@@ -160,8 +161,6 @@ def groups(subject: Subject, probe: Probe, names: Sequence[str]) -> Iterator[tup
 
 def gate_bounds(subject: Subject) -> dict[str, list[tuple[float, float | None]]]:
     """Where the gates of rectifiers open and shut, by the tensor that decides it."""
-    from inspector.engines.rules import is_rectifier
-
     found: dict[str, list[tuple[float, float | None]]] = {}
     for activation in subject.twin.activations:
         if is_rectifier(activation):

@@ -168,7 +168,7 @@ def other_target_check(subject: Subject, probe: Probe, target: Target, gradient:
     place = tuple(int(i) for i in np.unravel_index(index, values.shape[1:]))
     other = Target(target.tensor, place, str(index), index)
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
-    theirs = gradient_of(subject.exact, subject, x, other)
+    theirs = gradient_of(subject.exact_engine, subject, x, other)
     norms = float(np.linalg.norm(gradient)) * float(np.linalg.norm(theirs))
     if not norms:
         return Check(name, "undecided", "one of the two gradients is zero everywhere")

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.errors import NoGradient
 from inspector.target import Target
 from inspector.verify.subject import SEED, Probe, Subject
 from inspector.verify.walk import walk
 
 if TYPE_CHECKING:
     from converters.to_torch.program import Program, Step
+    from inspector.engines.twin import TwinEngine
 
 __all__ = [
     "Direction",
@@ -132,8 +134,8 @@ def certify_gradient(
         directions: How many of each kind.
     """
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
-    gradient = gradient_of(subject.exact, subject, x, target)
-    narrow = gradient_of(subject.twin, subject, x, target)
+    gradient = gradient_of(subject.exact_engine, subject, x, target)
+    narrow = gradient_of(subject.engine, subject, x, target)
     peak = float(np.abs(gradient).max(initial=0.0))
     narrow_error = float(np.abs(narrow - gradient).max(initial=0.0)) / (peak or 1.0)
     norm = float(np.linalg.norm(gradient))
@@ -175,7 +177,7 @@ def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | N
         moves there; None where neither moves.
     """
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
-    gradient = gradient_of(subject.twin, subject, x, target)
+    gradient = gradient_of(subject.engine, subject, x, target)
     line = _Line(partial(_runtime_score, subject, target), x, gradient)
     line.measure_noise(line.at)
     name, d = _directions(gradient, 1)[0]
@@ -183,19 +185,21 @@ def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | N
     return found if gradient.any() or found.error else None
 
 
-def gradient_of(program: "Program", subject: Subject, x: Array, target: Target) -> Array:
-    """Plain gradient of the target's score, float64, in the layout of the model's input."""
-    import torch
+def gradient_of(engine: "TwinEngine", subject: Subject, x: Array, target: Target) -> Array:
+    """Plain gradient of the target's score, float64, in the layout of the model's input.
 
+    Args:
+        engine: The engine under test, or the one in float64.
+        subject: The model under test.
+        x: Input in the model's own layout, filled up to a fixed batch; its first row counts.
+        target: Whose gradient; zero everywhere where it does not depend on x.
+    """
     name = subject.model.input.name
-    leaf = torch.tensor(x, dtype=program.dtype, device=program.device, requires_grad=True)
-    with torch.enable_grad():
-        score = target.of(program.run({name: leaf}, [target.tensor])[target.tensor][:1]).sum()
-        if not score.requires_grad:
-            return np.zeros(x.shape)
-        (found,) = torch.autograd.grad(score, leaf, allow_unused=True, materialize_grads=True)
-    result: Array = found.detach().cpu().numpy().astype(np.float64)
-    return result
+    try:
+        found = engine.signals({name: x}, {}, [target])
+    except NoGradient:
+        return np.zeros(x.shape)
+    return found[name].astype(np.float64)
 
 
 def _twin_score(program: "Program", subject: Subject, target: Target, x: Array) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.to_torch.program import Program
+    from inspector.engines.twin import TwinEngine
     from inspector.photos.preprocess_choice import Preprocess
 
 __all__ = ["Probe", "Subject", "blank", "noise"]
@@ -88,21 +89,31 @@ class Subject:
     """A model with everything that checks ask of it.
 
     Args:
-        model: The opened model; its own twin is the one under test.
+        model: The opened model; its own gradient engine is the one under test.
+
+    Attributes:
+        engine: The gradient engine under test.
+        twin: Its program.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.twin: Program = model.twin
+        self.engine: TwinEngine = model.gradient_engine
+        self.twin: Program = self.engine.program
 
     @cached_property
-    def exact(self) -> "Program":
-        """The twin in float64, on the CPU, with the operators of the twin under test."""
+    def exact_engine(self) -> "TwinEngine":
+        """The engine in float64, on the CPU, with the operators of the twin under test."""
         import torch
 
-        from converters.to_torch.program import Program
+        from inspector.engines.twin import TwinEngine
 
-        return Program(self.model.graph, dtype=torch.float64, table=self.twin.table)
+        return TwinEngine(self.model.graph, dtype=torch.float64, table=self.twin.table)
+
+    @property
+    def exact(self) -> "Program":
+        """The twin in float64."""
+        return self.exact_engine.program
 
     @cached_property
     def kind(self) -> str:

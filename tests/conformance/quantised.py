@@ -150,7 +150,8 @@ def top1(model: Explainer, images: Array) -> tuple[Array, Array]:
         batch = images[start : start + step]
         ran = np.asarray(model.forward(batch, [tensor])[tensor]).reshape(len(batch), -1)
         with torch.no_grad():
-            twin = model.twin.run({model.input.name: torch.from_numpy(batch)}, [tensor])[tensor]
+            program = model.gradient_engine.program
+            twin = program.run({model.input.name: torch.from_numpy(batch)}, [tensor])[tensor]
         rows.append((ran.argmax(1), twin.reshape(len(batch), -1).numpy().argmax(1)))
     first, second = zip(*rows, strict=True)
     return np.concatenate(first), np.concatenate(second)

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from converters.to_torch.program import Program
+from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused
 from inspector.explain import load
 from inspector.methods import grad_cam, grad_cam_plus_plus, methods
@@ -156,7 +156,7 @@ def in_place_off(network):
 
 def opened(pair, dtype=torch.float64):
     model = load(pair.path, device="cpu", preprocess=Preprocess(size=tuple(pair.input.shape[2:])))
-    model.__dict__["twin"] = Program(model.graph, dtype=dtype)
+    model.gradient_engine = TwinEngine(model.graph, dtype=dtype)
     return model
 
 

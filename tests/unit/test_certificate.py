@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.optable import OPS, OpTable
-from converters.to_torch.program import Program
+from inspector.engines.twin import TwinEngine
 from inspector.explain import load
 from inspector.render import json as render_json
 from inspector.verify import Verdict, cache, verdict_for
@@ -118,7 +118,7 @@ def spoilt(model, op_type, wrap):
     for domain, known, since, op in OPS:
         if known == op_type and domain == "":
             table.register(op_type, since=since)(functools.wraps(op.function)(wrap(op.function)))
-    model.twin = Program(model.graph, table=table)
+    model.gradient_engine = TwinEngine(model.graph, table=table)
     return model
 
 

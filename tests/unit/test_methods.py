@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
+from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused, UsageError
 from inspector.heatmap import EMPTY
 from inspector.methods import grad_cam, grad_cam_plus_plus
@@ -674,7 +675,6 @@ def test_a_gradient_that_stops_on_the_way_is_refused_and_occlusion_works(tmp_pat
 def test_a_twin_that_computes_something_else_is_found_out(opened):
     """Every gradient run compares the twin's score with that of ONNX Runtime."""
     from converters.graph import Graph
-    from converters.to_torch.program import Program
 
     net = Net(18)
     for method in ("gradient", "grad-cam"):
@@ -685,7 +685,7 @@ def test_a_twin_that_computes_something_else_is_found_out(opened):
         net_ = Net(18)
         net_.head = net.head + np.float32(0.1)
         model = opened(net)
-        model.__dict__["twin"] = Program(Graph(net_.proto()))
+        model.gradient_engine = TwinEngine(Graph(net_.proto()))
         with pytest.raises(MethodRefused, match="the twin fails"):
             model.explain(photo(18), method)
         model.unverified = True

@@ -7,7 +7,8 @@ from quantised_networks import network
 
 from converters.graph import Graph
 from converters.to_torch.program import Program
-from inspector.engines.rules import RULES, backward_rules, coverage
+from inspector.engines.overlays import overlay_of
+from inspector.engines.rules import RULES, Rule, coverage
 from inspector.network.fused_activations import find_marks
 from inspector.network.lost_activations import lost_activations, lost_note
 
@@ -167,7 +168,7 @@ def literal(rule, signal, *, inside):
 def signal_at(proto, x, arriving, rule, *, start="X"):
     program = Program(proto, dtype=torch.float64)
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    value = program.run({start: leaf}, ["Y"], backward_rules(program, rule))["Y"]
+    value = program.run({start: leaf}, ["Y"], overlay_of(program, Rule(rule)))["Y"]
     weights = torch.tensor(arriving, dtype=torch.float64)
     (signal,) = torch.autograd.grad(value, leaf, weights)
     return signal.numpy()
@@ -219,9 +220,9 @@ def test_quantisers_of_single_readers_act_on_the_sum_of_their_signals(rule):
 
 
 def test_networks_without_fused_activations_need_no_overlay_for_the_gradient():
-    assert backward_rules(Program(network("Y = Relu(X)")), "gradient") is None
+    assert overlay_of(Program(network("Y = Relu(X)")), Rule()) is None
     marked = network("c = MatMul(X, w) " + QDQ.format("c"), w=W, **U8)
-    assert backward_rules(Program(marked), "gradient") is not None
+    assert overlay_of(Program(marked), Rule()) is not None
 
 
 def test_fused_activations_count_in_the_coverage():
@@ -231,7 +232,7 @@ def test_fused_activations_count_in_the_coverage():
         " n = MatMul(e, w) Y = Relu(n)"
     )
     program = Program(network(text, w=W, t=np.float32(6 / 255), **U8))
-    found = coverage(program.graph, program.activations, program.graph.nodes, "guided")
+    found = coverage(program.graph, program.graph.nodes, Rule("guided"))
     assert found.ruled == {"Relu": 1, "fused Relu": 1, "fused Clip[0,6]": 1}
     assert "3 of 3 activations under the guided rule" in str(found)
 

@@ -9,7 +9,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.program import Program
-from inspector.engines.rules import EXTENSIONS, backward_rules, coverage
+from inspector.engines.overlays import overlay_of
+from inspector.engines.rules import EXTENSIONS, Rule, coverage
 from inspector.errors import MethodRefused
 
 SMOOTH = {"Silu", "Gelu", "HardSwish", "Mish", "Elu", "Softplus", "Tanh"}
@@ -47,7 +48,7 @@ def signal_through(proto, x, arriving, rule, extension="refuse"):
     """What comes out at x when ``arriving`` comes down at the output."""
     program = Program(proto, dtype=torch.float64)
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    rules = backward_rules(program, rule, extension)
+    rules = overlay_of(program, Rule(rule, extension))
     value = program.run({"x": leaf}, ["y"], rules)["y"]
     (signal,) = torch.autograd.grad(value, leaf, torch.tensor(arriving, dtype=torch.float64))
     return signal.numpy()
@@ -55,7 +56,7 @@ def signal_through(proto, x, arriving, rule, extension="refuse"):
 
 def covered(proto, rule, extension="refuse"):
     program = Program(proto)
-    return coverage(program.graph, program.activations, program.graph.nodes, rule, extension)
+    return coverage(program.graph, program.graph.nodes, Rule(rule, extension))
 
 
 # -- the table, kind by kind -----------------------------------------------------------------------
@@ -494,7 +495,7 @@ def test_a_rule_does_not_change_the_forward_pass():
     names = program.graph.tensors
     plain = program.run({"x": x}, names)
     for rule in ("deconvnet", "guided"):
-        ruled = program.run({"x": x}, names, backward_rules(program, rule))
+        ruled = program.run({"x": x}, names, overlay_of(program, Rule(rule)))
         assert all(torch.equal(plain[n], ruled[n]) for n in names)
     again = program.run({"x": x.requires_grad_()}, ["y"])["y"]
     (gradient,) = torch.autograd.grad(again[0, 0], x)
@@ -504,7 +505,7 @@ def test_a_rule_does_not_change_the_forward_pass():
 
 
 def test_the_plain_gradient_needs_no_overlay():
-    assert backward_rules(Program(conv_net()[0]), "gradient") is None
+    assert overlay_of(Program(conv_net()[0]), Rule()) is None
 
 
 # -- what is said ----------------------------------------------------------------------------------
@@ -531,7 +532,7 @@ def test_only_activations_on_the_way_count():
     ]
     program = Program(network(nodes, [1, 2, 1, 1]))
     way = program.graph.nodes[:2]
-    figures = coverage(program.graph, program.activations, way, "guided")
+    figures = coverage(program.graph, way, Rule("guided"))
     assert figures.ruled == {"Relu": 2}
 
 

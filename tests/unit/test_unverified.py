@@ -9,7 +9,7 @@ from PIL import Image
 
 import inspector
 from converters.to_torch.optable import OPS, OpTable
-from converters.to_torch.program import Program
+from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -23,7 +23,7 @@ def broken():
         explainer = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", **options)
         table = OpTable(OPS)
         table.register("Relu")(_leaky)
-        explainer.twin = Program(explainer.graph, table=table)
+        explainer.gradient_engine = TwinEngine(explainer.graph, table=table)
         return explainer
 
     return open_

@@ -1,0 +1,160 @@
+"""The gradient by the PyTorch twin: automatic differentiation of the ONNX graph itself.
+
+A gradient with respect to a layer runs only the nodes behind that layer, on activations that ONNX
+Runtime has computed; a gradient with respect to the input runs the whole twin.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from converters.graph import Graph
+from converters.to_torch.optable import OPS, OpTable
+from converters.to_torch.program import Program
+from converters.to_torch.values import NARROW
+from inspector.engines import Objective, Signals
+from inspector.engines.overlays import overlay_of
+from inspector.engines.rules import Coverage, Rule, coverage
+from inspector.errors import NoGradient
+from inspector.network.quantisation import copies_of
+from inspector.network.tail import Tail, tail_of
+
+__all__ = ["TwinEngine"]
+
+Array = np.ndarray[Any, Any]
+
+LIGHT_WEIGHTS = 2**23
+"""A tail with fewer weights, and no convolution, is done before a second thread has woken up."""
+
+_BODIES = ("body", "then_branch")
+
+
+class TwinEngine:
+    """Gradients of one network by its PyTorch twin.
+
+    Args:
+        graph: The network, as its file holds it.
+        device: ``auto`` and ``cuda`` take a CUDA device where torch has one.
+        dtype: Precision of the twin: ``torch.float32``, or ``torch.float64`` for certifying.
+        table: Operators of the twin.
+
+    Attributes:
+        program: The twin.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        table: OpTable = OPS,
+    ) -> None:
+        self.graph = graph
+        self.program = Program(graph, dtype=dtype, table=table)
+        if device != "cpu" and torch.cuda.is_available():
+            self.program.to("cuda")
+        self._overlays: dict[Rule, OpTable | None] = {}
+        self._coverages: dict[tuple[str, tuple[str, ...], Rule], Coverage] = {}
+        self._tails: dict[tuple[str, str], Tail] = {}
+
+    def signals(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+        rule: Rule | None = None,
+    ) -> Signals:
+        """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
+        program = self.program
+        leaves = {
+            name: _shared(value).to(program.device, program.dtype).requires_grad_()
+            for name, value in start.items()
+        }
+        feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
+        names = list(dict.fromkeys(target.tensor for target in targets))
+        with _threads_for(light=self._is_light(start, names)), torch.enable_grad():
+            found = program.run(feeds, names, None if rule is None else self.overlay(rule))
+            scores = torch.stack(
+                [
+                    target.of(found[target.tensor][row : row + 1]).sum()
+                    for row, target in enumerate(targets)
+                ]
+            )
+            if not scores.requires_grad:
+                raise NoGradient(
+                    "the target's gradient stops on the way: an operator that cannot be "
+                    "differentiated lies between",
+                    hint="occlusion needs no gradient",
+                )
+            gradients = torch.autograd.grad(
+                scores.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
+        return Signals(
+            {name: g.cpu().numpy() for name, g in zip(leaves, gradients, strict=True)},
+            scores.detach().cpu().numpy(),
+        )
+
+    def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
+        """Which activations a rule reaches, counted once; see ``GradientEngine.coverage``."""
+        key = (start, tuple(targets), rule)
+        if key not in self._coverages:
+            nodes = [node for target in targets for node in self._tail(start, target).nodes]
+            activations = self.program.activations
+            self._coverages[key] = coverage(self.graph, nodes, rule, activations)
+        return self._coverages[key]
+
+    def require(self, start: str, target: str) -> None:
+        """Refuse operators that the twin does not hold; see ``GradientEngine.require``."""
+        self.program.plan([start], [target])
+
+    def overlay(self, rule: Rule) -> OpTable | None:
+        """The overlay of a rule, made once so that the twin's plans stay cached."""
+        if rule not in self._overlays:
+            self._overlays[rule] = overlay_of(self.program, rule)
+        return self._overlays[rule]
+
+    def _fed(self, value: Array) -> Tensor:
+        tensor = _shared(value).to(self.program.device)
+        return tensor.to(self.program.dtype) if tensor.dtype in NARROW else tensor
+
+    def _tail(self, start: str, target: str) -> Tail:
+        key = (start, target)
+        if key not in self._tails:
+            self._tails[key] = tail_of(self.graph, copies_of(self.graph, start), target)
+        return self._tails[key]
+
+    def _is_light(self, start: Mapping[str, Array], targets: Sequence[str]) -> bool:
+        """Whether what runs is a pooling and a linear layer or so, and no convolution."""
+        weights = 0
+        for node in (n for s in start for t in targets for n in self._tail(s, t).nodes):
+            if "Conv" in node.op_type or any(node.attributes.get(b) for b in _BODIES):
+                return False
+            for name in node.inputs:
+                tensor = self.graph.initialiser(name)
+                weights += math.prod(tensor.dims) if tensor is not None else 0
+        return weights <= LIGHT_WEIGHTS
+
+
+def _shared(value: Array) -> Tensor:
+    """A tensor on an array's own memory: nothing writes into it, and a copy wakes threads up."""
+    return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+
+
+@contextmanager
+def _threads_for(*, light: bool) -> Iterator[None]:
+    """Run light work on one thread: ONNX Runtime's have just gone to sleep on the others."""
+    before = torch.get_num_threads()
+    if not light or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
