@@ -3,6 +3,8 @@
 The standard's node cases cover the newest opsets; here are the forms they left behind.
 """
 
+import itertools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -111,13 +113,25 @@ def test_slice_takes_its_bounds_from_either_side(opset, as_input):
     same(found, x[1:, -4:-1])
 
 
-@pytest.mark.parametrize("start", [-20, -7, -6, -1, 0, 2, 5, 6, 20])
-@pytest.mark.parametrize("end", [-(2**63), 2**31 - 1, -20, -7, -6, -1, 0, 3, 5, 6, 2**63 - 1])
-@pytest.mark.parametrize("step", [-3, -1, 1, 2])
-def test_slice_equals_ort_at_every_bound(start, end, step):
-    x = floats(6)
-    rest = [np.array([v], np.int64) for v in (start, end, 0, step)]
-    same(twin("Slice", 13, x, *rest), reference("Slice", 13, x, *rest))
+def test_slice_equals_ort_at_every_bound():
+    """One model that takes its bounds as inputs: 396 triples cost one session."""
+    starts = (-20, -7, -6, -1, 0, 2, 5, 6, 20)
+    ends = (-(2**63), 2**31 - 1, -20, -7, -6, -1, 0, 3, 5, 6, 2**63 - 1)
+    x, one = floats(6), np.zeros(1, np.int64)
+    made = model("Slice", 13, (x, one, one, one, one))
+    made.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    session = onnxruntime.InferenceSession(
+        made.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    program, differ = Program(made), []
+    for triple in itertools.product(starts, ends, (-3, -1, 1, 2)):
+        bounds = zip(("x1", "x2", "x4"), triple, strict=True)
+        feeds = {"x0": x, "x3": one} | {n: np.array([v], np.int64) for n, v in bounds}
+        tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+        found = program.run(tensors, ["y0"])["y0"].numpy()
+        if not np.array_equal(found, session.run(None, feeds)[0]):
+            differ.append(triple)
+    assert not differ, f"(start, end, step): {differ}"
 
 
 @pytest.mark.parametrize(("opset", "as_input"), [(11, False), (13, True), (18, True)])
