@@ -1,8 +1,8 @@
-"""What can go wrong while a model is read or converted.
+"""Errors of reading and converting a model, and the words by which memory errors are known.
 
 ExplainedError               says what happened, where, and what to do
 └── ConverterError           exit status 3: the model is refused
-    ├── NotAModel            the bytes are no ONNX model (and what they look like instead)
+    ├── NotAModel            the bytes are not an ONNX model (and what they look like instead)
     ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
     ├── UnsupportedOperator  operators that the twin does not implement, all of them
     └── ConversionFailed     a source model could not be brought to ONNX
@@ -23,6 +23,8 @@ __all__ = [
     "UnsafeModel",
     "UnsupportedNode",
     "UnsupportedOperator",
+    "out_of_memory",
+    "says_out_of_memory",
 ]
 
 
@@ -57,7 +59,7 @@ class ConverterError(ExplainedError):
 
 
 class NotAModel(ConverterError):
-    """The bytes are no ONNX model."""
+    """The bytes are not an ONNX model."""
 
 
 class UnsafeModel(ConverterError):
@@ -123,3 +125,29 @@ class ConversionLimit(ConversionFailed):
     """Time or memory ran out while a source was converted."""
 
     exit_status = 5
+
+
+_MEMORY_WORDS = (
+    "bad_alloc",
+    "bad allocation",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "memoryerror",
+    "not enough memory",
+    "out of memory",
+    "exceeds the supported maximum",
+)
+"""What Python, NumPy, ONNX Runtime, torch and native allocators say, in small letters."""
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a message, of an exception or of a process that died, says that memory ran out."""
+    lower = text.lower()
+    return any(word in lower for word in _MEMORY_WORDS)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, ONNX Runtime or torch means that memory ran out."""
+    # The exceptions of ONNX Runtime have no common root but Exception.
+    return isinstance(error, MemoryError) or says_out_of_memory(str(error))

@@ -1,4 +1,4 @@
-"""What is installed, told from the records of the installer: nothing is imported.
+"""State of the installation, from the records of the installer; nothing is imported.
 
 Every distribution of ONNX Runtime writes the same folder.  pip installs the second over the first
 without a word, and takes the folder away from both when either is uninstalled; what its records
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Framework", "Runtime", "frameworks", "ill", "mend", "runtimes"]
+__all__ = ["Framework", "Runtime", "fixes", "frameworks", "problems", "runtimes"]
 
 _PACKAGE = "onnxruntime"
 _HASHED = 1 << 20
@@ -84,7 +84,7 @@ class Framework:
 
 
 def frameworks() -> list[Framework]:
-    """The frameworks that are converted from, none imported."""
+    """The frameworks that can be converted from; none is imported."""
     found = []
     for title, extra, wanted in _KINDS:
         there: dict[str, str] = {}
@@ -150,8 +150,8 @@ def _state(path: Path, entry: importlib.metadata.PackagePath) -> str:
     return "" if digest.rstrip(b"=").decode() == entry.hash.value else "changed"
 
 
-def ill(found: list[Runtime]) -> list[str]:
-    """What is wrong with the distributions of ONNX Runtime, a sentence each.
+def problems(found: list[Runtime]) -> list[str]:
+    """Problems of the installed distributions of ONNX Runtime, one sentence each.
 
     Args:
         found: What :func:`runtimes` gives.
@@ -175,7 +175,7 @@ def ill(found: list[Runtime]) -> list[str]:
     return said
 
 
-def mend(found: list[Runtime]) -> list[str]:
+def fixes(found: list[Runtime]) -> list[str]:
     """Commands that leave one whole distribution of ONNX Runtime, in order.
 
     Args:

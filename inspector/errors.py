@@ -1,18 +1,19 @@
-"""What can go wrong while a model is explained, with the exit status each one has.
+"""Errors of this package, and the exit status of each.
 
 ExplainedError (converters.errors)
 ├── ConverterError           3  the model is refused; see converters.errors
-└── InspectorError
-├── UsageError           2  an option that cannot be meant
-│   ├── UnknownTarget    2  a class, label or output that does not exist
-│   ├── UnknownLayer     2  a tensor that is no layer
-│   ├── UnknownMethod    2
-│   └── MissingExtra     2  an optional package that is not installed
-├── MethodRefused        3  a method that cannot be right for this model
-│   └── NoGradient       3  a target that does not depend differentiably on the input
-├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
-├── ImageRefused         4  an image that cannot be read
-└── LimitExceeded        5  memory or time ran out
+└── InspectorError           1  the root
+    ├── UsageError           2  an argument or option that cannot be used
+    │   ├── UnknownTarget    2  a class, label or output that does not exist
+    │   ├── UnknownLayer     2  a tensor that is not a layer
+    │   ├── UnknownMethod    2  a method that does not exist
+    │   └── MissingExtra     2  an optional package that is not installed
+    ├── MethodRefused        3  a method that cannot be right for this model
+    │   └── NoGradient       3  a target that does not depend differentiably on the input
+    ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
+    ├── ImageRefused         4  an image that cannot be read
+    ├── LimitExceeded        5  memory or time ran out
+    └── BrokenInstallation   6  an installed package does not start
 """
 
 import difflib
@@ -41,11 +42,11 @@ __all__ = [
 
 
 class InspectorError(ExplainedError):
-    """Root of what this package raises itself."""
+    """Root of the errors that this package raises itself."""
 
 
 class UsageError(InspectorError):
-    """An option that cannot be meant."""
+    """An argument or option that cannot be used."""
 
     exit_status = 2
 
@@ -55,11 +56,11 @@ class UnknownTarget(UsageError):
 
 
 class UnknownLayer(UsageError):
-    """A tensor name that is no layer of the model."""
+    """A tensor name that is not a layer of the model."""
 
 
 class UnknownMethod(UsageError):
-    """A method name that nobody registered."""
+    """A method that does not exist."""
 
 
 class MissingExtra(UsageError):
@@ -79,7 +80,9 @@ class MissingExtra(UsageError):
 
 
 class BrokenInstallation(InspectorError):
-    """A package that is there and does not start."""
+    """An installed package that does not start."""
+
+    exit_status = 6
 
 
 class MethodRefused(InspectorError):

@@ -8,7 +8,6 @@ import numpy as np
 
 from converters import onnx_file
 from converters.source import Options
-from inspector.engines.rules import Rule
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution, Heatmap
@@ -353,17 +352,6 @@ class Explainer(Opened):
         scores = np.asarray(evidence.values[self.scores.tensor][row]).reshape(-1)
         known = probabilities(scores, self.scores.activation)
         return None if known is None else float(known.values[index])
-
-    def check_gradients(self, rule: str) -> None:
-        """Refuse a backward rule that cannot be right for this model, without running it.
-
-        Raises:
-            UnsupportedOperator: operators that the twin does not implement.
-            MethodRefused: activations that the rule is not defined for.
-        """
-        name, scores = self.input.name, self.scores.tensor
-        self.gradient_engine.require(name, scores)
-        self.gradient_engine.coverage(name, [scores], Rule(rule))
 
     # -- reporting -------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from converters import conversion, onnx_file
-from converters.errors import NotAModel, NotTrusted
+from converters.errors import NotAModel
 from converters.source import InputSpec, Options
 from inspector.errors import UsageError
 from inspector.photos.photo import Photo, load_photo
@@ -65,12 +65,8 @@ def open_source(
     found = conversion.recognise(text)
     if found is None:
         return onnx_file.read(Path(path), limits=limits)  # says what it is instead
-    if found.program and not trust:
-        raise NotTrusted(
-            f"{found.title}: {found.program}",
-            where=text,
-            hint="if you trust its author, say --trust",
-        )
+    if not trust:
+        found.require_data(text)
     options = options or Options()
     place = _place(found.parts, options, python)
 

@@ -3,16 +3,19 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from inspector.engines.rules import Rule
 from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
 from inspector.methods import Method, methods
 from inspector.network.head import LinearHead
 from inspector.network.layers import default_layer
-from inspector.network.receptive_field import ReceptiveField, receptive_fields
-
-if TYPE_CHECKING:
-    from inspector.explain import Explainer
+from inspector.network.receptive_field import (
+    ReceptiveField,
+    receptive_field,
+    receptive_fields,
+)
+from inspector.opened import Opened
 
 __all__ = ["LayerRow", "Overview", "method_verdicts", "overview"]
 
@@ -29,6 +32,7 @@ class LayerRow:
         offset: Centre of unit (0, 0) in input pixels.
         gate: Whether it is part of a gate and therefore no target layer.
         module: Path of the module that makes it, where the exporter says it.
+        note: Why it has no receptive field; empty where it has one.
     """
 
     index: int
@@ -42,6 +46,7 @@ class LayerRow:
     gate: bool
     default: bool
     module: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,26 +61,28 @@ class Overview:
         return {"layers": [asdict(row) for row in self.rows], **dict(self.sentences)}
 
 
-def overview(explainer: "Explainer") -> Overview:
-    """Survey a model.
+def overview(opened: Opened) -> Overview:
+    """Layers of a model and what follows from them.
 
     Args:
-        explainer: The opened model.
+        opened: The model.
 
     Returns:
         Its layers in graph order, the default layer with the reason, and whether CAM is exact
         or which node forbids it.
     """
-    shapes = explainer.shapes(explainer.preprocessing.preprocess.size)
+    shapes = opened.shapes(opened.preprocessing.preprocess.size)
     try:
-        default, reason = default_layer(explainer.layers, shapes)
+        default, reason = default_layer(opened.layers, shapes)
         chosen, why = default.tensor, f"{default.tensor!r}: {reason}"
     except ModelRefused as error:
         chosen, why = "", str(error)
-    fields = _fields(explainer, shapes)
+    fields = _fields(opened, shapes)
     rows = []
-    for layer in explainer.layers:
-        field, stride, offset = _described(fields.get(layer.tensor))
+    for layer in opened.layers:
+        found = fields[layer.tensor]
+        note = found if isinstance(found, str) else ""
+        field, stride, offset = _described(None if isinstance(found, str) else found)
         shape = shapes.get(layer.tensor)
         rows.append(
             LayerRow(
@@ -90,27 +97,35 @@ def overview(explainer: "Explainer") -> Overview:
                 gate=layer.gate,
                 default=layer.tensor == chosen,
                 module=layer.module,
+                note=note,
             )
         )
     sentences = (
-        ("input", _input(explainer)),
-        ("scores", explainer.scores.why),
+        ("input", _input(opened)),
+        ("scores", opened.scores.why),
         ("default layer", why),
-        ("cam", _head(explainer)),
+        ("cam", _head(opened)),
     )
     return Overview(tuple(rows), sentences)
 
 
 def _fields(
-    explainer: "Explainer", shapes: Mapping[str, tuple[int, ...]]
-) -> Mapping[str, ReceptiveField]:
-    """Receptive field of every layer; none where a layer does not depend on the image."""
-    tensors = [layer.tensor for layer in explainer.layers]
-    name = explainer.input.name
+    opened: Opened, shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, ReceptiveField | str]:
+    """Receptive field of each layer, or why it has none."""
+    tensors = [layer.tensor for layer in opened.layers]
+    name = opened.input.name
     try:
-        return receptive_fields(explainer.graph, tensors, name, shapes)
+        return receptive_fields(opened.graph, tensors, name, shapes)
     except ExplainedError:
-        return {}
+        pass  # one of them has none: ask for each
+    found: dict[str, ReceptiveField | str] = {}
+    for tensor in tensors:
+        try:
+            found[tensor] = receptive_field(opened.graph, tensor, name, shapes)
+        except ExplainedError as error:
+            found[tensor] = str(error)
+    return found
 
 
 def _described(
@@ -128,16 +143,16 @@ def _size(field: ReceptiveField) -> str:
     return f"{field.size[0]}x{field.size[1]}"
 
 
-def _input(explainer: "Explainer") -> str:
-    image = explainer.input
-    height, width = explainer.size(*explainer.preprocessing.preprocess.size)
+def _input(opened: Opened) -> str:
+    image = opened.input
+    height, width = opened.size(*opened.preprocessing.preprocess.size)
     free = "" if image.height and image.width else " (free in the model)"
     batch = "any batch" if image.batch is None else f"batch {image.batch}"
     return f"{image.name!r}, {image.layout}, {image.channels} x {height} x {width}{free}, {batch}"
 
 
-def _head(explainer: "Explainer") -> str:
-    head = explainer.head
+def _head(opened: Opened) -> str:
+    head = opened.head
     if not isinstance(head, LinearHead):
         where = f" (node {head.node!r})" if head.node else ""
         return f"not exact: {head.reason}{where}"
@@ -146,26 +161,38 @@ def _head(explainer: "Explainer") -> str:
     return f"exact at {head.features!r}{rounding} ({head.kind} head){notes}"
 
 
-def method_verdicts(explainer: "Explainer") -> dict[str, str]:
+def method_verdicts(opened: Opened) -> dict[str, str]:
     """For each method, "works" or why it is refused, without computing a map.
 
     Needs the twin (and so torch) unless the model has no operator that the twin would run.
     """
-    return {name: _verdict(explainer, method) for name, method in methods().items()}
+    return {name: _verdict(opened, method) for name, method in methods().items()}
 
 
-def _verdict(explainer: "Explainer", method: Method) -> str:
+def _verdict(opened: Opened, method: Method) -> str:
     if method.name == "cam":
-        head = explainer.head
+        head = opened.head
         return "works" if isinstance(head, LinearHead) else f"refused: {head.reason}"
-    if method.layer and not explainer.layers:
+    if method.layer and not opened.layers:
         return "refused: the model has no convolution to explain through"
     if not method.gradient:
         return "works"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InspectorWarning)
         try:
-            explainer.check_gradients(method.rule or "gradient")
+            _check_rule(opened, method.rule or "gradient")
         except ExplainedError as error:
             return f"refused: {error.what}"
     return "works"
+
+
+def _check_rule(opened: Opened, rule: str) -> None:
+    """Refuse a backward rule that cannot be right for this model, without running it.
+
+    Raises:
+        UnsupportedOperator: operators that the twin does not implement.
+        MethodRefused: activations that the rule is not defined for.
+    """
+    name, scores = opened.input.name, opened.scores.tensor
+    opened.gradient_engine.require(name, scores)
+    opened.gradient_engine.coverage(name, [scores], Rule(rule))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folders that they are written into."""
 
 import contextlib
 import os
@@ -7,7 +7,40 @@ from pathlib import Path
 
 from inspector.errors import UsageError
 
-__all__ = ["write_whole"]
+__all__ = ["check_folder", "make_folder", "write_whole"]
+
+_HINT = "choose another folder with -o"
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that could not be written into, without making it.
+
+    Args:
+        path: A folder, or where one would be made.
+
+    Raises:
+        UsageError: The folder, or the nearest one above it that exists, is a file or cannot be
+            written into.
+    """
+    path = path.absolute()
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if not there.is_dir():
+        what = "is a file, not a folder" if there.exists() else "is not a folder"
+        raise UsageError(what, where=str(there), hint=_HINT)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError("the folder cannot be written into", where=str(there), hint=_HINT)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they do not exist.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from None
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
@@ -44,11 +77,14 @@ def write_whole(path: str | Path, data: bytes) -> Path:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            hint = "choose another folder with -o"
-            raise UsageError(f"cannot be written ({reason})", where=str(path), hint=hint) from None
+            raise _refused(path, error) from None
         raise
     return path
+
+
+def _refused(path: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot be written ({reason})", where=str(path), hint=_HINT)
 
 
 def _mode(path: Path) -> int:

@@ -20,9 +20,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from converters import factory
+from converters import factory, onnx_file
 from converters.conversion.certificate import (
     LEVEL_TOLERANCE,
     METADATA_KEY,
@@ -60,7 +61,7 @@ SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a source is.
+    """A source, recognised.
 
     Attributes:
         framework: Name of its module in ``converters.to_onnx``.
@@ -73,6 +74,22 @@ class Recognised:
     title: str
     program: str
     parts: tuple[str, ...]
+
+    def require_data(self, source: str) -> None:
+        """Refuse a source whose conversion runs a program.
+
+        Args:
+            source: The source, for the message.
+
+        Raises:
+            NotTrusted: It is a program.
+        """
+        if self.program:
+            raise NotTrusted(
+                f"{self.title}: {self.program}",
+                where=source,
+                hint="if you trust its author, say --trust",
+            )
 
 
 def frameworks() -> dict[str, ModuleType]:
@@ -164,12 +181,8 @@ def convert(
             where=source,
             hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
         )
-    if found.program and not trust:
-        raise NotTrusted(
-            f"{found.title}: {found.program}",
-            where=source,
-            hint="if you trust its author, say --trust",
-        )
+    if not trust:
+        found.require_data(source)
     options = options or Options()
     if options.weights:
         options = replace(options, weights=_absolute(options.weights))
@@ -222,9 +235,7 @@ def _absolute(source: str) -> str:
 
 
 def _preflight(draft: Path, source: str) -> None:
-    """The draft is as untrusted as its source."""
-    from converters import onnx_file
-
+    """Read the draft under the limits for strangers' files: it is as untrusted as its source."""
     if not draft.is_file():
         raise ConversionFailed("the converter wrote no file", where=source)
     onnx_file.read(draft)
@@ -260,8 +271,6 @@ def _require(certificate: Certificate, source: str) -> None:
 
 def _finish(draft: Path, certificate: Certificate, labels: Sequence[str]) -> None:
     """Write what is known into the file's metadata, and give it its name."""
-    import onnx
-
     document = certificate.to_dict()
     entries = {METADATA_KEY: json.dumps(document, sort_keys=True)}
     if labels:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.errors import ConversionFailed, ConversionLimit
+from converters.errors import ConversionFailed, ConversionLimit, says_out_of_memory
 
 __all__ = ["Sandbox"]
 
@@ -36,7 +36,6 @@ _OFFLINE = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "NO_COLOR": "1",
 }
-_MEMORY_WORDS = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory")
 
 
 class Sandbox:
@@ -127,7 +126,7 @@ class Sandbox:
             what, where, hint = answer["refused"]
             raise ConversionFailed(what, where=where or self.where, hint=hint)
         said = str(answer.get("failed", ""))
-        if "memory" in answer or any(word in said for word in _MEMORY_WORDS):
+        if "memory" in answer or says_out_of_memory(said):
             raise self._no_memory()
         raise ConversionFailed(said[:400], where=self.where)
 
@@ -143,7 +142,7 @@ class Sandbox:
             self._child.wait(_GRACE)
         status = self._child.poll()
         said = self._last_words()
-        if status == -signal.SIGKILL or any(word in said for word in _MEMORY_WORDS):
+        if status == -signal.SIGKILL or says_out_of_memory(said):
             return self._no_memory()
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         # A crash handler talks on behind the line that says why.

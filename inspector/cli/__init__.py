@@ -40,7 +40,8 @@ def program() -> None:
     """Show where an ONNX vision model looks, why, and whether the picture can be trusted.
 
     Exit status: 0 done; 1 a gate that you set failed; 2 usage; 3 the model is refused; 4 an
-    image is refused (the others are done); 5 a limit or the time ran out; 130 interrupted.
+    image is refused (the others are done); 5 a limit or the time ran out; 6 the installation is
+    broken (see `inspector doctor`); 130 interrupted.
     """
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OPENING, model_options, open_model, supervised
+from inspector.cli.options import OPENING, OutputFolder, model_options, open_model, supervised
+from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
     from inspector.compare import Comparison
     from inspector.explain import Explainer
 
-GATE_FAILED, IMAGE_REFUSED = 1, 4
+GATE_FAILED = 1
 
 
 @click.command("compare")
@@ -98,7 +99,7 @@ GATE_FAILED, IMAGE_REFUSED = 1, 4
     metavar="DIR",
     default="inspection",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputFolder(),
     help="Folder for comparison.json and comparison.png.",
 )
 @click.option(
@@ -162,7 +163,7 @@ def _compare(
         show_comparison(found, written)
     if found.failures:
         return GATE_FAILED
-    return IMAGE_REFUSED if found.refused else 0
+    return ImageRefused.exit_status if found.refused else 0
 
 
 def _opened(letter: str, options: dict[str, Any]) -> "Explainer":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import limit_options, shapes, source_options, supervised
+from inspector.cli.options import OutputFile, limit_options, shapes, source_options, supervised
 
 if TYPE_CHECKING:
     from converters.conversion import Certificate
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--output",
     metavar="MODEL.onnx",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     help="The ONNX file; MODEL.onnx.certificate.json comes beside it.",
 )
 @click.option(
@@ -95,9 +95,10 @@ def _convert(
     from inspector.network.labels import read_labels
     from inspector.opening import photo_inputs
     from inspector.photos.preprocess import Preprocess
+    from inspector.whole_file import make_folder
 
     known = None if preprocess is None else _preprocess(preprocess, Preprocess)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     certificate = convert(
         source,
         output,

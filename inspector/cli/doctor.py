@@ -2,6 +2,8 @@
 
 import click
 
+from inspector.errors import BrokenInstallation
+
 
 @click.command("doctor")
 def command() -> int:
@@ -14,7 +16,7 @@ def command() -> int:
     for framework in doctor.frameworks():
         click.echo(f"from {framework.title:13} {framework}")
     found = doctor.runtimes()
-    wrong = doctor.ill(found)
+    problems = doctor.problems(found)
     try:
         from inspector.engines.runtime import working_providers
 
@@ -22,13 +24,13 @@ def command() -> int:
             click.echo(f"{provider:26} {'runs' if works else 'is installed but does not run here'}")
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         said = " ".join(str(error).split())[:200]
-        wrong.append(f"ONNX Runtime does not start ({type(error).__name__}: {said})")
-    for line in wrong:
+        problems.append(f"ONNX Runtime does not start ({type(error).__name__}: {said})")
+    for line in problems:
         click.echo(f"conflict: {line}")
-    if not wrong:
+    if not problems:
         click.echo("no conflicts")
         return 0
-    click.echo("mend it:")
-    for line in doctor.mend(found):
+    click.echo("fix it:")
+    for line in doctor.fixes(found):
         click.echo(f"    {line}")
-    return 1
+    return BrokenInstallation.exit_status

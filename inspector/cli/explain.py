@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import OutputFolder, model_options, open_model, supervised
+from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
     from inspector.report import ImageReport
-
-IMAGE_REFUSED = 4
 
 
 class _ExplainCommand(click.Command):
@@ -73,7 +72,7 @@ class _ExplainCommand(click.Command):
     metavar="DIR",
     default="inspection",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputFolder(),
     help="Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.",
 )
 @click.option(
@@ -116,7 +115,6 @@ def _explain(
     **opening: Any,
 ) -> int:
     from inspector.cli.terminal import progress_bar
-    from inspector.errors import ImageRefused
     from inspector.render.json import plain
     from inspector.report import file_stems
 
@@ -150,7 +148,7 @@ def _explain(
     if as_json:
         json.dump({"images": done, "refused": refused}, sys.stdout, indent=2, sort_keys=True)
         sys.stdout.write("\n")
-    return IMAGE_REFUSED if refused else 0
+    return ImageRefused.exit_status if refused else 0
 
 
 def _say_once(texts: Iterable[str], said: set[str]) -> None:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from inspector.cli import supervise
+from inspector.whole_file import check_folder
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
 
 __all__ = [
     "OPENING",
+    "OutputFile",
+    "OutputFolder",
     "limit_options",
     "model_options",
     "open_model",
@@ -20,6 +23,41 @@ __all__ = [
     "source_options",
     "supervised",
 ]
+
+
+class OutputFolder(click.Path):
+    """A folder to write into, checked before any work is done; it need not exist."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            UsageError: It cannot be made or written into.
+        """
+        path = Path(str(super().convert(value, param, ctx)))
+        check_folder(path)
+        return path
+
+
+class OutputFile(click.Path):
+    """A file to write, whose folder is checked before any work is done."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            UsageError: Its folder cannot be made or written into.
+        """
+        path = Path(str(super().convert(value, param, ctx)))
+        check_folder(path.parent)
+        return path
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -158,7 +196,7 @@ def shapes(texts: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
 def _shape(text: str) -> tuple[int | None, ...]:
     pieces = [piece.strip() for piece in text.lower().replace("x", ",").split(",")]
     if not all(piece in {"?", "n", "batch"} or piece.isdecimal() for piece in pieces):
-        raise click.UsageError(f"{text!r} is no shape; write it as ?,3,224,224")
+        raise click.UsageError(f"{text!r} is not a shape; write it as ?,3,224,224")
     return tuple(int(piece) if piece.isdecimal() else None for piece in pieces)
 
 

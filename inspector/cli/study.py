@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OPENING, model_options, open_model, supervised
+from inspector.cli.options import OPENING, OutputFolder, model_options, open_model, supervised
+from inspector.errors import ImageRefused
 from inspector.photos.dataset import labelled_photos, pictures
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.passes.journal import Journal
     from inspector.studies import Findings, Study
-
-IMAGE_REFUSED = 4
 
 
 class _Studies(click.Group):
@@ -61,7 +60,7 @@ def _command(study: "Study") -> click.Command:
         metavar="DIR",
         default="inspection",
         show_default=True,
-        type=click.Path(file_okay=False, path_type=Path),
+        type=OutputFolder(),
         help=f"Folder for {study.name}.png, .csv and .json.",
     )
     @click.option(
@@ -145,7 +144,7 @@ def _study(
     written = found.save(output)
     journal.finish()
     _print(found, written, as_json=as_json)
-    return IMAGE_REFUSED if found.refused else 0
+    return ImageRefused.exit_status if found.refused else 0
 
 
 def _journal(path: Path, facts: Mapping[str, Any], photos: list[Path], *, fresh: bool) -> "Journal":

@@ -31,10 +31,10 @@ from pathlib import Path
 
 import click
 
-from converters.errors import ExplainedError
+from converters.errors import ExplainedError, out_of_memory, says_out_of_memory
 from inspector.cli import say
 
-__all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "out_of_memory", "outcome", "run"]
+__all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
 
 # Half an hour is minutes of work on a slow machine and far from what a person waits for.
 SECONDS = 1800.0
@@ -47,17 +47,6 @@ _LIMIT, _REFUSED, _INTERRUPTED = 5, 3, 130
 _HEAVY = ("torch", "onnxruntime")
 _TAIL_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0
-# What native allocators say, in Python exceptions and before they abort.
-_MEMORY_WORDS = (
-    "bad_alloc",
-    "bad allocation",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",
-    "not enough memory",
-    "out of memory",
-    "exceeds the supported maximum",
-)
 
 
 def default_memory() -> int | None:
@@ -72,16 +61,6 @@ def default_memory() -> int | None:
     with contextlib.suppress(OSError, ValueError):  # "max", or no control group
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return int(total * MEMORY_SHARE)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python, onnxruntime or torch means that memory ran out."""
-    # onnxruntime's exceptions have no root but Exception.
-    return isinstance(error, MemoryError) or _says_memory(str(error))
-
-
-def _says_memory(text: str) -> bool:
-    return any(word in text.lower() for word in _MEMORY_WORDS)
 
 
 def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -> int:
@@ -337,7 +316,7 @@ def _interrupt(watch: _Watch) -> None:
 def _killed(number: int, said: str, memory: int | None) -> int:
     if number == signal.SIGINT:
         return _INTERRUPTED
-    if number == signal.SIGKILL or (number == signal.SIGABRT and _says_memory(said)):
+    if number == signal.SIGKILL or (number == signal.SIGABRT and says_out_of_memory(said)):
         _say_memory(memory)
         return _LIMIT
     try:

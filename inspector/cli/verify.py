@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import OutputFile, model_options, open_model, supervised
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "y
     "-o",
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     help="Write the certificate as a JSON document.",
 )
 @click.option(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from converters.errors import out_of_memory
 from converters.onnx_file import OnnxFile
 from inspector.errors import (
     BrokenInstallation,
@@ -154,7 +155,7 @@ class Runtime:
     def _refusal(self, error: Exception, verb: str) -> Exception:
         text = " ".join(str(error).split())
         where = self.file.path.name
-        if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+        if out_of_memory(error):
             return LimitExceeded(
                 f"out of memory while the model {verb}",
                 where=where,
@@ -181,7 +182,7 @@ def _onnxruntime() -> Any:
         said = " ".join(str(error).split())[:200]
         raise BrokenInstallation(
             f"ONNX Runtime does not start ({type(error).__name__}: {said})",
-            hint="`inspector doctor` says what is wrong and how to mend it",
+            hint="`inspector doctor` says what is wrong and how to fix it",
         ) from None
     return onnxruntime
 
@@ -204,14 +205,6 @@ def working_providers() -> dict[str, bool]:
         found[provider] = session.get_providers()[0] == provider
     return found
 
-
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "Failed to allocate memory",
-    "out of memory",
-    "bad allocation",
-    "exceeds the supported maximum",
-)
 
 _NUMPY_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,

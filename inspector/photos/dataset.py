@@ -9,11 +9,13 @@ Tables are a stranger's as well: a row names a file of the table's own folder an
 
 import csv
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspector.errors import UsageError
+from inspector.errors import InspectorWarning, UsageError
+from inspector.photos.own_figures import is_own_figure
 from inspector.printable import clean_text
 
 __all__ = [
@@ -97,12 +99,15 @@ class Box:
 def pictures(images: Sequence[Path]) -> Iterator[Path]:
     """Files as given; folders become the picture files directly inside them, in order.
 
+    Figures that this package wrote into a folder are left out, with a warning; a figure that is
+    named itself is not.
+
     Raises:
         UsageError: a folder without any.
     """
     for path in images:
         if path.is_dir():
-            inside = sorted(_inside(path))
+            inside = _inside(path)
             if not inside:
                 raise UsageError("no picture files in the folder", where=str(path))
             yield from inside
@@ -139,7 +144,7 @@ def labelled_photos(
                 LabelledPhoto(path, inner.name)
                 for folder in folders
                 for inner in sorted(p for p in folder.iterdir() if p.is_dir())
-                for path in sorted(_inside(inner))
+                for path in _inside(inner)
             ]
             if all(folder.is_dir() for folder in folders)
             else []
@@ -265,5 +270,12 @@ def _photo(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+def _inside(folder: Path) -> list[Path]:
+    """Photos directly inside a folder, in order, without figures that this package wrote."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    photos = [path for path in found if not is_own_figure(path)]
+    figures = len(found) - len(photos)
+    if figures:
+        text = f"{folder}: {figures} figure(s) of onnx-inspector left out; they are not photos"
+        warnings.warn(text, InspectorWarning, stacklevel=3)
+    return photos

@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from inspector.heatmap import Heatmap
+from inspector.photos.own_figures import MARK
 from inspector.photos.photo import Photo
 from inspector.render import File, Result, file_format
 from inspector.render.drawing.page import (
@@ -50,9 +52,11 @@ def _drawn(draw: Callable[[], Image.Image]) -> bytes:
 
 
 def dumps(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A picture as the bytes of a PNG file, which says that it is a figure and not a photo."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=4)
+    mark = PngInfo()
+    mark.add_text(*MARK)
+    image.save(buffer, "PNG", compress_level=4, pnginfo=mark)
     return buffer.getvalue()
 
 

@@ -1,9 +1,12 @@
 """Folders of photos, tables of classes and boxes; also those that strangers wrote."""
 
 import pytest
+from PIL import Image
 
-from inspector.errors import UsageError
+from inspector.errors import InspectorWarning, UsageError
 from inspector.photos.dataset import class_indices, labelled_photos, pictures, read_boxes
+from inspector.photos.own_figures import is_own_figure
+from inspector.render import png
 
 
 @pytest.fixture
@@ -30,6 +33,27 @@ def test_pictures_of_a_folder(folder):
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match="no picture files"):
         list(pictures([folder / "empty"]))
+
+
+def test_figures_of_this_package_are_not_photos(folder):
+    figure = png.write(folder / "dog" / "a.cam.png", Image.new("RGB", (8, 8)))
+    Image.new("RGB", (8, 8)).save(folder / "dog" / "photo.png")
+    (folder / "dog" / "unreadable.png").mkdir()
+    assert is_own_figure(figure)
+    with pytest.warns(InspectorWarning, match=r"dog: 1 figure\(s\) of onnx-inspector left out"):
+        found = [p.name for p in pictures([folder / "dog"])]
+    assert found == ["a.jpg", "b.PNG", "photo.png", "unreadable.png"]
+    assert list(pictures([figure])) == [figure], "a file that is named is tried"
+    with pytest.warns(InspectorWarning, match="1 figure"):
+        labelled = labelled_photos([folder])
+    assert "a.cam.png" not in {p.path.name for p in labelled}
+    only = folder / "only"
+    png.write(only / "x.png", Image.new("RGB", (8, 8)))
+    with (
+        pytest.warns(InspectorWarning, match="1 figure"),
+        pytest.raises(UsageError, match="no picture files"),
+    ):
+        list(pictures([only]))
 
 
 def test_a_table_of_classes(folder):

@@ -65,7 +65,7 @@ CPU = {
     "onnxruntime/azure.so": "azure",
     "onnxruntime/same": "same",
 }
-MEND = ["pip uninstall -y onnxruntime onnxruntime-gpu", "pip install onnxruntime-gpu==1.31.1"]
+FIXES = ["pip uninstall -y onnxruntime onnxruntime-gpu", "pip install onnxruntime-gpu==1.31.1"]
 
 
 def test_one_whole_distribution_is_well(site):
@@ -74,7 +74,7 @@ def test_one_whole_distribution_is_well(site):
     site.install("onnxruntime_genai", "0.1", {"onnxruntime_genai/__init__.py": ""})
     found = doctor.runtimes()
     assert found == [doctor.Runtime("onnxruntime-gpu", "1.31.1", 3, 0, 0)]
-    assert doctor.ill(found) == []
+    assert doctor.problems(found) == []
 
 
 def test_two_distributions_overwrite_each_other(site):
@@ -85,10 +85,10 @@ def test_two_distributions_overwrite_each_other(site):
         ("onnxruntime", 0, 0),
         ("onnxruntime-gpu", 0, 1),
     ]
-    both, lost = doctor.ill(found)
+    both, lost = doctor.problems(found)
     assert both.startswith("onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are installed into one")
     assert lost == "1 of the 3 files of onnxruntime-gpu 1.31.1 are not its own"
-    assert doctor.mend(found) == MEND
+    assert doctor.fixes(found) == FIXES
 
 
 def test_uninstalling_one_takes_the_others_files_along(site):
@@ -97,9 +97,9 @@ def test_uninstalling_one_takes_the_others_files_along(site):
     site.uninstall("onnxruntime", "1.32.0")
     found = doctor.runtimes()
     assert found == [doctor.Runtime("onnxruntime-gpu", "1.31.1", 3, 2, 0)]
-    (said,) = doctor.ill(found)
+    (said,) = doctor.problems(found)
     assert said.startswith("onnxruntime-gpu 1.31.1 lacks 2 of its 3 files")
-    assert doctor.mend(found)[1] == MEND[1]
+    assert doctor.fixes(found)[1] == FIXES[1]
 
 
 def test_a_file_of_the_same_size_is_told_by_its_hash(site):
@@ -109,8 +109,8 @@ def test_a_file_of_the_same_size_is_told_by_its_hash(site):
 
 
 def test_none_at_all(site):
-    assert doctor.ill([]) == ["no distribution of ONNX Runtime is installed"]
-    assert doctor.mend([])[0].startswith("pip install onnxruntime")
+    assert doctor.problems([]) == ["no distribution of ONNX Runtime is installed"]
+    assert doctor.fixes([])[0].startswith("pip install onnxruntime")
 
 
 def test_frameworks_are_listed_without_being_imported(site):
@@ -136,7 +136,7 @@ def test_the_command_works_where_onnxruntime_does_not(site, monkeypatch, capsys)
     site.install("onnxruntime", "1.32.0", CPU)
     site.uninstall("onnxruntime", "1.32.0")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
-    assert run(["doctor"]) == 1
+    assert run(["doctor"]) == 6
     said = capsys.readouterr().out
     assert "conflict: onnxruntime-gpu 1.31.1 lacks 2 of its 3 files" in said
     assert "conflict: ONNX Runtime does not start (" in said

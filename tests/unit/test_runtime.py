@@ -268,7 +268,7 @@ import pathlib, sys, warnings
 import numpy as np
 from converters import onnx_file
 from inspector.errors import ModelRefused
-from inspector.runtime import Runtime, working_providers
+from inspector.engines.runtime import Runtime, working_providers
 
 warnings.simplefilter("ignore")
 working_providers()

@@ -59,6 +59,11 @@ def shell(body: str, **environment: str) -> subprocess.CompletedProcess:
         ("def work(): raise KeyboardInterrupt", 130, ""),
         ("def work(): raise MemoryError", 5, "memory ran out"),
         ("def work(): raise RuntimeError('std::bad_alloc')", 5, "memory ran out"),
+        (
+            "import inspector.errors as e\ndef work(): raise e.BrokenInstallation('it is gone')",
+            6,
+            "error: it is gone\n",
+        ),
         ("def work(): raise ValueError('odd')", 1, "internal error: ValueError: odd"),
         ("SECONDS = 0.3\ndef work(): time.sleep(30)", 5, "stopped after 0.3 s"),
         ("def work(): ctypes.string_at(0)", 3, "crashed on this file (SIGSEGV)"),
