@@ -6,12 +6,12 @@ ablation and patching are therefore one mechanism, and a backward rule is an ove
 operator table instead of hooks on somebody's modules.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperat
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
-from converters.to_torch.binding import Fixed, caller
+from converters.to_torch.compile import Compiler, Step
 from converters.to_torch.expand import expand_functions
-from converters.to_torch.gaps import IGNORED, REFUSED
-from converters.to_torch.optable import OPS, Body, Op, OpTable, Parameter, unpack
-from converters.to_torch.values import NARROW, TORCH_TYPES, CannotBind, as_tensor, elements
+from converters.to_torch.gaps import REFUSED
+from converters.to_torch.optable import OPS, Body, Op, OpTable
+from converters.to_torch.values import CannotBind, elements
 
 __all__ = ["ACTIVATION_DOMAIN", "Program"]
 
@@ -35,53 +35,10 @@ MAX_FOLDED_ELEMENTS = 2**28
 """Constants that would fold to more elements than this are computed in each run instead."""
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One bound call: where its values come from and where its results go."""
+_PlanKey = tuple[frozenset[str], tuple[str, ...], OpTable | None]
 
-    node: Node
-    call: Callable[..., Any]
-    sources: tuple[str, ...]
-    outputs: tuple[str, ...]
-    captures: tuple[str, ...] = ()
-    bodies: Mapping[str, "_Child"] | None = None
-    rule: bool = False
-
-    def without(self, fed: frozenset[str]) -> "Step":
-        """The step, made to leave tensors alone that are fed."""
-        if fed.isdisjoint(self.outputs):
-            return self
-        return replace(self, outputs=tuple("" if n in fed else n for n in self.outputs))
-
-    def followed(self, behind: Mapping[str, Callable[[Tensor], Tensor]]) -> "Step":
-        """The step, with what a rule does to its outputs behind it."""
-        after = [behind.get(name) for name in self.outputs]
-        if not any(after):
-            return self
-
-        def call(*values: Any, **bodies: Any) -> Any:
-            result = self.call(*values, **bodies)
-            if not isinstance(result, tuple):
-                return after[0](result) if after[0] else result
-            made = zip(result, after, strict=False)
-            return tuple(then(value) if then else value for value, then in made)
-
-        return replace(self, call=call, rule=True)
-
-    def run(self, env: dict[str, Tensor], rules: OpTable | None) -> None:
-        """Compute the outputs of one node into ``env``."""
-        values = [env[name] if name else None for name in self.sources]
-        if self.bodies:
-            result = self.call(
-                *values, **{k: child.bind(env, rules) for k, child in self.bodies.items()}
-            )
-        else:
-            result = self.call(*values)
-        if isinstance(result, tuple):
-            made = zip(self.outputs, result, strict=False)
-            env.update((name, value) for name, value in made if name)
-        else:
-            env[self.outputs[0]] = result
+MAX_PLANS = 512
+"""Plans that one program keeps; a plan costs little, but every part of a graph has its own."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +119,21 @@ class Program(nn.Module):
             a.output: a for a in self.activations if [n.op_type for n in a.nodes] != [a.kind]
         }
         self._constants: dict[str, Tensor] = {}
-        self._bound: dict[tuple[int, int | None], Step] = {}
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._compiler = Compiler(
+            self.graph,
+            dtype=self.dtype,
+            device=self.device,
+            constant=self.constant,
+            subgraph=lambda body: _Child(self, body),
+        )
+        # By node, and for a rule by its operator: the steps of an overlay go when it goes.
+        self._steps: dict[int, Step] = {}
+        self._rule_steps: WeakKeyDictionary[Op, dict[int, Step]] = WeakKeyDictionary()
+        self._plans: OrderedDict[_PlanKey, Plan] = OrderedDict()
 
     @classmethod
     def _of_graph(cls, graph: Graph, parent: "Program") -> "Program":
-        child = cls(graph, dtype=parent.dtype, table=parent.table)
-        child.device = parent.device
-        return child
+        return cls(graph, dtype=parent.dtype, table=parent.table).to(parent.device)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -228,11 +192,15 @@ class Program(nn.Module):
     def plan(
         self, feeds: Iterable[str], fetch: Iterable[str], rules: OpTable | None = None
     ) -> Plan:
-        """The minimal list of steps from ``feeds`` to ``fetch``; cached."""
+        """The minimal list of steps from ``feeds`` to ``fetch``; the latest are kept."""
         key = (frozenset(feeds), tuple(fetch), rules)
-        if key not in self._plans:
-            self._plans[key] = self._make_plan(*key)
-        return self._plans[key]
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make_plan(*key)
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return plan
 
     def _make_plan(
         self, feeds: frozenset[str], fetch: tuple[str, ...], rules: OpTable | None
@@ -272,7 +240,7 @@ class Program(nn.Module):
                 "the input is not fed" if known else "no such tensor in the model", where=repr(name)
             )
         try:
-            step = self._composite(name, rules) or self._bind(node, rules)
+            step = self._composite(name, rules) or self._compiled(node, rules)
         except CannotBind as error:
             opset = self.graph.opset(node.domain)
             missing.append(UnsupportedNode(node.name, node.op_type, node.domain, opset, str(error)))
@@ -311,7 +279,7 @@ class Program(nn.Module):
         if name not in self._constants:
             array = self.graph.constant(name)
             if array is not None:
-                self._constants[name] = self._tensor(array)
+                self._constants[name] = self._compiler.tensor(array)
             else:
                 self._fold(name)
         return self._constants.get(name)
@@ -330,7 +298,7 @@ class Program(nn.Module):
                 array = self.graph.constant(current)
                 if array is None:
                     return  # reaches a graph input (or a name from around a body)
-                self._constants[current] = self._tensor(array)
+                self._constants[current] = self._compiler.tensor(array)
             elif node.index not in visited:
                 if node.op_type in _NEVER_FOLDED or any(
                     isinstance(v, onnx.GraphProto) for v in node.attributes.values()
@@ -348,148 +316,41 @@ class Program(nn.Module):
             return
         array = self.graph.constant(node.outputs[0])
         if array is not None:
-            self._constants[node.outputs[0]] = self._tensor(array)
+            self._constants[node.outputs[0]] = self._compiler.tensor(array)
             return
         env = {n: self._constants[n] for n in node.inputs if n in self._constants}
         try:
-            self._bind(node, None).run(env, None)
+            self._compiled(node, None).run(env, None)
         except (CannotBind, KeyError):
             return
         made = {n: env[n] for n in node.outputs if n in env}
         if sum(elements(value) for value in made.values()) <= MAX_FOLDED_ELEMENTS:
             self._constants.update(made)
 
-    def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        try:
-            tensor = as_tensor(array)
-        except CannotBind as error:
-            raise ConverterError(
-                f"the twin computes with numbers, and the model holds {error}"
-            ) from error
-        if tensor.dtype in NARROW:
-            tensor = tensor.to(self.dtype)
-        return tensor.to(self.device)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":  # noqa: ARG002 - torch's signature
         """Move to a device: torch calls this for ``.to()``, ``.cuda()`` and ``.cpu()``."""
         self.device = fn(torch.empty(0, device=self.device)).device
         self._constants = {name: value.to(self.device) for name, value in self._constants.items()}
-        self._bound.clear()
+        self._compiler.device = self.device
+        self._steps.clear()
+        self._rule_steps.clear()
         self._plans.clear()
         return self
 
-    def resolve_dtype(self, elem_type: int) -> torch.dtype:
-        """The torch type that stands for an ONNX element type in this program's precision."""
-        if not isinstance(elem_type, int):
-            raise CannotBind(f"element type {elem_type!r}")
-        dtype = TORCH_TYPES.get(elem_type)
-        if dtype is None:
-            raise CannotBind(f"element type {onnx.TensorProto.DataType.Name(elem_type)}")
-        return self.dtype if dtype in NARROW else dtype
+    # -- compiling -------------------------------------------------------------------------
 
-    # -- binding ---------------------------------------------------------------------------
-
-    def _bind(self, node: Node, rules: OpTable | None) -> Step:
-        """Find a node's function and fix what is known of its arguments."""
+    def _compiled(self, node: Node, rules: OpTable | None) -> Step:
+        """The call of a node's operator, or of a rule's in its place; made once."""
         opset = self.graph.opset(node.domain)
         ruled = rules is not None and rules.exempt.isdisjoint(node.outputs)
         rule = rules.lookup(node.domain, node.op_type, opset) if rules and ruled else None
-        key = (node.index, id(rule) if rule else None)
-        if key not in self._bound:
+        steps = self._steps if rule is None else self._rule_steps.setdefault(rule, {})
+        if node.index not in steps:
             op = rule or self.table.lookup(node.domain, node.op_type, opset)
             if op is None:
                 raise CannotBind(REFUSED.get((node.domain, node.op_type), ""))
-            self._bound[key] = self._make_step(node, op, rule=rule is not None)
-        return self._bound[key]
-
-    def _make_step(self, node: Node, op: Op, *, rule: bool) -> Step:
-        keywords: dict[str, Any] = {}
-        bodies: dict[str, _Child] = {}
-        attributes = dict(node.attributes)
-        sources, converters = self._positional(node, op, attributes)
-        for name, value in attributes.items():
-            parameter = op.attributes.get(name)
-            if parameter is None:
-                self._check_ignorable(node, name, value)
-            elif isinstance(value, onnx.GraphProto):
-                bodies[name] = _Child(self, value)
-            else:
-                keywords[name] = self._attribute(value, parameter)
-        for name, parameter in op.attributes.items():
-            if parameter.required and name not in keywords and name not in bodies:
-                raise CannotBind(f"attribute {name!r} is missing")
-        if op.wants_n_outputs:
-            keywords["n_outputs"] = len(node.outputs)
-        if "zero_point_type" in op.attributes and len(node.inputs) > 2:
-            keywords["zero_point_type"] = self.graph.elem_type(node.inputs[2])
-        captures = {name for child in bodies.values() for name in child.captures}
-        return Step(
-            node=node,
-            call=caller(op.function, converters, keywords),
-            sources=sources,
-            outputs=node.outputs,
-            captures=tuple(sorted(captures)),
-            bodies=bodies or None,
-            rule=rule,
-        )
-
-    def _positional(
-        self, node: Node, op: Op, attributes: dict[str, Any]
-    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        """Where each positional parameter comes from.
-
-        Returns:
-            The tensor names to read while running, and for each position either the kind to
-            unpack a tensor into (None: pass as it is) or a ``Fixed`` value.
-        """
-        sources: list[str] = []
-        converters: list[Any] = []
-        if len(node.inputs) > len(op.inputs) and not op.variadic:
-            raise CannotBind(f"{len(node.inputs)} inputs where {len(op.inputs)} are known")
-        for position, parameter in enumerate(op.inputs):
-            name = node.inputs[position] if position < len(node.inputs) else ""
-            if name:
-                constant = None if parameter.kind is Tensor else self.constant(name)
-                if constant is not None:
-                    converters.append(Fixed(unpack(constant, parameter.kind)))
-                    continue
-                sources.append(name)
-                converters.append(None if parameter.kind is Tensor else parameter.kind)
-            elif parameter.name in attributes:
-                value = self._attribute(attributes.pop(parameter.name), parameter)
-                converters.append(Fixed(value))
-            elif parameter.required:
-                raise CannotBind(f"input {parameter.name!r} is missing")
-            else:
-                converters.append(Fixed(parameter.default))
-        for name in node.inputs[len(op.inputs) :]:
-            sources.append(name)
-            converters.append(None)
-        return tuple(sources), tuple(converters)
-
-    def _attribute(self, value: Any, parameter: Parameter) -> Any:
-        if parameter.kind is torch.dtype:
-            return self.resolve_dtype(value)
-        if isinstance(value, onnx.TensorProto):
-            tensor = self._tensor(self.graph.array(value))
-            return tensor if parameter.kind is Tensor else unpack(tensor, parameter.kind)
-        if parameter.kind is Tensor:
-            tensor = torch.as_tensor(value, device=self.device)
-            return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-        return unpack(value, parameter.kind)
-
-    def _check_ignorable(self, node: Node, name: str, value: Any) -> None:
-        """An attribute that the function does not know must hold the schema's default."""
-        if name in IGNORED:
-            return
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self.graph.opset(node.domain), node.domain)
-            default = schema.attributes[name].default_value
-        except (onnx.defs.SchemaError, KeyError):
-            raise CannotBind(f"attribute {name!r} is not implemented") from None
-        if default.type and onnx.helper.get_attribute_value(default) == value:
-            return
-        raise CannotBind(f"attribute {name} = {value!r} is not implemented")
+            steps[node.index] = self._compiler.step(node, op, rule=rule is not None)
+        return steps[node.index]
 
 
 _NEVER_FOLDED = {

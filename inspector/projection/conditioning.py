@@ -24,8 +24,9 @@ from inspector.engines.rules import Rule
 
 if TYPE_CHECKING:
     from converters.graph import Node
+    from converters.to_torch.compile import Step
     from converters.to_torch.optable import OpTable
-    from converters.to_torch.program import Program, Step
+    from converters.to_torch.program import Program
     from inspector.opened import Opened
     from inspector.projection.projector import Projector, Unit
 

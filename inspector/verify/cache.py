@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from inspector.model import Model
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["cache_folder", "remember", "verdict_for"]
+__all__ = ["cache_folder", "remember", "source_files", "verdict_for"]
 
 LARGEST_FILE = 2**20
 """Bytes beyond which a cache file cannot be one of ours."""
@@ -48,7 +48,8 @@ def verdict_for(model: "Model", preprocess: "Preprocess | None" = None) -> Verdi
         preprocess: Makes the random input one like a photo's.
 
     Returns:
-        The verdict; ``passed`` is None where the twin or ONNX Runtime cannot run the model.
+        The verdict; ``passed`` is None where it cannot be decided, and where the twin or ONNX
+        Runtime cannot run the model.
     """
     kept = _recall(model)
     if kept is not None:
@@ -90,7 +91,7 @@ def cache_folder() -> Path | None:
 
 
 def _verdict(certificate: Certificate) -> Verdict:
-    return Verdict(certificate.verdict != "fail", certificate.text, "now")
+    return Verdict(certificate.passed, certificate.text, "now")
 
 
 def _recall(model: "Model") -> Verdict | None:
@@ -106,8 +107,8 @@ def _recall(model: "Model") -> Verdict | None:
         return None
     if not isinstance(document, dict) or document.get("key") != _key(model):
         return None
-    passed, text = document.get("passed"), document.get("text")
-    if not isinstance(passed, bool) or not isinstance(text, str):
+    passed, text = document.get("passed", ""), document.get("text")
+    if not (passed is None or isinstance(passed, bool)) or not isinstance(text, str):
         return None
     return Verdict(passed, text, "cached")
 
@@ -128,22 +129,26 @@ def _key(model: "Model") -> dict[str, str]:
     }
 
 
+def source_files() -> tuple[Path, ...]:
+    """The source that a verdict depends on: the gradient's, the certificate's, the graph's."""
+    converters_folder = Path(next(iter(twin_package.__path__))).parent
+    package = Path(__file__).parent.parent
+    folders = [
+        *(converters_folder / name for name in ("graph", "onnx_file", "to_torch")),
+        *(package / name for name in ("engines", "network", "surgery", "verify")),
+    ]
+    modules = [
+        *converters_folder.glob("*.py"),
+        *(package / f"{name}.py" for name in ("evidence", "model", "target")),
+    ]
+    return tuple(sorted([*modules, *(path for f in folders for path in f.rglob("*.py"))]))
+
+
 @cache
 def _source_hash() -> str:
-    """Hash of the twin's, the rules' and the certificate's source: a fixed operator counts."""
-    twin, here = Path(next(iter(twin_package.__path__))), Path(__file__).parent
-    package = here.parent
-    files = [
-        *twin.rglob("*.py"),
-        *twin.parent.glob("*.py"),
-        *here.glob("*.py"),
-        *package.joinpath("engines").glob("*.py"),
-        *package.joinpath("network").glob("*.py"),
-        package / "model.py",
-        package / "evidence.py",
-    ]
+    """Hash of the source, so that a verdict is made anew once an operator is repaired."""
     digest = hashlib.sha256()
-    for path in sorted(files):
+    for path in source_files():
         with contextlib.suppress(OSError):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -45,7 +45,8 @@ class Verdict:
     """What ``explain`` needs to know of a certificate.
 
     Attributes:
-        passed: Whether gradients of the twin may be trusted; None when that is not known.
+        passed: Whether gradients of the twin may be trusted; None when that is not known: a
+            check could not be decided, or the twin or ONNX Runtime cannot run the model.
         text: One sentence.
         source: Whether it was computed now or found in the cache.
     """
@@ -88,6 +89,11 @@ class Certificate:
         if "fail" in statuses:
             return "fail"
         return "limited" if "undecided" in statuses else "pass"
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every check passed; None where none failed and one could not be decided."""
+        return {"pass": True, "fail": False, "limited": None}[self.verdict]
 
     @property
     def reasons(self) -> tuple[str, ...]:

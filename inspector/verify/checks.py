@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.parity import top1_agreement
 from inspector.engines.rules import RULES, Rule
 from inspector.errors import ExplainedError
 from inspector.model import Model
 from inspector.target import Target
-from inspector.verify import invariants, slopes
+from inspector.verify import invariants, report_lines, slopes
+from inspector.verify.agreement import score_checks
 from inspector.verify.certificate import Certificate, Check, Status
 from inspector.verify.forward import Forward, TensorRecord, compare_forward
 from inspector.verify.nodes import NodeRecord, compare_nodes
@@ -36,14 +36,6 @@ MAX_LEVELS_OFF = 0.02
 
 SCORE_TOLERANCE = {"float32": 1e-3, "float16": 5e-2, "quantised": 0.1}
 """Of the scores' peak: a batch against single images, optimised against unoptimised."""
-
-SQUASHED_ERROR = 1e-6
-"""What ONNX Runtime's sigmoid and softmax may be off by, however small their result."""
-
-_SQUASHING = ("Sigmoid", "Softmax", "HardSigmoid")
-
-MAX_NARROW_ERROR = 0.1
-"""Float32 gradient against float64, of the peak, beyond which a pixel map is said to be noisy."""
 
 
 def certify(
@@ -77,7 +69,7 @@ def certify(
     nodes = _suspects(subject, probes, forward)
     checks = [
         _forward_check(subject, forward, nodes),
-        *_score_checks(subject, probes, _slack(subject, forward, nodes)),
+        *score_checks(subject, probes, _slack(subject, forward, nodes)),
         # Large tensors: minutes for each direction in float64.
         *_gradient_checks(
             subject, [probes[0], *photos[:1]], target, directions=2 if forward.groups == 1 else 1
@@ -107,7 +99,7 @@ def quick(model: Model, *, preprocess: "Preprocess | None" = None) -> Certificat
     nodes = _suspects(subject, [probe], forward)
     checks = [
         _forward_check(subject, forward, nodes),
-        *_score_checks(subject, [probe], _slack(subject, forward, nodes)),
+        *score_checks(subject, [probe], _slack(subject, forward, nodes)),
         _quick_gradient_check(subject, probe),
     ]
     found = _certificate(subject, [probe], _target(subject, probe, None)[1], checks, scope="quick")
@@ -123,7 +115,7 @@ def _quick_gradient_check(subject: Subject, probe: Probe) -> Check:
     if found is None:
         return Check("gradient", "undecided", "the gradient is zero at this input")
     status = found.judged(slopes.RUNTIME_TOLERANCE)
-    text = f"{found.error:.1e} from ONNX Runtime's slope along the gradient"
+    text = report_lines.quick_slope(found)
     known: dict[str, Status] = {"pass": "pass", "fail": "fail"}
     return Check("gradient", known.get(status, "undecided"), text, _direction(found))
 
@@ -216,36 +208,16 @@ def _forward_check(subject: Subject, forward: Forward, nodes: Sequence[NodeRecor
     if not count or worst is None:
         return Check("forward", "undecided", "there is no tensor to compare", figures)
     if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        text = f"{wrong[0]}{more}; {len(beyond)} of {count} tensors differ"
+        text = report_lines.wrong_nodes(wrong, len(beyond), count)
         return Check("forward", "fail", text, figures)
     if subject.kind == "quantised":
         share = figures["levels"]["beyond one"]
-        text = (
-            f"all {len(nodes)} nodes agree on equal inputs; end to end {share:.2%} of the "
-            f"quantised values are off by more than one level"
-        )
+        text = report_lines.quantised_forward(len(nodes), share)
         return Check("forward", "pass" if share <= MAX_LEVELS_OFF else "undecided", text, figures)
-    text = f"{count} tensors, worst difference {worst.parity.worst:.1e} of its tensor's peak"
-    if not np.isfinite(worst.parity.worst):
-        text = f"{count} tensors, worst {worst.parity}"
-    if subject.kind == "float16":
-        text += " (ONNX Runtime computes in float16, the twin in float32)"
-    if first is not None:
-        text += (
-            f"; {len(beyond)} differ by more than {tolerance:g}, first behind "
-            f"{subject.described(first.parity.name)}, but each node agrees on equal inputs"
-        )
-        text += f"; ONNX Runtime rounds in {len(refereed)} of them" if refereed else ""
-        text += (
-            f": against float64 ONNX Runtime is up to {_most(beyond, 'runtime_error'):.1e} off, "
-            f"the twin {_most(beyond, 'twin_error'):.1e}"
-        )
+    text = report_lines.forward(
+        count, worst, beyond, subject=subject, tolerance=tolerance, rounded=len(refereed)
+    )
     return Check("forward", "pass", text, figures)
-
-
-def _most(records: Sequence[TensorRecord], which: str) -> float:
-    return max(float(getattr(record, which)) for record in records)
 
 
 def _figures(subject: Subject, record: TensorRecord | None) -> dict[str, Any] | None:
@@ -289,105 +261,6 @@ def _slack(subject: Subject, forward: Forward, nodes: Sequence[NodeRecord]) -> f
     return max(allowed, 2 * record.runtime_error + 2 * record.twin_error)
 
 
-def _score_checks(subject: Subject, probes: Sequence[Probe], allowed: float) -> list[Check]:
-    """Same best class on both sides; optimised as unoptimised; a batch as single images."""
-    import torch
-
-    model = subject.model
-    name = model.scores.tensor
-    if name not in subject.names:
-        return [Check("top-1", "not applicable", "the scores are made by what the twin leaves out")]
-    twin = subject.twin
-    theirs, ours, optimised = [], [], []
-    for probe in probes:
-        feeds = subject.feeds(probe)
-        theirs.append(subject.reference.run(feeds, [name])[name][:1])
-        optimised.append(model.forward(probe.image, [name])[name][:1])
-        with torch.no_grad():
-            found = twin.run(subject.tensors(twin, feeds), [name])[name]
-        ours.append(found[:1].cpu().numpy())
-    maker = subject.producers.get(name)
-    squashed = maker is not None and maker.op_type in _SQUASHING
-    floor = SQUASHED_ERROR if squashed else 0.0
-    checks = [
-        _agreement("top-1", theirs, ours, side="the twin", allowed=allowed, floor=floor),
-        _agreement(
-            "optimised session",
-            theirs,
-            optimised,
-            side="the optimised session",
-            allowed=allowed,
-            floor=floor,
-        ),
-    ]
-    if len(probes) > 1:
-        checks.append(_batch_check(subject, probes, ours, allowed, floor))
-    return checks
-
-
-def _batch_check(
-    subject: Subject, probes: Sequence[Probe], ours: Sequence[Array], allowed: float, floor: float
-) -> Check:
-    import torch
-
-    model, twin = subject.model, subject.twin
-    name = model.scores.tensor
-    images = np.concatenate([probe.image for probe in probes[:4]])
-    together = model.forward(images, [name])[name]
-    if not model.batches:
-        return Check("batch", "not applicable", "the model takes one image at a time")
-    feeds = model.feeds(model.input.arrange(images))
-    with torch.no_grad():
-        found = twin.run(subject.tensors(twin, feeds), [name])[name].cpu().numpy()
-    rows = [found[i : i + 1] for i in range(len(images))]
-    single = _agreement(
-        "batch", list(ours[: len(rows)]), rows, side="a batch", allowed=allowed, floor=floor
-    )
-    both = [together[i : i + 1] for i in range(len(images))]
-    across = _agreement(
-        "batch", both, rows, side="a batch in the twin", allowed=allowed, floor=floor
-    )
-    return single if single.status == "fail" else across
-
-
-def _agreement(
-    name: str,
-    theirs: Sequence[Array],
-    ours: Sequence[Array],
-    *,
-    side: str,
-    allowed: float,
-    floor: float,
-) -> Check:
-    """Same best element, and scores that are close."""
-    if any(a.shape != b.shape for a, b in zip(theirs, ours, strict=True)):
-        return Check(name, "fail", f"{side} gives scores of another shape")
-    flat = [(a.reshape(1, -1), b.reshape(1, -1)) for a, b in zip(theirs, ours, strict=True)]
-    apart = [
-        float(np.abs(a.astype(np.float64) - b).max() / (max(np.abs(a).max(), floor / allowed) or 1))
-        for a, b in flat
-        if a.size
-    ]
-    same = sum(_same_best(a, b, allowed, floor) for a, b in flat)
-    worst = max(apart, default=0.0)
-    good = same == len(flat) and worst <= allowed
-    return Check(
-        name,
-        "pass" if good else "fail",
-        f"{same} of {len(flat)} inputs have the same best element; {side} differs by "
-        f"{worst:.1e} of the scores' peak",
-        {"agree": same, "inputs": len(flat), "difference": worst, "tolerance": allowed},
-    )
-
-
-def _same_best(a: Array, b: Array, allowed: float, floor: float) -> bool:
-    """The same best element, or one that is as good up to rounding (a tie)."""
-    if not a.size or top1_agreement(a, b) == 1:
-        return True
-    gap = float(a.max()) - float(a.reshape(-1)[int(b.argmax())])
-    return gap <= max(allowed * float(np.abs(a).max()) / 10, floor)
-
-
 # -- gradient --------------------------------------------------------------------------------------
 
 
@@ -426,28 +299,18 @@ def _gradient_check(
         "through the float64 twin": [_direction(d) for d in record.exact],
     }
     if subject.kind == "quantised":
-        text = (
-            "a quantised model is piecewise constant: its slope is zero or infinite, and the "
-            "gradient passes straight through the rounding; forward parity has to do"
-        )
-        return Check(name, "not applicable", text, figures)
+        return Check(name, "not applicable", report_lines.QUANTISED_SLOPE, figures)
     if "fail" in (own, theirs):
         nodes = wrong_nodes(subject, probe, target)
         figures["wrong nodes"] = list(nodes[:20])
-        text = "the gradient is not the slope of the score: " + _slopes(record)
-        text += f"; wrong gradient in {', '.join(nodes[:3])}" if nodes else ""
-        return Check(name, "fail", text, figures)
+        return Check(name, "fail", report_lines.wrong_gradient(record, nodes), figures)
     if not record.norm:
-        text = "the gradient is zero everywhere: the target is saturated or does not depend on x"
-        return Check(name, "undecided", text, figures)
+        return Check(name, "undecided", report_lines.ZERO_GRADIENT, figures)
     if not record.runtime:
-        text = (
-            "ONNX Runtime takes whole pixel values, so its score has no slope; the float64 "
-            "twin's own slope: " + _slopes(record)
-        )
+        text = report_lines.whole_pixels(record)
         return Check(name, "not applicable" if own == "pass" else "undecided", text, figures)
     status: Status = "pass" if theirs == "pass" else "undecided"
-    return Check(name, status, _slopes(record), figures)
+    return Check(name, status, report_lines.slopes(record), figures)
 
 
 def _direction(direction: slopes.Direction) -> dict[str, Any]:
@@ -461,52 +324,13 @@ def _direction(direction: slopes.Direction) -> dict[str, Any]:
     }
 
 
-def _slopes(record: GradientRecord) -> str:
-    parts = []
-    lost = [d for d in record.runtime if d.judged(slopes.RUNTIME_TOLERANCE) == "undecided"]
-    telling = [d for d in record.runtime if d not in lost]
-    straight = [d for d in telling if d.same_step is None]
-    bent = [d for d in telling if d.same_step is not None]
-    if straight:
-        worst = max(d.error for d in straight)
-        parts.append(f"{worst:.1e} from ONNX Runtime's slope in {_count(straight)}")
-    if bent:
-        worst = max(d.same_step or 0.0 for d in bent)
-        parts.append(
-            f"in {_count(bent)} where the score bends ONNX Runtime and the float64 twin part by "
-            f"{worst:.1e} over the same step"
-        )
-    if lost:
-        parts.append(f"{_count(lost)} lost in ONNX Runtime's rounding")
-    useful = [d for d in record.exact if not d.kinked]
-    if useful:
-        worst = max(d.error for d in useful)
-        parts.append(f"{worst:.1e} from the float64 twin's own in {_count(useful)}")
-    kinked = len(record.exact) - len(useful)
-    if kinked:
-        parts.append(f"{kinked} with a kink at x left out")
-    return "; ".join(parts) or "no direction can be measured"
-
-
-def _count(directions: Sequence[slopes.Direction]) -> str:
-    return f"{len(directions)} direction{'' if len(directions) == 1 else 's'}"
-
-
 def _narrow(record: GradientRecord, name: str) -> Check:
-    error = record.narrow_error
-    text = f"differs from the float64 gradient by {error:.1e} of its peak"
-    if error > MAX_NARROW_ERROR:
-        text += ": gates that flip by rounding; single pixels of a gradient map mean little"
-    return Check(f"float32 {name}", "report", text, {"difference": error})
+    text = report_lines.narrow_gradient(record.narrow_error)
+    return Check(f"float32 {name}", "report", text, {"difference": record.narrow_error})
 
 
 def _gates_check(forward: Forward) -> Check:
-    gates = forward.gates
-    text = (
-        f"of {gates['gates']} gates of rectifiers {gates['runtime_twin']} differ between ONNX "
-        f"Runtime and the twin, {gates['twin_exact']} between float32 and float64"
-    )
-    return Check("gate flips", "report", text, gates)
+    return Check("gate flips", "report", report_lines.gates(forward.gates), forward.gates)
 
 
 def _rule_checks(subject: Subject, target: Target | None) -> list[Check]:

@@ -24,7 +24,8 @@ from inspector.verify.subject import SEED, Probe, Subject
 from inspector.verify.walk import walk
 
 if TYPE_CHECKING:
-    from converters.to_torch.program import Program, Step
+    from converters.to_torch.compile import Step
+    from converters.to_torch.program import Program
     from inspector.engines.twin import TwinEngine
 
 __all__ = [

@@ -8,7 +8,8 @@ from converters.errors import ConverterError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from converters.to_torch.program import Program, Step
+    from converters.to_torch.compile import Step
+    from converters.to_torch.program import Program
 
 __all__ = ["walk"]
 

@@ -1,7 +1,9 @@
 """The certificate: what is right passes, what is wrong fails and is named; the cache."""
 
 import functools
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -186,13 +188,17 @@ def test_whole_numbered_images_have_no_slope_in_onnx_runtime(opened):
     assert max(d["error"] for d in check.figures["through the float64 twin"]) < 1e-6
 
 
-def test_a_saturated_target_is_undecided_not_failed(opened):
+def saturated():
     """Behind min(y, -1e6) nothing moves: the gradient is zero, and so is the slope."""
     proto = network()
     proto.graph.node[-1].output[0] = "z"
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(-1e6), "low"))
     proto.graph.node.append(helper.make_node("Min", ["z", "low"], ["y"], "clip"))
-    found = full(opened(proto))
+    return proto
+
+
+def test_a_saturated_target_is_undecided_not_failed(opened):
+    found = full(opened(saturated()))
     assert found.check("gradient").status == "undecided"
     assert found.verdict == "limited"
 
@@ -395,6 +401,32 @@ def test_a_failing_verdict_is_remembered_as_such(opened):
     assert "leaky" in found.text
 
 
+def test_an_undecided_verdict_is_neither_passed_nor_failed(opened):
+    found = verdict_for(opened(saturated()))
+    assert (found.passed, found.source) == (None, "now")
+    assert verdict_for(opened(saturated())) == Verdict(None, found.text, "cached")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "converters.graph.activations",
+        "converters.to_torch.compile",
+        "converters.to_torch.ops.activation",
+        "inspector.engines.overlays",
+        "inspector.engines.rules",
+        "inspector.engines.twin",
+        "inspector.evidence",
+        "inspector.network.fused_activations",
+        "inspector.network.tail",
+        "inspector.verify.slopes",
+    ],
+)
+def test_a_verdict_depends_on_the_code_that_makes_the_gradient(module):
+    source = Path(importlib.import_module(module).__file__).resolve()
+    assert source in {path.resolve() for path in cache.source_files()}
+
+
 def test_another_file_or_version_is_another_verdict(opened, monkeypatch):
     verdict_for(opened())
     proto = network()
@@ -415,6 +447,7 @@ def test_another_file_or_version_is_another_verdict(opened, monkeypatch):
         b"\xff\xfe",
         b"[" * 5000,
         b'{"key": {}, "passed": true, "text": "t"}',
+        b'{"key": {}, "text": "t"}',
         b" " * (2**20 + 1),
     ],
 )

@@ -1,5 +1,8 @@
 """The twin's interpreter: what runs, in which precision, and what it says when it cannot."""
 
+import gc
+import weakref
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters import onnx_file
 from converters.errors import ConverterError, UnsupportedOperator
+from converters.to_torch import program as program_module
 from converters.to_torch.optable import OPS, OpTable
 from converters.to_torch.program import Program
 
@@ -159,8 +163,6 @@ def test_values_are_dropped_after_their_last_use(chain):
 
 
 def test_dead_values_are_freed_while_running():
-    import weakref
-
     alive, seen = [], []
     table = OpTable(OPS)
 
@@ -184,6 +186,47 @@ def test_plans_are_cached(chain):
     overlay = OpTable()
     assert chain.plan(["x"], ["c"], overlay) is not first
     assert chain.plan(["x"], ["c"], overlay) is chain.plan(["x"], ["c"], overlay)
+
+
+def test_the_plans_that_are_used_least_are_given_up(chain, monkeypatch):
+    monkeypatch.setattr(program_module, "MAX_PLANS", 2)
+    first = chain.plan(["x"], ["c"])
+    second = chain.plan(["b"], ["c"])
+    assert chain.plan(["x"], ["c"]) is first
+    chain.plan(["x"], ["b"])
+    assert chain.plan(["x"], ["c"]) is first
+    assert chain.plan(["b"], ["c"]) is not second
+
+
+def scaling(factor):
+    """An overlay that multiplies in the place of Relu."""
+    overlay = OpTable()
+
+    @overlay.register("Relu")
+    def scaled(X: torch.Tensor) -> torch.Tensor:
+        return X * factor
+
+    return overlay
+
+
+def test_an_overlay_never_gets_the_steps_of_one_that_is_gone(chain, monkeypatch):
+    """Python gives the identity of a dead object to the next one."""
+    monkeypatch.setattr(program_module, "MAX_PLANS", 1)
+    for factor in range(50):
+        found = chain.run({"x": X}, ["c"], scaling(factor))["c"]
+        chain.plan(["b"], ["c"])
+        assert found.tolist() == (chain.run({"x": X}, ["b"])["b"] * factor + 0).tolist(), factor
+
+
+def test_the_steps_of_an_overlay_go_with_it(chain, monkeypatch):
+    monkeypatch.setattr(program_module, "MAX_PLANS", 1)
+    overlay = scaling(2)
+    function = weakref.ref(overlay.lookup("", "Relu", 17).function)
+    chain.run({"x": X}, ["c"], overlay)
+    chain.plan(["x"], ["c"])
+    del overlay
+    gc.collect()
+    assert function() is None
 
 
 def test_an_overlay_replaces_an_operator_for_one_run_only(chain):
