@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.photos.preprocess import Preprocess
 
-__all__ = ["EXTENSIONS", "PROJECTIONS", "Projector", "Unit", "pixels_of", "rgb_of"]
+__all__ = ["EXTENSIONS", "PROJECTIONS", "Projector", "Unit", "rgb_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -87,16 +87,6 @@ class Projector:
         self.notes.extend(note for note in evidence.notes if note not in self.notes)
         self.coverage = str(evidence.facts.get("coverage", ""))
         return signals
-
-
-def pixels_of(tensor: Array, preprocess: "Preprocess") -> Array:
-    """Pixels (h, w, 3) of 0..255 that became network values (C, h, w)."""
-    std, mean = (np.reshape(v, (-1, 1, 1)) for v in (preprocess.std, preprocess.mean))
-    values = np.clip((tensor * std + mean) * preprocess.scale, 0, 255)
-    values = rgb_of(values, preprocess)
-    values = values if len(values) == 3 else np.repeat(values, 3, axis=0)
-    pixels: Array = np.rint(values).astype(np.uint8).transpose(1, 2, 0)
-    return pixels
 
 
 def rgb_of(signal: Array, preprocess: "Preprocess") -> Array:

@@ -16,9 +16,10 @@ from inspector.errors import ExplainedError
 from inspector.evidence import Evidence, tensors_for
 from inspector.methods import parse_request
 from inspector.methods.grad_cam import weighted_map, weights
-from inspector.methods.occlusion import occlusion, windows
+from inspector.methods.occlusion import occlusion
 from inspector.network.head import LinearHead
 from inspector.network.layers import default_layer
+from inspector.photos.occluder import windows
 from inspector.target import Target
 from inspector.verify.certificate import Check
 from inspector.verify.slopes import gradient_of

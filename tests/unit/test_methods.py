@@ -15,7 +15,7 @@ from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused, UsageError
 from inspector.heatmap import EMPTY
 from inspector.methods import grad_cam, grad_cam_plus_plus
-from inspector.methods.occlusion import windows
+from inspector.photos.occluder import windows
 from inspector.photos.preprocess_choice import Preprocess
 
 HEIGHT, WIDTH, CLASSES = 12, 10, 3

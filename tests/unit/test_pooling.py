@@ -16,7 +16,7 @@ from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageErr
 from inspector.measures import sharpness
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import LabelledPhoto, labelled_photos
-from inspector.projection.projector import Projector, pixels_of
+from inspector.projection.projector import Projector
 from inspector.studies.pooling import comparison, intervals, pooling
 from inspector.studies.pooling.networks import opened
 from inspector.studies.pooling.structure import METHODS, spread_out
@@ -112,7 +112,7 @@ def test_accuracies_and_measures_equal_the_definitions():
         assert (entry["accuracy"]["right"], entry["accuracy"]["photos"]) == (right, 18)
 
         edges = [
-            sharpness.edges_of(pixels_of(tensor, model.preprocessing.preprocess), 1)
+            sharpness.edges_of(model.preprocessing.preprocess.decode(tensor), 1)
             for tensor in tensors
         ]
         from inspector.network.receptive_field import receptive_field

@@ -12,7 +12,6 @@ import inspector
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
 from inspector.measures import sharpness
 from inspector.passes.journal import Journal
-from inspector.projection.projector import pixels_of
 from inspector.studies.reconstruction import reconstruction
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -342,7 +341,7 @@ def test_third_party_models(shared, tmp_path, name, layer, free):
     )
     image = model.preprocessing.preprocess.apply(inspector.load_photo(shared / "photos/cat.jpg"))
     y0, x0, y1, x1 = found.numbers["photos"][0]["layers"][0]["patch"]
-    assert pixels_of(image[0], model.preprocessing.preprocess)[y0:y1, x0:x1].size
+    assert model.preprocessing.preprocess.decode(image[0])[y0:y1, x0:x1].size
     found.save(tmp_path)
     if not free:
         with pytest.raises(MethodRefused, match="MaxPool"):

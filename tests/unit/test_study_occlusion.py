@@ -9,8 +9,8 @@ import pytest
 import inspector
 import inspector.studies.occlusion.figure
 from inspector.errors import ConverterError, ImageRefused, MethodRefused
-from inspector.methods.occlusion import windows
 from inspector.passes.journal import Journal
+from inspector.photos.occluder import windows
 from inspector.projection.projector import Projector
 from inspector.studies.occlusion import occlusion, sweep
 

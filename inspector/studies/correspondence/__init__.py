@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.methods.occlusion import colour_of
 from inspector.passes.batches import Progress
 from inspector.passes.feature_vectors import (
     FeatureVector,
@@ -19,11 +18,11 @@ from inspector.passes.feature_vectors import (
     vectors,
 )
 from inspector.passes.journal import Journal
+from inspector.photos.occluder import covered, fill_colour
 from inspector.studies import Findings, study
 from inspector.studies.correspondence.annotations import read_parts, sources_of
 from inspector.studies.correspondence.photos import (
     Marked,
-    covered,
     open_marked,
     overlap,
     random_boxes,
@@ -108,7 +107,7 @@ def correspondence(
     found = read_parts(table)
     sources, unnamed = sources_of(found, list(images), table)
     chosen, notes = _layers(model, layers)
-    colour = _colour(model, fill)
+    colour = fill_colour(model.preprocessing.preprocess, fill)
     refused: list[ImageRefused] = []
     photos = open_marked(model, found, sources, refused=refused, table=table)
     if not photos:
@@ -190,13 +189,6 @@ def _pieces(model: "Opened", text: str) -> list[str]:
     if not all(pieces):
         raise UsageError("a layer without a name", hint="`inspector layers` lists them")
     return pieces
-
-
-def _colour(model: "Opened", fill: str) -> Array:
-    try:
-        return colour_of(model.preprocessing.preprocess, fill)
-    except UsageError as error:
-        raise UsageError(error.what.removeprefix("occlusion: "), hint=error.hint) from None
 
 
 def _groups(

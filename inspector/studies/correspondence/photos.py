@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.passes.batches import batches
+from inspector.photos.occluder import Box
 from inspector.printable import clean_text
 from inspector.studies.correspondence.annotations import Annotated, Corners, complain
 
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from inspector.photos.geometry import Geometry
     from inspector.photos.photo import Photo
 
-__all__ = ["Box", "Marked", "covered", "open_marked", "overlap", "random_boxes"]
+__all__ = ["Box", "Marked", "open_marked", "overlap", "random_boxes"]
 
 Array = np.ndarray[Any, Any]
-Box = tuple[int, int, int, int]
-"""Top, left, bottom, right in pixels of the network's input; the ends are exclusive."""
-
 MEMORY = 512 << 20
 """Bytes of network inputs that are held: a handful of photos with boxes drawn by hand."""
 
@@ -135,14 +133,6 @@ def _laid(corners: Corners, geometry: "Geometry") -> Box:
 def _clipped(box: Box, size: tuple[int, int]) -> Box:
     top, left, bottom, right = box
     return max(top, 0), max(left, 0), min(bottom, size[0]), min(right, size[1])
-
-
-def covered(image: Array, boxes: Sequence[Box], colour: Array) -> Array:
-    """Copies of an image (C, H, W) with a box of the colour (C,) on each, (P, C, H, W)."""
-    copies = np.repeat(image[None], len(boxes), axis=0)
-    for copy, (top, left, bottom, right) in zip(copies, boxes, strict=True):
-        copy[:, top:bottom, left:right] = colour[:, None, None]
-    return copies
 
 
 def random_boxes(photo: Marked, part: str, draws: int, seed: int) -> list[Box]:

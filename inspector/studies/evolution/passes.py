@@ -166,7 +166,6 @@ class Run:
         self, projector: "Projector", slot: int, mine: Sequence[int], cells: list[Cell]
     ) -> None:
         """Project the winners of some rows of one layer, a photo each."""
-        from inspector.projection.projector import pixels_of
         from inspector.studies.evolution.figure import patch_cell, signal_cell
 
         peaks = [peak for peak in (cells[i].peak for i in mine) if peak is not None]
@@ -194,7 +193,7 @@ class Run:
             cell.signal = (peak.value or 0.0) * signal[:, y0:y1, x0:x1]
             cell.largest = float(np.abs(cell.signal).max(initial=0))
             cell.picture = signal_cell(cell.signal, preprocess.channels, self.side)
-            cell.patch = patch_cell(pixels_of(image[:, y0:y1, x0:x1], preprocess))
+            cell.patch = patch_cell(preprocess.decode(image[:, y0:y1, x0:x1]))
 
 
 def _told(progress: Progress | None, name: str, step: int, total: int) -> Progress | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.methods.occlusion import colour_of
 from inspector.passes.batches import Progress, batches
 from inspector.passes.feature_vectors import (
     FeatureVector,
@@ -18,6 +17,7 @@ from inspector.passes.feature_vectors import (
     last_map,
 )
 from inspector.passes.journal import Journal
+from inspector.photos.occluder import fill_colour
 from inspector.probability import ASSUMED
 from inspector.studies import Findings, study
 from inspector.studies.invariance.curves import Seen, follow
@@ -106,7 +106,7 @@ def invariance(
     }
     sweeps = _sweeps(model, ranges)
     layers = _layers(model, early, late)
-    colour = _colour(model, fill)
+    colour = fill_colour(model.preprocessing.preprocess, fill)
     refused: list[ImageRefused] = []
     pictures: list[Array] = []
     seen: list[Seen] = []
@@ -208,13 +208,6 @@ def _layers(
     if late is not None:
         return first, feature_vector(model, late)
     return first, last_hidden(model) or last_map(model)
-
-
-def _colour(model: "Opened", fill: str) -> Array:
-    try:
-        return colour_of(model.preprocessing.preprocess, fill)
-    except UsageError as error:
-        raise UsageError(error.what.removeprefix("occlusion: "), hint=error.hint) from None
 
 
 def _targets(target: Sequence[str] | str, images: Iterable[Any]) -> tuple[str, ...]:

@@ -184,10 +184,8 @@ def _signals(
 def _picture(
     model: "Opened", level: "Level", winner: Winner, image: Array, signal: Array | None
 ) -> Picture:
-    from inspector.projection.projector import pixels_of
-
     y0, x0, y1, x1 = box = level.field.pixels(winner.y, winner.x)
-    patch = pixels_of(image[:, y0:y1, x0:x1], model.preprocessing.preprocess)
+    patch = model.preprocessing.preprocess.decode(image[:, y0:y1, x0:x1])
     # The rules are linear in a positive signal: what goes down is the activation itself.
     down = None if signal is None else winner.value * signal[:, y0:y1, x0:x1]
     return Picture(winner, box, patch, down)

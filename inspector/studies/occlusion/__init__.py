@@ -17,12 +17,12 @@ from inspector.passes.journal import Journal
 from inspector.studies import Findings, study
 from inspector.studies.occlusion.painter import Painter
 from inspector.studies.occlusion.summary import agreement_of, figure_of, sentences_of, warnings_of
-from inspector.studies.occlusion.sweep import covered, plan_of, sweep_over
+from inspector.studies.occlusion.sweep import plan_of, sweep_over
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
 
-__all__ = ["covered", "occlusion"]
+__all__ = ["occlusion"]
 
 Array = np.ndarray[Any, Any]
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.photos.occluder import Box, covered
 from inspector.probability import ASSUMED
-from inspector.studies.occlusion.sweep import Box, Plan, Sweep, covered
+from inspector.studies.occlusion.sweep import Plan, Sweep
 
 if TYPE_CHECKING:
     from inspector.opened import Opened

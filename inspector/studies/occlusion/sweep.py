@@ -1,25 +1,25 @@
 """The square at every position of a photo, and what each pass through the network gives."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.methods.occlusion import BATCH, colour_of, geometry_of, windows
+from inspector.methods.occlusion import BATCH
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.photos.occluder import Box, covered, fill_colour, window_and_stride, windows
 from inspector.probability import class_of, label_of, probabilities_of, source_of
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.target import Target
 
-__all__ = ["Plan", "Sweep", "covered", "plan_of", "sweep_over"]
+__all__ = ["Plan", "Sweep", "plan_of", "sweep_over"]
 
 Array = np.ndarray[Any, Any]
-Box = tuple[int, int, int, int]
 
 MEMORY = 128 << 20
 """Bytes of the layer's maps that are held at a time."""
@@ -105,7 +105,7 @@ def plan_of(
             hint="`inspector layers` lists its transposed form",
         )
     height, width = model.size(*model.preprocessing.preprocess.size)
-    window, stride = geometry_of(window, stride, height, width)
+    window, stride = window_and_stride(window, stride, height, width, where="occlusion")
     boxes = tuple(windows(height, width, window, stride))
     across = sum(box[0] == boxes[0][0] and box[2] == boxes[0][2] for box in boxes)
     return Plan(
@@ -114,7 +114,7 @@ def plan_of(
         feature=_feature(feature, shape[1]),
         window=window,
         stride=stride,
-        colour=colour_of(model.preprocessing.preprocess, fill),
+        colour=fill_colour(model.preprocessing.preprocess, fill, where="occlusion"),
         boxes=boxes,
         grid=(len(boxes) // across, across),
         step=max(1, min(BATCH, MEMORY // (4 * int(np.prod(shape[1:]))))),
@@ -130,14 +130,6 @@ def _feature(text: str, channels: int) -> str | int:
             f"no feature map {text!r}", hint=f"total, peak, or a number from 0 to {channels - 1}"
         )
     return int(text)
-
-
-def covered(image: Array, boxes: Sequence[Box], colour: Array) -> Array:
-    """Copies of an image (C, H, W) with a square of the colour (C,) in each box, (P, C, H, W)."""
-    copies = np.repeat(image[None], len(boxes), axis=0)
-    for copy, (y0, x0, y1, x1) in zip(copies, boxes, strict=True):
-        copy[:, y0:y1, x0:x1] = colour[:, None, None]
-    return copies
 
 
 @dataclass(eq=False)

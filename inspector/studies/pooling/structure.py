@@ -113,7 +113,7 @@ class Reconstructions:
 
     def draw(self, places: Sequence[int]) -> None:
         """Make the pictures of a few photos; apart, so that a resumed run draws the same."""
-        from inspector.projection.projector import pixels_of, rgb_of
+        from inspector.projection.projector import rgb_of
 
         preprocess = self.network.model.preprocessing.preprocess
         for batch in self._opened(places):
@@ -125,7 +125,7 @@ class Reconstructions:
                         method: rgb_of(signal[row, :, y0:y1, x0:x1].copy(), preprocess)
                         for method, signal in sent.signals.items()
                     }
-                    patch = pixels_of(batch.tensors[row][:, y0:y1, x0:x1], preprocess)
+                    patch = preprocess.decode(batch.tensors[row][:, y0:y1, x0:x1])
                     self.pictures[place] = Picture(patch, cut)
 
     def _opened(self, places: Sequence[int]) -> Any:
@@ -143,9 +143,7 @@ class Reconstructions:
         }
 
     def _edges(self, image: Array) -> Array:
-        from inspector.projection.projector import pixels_of
-
-        pixels = pixels_of(image, self.network.model.preprocessing.preprocess)
+        pixels = self.network.model.preprocessing.preprocess.decode(image)
         return sharpness.edges_of(pixels, self.scale)
 
     def _sent(self, batch: Batch) -> "_Sent":

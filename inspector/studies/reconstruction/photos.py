@@ -118,13 +118,11 @@ def _entry(
     signals: Mapping[str, Array],
 ) -> dict[str, Any] | None:
     """What is kept of one unit; None when it is not active."""
-    from inspector.projection.projector import pixels_of
-
     box = layer.field.pixels(unit[1], unit[2])
     if not 0 < value < float("inf"):
         return None
     scale = sharpness.scale_for(*image.shape[1:])
-    edges = sharpness.edges_of(pixels_of(image, work.model.preprocessing.preprocess), scale)
+    edges = sharpness.edges_of(work.model.preprocessing.preprocess.decode(image), scale)
     methods = {}
     for method, signal in signals.items():
         numbers = sharpness.measured(signal, box, edges, (), scale)
@@ -144,8 +142,6 @@ def _entry(
 def _picture(
     work: Work, entry: Mapping[str, Any], image: Array, signals: Mapping[str, Array]
 ) -> Picture:
-    from inspector.projection.projector import pixels_of
-
     y0, x0, y1, x1 = entry["patch"]
-    patch = pixels_of(image[:, y0:y1, x0:x1], work.model.preprocessing.preprocess)
+    patch = work.model.preprocessing.preprocess.decode(image[:, y0:y1, x0:x1])
     return Picture(patch, {name: s[:, y0:y1, x0:x1].copy() for name, s in signals.items()})

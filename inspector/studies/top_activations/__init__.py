@@ -179,8 +179,6 @@ def _projected(
 def _project(
     projector: "Projector", field: "ReceptiveField", winners: Sequence[Winner], shown: _Shown
 ) -> None:
-    from inspector.projection.projector import pixels_of
-
     gone: list[ImageRefused] = []
     opened = batches(projector.model, (winner.source for winner in winners), gone)
     images = np.concatenate([batch.tensors for batch in opened] or [np.zeros(0)])
@@ -194,7 +192,7 @@ def _project(
         shown.boxes[key] = box
         # The rules are linear in a positive signal: what goes down is the activation itself.
         shown.projections[key] = winner.value * signal[:, y0:y1, x0:x1]
-        shown.patches[key] = pixels_of(image[:, y0:y1, x0:x1], preprocess)
+        shown.patches[key] = preprocess.decode(image[:, y0:y1, x0:x1])
 
 
 # -- the result -----------------------------------------------------------------------------------

@@ -171,10 +171,9 @@ def _cut(
     limit: float,
 ) -> Shown:
     from inspector.heatmap import upsample
-    from inspector.projection.projector import pixels_of
     from inspector.studies.units.figure import patch_panel, segment_panel
 
-    pixels = pixels_of(image, model.preprocessing.preprocess)
+    pixels = model.preprocessing.preprocess.decode(image)
     box = y0, x0, y1, x1 = field.pixels(winner.y, winner.x)
     mask = upsample(unit_map, (pixels.shape[0], pixels.shape[1])) > limit
     return Shown(
