@@ -19,7 +19,7 @@ from inspector.passes.feature_vectors import (
 )
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import covered, fill_colour
-from inspector.studies import Findings, study
+from inspector.studies import Findings, check_seed, study
 from inspector.studies.correspondence.annotations import read_parts, sources_of
 from inspector.studies.correspondence.photos import (
     Marked,
@@ -97,10 +97,9 @@ def correspondence(
         MethodRefused: no part is whole on two photos; features that are not finite.
         ImageRefused: none of the photos can be read.
     """
-    if not 1 <= draws <= MOST_DRAWS or seed < 0:
-        raise UsageError(
-            f"{draws} draws, seed {seed}", hint=f"1 to {MOST_DRAWS} draws, a seed from 0 on"
-        )
+    check_seed(seed)
+    if not 1 <= draws <= MOST_DRAWS:
+        raise UsageError(f"{draws} draws", hint=f"1 to {MOST_DRAWS}")
     if not str(parts):
         raise UsageError("no parts", hint="--parts FILE.json names boxes on photos")
     table = Path(parts)

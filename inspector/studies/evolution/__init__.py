@@ -10,7 +10,7 @@ from inspector.errors import MissingExtra, ModelRefused, UsageError
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.render.drawing.chart import require_matplotlib
-from inspector.studies import MOST_UNITS, Findings, parse_units, study
+from inspector.studies import MOST_UNITS, Findings, check_seed, parse_units, study
 from inspector.studies.evolution.grid import Row
 from inspector.studies.evolution.passes import Run, channel_axis
 from inspector.studies.evolution.summary import (
@@ -93,6 +93,7 @@ def evolution(
         raise UsageError(f"stable = {stable:g} is no cosine to reach", hint="above 0, at most 1")
     if not 1 <= shown <= MOST_SHOWN:
         raise UsageError(f"{shown} units of a layer in the figure", hint=f"1 to {MOST_SHOWN}")
+    check_seed(seed)
     chosen = _layers(model, layers)
     rows = _rows(model, chosen, units, count, seed)
     course = training(model, snapshots, chosen)
@@ -199,8 +200,6 @@ def _rows(
         )
     if not 1 <= count <= MOST_UNITS:
         raise UsageError(f"{count} units a layer", hint=f"1 to {MOST_UNITS}")
-    if seed < 0:
-        raise UsageError(f"seed = {seed}", hint="0 or more")
     rows = []
     for slot, (total, named) in enumerate(zip(channels, lists, strict=True)):
         # By the layer's own index, so that a layer's units do not hang on which others are named.
