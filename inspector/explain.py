@@ -76,6 +76,12 @@ def load(
         ConverterError: the file is no model, or not safe to open.
         ModelRefused: it takes no image.
         UsageError: preprocessing or labels that cannot be read.
+
+    Example:
+        >>> import inspector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> model.scores.tensor, model.scores.classes
+        ('logits', 10)
     """
     if is_module(path):
         file = open_module(path, example, limits=limits)
@@ -92,7 +98,14 @@ def load(
 
 
 class Explainer(Opened):
-    """An opened model that explains its decisions; see ``load`` for the arguments."""
+    """An opened model that explains its decisions; see ``load`` for the arguments.
+
+    Example:
+        >>> import inspector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> model.explain("sample_models/images/horse_1.png").images[0].predictions[0]["label"]
+        'horse'
+    """
 
     # -- explaining ------------------------------------------------------------------------
 
@@ -119,6 +132,16 @@ class Explainer(Opened):
         Raises:
             InspectorError: a request that cannot be served; nothing is drawn in its place.
             ImageRefused: none of the images can be read.
+
+        Example:
+            >>> import inspector
+            >>> model = inspector.load("sample_models/resnet20.onnx")
+            >>> photo = "sample_models/images/horse_1.png"
+            >>> report = model.explain(photo, ["grad-cam", "cam"], target="horse")
+            >>> [found.attribution.values.shape for found in report.explanations]
+            [(8, 8), (8, 8)]
+            >>> [found.heatmap.values.shape for found in report.explanations]
+            [(32, 32), (32, 32)]
         """
         found = list(self.explain_each(images, methods, target=target, layer=layer))
         refused = tuple(item for item in found if isinstance(item, ImageRefused))
@@ -146,6 +169,14 @@ class Explainer(Opened):
 
         Yields:
             For each image its report, or why it was refused, in order.
+
+        Example:
+            >>> import inspector
+            >>> from pathlib import Path
+            >>> model = inspector.load("sample_models/resnet20.onnx")
+            >>> photos = sorted(Path("sample_models/images").glob("dog_*.png"))
+            >>> [found.photo.name for found in model.explain_each(photos, "cam")]
+            ['dog_1.png', 'dog_2.png']
         """
         requests = parse_requests(methods)
         images, target = image_sources(images), target_text(target)
@@ -232,6 +263,16 @@ class Explainer(Opened):
 
         Raises:
             InspectorError: as ``explain``; UsageError for several targets.
+
+        Example:
+            >>> import inspector
+            >>> import numpy as np
+            >>> model = inspector.load("sample_models/resnet20.onnx")
+            >>> images = np.zeros((2, 3, 32, 32), np.float32)
+            >>> model.attribute(images, "grad-cam", target="horse").shape
+            (2, 8, 8)
+            >>> model.attribute(images, "gradient", target="horse").shape
+            (2, 3, 32, 32)
         """
         images, target = input_batch(images), target_text(target)
         request = parse_request(method)

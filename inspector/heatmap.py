@@ -58,6 +58,13 @@ class Attribution:
     Raises:
         MethodRefused: The values are not finite.
         ValueError: Their shape does not fit the space.
+
+    Example:
+        >>> import numpy as np
+        >>> from inspector.heatmap import Attribution
+        >>> found = Attribution(np.array([[0, 2], [1, 3]]), space="layer", method="grad-cam")
+        >>> found.empty, found.values.dtype
+        (False, dtype('float32'))
     """
 
     values: Float32

@@ -70,6 +70,14 @@ def overview(opened: Opened) -> Overview:
     Returns:
         Its layers in graph order, the default layer with the reason, and whether CAM is exact
         or which node forbids it.
+
+    Example:
+        >>> import inspector
+        >>> from inspector.overview import overview
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> first = overview(model).rows[0]
+        >>> first.tensor, first.shape, first.field
+        ('relu', (16, 32, 32), '3x3')
     """
     shapes = opened.shapes(opened.preprocessing.preprocess.size)
     try:

@@ -98,6 +98,15 @@ class ImageReport:
         predictions: The best classes: label, index, score, probability.
         warnings: What concerns the photo as a whole.
         stem: Start of the file names; the photo's name without its suffix when empty.
+
+    Example:
+        >>> import inspector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> image = model.explain("sample_models/images/horse_1.png", "cam").images[0]
+        >>> image.figure(image.explanations[0]).mode
+        'RGB'
+        >>> image.to_dict()["results"][0]["peak"]
+        {'x': 25, 'y': 14}
     """
 
     photo: Photo
@@ -210,6 +219,15 @@ class Report:
     Attributes:
         images: The photos that were explained.
         refused: The photos that could not be read, with the reason in each.
+
+    Example:
+        >>> import inspector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> report = model.explain("sample_models/images/horse_1.png")
+        >>> report.heatmap.shape, report.attribution.shape
+        ((32, 32), (8, 8))
+        >>> [path.name for path in report.save("out")]
+        ['horse_1.grad-cam.png', 'horse_1.grad-cam.npz', 'horse_1.json']
     """
 
     images: tuple[ImageReport, ...]

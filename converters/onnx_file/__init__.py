@@ -148,6 +148,12 @@ def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxF
         NotAModel: No such file, or one that is no ONNX model; says what it is instead.
         UnsafeModel: It passes a limit, reaches out of its folder, uses operators nobody knows
             or contradicts itself; lists every finding.
+
+    Example:
+        >>> from converters import onnx_file
+        >>> file = onnx_file.read("sample_models/resnet20.onnx")
+        >>> file.facts.nodes, file.facts.opsets
+        (51, {'ai.onnx': 20})
     """
     limits = limits or Limits()
     path = Path(path)

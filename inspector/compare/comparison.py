@@ -70,6 +70,17 @@ def compare(
     Raises:
         InspectorError: a request that cannot be served, or networks of different tasks.
         ImageRefused: none of the images can be read.
+
+    Example:
+        >>> from inspector.compare import Gates, compare
+        >>> found = compare(
+        ...     "sample_models/resnet20.onnx",
+        ...     "sample_models/zfnet.onnx",
+        ...     "sample_models/images/horse_1.png",
+        ...     gates=Gates(max_flips=0),
+        ... )
+        >>> found.flips, found.failures
+        ((), ())
     """
     names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     images = image_sources(images)

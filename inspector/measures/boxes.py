@@ -75,6 +75,14 @@ def box_of_map(values: ArrayLike, share: float, connectivity: int = 8) -> Boxes:
 
     Returns:
         (1, 4), or (0, 4) where no value is positive: there is no evidence then.
+
+    Example:
+        >>> import numpy as np
+        >>> from inspector.measures.boxes import box_of_map
+        >>> values = np.zeros((6, 6))
+        >>> values[1:3, 2:5] = 1
+        >>> box_of_map(values, 0.2).tolist()
+        [[1.0, 2.0, 3.0, 5.0]]
     """
     return next(sweep(values, [share], connectivity))[:1]
 

@@ -81,6 +81,13 @@ def similarity(a: ArrayLike, b: ArrayLike, *, max_pixels: int = MAX_PIXELS) -> S
 
     Raises:
         ValueError: The shapes differ or are not (H, W).
+
+    Example:
+        >>> import numpy as np
+        >>> from inspector.measures.similarity import similarity
+        >>> first = np.arange(16.0).reshape(4, 4)
+        >>> round(similarity(first, first.T).rank, 3)
+        0.471
     """
     left, right = np.asarray(a), np.asarray(b)
     if left.shape != right.shape or left.ndim != 2:

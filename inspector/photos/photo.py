@@ -87,6 +87,13 @@ class Photo:
         sha256: Hash of the file's bytes, or of the pixels when there was no file.
         notes: What was done to the pixels, one clause each.
         path: The file, None when there was none.
+
+    Example:
+        >>> import numpy as np
+        >>> from inspector import Photo
+        >>> grey = Photo.of(np.full((20, 30), 128, np.uint8), name="grey")
+        >>> grey.size, grey.pixels.shape
+        ((20, 30), (20, 30, 3))
     """
 
     pixels: Pixels
@@ -191,6 +198,12 @@ def load_photo(path: str | Path) -> Photo:
 
     Raises:
         ImageRefused: Missing, empty, foreign, truncated, broken or too large.
+
+    Example:
+        >>> from inspector import load_photo
+        >>> photo = load_photo("sample_models/images/horse_1.png")
+        >>> photo.name, photo.size, photo.pixels.dtype
+        ('horse_1.png', (32, 32), dtype('uint8'))
     """
     path = Path(path)
     data = _read(path)

@@ -74,6 +74,13 @@ class Preprocess:
 
     Raises:
         UsageError: A value that cannot be meant.
+
+    Example:
+        >>> from inspector import Preprocess, load_photo
+        >>> preprocess = Preprocess.preset("imagenet").changed({"size": [64, 64]})
+        >>> values, geometry = preprocess.apply(load_photo("sample_models/images/horse_1.png"))
+        >>> values.shape, geometry.photo, geometry.input
+        ((3, 64, 64), (32, 32), (64, 64))
     """
 
     size: tuple[int, int] = (224, 224)

@@ -48,6 +48,16 @@ class Projector:
     Raises:
         UsageError: No such projection or extension.
         MethodRefused: The model's certificate fails.
+
+    Example:
+        >>> import inspector
+        >>> from inspector.projection.projector import Projector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> photo = inspector.load_photo("sample_models/images/horse_1.png")
+        >>> values, _ = model.preprocessing.preprocess.apply(photo)
+        >>> projector = Projector(model, "relu_3", "guided-backprop")
+        >>> projector(values[None], [(5, 3, 3)]).shape
+        (1, 3, 32, 32)
     """
 
     def __init__(
