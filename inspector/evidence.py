@@ -5,7 +5,7 @@ the nodes behind that layer, which the model's gradient engine runs on the activ
 Runtime computed; a gradient with respect to the input needs the whole network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from inspector.network.tail import Tail
 from inspector.target import Target, probabilities
 
 if TYPE_CHECKING:
-    from inspector.methods import Request
     from inspector.photos.preprocess_choice import Preprocess
 
 __all__ = ["Evidence", "tensors_for"]
@@ -38,24 +37,24 @@ ROUNDING_TOLERANCE = 5e-2
 
 
 def tensors_for(
-    model: Model, requests: Sequence["Request"], layer: str | None, targets: Sequence[str]
+    model: Model, needs: Collection[str], layer: str | None, targets: Sequence[str]
 ) -> tuple[str, ...]:
     """Tensors that one ONNX Runtime pass must return so that the methods can work.
 
     Args:
         model: The model.
-        requests: Methods to serve.
+        needs: What the methods need; see ``inspector.methods``.
         layer: Layer that the layer methods explain through.
         targets: Names of the tensors that targets are read from.
     """
     fetch = dict.fromkeys(targets)
-    for request in requests:
-        if request.method.name == "cam" and isinstance(model.head, LinearHead):
-            fetch[model.head.features] = None
-        if request.method.layer and request.method.gradient and layer is not None:
-            fetch[layer] = None
-            for target in targets:
-                fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
+    if "head" in needs and isinstance(model.head, LinearHead):
+        fetch[model.head.features] = None
+    if "activation" in needs and layer is not None:
+        fetch[layer] = None
+    if "gradient" in needs and layer is not None:
+        for target in targets:
+            fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
     return tuple(fetch)
 
 

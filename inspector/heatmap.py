@@ -49,8 +49,7 @@ class Attribution:
         layer: Tensor name of the layer that was explained through, None for input methods.
         options: Every option's value.
         notes: What must be known when the map is read.
-        reduction: How channels become one map, a key of `REDUCTIONS`; empty for the default
-            (`max_abs`; `sum`, which keeps the sign, for score drops of occlusion).
+        reduction: How channels become one map, a key of `REDUCTIONS`; ``sum`` keeps the sign.
         signed: Whether negative values mean something (CAM, occlusion); maps of one method are
             drawn alike then, whether or not this one has any.
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
@@ -78,7 +77,7 @@ class Attribution:
     layer: str | None = None
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
-    reduction: str = ""
+    reduction: str = "max_abs"
     channels: str = "RGB"
     signed: bool = False
 
@@ -91,7 +90,7 @@ class Attribution:
             raise ValueError(f"space is layer or input, not {self.space!r}")
         if values.ndim not in ranks[self.space] or values.size == 0:
             raise ValueError(f"a map of shape {values.shape} in {self.space} space")
-        if self.reduction and self.reduction not in REDUCTIONS:
+        if self.reduction not in REDUCTIONS:
             raise ValueError(f"unknown reduction {self.reduction!r}")
         if not bool(np.isfinite(values).all()):
             raise MethodRefused(
@@ -107,24 +106,19 @@ class Attribution:
         A map is empty when no value is positive. Signed channels (C, H, W) of the input are
         evidence either way: they are empty when all are zero.
         """
-        if self.values.ndim == 3 and self.how != "sum":
+        if self.values.ndim == 3 and self.reduction != "sum":
             return not bool(self.values.any())
         return not bool((self.values > 0).any())
 
     @property
-    def how(self) -> str:
-        """The reduction that is used, a key of `REDUCTIONS`."""
-        return self.reduction or ("sum" if self.method.startswith("occlusion") else "max_abs")
-
-    @property
     def projection(self) -> Float32 | None:
         """The signed channels (C, H, W) that a projection panel shows; None when there are none."""
-        signed = self.values.ndim == 3 and self.how != "sum"
+        signed = self.values.ndim == 3 and self.reduction != "sum"
         return self.values if signed else None
 
     def reduced(self) -> Float32:
         """One map, (h, w) or (H, W), signed if the reduction keeps signs."""
-        return reduce(self.values, self.how)
+        return reduce(self.values, self.reduction)
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,14 +161,14 @@ class Model:
             found = self._run(feed, fetch)
             if len(feed) == 1 or all(_rows(found[name]) == len(feed) for name in fetch):
                 return found
-            self.batches = False
+            self.runtime.batches = False
         parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
         return {name: _stack([part[name] for part in parts]) for name in fetch}
 
-    @cached_property
+    @property
     def batches(self) -> bool:
-        """Whether several images can go through at once; a run that fails to settles it."""
-        return self.input.batch is None
+        """Whether several images can go through at once, as far as file and runs have shown."""
+        return self.input.batch is None and self.runtime.batches
 
     def _run(self, feed: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
         if self.input.batch not in (None, 1) and self.input.batch != len(feed):
@@ -182,7 +182,7 @@ class Model:
             if len(feed) == 1:
                 raise
             # Declared free, but a Reshape inside fixes it.
-            self.batches = False
+            self.runtime.batches = False
             parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
             return {name: _stack([part[name] for part in parts]) for name in fetch}
 

@@ -1,4 +1,4 @@
-"""An opened model with its settings: preprocessing, class names, layer, certificate."""
+"""An opened model: the model with its preprocessing, class names, layer and certificate."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -8,18 +8,23 @@ from typing import Any, Self
 import numpy as np
 
 from converters import onnx_file
+from converters.graph import Graph
 from inspector.errors import MethodRefused, ModelRefused
-from inspector.model import Model
+from inspector.model import ImageInput, Model
+from inspector.network.head import LinearHead, NoHead
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layers import Layer, default_layer, select_layer
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
+from inspector.target import Scores
 from inspector.verify import Verdict, verdict_for
 from inspector.versions import versions
 
 __all__ = ["Opened"]
 
+Array = np.ndarray[Any, Any]
 
-class Opened(Model):
+
+class Opened:
     """One opened model, and how photos and classes are to be read for it.
 
     Args:
@@ -42,10 +47,10 @@ class Opened(Model):
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
     ) -> None:
-        super().__init__(file, device=device)
-        self._settings: dict[str, Any] = {
+        self.model = Model(file, device=device)
+        self.settings: dict[str, Any] = {
             "preprocess": preprocess,
-            "overrides": overrides,
+            "overrides": tuple(overrides),
             "labels": labels,
             "unverified": unverified,
         }
@@ -70,7 +75,7 @@ class Opened(Model):
 
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
         if labels is None:
-            return self.labels
+            return self.model.labels
         if isinstance(labels, str | Path):
             return Labels(read_labels(labels), f"file {Path(labels).name}")
         return Labels(tuple(labels), "given")
@@ -88,14 +93,73 @@ class Opened(Model):
             UsageError: preprocessing or labels that do not fit it.
         """
         file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
-        return type(self)(file, device=self.device, **self._settings)
+        return type(self)(file, device=self.device, **self.settings)
+
+    # -- facts of the model that everybody asks for ---------------------------------------------
+
+    @property
+    def file(self) -> onnx_file.OnnxFile:
+        """The file, as it was read."""
+        return self.model.file
+
+    @property
+    def path(self) -> Path:
+        """Where the model was read from."""
+        return self.model.path
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu`` or ``cuda``, as asked for."""
+        return self.model.device
+
+    @property
+    def graph(self) -> Graph:
+        """The read-only view of the graph."""
+        return self.model.graph
+
+    @property
+    def input(self) -> ImageInput:
+        """The graph input that takes the picture."""
+        return self.model.input
+
+    @property
+    def scores(self) -> Scores:
+        """The classifier's scores before softmax or sigmoid."""
+        return self.model.scores
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The convolutional layers, in graph order."""
+        return self.model.layers
+
+    @property
+    def head(self) -> LinearHead | NoHead:
+        """The linear head behind the last pooling, or the node that rules CAM out."""
+        return self.model.head
+
+    @property
+    def batches(self) -> bool:
+        """Whether several images can go through at once."""
+        return self.model.batches
+
+    def size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Input size in pixels: the model's own, else the one given, else 224."""
+        return self.model.size(height, width)
+
+    def shapes(self, size: tuple[int, int] | None = None) -> Mapping[str, tuple[int, ...]]:
+        """Concrete shape of every layer; see ``Model.shapes``."""
+        return self.model.shapes(size)
+
+    def forward(self, images: Array, fetch: Sequence[str]) -> dict[str, Array]:
+        """Tensors of a batch (N, C, H, W) by ONNX Runtime; see ``Model.forward``."""
+        return self.model.forward(images, fetch)
 
     # -- the certificate -------------------------------------------------------------------
 
     @cached_property
     def certificate(self) -> Verdict:
         """Whether the twin's gradients may be trusted: computed once per file, then cached."""
-        return verdict_for(self, self.preprocessing.preprocess)
+        return verdict_for(self.model, self.preprocessing.preprocess)
 
     def require_certificate(self, methods: Sequence[str]) -> None:
         """Refuse methods that need gradients on a model whose twin is not the model.
@@ -181,6 +245,6 @@ class Opened(Model):
             "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
             "preprocess": self.preprocessing.to_dict(),
             "certificate": self._verdict(),
-            "provider": self.runtime.provider,
+            "provider": self.model.runtime.provider,
             "versions": versions(),
         }

@@ -1,4 +1,4 @@
-"""Models of other frameworks, opened as if they were ONNX files.
+"""What to open, and how: an ONNX file, a module in memory, or a model of another framework.
 
 A source is converted once, in a process of its own, and the result is kept in the user's cache
 folder under the hash of the source's content: the same source opens at once the next time.
@@ -8,8 +8,9 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,14 +18,75 @@ from converters import conversion, onnx_file
 from converters.errors import NotAModel
 from converters.source import InputSpec, Options
 from inspector.errors import UsageError
+from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
-from inspector.photos.preprocess_choice import Preprocess
+from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice
 from inspector.verify.cache import cache_folder
 from inspector.versions import versions
 
-__all__ = ["is_module", "open_module", "open_source", "photo_inputs"]
+__all__ = ["Opening", "is_module", "open_module", "open_source", "photo_inputs"]
 
 Array = np.ndarray[Any, Any]
+Kind = TypeVar("Kind", bound=Opened)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A path and every option that decides what is opened: plain data, which can be pickled.
+
+    Another process opens the same model from it.  See ``inspector.load`` for the options.
+
+    Attributes:
+        path: The file or source; a ``torch.nn.Module`` for this process alone.
+        example: Input of such a module, (N, C, H, W).
+    """
+
+    path: Any
+    example: Any = None
+    device: str = "auto"
+    preprocess: PreprocessChoice | None = None
+    overrides: tuple[str, ...] = ()
+    labels: str | Path | Sequence[str] | None = None
+    unverified: bool = False
+    trust: bool = False
+    options: Options | None = None
+    python: str = ""
+    limits: onnx_file.Limits | None = None
+
+    @classmethod
+    def of(cls, opened: Opened) -> "Opening":
+        """What opens the same model again: its file with the settings it was opened with."""
+        return cls(opened.path, device=opened.device, **opened.settings)
+
+    def open(self, kind: type[Kind]) -> Kind:
+        """Open the model.
+
+        Args:
+            kind: ``Opened``, or what is built on it.
+
+        Raises:
+            ConverterError: The source is not a model, or not safe to open.
+            ModelRefused: It takes no image.
+            UsageError: Preprocessing or labels that cannot be read.
+        """
+        if is_module(self.path):
+            file = open_module(self.path, self.example, limits=self.limits)
+        else:
+            file = open_source(
+                self.path,
+                trust=self.trust,
+                options=self.options,
+                limits=self.limits,
+                python=self.python,
+            )
+        return kind(
+            file,
+            device=self.device,
+            preprocess=self.preprocess,
+            overrides=self.overrides,
+            labels=self.labels,
+            unverified=self.unverified,
+        )
 
 
 def open_source(

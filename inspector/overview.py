@@ -178,12 +178,12 @@ def method_verdicts(opened: Opened) -> dict[str, str]:
 
 
 def _verdict(opened: Opened, method: Method) -> str:
-    if method.name == "cam":
+    if "head" in method.needs:
         head = opened.head
         return "works" if isinstance(head, LinearHead) else f"refused: {head.reason}"
-    if method.layer and not opened.layers:
+    if method.through_layer and not opened.layers:
         return "refused: the model has no convolution to explain through"
-    if not method.gradient:
+    if not method.differentiates:
         return "works"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InspectorWarning)

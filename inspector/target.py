@@ -7,7 +7,7 @@ box of a detector are the same thing to everybody else.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "Probabilities",
     "Scores",
     "Target",
+    "TargetSpec",
     "find_scores",
     "looks_like_probabilities",
     "parse_target",
@@ -103,14 +104,9 @@ def target_text(target: object) -> str:
     )
 
 
-def parse_target(
-    text: str,
-    *,
-    scores: Scores,
-    labels: Sequence[str] = (),
-    values: ArrayLike | None = None,
-) -> tuple[Target, ...]:
-    """Read what the user wants explained.
+@dataclass(frozen=True)
+class TargetSpec:
+    """What the user wants explained: read once, before the pass; resolved for every photo after it.
 
     Tried in this order: ``OUTPUT[i,j,...]`` for an element of any tensor (integers, negative
     ones from the end, ``a:b`` and ``:`` whose elements are summed; the batch axis is left out;
@@ -118,30 +114,85 @@ def parse_target(
     list of these with commas.  A label is matched without regard to case: first whole, then one
     of its synonyms ("tabby" of "tabby, tabby cat"), then as a part of exactly one label.
 
+    Attributes:
+        pieces: The user's words, one target or ``topK`` each.
+        scores: The classifier's scores, from :func:`find_scores`.
+        labels: Class names in the order of the scores; empty when unknown.
+    """
+
+    pieces: tuple[str, ...]
+    scores: Scores
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, wanted: str | int, *, scores: Scores, labels: Sequence[str] = ()) -> Self:
+        """Read the user's words, and refuse what no photo could resolve.
+
+        Args:
+            wanted: The words, or a class index.
+            scores: The classifier's scores.
+            labels: Class names in the order of the scores.
+
+        Raises:
+            UnknownTarget: There is no such class, label or element.
+            UsageError: It is neither text nor a whole number.
+        """
+        text = target_text(wanted).strip()
+        pieces = _pieces(text)
+        if not pieces:
+            raise UnknownTarget("an empty target", hint="give top1, a class index or a label")
+        if len(pieces) == 1 or _is_one(text, scores, labels):
+            pieces = [text]
+        for piece in pieces:
+            if not (scores.classifier and _TOP.fullmatch(piece)):
+                _single(piece, scores, labels, None)
+        return cls(tuple(pieces), scores, tuple(labels))
+
+    def tensors(self) -> tuple[str, ...]:
+        """Tensors that the targets are read from, known before any photo is."""
+        found: dict[str, None] = {}
+        for piece in self.pieces:
+            if self.scores.classifier and _TOP.fullmatch(piece):
+                found[self.scores.tensor] = None
+            else:
+                found |= {t.tensor: None for t in _single(piece, self.scores, self.labels, None)}
+        return tuple(found)
+
+    def resolve(self, values: ArrayLike | None = None) -> tuple[Target, ...]:
+        """The targets of one photo, each once, in the order asked for.
+
+        Args:
+            values: (K,) scores of the photo; needed for ``top1`` and its like.
+
+        Raises:
+            UnknownTarget: There is no such class, label or element.
+        """
+        unique: dict[Any, Target] = {}
+        for piece in self.pieces:
+            for target in _single(piece, self.scores, self.labels, values):
+                unique.setdefault((target.tensor, repr(target.index)), target)
+        return tuple(unique.values())
+
+
+def parse_target(
+    text: str | int,
+    *,
+    scores: Scores,
+    labels: Sequence[str] = (),
+    values: ArrayLike | None = None,
+) -> tuple[Target, ...]:
+    """Targets of one photo whose scores are known; see ``TargetSpec``.
+
     Args:
         text: The user's words.
         scores: The classifier's scores, from :func:`find_scores`.
         labels: Class names in the order of the scores; empty when unknown.
         values: (K,) scores of the image at hand; needed for ``top1`` and its like.
 
-    Returns:
-        One target an item, each once, in the order asked for.
-
     Raises:
         UnknownTarget: There is no such class, label or element.
     """
-    text = text.strip()
-    if not text:
-        raise UnknownTarget("an empty target", hint="give top1, a class index or a label")
-    pieces = _pieces(text)
-    if len(pieces) > 1 and not _is_one(text, scores, labels):
-        targets = [t for piece in pieces for t in _single(piece, scores, labels, values)]
-    else:
-        targets = list(_single(text, scores, labels, values))
-    unique: dict[Any, Target] = {}
-    for target in targets:
-        unique.setdefault((target.tensor, repr(target.index)), target)
-    return tuple(unique.values())
+    return TargetSpec.parse(text, scores=scores, labels=labels).resolve(values)
 
 
 def probabilities(

@@ -43,7 +43,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
         "external files": [path.name for path in explainer.file.external],
         **dict(overview(explainer).sentences),
         "preprocessing": explainer.preprocessing.to_dict(),
-        "provider": explainer.runtime.provider,
+        "provider": explainer.model.runtime.provider,
         "methods": method_verdicts(explainer),
     }
     if as_json:

@@ -70,12 +70,12 @@ def _verify(
 
     explainer = open_model(model, **opening)
     certificate = certify(
-        explainer,
+        explainer.model,
         _photos(explainer, images),
         preprocess=explainer.preprocessing.preprocess,
         target=_target(explainer, target),
     )
-    remember(explainer, certificate)
+    remember(explainer.model, certificate)
     document = certificate.to_dict()
     if output is not None:
         render_json.write(output, document)

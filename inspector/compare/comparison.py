@@ -225,7 +225,7 @@ class _Run:
     def _aligned(self) -> Meter | Parting:
         same = self._same_input
         try:
-            probes = Probe(self.a), Probe(self.b)
+            probes = Probe(self.a.model), Probe(self.b.model)
             blanks = tuple(self._blank(model) for model in (self.a, self.b))
             alignment = align(*probes, (blanks[0], blanks[1]), same_input=same)
         except ExplainedError as error:

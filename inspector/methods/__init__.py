@@ -1,14 +1,21 @@
-"""What an attribution method is: a function with a name, a space, needs and options.
+"""How is a map made?  One attribution method per file, declared with ``@method``.
 
-A method is declared once, with ``@method`` above a function in ``inspector.methods``.  Its
-keyword-only parameters are its options: the command line parses them, ``--help`` and the
+The declaration says what the method needs of the network; nobody asks a method for its name.
+Keyword-only parameters are its options: the command line parses them, ``--help`` and the
 documentation list them, and the report records them.
+
+    needs              what it gets                                     from
+    activation         A, the chosen layer (N, C, h, w)                 one ONNX Runtime pass
+    gradient           g = dS/dA at that layer, (N, C, h, w)            the tail in the twin
+    input-gradient     the signal at the input under a backward rule    the whole twin
+    head               the linear head and the maps that it pools       the graph, the same pass
+    forward            scores of other images                           further passes
 """
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Method",
+    "Need",
     "Option",
     "Request",
     "described_arguments",
@@ -32,6 +40,11 @@ __all__ = [
 ]
 
 Function = Callable[..., np.ndarray[Any, Any]]
+
+Need = Literal["activation", "gradient", "input-gradient", "head", "forward"]
+
+OTHER_THRESHOLD = 0.15
+"""Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +78,36 @@ class Method:
 
     Attributes:
         name: As typed after ``-m``.
+        order: Year of the paper; methods are listed in this order.
         space: ``layer``: the function returns (N, h, w); ``input``: (N, C, H, W).
-        gradient: Whether it needs the twin; without, ONNX Runtime is enough.
-        layer: Whether it explains through a layer that the user may choose.
+        needs: What it asks of the network; see the table above.
+        reduction: How channels (C, H, W) become the one map that is drawn; a key of
+            ``heatmap.REDUCTIONS``.
         rule: The backward rule that it applies, if any.
         signed: Whether negative values of the map speak against the target.
+        box_threshold: Share of the map's maximum above which the paper draws a box.
         function: Takes an ``Evidence`` and the options.
     """
 
     name: str
+    order: int
     space: Literal["layer", "input"]
-    gradient: bool
-    layer: bool
+    needs: frozenset[Need]
+    reduction: str
     rule: str | None
     signed: bool
+    box_threshold: float
     function: Function = field(repr=False)
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it needs gradients; without, ONNX Runtime is enough."""
+        return bool(self.needs & {"gradient", "input-gradient"})
+
+    @property
+    def through_layer(self) -> bool:
+        """Whether it explains through a layer that the user may choose."""
+        return "activation" in self.needs
 
     @property
     def summary(self) -> str:
@@ -133,17 +161,28 @@ _REGISTRY: dict[str, Method] = {}
 def method(
     name: str,
     *,
+    order: int,
     space: Literal["layer", "input"],
-    gradient: bool,
-    layer: bool | None = None,
+    needs: Collection[Need],
+    reduction: str = "max_abs",
     rule: str | None = None,
     signed: bool = False,
+    box_threshold: float = OTHER_THRESHOLD,
 ) -> Callable[[Function], Function]:
     """Declare the function below as an attribution method; see ``Method`` for the arguments."""
 
     def keep(function: Function) -> Function:
-        through = space == "layer" if layer is None else layer
-        _REGISTRY[name] = Method(name, space, gradient, through, rule, signed, function)
+        _REGISTRY[name] = Method(
+            name,
+            order,
+            space,
+            frozenset(needs),
+            reduction,
+            rule,
+            signed,
+            box_threshold,
+            function,
+        )
         return function
 
     return keep
@@ -151,24 +190,11 @@ def method(
 
 @cache
 def methods() -> Mapping[str, Method]:
-    """All methods by name, in the order of the papers."""
-    folder = importlib.import_module("inspector.methods")  # its modules import this one
-    for module in pkgutil.iter_modules(folder.__path__):
-        importlib.import_module(f"{folder.__name__}.{module.name}")
-    rank = {name: place for place, name in enumerate(_ORDER)}
-    return {n: _REGISTRY[n] for n in sorted(_REGISTRY, key=lambda n: (rank.get(n, 99), n))}
-
-
-_ORDER = (
-    "cam",
-    "grad-cam",
-    "grad-cam++",
-    "gradient",
-    "guided-backprop",
-    "deconvnet",
-    "guided-grad-cam",
-    "occlusion",
-)
+    """All methods by name, in the order of the papers; within a year by their files' names."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    found = sorted(_REGISTRY.values(), key=lambda one: one.order)
+    return {one.name: one for one in found}
 
 
 def parse_request(text: str) -> Request:

@@ -26,7 +26,7 @@ def weighted_map(activation: Any, alpha: Any) -> Any:
     return xp.where(combined > 0, combined, xp.zeros_like(combined))
 
 
-@method("grad-cam", space="layer", gradient=True)
+@method("grad-cam", order=2017, space="layer", needs={"activation", "gradient"})
 def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarray[Any, Any]:
     """Grad-CAM: a layer's feature maps, weighted by their mean gradient; positive part.
 

@@ -38,7 +38,7 @@ def unsafe(activation: Any, gradient: Any) -> bool:
     return bool(xp.any(low))
 
 
-@method("grad-cam++", space="layer", gradient=True)
+@method("grad-cam++", order=2018, space="layer", needs={"activation", "gradient"})
 def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
     """Grad-CAM++: weights that count every occurrence of the class, not the largest only.
 

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-@method("guided-grad-cam", space="input", gradient=True, layer=True, rule="guided")
+@method(
+    "guided-grad-cam",
+    order=2017,
+    space="input",
+    needs={"activation", "gradient", "input-gradient"},
+    rule="guided",
+)
 def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Guided Grad-CAM: guided backpropagation, kept where Grad-CAM is positive.
 

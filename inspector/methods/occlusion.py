@@ -26,7 +26,7 @@ BATCH = 32
 Array = np.ndarray[Any, Any]
 
 
-@method("occlusion", space="input", gradient=False, layer=False, signed=True)
+@method("occlusion", order=2014, space="input", needs={"forward"}, reduction="sum", signed=True)
 def occlusion(
     evidence: "Evidence",
     *,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from inspector.model import Model
+    from inspector.opened import Opened
 
 __all__ = ["activations"]
 
 Array = np.ndarray[Any, Any]
 
 
-def activations(model: "Model", images: Array, tensors: Sequence[str]) -> Mapping[str, Array]:
+def activations(model: "Opened", images: Array, tensors: Sequence[str]) -> Mapping[str, Array]:
     """Run ONNX Runtime once and read tensors as floats.
 
     Args:
@@ -31,7 +31,7 @@ def activations(model: "Model", images: Array, tensors: Sequence[str]) -> Mappin
     found = model.forward(images, tensors)
     read = {}
     for name in tensors:
-        values, form = np.asarray(found[name]), model.forms.of(name)
+        values, form = np.asarray(found[name]), model.model.forms.of(name)
         form.require_known(values, name)
         read[name] = form.real(values)
     return read

@@ -149,8 +149,11 @@ def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":
     from inspector.engines.runtime import Runtime
 
     reader = copy.copy(model)
-    reader.runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)
-    reader.runtime.prepare(tensors)
+    reader.model = copy.copy(model.model)
+    runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)
+    runtime.batches = model.model.runtime.batches
+    runtime.prepare(tensors)
+    reader.model.runtime = runtime
     return reader
 
 

@@ -92,7 +92,9 @@ class Projector:
         targets = [Target(self.tensor, unit, f"{self.tensor}{list(unit)}") for unit in units]
         values = self.model.forward(images, [self.tensor])
         preprocess = self.model.preprocessing.preprocess
-        evidence = Evidence(self.model, images, targets, values, layer=None, preprocess=preprocess)
+        evidence = Evidence(
+            self.model.model, images, targets, values, layer=None, preprocess=preprocess
+        )
         signals = evidence.input_gradient(*self._rule)
         self.notes.extend(note for note in evidence.notes if note not in self.notes)
         self.coverage = str(evidence.facts.get("coverage", ""))

@@ -132,7 +132,7 @@ def _caption(heatmap: Heatmap) -> str:
     if attribution.space == "layer":
         words = [f"{attribution.values.shape[0]} x {attribution.values.shape[1]} map"]
     elif attribution.projection is not None:
-        words = [_REDUCED[attribution.how]]
+        words = [_REDUCED[attribution.reduction]]
     if not heatmap.seen.all():
         words.append("hatched: not seen by the network")
     return "; ".join(words)

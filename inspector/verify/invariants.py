@@ -45,8 +45,8 @@ def _evidence(
     layer: str | None,
     preprocess: "Preprocess",
 ) -> Evidence:
-    requests = [parse_request(name) for name in methods]
-    fetch = list(tensors_for(subject.model, requests, layer, [target.tensor]))
+    needs = {need for name in methods for need in parse_request(name).method.needs}
+    fetch = list(tensors_for(subject.model, needs, layer, [target.tensor]))
     return Evidence(
         subject.model,
         probe.image,

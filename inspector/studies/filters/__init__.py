@@ -193,8 +193,8 @@ def _value(model: "Opened", name: str) -> Array:
         return np.asarray(known)
     size = model.size(*model.preprocessing.preprocess.size)
     blank = np.zeros((model.input.batch or 1, model.input.channels, *size), np.float32)
-    feeds = model.feeds(model.input.arrange(blank))
-    return np.asarray(model.runtime.run(feeds, [name])[name])
+    feeds = model.model.feeds(model.input.arrange(blank))
+    return np.asarray(model.model.runtime.run(feeds, [name])[name])
 
 
 def _activation(model: "Opened", node: "Node") -> str:
@@ -338,7 +338,7 @@ def _second_layer(model: "Opened", node: "Node") -> str | None:
         joins = layer.gate or layer.chain[:1] == ("Concat",)
         if layer.convolution == node.outputs[0] or joins or not is_map:
             continue
-        if model.tail(node.outputs[0], layer.convolution).connected:
+        if model.model.tail(node.outputs[0], layer.convolution).connected:
             return layer.tensor
     return None
 

@@ -14,7 +14,7 @@ from inspector.passes.journal import Journal, identity_of
 from inspector.photos.dataset import Box
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.localisation import summary
-from inspector.studies.localisation.maps import Looked, Mapper
+from inspector.studies.localisation.maps import Mapper, MapsOfPhoto
 from inspector.studies.localisation.matches import CENTRE, THRESHOLDS, Rules, entry_of, wanted
 from inspector.studies.localisation.measures import summary as summarised
 from inspector.studies.localisation.measures import tally
@@ -211,7 +211,7 @@ def _looked(
     subjects: Sequence[Subject],
     rules: Rules,
     refused: list[ImageRefused],
-) -> list[tuple[int, Looked]]:
+) -> list[tuple[int, MapsOfPhoto]]:
     """Maps of those photos of a batch whose boxes lie on them."""
     rows = []
     for row, (place, photo) in enumerate(zip(batch.places, batch.photos, strict=True)):

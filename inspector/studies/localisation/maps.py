@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, MethodRefused, ModelRefused
+from inspector.methods import Request, parse_request
 from inspector.passes.batches import BATCH
+from inspector.passes.maps import MapRefused, forward_for, layer_of, maps_of
+from inspector.target import Target
 
 if TYPE_CHECKING:
     from inspector.heatmap import Attribution
-    from inspector.methods import Request
     from inspector.opened import Opened
     from inspector.photos.geometry import Geometry
-    from inspector.target import Target
 
-__all__ = ["DEFAULTS", "Looked", "Mapper", "raster", "seen_shares"]
+__all__ = ["DEFAULTS", "Mapper", "MapsOfPhoto", "raster", "seen_shares"]
 
 DEFAULTS = ("cam", "grad-cam", "grad-cam++")
 """Methods that are compared when none is asked for; occlusion costs too much to come unasked."""
@@ -30,7 +31,7 @@ Choose = Callable[[int, Array], Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class MapsOfPhoto:
     """What came of one photo.
 
     Attributes:
@@ -63,8 +64,6 @@ class Mapper:
     """
 
     def __init__(self, model: "Opened", methods: Sequence[str], layer: str | int | None) -> None:
-        from inspector.methods import parse_request
-
         if not model.scores.classifier:
             raise MethodRefused(
                 f"localisation asks for classes, and the model has none: {model.scores.why}",
@@ -87,26 +86,28 @@ class Mapper:
             reasons = "; ".join(f"{label}: {why}" for label, why in self.refused.items())
             raise MethodRefused(f"no method works for this model: {reasons}", where=model.path.name)
 
-    def _try(self, request: "Request") -> None:
+    def _try(self, request: Request) -> None:
         """Take a method up, or keep why it is refused: by a blank image, whatever the photos."""
         method = request.method
         try:
-            if method.gradient:
+            if method.differentiates:
                 self.model.require_certificate([method.name])
-            through = None
-            if method.layer and method.gradient:
-                through = self._layer = self.model.layer_for(self._asked)[0].tensor
-            if method.gradient or method.name == "cam":
-                self._run(self._blank, [0], [request])
+            if method.through_layer:
+                self._layer = layer_of(self.model, [request], self._asked)
         except (MethodRefused, ConverterError, ModelRefused) as error:
             self.refused[request.label] = str(error)
             return
-        if method.name == "cam":
-            through = getattr(self.model.head, "features", None)
+        through = self._layer if method.through_layer else None
+        if method.needs - {"forward"}:
+            (tried,) = maps_of(self.model, self._blank, [[self._target(0)]], [request], self._layer)
+            one = tried[0]
+            if isinstance(one, MapRefused):
+                self.refused[request.label] = str(one.error)
+                return
+            through = one.attribution.layer
         self.requests[request.label], self.layers[request.label] = request, through
-        self.notes.clear()  # of a blank image
 
-    def __call__(self, tensors: Array, choose: Choose) -> list[Looked]:
+    def __call__(self, tensors: Array, choose: Choose) -> list[MapsOfPhoto]:
         """Maps of a batch of photos.
 
         Args:
@@ -118,81 +119,44 @@ class Mapper:
             One a photo.
         """
         requests = list(self.requests.values())
-        values = self._forward(tensors, requests)
-        if len(tensors) > 1 and not self.model.batches:  # found out just now: one by one
-            return [self._alone(tensors, row, choose) for row in range(len(tensors))]
-        scores = np.asarray(values[self.model.scores.tensor], np.float64).reshape(len(tensors), -1)
+        names = [self.model.scores.tensor]
+        values = forward_for(self.model, tensors, names, requests, self._layer)
+        scores = np.asarray(values[names[0]], np.float64).reshape(len(tensors), -1)
         wanted = [list(choose(row, one)) for row, one in enumerate(scores)]
-        found = [Looked(one, {}) for one in scores]
-        first = self._apply(tensors, [classes[0] for classes in wanted], requests, values)
-        for looked, classes, maps in zip(found, wanted, first, strict=True):
-            looked.maps[classes[0]] = maps
-        # Most photos need one map a method; the others go through the network once more.
+        found = [MapsOfPhoto(one, {}) for one in scores]
+        first = self._maps(tensors, [classes[0] for classes in wanted], values)
+        for photo, classes, maps in zip(found, wanted, first, strict=True):
+            photo.maps[classes[0]] = maps
+        # Most photos need one map per method; the others go through the network once more.
         more = [(row, one) for row, classes in enumerate(wanted) for one in classes[1:]]
         step = BATCH if self.model.batches else 1
         for start in range(0, len(more), step):
             pairs = more[start : start + step]
             rows, classes = [row for row, _ in pairs], [one for _, one in pairs]
-            further = self._run(tensors[rows], classes, requests)
-            for (row, one), maps in zip(pairs, further, strict=True):
+            for (row, one), maps in zip(pairs, self._maps(tensors[rows], classes), strict=True):
                 found[row].maps[one] = maps
         return found
 
-    def _alone(self, tensors: Array, row: int, choose: Choose) -> Looked:
-        def own(_: int, scores: Array) -> Sequence[int]:
-            return choose(row, scores)
-
-        return self(tensors[row : row + 1], own)[0]
-
-    def _run(
-        self, tensors: Array, classes: Sequence[int], requests: "Sequence[Request]"
+    def _maps(
+        self, tensors: Array, classes: Sequence[int], values: Mapping[str, Array] | None = None
     ) -> "list[dict[str, Attribution]]":
-        return self._apply(tensors, classes, requests, self._forward(tensors, requests))
-
-    def _forward(self, tensors: Array, requests: "Sequence[Request]") -> Mapping[str, Array]:
-        from inspector.evidence import tensors_for
-
-        fetch = tensors_for(self.model, requests, self._layer, [self.model.scores.tensor])
-        return self.model.forward(tensors, fetch)
-
-    def _apply(
-        self,
-        tensors: Array,
-        classes: Sequence[int],
-        requests: "Sequence[Request]",
-        values: Mapping[str, Array],
-    ) -> "list[dict[str, Attribution]]":
-        """One map a photo and method: that of the photo's class."""
-        from inspector.evidence import Evidence
-        from inspector.heatmap import Attribution
-
-        found: list[dict[str, Attribution]] = [{} for _ in tensors]
-        targets = [self._target(index) for index in classes]
-        for request in requests:
-            method = request.method
-            evidence = Evidence(
-                self.model,
-                tensors,
-                targets,
-                values,
-                layer=self._layer,
-                preprocess=self.model.preprocessing.preprocess,
-            )
-            maps = method(evidence, **request.options)
-            for note in evidence.notes:
-                self._note(request.label, note)
-            for maps_of_photo, one, target in zip(found, maps, targets, strict=True):
-                if not np.isfinite(one).all():
-                    continue  # the network overflows on this photo; the others are done
-                maps_of_photo[request.label] = Attribution(
-                    np.asarray(one, np.float32),
-                    method.space,
-                    method.name,
-                    label=target.label,
-                    index=target.class_index,
-                    channels=self.model.preprocessing.preprocess.channels,
-                    signed=method.signed,
-                )
+        """One map per photo and method: that of the photo's class."""
+        targets = [[self._target(index)] for index in classes]
+        rows = maps_of(
+            self.model, tensors, targets, list(self.requests.values()), self._layer, values=values
+        )
+        found: list[dict[str, Attribution]] = []
+        for row in rows:
+            maps = {}
+            for one in row:
+                label = one.request.label
+                if isinstance(one, MapRefused):  # the others of this photo are done
+                    self._note(label, one.error.what)
+                    continue
+                maps[label] = one.attribution
+                for note in one.notes:
+                    self._note(label, note)
+            found.append(maps)
         return found
 
     def _note(self, label: str, note: str) -> None:
@@ -200,8 +164,7 @@ class Mapper:
         key = "".join(character for character in note if not character.isdigit())
         self.notes.setdefault(f"{label}: {key}", f"{label}: {note}")
 
-    def _target(self, index: int) -> "Target":
-        from inspector.target import Target
+    def _target(self, index: int) -> Target:
 
         scores, names = self.model.scores, self.model.class_labels.names
         where: tuple[int | slice, ...] = (*(slice(None) for _ in range(scores.axis - 1)), index)

@@ -18,7 +18,8 @@ from inspector.measures.boxes import (
     peak,
     sweep,
 )
-from inspector.studies.localisation.maps import Looked, raster, seen_shares
+from inspector.methods import methods
+from inspector.studies.localisation.maps import MapsOfPhoto, raster, seen_shares
 from inspector.studies.localisation.objects import Object
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ SIGMA = 0.25
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
 """Shares of the maximum that MaxBoxAcc tries."""
-
-_CAM_THRESHOLD, _OTHER_THRESHOLD = 0.20, 0.15
 
 Array = NDArray[Any]
 
@@ -74,9 +73,7 @@ def threshold_of(method: str, rules: Rules) -> float:
         method: Its name.
         rules: As chosen.
     """
-    if rules.threshold:
-        return rules.threshold
-    return _CAM_THRESHOLD if method == "cam" else _OTHER_THRESHOLD
+    return rules.threshold or methods()[method].box_threshold
 
 
 def ranked(scores: Array, top: int) -> list[int]:
@@ -100,7 +97,7 @@ def wanted(scores: Array, objects: Sequence[Object], top: int) -> list[int]:
 
 
 def entry_of(
-    looked: Looked,
+    looked: MapsOfPhoto,
     objects: Sequence[Object],
     geometry: "Geometry",
     methods: Iterable[str],

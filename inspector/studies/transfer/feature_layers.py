@@ -141,7 +141,7 @@ def _maps(model: "Opened") -> tuple[list[str], str]:
 
 
 def _passed_by(model: "Opened", layer: "Layer") -> bool:
-    return bool(model.tail(layer.tensor, model.scores.tensor).frontier)
+    return bool(model.model.tail(layer.tensor, model.scores.tensor).frontier)
 
 
 # -- vectors --------------------------------------------------------------------------------------
