@@ -64,10 +64,11 @@ def evidence_of(
     """What ``explain`` hands to a method, for inputs that were never a photo."""
     scores = model.scores.tensor
     index = (*(slice(None) for _ in range(model.scores.axis - 1)), target)
-    fetch = tensors_for(model, [parse_request(m) for m in methods], layer, [scores])
+    needs = {need for name in methods for need in parse_request(name).method.needs}
+    fetch = tensors_for(model.model, needs, layer, [scores])
     values = model.forward(images, fetch)
     return Evidence(
-        model,
+        model.model,
         images,
         [Target(scores, index, f"class {target}", target)],
         values,

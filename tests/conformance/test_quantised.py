@@ -182,7 +182,7 @@ def test_lost_activation_functions_are_warned_about(folder, images, kind):
     for method in ("grad-cam", "guided-backprop"):
         notes, model = notes_of(path, method)
         assert f"lost activation functions at {wanted} places" in notes
-        assert len(model.suspicions) == wanted
+        assert len(model.model.suspicions) == wanted
     if kind == "distribution":
         assert "of its values are negative" in notes_of(path)[0]
 
@@ -191,5 +191,5 @@ def test_lost_activation_functions_are_warned_about(folder, images, kind):
 def test_sound_networks_are_not(folder, images, setting):
     path = quantised(SAMPLES / "resnet20.onnx", folder, setting, images[100:120])
     notes, model = notes_of(path)
-    assert model.suspicions == ()
+    assert model.model.suspicions == ()
     assert "lost" not in notes

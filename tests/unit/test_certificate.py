@@ -98,7 +98,7 @@ def opened(tmp_path):
     def open_(proto=None, name="model.onnx", **options):
         path = tmp_path / name
         onnx.save(proto or network(), path)
-        return load(path, device="cpu", preprocess="imagenet", **options)
+        return load(path, device="cpu", preprocess="imagenet", **options).model
 
     return open_
 

@@ -263,7 +263,7 @@ def meter(tmp_path, a, b, **options):
     both = []
     for letter, model in zip("ab", (a, b), strict=True):
         onnx.save(model, tmp_path / f"{letter}.onnx")
-        both.append(Probe(inspector.load(tmp_path / f"{letter}.onnx", preprocess="raw")))
+        both.append(Probe(inspector.load(tmp_path / f"{letter}.onnx", preprocess="raw").model))
     image = np.random.default_rng(4).normal(size=(1, 3, 8, 8)).astype(np.float32)
     alignment = align(*both, (image, image), **options)
     return Meter(*both, alignment), image

@@ -375,9 +375,9 @@ def test_the_cores_are_shared_among_the_batches(small, monkeypatch):
 
 def test_the_models_own_session_stays(small, four_cores):
     small.forward(np.zeros((1, 3, 6, 6), np.float32), ["y"])
-    before = small.runtime, small.runtime._session
+    before = small.model.runtime, small.model.runtime._session
     list(passes(small, pictures(40), ["r", "c", "g"], look, refused=[]))
-    assert (small.runtime, small.runtime._session) == before
+    assert (small.model.runtime, small.model.runtime._session) == before
 
 
 def test_one_session_is_loaded_before_the_threads_begin(small, four_cores, monkeypatch):
