@@ -22,7 +22,7 @@ def test_verify_passes(shared, name):
     overrides = [SIZES[name]] if name in SIZES else []
     model = load(shared / "zoo" / f"{name}.onnx", device="cpu", overrides=overrides)
     judge = quick if name in SLOW else certify
-    found = judge(model, preprocess=model.preprocessing.preprocess)
+    found = judge(model.model, preprocess=model.preprocessing.preprocess)
     assert found.verdict == "pass", found.text
     assert (found.kind == "quantised") == (name in QUANTISED)
     gradient = found.check("gradient")
