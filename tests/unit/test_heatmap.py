@@ -53,15 +53,15 @@ def test_an_empty_map_is_known_as_one():
     assert not layer_map(np.eye(7)).empty
     assert Attribution(np.zeros((3, 8, 8)), "input", "gradient").empty
     assert not Attribution(-np.ones((3, 8, 8)), "input", "gradient").empty
-    assert Attribution(-np.ones((1, 8, 8)), "input", "occlusion").empty
+    assert Attribution(-np.ones((1, 8, 8)), "input", "occlusion", reduction="sum").empty
 
 
 def test_occlusion_keeps_its_sign_and_gradients_take_the_largest_magnitude():
     values = np.array([[[-2.0, 1.0]]])
-    assert Attribution(values, "input", "occlusion").reduced().tolist() == [[-2, 1]]
+    assert Attribution(values, "input", "occlusion", reduction="sum").reduced().tolist() == [[-2, 1]]
     assert Attribution(values, "input", "gradient").reduced().tolist() == [[2, 1]]
     assert Attribution(values, "input", "rise", reduction="sum").reduced().tolist() == [[-2, 1]]
-    assert Attribution(values, "input", "occlusion").projection is None
+    assert Attribution(values, "input", "occlusion", reduction="sum").projection is None
     assert Attribution(values, "input", "gradient").projection is not None
 
 

@@ -91,7 +91,7 @@ def test_what_was_not_seen_is_hatched():
 def test_signed_maps_diverge():
     values = np.zeros((1, 40, 60))
     values[0, :, :20], values[0, :, 40:] = -1, 0.5
-    found = heatmap(values, method="occlusion", space="input")
+    found = heatmap(values, method="occlusion", space="input", reduction="sum")
     scale = scale_of(found)
     assert (scale.limit, scale.signed) == (1, True)
     panel = np.asarray(overlay_panel(grey(), found, (40, 60), scale), int)
@@ -163,7 +163,7 @@ def test_the_colour_bar_of_a_map_ends_at_its_maximum(written):
 def test_the_colour_bar_of_a_signed_map_has_its_limit_on_both_sides(written):
     values = np.zeros((1, 40, 60))
     values[0, 0, 0], values[0, 9, 9] = -0.75, 0.5
-    found = heatmap(values, method="occlusion", space="input")
+    found = heatmap(values, method="occlusion", space="input", reduction="sum")
     png.overlay(grey(), found)
     assert written == ["0.75", "0", "-0.75"]
     written.clear()
