@@ -202,5 +202,5 @@ def _check_rule(opened: Opened, rule: str) -> None:
         MethodRefused: activations that the rule is not defined for.
     """
     name, scores = opened.input.name, opened.scores.tensor
-    opened.gradient_engine.require(name, scores)
-    opened.gradient_engine.coverage(name, [scores], Rule(rule))
+    opened.model.gradient_engine.require(name, scores)
+    opened.model.gradient_engine.coverage(name, [scores], Rule(rule))

@@ -36,7 +36,7 @@ def grad_cam(photo, **more):
 
 def occlusion(photo):
     values = 0.6 * blob((48, 48), 19, 18, 8) - 0.2 * blob((48, 48), 38, 38, 7)
-    return heatmap(photo, values[None], "occlusion")
+    return heatmap(photo, values[None], "occlusion", reduction="sum")
 
 
 def guided(photo):

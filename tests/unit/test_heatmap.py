@@ -58,9 +58,11 @@ def test_an_empty_map_is_known_as_one():
 
 def test_occlusion_keeps_its_sign_and_gradients_take_the_largest_magnitude():
     values = np.array([[[-2.0, 1.0]]])
-    assert Attribution(values, "input", "occlusion", reduction="sum").reduced().tolist() == [[-2, 1]]
+    occluded = Attribution(values, "input", "occlusion", reduction="sum")
+    assert occluded.reduced().tolist() == [[-2, 1]]
     assert Attribution(values, "input", "gradient").reduced().tolist() == [[2, 1]]
-    assert Attribution(values, "input", "rise", reduction="sum").reduced().tolist() == [[-2, 1]]
+    rise = Attribution(values, "input", "rise", reduction="sum")
+    assert rise.reduced().tolist() == [[-2, 1]]
     assert Attribution(values, "input", "occlusion", reduction="sum").projection is None
     assert Attribution(values, "input", "gradient").projection is not None
 
