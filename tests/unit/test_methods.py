@@ -4,115 +4,34 @@ The network's forward pass is written once more in NumPy (float64), and its grad
 by differences: nothing here differentiates automatically.
 """
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
 import torch
+from networks import CLASSES, HEIGHT, WIDTH, Net, correlate, node
 from onnx import TensorProto, helper, numpy_helper
+from oracles import (
+    ORACLES,
+    by_differences,
+    literal_grad_cam,
+    literal_occlusion,
+    literal_plus_plus_weights,
+    literal_signal,
+)
 
 import inspector
 from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused, UsageError
 from inspector.heatmap import EMPTY
-from inspector.methods import grad_cam, grad_cam_plus_plus
+from inspector.methods import grad_cam, grad_cam_plus_plus, methods
 from inspector.photos.occluder import windows
 from inspector.photos.preprocess_choice import Preprocess
 
-HEIGHT, WIDTH, CLASSES = 12, 10, 3
+TIGHT = 2e-5
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 RECIPE = Preprocess(size=(HEIGHT, WIDTH), scale=255.0, mean=MEAN, std=STD)
-
-
-def node(op_type, inputs, outputs, **attributes):
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
-
-
-def correlate(x, w, pad):
-    """(C, H, W) with (O, C, 3, 3), stride 1."""
-    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
-    h, v = x.shape[1] - 2, x.shape[2] - 2
-    out = np.zeros((len(w), h, v))
-    for di in range(3):
-        for dj in range(3):
-            out += np.einsum("oc,chw->ohw", w[:, :, di, dj], x[:, di : di + h, dj : dj + v])
-    return out
-
-
-class Net:
-    """conv - relu - maxpool 2 - conv - relu [- 1x1 conv - relu] - mean - linear."""
-
-    def __init__(self, seed, *, deep=False, softmax=False, negative=False):
-        rng = np.random.default_rng(seed)
-        self.deep, self.softmax = deep, softmax
-        self.w1 = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
-        self.w2 = rng.standard_normal((5, 4, 3, 3)).astype(np.float32) / 3
-        self.w3 = rng.standard_normal((6, 5, 1, 1)).astype(np.float32)
-        # Where all of A is zero, a bias keeps this ReLU off its kink.
-        self.b3 = rng.standard_normal(6).astype(np.float32)
-        self.head = rng.standard_normal((CLASSES, 6 if deep else 5)).astype(np.float32)
-        if negative:
-            self.head = -np.abs(self.head)
-        self.bias = rng.standard_normal(CLASSES).astype(np.float32)
-
-    def proto(self):
-        nodes = [
-            node("Conv", "x w1", "c1", pads=[1, 1, 1, 1]),
-            node("Relu", "c1", "r1"),
-            node("MaxPool", "r1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
-            node("Conv", "p1 w2", "c2", pads=[1, 1, 1, 1]),
-            node("Relu", "c2", "A"),
-        ]
-        last = "A"
-        if self.deep:
-            nodes += [node("Conv", "A w3 b3", "c3"), node("Relu", "c3", "r3")]
-            last = "r3"
-        nodes += [
-            node("GlobalAveragePool", last, "m"),
-            node("Flatten", "m", "f"),
-            node("Gemm", "f head bias", "logits", transB=1),
-        ]
-        if self.softmax:
-            nodes.append(node("Softmax", "logits", "probabilities", axis=1))
-        names = ["w1", "w2", "head", "bias", *(["w3", "b3"] if self.deep else [])]
-        out = "probabilities" if self.softmax else "logits"
-        graph = helper.make_graph(
-            nodes,
-            "net",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, HEIGHT, WIDTH])],
-            [helper.make_tensor_value_info(out, TensorProto.FLOAT, ["n", CLASSES])],
-            [numpy_helper.from_array(getattr(self, n), n) for n in names],
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-    def layer(self, x):
-        """The activation A (5, 6, 5) of an input (3, 12, 10)."""
-        r1 = np.maximum(correlate(x, self.w1.astype(np.float64), 1), 0)
-        p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
-        return np.maximum(correlate(p1, self.w2.astype(np.float64), 1), 0)
-
-    def third(self, A):
-        c3 = np.einsum("oc,chw->ohw", self.w3[:, :, 0, 0].astype(np.float64), A)
-        return c3 + self.b3[:, None, None]
-
-    def tail(self, A):
-        """Logits (K,) of an activation."""
-        if self.deep:
-            A = np.maximum(self.third(A), 0)
-        return self.head.astype(np.float64) @ A.mean(axis=(1, 2)) + self.bias
-
-    def __call__(self, x):
-        return self.tail(self.layer(x))
-
-
-def by_differences(function, at, eps=1e-6):
-    """Gradient of a scalar function by central differences, element by element."""
-    gradient = np.zeros_like(at)
-    for index in np.ndindex(*at.shape):
-        up, down = at.copy(), at.copy()
-        up[index] += eps
-        down[index] -= eps
-        gradient[index] = (function(up) - function(down)) / (2 * eps)
-    return gradient
 
 
 def photo(seed):
@@ -143,48 +62,36 @@ def close(found, wanted, tolerance=1e-4):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * peak)
 
 
-def literal_grad_cam(A, g):
-    Z = A.shape[1] * A.shape[2]
-    total = np.zeros(A.shape[1:])
-    for k in range(len(A)):
-        alpha = 0.0
-        for i, j in np.ndindex(*A.shape[1:]):
-            alpha += g[k, i, j] / Z
-        total += alpha * A[k]
-    return np.maximum(total, 0)
+# -- every method against its formula ----------------------------------------------------------
 
 
-def literal_plus_plus_weights(A, g):
-    """Equations 10 and 19 with exp(S) cancelled, nothing rearranged."""
-    weights = np.zeros(len(A))
-    for k in range(len(A)):
-        total = A[k].sum()
-        for i, j in np.ndindex(*A.shape[1:]):
-            if g[k, i, j] == 0:
-                continue
-            alpha = g[k, i, j] ** 2 / (2 * g[k, i, j] ** 2 + total * g[k, i, j] ** 3)
-            weights[k] += alpha * max(g[k, i, j], 0)
-    return weights
+def test_every_method_has_an_oracle():
+    """A method without one is not tested: write its formula down in ``tests/oracles.py``."""
+    assert sorted(ORACLES) == sorted(methods())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("method", methods())
+def test_a_method_computes_its_formula(opened, method, deep):
+    """On every class, so that one that pays no heed to the target fails."""
+    net, pixels = Net(5, deep=deep), photo(5)
+    x, slow = encoded(pixels), ORACLES[method]
+    options = ",".join(f"{key}={value}" for key, value in slow.options.items())
+    model = opened(net)
+    wanted = [slow.function(net, x, target) for target in range(CLASSES)]
+    peak = max(np.abs(values).max() for values in wanted)
+    assert any(np.abs(a - b).max() > 0.01 * peak for a, b in itertools.combinations(wanted, 2))
+    for target, values in enumerate(wanted):
+        report = model.explain(pixels, f"{method}:{options}", target=str(target), layer="A")
+        attribution = report.explanation.attribution
+        assert (attribution.method, attribution.index) == (method, target)
+        assert attribution.score == pytest.approx(net(x)[target], rel=1e-5)
+        assert attribution.values.shape == values.shape
+        np.testing.assert_allclose(attribution.values, values, rtol=0, atol=TIGHT * peak)
+        assert not [note for note in attribution.notes if "unreliable" in note]
 
 
 # -- class activation maps -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", range(CLASSES))
-@pytest.mark.parametrize("deep", [False, True])
-def test_grad_cam(opened, deep, target):
-    net, pixels = Net(1, deep=deep), photo(1)
-    A = net.layer(encoded(pixels))
-    g = by_differences(lambda a: net.tail(a)[target], A)
-    wanted = literal_grad_cam(A, g)
-    report = opened(net).explain(pixels, "grad-cam", target=str(target), layer="A")
-    assert report.explanation.attribution.layer == "A"
-    if wanted.max() == 0:
-        assert report.explanation.attribution.empty
-    else:
-        close(report.attribution, wanted, 1e-5)
-    score = report.explanation.attribution.score
-    assert score == pytest.approx(net(encoded(pixels))[target], rel=1e-5)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -223,19 +130,6 @@ def test_grad_cam_weights_on_numpy_and_torch():
     wanted = np.array([[g[n, k].sum() / 20 for k in range(3)] for n in range(2)])
     np.testing.assert_allclose(grad_cam.weights(g), wanted, rtol=1e-12)
     np.testing.assert_allclose(grad_cam.weights(torch.from_numpy(g)).numpy(), wanted, rtol=1e-12)
-
-
-@pytest.mark.parametrize("target", range(CLASSES))
-def test_grad_cam_plus_plus(opened, target):
-    net, pixels = Net(5, deep=True), photo(5)
-    A = net.layer(encoded(pixels))
-    g = by_differences(lambda a: net.tail(a)[target], A)
-    g[np.abs(g) < 1e-9] = 0  # what differences leave of a closed gate
-    weights = literal_plus_plus_weights(A, g)
-    wanted = np.maximum(sum(w * a for w, a in zip(weights, A, strict=True)), 0)
-    report = opened(net).explain(pixels, "grad-cam++", target=str(target), layer="A")
-    close(report.attribution, wanted, 1e-5)
-    assert not [w for w in report.explanation.warnings if "unreliable" in w]
 
 
 def test_grad_cam_plus_plus_warns_before_the_relu(opened):
@@ -399,51 +293,6 @@ def test_several_photos_and_targets_in_one_call_equal_one_at_a_time(opened):
 # -- input space -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", range(CLASSES))
-def test_gradient(opened, target):
-    net, pixels = Net(11, deep=True), photo(11)
-    wanted = by_differences(lambda x: net(x)[target], encoded(pixels))
-    found = opened(net).explain(pixels, "gradient", target=str(target)).attribution
-    assert found.shape == (3, HEIGHT, WIDTH)
-    close(found, wanted, 1e-4)
-
-
-def literal_signal(net, x, target, rule):
-    """The signal at the input under a rule, node by node."""
-    relu = {
-        "deconvnet": lambda v, s: np.maximum(s, 0),
-        "guided": lambda v, s: np.maximum(s, 0) * (v > 0),
-    }[rule]
-
-    def conv_back(w, signal, shape):
-        down = np.zeros((shape[0], shape[1] + 2, shape[2] + 2))
-        for o, i, j in np.ndindex(*signal.shape):
-            down[:, i : i + 3, j : j + 3] += w[o] * signal[o, i, j]
-        return down[:, 1:-1, 1:-1]
-
-    w1, w2 = net.w1.astype(float), net.w2.astype(float)
-    c1 = correlate(x, w1, 1)
-    r1 = np.maximum(c1, 0)
-    p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
-    c2 = correlate(p1, w2, 1)
-    A = np.maximum(c2, 0)
-    Z = A.shape[1] * A.shape[2]
-    if net.deep:
-        w3 = net.w3[:, :, 0, 0].astype(float)
-        c3 = net.third(A)
-        s3 = relu(c3, np.zeros_like(c3) + net.head[target].astype(float)[:, None, None] / Z)
-        at_A = np.einsum("oc,ohw->chw", w3, s3)
-    else:
-        at_A = np.zeros_like(A) + net.head[target].astype(float)[:, None, None] / Z
-    at_p1 = conv_back(w2, relu(c2, at_A), p1.shape)
-    at_r1 = np.zeros_like(r1)
-    for k, i, j in np.ndindex(*p1.shape):
-        window = r1[k, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-        di, dj = np.unravel_index(window.argmax(), (2, 2))  # ties: the first
-        at_r1[k, 2 * i + di, 2 * j + dj] += at_p1[k, i, j]
-    return conv_back(w1, relu(c1, at_r1), x.shape)
-
-
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize(
     ("method", "rule"), [("guided-backprop", "guided"), ("deconvnet", "deconvnet")]
@@ -460,40 +309,6 @@ def test_rules_through_the_whole_network(opened, method, rule, deep):
             f"{count} of {count} activations under the {rule} rule: {count} Relu; 0 unknown"
         )
         assert any("weakly" in w for w in explanation.warnings)
-
-
-def literal_upsample(grid, height, width):
-    """Bilinear, half-pixel centres, edges repeated."""
-    h, w = grid.shape
-    out = np.zeros((height, width))
-    for i in range(height):
-        for j in range(width):
-            y = min(max((i + 0.5) * h / height - 0.5, 0), h - 1)
-            x = min(max((j + 0.5) * w / width - 0.5, 0), w - 1)
-            y0, x0 = int(y), int(x)
-            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
-            fy, fx = y - y0, x - x0
-            top = grid[y0, x0] * (1 - fx) + grid[y0, x1] * fx
-            bottom = grid[y1, x0] * (1 - fx) + grid[y1, x1] * fx
-            out[i, j] = top * (1 - fy) + bottom * fy
-    return out
-
-
-def test_guided_grad_cam(opened):
-    net, pixels = Net(13, deep=True), photo(13)
-    x = encoded(pixels)
-    A = net.layer(x)
-    model, checked = opened(net), 0
-    for target in range(CLASSES):
-        coarse = literal_grad_cam(A, by_differences(lambda a, t=target: net.tail(a)[t], A))
-        if coarse.max() == 0:
-            continue
-        fine = literal_signal(net, x, target, "guided")
-        wanted = fine * literal_upsample(coarse, HEIGHT, WIDTH)
-        found = model.explain(pixels, "guided-grad-cam", target=str(target), layer="A").attribution
-        close(found, wanted, 1e-5)
-        checked += 1
-    assert checked
 
 
 def test_smooth_activations_are_refused_and_labelled(tmp_path):
@@ -531,31 +346,6 @@ def test_smooth_activations_are_refused_and_labelled(tmp_path):
 
 
 # -- occlusion -------------------------------------------------------------------------------------
-
-
-def literal_occlusion(f, x, fill, window, stride):
-    """One position at a time; every position of a symmetric grid that reaches both borders."""
-    height, width = x.shape[1:]
-
-    def starts(length):
-        count = 1
-        while window + (count - 1) * stride < length:
-            count += 1
-        first = (length - window - (count - 1) * stride) // 2
-        return [first + i * stride for i in range(count)]
-
-    total, count = np.zeros((height, width)), np.zeros((height, width))
-    before = f(x)
-    for top in starts(height):
-        for left in starts(width):
-            y0, x0 = max(top, 0), max(left, 0)
-            y1, x1 = min(top + window, height), min(left + window, width)
-            hidden = x.copy()
-            hidden[:, y0:y1, x0:x1] = fill[:, None, None]
-            total[y0:y1, x0:x1] += before - f(hidden)
-            count[y0:y1, x0:x1] += 1
-    assert count.min() >= 1
-    return total / count
 
 
 @pytest.mark.parametrize(
