@@ -17,6 +17,7 @@ ExplainedError (converters.errors)
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable
 
 from converters.errors import ConverterError, ExplainedError
@@ -38,6 +39,7 @@ __all__ = [
     "UnknownTarget",
     "UsageError",
     "nearest",
+    "require",
 ]
 
 
@@ -77,6 +79,23 @@ class MissingExtra(UsageError):
             f"{what} needs packages that are not installed",
             hint=f"pip install 'onnx-inspector[{extra}]'",
         )
+
+
+def require(module: str, what: str, extra: str) -> None:
+    """Refuse to go on where an optional package is not installed.
+
+    Args:
+        module: The module that is needed.
+        what: What needs it.
+        extra: The extra that brings it.
+
+    Raises:
+        MissingExtra: It cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise MissingExtra(what, extra) from None
 
 
 class BrokenInstallation(InspectorError):

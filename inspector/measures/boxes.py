@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspector.errors import MissingExtra
+from inspector.errors import require
 
 __all__ = [
     "CONNECTIVITIES",
@@ -44,10 +44,9 @@ def component_boxes(mask: NDArray[Any], connectivity: int = 8) -> Boxes:
     Raises:
         MissingExtra: SciPy is not installed.
     """
-    try:
-        from scipy import ndimage  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingExtra("finding connected components", "studies") from None
+    require("scipy.ndimage", "finding connected components", "studies")
+    from scipy import ndimage  # type: ignore[import-untyped]
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.zeros((0, 4))

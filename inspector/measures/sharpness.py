@@ -1,4 +1,4 @@
-"""How much a person could recognise in a projection: three measures, in NumPy alone.
+"""How much a person could recognise in a projection: three measures.
 
 With P (C, h, w) the projection, m = sqrt(sum_c P_c^2) its magnitude at each pixel of a unit's
 receptive field, and n the number of those pixels:
@@ -17,12 +17,13 @@ agreement of 0: the correlation with other photos takes out what any picture wou
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.errors import MethodRefused
+from inspector.errors import MethodRefused, require
 
 __all__ = [
     "COARSE",
@@ -69,9 +70,15 @@ def smoothed(values: Array, scale: float) -> Float64:
     Args:
         values: (h, w).
         scale: Standard deviation in pixels; weights beyond three of them are 0.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
     """
-    down, across = (_window(length, scale) for length in values.shape)
-    found: Float64 = down @ np.asarray(values, np.float64) @ across.T
+    filtered = partial(
+        _ndimage().gaussian_filter, sigma=scale, radius=int(3 * scale), mode="constant"
+    )
+    # Divided by the window's weight inside of the map, so that weights sum to 1 at the border too.
+    found: Float64 = filtered(np.asarray(values, np.float64)) / filtered(np.ones(values.shape))
     return found
 
 
@@ -173,18 +180,23 @@ def measured(
     }
 
 
-def _window(length: int, scale: float) -> Float64:
-    """Weights (length, length): row i averages around i, and sums up to 1 at the border too."""
-    distance = np.arange(length)[:, None] - np.arange(length)[None]
-    weights = np.where(np.abs(distance) <= 3 * scale, np.exp(-(distance**2) / (2 * scale**2)), 0)
-    found: Float64 = weights / weights.sum(1, keepdims=True)
-    return found
-
-
 def _sobel(channels: Float64) -> tuple[Float64, Float64]:
     """Derivatives (C, h, w) down and across; the border's pixels go on outside."""
-    padded = np.pad(channels, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    blurred = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-    down = blurred[:, 2:] - blurred[:, :-2]
-    blurred = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    return down, blurred[:, :, 2:] - blurred[:, :, :-2]
+    ndimage = _ndimage()
+    down, across = (
+        np.stack([ndimage.sobel(channel, axis, mode="nearest") for channel in channels])
+        for axis in (0, 1)
+    )
+    return down, across
+
+
+def _ndimage() -> Any:
+    """SciPy's filters of images.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
+    require("scipy.ndimage", "filtering images", "studies")
+    from scipy import ndimage  # type: ignore[import-untyped]
+
+    return ndimage

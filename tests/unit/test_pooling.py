@@ -1,9 +1,7 @@
 """The study of networks with pooling and without, against the definitions written out."""
 
 import json
-import math
 import shutil
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from inspector.measures import sharpness
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import LabelledPhoto, labelled_photos
 from inspector.projection.projector import Projector
-from inspector.studies.pooling import comparison, intervals, pooling
+from inspector.studies.pooling import comparison, pooling
 from inspector.studies.pooling.networks import opened
 from inspector.studies.pooling.structure import METHODS, spread_out
 
@@ -257,27 +255,6 @@ def test_only_photos_with_all_measures_count():
     found = comparison.Measured.of([first, second], seed=0)
     assert set(range(40)) - set(found.places) == {4, 9}
     assert comparison.Measured.of([{0: None}], seed=0) is None
-
-
-def test_wilson():
-    for right, total in ((0, 10), (7, 10), (10, 10), (336, 400)):
-        low, high = intervals.wilson(right, total)
-        for bound in (low, high):  # both are where the normal test just rejects
-            if 0 < bound < 1:
-                z = (right / total - bound) / math.sqrt(bound * (1 - bound) / total)
-                assert abs(z) == pytest.approx(1.959964, abs=1e-5)
-        assert low <= right / total <= high
-    assert intervals.wilson(0, 10)[1] == pytest.approx(0.2775, abs=1e-4)
-
-
-def test_mcnemar_and_holm():
-    for first, second in ((0, 0), (3, 3), (1, 9), (40, 12), (0, 7)):
-        total = first + second
-        tail = sum(math.comb(total, k) for k in range(min(first, second) + 1))
-        exact = min(Fraction(1), 2 * Fraction(tail, 2**total))
-        assert intervals.mcnemar(first, second) == pytest.approx(float(exact), rel=1e-9)
-    assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert intervals.holm([]) == []
 
 
 def test_pairs_count_photos(small):

@@ -4,7 +4,6 @@ Matplotlib draws them, without its global state: it is an extra (``studies``) an
 alone, late.
 """
 
-import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from inspector.errors import MissingExtra
+from inspector.errors import require
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -154,10 +153,7 @@ def require_matplotlib() -> None:
     Raises:
         MissingExtra: It is not.
     """
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise MissingExtra("drawing curves", "studies") from None
+    require("matplotlib.figure", "drawing curves", "studies")
 
 
 def _axes(size: tuple[int, int], title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Progress, batches
 from inspector.passes.feature_vectors import (
     FeatureVector,
@@ -19,6 +20,7 @@ from inspector.passes.feature_vectors import (
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import fill_colour
 from inspector.probability import ASSUMED
+from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, study
 from inspector.studies.invariance.curves import Seen, follow
 from inspector.studies.invariance.summary import Summary, summaries
@@ -92,6 +94,8 @@ def invariance(
         UsageError: options that cannot be meant.
         ImageRefused: none of the photos can be read.
     """
+    require_scipy()
+    require_matplotlib()
     if not 1 <= count <= MOST_PHOTOS:
         raise UsageError(f"{count} photos", hint=f"1 to {MOST_PHOTOS}")
     if not model.scores.classifier:

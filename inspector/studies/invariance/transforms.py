@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector.errors import UsageError
+from inspector.errors import UsageError, require
 
 __all__ = ["Sweep", "parse_sweep", "transformed"]
 
@@ -146,6 +146,9 @@ def transformed(image: Array, kind: str, value: float, colour: Array) -> Array:
 
     Returns:
         (C, H, W) of the image's type; the image itself, exactly, where nothing moves.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
     """
     height, width = image.shape[1:]
     centre = (height - 1) / 2, (width - 1) / 2
@@ -169,17 +172,19 @@ def _inverse(kind: str, value: float) -> tuple[Sequence[Sequence[float]], tuple[
 
 
 def _sampled(image: Array, rows: Array, columns: Array, colour: Array) -> Array:
-    """Bilinear values (C, H, W) at fractional places (H, W), with the colour outside."""
-    height, width = image.shape[1:]
-    framed = np.broadcast_to(colour[:, None, None], (len(image), height + 2, width + 2)).copy()
-    framed[:, 1:-1, 1:-1] = image
-    # In the framed image; whatever lies further out is as good as on the frame.
-    rows, columns = np.clip(rows + 1, 0, height + 1), np.clip(columns + 1, 0, width + 1)
-    top = np.minimum(np.floor(rows).astype(np.intp), height)
-    left = np.minimum(np.floor(columns).astype(np.intp), width)
-    down, right = rows - top, columns - left
-    found = np.zeros(image.shape, np.float64)
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = (down if dy else 1 - down) * (right if dx else 1 - right)
-        found += weight * framed[:, top + dy, left + dx]
-    return found.astype(image.dtype)
+    """Bilinear values (C, H, W) at fractional places (H, W), with the colour outside.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
+    require("scipy.ndimage", "moving images", "studies")
+    from scipy import ndimage  # type: ignore[import-untyped]
+
+    return np.stack(
+        [
+            ndimage.map_coordinates(
+                channel, (rows, columns), order=1, mode="grid-constant", cval=float(outside)
+            )
+            for channel, outside in zip(image, colour, strict=True)
+        ]
+    )

@@ -9,9 +9,11 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.boxes import CONNECTIVITIES
+from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Batch, Progress, batches
 from inspector.passes.journal import Journal, identity_of
 from inspector.photos.dataset import Box
+from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.localisation import summary
 from inspector.studies.localisation.maps import Mapper, MapsOfPhoto
@@ -87,6 +89,8 @@ def localisation(
         MethodRefused: no classes, or no method that is right for this model.
         ImageRefused: no photo is left.
     """
+    require_scipy()
+    require_matplotlib()
     rules = Rules(top, threshold, connectivity, centre)
     check_seed(seed)
     _check(rules, tolerance=tolerance, resamples=resamples, examples=examples)

@@ -1,15 +1,16 @@
 """How well methods localise over all photos: the papers' measures with bootstrap intervals."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.measures.statistics import bootstrap
 from inspector.studies.localisation.matches import CENTRE, THRESHOLDS, unpacked
 
-__all__ = ["COMPARED", "IOUS", "LEVEL", "MEASURES", "Interval", "Tally", "summary", "tally"]
+__all__ = ["COMPARED", "IOUS", "MEASURES", "Interval", "Tally", "summary", "tally"]
 
 IOUS = (0.3, 0.5, 0.7)
 """Overlaps that MaxBoxAccV2 averages over; the middle one is that of all other measures."""
@@ -26,11 +27,6 @@ MEASURES = (
 
 COMPARED = ("gt_known", "max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact")
 """Measures of the map alone, in which a method is held against the centre."""
-
-LEVEL = 0.95
-"""Of the intervals."""
-
-_CHUNK = 4_000_000  # weights at a time
 
 Array = NDArray[Any]
 
@@ -154,58 +150,31 @@ def summary(
 
     Returns:
         Measures by method; what each method is better by than the centre; the further shares.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
     """
     photos = len(next(iter(right.values())))
-    one = np.ones((1, photos))
-    point = {name: statistics(found, one) for name, found in tallies.items()}
-    drawn: dict[str, dict[str, list[Array]]] = {
-        name: {measure: [] for measure in MEASURES} for name in tallies
-    }
-    shares: dict[str, list[Array]] = {name: [] for name in right}
-    for weights in _weights(photos, resamples, seed):
-        for name, found in tallies.items():
-            for measure, values in statistics(found, weights).items():
-                drawn[name][measure].append(values)
-        for name, values in right.items():
-            shares[name].append(weights @ values / photos)
-    samples = {
-        name: {measure: np.concatenate(parts) for measure, parts in found.items()}
-        for name, found in drawn.items()
-    }
-    measured = {
-        name: {m: _interval(point[name][m][0], samples[name][m]) for m in MEASURES}
-        for name in tallies
-    }
-    better = {
-        name: {
-            m: _interval(point[name][m][0] - point[CENTRE][m][0], samples[name][m] - base)
-            for m in COMPARED
-            for base in (samples[CENTRE][m],)
-        }
-        for name in tallies
-        if name != CENTRE
-    }
-    known = {
-        name: _interval(values.mean(), np.concatenate(shares[name]))
-        for name, values in right.items()
-    }
-    return measured, better, known
+    methods = [name for name in tallies if name != CENTRE]
+
+    def values(weights: Array) -> Array:
+        """All numbers, (K, B), in the order in which they are read below."""
+        found = {name: statistics(tally, weights) for name, tally in tallies.items()}
+        rows = [found[name][m] for name in tallies for m in MEASURES]
+        rows += [found[name][m] - found[CENTRE][m] for name in methods for m in COMPARED]
+        rows += [weights @ share / photos for share in right.values()]
+        return np.stack(rows)
+
+    ends = bootstrap(values, photos, seed=seed, resamples=resamples)
+    all_numbers = np.stack([values(np.ones((1, photos)))[:, 0], *ends], -1)
+    intervals = iter([Interval(*map(float, three)) for three in all_numbers])
+    return (
+        {name: {m: next(intervals) for m in MEASURES} for name in tallies},
+        {name: {m: next(intervals) for m in COMPARED} for name in methods},
+        {name: next(intervals) for name in right},
+    )
 
 
 def best_threshold(found: Tally) -> float:
     """The lowest threshold at which MaxBoxAcc is reached."""
     return THRESHOLDS[int(found.largest[:, 1].mean(0, dtype=np.float64).argmax())]
-
-
-def _weights(photos: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each photo is in each sample, (b, P) a time."""
-    generator = np.random.default_rng(seed)
-    step = max(1, _CHUNK // photos)
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        yield generator.multinomial(photos, np.full(photos, 1 / photos), count).astype(float)
-
-
-def _interval(value: float, samples: Array) -> Interval:
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from inspector.measures.boxes import CONNECTIVITIES
+from inspector.measures.statistics import LEVEL
 from inspector.studies.localisation.maps import LONGEST, Mapper
 from inspector.studies.localisation.matches import CENTRE, SIGMA, THRESHOLDS, Rules, threshold_of
 from inspector.studies.localisation.measures import (
     COMPARED,
     IOUS,
-    LEVEL,
     MEASURES,
     Interval,
     Tally,

@@ -8,11 +8,12 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.sharpness import COARSE, MEASURES
+from inspector.measures.statistics import LEVEL, RESAMPLES, require_scipy
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.pooling.comparison import Measured, accuracies, finding, pairs
-from inspector.studies.pooling.intervals import LEVEL, RESAMPLES
 from inspector.studies.pooling.networks import Network, opened
 from inspector.studies.pooling.recognition import predictions, wanted_classes
 from inspector.studies.pooling.structure import METHODS, OTHERS, Reconstructions, spread_out
@@ -75,6 +76,8 @@ def pooling(
         MethodRefused: a network without classes, or a reconstruction that cannot be right for it.
         ImageRefused: none of the photos can be read.
     """
+    require_scipy()
+    require_matplotlib()
     check_seed(seed)
     if not 1 <= reconstructed <= MOST_RECONSTRUCTED:
         raise UsageError(f"{reconstructed} photos", hint=f"1 to {MOST_RECONSTRUCTED}")

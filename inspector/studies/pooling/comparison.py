@@ -11,7 +11,7 @@ The paper's finding holds where the deconvnet fails in every network without max
 in every network with it.  The half is this study's choice: the paper judged by eye.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,15 +19,7 @@ from typing import Any
 import numpy as np
 
 from inspector.measures.sharpness import MEASURES
-from inspector.studies.pooling.intervals import (
-    RESAMPLES,
-    holm,
-    mcnemar,
-    paired_interval,
-    resamples,
-    spread,
-    wilson,
-)
+from inspector.measures.statistics import RESAMPLES, bootstrap, holm, mcnemar, wilson
 from inspector.studies.pooling.networks import Network
 from inspector.studies.pooling.structure import METHODS
 
@@ -66,7 +58,7 @@ def pairs(networks: Sequence[Network], right: Array, seed: int) -> list[dict[str
     for a, b in combinations(range(len(networks)), 2):
         first = int((right[a] & ~right[b]).sum())
         second = int((right[b] & ~right[a]).sum())
-        low, high = paired_interval(right[a], right[b], seed)
+        low, high = _paired_interval(right[a], right[b], seed)
         found.append(
             {
                 "networks": (networks[a].name, networks[b].name),
@@ -123,24 +115,27 @@ class Measured:
                 for one in entries
             ]
         )
-        chosen = resamples(len(places), seed)
-        # A matrix of how often each photo is drawn: one product for all means.
-        counts = np.stack([np.bincount(row, minlength=len(places)) for row in chosen])
-        drawn = values @ (counts.T / len(places))  # (M, methods, measures, RESAMPLES)
         d, g = METHODS.index("deconvnet"), METHODS.index("guided-backprop")
-        means = values.mean(-1)
-        low, high = _ends(drawn)
         agreement = MEASURES.index("edge agreement")
+
+        def against_share(means: Array) -> Array:
+            return means[:, d, agreement] - SHARE * means[:, g, agreement]
+
+        def with_ends(of: Callable[[Array], Array]) -> Array:
+            """A function of the means (M, methods, measures, ...), with its interval's ends."""
+            ends = bootstrap(
+                lambda counts: of(values @ (counts.T / len(places))), len(places), seed=seed
+            )
+            return np.stack([of(values.mean(-1)), *ends], -1)
+
+        means, low, high = np.moveaxis(with_ends(lambda means: means), -1, 0)
         return cls(
             tuple(places),
             means,
             low,
             high,
-            _with_ends(
-                means[:, d, agreement] - SHARE * means[:, g, agreement],
-                drawn[:, d, agreement] - SHARE * drawn[:, g, agreement],
-            ),
-            _with_ends(means[:, g] - means[:, d], drawn[:, g] - drawn[:, d]),
+            with_ends(against_share),
+            with_ends(lambda means: means[:, g] - means[:, d]),
         )
 
     def numbers(self, network: int) -> dict[str, Any]:
@@ -225,15 +220,19 @@ def _whole(entry: Mapping[str, Any] | None) -> bool:
     )
 
 
-def _ends(drawn: Array) -> tuple[Array, Array]:
-    """Interval ends of bootstrapped values (..., RESAMPLES)."""
-    ends = np.array([spread(row) for row in drawn.reshape(-1, drawn.shape[-1])])
-    shape = drawn.shape[:-1]
-    return ends[:, 0].reshape(shape), ends[:, 1].reshape(shape)
+def _paired_interval(first: Array, second: Array, seed: int) -> tuple[float, float]:
+    """Bootstrap interval of the difference of two networks' accuracies on the same photos.
 
-
-def _with_ends(means: Array, drawn: Array) -> Array:
-    return np.stack([means, *_ends(drawn)], -1)
+    Args:
+        first: (P,) whether the first network is right.
+        second: (P,) likewise.
+        seed: Of the bootstrap.
+    """
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    low, high = bootstrap(
+        lambda counts: counts @ difference / len(difference), len(difference), seed=seed
+    )
+    return float(low), float(high)
 
 
 def _named(three: Array) -> dict[str, float]:

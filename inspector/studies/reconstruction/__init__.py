@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.studies import Findings, check_seed, study
@@ -78,6 +79,8 @@ def reconstruction(
     if not 1 <= most <= MOST_LAYERS:
         raise UsageError(f"{most} layers", hint=f"1 to {MOST_LAYERS}")
     images = list(images)
+    if images:
+        require_scipy()
     if unconditioned.strip() == NONE and not images:
         raise UsageError("neither photos nor units to do without", hint="give photos")
     work = Work(model, chosen_layers(model, layers, most), extension)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.measures.statistics import require_scipy, wald_difference, wilson
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import LabelledPhoto, class_indices
+from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.transfer.classification import (
     CLASSIFIERS,
     Fitted,
     Plan,
     class_counts,
-    difference,
     fit,
     plan,
-    wilson,
+    require_scikit_learn,
 )
 from inspector.studies.transfer.extraction import Features, Pool, extract
 from inspector.studies.transfer.feature_layers import FeatureLayer, chosen_layers
@@ -84,18 +85,13 @@ def transfer(
         MissingExtra: scikit-learn or matplotlib is not installed.
         ImageRefused: none of the photos can be read.
     """
+    require_scikit_learn()
+    require_scipy()
+    require_matplotlib()
     pooling, journal, images = Pool.read(pool), journal or Journal(), list(images)
     check_seed(seed)
     _check(classifier, folds, cost, per_class)
     class_counts([photo.label for photo in images], folds)
-    plan(
-        np.repeat([0, 1], folds),
-        classifier=classifier,
-        folds=folds,
-        cost=cost or 1.0,
-        per_class=0,
-        seed=seed,
-    )  # a missing extra is told before a long pass
     models = [model, *(model.sibling(path) for path in against)]
     found = list[_Read]()
     for number, one in enumerate(models):
@@ -354,7 +350,7 @@ def _differences(
     pairs += [(c, _best(r), "best layer") for c, r in zip(curves[1:], rows[1:], strict=True)]
     found = []
     for curve, at, what in pairs:
-        gap, low, high = difference(
+        gap, low, high = wald_difference(
             _right(first.fitted[best], task), _right(curve.fitted[at], task)
         )
         found.append(

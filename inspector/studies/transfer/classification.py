@@ -1,6 +1,5 @@
 """A linear classifier on features, judged on photos that it was not trained on."""
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import MissingExtra, UsageError
+from inspector.errors import UsageError, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +19,9 @@ __all__ = [
     "Fitted",
     "Plan",
     "class_counts",
-    "difference",
     "fit",
     "plan",
-    "wilson",
+    "require_scikit_learn",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -37,9 +35,6 @@ COSTS = (0.001, 0.01, 0.1, 1.0)
 """What C is chosen among, by cross-validation inside of each training part."""
 
 INNER_FOLDS = 3
-
-Z = 1.959963984540054
-"""97.5 % quantile of the normal distribution."""
 
 _ITERATIONS = 5000
 
@@ -146,6 +141,15 @@ def class_counts(labels: Sequence[str], folds: int) -> Counter[str]:
     return counts
 
 
+def require_scikit_learn() -> None:
+    """Refuse to go on where scikit-learn is not installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    require("sklearn.model_selection", "linear classifiers", "studies")
+
+
 def plan(y: Array, *, classifier: str, folds: int, cost: float, per_class: int, seed: int) -> Plan:
     """Divide photos into folds.
 
@@ -161,10 +165,8 @@ def plan(y: Array, *, classifier: str, folds: int, cost: float, per_class: int, 
         UsageError: too few training photos for this.
         MissingExtra: scikit-learn is not installed.
     """
-    try:
-        from sklearn.model_selection import StratifiedKFold
-    except ImportError:
-        raise MissingExtra("linear classifiers", "studies") from None
+    require_scikit_learn()
+    from sklearn.model_selection import StratifiedKFold
 
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     random = np.random.default_rng(seed)
@@ -254,29 +256,3 @@ def _trained(X: Array, y: Array, plan: Plan) -> tuple[Any, float]:
 
 
 # -- statistics -----------------------------------------------------------------------------------
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), as if the photos were independent draws."""
-    share = right / total
-    centre = share + Z**2 / (2 * total)
-    half = Z * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
-    scale = 1 + Z**2 / total
-    # Rounding must not put an end of 0 or 1 on the wrong side of the proportion.
-    return min(max((centre - half) / scale, 0.0), share), max(
-        min((centre + half) / scale, 1.0), share
-    )
-
-
-def difference(right: Array, other: Array) -> tuple[float, float, float]:
-    """Difference of two accuracies on the same photos, and its 95 % interval (paired, Wald).
-
-    Args:
-        right: (N,) whether one classifier is right.
-        other: (N,) whether the other is.
-    """
-    total = len(right)
-    gained, lost = int((right & ~other).sum()), int((~right & other).sum())
-    found = (gained - lost) / total
-    half = Z * math.sqrt(max(gained + lost - (gained - lost) ** 2 / total, 0.0)) / total
-    return found, found - half, found + half
