@@ -1,4 +1,4 @@
-"""What a converter of one framework is asked for and gives back.
+"""Contract of a converter of one framework: options in, an export out.
 
 Each file of ``converters.to_onnx`` is one framework and has the same names in it:
 
@@ -78,7 +78,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may say of a source: plain data, for it travels to another process.
+    """Options for a source; plain data, because they are sent to another process.
 
     Attributes:
         inputs: Shapes (batch first, None for a free axis) of the source's inputs, where the source
@@ -99,13 +99,13 @@ class Options:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """From plain data, after a journey through JSON."""
+        """Options from plain data that was JSON."""
         return cls(**{**data, "inputs": tuple(tuple(shape) for shape in data["inputs"])})
 
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """What a converter made.
+    """Result of a converter.
 
     Attributes:
         inputs: The model's inputs, in order.

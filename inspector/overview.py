@@ -1,4 +1,4 @@
-"""What there is to explain a model through: its layers, its head, its methods."""
+"""Overview of a model: its layers, its head, and the methods that work on it."""
 
 import warnings
 from collections.abc import Mapping

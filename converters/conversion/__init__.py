@@ -1,4 +1,4 @@
-"""A model of any framework in, a checked ONNX file out.
+"""Conversion of a model of any framework to an ONNX file, with a proof that both agree.
 
 recognise      which framework is it, and is converting it running its author's program?
 sandbox        a child process converts it into a draft, and then answers for the source
@@ -103,7 +103,7 @@ def frameworks() -> dict[str, ModuleType]:
 
 
 def recognise(source: str, framework: str = "") -> Recognised | None:
-    """Find out what a source is.
+    """Framework of a source, and whether converting it runs a program.
 
     Args:
         source: A path, or ``package.module:name``.
@@ -177,7 +177,7 @@ def convert(
         if as_path(source) is None and factory.named(source) is None:
             raise ConversionFailed("does not exist", where=source, hint="look at the path")
         raise ConversionFailed(
-            "is no model that any converter knows",
+            "is not a model that any converter knows",
             where=source,
             hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
         )

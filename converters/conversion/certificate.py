@@ -62,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was converted from what, by what, and how well the two agree.
+    """Record of a conversion: source, tools, and how well source and file agree.
 
     Attributes:
         path: The ONNX file.
@@ -129,7 +129,7 @@ class Certificate:
         }
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """One line: how well source and file agree."""
         samples = sum(trial.samples for trial in self.trials)
         agreement = "" if self.top1 is None else f", same class on {self.top1:.0%}"
         return (

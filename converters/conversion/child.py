@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -59,8 +60,6 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
         answer = {"failed": f"{type(error).__name__}: {_short(error)}"}
         with contextlib.suppress(ValueError):
             if os.environ.get("INSPECTOR_DEBUG"):
-                import traceback
-
                 traceback.print_exc()
     answers.write(json.dumps(answer) + "\n")
     answers.flush()

@@ -131,7 +131,7 @@ class Sandbox:
         raise ConversionFailed(said[:400], where=self.where)
 
     def _ended(self) -> Exception:
-        """Why there is no answer."""
+        """Error for a child that ended without an answer."""
         if self._late.is_set():
             return ConversionLimit(
                 f"stopped after {self.seconds:g} s",
@@ -227,7 +227,7 @@ def _interpreter(python: str) -> str:
     found = shutil.which(python)
     if found is None:
         raise ConversionFailed(
-            "is no program that can be run",
+            "is not a program that can be run",
             where=python,
             hint="--python takes the Python of an environment, such as jax-env/bin/python",
         )

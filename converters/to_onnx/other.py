@@ -59,7 +59,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     del draft, options
     recognises(source)
-    raise ConversionFailed("is no model that any converter knows", where=source)
+    raise ConversionFailed("is not a model that any converter knows", where=source)
 
 
 def _suffix(path: Path) -> str:

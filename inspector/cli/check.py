@@ -60,7 +60,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
 
 
 def _origin(explainer: "Explainer") -> str:
-    """What the file says of its conversion; its own word, not proof."""
+    """The file's own record of its conversion; not checked."""
     from converters.conversion import recorded
 
     found = recorded(explainer.file.metadata)

@@ -99,7 +99,7 @@ labels = click.option(
     "--labels",
     metavar="F",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Class names: one a line, CSV or JSON. The model's own when not given.",
+    help="Class names: one per line, CSV or JSON. The model's own when not given.",
 )
 
 timeout = click.option(

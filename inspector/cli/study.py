@@ -87,7 +87,7 @@ _TRUTH = click.Option(
     ["--truth"],
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="F",
-    help="CSV table of the photos' classes, columns image and label; without, a folder a class.",
+    help="CSV table of the photos' classes, columns image and label; else one folder per class.",
 )
 
 

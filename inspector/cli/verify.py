@@ -27,7 +27,7 @@ _COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "y
     metavar="T",
     default="",
     help="Whose gradient to check: top1, a class index, a label, or OUTPUT[i,j,...].  "
-    "[default: top1; a model that is no classifier: its first output's largest "
+    "[default: top1; a model that is not a classifier: its first output's largest "
     "element]",
 )
 @click.option(

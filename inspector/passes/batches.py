@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from inspector.engines.runtime import Runtime
 from inspector.errors import ImageRefused
+from inspector.passes.activations import activations
 from inspector.passes.prefetch import prefetched
 from inspector.photos.photo import ImageSource, Photo
 
@@ -122,8 +124,6 @@ def passes(
     Raises:
         MethodRefused: A tensor holds integers of which the file does not say what they stand for.
     """
-    from inspector.passes.activations import activations
-
     total, workers = _length(images), min(WORKERS, _cores())
     reader, size = _reader(model, tensors, workers), BATCH if model.batches else 1
 
@@ -146,8 +146,6 @@ def passes(
 
 def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":
     """The model with a session of its own, whose runs share the cores among them."""
-    from inspector.engines.runtime import Runtime
-
     reader = copy.copy(model)
     reader.model = copy.copy(model.model)
     runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)

@@ -1,4 +1,4 @@
-"""Whole layers read as feature vectors, and which layers stand first, last and before the scores.
+"""Feature vectors of whole layers, and the choice of the first, the last and the hidden layer.
 
 Zeiler & Fergus compare vectors of the first layer, of the last convolution (5) and of the last
 hidden, fully connected layer (7). In any network these are the first layer of the list, the last
@@ -13,6 +13,7 @@ import numpy as np
 
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.network.classifier import last_linear
+from inspector.passes.activations import activations
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -45,7 +46,7 @@ class FeatureVector:
 
     @property
     def dimensions(self) -> int:
-        """F, values a photo."""
+        """F, values per photo."""
         return int(np.prod(self.shape))
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,8 +157,6 @@ def vectors(
     Raises:
         MethodRefused: Values that are not finite, or integers whose scale is not known.
     """
-    from inspector.passes.activations import activations
-
     names = list(dict.fromkeys([*(layer.tensor for layer in layers), *also]))
     own = [name for name in names if name != model.input.name]
     found = dict(activations(model, images, own)) if own else {}
@@ -168,7 +167,7 @@ def vectors(
         values = np.asarray(found[name])
         if not len(values) == len(images) or not np.isfinite(values).all():
             raise MethodRefused(
-                "features are not finite numbers, one row a photo",
+                "features are not finite numbers, one row per photo",
                 where=name,
                 hint="the network overflows on this image; check its preprocessing",
             )

@@ -80,7 +80,7 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file, which stays."""
+        """Close the file, which stays."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -120,7 +120,7 @@ class Journal:
 
 
 def _parsed(line: bytes) -> Any:
-    """What a line says; None if it is cut off or no JSON."""
+    """Parsed line; None if it is cut off or not JSON."""
     if not line.endswith(b"\n"):
         return None
     try:

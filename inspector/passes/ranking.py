@@ -1,4 +1,4 @@
-"""Units' strongest activations over many photos, one a photo, in one pass and bounded memory."""
+"""Units' strongest activations over many photos: one per photo, one pass, bounded memory."""
 
 import heapq
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -60,7 +60,7 @@ def strongest(
     journal: Journal | None = None,
     channel_axis: int = 1,
 ) -> tuple[dict[int, list[Winner]], int]:
-    """Find each unit's strongest activations, one a photo, in one pass.
+    """Find each unit's strongest activations, one per photo, in one pass.
 
     Only positive activations count. Of equal ones the first photo's, and in a photo the first in
     reading order.
@@ -70,7 +70,7 @@ def strongest(
         tensor: The layer, (N, C, h, w), or (N, h, w, C) when ``channel_axis`` is 3.
         images: The photos.
         units: Channels.
-        count: Photos to keep a unit.
+        count: Photos to keep per unit.
         refused: Gets the photos that cannot be read.
         progress: Called with (what, done, total).
         journal: Gets what each photo brought; photos in it are not opened again.

@@ -1,6 +1,6 @@
 """Photos with what is known of them: folders of photos, class names, boxes.
 
-    photos/cat/1.jpg  photos/dog/7.jpg      a folder a class
+    photos/cat/1.jpg  photos/dog/7.jpg      one folder per class
     image,label                             or a table beside the photos, label a name or an index
     image,label,x0,y0,x1,y1                 boxes, in pixels of the upright photo
 
@@ -122,7 +122,7 @@ def labelled_photos(
 
     Args:
         folders: With a table: where its photos are (the table's own folder when none is given).
-            Without: folders that have one folder a class, whose name is the class's.
+            Without: folders that have one folder per class, whose name is the class's.
         table: A CSV file with a heading; one column names the photo, one its class.
 
     Returns:
@@ -154,7 +154,7 @@ def labelled_photos(
         raise UsageError(
             "no labelled photos",
             where=where,
-            hint="give a folder with one folder a class, or a CSV table with --truth",
+            hint="give a folder with one folder per class, or a CSV table with --truth",
         )
     return tuple(found)
 
@@ -168,7 +168,7 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
 
     Raises:
         UsageError: A table that cannot be read or reaches outside its folder; every box whose
-            corners are no numbers or the wrong way round, all of them in one error.
+            corners are not numbers or the wrong way round, all of them in one error.
     """
     rows = _rows(table)
     image, label = _column(table, rows, _IMAGE), _column(table, rows, _LABEL)
@@ -177,7 +177,7 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
         try:
             x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
         except (KeyError, ValueError, TypeError):
-            wrong.append(f"line {at}: corners that are no numbers")
+            wrong.append(f"line {at}: corners that are not numbers")
             continue
         if not (x0 < x1 and y0 < y1 and max(map(abs, (x0, y0, x1, y1))) < 1e9):
             wrong.append(f"line {at}: the corners are the wrong way round")
@@ -223,13 +223,15 @@ def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Line numbers and cells by column, the headings in small letters."""
     try:
         if table.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"more than {_MAX_BYTES >> 20} MiB are no table", where=str(table))
+            raise UsageError(
+                f"more than {_MAX_BYTES >> 20} MiB, too large for a table", where=str(table)
+            )
         text = table.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(table)) from None
     except (UnicodeDecodeError, ValueError):
-        raise UsageError("is no UTF-8 text", where=str(table)) from None
+        raise UsageError("is not UTF-8 text", where=str(table)) from None
     try:
         reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, restval="")
         reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
@@ -239,7 +241,7 @@ def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
             if len(rows) > _MAX_ROWS:
                 raise UsageError(f"more than {_MAX_ROWS} rows", where=str(table))
     except csv.Error as error:
-        raise UsageError(f"is no CSV table ({error})", where=str(table)) from None
+        raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Where each pixel of the network's input lies on the photo, and how a map gets back there.
+"""Relation between the pixels of a photo and of the network's input, in both directions.
 
 Scaling, cropping and padding are one axis-aligned affine relation between pixel *centres*::
 
@@ -26,7 +26,7 @@ class Geometry:
     Attributes:
         photo: Height and width of the upright photo.
         input: Height and width (H, W) of the network's input.
-        scale: Input pixels a photo pixel, vertically and horizontally.
+        scale: Input pixels per photo pixel, vertically and horizontally.
         shift: Input position of the photo's top left corner, in input pixels: negative when the
             photo is cropped there, positive when it is padded.
     """

@@ -43,7 +43,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What may be decoded. Pillow knows forty more, each one a decoder to attack."""
 
 MAX_PIXELS = 2**27
-"""134 megapixels: more than the 108 of the largest common cameras. Eight bits a channel take
+"""134 megapixels: more than the 108 of the largest common cameras. Eight bits per channel take
 400 MB then, and a heatmap of the photo's size 540 MB; twice that is where laptops give up."""
 
 MAX_FILE_BYTES = 2**29
@@ -60,7 +60,7 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 
-# What a file that is no photo may be, by its first bytes.
+# What a file that is not a photo may be, by its first bytes.
 _FOREIGN = (
     (b"version https://git-lfs", "a git-lfs pointer: fetch the file itself with `git lfs pull`"),
     (b"%PDF", "a PDF document"),
@@ -82,7 +82,7 @@ class Photo:
 
     Attributes:
         pixels: (H, W, 3) RGB in 0..255, upright; uint8, or float32 where the file had more
-            than eight bits a channel (a fraction then, nothing is rounded away).
+            than eight bits per channel (a fraction then, nothing is rounded away).
         name: The file's name, or what the caller called the array.
         sha256: Hash of the file's bytes, or of the pixels when there was no file.
         notes: What was done to the pixels, one clause each.
@@ -156,7 +156,7 @@ class Photo:
 
 
 class _PillowQuiet:
-    """Silences Pillow's own warnings while any thread reads a photo.
+    """Context manager that silences Pillow's warnings while any thread reads a photo.
 
     Pillow warns about sizes (bounded here) and about odd metadata (not used here).  To catch the
     warnings would swap the filters of all threads, and two that overlap may leave the wrong ones
@@ -267,7 +267,7 @@ def input_batch(images: object) -> NDArray[Any]:
 
 _ACCEPTED = "pass a path, a Photo, a PIL image or an array (H, W, 3)"
 _KNOWN = "readable are JPEG, PNG, BMP, GIF, TIFF, WebP and PPM"
-_SCALE = "scale it down first: the network sees a few hundred pixels a side"
+_SCALE = "scale it down first: the network sees a few hundred pixels per side"
 
 
 def _read(path: Path) -> bytes:
@@ -291,7 +291,7 @@ def _read(path: Path) -> bytes:
 
 
 def _looks_like(data: bytes) -> str:
-    """Name what a file that is no known photo looks like."""
+    """Name of what a file that is not a known photo looks like."""
     start = data[:64].lstrip().lower()
     for magic, name in _FOREIGN:
         if start.startswith(magic.lower()):
@@ -325,7 +325,7 @@ def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tupl
     mode = image.mode
     values: Pixels
     if low is not None:
-        notes.append("16 bits a channel kept")
+        notes.append("16 bits per channel kept")
         high = np.asarray(image, np.uint8).astype(np.float32)
         values = (high * 256 + low) / np.float32(257)
     elif mode.startswith(("I", "F")):
@@ -422,17 +422,19 @@ def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[st
     shape = array.shape
     if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
         raise ImageRefused(
-            f"an array of shape {shape} is no image", where=name, hint="pass (H, W, 3), RGB"
+            f"an array of shape {shape} is not an image", where=name, hint="pass (H, W, 3), RGB"
         )
     notes: list[str] = []
     if array.dtype == np.uint8:
         return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes)
     if array.dtype == np.uint16:
-        notes.append("16 bits a channel kept")
+        notes.append("16 bits per channel kept")
         return _opaque(array.astype(np.float32) / np.float32(257), notes), tuple(notes)
     if not np.issubdtype(array.dtype, np.floating):
         raise ImageRefused(
-            f"an array of {array.dtype} is no image", where=name, hint="pass uint8 or 0..255 floats"
+            f"an array of {array.dtype} is not an image",
+            where=name,
+            hint="pass uint8 or 0..255 floats",
         )
     values = array.astype(np.float32)
     if not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 255:

@@ -1,4 +1,4 @@
-"""From a photo to the network's input and back: `Preprocess`, applied with Pillow and NumPy.
+"""Preprocessing: from a photo to the network's input and back, with Pillow and NumPy.
 
 The resize is Pillow's on eight-bit pixels, which is what torchvision and timm run on PIL images
 (antialiased; an OpenCV or plain-tensor resize differs). Sizes are rounded as they round them:
@@ -55,7 +55,7 @@ _MAX_SIDE = 16384  # a settings file or a model may ask for anything
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to a photo before the network sees it; the keys of the TOML file.
+    """Steps from a photo to the network's input; the fields are the keys of the TOML file.
 
     A network value is ``(pixel / scale - mean) / std``, pixels being 0..255.
 
@@ -65,7 +65,7 @@ class Preprocess:
         crop_pct: The input's side as a fraction of the scaled photo's.
         interpolation: One of `INTERPOLATIONS`.
         scale: Pixels are divided by it first: 255.0 or 1.0.
-        mean: Subtracted after the division, one number a channel, **in the model's channel
+        mean: Subtracted after the division, one number per channel, **in the model's channel
             order** (so blue first for BGR).
         std: Divides last, in the same order.
         channels: Order that the model takes: "RGB", "BGR" or "GRAY" (one channel).
@@ -73,7 +73,7 @@ class Preprocess:
         pad: RGB colour in 0..255 around a letterboxed photo.
 
     Raises:
-        UsageError: A value that cannot be meant.
+        UsageError: A value of another type or out of its range.
 
     Example:
         >>> from inspector import Preprocess, load_photo
@@ -135,7 +135,7 @@ class Preprocess:
         Keys that the file does not name are those of its ``preset``, or of ``unit``.
 
         Raises:
-            UsageError: Unreadable, of no known kind, or with a value that cannot be meant.
+            UsageError: Unreadable, of an unknown kind, or with a value out of its range.
         """
         settings, _ = read_settings(Path(path))
         try:
@@ -151,7 +151,7 @@ class Preprocess:
         ``mean`` or ``std`` does not: averaged for GRAY, repeated for three channels.
 
         Raises:
-            UsageError: An unknown key or a value that cannot be meant.
+            UsageError: An unknown key, or a value of another type or out of its range.
         """
         for key in settings:
             if key not in PREPROCESS_KEYS:
@@ -227,7 +227,7 @@ class Preprocess:
         return (127.5,) * self.channel_count, "middle of the pixel range (no mean is known)"
 
     def decode(self, x: ArrayLike) -> NDArray[np.uint8]:
-        """What the model saw, as a picture.
+        """Picture of network values, the inverse of `apply` but for its cropping and rounding.
 
         Args:
             x: (C, H, W) network values.

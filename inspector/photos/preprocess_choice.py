@@ -1,4 +1,4 @@
-"""Which preprocessing a model wants, and on what evidence.
+"""Choice of the preprocessing that a model expects, with the evidence for each setting.
 
 The first source that knows wins, key by key: single options of the user, then the user's preset
 or file, then a file beside the model, then the model's own metadata, then a guess from the
@@ -239,7 +239,7 @@ def _guess(
     side = min((axis for axis in declared if axis), default=FREE_SIZE)
     if side < SMALL_INPUT:
         settings["crop_pct"] = 1.0
-        why += f", {side} pixels a side"
+        why += f", {side} pixels per side"
     if channels == 1:
         settings["channels"] = "GRAY"
     if None in declared:
@@ -248,7 +248,7 @@ def _guess(
 
 
 def _sentence(sources: _Sources) -> str:
-    """The sentence that owns up to a guess."""
+    """Sentence that says what was guessed, and how to set it."""
     p = sources.preprocess
     words = sources.evidence["mean"].partition(":")[2].strip() or "nothing else is known"
     return (

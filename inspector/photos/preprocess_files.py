@@ -1,4 +1,4 @@
-"""Preprocessing as other projects write it down, turned into the keys of `Preprocess`.
+"""Readers of preprocessing files of other projects, as settings of `Preprocess`.
 
 Each reader takes plain data and returns `Settings`: the keys it found, with values still to be
 checked by `Preprocess`. Known are the project's own TOML, Hugging Face's
@@ -103,7 +103,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not value:
-        raise UsageError(f"{text!r} is no preset, no file and no key=value", hint=_KEYS_HINT)
+        raise UsageError(
+            f"{text!r} is neither a preset, nor a file, nor key=value", hint=_KEYS_HINT
+        )
     if key not in PREPROCESS_KEYS:
         raise UsageError(
             f"unknown preprocessing key {key!r}", hint=nearest(key, PREPROCESS_KEYS) or _KEYS_HINT
@@ -120,7 +122,7 @@ _KEYS_HINT = "keys: " + ", ".join(PREPROCESS_KEYS)
 
 
 def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...]]:
-    """What a model's ``metadata_props`` say about its input.
+    """Settings from a model's ``metadata_props``.
 
     Read are, in this order: ``inspector.preprocess`` (JSON of the own keys), Windows ML's
     ``Image.*`` (onnx/docs/MetadataProps.md; no nominal range means 0..255, as Windows ML takes

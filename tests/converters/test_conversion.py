@@ -264,7 +264,7 @@ def test_another_python_converts(here, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no program that can be run"),
+        ("", "is not a program that can be run"),
         (
             "echo \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1\n",
             "must bring numpy and onnx",
@@ -308,7 +308,7 @@ def test_an_interrupted_conversion_leaves_nothing(here):
 
 def test_what_nobody_knows(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(ConversionFailed, match="no model that any converter knows"):
+    with pytest.raises(ConversionFailed, match="not a model that any converter knows"):
         convert(str(tmp_path / "notes.txt"), tmp_path / "m.onnx")
     with pytest.raises(ConversionFailed, match=r"net\.keras: does not exist"):
         convert("net.keras", tmp_path / "m.onnx")

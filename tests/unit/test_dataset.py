@@ -83,7 +83,7 @@ def test_tables_that_are_none(folder, tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         labelled_photos([], table)
     table.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="no UTF-8"):
+    with pytest.raises(UsageError, match="not UTF-8"):
         labelled_photos([], table)
     for text in ("", "a,b\n1,2\n", "image,kind\nx.png,1\n"):
         table.write_text(text)
@@ -93,7 +93,7 @@ def test_tables_that_are_none(folder, tmp_path):
     with pytest.raises(UsageError, match="has no column"):
         labelled_photos([], table)
     table.write_text('image,label\n"' + "x" * 200_000 + '",1\n')
-    with pytest.raises(UsageError, match="no CSV table"):
+    with pytest.raises(UsageError, match="not a CSV table"):
         labelled_photos([], table)
     with pytest.raises(UsageError, match="no labelled photos"):
         labelled_photos([folder / "dog"])
@@ -121,7 +121,7 @@ def test_wrong_boxes_are_all_named(folder):
         assert line in str(caught.value)
     assert "line 6" not in str(caught.value)
     table.write_text("image,label,x0,y0,x1\nl.png,1,5,5,5\n")
-    with pytest.raises(UsageError, match="corners that are no numbers"):
+    with pytest.raises(UsageError, match="corners that are not numbers"):
         read_boxes(table)
 
 

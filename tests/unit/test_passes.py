@@ -362,7 +362,7 @@ def test_no_more_batches_are_read_than_may_wait(small, monkeypatch, cores, worke
 def test_the_cores_are_shared_among_the_batches(small, monkeypatch):
     made, runtime = [], inspector.engines.runtime.Runtime
     monkeypatch.setattr(
-        inspector.engines.runtime,
+        module,
         "Runtime",
         lambda *args, **options: made.append(options) or runtime(*args, **options),
     )
