@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GRID", "PASS_THROUGH", "Array", "Curve", "name_curve", "scalar_op"]
+from converters.graph.operators import facts_of
+
+__all__ = ["GRID", "Array", "Curve", "name_curve", "scalar_op"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,10 +25,6 @@ GRID: Array = np.concatenate([_NEAR, [-1e4, -500.0, -60.0, 60.0, 500.0, 1e4]])
 _SMOOTH = np.abs(GRID) <= 12.0
 # Constants may be float16 (1/6 is 0.16663), names differ by far more (GELU and its quick form .02).
 _TOLERANCE = 2e-3
-
-PASS_THROUGH = frozenset(
-    {"Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear"}
-)
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def scalar_op(
         return None
     x = np.asarray(values[0])
     with np.errstate(all="ignore"):
-        if op_type in PASS_THROUGH:
+        if facts_of("", op_type).carries:
             return x
         if op_type in _PARAMETRIC:
             return _PARAMETRIC[op_type](x, attributes, values)

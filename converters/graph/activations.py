@@ -21,62 +21,21 @@ import numpy as np
 from converters.graph import Graph, Node
 from converters.graph.activation_curves import (
     GRID,
-    PASS_THROUGH,
     Array,
     Curve,
     name_curve,
     scalar_op,
 )
+from converters.graph.operators import MICROSOFT_DOMAINS, facts
 
 __all__ = ["Activation", "data_nodes", "find_activations", "unknown_nonlinearities"]
 
-_SINGLE = {
-    "Celu": "Celu",
-    "Clip": "Clip",
-    "Elu": "Elu",
-    "Gelu": "Gelu",
-    "HardSigmoid": "HardSigmoid",
-    "HardSwish": "HardSwish",
-    "Hardmax": "Hardmax",
-    "LeakyRelu": "LeakyRelu",
-    "LogSoftmax": "LogSoftmax",
-    "Mish": "Mish",
-    "PRelu": "PRelu",
-    "Relu": "Relu",
-    "Selu": "Selu",
-    "Shrink": "Shrink",
-    "Sigmoid": "Sigmoid",
-    "Softmax": "Softmax",
-    "Softplus": "Softplus",
-    "Softsign": "Softsign",
-    "Swish": "Silu",
-    "Tanh": "Tanh",
-    "ThresholdedRelu": "ThresholdedRelu",
-}
-_MICROSOFT = {
-    "BiasGelu": "Gelu",
-    "FastGelu": "Gelu",
-    "Gelu": "Gelu",
-    "QLinearLeakyRelu": "LeakyRelu",
-    "QLinearSigmoid": "Sigmoid",
-    "QLinearSoftmax": "Softmax",
-    "QuickGelu": "Gelu",
-}
-_MICROSOFT_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 # The last node of a composite is one of these.
 _ROOTS = ("Mul", "Div", "Add", "Sub", "Max", "Min", "Where", "Clip", "Log", "Relu", "Reciprocal")
 _CLAMPS = ("Relu", "Clip")
 # The longest spelling met (GELU's tanh form with casts) has 14 nodes.
 _MAX_NODES = 18
 _GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
-_RESHAPES = ("Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Flatten", "Tile", "Resize")
-_UNKNOWN = {
-    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "Ceil", "Cos", "Cosh"),
-    *("Erf", "Exp", "Floor", "Log", "Max", "Min", "Mod", "Pow", "Reciprocal", "Round", "Sign"),
-    *("Sin", "Sinh", "Sqrt", "Tan", "Where"),
-}
-
-
 _FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
 
 
@@ -152,7 +111,7 @@ def unknown_nonlinearities(graph: Graph) -> tuple[Node, ...]:
         node
         for node in nodes
         if node.domain == ""
-        and node.op_type in _UNKNOWN
+        and facts(node).nonlinear
         and node.index not in claimed
         and node.index not in reductions
         and not _is_polynomial(graph, node, carried)
@@ -184,8 +143,15 @@ def _near_reductions(graph: Graph, reach: int = 4) -> set[int]:
 
 
 def _is_elementwise(node: Node) -> bool:
-    known = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Abs", "Neg", "Max", "Min")
-    return node.is_op(*known, "Reciprocal", "Clip", *PASS_THROUGH, *_RESHAPES)
+    known = facts(node)
+    spelled = ("Pow", "Sqrt", "Exp", "Log", "Abs", "Neg", "Max", "Min", "Reciprocal", "Clip")
+    return known.arithmetic or node.is_op(*spelled) or _rearranges(node)
+
+
+def _rearranges(node: Node) -> bool:
+    """Whether a node hands its first input on, up to type, rounding, place and size."""
+    known = facts(node)
+    return node.domain == "" and (known.carries or known.moves or known.resizes)
 
 
 def _exponent(node: Node, tensor: str, graph: Graph) -> float | None:
@@ -232,7 +198,7 @@ class _Search:
         carriers, ends = [activation.output], 0
         for name in carriers:
             for user in self.graph.consumers(name):
-                copied = user.is_op(*PASS_THROUGH, *_RESHAPES) and user.inputs[0] == name
+                copied = _rearranges(user) and user.inputs[0] == name
                 power = _exponent(user, name, self.graph)
                 if copied or power == 0.5:  # a root is divided by further on
                     carriers.append(user.outputs[0])
@@ -245,12 +211,12 @@ class _Search:
     # -- single nodes ---------------------------------------------------------------------------
 
     def _single(self, node: Node) -> Activation | None:
-        if node.domain in _MICROSOFT_DOMAINS:
+        if node.domain in MICROSOFT_DOMAINS:
             return self._microsoft(node)
         if node.domain == "" and node.op_type in {"Max", "Min"}:
             return self._one_sided(node)
-        kind = _SINGLE.get(node.op_type) if node.domain == "" else None
-        if kind is None:
+        kind = facts(node).activation if node.domain == "" else ""
+        if not kind:
             return None
         bounds: dict[str, float | None] = {}
         if kind == "Clip":
@@ -284,8 +250,9 @@ class _Search:
         return self._make(Curve(kind, **{side: scalars[0][0]}), data[0], (node,))
 
     def _microsoft(self, node: Node) -> Activation | None:
-        if node.op_type in _MICROSOFT:
-            return self._make(Curve(_MICROSOFT[node.op_type]), node.inputs[0], (node,))
+        kind = facts(node).activation
+        if kind:
+            return self._make(Curve(kind), node.inputs[0], (node,))
         fused = node.attributes.get("activation")
         if not fused:
             return None
@@ -312,7 +279,7 @@ class _Search:
             if curve is None or (best is not None and not self._completes(curve, best)):
                 continue
             best = self._make(curve, candidate, tuple(region[i] for i in sorted(region)))
-        if best is None or (len(best.nodes) == 1 and root.is_op(*_SINGLE)):
+        if best is None or (len(best.nodes) == 1 and facts(root).activation):
             return None  # what the operator itself says is known better
         return best
 
@@ -367,7 +334,7 @@ class _Search:
             return None
         region[node.index] = node
         # The scale and zero point of (de)quantisation, the shape of a cast, say nothing here.
-        inputs = node.inputs[:1] if node.op_type in PASS_THROUGH else node.inputs
+        inputs = node.inputs[:1] if facts(node).carries else node.inputs
         inner = [self._evaluate(name, values, region) for name in inputs if name]
         if any(varied is None for varied in inner):
             return None
@@ -452,7 +419,7 @@ class _Search:
                 if user.is_op("Mul", "MatMul") and others:
                     found[user.index] = user
                 affine = user.is_op("Add", "Sub", "Mul", "Div") and not others
-                if affine or user.is_op(*PASS_THROUGH, *_RESHAPES, "Slice", "Split"):
+                if affine or (_rearranges(user) and user.inputs[0] in seen):
                     fresh = [n for n in user.outputs if n and n not in seen]
                     seen.update(fresh)
                     frontier += fresh

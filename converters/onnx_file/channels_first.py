@@ -21,21 +21,13 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import helper
 
+from converters.graph.operators import facts_of
 from converters.onnx_file.scopes import Scope, scopes
 
 __all__ = ["move_channels_first"]
 
 _TO_LAST = [0, 2, 3, 1]
 _DEFAULT = ("", "ai.onnx")
-# Of the first input alone; the others (the bounds of Clip) are numbers.
-_UNARY = frozenset(
-    {
-        *("Relu", "LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish"),
-        *("Sigmoid", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Tanh", "Erf", "Clip"),
-        *("Abs", "Neg", "Exp", "Sqrt", "Reciprocal", "Identity"),
-    }
-)
-_BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow", "PRelu"})
 _LEGACY = frozenset({"axis", "broadcast", "consumed_inputs"})  # broadcasting before opset 7
 
 
@@ -124,11 +116,14 @@ class _Mover:
         """Inputs of the node with channels first; None where it has to stay."""
         if node.domain not in _DEFAULT or len(node.output) != 1:
             return None
-        if node.op_type in _UNARY:
+        known = facts_of(node.domain, node.op_type)
+        if known.logical:
+            return None
+        if known.elementwise == "first" or node.op_type == "Identity":
             made = self.first.get(node.input[0])
             return None if made is None else [made, *node.input[1:]]
         legacy = any(attribute.name in _LEGACY for attribute in node.attribute)
-        if node.op_type not in _BROADCAST or legacy or not any(n in self.first for n in node.input):
+        if known.elementwise != "all" or legacy or not any(n in self.first for n in node.input):
             return None
         found = [self.first.get(name) or self._constant(name) for name in node.input]
         return None if None in found else [name for name in found if name]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations
+from converters.graph.operators import facts
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
 from converters.to_torch.compile import Compiler, Step
 from converters.to_torch.expand import expand_functions
@@ -300,7 +301,7 @@ class Program(nn.Module):
                     return  # reaches a graph input (or a name from around a body)
                 self._constants[current] = self._compiler.tensor(array)
             elif node.index not in visited:
-                if node.op_type in _NEVER_FOLDED or any(
+                if facts(node).stochastic or any(
                     isinstance(v, onnx.GraphProto) for v in node.attributes.values()
                 ):
                     return
@@ -351,16 +352,6 @@ class Program(nn.Module):
                 raise CannotBind(REFUSED.get((node.domain, node.op_type), ""))
             steps[node.index] = self._compiler.step(node, op, rule=rule is not None)
         return steps[node.index]
-
-
-_NEVER_FOLDED = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
-    "Multinomial",
-}
 
 
 def _dead_after(steps: Sequence[Step], fetch: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -22,18 +22,17 @@ from typing import Any
 import numpy as np
 
 from converters.graph import Graph, Node
+from converters.graph.operators import OPERATORS
 from inspector.engines.runtime import Runtime
 from inspector.model import Model
 from inspector.network.form import Form, Forms
-from inspector.network.layers import CONVOLUTIONS, Layer
+from inspector.network.layers import Layer
 
 __all__ = ["Alignment", "Point", "Probe", "align"]
 
 Array = np.ndarray[Any, Any]
 
-WEIGHTED = CONVOLUTIONS | {
-    *("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "QGemm", "FusedGemm", "FusedMatMul"),
-}
+WEIGHTED = frozenset(op_type for (_, op_type), known in OPERATORS.items() if known.weighted)
 """Operators that learn: what lies between others is arithmetic, and nearly exact."""
 
 ENOUGH = 0.5

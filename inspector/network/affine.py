@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from converters.graph import Graph, Node
+from converters.graph.operators import facts
 from inspector.network.shapes import Shapes
 from inspector.printable import clean_text
 
@@ -19,12 +20,6 @@ __all__ = ["Affine", "NotAffine", "apply", "data_input", "folded", "is_constant"
 
 Array = NDArray[np.float64]
 
-_UNCHANGED = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
-_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-_FOLDABLE = (
-    *("Identity", "Cast", "Transpose", "Reshape", "Flatten"),
-    *("Squeeze", "Unsqueeze", "DequantizeLinear"),
-)
 _MAX_FILLED = 1 << 26
 _INTEGERS = {2, 3, 4, 5, 6, 7, 9, 12, 13}
 
@@ -121,16 +116,27 @@ def apply(graph: Graph, shapes: Shapes, node: Node, state: Affine) -> Affine:
             return _matrix_product(graph, node, state)
         if node.is_op("Conv"):
             return _convolution(graph, node, state)
-        if node.is_op(*_ARITHMETIC):
+        if facts(node).arithmetic:
             return _arithmetic(graph, node, state)
         if node.is_op("BatchNormalization"):
             return _batch_normalisation(graph, node, state)
-        if node.is_op(*_UNCHANGED):
+        if _is_unchanged(node):
             return state
         return _rearranged(graph, shapes, node, state)
     except (ValueError, TypeError, IndexError) as error:
         reason = f"its sizes do not fit the {state.channels} pooled channels ({error})"
         raise NotAffine(node, reason) from error
+
+
+def _is_unchanged(node: Node) -> bool:
+    """Whether values stay as they are, up to rounding."""
+    return node.domain == "" and facts(node).carries
+
+
+def _is_foldable(node: Node) -> bool:
+    """Whether a constant is followed through a node."""
+    known = facts(node)
+    return known.copies or known.reshapes or node.is_op("Transpose", "DequantizeLinear")
 
 
 def data_input(graph: Graph, node: Node) -> str:
@@ -143,7 +149,7 @@ def data_input(graph: Graph, node: Node) -> str:
         before = graph.producer(node.inputs[0])
         if before is None or not before.is_op("QuantizeLinear", "Cast"):
             raise NotAffine(node, "it rounds to integers")
-    if node.is_op("Gemm", "MatMul", *_ARITHMETIC):
+    if node.is_op("Gemm", "MatMul") or facts(node).arithmetic:
         return _one_computed(graph, node)
     if node.is_op("Conv", "BatchNormalization"):
         if not all(is_constant(graph, name) for name in node.inputs[1:] if name):
@@ -153,7 +159,7 @@ def data_input(graph: Graph, node: Node) -> str:
             size = "x".join(str(k) for k in kernel)
             raise NotAffine(node, f"its {size} kernel gives every position its own weight")
         return node.inputs[0]
-    if node.is_op(*_UNCHANGED, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
+    if _is_unchanged(node) or facts(node).reshapes or node.is_op("Transpose"):
         return node.inputs[0]
     raise NotAffine(node, "it is no affine operator")
 
@@ -180,7 +186,7 @@ def is_constant(graph: Graph, tensor: str) -> bool:
             return False
         if node.is_op("Constant"):
             return True
-        if not node.is_op(*_FOLDABLE, "ConstantOfShape"):
+        if not _is_foldable(node) and not node.is_op("ConstantOfShape"):
             return False
         tensor = node.inputs[0]
     return False
@@ -192,7 +198,7 @@ def is_rounded(graph: Graph, node: Node) -> bool:
         return True
     for name in node.inputs:
         maker = graph.producer(name)
-        while maker is not None and maker.is_op(*_FOLDABLE) and is_constant(graph, name):
+        while maker is not None and _is_foldable(maker) and is_constant(graph, name):
             if maker.is_op("DequantizeLinear"):
                 return True
             maker = graph.producer(maker.inputs[0])
@@ -209,7 +215,7 @@ def folded(graph: Graph, tensor: str) -> Array:
     if value is not None:
         return value.astype(np.float64)
     node = graph.producer(tensor)
-    if node is None or not node.is_op(*_FOLDABLE, "ConstantOfShape"):
+    if node is None or not (_is_foldable(node) or node.is_op("ConstantOfShape")):
         raise ValueError(f"{clean_text(tensor)!r} is not constant")
     if node.is_op("DequantizeLinear"):
         return _dequantised(graph, node)

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 
 from converters.graph import Graph, Node
 from converters.graph.activations import find_activations
+from converters.graph.operators import facts
 from inspector.network.affine import is_constant
 from inspector.network.scores import Scores
 
-__all__ = ["LINEAR", "last_linear", "way_back"]
+__all__ = ["last_linear", "way_back"]
 
-LINEAR = frozenset({"Gemm", "MatMul", "Conv", "FusedConv", "QLinearConv", "QLinearMatMul", "QGemm"})
-"""Operators that may be a classifier's layer; a convolution is one where there is one place."""
-
-_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Expand"})  # sizes may be computed
 _MAX_STEPS = 200
 
 
@@ -29,7 +26,7 @@ def last_linear(graph: Graph, scores: Scores) -> tuple[Node, str] | None:
     if not scores.classifier:
         return None
     walked = way_back(graph, scores.tensor)
-    return next(((node, read) for node, read in walked if node.op_type in LINEAR), None)
+    return next(((node, read) for node, read in walked if facts(node).weighted), None)
 
 
 def way_back(graph: Graph, tensor: str) -> Iterator[tuple[Node, str]]:
@@ -50,7 +47,8 @@ def way_back(graph: Graph, tensor: str) -> Iterator[tuple[Node, str]]:
 
 def _only_input(graph: Graph, node: Node) -> str | None:
     """The one input that is computed from the image."""
-    if node.op_type in _RESHAPING or node.op_type.startswith("Q"):
+    known = facts(node)
+    if known.moves or known.quantised is not None:  # sizes may be computed
         return node.inputs[0]
     computed = [name for name in node.inputs[:2] if name and not is_constant(graph, name)]
     return computed[0] if len(computed) == 1 else None

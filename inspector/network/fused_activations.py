@@ -19,117 +19,15 @@ import numpy as np
 
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations
-from inspector.network.quantisation import OPERANDS, Levels, levels_of
+from converters.graph.operators import facts, facts_of
+from inspector.network.quantisation import Levels, levels_of
 
-__all__ = ["NEVER_MARKED", "Mark", "find_marks"]
+__all__ = ["Mark", "find_marks"]
 
 CAP = 6.0
 CAP_TOLERANCE = 1e-3
 """How close to 6 the greatest value must be to be a ReLU6's bound, relative.  A ReLU6 that met
 its bound in calibration has 6 up to float32's rounding; one that did not has nothing to cut."""
-
-_NOT_NEGATIVE = frozenset(
-    {
-        "Relu",
-        "Sigmoid",
-        "HardSigmoid",
-        "Softmax",
-        "Softplus",
-        "Abs",
-        "Exp",
-        "Sqrt",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceSumSquare",
-        "LpPool",
-        "GlobalLpPool",
-        "ThresholdedRelu",
-        "QLinearSigmoid",
-        "QLinearSoftmax",
-    }
-)
-_KEEPS_SIGN = frozenset(
-    {
-        "Identity",
-        "Cast",
-        "Dropout",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Slice",
-        "Gather",
-        "Split",
-        "Expand",
-        "Tile",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "ReduceMean",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceSum",
-        "LRN",
-        "Upsample",
-        "NhwcMaxPool",
-        "QLinearAveragePool",
-        "QLinearGlobalAveragePool",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "LeakyRelu",
-        "QLinearLeakyRelu",
-        "PRelu",
-    }
-)
-_KEEPS_SIGN_OF_ALL = frozenset(
-    {
-        "Add",
-        "Sum",
-        "Mul",
-        "Div",
-        "Concat",
-        "Mean",
-        "Min",
-        "Where",
-        "QLinearAdd",
-        "QLinearMul",
-        "QLinearConcat",
-    }
-)
-_ON_PIXELS = frozenset(
-    {
-        "Identity",
-        "Cast",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Slice",
-        "Gather",
-        "Split",
-        "Concat",
-        "Pad",
-        "Resize",
-        "Upsample",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "BatchNormalization",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "QLinearAdd",
-        "QLinearMul",
-        "QLinearConcat",
-        "Max",
-        "Min",
-    }
-)
-NEVER_MARKED = frozenset({"QLinearSigmoid", "QLinearSoftmax", "QLinearLeakyRelu"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +65,7 @@ def find_marks(graph: Graph, activations: Iterable[Activation] | None = None) ->
     Returns:
         One mark a quantiser, in the order of the network.
     """
-    if not any(node.op_type in OPERANDS for node in graph.nodes):
+    if not any(facts(node).quantised for node in graph.nodes):
         return ()
     known = find_activations(graph) if activations is None else activations
     found: dict[str, list[tuple[Node, Levels]]] = {}
@@ -193,6 +91,11 @@ def _marks(graph: Graph, source: str, group: list[tuple[Node, Levels]]) -> Itera
             yield Mark(node.outputs[0], node, levels.low, levels.high if capped else None)
 
 
+def _cuts_below_zero(activation: Activation) -> bool:
+    bounded = activation.low is not None and activation.low >= 0
+    return bounded or facts_of("", activation.kind).not_negative
+
+
 class _Signs:
     """Which tensors cannot be negative, found from the inputs to the outputs."""
 
@@ -201,7 +104,9 @@ class _Signs:
         self.rectified = {
             a.output
             for a in activations
-            if a.kind == "Relu" or (a.low is not None and a.low >= 0) or a.kind in _NOT_NEGATIVE
+            if a.kind == "Relu"
+            or (a.low is not None and a.low >= 0)
+            or facts_of("", a.kind).not_negative
         }
         self.positive: set[str] = set()
         self.pixels = set(graph.inputs)
@@ -210,28 +115,28 @@ class _Signs:
         for node in self.graph.nodes:
             known = self._not_negative(node)
             data = [n for n in node.inputs if n and self.graph.constant(n) is None]
-            pixels = node.op_type in _ON_PIXELS and all(n in self.pixels for n in data)
+            pixels = facts(node).prepares and all(n in self.pixels for n in data)
             if pixels and data:
                 self.pixels.update(filter(None, node.outputs))
-            if node.op_type in OPERANDS:
+            if facts(node).quantised is not None:
                 levels = levels_of(self.graph, node.outputs[0])
                 if levels is not None and levels.at_floor:
-                    if not (known or pixels or node.op_type in NEVER_MARKED):
+                    if not (known or pixels or facts(node).activation):
                         yield node, levels
                     known = True
             if known:
                 self.positive.update(filter(None, node.outputs))
 
     def _not_negative(self, node: Node) -> bool:
-        kind, inputs = node.op_type, node.inputs
-        if node.outputs[0] in self.rectified or kind in _NOT_NEGATIVE:
+        kind, inputs, known = node.op_type, node.inputs, facts(node)
+        if node.outputs[0] in self.rectified or known.not_negative:
             return True
-        if kind in OPERANDS and kind in _KEEPS_SIGN_OF_ALL:
-            read = [inputs[i] for i in OPERANDS[kind][1] if i < len(inputs)]
+        if known.quantised is not None and known.keeps_sign == "all":
+            read = [inputs[i] for i in known.quantised.data if i < len(inputs)]
             return all(map(self._positive, read))
-        if kind in _KEEPS_SIGN:
+        if known.keeps_sign == "first":
             return self._positive(inputs[0])
-        if kind in _KEEPS_SIGN_OF_ALL:
+        if known.keeps_sign == "all":
             squared = kind == "Mul" and inputs[0] == inputs[1]
             return squared or all(self._positive(n) for n in inputs[kind == "Where" :])
         if kind == "Max":

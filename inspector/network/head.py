@@ -7,7 +7,7 @@ back from the scores through affine nodes to the pooling, and its weights by fol
 nodes forward in numbers, so folded normalisations and rearranged channels need no special case.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from converters.graph import Graph, Node
+from converters.graph.operators import Facts, facts
 from inspector.network.affine import (
     Affine,
     NotAffine,
@@ -31,28 +32,25 @@ from inspector.printable import clean_text
 
 __all__ = ["LinearHead", "NoHead", "find_head"]
 
-_REASONS = (
+_REASONS: Sequence[tuple[Callable[[Facts], bool], str]] = (
     (
-        ("GlobalMaxPool", "MaxPool", "ReduceMax"),
+        lambda known: known.pools == "max",
         "pools by the maximum: the score is not a sum over positions",
     ),
     (
-        ("GlobalLpPool", "LpPool", "Pow"),
+        lambda known: known.pools == "norm",
         "pools by a generalised mean: the score is not a sum over positions",
     ),
     (
-        (
-            *("LayerNormalization", "GroupNormalization", "InstanceNormalization"),
-            *("RMSNormalization", "LpNormalization", "MeanVarianceNormalization"),
-        ),
+        lambda known: known.normalises in {"statistics", "norm"},
         "normalises each sample behind the pooling, which is not linear",
     ),
-    (("Concat",), "joins several tensors (poolings, branches) into the head's features"),
     (
-        (
-            *("Relu", "LeakyRelu", "PRelu", "Clip", "Elu", "Selu", "Celu", "Gelu", "Mish"),
-            *("HardSwish", "Swish", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign"),
-        ),
+        lambda known: known.joins,
+        "joins several tensors (poolings, branches) into the head's features",
+    ),
+    (
+        lambda known: bool(known.activation) and not known.softmax,
         "is a non-linearity between the feature maps and the scores: it has two layers or more",
     ),
 )
@@ -269,8 +267,8 @@ def _explained(graph: Graph, shapes: Shapes, error: NotAffine, path: Sequence[No
             f"{flat} gives every position of the feature map its own weight: the map that "
             f"{shown} makes is flattened, not averaged"
         )
-    for op_types, reason in _REASONS:
-        if node.is_op(*op_types):
+    for holds, reason in _REASONS:
+        if holds(facts(node)) or (node.is_op("Pow") and "generalised mean" in reason):
             return f"{shown} {reason}"
     return f"{shown} stands between the scores and a global mean: {error}"
 

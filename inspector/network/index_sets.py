@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from converters.graph import Node
+from converters.graph.operators import facts
 from inspector.network.extents import Indices, Network, Region
 from inspector.network.resize_taps import sources
 from inspector.network.shapes import Shape
@@ -85,7 +86,9 @@ def step_back(
     Returns:
         One entry per input that carries data.  An operator not known here reads everything.
     """
-    step = _STEPS.get(node.op_type, _everything)
+    known = facts(node)
+    at_its_place = known.elementwise or known.copies
+    step = _STEPS.get(node.op_type, _elementwise if at_its_place else _everything)
     wanted = sum(indices is not None for indices in region)
     reaches = []
     for name, read in step(At(net, node, output, region, bounded)):
@@ -95,7 +98,7 @@ def step_back(
         axes = range(1, len(found)) if name in net.channels and len(found) == 4 else ()
         blind = any(found[axis] is None for axis in axes if axis != net.channels[name])
         lost = sum(indices is not None for indices in found) < wanted
-        own = region if node.op_type in _NORMALISING and name == node.inputs[0] else None
+        own = region if known.normalises in _BY_THE_WHOLE and name == node.inputs[0] else None
         reaches.append(Reach(name, found, mixes=blind or lost, own=own))
     return reaches
 
@@ -147,7 +150,8 @@ def _first(at: At) -> Iterator[Read]:
 def _kernel(net: Network, node: Node) -> list[int] | None:
     if "kernel_shape" in node.attributes:
         return list(node.attributes["kernel_shape"])
-    weight = node.inputs[3] if node.op_type.startswith("QLinear") else node.inputs[1]
+    position = facts(node).weights
+    weight = "" if position is None else node.inputs[position]
     stored = net.graph.initialiser(weight)
     shape = list(stored.dims) if stored is not None else net.shape(weight)
     return None if shape is None or None in shape else [int(n or 0) for n in shape[2:]]
@@ -156,7 +160,8 @@ def _kernel(net: Network, node: Node) -> list[int] | None:
 def _window(at: At) -> Iterator[Read]:
     """Convolution and pooling: input index = stride * output + dilation * tap - pad."""
     kernel = _kernel(at.net, at.node)
-    first = 1 if at.node.op_type.startswith("Nhwc") else 2
+    known = facts(at.node)
+    first = 1 if known.channels_last else 2
     if kernel is None or len(at.region) != 4:
         yield from _everything(at)
         return
@@ -171,8 +176,9 @@ def _window(at: At) -> Iterator[Read]:
             found[first + i] = np.unique(taps)
     yield at.source, tuple(found)
     # Weights that are computed weigh every position.
-    for name in at.node.inputs[1:]:
-        if name in at.net.carried and at.node.op_type in {"Conv", "ConvInteger"}:
+    weights = at.node.inputs[1:] if known.convolves and known.quantised is None else ()
+    for name in weights:
+        if name in at.net.carried:
             yield name, (None,) * at.net.rank(name, 4)
 
 
@@ -490,35 +496,21 @@ def _scale(
     return Fraction(after, before)
 
 
+# What a normalisation divides by where it reads the whole map.
+_BY_THE_WHOLE = ("statistics", "norm", "sum")
 Step = Callable[[At], Iterator[Read]]
 
-_ELEMENTWISE = (
-    *("Abs", "Add", "And", "BitShift", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Div"),
-    *("Dropout", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gelu", "Greater"),
-    *("GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
-    *("Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not"),
-    *("Or", "PRelu", "Pow", "QLinearAdd", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid"),
-    *("Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus"),
-    *("Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where"),
-    *("Xor", "QuickGelu", "FastGelu", "BiasGelu", "ImageScaler", "Affine", "ScaledTanh"),
-    "ParametricSoftplus",
-)
 _WINDOWS = (
     *("Conv", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv", "NhwcFusedConv", "MaxPool"),
     *("AveragePool", "LpPool", "QLinearAveragePool"),
 )
-_NORMALISING = frozenset(
-    {
-        *("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "Softmax"),
-        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"),
-        *("LpNormalization", "LogSoftmax"),
-    }
-)
 _SPACE = _whole(lambda at: range(2, len(at.region)))
 _STEPS: Mapping[str, Step] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    "Expand": _elementwise,
     **dict.fromkeys(_WINDOWS, _window),
-    **dict.fromkeys(("BatchNormalization", "QuantizeLinear", "DequantizeLinear", "LRN"), _first),
+    **dict.fromkeys(
+        ("BatchNormalization", "QuantizeLinear", "DequantizeLinear", "LRN", "ImageScaler"), _first
+    ),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), _SPACE),
     **dict.fromkeys(("QLinearGlobalAveragePool", "InstanceNormalization"), _SPACE),
     **dict.fromkeys(

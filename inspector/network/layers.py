@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, data_nodes, find_activations
+from converters.graph.operators import facts, facts_of
 from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.quantisation import copies_of
 from inspector.network.scores import find_scores
 
 __all__ = [
-    "CONVOLUTIONS",
     "Layer",
     "channel_axes",
     "default_layer",
@@ -34,62 +34,7 @@ __all__ = [
     "select_layer",
 ]
 
-CONVOLUTIONS = frozenset(
-    {
-        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"),
-        *("FusedConv", "NhwcConv", "NhwcFusedConv", "QLinearConvTranspose"),
-    }
-)
-_NORMALISATIONS = frozenset(
-    {
-        *("BatchNormalization", "InstanceNormalization", "GroupNormalization"),
-        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "GroupNorm"),
-    }
-)
-_CARRIERS = frozenset(
-    {"Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear"}
-)
-_AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
-_SUMS = frozenset({"Add", "Sum", "QLinearAdd"})
-# Score-like, or over space: not what follows a convolution inside a network.
-_NO_LAYER_END = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
-# Operators over which a map of features stays one, with its channels where they were.
-_KEEPS_MAP = frozenset(
-    {
-        *_CARRIERS,
-        *_NORMALISATIONS,
-        *_AFFINE,
-        *_SUMS,
-        "LRN",
-        "Concat",
-        "Resize",
-        "Upsample",
-        "MaxPool",
-        "AveragePool",
-        "LpPool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Pad",
-        "Slice",
-        "Split",
-        "Max",
-        "Min",
-        "Mean",
-        "Pow",
-        "Sqrt",
-        "Exp",
-        "Neg",
-        "Erf",
-        "Where",
-        "Abs",
-        "QLinearAveragePool",
-        "QLinearGlobalAveragePool",
-        "QLinearConcat",
-        "DepthToSpace",
-        "SpaceToDepth",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -257,8 +202,8 @@ def _axis_ahead(tensor: str, graph: Graph) -> int | None:
         name = waiting.pop()
         for node in graph.consumers(name):
             if _is_convolution(graph, node) and node.inputs[0] == name:
-                return 3 if node.op_type.startswith("Nhwc") else 1
-            if node.op_type in _KEEPS_MAP and node.outputs[0] not in seen:
+                return _channels_of(node)
+            if facts(node).keeps_axes and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
     return None
@@ -286,11 +231,16 @@ class _Map:
 
 
 def _is_convolution(graph: Graph, node: Node) -> bool:
-    if node.op_type not in CONVOLUTIONS:
+    known = facts(node)
+    if not known.convolves or known.weights is None:
         return False
-    weight = node.inputs[3] if node.op_type.startswith("QLinear") else node.inputs[1]
-    stored = graph.initialiser(weight)
+    stored = graph.initialiser(node.inputs[known.weights])
     return stored is None or len(stored.dims) == 4
+
+
+def _channels_of(convolution: Node) -> int:
+    """Axis of the channels of what a convolution makes."""
+    return 3 if facts(convolution).channels_last else 1
 
 
 def _pointwise(graph: Graph, node: Node, maps: Mapping[str, _Map]) -> bool:
@@ -308,15 +258,14 @@ def _maps(graph: Graph, activations: Sequence[Activation]) -> dict[str, _Map]:
         before = [found[name] for name in node.inputs if name in found]
         deepest = max(before, key=lambda m: m.depth, default=_Map(1, "", 0))
         if _is_convolution(graph, node):
-            axis = 3 if node.op_type.startswith("Nhwc") else 1
-            found[node.outputs[0]] = _Map(axis, node.outputs[0], deepest.depth + 1)
+            found[node.outputs[0]] = _Map(_channels_of(node), node.outputs[0], deepest.depth + 1)
         elif _pointwise(graph, node, found):
             found[node.outputs[0]] = _Map(3, node.outputs[0], deepest.depth + 1)
         elif before and node.is_op("Transpose"):
             order = node.attributes.get("perm")
             if (deepest.axis, order) in ((1, _TO_NHWC), (3, _TO_NCHW)):
                 found[node.outputs[0]] = replace(deepest, axis=4 - deepest.axis)
-        elif before and (node.op_type in _KEEPS_MAP or node.index in active):
+        elif before and (facts(node).keeps_axes or node.index in active):
             found.update((name, deepest) for name in node.outputs if name)
         elif deepest.axis == 1 and _group_normalisation(graph, node) is not None:
             last = _group_normalisation(graph, node)
@@ -445,7 +394,7 @@ class _Finder:
         carried, users = [tensor], {}
         for name in carried:
             for user in self.graph.consumers(name):
-                if user.op_type in _CARRIERS and user.inputs[0] == name:
+                if facts(user).carries and user.inputs[0] == name:
                     carried.append(user.outputs[0])
                 elif not user.is_op("Shape", "Size"):
                     users[user.index] = user
@@ -470,7 +419,7 @@ class _Finder:
             if made is not None and made.inputs and made.inputs[0] in behind:
                 behind.add(name)
         others = [name for name in carried if name not in behind]
-        leaves = any(u.op_type not in _CARRIERS for n in others for u in self.graph.consumers(n))
+        leaves = any(not facts(u).carries for n in others for u in self.graph.consumers(n))
         return tensor if leaves or not set(float_again) <= set(copies) else copies[0]
 
     def _step(self, carried: Sequence[str], users: Sequence[Node]) -> tuple[str, str, bool] | None:
@@ -478,7 +427,7 @@ class _Finder:
         for name in carried:
             found = self.activation.get(name)
             inside = found is not None and all(user in found.nodes for user in users)
-            if found is not None and inside and found.kind not in _NO_LAYER_END:
+            if found is not None and inside and not facts_of("", found.kind).softmax:
                 return found.output, found.kind, found.output in self.cut
         gated = self._gated(carried, users)
         if gated is not None:
@@ -489,9 +438,10 @@ class _Finder:
     def _only_way(self, node: Node) -> tuple[str, str] | None:
         """Output and name of a single consumer that still belongs to the layer."""
         output = node.outputs[0]
-        if node.op_type in _SUMS:
+        known = facts(node)
+        if known.sums:
             return output, "Add"
-        if node.op_type in _NORMALISATIONS or self._is_affine(node):
+        if known.normalises in {"constants", "statistics"} or self._is_affine(node):
             return output, node.op_type
         if node.is_op("Transpose") and output in self.maps:
             return output, ""
@@ -499,7 +449,7 @@ class _Finder:
         return None if normalised is None else (normalised, "GroupNormalization")
 
     def _is_affine(self, node: Node) -> bool:
-        if node.op_type not in _AFFINE or node.domain:
+        if not facts(node).arithmetic:
             return False
         others = [name for name in node.inputs if name in self.carried and name not in self.maps]
         computed = [name for name in node.inputs if name in self.carried]

@@ -14,60 +14,15 @@ import numpy as np
 
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations
-from inspector.network.fused_activations import NEVER_MARKED, find_marks
-from inspector.network.quantisation import OPERANDS, Levels, levels_of
+from converters.graph.operators import facts
+from inspector.network.fused_activations import find_marks
+from inspector.network.quantisation import Levels, levels_of
 
 __all__ = ["Suspicion", "lost_activations", "lost_note"]
 
 NEAR_FLOOR = 0.05
 """Share of the levels below zero up to which a quantiser looks like a ReLU's, put beside zero."""
 
-_LINEAR = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "MatMul",
-        "Add",
-        "Sum",
-        "BatchNormalization",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QGemm",
-        "QLinearAdd",
-    }
-)
-_WEIGHTED = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "MatMul",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QGemm",
-    }
-)
-_PASSES = frozenset(
-    {
-        "Identity",
-        "Cast",
-        "Reshape",
-        "Flatten",
-        "Transpose",
-        "MaxPool",
-        "AveragePool",
-        "Squeeze",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "NhwcMaxPool",
-        "QLinearAveragePool",
-        "Dropout",
-        "GlobalAveragePool",
-        "ReduceMean",
-        "QLinearGlobalAveragePool",
-    }
-)
 CENTRED_BY_CHANCE = 0.05
 """How often a quantiser of a linear layer has its zero point in the very middle without being
 made symmetric, and the probability above which such a coincidence is not worth a word."""
@@ -112,7 +67,7 @@ def lost_activations(
     Returns:
         The quantisers, in the order of the network; empty when nothing is suspicious.
     """
-    if not any(node.op_type in OPERANDS for node in graph.nodes):
+    if not any(facts(node).quantised for node in graph.nodes):
         return ()
     known = tuple(find_activations(graph) if activations is None else activations)
     marks = find_marks(graph, known)
@@ -180,14 +135,19 @@ def _copies(graph: Graph, suspicion: Suspicion) -> set[str]:
 
 
 def _quantises(node: Node) -> bool:
-    return node.op_type in OPERANDS and node.op_type not in NEVER_MARKED
+    known = facts(node)
+    return known.quantised is not None and not known.activation
 
 
 def _between(graph: Graph, node: Node) -> bool:
     """Whether a quantiser leads from one weighted layer (or a sum) straight to another."""
     maker = _maker(graph, node)
-    linear = maker is not None and maker.op_type in _LINEAR
-    return linear and any(True for _ in _readers(graph, node))
+    return maker is not None and _is_linear(maker) and any(True for _ in _readers(graph, node))
+
+
+def _is_linear(node: Node) -> bool:
+    known = facts(node)
+    return known.weighted or known.sums or known.normalises == "constants"
 
 
 def _maker(graph: Graph, node: Node) -> Node | None:
@@ -197,7 +157,7 @@ def _maker(graph: Graph, node: Node) -> Node | None:
     if graph.constant(node.inputs[0]) is not None:
         return None
     maker = graph.producer(node.inputs[0])
-    while maker is not None and maker.is_op("MaxPool", "AveragePool", "Identity"):
+    while maker is not None and (facts(maker).copies or _pools(maker, whole=False)):
         maker = graph.producer(maker.inputs[0])
     return maker
 
@@ -207,11 +167,19 @@ def _readers(graph: Graph, node: Node) -> Iterator[Node]:
     pending, seen = [node.outputs[0]], set()
     while pending:
         for user in graph.consumers(pending.pop()):
-            if user.op_type in _WEIGHTED:
+            known = facts(user)
+            passes = known.carries or known.moves or _pools(user, whole=True)
+            if known.weighted:
                 yield user
-            elif user.op_type in _PASSES and user.index not in seen:
+            elif passes and user.index not in seen:
                 seen.add(user.index)
                 pending += user.outputs
+
+
+def _pools(node: Node, *, whole: bool) -> bool:
+    """Whether a node pools by the maximum or the average, over windows or (``whole``) at all."""
+    known = facts(node)
+    return known.pools in {"max", "average"} and (whole or not known.whole)
 
 
 def _mixes_space(graph: Graph, node: Node) -> bool:
@@ -221,10 +189,11 @@ def _mixes_space(graph: Graph, node: Node) -> bool:
 
 
 def _is_full(graph: Graph, node: Node) -> bool:
-    if node.op_type not in {"Conv", "ConvTranspose", "QLinearConv"}:
+    known = facts(node)
+    if not known.convolves or known.weights is None:
         return False
-    weight = graph.producer(node.inputs[1]) if node.op_type != "QLinearConv" else None
-    name = node.inputs[3] if node.op_type == "QLinearConv" else node.inputs[1]
+    name = node.inputs[known.weights]
+    weight = graph.producer(name)
     stored = graph.constant(weight.inputs[0] if weight is not None and weight.inputs else name)
     shape = node.attributes.get("kernel_shape") or ([] if stored is None else stored.shape[2:])
     return math.prod(shape) > 1 and node.attributes.get("group", 1) == 1

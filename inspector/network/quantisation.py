@@ -5,18 +5,17 @@
 Read off the graph, without running anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx
 
 from converters.graph import Graph, Node
+from converters.graph.operators import Facts, facts
 
 __all__ = [
-    "OPERANDS",
     "Levels",
     "copies_of",
     "is_quantised",
@@ -26,54 +25,6 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-
-OPERANDS: Mapping[str, tuple[int, tuple[int, ...]]] = MappingProxyType(
-    {
-        "QuantizeLinear": (1, (0,)),
-        "QLinearConv": (6, (0,)),
-        "QLinearMatMul": (6, (0, 3)),
-        "QGemm": (7, (0, 3)),
-        "QLinearAdd": (6, (0, 3)),
-        "QLinearMul": (6, (0, 3)),
-        "QLinearSigmoid": (3, (0,)),
-        "QLinearSoftmax": (3, (0,)),
-        "QLinearLeakyRelu": (3, (0,)),
-        "QLinearAveragePool": (3, (0,)),
-        "QLinearGlobalAveragePool": (3, (0,)),
-        "QLinearReduceMean": (3, (0,)),
-        "QLinearConcat": (0, tuple(range(2, 600, 3))),
-    }
-)
-"""Operators that quantise their result: the position of its scale (the zero point is the next
-input), and the positions of the tensors it is computed from."""
-
-CARRIERS = frozenset(
-    {
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "MaxPool",
-        "Slice",
-        "Gather",
-        "Split",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "NhwcMaxPool",
-        "Expand",
-        "Tile",
-        "Dropout",
-        "Pad",
-    }
-)
-"""Operators that move quantised numbers about and leave them as they are."""
-
-_KEEPS_PLACES = frozenset(
-    {"Identity", "Dropout", "MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-)
-"""Of those, the ones behind which each channel is where it was, so that its scale is known."""
 
 _LIMITS = {
     "uint2": (0, 3),
@@ -154,9 +105,7 @@ def _along(parameter: Array, rank: int, axis: int) -> Array:
 
 def is_quantised(graph: Graph) -> bool:
     """Whether a network calculates with quantised activations, by fixed or dynamic ranges."""
-    return any(
-        node.op_type in OPERANDS or node.is_op("DynamicQuantizeLinear") for node in graph.nodes
-    )
+    return any(facts(node).levels for node in graph.nodes)
 
 
 def levels_of(graph: Graph, tensor: str) -> Levels | None:
@@ -172,12 +121,13 @@ def levels_of(graph: Graph, tensor: str) -> Levels | None:
         parameters that one reads off the file.
     """
     node, moved = graph.producer(tensor), False
-    while node is not None and node.op_type in CARRIERS:
-        moved = moved or node.op_type not in _KEEPS_PLACES
+    while node is not None and _passes_levels(node):
+        moved = moved or not _keeps_channels(node)
         node = graph.producer(node.inputs[0])
-    if node is None or node.op_type not in OPERANDS:
+    quantised = None if node is None else facts(node).quantised
+    if node is None or quantised is None:
         return None
-    position = OPERANDS[node.op_type][0]
+    position = quantised.scale
     if len(node.inputs) <= position:
         return None  # a QGemm whose result is a float
     scale = _constant(graph, node.inputs[position])
@@ -192,6 +142,23 @@ def levels_of(graph: Graph, tensor: str) -> Levels | None:
     levels = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
     axis = int(node.attributes.get("axis", 1))
     return Levels(node, scale.astype(np.float64), levels, *limits, axis=axis, dtype=dtype)
+
+
+def _passes_levels(node: Node) -> bool:
+    """Whether a node hands on quantised numbers as they are, wherever to."""
+    known = facts(node)
+    return (known.copies and not known.retypes) or known.moves or known.pads or _selects(known)
+
+
+def _keeps_channels(node: Node) -> bool:
+    """Whether each channel of what a node hands on is where it was, so that its scale is known."""
+    known = facts(node)
+    return known.copies or known.reshapes or _selects(known)
+
+
+def _selects(known: Facts) -> bool:
+    """Whether an operator picks the greatest of several levels, which is one of them."""
+    return known.pools == "max" and known.quantised is None
 
 
 def _dtype(node: Node, zero_point: Array | None) -> np.dtype[Any] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from converters.graph import Graph, Node, Value
+from converters.graph.operators import facts
 from inspector.network.shapes import Shape, Shapes, merge
 from inspector.printable import clean_text
 
@@ -17,8 +18,6 @@ __all__ = ["Activation", "Scores", "find_scores"]
 Activation = Literal["softmax", "sigmoid", "log_softmax"]
 
 _ML = "ai.onnx.ml"
-_RESHAPING = ("Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-_SHAPE_KEPT = ("Identity", "Cast", "Dropout", "DequantizeLinear")
 _ACTIVATIONS: Mapping[str, Activation] = {
     "Softmax": "softmax",
     "LogSoftmax": "log_softmax",
@@ -140,7 +139,7 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
             break
         tensor, keeps_values = step
         named = named or node.domain == _ML
-        shape = merge(shapes.of(tensor), shape if node.is_op(*_SHAPE_KEPT) else None)
+        shape = merge(shapes.of(tensor), shape if _keeps_shape(node) else None)
         # The outermost tensor with the same values is the one that the user knows.
         options = [(tensor, None, shape), *options] if keeps_values else [(tensor, None, shape)]
     reasons = [_no_classifier(graph, t, s) for t, _, s in options]
@@ -148,6 +147,10 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     tensor, activation, shape = options[chosen]
     depth = 0 if reasons[chosen] else len(_ancestors(graph, tensor))
     return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth)
+
+
+def _keeps_shape(node: Node) -> bool:
+    return facts(node).copies or node.is_op("DequantizeLinear")
 
 
 def _step(graph: Graph, node: Node, tensor: str) -> tuple[str, bool] | None:
@@ -160,7 +163,8 @@ def _step(graph: Graph, node: Node, tensor: str) -> tuple[str, bool] | None:
         return node.inputs[0], False
     if node.is_op("Cast"):
         return node.inputs[0], node.attributes.get("to") not in _INTEGERS
-    if node.is_op(*_RESHAPING):
+    known = facts(node)
+    if known.copies or known.reshapes:
         return node.inputs[0], True
     before = _before_rounding(graph, tensor)
     return (before, False) if before != tensor else None

@@ -4,24 +4,31 @@ Deliberately small: no native shape inference runs on a stranger's file.  What i
 None; a caller that has run the model passes the concrete shapes and they win.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 
 from converters.graph import Graph, Node
+from converters.graph.operators import facts
 
 __all__ = ["Shape", "Shapes", "merge"]
 
 Shape = tuple[int | None, ...]
 
-_SAME = (
-    *("Add", "Sub", "Mul", "Div", "Exp", "Log", "Neg", "Identity", "Dropout", "Cast"),
-    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "Elu", "Softplus"),
-    *("Softmax", "LogSoftmax", "BatchNormalization", "InstanceNormalization", "LRN"),
-    *("QuantizeLinear", "DequantizeLinear"),
-)
 _MAX_DEPTH = 40
+
+
+def _broadcast(first: Shape, second: Shape) -> Shape:
+    """Shape that two tensors broadcast to; aligned at the last axis."""
+    if len(second) > len(first):
+        first, second = second, first
+    second = (*(1 for _ in first[len(second) :]), *second)
+    return tuple(
+        b if a == 1 else a if b == 1 else (a if a is not None else b)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 class Shapes:
@@ -70,9 +77,11 @@ class Shapes:
             return None
         if node.is_op("Gemm", "MatMul", "Conv"):
             return self._linear(node, depth)
-        if node.is_op(*_SAME):
-            return self._elementwise(node, depth)
-        return self._moved(node, self._of(node.inputs[0], depth))
+        known = facts(node)
+        if known.elementwise == "all" and not known.keeps_shape:
+            return self._broadcast(node, depth)
+        first = self._of(node.inputs[0], depth)
+        return first if known.keeps_shape else self._moved(node, first)
 
     def _moved(self, node: Node, first: Shape | None) -> Shape | None:
         """Shape after an operator that pools or rearranges its one input."""
@@ -113,20 +122,11 @@ class Shapes:
         )
         return (first[0] if first else None, weights[0], *same)
 
-    def _elementwise(self, node: Node, depth: int) -> Shape | None:
-        first = self._of(node.inputs[0], depth)
-        if not node.is_op("Add", "Sub", "Mul", "Div"):
-            return first
-        second = self._of(node.inputs[1], depth)
-        if first is None or second is None:
-            return None
-        if len(second) > len(first):
-            first, second = second, first
-        second = (*(1 for _ in first[len(second) :]), *second)
-        return tuple(
-            b if a == 1 else a if b == 1 else (a if a is not None else b)
-            for a, b in zip(first, second, strict=True)
-        )
+    def _broadcast(self, node: Node, depth: int) -> Shape | None:
+        """Shape of an elementwise operator on several inputs."""
+        found = [self._of(name, depth) for name in node.inputs if name]
+        known = [shape for shape in found if shape is not None]
+        return functools.reduce(_broadcast, known) if known and len(known) == len(found) else None
 
     def _reshaped(self, node: Node, first: Shape | None) -> Shape | None:
         target = node.attributes.get("shape")

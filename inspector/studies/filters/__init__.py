@@ -126,13 +126,14 @@ def filters(
 
 def _node(model: "Opened", layer: str | int | None) -> "Node":
     """The convolution whose filters lie on the image's pixels."""
-    from inspector.network.layers import CONVOLUTIONS, select_layer
+    from converters.graph.operators import facts
+    from inspector.network.layers import select_layer
 
     if layer is not None:
         shapes = model.shapes(model.preprocessing.preprocess.size)
         chosen = select_layer(model.layers, layer, shapes, model.graph)
         made = model.graph.producer(chosen.convolution)
-        if made is None or made.op_type not in CONVOLUTIONS or not _reads_pixels(model, made):
+        if made is None or not facts(made).convolves or not _reads_pixels(model, made):
             raise UsageError(
                 "the layer's filters do not act on the image's pixels",
                 where=str(layer),
@@ -140,7 +141,7 @@ def _node(model: "Opened", layer: str | int | None) -> "Node":
             )
         return made
     for made in model.graph.nodes:
-        if made.op_type in CONVOLUTIONS and _reads_pixels(model, made):
+        if facts(made).convolves and _reads_pixels(model, made):
             return made
     raise ModelRefused(
         "no convolution reads the image's pixels one by one",

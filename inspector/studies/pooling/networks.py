@@ -109,7 +109,8 @@ def opened(
 
 def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
     from converters.graph.activations import data_nodes
-    from inspector.network.layers import CONVOLUTIONS, channel_axes
+    from converters.graph.operators import facts
+    from inspector.network.layers import channel_axes
     from inspector.network.receptive_field import receptive_field
     from inspector.projection.conditioning import conditioning
 
@@ -139,7 +140,7 @@ def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
             for n in nodes
         ),
         strided=sum(
-            n.op_type in CONVOLUTIONS and "Transpose" not in n.op_type and _wide(n, "strides", 1)
+            facts(n).convolves and "Transpose" not in n.op_type and _wide(n, "strides", 1)
             for n in nodes
         ),
         parameters=_parameters(graph, nodes),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
-from inspector.network.classifier import LINEAR, last_linear, way_back
+from inspector.network.classifier import last_linear, way_back
 
 if TYPE_CHECKING:
     from inspector.network.layers import Layer
@@ -159,7 +160,7 @@ def _hidden(model: "Opened") -> list[str]:
     for node, data in way_back(model.graph, model.scores.tensor):
         if any(word in node.op_type for word in _POOLS):
             break
-        if node.op_type not in LINEAR:
+        if not facts(node).weighted:
             continue
         if not _is_vector(model.shape_of(node.outputs[0])):
             break  # a convolution over places: what was read behind it is its map, flattened
