@@ -13,7 +13,8 @@ from inspector.errors import MethodRefused, ModelRefused
 from inspector.model import ImageInput, Model
 from inspector.network.head import LinearHead, NoHead
 from inspector.network.labels import Labels, read_labels
-from inspector.network.layers import Layer, default_layer, select_layer
+from inspector.network.layer_choice import default_layer, select_layer
+from inspector.network.layers import Layer
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
 from inspector.verify import Verdict, verdict_for

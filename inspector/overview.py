@@ -9,7 +9,7 @@ from inspector.engines.rules import Rule
 from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
 from inspector.methods import Method, methods
 from inspector.network.head import LinearHead
-from inspector.network.layers import default_layer
+from inspector.network.layer_choice import default_layer
 from inspector.network.receptive_field import (
     ReceptiveField,
     receptive_field,

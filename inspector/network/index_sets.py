@@ -1,4 +1,4 @@
-"""Operator by operator: which indices of its inputs can an output index depend on.
+"""Index sets per operator: which indices of its inputs an output index can depend on.
 
 An index set per axis, carried from a tensor back to the image, gives the exact receptive field
 (:mod:`inspector.network.receptive_field`).  Sets and not intervals: behind a dilated or strided
@@ -13,20 +13,70 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from converters.graph import Node
+from converters.graph import Graph, Node
+from converters.graph.activations import data_nodes
 from converters.graph.operators import facts
-from inspector.network.extents import Indices, Network, Region
+from inspector.network.layers import channel_axes
 from inspector.network.resize_taps import sources
-from inspector.network.shapes import Shape
+from inspector.network.shapes import Shape, Shapes
 
-__all__ = ["Reach", "step_back"]
+__all__ = ["GraphExtents", "Indices", "Reach", "Region", "step_back"]
 
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+# One entry per axis; None stands for every index.
+Region = tuple[Indices | None, ...]
 # An input and its region.
 Read = tuple[str, Region]
+
+
+class GraphExtents:
+    """Lengths of the axes of a graph's tensors, and which axes are channels.
+
+    Args:
+        graph: The graph.
+        shapes: Concrete shapes of its tensors, as far as known.
+    """
+
+    def __init__(self, graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Index the graph once."""
+        self.graph = graph
+        self._shapes = Shapes(graph, shapes)
+        self.nodes = data_nodes(graph)
+        self.carried = {*graph.inputs, *(n for node in self.nodes for n in node.outputs)}
+
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """Axis of the channels, for maps of features."""
+        return channel_axes(self.graph)
+
+    def shape(self, tensor: str) -> Shape | None:
+        """Shape of a tensor, as far as it is known."""
+        return self._shapes.of(tensor)
+
+    def extent(self, tensor: str, axis: int) -> int | None:
+        """Length of one axis; None when it is not known."""
+        shape = self.shape(tensor)
+        return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+
+    def rank(self, tensor: str, otherwise: int) -> int:
+        """Number of axes of a tensor."""
+        shape = self.shape(tensor)
+        return otherwise if shape is None else len(shape)
+
+    def ints(self, node: Node, position: int, attribute: str) -> list[int] | None:
+        """A list that is an attribute in old opsets and a constant input in new ones."""
+        if attribute in node.attributes:
+            value = node.attributes[attribute]
+            return [int(v) for v in (value if isinstance(value, list) else [value])]
+        if len(node.inputs) <= position or not node.inputs[position]:
+            return None
+        array = self.graph.constant(node.inputs[position])
+        return None if array is None else [int(v) for v in array.ravel()]
 
 
 @dataclass(frozen=True)
@@ -51,7 +101,7 @@ class Reach:
 class At:
     """A region of one output of a node: what a step starts from."""
 
-    net: Network
+    net: GraphExtents
     node: Node
     output: str
     region: Region
@@ -72,12 +122,12 @@ class At:
 
 
 def step_back(
-    net: Network, node: Node, output: str, region: Region, *, bounded: bool = True
+    net: GraphExtents, node: Node, output: str, region: Region, *, bounded: bool = True
 ) -> list[Reach]:
     """Indices of a node's inputs that a region of one of its outputs depends on.
 
     Args:
-        net: The network the node is of.
+        net: Lengths in the graph that the node is of.
         node: The node.
         output: Which of its outputs.
         region: Indices of that output.
@@ -103,7 +153,7 @@ def step_back(
     return reaches
 
 
-def _single_indices(net: Network, name: str, region: Region) -> Region:
+def _single_indices(net: GraphExtents, name: str, region: Region) -> Region:
     """All of a row or column of length 1 is index 0."""
     channel = net.channels.get(name)
     if channel is None or sum(indices is None for indices in region) <= 2:
@@ -147,7 +197,7 @@ def _first(at: At) -> Iterator[Read]:
     yield at.source, at.region
 
 
-def _kernel(net: Network, node: Node) -> list[int] | None:
+def _kernel(net: GraphExtents, node: Node) -> list[int] | None:
     if "kernel_shape" in node.attributes:
         return list(node.attributes["kernel_shape"])
     position = facts(node).weights
@@ -218,7 +268,9 @@ def _transposed(at: At) -> Iterator[Read]:
     yield at.source, tuple(found)
 
 
-def _transposed_pad(net: Network, node: Node, i: int, effective: int, stride: int) -> int | None:
+def _transposed_pad(
+    net: GraphExtents, node: Node, i: int, effective: int, stride: int
+) -> int | None:
     mode = node.attributes.get("auto_pad", "NOTSET")
     extra = node.attributes.get("output_padding", [0, 0])[i]
     if "output_shape" in node.attributes:
@@ -477,7 +529,7 @@ def _resize(at: At) -> Iterator[Read]:
 
 
 def _scale(
-    net: Network, node: Node, axis: int, rank: int, lengths: tuple[int | None, int | None]
+    net: GraphExtents, node: Node, axis: int, rank: int, lengths: tuple[int | None, int | None]
 ) -> Fraction | None:
     """Output pixels per input pixel along one axis; None when it is not known."""
     axes = node.attributes.get("axes") or list(range(rank))

@@ -84,7 +84,8 @@ class Levels:
         """The nearest levels, ties to even, cut off at the ends of the type."""
         zero = _along(self.zero_point, real.ndim, self.axis)
         found = np.rint(real.astype(np.float64) / self.steps(real.ndim)) + zero
-        return np.clip(found, self.low, self.high).astype(self.dtype)
+        levels: Array = np.clip(found, self.low, self.high).astype(self.dtype)
+        return levels
 
     def same(self, other: "Levels") -> bool:
         """Whether both quantise alike."""
@@ -167,7 +168,7 @@ def _dtype(node: Node, zero_point: Array | None) -> np.dtype[Any] | None:
         return zero_point.dtype
     stated = int(node.attributes.get("output_dtype", 0)) or onnx.TensorProto.UINT8
     try:
-        return onnx.helper.tensor_dtype_to_np_dtype(stated)
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stated))
     except KeyError:
         return None
 

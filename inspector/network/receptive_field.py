@@ -1,4 +1,4 @@
-"""The exact receptive field of a unit: which pixels of the image its value can depend on.
+"""Receptive field of a unit, exact: which pixels of the image its value can depend on.
 
     box of unit (y, x)   [offset + stride * y - (size - 1) / 2, ... + size)   rows; columns alike
 
@@ -15,8 +15,7 @@ import numpy as np
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.extents import Indices, Network, Region
-from inspector.network.index_sets import step_back
+from inspector.network.index_sets import GraphExtents, Indices, Region, step_back
 
 __all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
 
@@ -112,13 +111,13 @@ def receptive_fields(
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, ReceptiveField]:
     """Receptive fields of several tensors; as :func:`receptive_field`, the graph read once."""
-    net = Network(graph, shapes)
+    net = GraphExtents(graph, shapes)
     images = [name for name, value in graph.inputs.items() if len(value.shape or ()) == 4]
     source = input or next(iter(images), next(iter(graph.inputs), ""))
     return {tensor: _field(net, tensor, source) for tensor in tensors}
 
 
-def _field(net: Network, tensor: str, source: str) -> ReceptiveField:
+def _field(net: GraphExtents, tensor: str, source: str) -> ReceptiveField:
     exact = _Tracer(net, tensor, source, local=False)
     if not exact.connected:
         raise UsageError(f"{tensor!r} does not depend on the image {source!r}")
@@ -144,7 +143,7 @@ def needed_shapes(graph: Graph) -> tuple[str, ...]:
     With these measured by a forward pass and handed to :func:`receptive_field`, channel shuffles
     (a ``Reshape`` to computed sizes) are followed and fields at the border are exact.
     """
-    net = Network(graph)
+    net = GraphExtents(graph)
     names = (name for node in net.nodes for name in (*node.inputs[:1], *node.outputs))
     return tuple(
         name
@@ -189,13 +188,13 @@ class _Tracer:
     """Follows the indices of one unit back to the image.
 
     Args:
-        net: The network.
+        net: Lengths of the axes in its graph.
         tensor: Where the unit is.
         source: The image input.
         local: Leave out what mixes space.
     """
 
-    def __init__(self, net: Network, tensor: str, source: str, *, local: bool) -> None:
+    def __init__(self, net: GraphExtents, tensor: str, source: str, *, local: bool) -> None:
         self.net, self.tensor, self.source, self.local = net, tensor, source, local
         self.why = ""
         needed = {tensor}

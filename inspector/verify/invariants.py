@@ -18,7 +18,7 @@ from inspector.methods import parse_request
 from inspector.methods.grad_cam import weighted_map, weights
 from inspector.methods.occlusion import occlusion
 from inspector.network.head import LinearHead
-from inspector.network.layers import default_layer
+from inspector.network.layer_choice import default_layer
 from inspector.photos.occluder import windows
 from inspector.target import Target
 from inspector.verify.certificate import Check

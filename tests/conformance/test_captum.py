@@ -22,7 +22,7 @@ from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused
 from inspector.explain import load
 from inspector.methods import grad_cam, grad_cam_plus_plus, methods
-from inspector.network.layers import default_layer
+from inspector.network.layer_choice import default_layer
 from inspector.photos.preprocess_choice import Preprocess
 
 pytestmark = pytest.mark.conformance

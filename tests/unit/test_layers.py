@@ -5,7 +5,8 @@ from onnx import numpy_helper, parser
 
 from converters.graph import Graph
 from inspector.errors import ModelRefused, UnknownLayer
-from inspector.network.layers import channel_axes, default_layer, find_layers, select_layer
+from inspector.network.layer_choice import default_layer, select_layer
+from inspector.network.layers import channel_axes, find_layers
 
 W = np.ones((2, 2, 1, 1), np.float32)
 

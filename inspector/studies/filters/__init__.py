@@ -127,7 +127,7 @@ def filters(
 def _node(model: "Opened", layer: str | int | None) -> "Node":
     """The convolution whose filters lie on the image's pixels."""
     from converters.graph.operators import facts
-    from inspector.network.layers import select_layer
+    from inspector.network.layer_choice import select_layer
 
     if layer is not None:
         shapes = model.shapes(model.preprocessing.preprocess.size)
