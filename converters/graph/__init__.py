@@ -1,4 +1,4 @@
-"""A read-only view of one ONNX graph: nodes in order, who makes and who uses each tensor.
+"""Read-only view of one ONNX graph: nodes in order, who makes and who uses each tensor.
 
 Everything that reasons about a network (the twin, the choice of layers, the head, receptive
 fields, surgery) reads it through this view, so that protobuf's shape is known here alone.

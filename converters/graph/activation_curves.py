@@ -1,4 +1,4 @@
-"""Name an activation function by its curve, however an exporter spelled it out.
+"""Names of activation functions by their curves, however an exporter spelled them out.
 
 HardSwish reaches us as ``x*Clip(x+3,0,6)/6``, as ``x*(Clip(x+3,0,6)*0.1667)``, as
 ``x*HardSigmoid(x)``; GELU in more spellings still.  A table of spellings is never complete, so a
@@ -165,7 +165,7 @@ _FIXED: Mapping[str, Callable[[Array], Array]] = {
 def name_curve(y: Array) -> Curve | None:
     """Name the function whose values on ``GRID`` are ``y``; None when it has no name here.
 
-    Straight lines and constants have none: they are no activation functions.
+    Straight lines and constants have none: they are not activation functions.
     """
     if y.shape != GRID.shape or y.dtype == bool:
         return None

@@ -119,7 +119,7 @@ def unknown_nonlinearities(graph: Graph) -> tuple[Node, ...]:
 
 
 def _is_polynomial(graph: Graph, node: Node, carried: set[str]) -> bool:
-    """Whether this is no nonlinearity: a power of 1, or a choice by a constant mask."""
+    """Whether this is linear after all: a power of 1, or a choice by a constant mask."""
     if node.op_type == "Pow":
         exponent = graph.constant(node.inputs[1])
         return exponent is not None and bool(np.all(exponent == 1))

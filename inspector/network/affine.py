@@ -1,8 +1,8 @@
-"""The affine part of a network behind its pooling: followed node by node, in numbers.
+"""Affine map from the pooled channels to the scores, computed node by node.
 
 A tensor T of one sample is written as T = gain · x + offset, with x (C,) the pooled channels.
 Until the first linear layer every element of T depends on one channel only, so ``gain`` holds
-one number an element instead of a matrix.
+one number per element instead of a matrix.
 """
 
 from dataclasses import dataclass, replace
@@ -109,7 +109,7 @@ def apply(graph: Graph, shapes: Shapes, node: Node, state: Affine) -> Affine:
     """The map behind a node, from the map before it.
 
     Raises:
-        NotAffine: The node is no affine function of one tensor that this module knows.
+        NotAffine: The node is not an affine function of one tensor that this module knows.
     """
     try:
         if node.is_op("Gemm", "MatMul"):
@@ -161,7 +161,7 @@ def data_input(graph: Graph, node: Node) -> str:
         return node.inputs[0]
     if _is_unchanged(node) or facts(node).reshapes or node.is_op("Transpose"):
         return node.inputs[0]
-    raise NotAffine(node, "it is no affine operator")
+    raise NotAffine(node, "it is not an affine operator")
 
 
 def _one_computed(graph: Graph, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Activation functions that a quantiser has removed, because the clamp behind them does their work.
+"""Activation functions that a quantiser performs: the clamp at its least level is a ReLU.
 
 ONNX Runtime's quantiser deletes ``Relu`` and ``Clip`` before a ``QuantizeLinear`` whose least
 level stands for 0: the clamp cuts negative values off by itself.
@@ -63,7 +63,7 @@ def find_marks(graph: Graph, activations: Iterable[Activation] | None = None) ->
         activations: What ``find_activations`` found in it, if that is known.
 
     Returns:
-        One mark a quantiser, in the order of the network.
+        One mark per quantiser, in the order of the network.
     """
     if not any(facts(node).quantised for node in graph.nodes):
         return ()

@@ -1,4 +1,4 @@
-"""Recognising a global average (or sum) over the positions of a feature map."""
+"""Global average (or sum) over the positions of a feature map, and how it is recognised."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ __all__ = ["Pooling", "find_pooling"]
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooling that gives one number a channel.
+    """A pooling that gives one number per channel.
 
     Attributes:
         features: The tensor whose positions are pooled, 4-D.

@@ -1,4 +1,4 @@
-"""Is the classifier's head linear in the mean of its last feature maps?  Then CAM is exact.
+"""Linear head of a classifier: where it is linear in the mean of feature maps, CAM is exact.
 
     logit_c = sum_k w_k^c mean_xy A_k(x, y) + b_c = mean_xy M_c(x, y) + b_c
 
@@ -62,7 +62,7 @@ class NoHead:
     """Why CAM is not exact for a model.
 
     Attributes:
-        node: Name of the node that forbids it; empty when there is no classifier at all.
+        node: Name of the node that forbids it; empty when the model is not a classifier.
         reason: A sentence.
     """
 
@@ -76,7 +76,7 @@ class LinearHead:
 
     Attributes:
         kind: ``linear``: weights after the pooling; ``class map``: the pooled tensor holds one
-            map a class already (a 1x1 convolution before the pooling).
+            map per class already (a 1x1 convolution before the pooling).
         features: The tensor A that is pooled, (N, C, h, w), or (N, h, w, C) when
             ``channel_axis`` is 3.
         pooled: What the pooling makes of it.

@@ -1,4 +1,4 @@
-"""Class names: from a file that the user names, or from what the model carries itself.
+"""Class names, from a file that the user gives or from the model itself.
 
 Text that comes with a model is untrusted: control characters are removed and the length is
 capped before anybody sees it.
@@ -50,7 +50,7 @@ class Labels:
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """Read class names from a file, in the order of the scores.
 
-    Understood: text with one name a line (a WordNet id in front, ``n01440764 tench, Tinca
+    Understood: text with one name per line (a WordNet id in front, ``n01440764 tench, Tinca
     tinca``, is kept out of the name); ``index,name`` CSV; JSON as a list, as
     ``{index: name}``, as ``{name: index}``, as Keras' ``{index: [wordnet id, name]}``, or as a
     Hugging Face ``config.json`` with ``id2label``.
@@ -64,7 +64,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise _refused(path, f"more than {_MAX_BYTES >> 20} MiB are no list of class names")
+            raise _refused(path, f"more than {_MAX_BYTES >> 20} MiB are not a list of class names")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror or error})") from error
@@ -141,7 +141,7 @@ def _refused(path: Path, what: str) -> UsageError:
     return UsageError(
         what,
         where=f"labels {path}",
-        hint="give a text file with one name a line, or JSON {index: name}",
+        hint="give a text file with one name per line, or JSON {index: name}",
     )
 
 
@@ -170,7 +170,7 @@ def _from_lines(text: str) -> list[str]:
 
 
 def _from_csv(text: str) -> list[str]:
-    """Names of ``index,name`` rows, with or without a heading; empty when it is no such CSV."""
+    """Names of ``index,name`` rows, with or without a heading; empty when it is not such a CSV."""
     rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
     if rows and not rows[0][0].strip().isdecimal() and all(_numbered(r) for r in rows[1:]):
         rows = rows[1:]
@@ -188,7 +188,7 @@ def _from_json(text: str) -> list[str]:
     try:
         return _from_value(json.loads(text))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"is no valid JSON ({error})") from error
+        raise ValueError(f"is not valid JSON ({error})") from error
 
 
 def _from_literal(text: str) -> list[str]:
@@ -226,12 +226,12 @@ def _from_mapping(value: Mapping[Any, Any]) -> list[str]:
     indices = list(value.values())
     if all(isinstance(i, int) and not isinstance(i, bool) for i in indices):  # {name: index}
         return _in_order({i: _name(name) for name, i in value.items()}, len(value))
-    raise ValueError("its keys are no class indices")
+    raise ValueError("its keys are not class indices")
 
 
 def _name(item: object) -> str:
     if isinstance(item, list | tuple):
-        # Keras: ["n01440764", "tench"]; the id is no name.
+        # Keras: ["n01440764", "tench"]; the id is not a name.
         parts = [_text(p) for p in item]
         if len(parts) == 2 and _SYNSET.fullmatch(parts[0]):
             return parts[1]
@@ -243,7 +243,7 @@ def _name(item: object) -> str:
         raise ValueError("an entry has neither a name nor a label")
     if isinstance(item, str | bytes | int | float):
         return _text(item)
-    raise ValueError("an entry is no text")
+    raise ValueError("an entry is not text")
 
 
 def _in_order(by_index: Mapping[int, str], count: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Activation functions that quantisation has lost: deleted, with no clamp that does their work.
 
 A quantiser's tool deletes ``Relu`` in the belief that the least level will stand for 0 (see
-``fused``).  With ranges that are symmetric, or taken from a distribution, it does not, and what
-was a network is now one linear map after another.
+``fused_activations``).  With ranges that are symmetric, or taken from a distribution, it does
+not, and what was a network is now one linear map after another.
 """
 
 import math
@@ -214,9 +214,9 @@ def _centred(levels: Levels) -> bool:
     return bool(np.all(np.abs(levels.zero_point - middle) <= 0.5))
 
 
-def _at_least(hits: int, trials: int, chance: float) -> float:
-    """Probability of so many hits or more."""
+def _at_least(count: int, trials: int, chance: float) -> float:
+    """Probability that ``count`` or more of ``trials`` events occur, each with this chance."""
     return sum(
         math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k)
-        for k in range(hits, trials + 1)
+        for k in range(count, trials + 1)
     )

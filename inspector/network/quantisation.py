@@ -1,4 +1,4 @@
-"""How the tensors of a quantised network stand for values: by which scale, from which zero point.
+"""Levels of a quantised network: the scale and zero point by which integers stand for numbers.
 
     value = (level - zero point) * scale,        least level <= level <= greatest level
 

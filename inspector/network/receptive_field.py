@@ -72,7 +72,7 @@ class ReceptiveField:
     def pixels(self, y: int, x: int) -> Box:
         """Pixels of unit (y, x) inside the image: the smallest box that holds all of them.
 
-        Padding is no pixel: at a border this can be smaller than ``box`` cut off.  Exact where
+        Padding is not a pixel: at a border this can be smaller than ``box`` cut off.  Exact where
         the shapes of the tensors on the way are known, and never too small.
 
         Returns:

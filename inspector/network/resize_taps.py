@@ -1,4 +1,4 @@
-"""Which input positions one output position of ONNX ``Resize`` reads, along one axis.
+"""Input positions that one output position of ONNX ``Resize`` reads, along one axis.
 
 Positions follow the operator's specification (coordinate_transformation_mode, nearest_mode);
 they are computed in exact fractions, so that a weight of zero is known to be zero.  Where the

@@ -1,4 +1,4 @@
-"""Where a classifier's scores are, before the softmax or sigmoid that ends the network.
+"""Scores of a classifier: the tensor before the softmax or sigmoid that ends the network.
 
 Gradients are taken of the score, not of the probability: behind a softmax they vanish on
 confident images (Selvaraju et al. 2017, section 3.1, "before the softmax").
@@ -30,17 +30,17 @@ _MAX_STEPS = 64
 
 @dataclass(frozen=True)
 class Scores:
-    """The tensor that holds one score a class.
+    """The tensor that holds one score per class.
 
     Attributes:
         tensor: The scores before softmax or sigmoid; the first output when the model is no
             classifier.
         output: The graph output that they end in.
         activation: What stands between the two; None when the output is the score itself.
-        classes: K; None when it is not declared, or when the model is no classifier.
+        classes: K; None when it is not declared, or when the model is not a classifier.
         axis: Axis of the classes in ``tensor``; all other axes but the first have size 1.
-        classifier: Whether there is a score a class at all.
-        why: A sentence: how the tensor was found, or why the model is no classifier.
+        classifier: Whether there is a score per class at all.
+        why: A sentence: how the tensor was found, or why the model is not a classifier.
         outputs: All outputs of the graph.
         tensors: Names of all tensors that a target may name.
     """
@@ -63,7 +63,7 @@ class _Candidate:
     activation: Activation | None
     shape: Shape | None
     named: bool  # a table of class names hangs on it
-    reason: str  # why it is no classifier; empty when it is one
+    reason: str  # why it is not a classifier; empty when it is one
     depth: int
 
 
@@ -228,7 +228,7 @@ def _before_shift(graph: Graph, tensor: str) -> str:
 
 
 def _over_classes(graph: Graph, shapes: Shapes, node: Node, kind: Activation) -> bool:
-    """Whether a softmax runs over the classes; over an axis of size 1 it is no activation."""
+    """Whether a softmax runs over the classes; over an axis of size 1 it is not an activation."""
     if kind == "sigmoid" or not node.is_op("Softmax", "LogSoftmax"):
         return True
     old = graph.opset() < 13
@@ -255,20 +255,20 @@ def _class_axis(shape: Shape | None) -> int | None:
 
 
 def _no_classifier(graph: Graph, tensor: str, shape: Shape | None) -> str:
-    """Why a tensor holds no score a class; empty when it does."""
+    """Why a tensor does not hold one score per class; empty when it does."""
     name = repr(clean_text(tensor))
     if shape is None:
         return f"the shape of {name} is not declared"
     shown = "(" + ", ".join("?" if d is None else str(d) for d in shape) + ")"
     if _class_axis(shape) is None:
-        return f"{name} of shape {shown} is no list of one score a class"
+        return f"{name} of shape {shown} is not a list of one score per class"
     batches = {
         v.shape[0] for v in graph.inputs.values() if v.shape is not None and len(v.shape) > 2
     }
     if shape[0] is not None and len(batches) == 1:
         (batch,) = batches
         if isinstance(batch, int) and batch != shape[0]:
-            return f"{name} of shape {shown} does not have one row an image"
+            return f"{name} of shape {shown} does not have one row per image"
     if any(node.is_op("NonMaxSuppression") for node in _ancestors(graph, tensor)):
         return f"{name} lists detections"
     return ""

@@ -1,4 +1,4 @@
-"""The part of a network that lies behind a layer, and what it reads from elsewhere."""
+"""Tail of a network: the nodes behind a layer, and what they read from elsewhere."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
