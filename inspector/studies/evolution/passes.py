@@ -9,6 +9,7 @@ import numpy as np
 from inspector.errors import ImageRefused, UsageError
 from inspector.passes.batches import BATCH, Progress, batches
 from inspector.passes.journal import Journal
+from inspector.projection.field import patch_field
 from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_photo
 
 if TYPE_CHECKING:
@@ -84,14 +85,9 @@ class Run:
             before.signal = None
 
     def _field(self, tensor: str) -> "ReceptiveField":
-        from inspector.network.receptive_field import receptive_field
-
-        shapes = self.model.shapes(self.model.preprocessing.preprocess.size)
-        found = receptive_field(self.model.graph, tensor, self.model.input.name, shapes)
-        if found.global_:
-            shown = "patches show where they mostly look" if found.local else "patches are whole"
-            self.notes.append(f"units of {tensor} depend on the whole image ({found.why}); {shown}")
-        return found.local or found
+        found, notes = patch_field(self.model, tensor, f"units of {tensor}")
+        self.notes += notes
+        return found
 
     def _snapshot(self, snapshot: "Snapshot", progress: Progress | None) -> list[Cell]:
         """One network: its strongest activations, projected."""

@@ -11,6 +11,7 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.passes.batches import BATCH, Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.ranking import Winner, strongest
+from inspector.projection.field import patch_field
 from inspector.studies import Findings, parse_units, study
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def top_activations(
     )
     if not used:
         raise refused[0] if refused else UsageError("no photos were given")
-    field, warnings = _field(model, tensor)
+    field, notes = patch_field(model, tensor)
+    warnings = [*model.preprocessing.warnings, *notes]
     shown = _projected(projector, field, winners, progress)
     warnings += shown.notes
     sentences = _sentences(winners, used, count, tensor)
@@ -121,18 +123,6 @@ def top_activations(
 
 
 # -- the winners ----------------------------------------------------------------------------------
-
-
-def _field(model: "Opened", tensor: str) -> "tuple[ReceptiveField, list[str]]":
-    from inspector.network.receptive_field import receptive_field
-
-    shapes = model.shapes(model.preprocessing.preprocess.size)
-    field = receptive_field(model.graph, tensor, model.input.name, shapes)
-    warnings = list(model.preprocessing.warnings)
-    if field.global_:
-        shown = "the patches show where they mostly look" if field.local else "patches are whole"
-        warnings.append(f"units depend on the whole image ({field.why}); {shown}")
-    return field.local or field, warnings
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,13 +11,13 @@ from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.ranking import Winner, strongest
+from inspector.projection.field import patch_field
 from inspector.studies import Findings, study
 from inspector.studies.units.contributions import Account, account, half_of_positive
 from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
 
 if TYPE_CHECKING:
-    from inspector.network.receptive_field import ReceptiveField
     from inspector.opened import Opened
 
 __all__ = ["units"]
@@ -107,7 +107,8 @@ def units(
         for rows in winners.values()
         for w in rows
     }
-    field, warnings = _field(model, head)
+    field, notes = patch_field(model, head.maps)
+    warnings = [*model.preprocessing.warnings, *model.class_labels.warnings, *notes]
     pictures = segments(model, head, field, winners, limits, progress=progress)
     warnings += [*head.notes, *found.notes()]
     names = model.class_labels.names
@@ -226,18 +227,6 @@ def _chosen(weights: Array, count: int, sign: str) -> tuple[int, ...]:
     if not chosen:
         raise UsageError(f"no unit has a {sign} weight for the class", hint="try another --sign")
     return tuple(chosen)
-
-
-def _field(model: "Opened", head: ClassUnits) -> "tuple[ReceptiveField, list[str]]":
-    from inspector.network.receptive_field import receptive_field
-
-    shapes = model.shapes(model.preprocessing.preprocess.size)
-    field = receptive_field(model.graph, head.maps, model.input.name, shapes)
-    warnings = [*model.preprocessing.warnings, *model.class_labels.warnings]
-    if field.global_:
-        shown = "the patches show where they mostly look" if field.local else "patches are whole"
-        warnings.append(f"units depend on the whole image ({field.why}); {shown}")
-    return field.local or field, warnings
 
 
 # -- the result -----------------------------------------------------------------------------------
