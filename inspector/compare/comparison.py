@@ -23,6 +23,7 @@ from inspector.measures.similarity import Similarity, similarity
 from inspector.network.labels import Labels
 from inspector.photos.photo import ImageSource, Photo, image_sources
 from inspector.report import Explanation, ImageReport
+from inspector.target import target_text
 
 __all__ = ["compare"]
 
@@ -38,8 +39,8 @@ def compare(
     images: ImageSource | Iterable[ImageSource],
     methods: str | Sequence[str] = "grad-cam",
     *,
-    target: str = "top1",
-    target_b: str | None = None,
+    target: str | int = "top1",
+    target_b: str | int | None = None,
     layer_a: str | int | None = None,
     layer_b: str | int | None = None,
     gates: Gates | None = None,
@@ -89,8 +90,8 @@ def compare(
         left,
         right,
         names,
-        target=target,
-        target_b=target_b,
+        target=target_text(target),
+        target_b=None if target_b is None else target_text(target_b),
         layer_a=layer_a,
         layer_b=layer_b,
         worst=worst,

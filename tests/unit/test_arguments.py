@@ -103,6 +103,12 @@ def test_a_target_may_be_a_class_index(model, index):
     assert np.array_equal(maps, model.attribute(x[None], "cam", target="3"))
 
 
+def test_compare_takes_a_class_index_too(model):
+    found = compare(model, model, PHOTO, ["cam", "cam"], target=3, worst=0, layer_images=0)
+    (pair,) = found.images[0].maps
+    assert pair.label == model.class_labels.names[3]
+
+
 @pytest.mark.parametrize("target", [None, True, 3.0, ["top1"]])
 def test_a_target_of_another_type_is_a_usage_error(target):
     with pytest.raises(UsageError, match=r"target: a value of type .* top1"):
