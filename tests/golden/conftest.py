@@ -84,6 +84,7 @@ def golden(tmp_path):
     def compare(image, name):
         path = FOLDER / f"{name}.png"
         if UPDATE:
+            path.parent.mkdir(exist_ok=True)
             image.save(path, optimize=True)
             pytest.skip(f"{path.name} drawn anew")
         assert path.is_file(), f"{path.name} is missing; draw it with INSPECTOR_UPDATE_GOLDEN=1"
