@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from converters.graph.activations import Activation
+from converters.graph.operators import facts_of
 from converters.to_torch.optable import OPS, Op, OpTable
 from converters.to_torch.program import ACTIVATION_DOMAIN, Program
 from inspector.engines.rules import RECTIFIERS, Rule
@@ -27,23 +28,6 @@ from inspector.network.fused_activations import Mark, find_marks
 __all__ = ["Deconvnet", "Gradient", "Guided", "GuidedGradientFirst", "overlay_of"]
 
 Forward = Callable[[Tensor], Tensor]
-
-_SINGLE_NODES = {
-    *RECTIFIERS,
-    "Elu",
-    "Selu",
-    "Celu",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "Mish",
-    "HardSwish",
-    "Gelu",
-    "Swish",
-    "Sigmoid",
-    "HardSigmoid",
-}
-"""Activations that one operator computes."""
 
 
 class Gradient:
@@ -142,11 +126,11 @@ def overlay_of(program: Program, rule: Rule) -> OpTable | None:
         return OpTable(behind=behind) if behind else None
     exempt = [a.output for a in program.activations if not rule.replaces(a)]
     table = OpTable(exempt=exempt, behind=behind)
-    for op_type in sorted(_SINGLE_NODES):
-        for domain, known, since, op in OPS:
-            if known == op_type and domain == "":
-                call = _single(op, _formulas(rule, op_type), op_type)
-                table.register(op_type, since=since)(call)
+    for domain, op_type, since, op in OPS:
+        known = facts_of(domain, op_type)
+        if domain == "" and known.activation and not known.softmax:
+            call = _single(op, _formulas(rule, op_type), op_type)
+            table.register(op_type, since=since)(call)
     for kind in sorted({a.kind for a in program.composites.values()}):
         table.register(kind, domain=ACTIVATION_DOMAIN)(_composite(_formulas(rule, kind)))
     return table

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.graph.operators import facts
 from inspector.engines.rules import Rule
 
 if TYPE_CHECKING:
@@ -37,122 +38,7 @@ Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-5
 """Largest difference between projections for different images that is float32's rounding."""
 
-_ANY = tuple(range(600))
-_CONSTANT_FACTORS: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("Add", "Sub", "Sum", "Mean", "Concat"), _ANY),
-        **dict.fromkeys(
-            (
-                "Identity",
-                "Cast",
-                "CastLike",
-                "Dropout",
-                "Neg",
-                "Conv",
-                "ConvTranspose",
-                "BatchNormalization",
-                "AveragePool",
-                "GlobalAveragePool",
-                "ReduceMean",
-                "ReduceSum",
-                "Transpose",
-                "Reshape",
-                "Flatten",
-                "Squeeze",
-                "Unsqueeze",
-                "Slice",
-                "Split",
-                "Gather",
-                "Pad",
-                "Resize",
-                "Upsample",
-                "DepthToSpace",
-                "SpaceToDepth",
-                "Expand",
-                "Tile",
-                "Div",
-                "QuantizeLinear",
-                "DequantizeLinear",
-                "QLinearConv",
-                "QLinearGlobalAveragePool",
-                "QLinearAveragePool",
-            ),
-            (0,),
-        ),
-        "QLinearAdd": (0, 3),
-        "QLinearConcat": tuple(range(2, 600, 3)),
-    }
-)
-"""Operators that are linear in these inputs, with coefficients from the others, by position."""
-
-_ONE_FACTOR: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "Mul": (0, 1),
-        "MatMul": (0, 1),
-        "Gemm": (0, 1),
-        "QLinearMatMul": (0, 3),
-        "QLinearMul": (0, 3),
-        "QGemm": (0,),
-    }
-)
-"""Products: linear in one of these inputs, as long as the other is constant."""
-
 _SLOPE = "its slope depends on what comes in"
-_WHY = (
-    (
-        ("MaxPool", "NhwcMaxPool", "GlobalMaxPool", "LpPool", "MaxRoiPool"),
-        "its switches say which place of a window has won",
-    ),
-    (
-        ("Mul", "MatMul", "QLinearMul", "QLinearMatMul", "Gemm", "Einsum", "Div", "Pow"),
-        "it multiplies what depends on the image with what depends on the image",
-    ),
-    (
-        (
-            "LRN",
-            "InstanceNormalization",
-            "LayerNormalization",
-            "GroupNormalization",
-            "GroupNorm",
-            "MeanVarianceNormalization",
-            "LpNormalization",
-            "RMSNormalization",
-            "SimplifiedLayerNormalization",
-            "BatchNormalization",
-            "DynamicQuantizeLinear",
-        ),
-        "it normalises by the size of what comes in",
-    ),
-    (
-        (
-            "Sigmoid",
-            "HardSigmoid",
-            "Softmax",
-            "LogSoftmax",
-            "Tanh",
-            "Exp",
-            "Log",
-            "Sqrt",
-            "Erf",
-            "Reciprocal",
-            "Max",
-            "Min",
-            "Abs",
-            "Clip",
-            "Where",
-            "ReduceMax",
-            "ReduceMin",
-            "ReduceL2",
-            "HardSwish",
-            "Gelu",
-            "Mish",
-            "Elu",
-            "Softplus",
-            "Swish",
-        ),
-        _SLOPE,
-    ),
-)
 _SHAPES = ("Shape", "Size")
 
 
@@ -223,7 +109,7 @@ def conditioning(model: "Opened", tensor: str, extension: str = "refuse") -> Con
         elif _is_linear(step.node, read, twin):
             linear += 1
         else:
-            blocking.append((step.node, step.node.op_type, _why(step.node.op_type)))
+            blocking.append((step.node, step.node.op_type, _why(step.node)))
     node, op_type, why = blocking[0] if blocking else (None, "", "")
     name = node.name if node is not None else ""
     return Conditioning(tensor, name, op_type, why, linear, ruled, len(blocking))
@@ -290,15 +176,15 @@ def _is_linear(node: "Node", read: Collection[str], twin: "Program") -> bool:
     if check is not None:
         return check(node)
     dependent = [place for place, name in enumerate(node.inputs) if name in read]
-    if node.op_type in _ONE_FACTOR:
-        factors = [place for place in dependent if place in _ONE_FACTOR[node.op_type]]
+    known = facts(node)
+    if known.factors:
+        factors = [place for place in dependent if place in known.factors]
         sums = [2] if node.is_op("Gemm") else []
         return len(factors) <= 1 and set(dependent) <= {*factors, *sums}
-    allowed = _CONSTANT_FACTORS.get(node.op_type, ())
     if node.is_op("Dropout") and len(node.inputs) > 2:
         training = twin.constant(node.inputs[2]) if node.inputs[2] else None
         return training is None or not bool(training)
-    return bool(dependent) and set(dependent) <= set(allowed)
+    return bool(dependent) and set(dependent) <= set(known.linear_in)
 
 
 def _subsamples(node: "Node") -> bool:
@@ -309,8 +195,15 @@ def _subsamples(node: "Node") -> bool:
 _CHECKS: Mapping[str, Callable[["Node"], bool]] = MappingProxyType({"MaxPool": _subsamples})
 
 
-def _why(op_type: str) -> str:
-    for kinds, why in _WHY:
-        if op_type in kinds:
-            return why
+def _why(node: "Node") -> str:
+    """What of the image a node remembers, in words."""
+    known = facts(node)
+    if (known.pools in {"max", "norm"} and not known.reduces) or node.is_op("MaxRoiPool"):
+        return "its switches say which place of a window has won"
+    if known.factors or node.is_op("Einsum", "Div", "Pow"):
+        return "it multiplies what depends on the image with what depends on the image"
+    if node.is_op("DynamicQuantizeLinear") or (known.normalises and not known.softmax):
+        return "it normalises by the size of what comes in"
+    if known.activation or known.nonlinear or known.reduces:
+        return _SLOPE
     return "it is not known to be linear with constant coefficients"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.graph.operators import facts
 from inspector.errors import NoGradient
 from inspector.target import Target
 from inspector.verify.subject import SEED, Probe, Subject
@@ -333,7 +334,6 @@ def _unrest(found: Sequence[tuple[float, float, float, float]], i: int) -> float
 
 # -- which node ------------------------------------------------------------------------------------
 
-_STRAIGHT_THROUGH = {"Round", "Floor", "Ceil", "Sign", "QuantizeLinear", "DynamicQuantizeLinear"}
 NODE_TOLERANCE = 1e-3
 
 
@@ -352,7 +352,7 @@ def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ..
     x = subject.feeds(probe)[name].astype(np.float64)
     feeds = subject.tensors(program, {name: x})
     for step, environment in walk(program, feeds, [target.tensor]):
-        known = step.node.op_type in _STRAIGHT_THROUGH
+        known = facts(step.node).constant_slope
         relevant = variable & set(step.outputs)
         if relevant and not known and not _agrees(step, environment, variable, rng):
             wrong.append(f"{step.node.op_type} node {step.node.name!r}")

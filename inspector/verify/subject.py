@@ -12,6 +12,7 @@ from converters.errors import ConverterError
 from converters.graph import Node
 from inspector.engines.runtime import Runtime
 from inspector.model import Model
+from inspector.network.quantisation import is_quantised
 from inspector.target import Target
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ SEED = 20140901
 """Of the random inputs and directions; fixed, so that a certificate can be made again."""
 
 _NARROW = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-_ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "QGemm", "MatMulInteger", "ConvInteger")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ class Subject:
     def kind(self) -> str:
         """``quantised``, ``float16`` or ``float32``: what decides how exactly sides can agree."""
         graph = self.model.graph
-        if any(n.op_type in _ROUNDING or n.op_type.startswith("QLinear") for n in graph.nodes):
+        if is_quantised(graph):
             return "quantised"
         inputs = {value.elem_type for value in graph.inputs.values()}
         weights = {tensor.data_type for tensor in self.model.file.model.graph.initializer}

@@ -11,6 +11,9 @@ from converters.graph.activations import find_activations
 from converters.graph.operators import OPERATORS, facts, facts_of, mixes_samples
 from converters.onnx_file.channels_first import move_channels_first
 from converters.to_torch.optable import OPS
+from converters.to_torch.program import Program
+from inspector.engines.overlays import overlay_of
+from inspector.engines.rules import Rule
 from inspector.network.classifier import last_linear
 from inspector.network.fused_activations import find_marks
 from inspector.network.head import NoHead, find_head
@@ -196,6 +199,21 @@ def test_every_elementwise_operator_is_moved_in_front_of_a_transposition():
     assert made["l"].op_type == "Transpose"
     assert made[made["l"].input[0]].op_type == "Log"
     assert made["i"].op_type == "IsNaN"
+
+
+def test_every_activation_function_has_a_backward_rule():
+    """Shrink counted as ruled by an extension, and passed the gradient."""
+    program = Program(network("Y = Shrink(X)", **MAPS, opset=20))
+    table = overlay_of(program, Rule("guided", "signal-first"))
+    assert table is not None
+    ruled = {op_type for domain, op_type, _, _ in table if not domain}
+    assert "Shrink" in ruled
+    elementwise = {
+        op_type
+        for (domain, op_type), known in OPERATORS.items()
+        if not domain and known.activation and not known.softmax
+    }
+    assert ruled == elementwise
 
 
 # -- what attributes decide -----------------------------------------------------------------------

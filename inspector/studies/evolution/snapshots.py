@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.graph.operators import facts_of
 from inspector.errors import UsageError
 from inspector.network.layers import Layer
 from inspector.network.receptive_field import receptive_fields
@@ -33,8 +34,6 @@ _NAMED = re.compile(
     r"(?<![a-z])(?:epochs?|ep|e|steps?|iterations?|iters?|it)[-_ .=]*(\d{1,9})(?!\d)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d{1,9}")
-# What an exporter may fold away or leave, without the network being another one.
-_SPELLING = frozenset({"BatchNormalization", "Identity", "Cast", "CastLike", "Dropout"})
 
 
 @dataclass(frozen=True)
@@ -348,8 +347,14 @@ def _weights(model: "Opened") -> Iterator[Array]:
     return (value for value in constants if value is not None)
 
 
+def _may_be_folded(op_type: str) -> bool:
+    """Whether an exporter may fold an operator away or leave it, the network being the same."""
+    known = facts_of("", op_type)
+    return known.copies or known.normalises == "constants"
+
+
 def _kind(layer: Layer) -> tuple[str, ...]:
-    return tuple(word for word in layer.chain if word not in _SPELLING)
+    return tuple(word for word in layer.chain if not _may_be_folded(word))
 
 
 def _input(model: "Opened") -> str:

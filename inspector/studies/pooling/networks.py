@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "opened"]
 
-_CARRIERS = ("DequantizeLinear", "Identity", "Cast", "Transpose", "Reshape")
 _LINEAR = {"Gemm": (0, 1, 2), "MatMul": (0, 1), "QLinearMatMul": (0, 3), "QGemm": (0, 3, 6)}
-_MAX_POOLINGS = ("MaxPool", "NhwcMaxPool", "GlobalMaxPool")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,6 @@ def opened(
 
 def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
     from converters.graph.activations import data_nodes
-    from converters.graph.operators import facts
     from inspector.network.layers import channel_axes
     from inspector.network.receptive_field import receptive_field
     from inspector.projection.conditioning import conditioning
@@ -134,10 +132,9 @@ def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
         layer=tensor,
         reason=reason,
         field=field.local or field,
-        max_poolings=sum(n.op_type in _MAX_POOLINGS and _wide(n, "kernel_shape") for n in nodes),
+        max_poolings=sum(_pools(n, "max") and _wide(n, "kernel_shape") for n in nodes),
         average_poolings=sum(
-            "AveragePool" in n.op_type and "Global" not in n.op_type and n.name not in head
-            for n in nodes
+            _pools(n, "average") and not facts(n).whole and n.name not in head for n in nodes
         ),
         strided=sum(
             facts(n).convolves and "Transpose" not in n.op_type and _wide(n, "strides", 1)
@@ -209,6 +206,17 @@ def _parameters(graph: "Graph", nodes: Sequence["Node"]) -> int | None:
     return sum(found.values())
 
 
+def _carries(node: "Node") -> bool:
+    """Whether a node hands a constant on, up to rounding and shape."""
+    known = facts(node)
+    return known.carries or known.reshapes
+
+
+def _pools(node: "Node", how: str) -> bool:
+    known = facts(node)
+    return known.pools == how and not known.reduces
+
+
 def _stored(graph: "Graph", name: str) -> tuple[str, tuple[int, ...]] | None:
     """Name and shape of the constant behind a tensor; None where it is computed."""
     for _ in range(8):
@@ -219,7 +227,7 @@ def _stored(graph: "Graph", name: str) -> tuple[str, tuple[int, ...]] | None:
         if constant is not None:
             return name, constant.shape
         node = graph.producer(name)
-        if node is None or node.op_type not in _CARRIERS:
+        if node is None or not (_carries(node) or node.is_op("Transpose")):
             return None
         name = node.inputs[0]
     return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ Array = np.ndarray[Any, Any]
 
 HINT = "top-activations shows what excites units of any model"
 
-_CARRIERS = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear", "Transpose")
-_PER_CHANNEL = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
 _ROUNDED = "the head is quantised: contributions sum up to the score but for its rounding"
 
 
@@ -203,7 +202,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
 
     tensor, path, gated = head.features, list["Node"](), False
     while (node := graph.producer(tensor)) is not None:
-        if node.is_op("Relu") and all(n.is_op(*_CARRIERS) for n in path):
+        if node.is_op("Relu") and all(_carries(n) for n in path):
             gated, tensor = True, node.inputs[0]
             continue
         gated = gated or _cuts(graph, node)
@@ -211,7 +210,7 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
             tensor = data_input(graph, node)
         except NotAffine as error:
             raise _no_units(node, str(error)) from None
-        if not node.is_op("Conv", *_CARRIERS, *_PER_CHANNEL):
+        if not (node.is_op("Conv") or _carries(node) or _is_per_channel(node)):
             raise _no_units(node, "it is no 1x1 convolution")
         path.insert(0, node)
         if node.is_op("Conv"):
@@ -219,6 +218,16 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
                 raise _no_units(node, "it skips places of the units' maps")
             return _bare(graph, tensor), path, gated
     raise MethodRefused("no 1x1 convolution makes the class maps", where=head.features, hint=HINT)
+
+
+def _carries(node: "Node") -> bool:
+    """Whether a node hands values on, up to rounding and the order of the axes."""
+    return facts(node).carries or node.is_op("Transpose")
+
+
+def _is_per_channel(node: "Node") -> bool:
+    known = facts(node)
+    return known.arithmetic or known.normalises == "constants"
 
 
 def _cuts(graph: "Graph", node: "Node") -> bool:
