@@ -9,6 +9,7 @@ ExplainedError (converters.errors)
     │   ├── UnknownMethod    2  a method that does not exist
     │   └── MissingExtra     2  an optional package that is not installed
     ├── MethodRefused        3  a method that cannot be right for this model
+    │   ├── NotFinite        3  numbers of one photo that are not finite
     │   └── NoGradient       3  a target that does not depend differentiably on the input
     ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
     ├── ImageRefused         4  an image that cannot be read
@@ -33,6 +34,7 @@ __all__ = [
     "MethodRefused",
     "MissingExtra",
     "ModelRefused",
+    "NotFinite",
     "NoGradient",
     "UnknownLayer",
     "UnknownMethod",
@@ -112,6 +114,10 @@ class MethodRefused(InspectorError):
 
 class NoGradient(MethodRefused):
     """A target that does not depend differentiably on what its gradient is asked for."""
+
+
+class NotFinite(MethodRefused):
+    """Numbers of one photo that are not finite; other photos may be right."""
 
 
 class ModelRefused(InspectorError):

@@ -5,7 +5,8 @@ the nodes behind that layer, which the model's gradient engine runs on the activ
 Runtime computed; a gradient with respect to the input needs the whole network.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,28 @@ def tensors_for(
 def _floating(model: Model, tail: Tail) -> tuple[str, ...]:
     """Frontier tensors worth taking from the forward pass (the input is at hand anyway)."""
     return tuple(name for name in tail.frontier if name != model.input.name)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A target on the tensors of an engine, which holds them as the graph does.
+
+    Attributes:
+        target: What is explained.
+        with_samples: Puts the axis of samples in front of a tensor that has none.
+    """
+
+    target: Target
+    with_samples: Callable[[str, Any], Any]
+
+    @property
+    def tensor(self) -> str:
+        """Name of the tensor."""
+        return self.target.tensor
+
+    def of(self, array: Any) -> Any:
+        """The number of each sample, (N,)."""
+        return self.target.of(self.with_samples(self.tensor, array))
 
 
 class Evidence:
@@ -170,9 +193,10 @@ class Evidence:
         layer = self.layer or ""
         if layer not in self._gradients:
             self._remark(self.activation)
-            start = dict.fromkeys(copies_of(self.model.graph, layer), self.values[layer])
+            value = self.model.as_in_graph(layer, self.values[layer])
+            start = dict.fromkeys(copies_of(self.model.graph, layer), value)
             signals = self._signals(start, self._frontier, Rule())
-            found = np.sum([signals[name] for name in start], axis=0)
+            found = self.model.with_samples(layer, np.sum([signals[n] for n in start], axis=0))
             self._gradients[layer] = self._form.read_gradient(found).astype(np.float32)
         return self._gradients[layer]
 
@@ -241,10 +265,13 @@ class Evidence:
         """What a rule makes of the targets' scores at the start tensors."""
         image = self.model.input
         fed = {
-            name: image.arrange(self.images) if name == image.name else self.values[name]
+            name: image.arrange(self.images)
+            if name == image.name
+            else self.model.as_in_graph(name, self.values[name])
             for name in frontier
         }
-        found = self._engine.signals(start, fed, self.targets, rule)
+        objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
+        found = self._engine.signals(start, fed, objectives, rule)
         self._check_twin(found.scores)
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
 

@@ -8,9 +8,17 @@ import numpy as np
 
 from converters import onnx_file
 from converters.source import Options
-from inspector.errors import ImageRefused, UsageError
+from inspector.errors import (
+    ConverterError,
+    ImageRefused,
+    InspectorError,
+    MethodRefused,
+    ModelRefused,
+    NotFinite,
+    UsageError,
+)
 from inspector.heatmap import Heatmap
-from inspector.methods import parse_requests
+from inspector.methods import Request, parse_requests
 from inspector.network.labels import count_warning
 from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
@@ -18,7 +26,7 @@ from inspector.opening import Opening
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
 from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
 from inspector.photos.preprocess_choice import PreprocessChoice
-from inspector.report import Explanation, ImageReport, Report
+from inspector.report import Explanation, ImageReport, Refusal, Report
 from inspector.target import (
     Target,
     TargetSpec,
@@ -170,7 +178,7 @@ def explain(
         One map per image, method and target.
 
     Raises:
-        InspectorError: A request that cannot be served; nothing is drawn in its place.
+        InspectorError: A request that cannot be served, or no map that could be drawn.
         ImageRefused: None of the images can be read.
 
     Example:
@@ -185,9 +193,12 @@ def explain(
     """
     found = list(explain_each(opened, images, methods, target=target, layer=layer))
     refused = tuple(item for item in found if isinstance(item, ImageRefused))
-    if refused and len(refused) == len(found):
-        raise refused[0]
-    return Report(tuple(item for item in found if isinstance(item, ImageReport)), refused)
+    reports = tuple(item for item in found if isinstance(item, ImageReport))
+    if not any(report.explanations for report in reports):
+        errors = [refusal.error for report in reports for refusal in report.refused]
+        if errors or refused:
+            raise [*errors, *refused][0]
+    return Report(reports, refused)
 
 
 def explain_each(
@@ -277,7 +288,7 @@ def attribute(
     parts = []
     for start in range(0, len(images), step):
         batch = images[start : start + step]
-        for row in run.maps(batch)[0]:
+        for row in run.maps(batch, run.forward(batch)):
             if len(row) != 1:
                 raise UsageError(f"{target!r} names several targets", hint="ask for one")
             if isinstance(row[0], MapRefused):
@@ -301,25 +312,44 @@ class _Run:
         layer: str | int | None,
         progress: Progress | None,
     ) -> None:
-        self.requests = parse_requests(methods)
         self.opened, self.progress = opened, progress
+        requests = parse_requests(methods)
         self.spec = TargetSpec.parse(target, scores=opened.scores, labels=opened.class_labels.names)
-        self.layer = layer_of(opened, self.requests, layer)
+        self.layer: str | None = None
+        self.denied: dict[str, ConverterError | InspectorError] = {}
+        try:
+            self.layer = layer_of(opened, requests, layer)
+        except ModelRefused as error:
+            self._deny(error, [r for r in requests if r.method.through_layer])
         self.chosen: tuple[Layer, str] | None = opened.layer_for(layer) if self.layer else None
-        opened.require_certificate(
-            [r.method.name for r in self.requests if r.method.differentiates]
-        )
+        for request in requests:
+            if request.method.differentiates and request.label not in self.denied:
+                try:
+                    opened.require_certificate([request.method.name])
+                except (ConverterError, MethodRefused, ModelRefused) as error:
+                    self._deny(error, [request])
+        self.requests = [request for request in requests if request.label not in self.denied]
+        if not self.requests:
+            raise next(iter(self.denied.values()))
 
-    def maps(self, tensors: Array) -> tuple[list[list[Map | MapRefused]], Mapping[str, Array]]:
-        """Maps of a batch (N, C, H, W), and what the forward pass gave."""
-        opened = self.opened
-        names = list(self.spec.tensors())
-        if opened.scores.classifier:  # for the predictions of the report
-            names = list(dict.fromkeys([*names, opened.scores.tensor]))
-        values = forward_for(opened, tensors, names, self.requests, self.layer)
+    def _deny(
+        self, error: ConverterError | InspectorError, requests: Sequence[Request]
+    ) -> None:
+        """Leave methods out that cannot be right for the model, whatever the photo."""
+        self.denied |= {request.label: error for request in requests}
+
+    def forward(self, tensors: Array) -> Mapping[str, Array]:
+        """Everything that the methods and the report read of a batch (N, C, H, W)."""
+        scores, names = self.opened.scores, list(self.spec.tensors())
+        if scores.classifier:  # for the predictions of the report
+            names = list(dict.fromkeys([*names, scores.tensor]))
+        return forward_for(self.opened, tensors, names, self.requests, self.layer)
+
+    def maps(self, tensors: Array, values: Mapping[str, Array]) -> list[list[Map | MapRefused]]:
+        """Maps of a batch (N, C, H, W) from what the forward pass gave."""
         targets = self._targets(values, len(tensors))
-        found = maps_of(
-            opened,
+        return maps_of(
+            self.opened,
             tensors,
             targets,
             self.requests,
@@ -327,7 +357,6 @@ class _Run:
             values=values,
             progress=self.progress,
         )
-        return found, values
 
     def _targets(self, values: Mapping[str, Array], count: int) -> list[tuple[Target, ...]]:
         """The targets of each photo."""
@@ -337,30 +366,51 @@ class _Run:
         rows = np.asarray(values[scores.tensor]).reshape(count, -1)
         return [self.spec.resolve(row) for row in rows]
 
-    def reports(self, batch: Sequence[_Item]) -> Iterator[ImageReport]:
+    def reports(self, batch: Sequence[_Item]) -> Iterator[ImageReport | ImageRefused]:
         """The reports of some photos, which go through the network together."""
         if not batch:
             return
-        found, values = self.maps(np.stack([tensor for _, tensor, _ in batch]))
+        tensors = np.stack([tensor for _, tensor, _ in batch])
+        values = self.forward(tensors)
+        rows = [row for row in range(len(batch)) if self._finite(values, row)]
+        found: dict[int, list[Map | MapRefused]] = {}
+        if rows:
+            kept = values
+            if len(rows) < len(batch):
+                kept = {name: value[rows] for name, value in values.items()}
+            found = dict(zip(rows, self.maps(tensors[rows], kept), strict=True))
         for row, (photo, _, geometry) in enumerate(batch):
-            explanations = []
-            for one in found[row]:
-                if isinstance(one, MapRefused):
-                    raise one.error
-                explanations.append(
-                    Explanation(
-                        heatmap=Heatmap.of(one.attribution, geometry),
-                        label=one.request.label,
-                        options=one.request.settings,
-                        facts=one.facts,
-                    )
+            own = found.get(row, [])
+            drawn = [one for one in own if isinstance(one, Map)]
+            refused = [one for one in own if isinstance(one, MapRefused)]
+            if not drawn and all(isinstance(one.error, NotFinite) for one in refused):
+                yield ImageRefused(
+                    "the network's numbers for this photo are not finite",
+                    where=photo.name,
+                    hint="it overflows; check the preprocessing",
                 )
-            yield self._report(photo, explanations, values, row)
+                continue
+            explanations = [
+                Explanation(
+                    heatmap=Heatmap.of(one.attribution, geometry),
+                    label=one.request.label,
+                    options=one.request.settings,
+                    facts=one.facts,
+                )
+                for one in drawn
+            ]
+            yield self._report(photo, explanations, refused, values, row)
+
+    def _finite(self, values: Mapping[str, Array], row: int) -> bool:
+        """Whether the scores of a photo are numbers that can be ranked."""
+        scores = self.opened.scores
+        return not scores.classifier or bool(np.isfinite(values[scores.tensor][row]).all())
 
     def _report(
         self,
         photo: Photo,
         explanations: Sequence[Explanation],
+        refused: Sequence[MapRefused],
         values: Mapping[str, Array],
         row: int,
     ) -> ImageReport:
@@ -382,6 +432,10 @@ class _Run:
             context=opened.context(self.chosen),
             predictions=predictions,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
+            refused=(
+                *(Refusal(label, "", error) for label, error in self.denied.items()),
+                *(Refusal(one.request.label, one.target.label, one.error) for one in refused),
+            ),
         )
 
     def _predictions(self, scores: Array) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspector.errors import MethodRefused
+from inspector.errors import NotFinite
 from inspector.photos.geometry import Geometry, sample_bilinear
 
 __all__ = ["EMPTY", "REDUCTIONS", "Attribution", "Heatmap", "normalise", "reduce", "upsample"]
@@ -55,7 +55,7 @@ class Attribution:
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
 
     Raises:
-        MethodRefused: The values are not finite.
+        NotFinite: The values are not finite.
         ValueError: Their shape does not fit the space.
 
     Example:
@@ -93,7 +93,7 @@ class Attribution:
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"unknown reduction {self.reduction!r}")
         if not bool(np.isfinite(values).all()):
-            raise MethodRefused(
+            raise NotFinite(
                 f"{self.method}: the map has values that are not finite",
                 where=self.layer or self.tensor,
                 hint="the network overflows on this image; check its preprocessing",

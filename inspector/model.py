@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from converters.graph.operators import mixes_samples
 
 from converters.graph import Graph, Value
 from converters.onnx_file import OnnxFile
+from inspector.engines.independence import (
+    HALF_TOLERANCE,
+    LEVEL_TOLERANCE,
+    TOLERANCE,
+    mixing_node,
+    probe_pair,
+    samples_alone,
+)
 from inspector.engines.runtime import Runtime
 from inspector.errors import ModelRefused
 from inspector.network.form import Forms
@@ -18,7 +27,7 @@ from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.labels import Labels, labels_from_metadata
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
-from inspector.network.quantisation import copies_of
+from inspector.network.quantisation import copies_of, is_quantised
 from inspector.network.receptive_field import needed_shapes
 from inspector.network.tail import Tail, tail_of
 from inspector.target import Scores, find_scores
@@ -81,7 +90,11 @@ class Model:
         self.file, self.device = file, device
         self.graph: Graph = file.graph
         self.input = find_image_input(self.graph)
-        self.runtime = Runtime(file, device=device)
+        # A training-mode normalisation writes into its running statistics; where optimisation has
+        # merged equal constants that changes the network while it runs.
+        self.runtime = Runtime(file, device=device, optimise=not _trains(self.graph))
+        self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
+        self._unbatched: set[str] = set()
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 
@@ -153,17 +166,57 @@ class Model:
             fetch: Names of any tensors.
 
         Returns:
-            The tensors by name, first axis N, in the model's own layout.  A model with a fixed
-            batch, or one whose results do not keep the batch axis, is run image by image.
+            The tensors by name, first axis N, in the model's own layout.  A tensor without a
+            batch axis gets one: (N, ...) of whatever one image gives.  Image by image run models
+            with a fixed batch, and those whose samples act on each other.
         """
         feed = self.input.arrange(images)
-        if len(feed) == 1 or self.batches:
+        if len(feed) > 1 and self.batches:
+            self._settle_batching(feed[0], fetch)
+        if len(feed) > 1 and self.batches:
             found = self._run(feed, fetch)
-            if len(feed) == 1 or all(_rows(found[name]) == len(feed) for name in fetch):
+            if all(_rows(found[name]) == len(feed) for name in fetch):
                 return found
             self.runtime.batches = False
         parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
-        return {name: _stack([part[name] for part in parts]) for name in fetch}
+        for part in parts:
+            self._unbatched |= {name for name, value in part.items() if _rows(value) != 1}
+        return {
+            name: _joined([self.with_samples(name, part[name]) for part in parts]) for name in fetch
+        }
+
+    def with_samples(self, name: str, value: Any) -> Any:
+        """A tensor of one image as the graph holds it, with the axis of samples in front."""
+        return value[None] if name in self._unbatched else value
+
+    def as_in_graph(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A tensor (N, ...) of ``forward`` as the graph holds it; the inverse of `with_samples`."""
+        return value[0] if name in self._unbatched else value
+
+    def _settle_batching(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
+        """Switch batching off where samples act on each other in tensors not tried before."""
+        unknown = [name for name in dict.fromkeys(fetch) if name not in self._alone]
+        if not unknown:
+            return
+        self.runtime.prepare(fetch)
+        alone = not mixing_node(self.graph, unknown) and samples_alone(
+            lambda pair: self._run(pair, unknown), probe_pair(image), tolerance=self._rounding
+        )
+        self.runtime.batches = self.runtime.batches and alone
+        self._alone |= set(unknown)
+
+    @cached_property
+    def _rounding(self) -> float:
+        """Largest difference that rounding makes, as a share of a tensor's peak."""
+        if is_quantised(self.graph):
+            return LEVEL_TOLERANCE
+        kinds = {value.elem_type for value in self.graph.inputs.values()} | {
+            tensor.data_type
+            for name in self.graph.initialisers
+            if (tensor := self.graph.initialiser(name)) is not None
+        }
+        narrow = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+        return HALF_TOLERANCE if kinds & narrow else TOLERANCE
 
     @property
     def batches(self) -> bool:
@@ -227,8 +280,26 @@ class Model:
         return tuple(name for name in dict.fromkeys(found) if self.graph.constant(name) is None)
 
 
-def _rows(value: np.ndarray[Any, Any]) -> int:
-    return int(value.shape[0]) if value.ndim else 0
+def _rows(value: Any) -> int:
+    """Length of the first axis; 0 for a scalar. What is no array (ZipMap's maps) has its own."""
+    if isinstance(value, np.ndarray):
+        return int(value.shape[0]) if value.ndim else 0
+    return len(value)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Results of single images, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if not isinstance(parts[0], np.ndarray):
+        return [one for part in parts for one in part]
+    if len({part.shape for part in parts}) > 1:
+        raise ModelRefused(
+            f"a tensor has another shape for each image ({parts[0].shape}, {parts[1].shape}), "
+            "so images cannot be set side by side",
+            hint="give one image at a time",
+        )
+    return np.concatenate(parts)
 
 
 def _stack(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -236,6 +307,12 @@ def _stack(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     if all(_rows(part) == 1 for part in parts):
         return np.concatenate(parts)
     return np.stack(parts)
+
+
+def _trains(graph: Graph) -> bool:
+    return any(
+        node.op_type == "BatchNormalization" and mixes_samples(graph, node) for node in graph.nodes
+    )
 
 
 def find_image_input(graph: Graph) -> ImageInput:

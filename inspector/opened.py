@@ -163,17 +163,17 @@ class Opened:
         return verdict_for(self.model, self.preprocessing.preprocess)
 
     def require_certificate(self, methods: Sequence[str]) -> None:
-        """Refuse methods that need gradients on a model whose twin is not the model.
+        """Refuse methods that need gradients on a model whose twin is not shown to be the model.
 
         Args:
             methods: Their names; none asks for nothing.
 
         Raises:
-            MethodRefused: the certificate fails, and ``unverified`` is off.
+            MethodRefused: The certificate fails or is undecided, and ``unverified`` is off.
         """
-        if methods and not self.unverified and self.certificate.passed is False:
+        if methods and not self.unverified and self.certificate.passed is not True:
             raise MethodRefused(
-                f"{', '.join(methods)}: {self.certificate.text[:300]}",
+                f"{', '.join(methods)}: {self.certificate.text}",
                 where=self.path.name,
                 hint="cam and occlusion need no twin; `inspector verify` tells more; "
                 "--unverified draws all the same",

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from inspector.errors import ImageRefused, InspectorError
+from inspector.errors import ExplainedError, ImageRefused, InspectorError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
 from inspector.render import FORMATS, notebook, png, save, sheet
 
-__all__ = ["Explanation", "ImageReport", "Report", "file_stems"]
+__all__ = ["Explanation", "ImageReport", "Refusal", "Report", "file_stems"]
 
 SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
@@ -87,6 +87,25 @@ class Explanation:
         return {"x": int(x), "y": int(y)}
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A map that was asked for and not drawn.
+
+    Attributes:
+        method: The method with its options.
+        target: What it was to explain; empty where the method is refused for any target.
+        error: Why it was not drawn.
+    """
+
+    method: str
+    target: str
+    error: ExplainedError
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data for the JSON report."""
+        return {"method": self.method, "target": self.target, "reason": str(self.error)}
+
+
 @dataclass(frozen=True, eq=False)
 class ImageReport:
     """All maps of one photo.
@@ -97,6 +116,7 @@ class ImageReport:
         context: Model, preprocessing and versions, as plain data.
         predictions: The best classes: label, index, score, probability.
         warnings: What concerns the photo as a whole.
+        refused: Maps that were asked for and not drawn.
         stem: Start of the file names; the photo's name without its suffix when empty.
 
     Example:
@@ -114,6 +134,7 @@ class ImageReport:
     context: Mapping[str, Any]
     predictions: Sequence[Mapping[str, Any]]
     warnings: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
     stem: str = ""
 
     @property
@@ -137,6 +158,7 @@ class ImageReport:
                 e.to_dict() | {"files": {"png": f"{name}.png", "npz": f"{name}.npz"}}
                 for name, e in self._named()
             ],
+            "refused": [refusal.to_dict() for refusal in self.refused],
             "warnings": list(self.warnings),
         }
 
@@ -145,7 +167,7 @@ class ImageReport:
         found: dict[str, Callable[[], Image]] = {
             name: partial(self.figure, explanation) for name, explanation in self._named()
         }
-        return {**found, f"{self.name}.sheet": self.sheet}
+        return {**found, f"{self.name}.sheet": self.sheet} if found else {}
 
     def tables(self) -> dict[str, Sequence[Mapping[str, Any]]]:
         """No tables."""
@@ -207,6 +229,8 @@ class ImageReport:
 
     def _repr_html_(self) -> str:
         """Show itself in a notebook."""
+        if not self.explanations:
+            return notebook.text("; ".join(str(refusal.error) for refusal in self.refused))
         return notebook.html(
             self.sheet() if len(self.explanations) > 1 else self.figure(self.explanations[0])
         )

@@ -126,6 +126,8 @@ def _explain(
     _say_once(explainer.preprocessing.warnings, said)
     done: list[dict[str, Any]] = []
     refused: list[str] = []
+    blank: list[ImageReport] = []
+    drawn = 0
     with progress_bar(f"{len(paths)} image(s)") as progress:
         found = explainer.explain_each(
             paths, methods or ["grad-cam"], target=target, layer=layer, progress=progress
@@ -136,9 +138,16 @@ def _explain(
                 refused.append(str(item))
                 continue
             _say_once(item.warnings, said)
+            for refusal in item.refused:
+                name = f"{item.photo.name}, " if refusal.target else ""
+                _say_once([f"{name}{refusal.method} is not drawn: {refusal.error}"], said)
+            if not item.explanations:
+                blank.append(item)
+                continue
             for explanation in item.explanations:
                 source = f"{item.photo.name}, {explanation.label}: "
                 _say_once([source + text for text in explanation.warnings], said)
+            drawn += 1
             named = replace(item, stem=stem)
             written = named.save(output, sheet=sheet)
             if as_json:
@@ -148,6 +157,8 @@ def _explain(
     if as_json:
         json.dump({"images": done, "refused": refused}, sys.stdout, indent=2, sort_keys=True)
         sys.stdout.write("\n")
+    if blank and not drawn:
+        return blank[0].refused[0].error.exit_status
     return ImageRefused.exit_status if refused else 0
 
 

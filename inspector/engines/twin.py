@@ -81,10 +81,7 @@ class TwinEngine:
         with _threads_for(light=self._is_light(start, names)), torch.enable_grad():
             found = program.run(feeds, names, None if rule is None else self.overlay(rule))
             scores = torch.stack(
-                [
-                    target.of(found[target.tensor][row : row + 1]).sum()
-                    for row, target in enumerate(targets)
-                ]
+                [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
             )
             if not scores.requires_grad:
                 raise NoGradient(

@@ -127,15 +127,23 @@ def maps_of(
     Returns:
         For each sample its maps: methods first, then targets in their order.
     """
-    if len(tensors) > 1 and not opened.batches:  # a sample of its own, in every pass
-        alone = (
-            maps_of(opened, tensors[i : i + 1], [own], requests, layer, progress=progress)
-            for i, own in enumerate(targets)
-        )
-        return [rows[0] for rows in alone]
     if values is None:
         names = dict.fromkeys(target.tensor for row in targets for target in row)
         values = forward_for(opened, tensors, list(names), requests, layer)
+    if len(tensors) > 1 and not opened.batches:  # samples act on each other: each on its own
+        rows = []
+        for i, own in enumerate(targets):
+            one = {name: value[i : i + 1] for name, value in values.items()}
+            rows += maps_of(
+                opened,
+                tensors[i : i + 1],
+                [own],
+                requests,
+                layer,
+                values=one,
+                progress=progress,
+            )
+        return rows
     found: Rows = [[] for _ in targets]
     for request in requests:
         for rank in range(max(map(len, targets), default=0)):
@@ -218,7 +226,7 @@ class _Samples:
     def _notes(self, evidence: Evidence, values: Array, *, differentiates: bool) -> Iterator[str]:
         yield from evidence.notes
         certificate = self.opened.certificate if differentiates else None
-        if certificate is not None and certificate.passed is False:
+        if certificate is not None and certificate.passed is not True:
             yield f"unverified: {certificate.text}"
         if not np.any(values > 0):
             yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")

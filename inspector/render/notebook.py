@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-__all__ = ["data_uri", "html", "png_bytes"]
+__all__ = ["data_uri", "html", "text", "png_bytes"]
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -25,3 +25,8 @@ def html(image: Image.Image, caption: str = "") -> str:
     """An ``<img>`` element, for ``_repr_html_``; the caption is escaped."""
     text = escaping.escape(caption, quote=True)
     return f'<img src="{data_uri(image)}" alt="{text}" title="{text}" style="max-width: 100%">'
+
+
+def text(sentence: str) -> str:
+    """A paragraph, for ``_repr_html_`` of a result without a picture; escaped."""
+    return f"<p>{escaping.escape(sentence)}</p>"

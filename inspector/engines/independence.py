@@ -1,0 +1,111 @@
+"""Whether samples that go through a network together act on each other.
+
+f(x_1, x_2)[1] = f(x_1) must hold in every tensor that is read.  Broken by normalisation in
+training mode, ranges and sums taken over axis 0, and reshapes that fold the batch.  What the graph
+says is asked first, then two different images are run together and alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from converters.graph.operators import mixes_samples
+
+from converters.graph import Graph
+
+__all__ = [
+    "HALF_TOLERANCE",
+    "LEVEL_TOLERANCE",
+    "TOLERANCE",
+    "alike",
+    "mixing_node",
+    "probe_pair",
+    "samples_alone",
+]
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[Array], Mapping[str, Array]]
+
+TOLERANCE, HALF_TOLERANCE = 1e-5, 2e-3
+"""Largest difference of a sample alone and in company, as a share of the tensor's peak: the
+rounding of float32, and of a network that computes in float16."""
+
+LEVEL_TOLERANCE = 1 / 127
+"""The same behind quantisation: one level of a tensor whose peak is its last level."""
+
+
+def mixing_node(graph: Graph, tensors: Iterable[str]) -> str:
+    """The first node before some tensors that says of itself that it mixes the samples of axis 0.
+
+    Args:
+        graph: The network.
+        tensors: Names of the tensors that are read.
+
+    Returns:
+        ``OPERATOR node 'name'``; empty when there is none.
+    """
+    pending, seen = list(tensors), set[str]()
+    while pending:
+        node = graph.producer(pending.pop())
+        if node is None or node.outputs[0] in seen:
+            continue
+        seen.add(node.outputs[0])
+        if mixes_samples(graph, node) and any(graph.constant(i) is None for i in node.inputs if i):
+            return f"{node.op_type} node {node.name or node.outputs[0]!r}"
+        pending += [name for name in node.inputs if name]
+    return ""
+
+
+def probe_pair(image: Array) -> Array:
+    """Two different images in the range of a given one: (2, ...) from (...).
+
+    The second is the first turned upside down, mirrored, and mixed with noise of its own spread,
+    so that ranges, means and winners differ.
+    """
+    noise = np.random.default_rng(0).standard_normal(image.shape)
+    spread = float(np.std(image)) or 1.0
+    low, high = float(np.min(image)), float(np.max(image))
+    other = 0.5 * np.flip(image, axis=(-1, -2)) + 0.5 * (np.mean(image) + spread * noise)
+    other = np.clip(other, low - spread, high + spread).astype(image.dtype)
+    return np.stack([image, other])
+
+
+def samples_alone(run: Run, pair: Array, *, tolerance: float) -> bool:
+    """Whether two images give the same numbers together and alone, in every tensor.
+
+    Args:
+        run: Computes the tensors in question for a batch (N, ...).
+        pair: Two different images, from ``probe_pair``.
+        tolerance: Largest difference, as a share of the tensor's peak.
+    """
+    together, alone = run(pair), [run(pair[i : i + 1]) for i in range(2)]
+    for name, both in together.items():
+        parts = [part[name] for part in alone]
+        if np.ndim(both) == 0 or len(both) != 2 or any(np.shape(p)[:1] != (1,) for p in parts):
+            return False
+        if not all(alike(both[i], parts[i][0], tolerance) for i in range(2)):
+            return False
+    return True
+
+
+def alike(left: Array, right: Array, tolerance: float) -> bool:
+    """Whether two arrays are one up to rounding: a share of their peak; one level of integers.
+
+    Args:
+        left: Any array of numbers.
+        right: An array that should hold the same.
+        tolerance: Largest difference, as a share of the peak of both.
+    """
+    left, right = np.asarray(left), np.asarray(right)
+    if left.shape != right.shape or left.dtype.kind not in "fiub":
+        return left.shape == right.shape and bool(np.all(left == right))
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return True
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(a - b))
+    finite = np.concatenate([a[np.isfinite(a)], b[np.isfinite(b)]])
+    peak = float(np.abs(finite).max()) if finite.size else 0.0
+    limit = 1.0 if left.dtype.kind in "iu" else tolerance * peak
+    return bool(np.nan_to_num(difference, nan=np.inf).max() <= limit)
