@@ -332,9 +332,7 @@ class _Run:
         if not self.requests:
             raise next(iter(self.denied.values()))
 
-    def _deny(
-        self, error: ConverterError | InspectorError, requests: Sequence[Request]
-    ) -> None:
+    def _deny(self, error: ConverterError | InspectorError, requests: Sequence[Request]) -> None:
         """Leave methods out that cannot be right for the model, whatever the photo."""
         self.denied |= {request.label: error for request in requests}
 

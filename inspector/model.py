@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from converters.graph.operators import mixes_samples
 
 from converters.graph import Graph, Value
+from converters.graph.operators import mixes_samples
 from converters.onnx_file import OnnxFile
 from inspector.engines.independence import (
     HALF_TOLERANCE,
     LEVEL_TOLERANCE,
     TOLERANCE,
+    alike,
     mixing_node,
     probe_pair,
     samples_alone,
+    stochastic_node,
 )
 from inspector.engines.runtime import Runtime
 from inspector.errors import ModelRefused
@@ -94,7 +96,8 @@ class Model:
         # merged equal constants that changes the network while it runs.
         self.runtime = Runtime(file, device=device, optimise=not _trains(self.graph))
         self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
-        self._unbatched: set[str] = set()
+        self._repeatable: set[str] = set()  # tensors that come out the same twice
+        self._unbatched: set[str] = set()  # tensors without an axis of samples
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
 
@@ -171,6 +174,7 @@ class Model:
             with a fixed batch, and those whose samples act on each other.
         """
         feed = self.input.arrange(images)
+        self._require_one_answer(feed[:1], fetch)
         if len(feed) > 1 and self.batches:
             self._settle_batching(feed[0], fetch)
         if len(feed) > 1 and self.batches:
@@ -192,6 +196,30 @@ class Model:
     def as_in_graph(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """A tensor (N, ...) of ``forward`` as the graph holds it; the inverse of `with_samples`."""
         return value[0] if name in self._unbatched else value
+
+    def _require_one_answer(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
+        """Refuse tensors that depend on chance, by structure and by one repeated pass.
+
+        Raises:
+            ModelRefused: A random operator lies before them, or two passes differ.
+        """
+        unknown = [name for name in dict.fromkeys(fetch) if name not in self._repeatable]
+        if not unknown:
+            return
+        rolled = stochastic_node(self.graph, unknown)
+        if not rolled:
+            self.runtime.prepare(fetch)
+            first, second = (self._run(image, unknown) for _ in range(2))
+            changed = [n for n in unknown if not alike(first[n], second[n], self._rounding)]
+            rolled = f"tensor {changed[0]!r}" if changed else ""
+        if rolled:
+            raise ModelRefused(
+                "the network's answer depends on chance: the same image gives other numbers "
+                "every time",
+                where=rolled,
+                hint="export it for inference (model.eval()), or name a target before the node",
+            )
+        self._repeatable |= set(unknown)
 
     def _settle_batching(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Switch batching off where samples act on each other in tensors not tried before."""

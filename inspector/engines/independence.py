@@ -1,17 +1,17 @@
-"""Whether samples that go through a network together act on each other.
+"""Whether a network gives one answer per image: the same twice, and the same beside others.
 
 f(x_1, x_2)[1] = f(x_1) must hold in every tensor that is read.  Broken by normalisation in
 training mode, ranges and sums taken over axis 0, and reshapes that fold the batch.  What the graph
 says is asked first, then two different images are run together and alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from converters.graph.operators import mixes_samples
 
-from converters.graph import Graph
+from converters.graph import Graph, Node
+from converters.graph.operators import facts, mixes_samples
 
 __all__ = [
     "HALF_TOLERANCE",
@@ -21,6 +21,7 @@ __all__ = [
     "mixing_node",
     "probe_pair",
     "samples_alone",
+    "stochastic_node",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -44,16 +45,55 @@ def mixing_node(graph: Graph, tensors: Iterable[str]) -> str:
     Returns:
         ``OPERATOR node 'name'``; empty when there is none.
     """
+    for node in _before(graph, tensors):
+        computed = any(graph.constant(name) is None for name in node.inputs if name)
+        if computed and mixes_samples(graph, node):
+            return _named(node)
+    return ""
+
+
+def stochastic_node(graph: Graph, tensors: Iterable[str]) -> str:
+    """The first node before some tensors that draws random numbers.
+
+    Args:
+        graph: The network.
+        tensors: Names of the tensors that are read.
+
+    Returns:
+        ``OPERATOR node 'name'``; empty when there is none.
+    """
+    for node in _before(graph, tensors):
+        if facts(node).stochastic or (node.is_op("Dropout") and _drops(graph, node)):
+            return _named(node)
+    return ""
+
+
+def _drops(graph: Graph, node: Node) -> bool:
+    """Whether a Dropout node is in training mode, as its opset writes it."""
+    if graph.opset() < 7:
+        return not node.attributes.get("is_test", 0)
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        return False
+    mode, ratio = graph.constant(node.inputs[2]), graph.constant(node.inputs[1])
+    if mode is not None and not mode.any():
+        return False
+    return ratio is None or bool(np.any(ratio > 0))
+
+
+def _before(graph: Graph, tensors: Iterable[str]) -> Iterator[Node]:
+    """Nodes that some tensors depend on, each once."""
     pending, seen = list(tensors), set[str]()
     while pending:
         node = graph.producer(pending.pop())
         if node is None or node.outputs[0] in seen:
             continue
         seen.add(node.outputs[0])
-        if mixes_samples(graph, node) and any(graph.constant(i) is None for i in node.inputs if i):
-            return f"{node.op_type} node {node.name or node.outputs[0]!r}"
+        yield node
         pending += [name for name in node.inputs if name]
-    return ""
+
+
+def _named(node: Node) -> str:
+    return f"{node.op_type} node {node.name or node.outputs[0]!r}"
 
 
 def probe_pair(image: Array) -> Array:

@@ -131,19 +131,12 @@ def maps_of(
         names = dict.fromkeys(target.tensor for row in targets for target in row)
         values = forward_for(opened, tensors, list(names), requests, layer)
     if len(tensors) > 1 and not opened.batches:  # samples act on each other: each on its own
-        rows = []
+        every: Rows = []
         for i, own in enumerate(targets):
-            one = {name: value[i : i + 1] for name, value in values.items()}
-            rows += maps_of(
-                opened,
-                tensors[i : i + 1],
-                [own],
-                requests,
-                layer,
-                values=one,
-                progress=progress,
-            )
-        return rows
+            kept = {name: value[i : i + 1] for name, value in values.items()}
+            alone = tensors[i : i + 1]
+            every += maps_of(opened, alone, [own], requests, layer, values=kept, progress=progress)
+        return every
     found: Rows = [[] for _ in targets]
     for request in requests:
         for rank in range(max(map(len, targets), default=0)):

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-__all__ = ["data_uri", "html", "text", "png_bytes"]
+__all__ = ["data_uri", "html", "png_bytes", "text"]
 
 
 def png_bytes(image: Image.Image) -> bytes:
