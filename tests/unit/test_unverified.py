@@ -40,7 +40,12 @@ def photo():
 
 def test_gradient_methods_are_refused(broken, photo):
     with pytest.raises(MethodRefused, match="the twin fails"):
-        broken().explain(photo, ["cam", "grad-cam"])
+        broken().explain(photo, ["grad-cam"])
+    report = broken().explain(photo, ["cam", "grad-cam"])
+    assert [one.label for one in report.explanations] == ["cam"]
+    (refusal,) = report.images[0].refused
+    assert refusal.method == "grad-cam"
+    assert "the twin fails" in str(refusal.error)
 
 
 def test_methods_without_gradients_do_not_ask(broken, photo):
