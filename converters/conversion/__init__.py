@@ -3,8 +3,8 @@
 recognise      which framework is it, and is converting it running its author's program?
 sandbox        a child process converts it into a draft, and then answers for the source
 onnx_file      the draft passes the preflight like any stranger's file
-certificate    source and ONNX Runtime compute the same inputs; too far apart is refused
-whole file     certificate, labels and preprocessing go into the metadata; then the draft
+record         source and ONNX Runtime compute the same inputs; too far apart is refused
+whole file     record, labels and preprocessing go into the metadata; then the draft
 takes its name, or nothing does
 """
 
@@ -24,25 +24,25 @@ import onnx
 from numpy.typing import NDArray
 
 from converters import factory, onnx_file
-from converters.conversion.certificate import (
+from converters.conversion.content import content_hash
+from converters.conversion.record import (
     LEVEL_TOLERANCE,
     METADATA_KEY,
     TOLERANCE,
     TOP1_QUANTISED,
-    Certificate,
+    ConversionRecord,
     Trial,
     judged,
     recorded,
     run_onnx,
     trial_inputs,
 )
-from converters.conversion.content import content_hash
 from converters.conversion.sandbox import Sandbox
 from converters.errors import ConversionFailed, NotTrusted
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 
 __all__ = [
-    "Certificate",
+    "ConversionRecord",
     "Recognised",
     "Trial",
     "content_hash",
@@ -145,7 +145,7 @@ def convert(
     seconds: float | None = SECONDS,
     memory: int | None = None,
     python: str = "",
-) -> Certificate:
+) -> ConversionRecord:
     """Bring a model of another framework to ONNX, and prove the result.
 
     Args:
@@ -210,7 +210,7 @@ def convert(
             trials = tuple(
                 _trial(child, draft, name, arrays, limit) for name, arrays in inputs.items()
             )
-        certificate = Certificate(
+        record = ConversionRecord(
             path=output,
             source=Path(source).name if Path(source).exists() else source,
             source_sha256=content_hash(*found.parts, options.weights),
@@ -223,9 +223,9 @@ def convert(
             labels=len(labels or made["labels"]),
             notes=tuple(made["notes"]),
         )
-        _require(certificate, source)
-        _finish(draft, certificate, list(labels or made["labels"]))
-    return certificate
+        _require(record, source)
+        _finish(draft, record, list(labels or made["labels"]))
+    return record
 
 
 def _absolute(source: str) -> str:
@@ -254,29 +254,29 @@ def _trial(
     return judged(name, expected, run_onnx(draft, inputs, child.where), tolerance)
 
 
-def _require(certificate: Certificate, source: str) -> None:
+def _require(record: ConversionRecord, source: str) -> None:
     """Refuse a file that computes something else than its source."""
-    broken = next((trial for trial in certificate.trials if trial.why), None)
-    top1 = 1.0 if certificate.top1 is None else certificate.top1  # 0.0 is an agreement too: none
-    same = not certificate.quantised or top1 >= TOP1_QUANTISED
-    if broken is None and certificate.worst <= certificate.tolerance and same:
+    broken = next((trial for trial in record.trials if trial.why), None)
+    top1 = 1.0 if record.top1 is None else record.top1  # 0.0 is an agreement too: none
+    same = not record.quantised or top1 >= TOP1_QUANTISED
+    if broken is None and record.worst <= record.tolerance and same:
         return
     raise ConversionFailed(
         "the ONNX file computes something else than the source: "
-        + (broken.why if broken else str(certificate)),
+        + (broken.why if broken else str(record)),
         where=source,
-        hint=f"at most {certificate.tolerance:g} is accepted (--tolerance)",
+        hint=f"at most {record.tolerance:g} is accepted (--tolerance)",
     )
 
 
-def _finish(draft: Path, certificate: Certificate, labels: Sequence[str]) -> None:
+def _finish(draft: Path, record: ConversionRecord, labels: Sequence[str]) -> None:
     """Write what is known into the file's metadata, and give it its name."""
-    document = certificate.to_dict()
+    document = record.to_dict()
     entries = {METADATA_KEY: json.dumps(document, sort_keys=True)}
     if labels:
         entries[LABELS] = json.dumps(list(labels), ensure_ascii=False)
-    if certificate.preprocess:
-        entries[PREPROCESS] = json.dumps(dict(certificate.preprocess))
+    if record.preprocess:
+        entries[PREPROCESS] = json.dumps(dict(record.preprocess))
     # Metadata is appended to the serialised message: fields of protobuf may come in any order.
     extra = onnx.ModelProto()
     for key, value in sorted(entries.items()):
@@ -285,7 +285,7 @@ def _finish(draft: Path, certificate: Certificate, labels: Sequence[str]) -> Non
         file.write(extra.SerializeToString())
         file.flush()
         os.fsync(file.fileno())
-    output = certificate.path
+    output = record.path
     beside = draft.with_name(draft.name + ".certificate.json")
     beside.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     data = draft.with_name(draft.name + ".data")

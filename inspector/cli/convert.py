@@ -1,4 +1,4 @@
-"""``inspector convert``: any supported framework to ONNX, with a certificate."""
+"""``inspector convert``: any supported framework to ONNX, with a record of the conversion."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from inspector.cli import say
 from inspector.cli.options import OutputFile, limit_options, shapes, source_options, supervised
 
 if TYPE_CHECKING:
-    from converters.conversion import Certificate
+    from converters.conversion import ConversionRecord
 
 
 @click.command("convert")
@@ -99,7 +99,7 @@ def _convert(
 
     known = None if preprocess is None else _preprocess(preprocess, Preprocess)
     make_folder(output.parent)
-    certificate = convert(
+    record = convert(
         source,
         output,
         options=Options(
@@ -116,22 +116,22 @@ def _convert(
         **how,
     )
     if as_json:
-        click.echo(json.dumps(certificate.to_dict(), indent=2, sort_keys=True))
+        click.echo(json.dumps(record.to_dict(), indent=2, sort_keys=True))
         return 0
-    _print(certificate)
+    _print(record)
     return 0
 
 
-def _print(certificate: "Certificate") -> None:
-    for note in certificate.notes:
+def _print(record: "ConversionRecord") -> None:
+    for note in record.notes:
         say(note, "note")
-    click.echo(str(certificate))
-    for trial in certificate.trials:
+    click.echo(str(record))
+    for trial in record.trials:
         same = "" if trial.top1 is None else f", same class on {trial.top1:.0%}"
         click.echo(
             f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean {trial.mean:.1e}{same}"
         )
-    click.echo(f"\n{certificate.path}\n{certificate.path}.certificate.json")
+    click.echo(f"\n{record.path}\n{record.path}.certificate.json")
 
 
 def _preprocess(text: str, kind: Any) -> Any:

@@ -13,8 +13,15 @@ from onnx import TensorProto, helper
 from waiting import WAIT, ended, soon
 
 from converters import conversion
-from converters.conversion import Certificate, Trial, content_hash, convert, recognise, recorded
-from converters.conversion.certificate import judged, pink_noise, trial_inputs
+from converters.conversion import (
+    ConversionRecord,
+    Trial,
+    content_hash,
+    convert,
+    recognise,
+    recorded,
+)
+from converters.conversion.record import judged, pink_noise, trial_inputs
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
 
@@ -197,7 +204,7 @@ def test_a_quantised_source_must_name_the_same_classes(here, monkeypatch):
 
 def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why=""):
     trials = (Trial("a", 3, worst, worst, top1, why), Trial("b", 1, 0.0, 0.0, None))
-    return Certificate(
+    return ConversionRecord(
         path=Path("m.onnx"),
         source="m",
         source_sha256="",

@@ -19,12 +19,20 @@ from converters.errors import ConversionFailed
 from converters.parity import compare, top1_agreement
 from converters.source import InputSpec, concrete, random_input
 
-__all__ = ["METADATA_KEY", "Certificate", "Trial", "judged", "recorded", "run_onnx", "trial_inputs"]
+__all__ = [
+    "METADATA_KEY",
+    "ConversionRecord",
+    "Trial",
+    "judged",
+    "recorded",
+    "run_onnx",
+    "trial_inputs",
+]
 
 Array = NDArray[Any]
 
 METADATA_KEY = "inspector.conversion"
-"""Key of the certificate in a file's ``metadata_props``."""
+"""Key of the record in a file's ``metadata_props``."""
 
 TOLERANCE = 1e-4
 """Largest difference that is accepted, relative to the peak of an output."""
@@ -61,7 +69,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ConversionRecord:
     """Record of a conversion: source, tools, and how well source and file agree.
 
     Attributes:
@@ -216,7 +224,7 @@ def run_onnx(path: Path, inputs: Sequence[Array], where: str) -> list[Array]:
 
 
 def recorded(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The certificate that a file says it was converted with; None when it says nothing.
+    """The record that a file says it was converted with; None when it says nothing.
 
     The words are those of whoever wrote the file: only plain values of the known keys come back.
     """
