@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.network.layers import channel_axes
+from inspector.passes.activations import activations
 from inspector.passes.batches import BATCH, Progress, batches
 from inspector.passes.journal import Journal
 from inspector.projection.field import patch_field
+from inspector.projection.projector import Projector
 from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_photo
 
 if TYPE_CHECKING:
     from inspector.network.layers import Layer
     from inspector.network.receptive_field import ReceptiveField
     from inspector.opened import Opened
-    from inspector.projection.projector import Projector
     from inspector.studies.evolution.snapshots import Snapshot, Training
 
 __all__ = ["Run", "channel_axis"]
@@ -26,8 +28,6 @@ Array = np.ndarray[Any, Any]
 
 def channel_axis(model: "Opened", tensor: str) -> int:
     """Axis of a tensor's channels."""
-    from inspector.network.layers import channel_axes
-
     return channel_axes(model.graph).get(tensor, 1)
 
 
@@ -91,8 +91,6 @@ class Run:
 
     def _snapshot(self, snapshot: "Snapshot", progress: Progress | None) -> list[Cell]:
         """One network: its strongest activations, projected."""
-        from inspector.projection.projector import Projector
-
         model = snapshot.open(self.model)
         if snapshot.final:
             self._try(snapshot)
@@ -111,8 +109,6 @@ class Run:
 
     def _try(self, snapshot: "Snapshot") -> None:
         """Let a projection that will be refused be so before all photos are read."""
-        from inspector.projection.projector import Projector
-
         size = self.model.size(*self.model.preprocessing.preprocess.size)
         blank = np.zeros((1, self.model.input.channels, *size), np.float32)
         for tensor in snapshot.tensors:
@@ -122,8 +118,6 @@ class Run:
         self, model: "Opened", snapshot: "Snapshot", progress: Progress | None
     ) -> list[Peak | None]:
         """The strongest activation of every row over the photos, in one pass."""
-        from inspector.passes.activations import activations
-
         found = _Strongest(len(self.rows), self.journal, snapshot.sha256)
         known = found.resumed(len(self.images))
         first = not self._hashes

@@ -10,6 +10,7 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.measures import spectrum
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.projection.projector import rgb_of
 from inspector.studies import MOST_UNITS, Findings, study
 from inspector.studies.filters.convolution import first_convolution, weights_of
 from inspector.studies.filters.filterbank import FilterNumbers, measure
@@ -134,7 +135,6 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:
-    from inspector.projection.projector import rgb_of
     from inspector.studies.filters.figure import Projected, filter_sheet
 
     preprocess = model.preprocessing.preprocess

@@ -9,6 +9,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.measures.statistics import require_scipy
+from inspector.network.labels import count_warning
 from inspector.passes.batches import Progress, batches
 from inspector.passes.feature_vectors import (
     FeatureVector,
@@ -261,7 +262,6 @@ def _warnings(
     over: int,
     count: int,
 ) -> tuple[str, ...]:
-    from inspector.network.labels import count_warning
 
     labels = model.class_labels
     found = [*model.preprocessing.warnings, *labels.warnings]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from inspector.errors import ImageRefused, UsageError
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.projection.projector import rgb_of
 from inspector.studies import Findings, study
 from inspector.studies.layers.choice import RULE
 from inspector.studies.layers.hierarchy import Hierarchy, hierarchy
@@ -145,7 +146,6 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:
-    from inspector.projection.projector import rgb_of
     from inspector.studies.layers.figure import Cell, Row, hierarchy_sheet
 
     preprocess = model.preprocessing.preprocess

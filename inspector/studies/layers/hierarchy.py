@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ModelRefused, UsageError
+from inspector.network.layers import channel_axes
+from inspector.network.receptive_field import receptive_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,9 +138,6 @@ def _named(model: "Opened", text: str) -> "list[Layer]":
 
 def _levels(model: "Opened", layers: "Sequence[Layer]") -> tuple[Level, ...]:
     """Layers with what is known of them."""
-    from inspector.network.layers import channel_axes
-    from inspector.network.receptive_field import receptive_fields
-
     shapes = model.shapes(model.preprocessing.preprocess.size)
     names = [layer.tensor for layer in layers]
     fields = receptive_fields(model.graph, names, model.input.name, shapes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused
+from inspector.passes.activations import activations
 from inspector.passes.batches import Batch, Progress, batches
 from inspector.passes.journal import Journal
 
@@ -190,8 +191,6 @@ class Survey:
 
     def _strongest(self, batch: Batch) -> tuple[Array, Array, Array]:
         """Of each photo and unit the strongest activation (N, U), its row and its column."""
-        from inspector.passes.activations import activations
-
         found = activations(self.model, batch.tensors, [level.tensor for level in self.levels])
         parts = []
         for level in self.levels:

@@ -8,11 +8,11 @@ import numpy as np
 
 from inspector.errors import ConverterError, ExplainedError, ImageRefused, MethodRefused
 from inspector.passes.batches import BATCH, Progress, batches
+from inspector.projection.projector import Projector
 
 if TYPE_CHECKING:
     from inspector.network.receptive_field import Box
     from inspector.opened import Opened
-    from inspector.projection.projector import Projector
     from inspector.studies.layers.hierarchy import Level
     from inspector.studies.layers.measurements import Seen
 
@@ -94,8 +94,6 @@ def projectors(
     Raises:
         UsageError: No such projection or extension.
     """
-    from inspector.projection.projector import Projector
-
     found: list[Projector | ExplainedError] = []
     for level in levels:
         try:

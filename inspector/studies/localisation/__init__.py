@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.heatmap import Heatmap
 from inspector.measures.boxes import CONNECTIVITIES
 from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Batch, Progress, batches
@@ -245,7 +246,6 @@ def _examples(
     Raises:
         ImageRefused: A photo has gone since it was measured.
     """
-    from inspector.heatmap import Heatmap
     from inspector.studies.localisation.figure import Example
 
     def overlap(place: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.errors import ImageRefused
+from inspector.heatmap import Heatmap
 from inspector.measures.boxes import (
     box_of_map,
     centred_box,
@@ -154,8 +155,6 @@ def _measured(
     rules: Rules,
 ) -> dict[str, Any]:
     """What one method's maps of one photo hit."""
-    from inspector.heatmap import Heatmap
-
     grid, cell = raster(geometry)
     laid: dict[int, Array] = {}
     for index, attribution in maps.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, MethodRefused
+from inspector.projection.projector import Projector, rgb_of
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -32,7 +33,6 @@ class Painter:
     """
 
     def __init__(self, model: "Opened", tensor: str, projection: str, extension: str) -> None:
-        from inspector.projection.projector import Projector
 
         self.model, self.projection = model, projection
         self.why = ""
@@ -79,6 +79,4 @@ class Painter:
 
     def picture(self, signal: Array | None) -> Array | None:
         """A projection's channels in red, green, blue."""
-        from inspector.projection.projector import rgb_of
-
         return None if signal is None else rgb_of(signal, self.model.preprocessing.preprocess)

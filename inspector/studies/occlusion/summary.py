@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.network.labels import count_warning
 from inspector.photos.occluder import Box, covered
 from inspector.probability import ASSUMED
+from inspector.render.drawing.page import number
 from inspector.studies.occlusion.sweep import Plan, Sweep
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ def warnings_of(
     model: "Opened", plan: Plan, sweeps: Sequence[Sweep], notes: Sequence[str]
 ) -> tuple[str, ...]:
     """What must be known when the result is read; ``notes`` are those of the projection."""
-    from inspector.network.labels import count_warning
-
     found = [*model.preprocessing.warnings, *model.class_labels.warnings]
     classes = model.scores.classes
     found += filter(None, [count_warning(model.class_labels.names, classes)])
@@ -110,7 +110,6 @@ def figure_of(
         total: Photos in all.
         why: Why there is no projection.
     """
-    from inspector.render.drawing.page import number
     from inspector.studies.occlusion.figure import Row, occlusion_sheet
 
     decode = model.preprocessing.preprocess.decode

@@ -8,6 +8,8 @@ import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
 from inspector.methods.occlusion import BATCH
+from inspector.network.layers import channel_axes
+from inspector.passes.activations import activations
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import Box, covered, fill_colour, window_and_stride, windows
@@ -88,8 +90,6 @@ def plan_of(
         ModelRefused: It has no convolution.
         UsageError: Options that cannot be meant.
     """
-    from inspector.network.layers import channel_axes
-
     if not model.scores.classifier:
         raise MethodRefused(
             f"the model gives no class probabilities: {model.scores.why}",
@@ -299,8 +299,6 @@ def sweep_over(
 
 def _forward(model: "Opened", plan: Plan, images: Array) -> tuple[Array, Array]:
     """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
-    from inspector.passes.activations import activations
-
     found = activations(model, images, [plan.tensor, model.scores.tensor])
     scores = found[model.scores.tensor].reshape(len(images), -1).astype(np.float64)
     maps = found[plan.tensor]

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.graph.activations import data_nodes
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
+from inspector.network.layers import channel_axes
+from inspector.network.receptive_field import receptive_field
+from inspector.projection.conditioning import conditioning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,10 +111,6 @@ def opened(
 
 
 def _network(name: str, model: "Opened", layer: str, extension: str) -> Network:
-    from converters.graph.activations import data_nodes
-    from inspector.network.layers import channel_axes
-    from inspector.network.receptive_field import receptive_field
-    from inspector.projection.conditioning import conditioning
 
     graph, shapes = model.graph, model.shapes(model.preprocessing.preprocess.size)
     if layer:

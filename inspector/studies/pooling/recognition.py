@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import class_indices
@@ -72,7 +73,6 @@ def predictions(
     Returns:
         Classes by the photo's place; None where the scores are no numbers.
     """
-    from inspector.passes.activations import activations
 
     def said(what: str, done: int, total: int) -> None:
         if progress:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.measures import sharpness
+from inspector.passes.activations import activations
 from inspector.passes.batches import BATCH, Batch, Progress, batches
 from inspector.passes.journal import Journal
+from inspector.projection.projector import Projector, rgb_of
 from inspector.studies.pooling.networks import Network
 
 if TYPE_CHECKING:
@@ -61,7 +63,6 @@ class Reconstructions:
     def __init__(
         self, number: int, network: Network, photos: Sequence[Any], extension: str
     ) -> None:
-        from inspector.projection.projector import Projector
 
         self.number, self.network, self.photos = number, network, photos
         self._projectors = {
@@ -113,8 +114,6 @@ class Reconstructions:
 
     def draw(self, places: Sequence[int]) -> None:
         """Make the pictures of a few photos; apart, so that a resumed run draws the same."""
-        from inspector.projection.projector import rgb_of
-
         preprocess = self.network.model.preprocessing.preprocess
         for batch in self._opened(places):
             sent = self._sent(batch)
@@ -148,8 +147,6 @@ class Reconstructions:
 
     def _sent(self, batch: Batch) -> "_Sent":
         """Choose the strongest unit of each photo and send it down."""
-        from inspector.passes.activations import activations
-
         layer = self.network.layer
         maps = activations(self.network.model, batch.tensors, [layer])[layer]
         units, values = [], []

@@ -10,6 +10,7 @@ from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
+from inspector.projection.projector import rgb_of
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.reconstruction.layers import Work, chosen_layers, chosen_unit, mixed_warnings
 from inspector.studies.reconstruction.photos import MEASURES, METHODS, Photos, Pictures, on_photos
@@ -228,7 +229,6 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:
-    from inspector.projection.projector import rgb_of
     from inspector.studies.reconstruction import figure as sheet
 
     preprocess = work.model.preprocessing.preprocess

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
+from inspector.network.layers import channel_axes
+from inspector.network.receptive_field import receptive_fields
+from inspector.projection.projector import Projector
 from inspector.studies import parse_units
 
 if TYPE_CHECKING:
     from inspector.network.receptive_field import ReceptiveField
     from inspector.opened import Opened
-    from inspector.projection.projector import Projector
 
 __all__ = ["Layer", "Work", "chosen_layers", "chosen_unit", "mixed_warnings", "parsed_units"]
 
@@ -52,9 +54,6 @@ def chosen_layers(model: "Opened", layers: Sequence[str], most: int) -> list[Lay
         UnknownLayer: There is no such layer.
         MethodRefused: A tensor whose channels are last.
     """
-    from inspector.network.layers import channel_axes
-    from inspector.network.receptive_field import receptive_fields
-
     shapes = model.shapes(model.preprocessing.preprocess.size)
     if layers:
         names = list(dict.fromkeys(model.layer_for(layer)[0].tensor for layer in layers))
@@ -112,8 +111,6 @@ class Work:
 
     def projector(self, layer: Layer, method: str) -> "Projector":
         """Made when it is asked for: a certificate costs time."""
-        from inspector.projection.projector import Projector
-
         key = layer.tensor, method
         if key not in self._projectors:
             self._projectors[key] = Projector(self.model, *key, self.extension)

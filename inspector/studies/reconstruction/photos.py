@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.measures import sharpness
+from inspector.passes.activations import activations
 from inspector.passes.batches import BATCH, Batch, Progress, batches
 from inspector.studies.reconstruction.layers import Layer, Work
 
@@ -80,8 +81,6 @@ def _reconstruct(
     journal: "Journal",
 ) -> None:
     """Choose the units of a batch of photos, send them down, measure and keep them."""
-    from inspector.passes.activations import activations
-
     found: list[list[dict[str, Any] | None]] = [[] for _ in batch.places]
     values = activations(work.model, batch.tensors, [layer.tensor for layer in work.layers])
     for layer, channel in zip(work.layers, channels, strict=True):

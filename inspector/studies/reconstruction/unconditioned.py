@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.passes.batches import BATCH
+from inspector.projection.conditioning import (
+    TOLERANCE,
+    blank_image,
+    conditioning,
+    largest_difference,
+)
+from inspector.projection.projector import Projector
 from inspector.studies.reconstruction.layers import Layer, Work, parsed_units
 
 if TYPE_CHECKING:
@@ -44,9 +51,6 @@ class Bare:
     @classmethod
     def of(cls, work: Work, layer: Layer, units: str, seed: int) -> "Bare":
         """Prove that no image is needed, and try it on two random images and none."""
-        from inspector.projection.conditioning import TOLERANCE, conditioning, largest_difference
-        from inspector.projection.projector import Projector
-
         left_out = units.strip() == NONE
         chosen = () if left_out else parsed_units(units, layer)
         proof = conditioning(work.model, layer.tensor, work.extension)
@@ -68,9 +72,6 @@ class Bare:
 
     def project(self, work: Work) -> None:
         """Reconstruct the units, a few at a time."""
-        from inspector.projection.conditioning import blank_image
-        from inspector.projection.projector import Projector
-
         projector = Projector(work.model, self.layer.tensor, "deconvnet", work.extension)
         y0, x0, y1, x1 = self.box
         step = BATCH if work.model.batches else 1

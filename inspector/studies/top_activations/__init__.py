@@ -12,12 +12,12 @@ from inspector.passes.batches import BATCH, Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.ranking import Winner, strongest
 from inspector.projection.field import patch_field
+from inspector.projection.projector import Projector, rgb_of
 from inspector.studies import Findings, parse_units, study
 
 if TYPE_CHECKING:
     from inspector.network.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
-    from inspector.projection.projector import Projector
 
 __all__ = ["top_activations"]
 
@@ -66,8 +66,6 @@ def top_activations(
         MethodRefused: a projection that cannot be right for this model; a layer of integers.
         ImageRefused: none of the photos can be read.
     """
-    from inspector.projection.projector import Projector
-
     if not 1 <= count <= MOST_WINNERS:
         raise UsageError(f"{count} photos a unit", hint=f"1 to {MOST_WINNERS}")
     tensor = model.layer_for(layer)[0].tensor
@@ -246,7 +244,6 @@ def _figure(
     sentences: Sequence[str],
     warnings: Sequence[str],
 ) -> Any:
-    from inspector.projection.projector import rgb_of
     from inspector.studies.top_activations.figure import Row, activation_sheet
 
     preprocess = model.preprocessing.preprocess

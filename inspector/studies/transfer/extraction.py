@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.passes.activations import activations
 from inspector.passes.batches import Batch, Progress, batches
 from inspector.passes.journal import Journal
 
@@ -182,8 +183,6 @@ def _rows(
     model: "Opened", layers: "Sequence[FeatureLayer]", pool: Pool, batch: Batch
 ) -> list[Array]:
     """Features of each layer, (N, D)."""
-    from inspector.passes.activations import activations
-
     image = model.input.name
     wanted = [layer.tensor for layer in layers if layer.tensor != image]
     values: Mapping[str, Array] = activations(model, batch.tensors, wanted) if wanted else {}

@@ -9,6 +9,7 @@ import numpy as np
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
 from inspector.network.classifier import last_linear, way_back
+from inspector.network.layers import channel_axes
 
 if TYPE_CHECKING:
     from inspector.network.layers import Layer
@@ -97,8 +98,6 @@ def _layer(model: "Opened", tensor: str) -> FeatureLayer:
     Raises:
         UnknownLayer: the tensor is neither a map nor a vector of each photo.
     """
-    from inspector.network.layers import channel_axes
-
     shape = model.shape_of(tensor)
     if tensor == model.input.name:
         return FeatureLayer(tensor, _photo(model))

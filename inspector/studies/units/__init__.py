@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.ranking import Winner, strongest
@@ -16,6 +17,7 @@ from inspector.studies import Findings, study
 from inspector.studies.units.contributions import Account, account, half_of_positive
 from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
+from inspector.target import parse_target
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -183,8 +185,6 @@ def _class(
         MethodRefused: the model has no classes, or no linear head.
         ImageRefused: none of the photos can be read.
     """
-    from inspector.target import parse_target
-
     scores = model.scores
     if not scores.classifier:
         raise MethodRefused(f"there is no classifier: {scores.why}", hint=HINT)
@@ -203,8 +203,6 @@ def _predicted(
     model: "Opened", images: Sequence[Any], progress: Progress | None, journal: Journal
 ) -> Counter[int]:
     """How often each class is the most probable one."""
-    from inspector.passes.activations import activations
-
     name = model.scores.tensor
     keys = [f"top1 {place}" for place in range(len(images))]
     known = {place for place, key in enumerate(keys) if key in journal}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
+from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.studies.units.unit_weights import ClassUnits, places_of
@@ -142,8 +143,6 @@ def account(
         UsageError: too few places for the quantile.
         MethodRefused: the network overflows.
     """
-    from inspector.passes.activations import activations
-
     places = places_of(model, head.maps, head.channel_axis)
     sums = _Sums(len(head.weights), units, quantile, len(images) * places)
     known = sums.resume(journal)

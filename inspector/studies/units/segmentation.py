@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
+from inspector.heatmap import upsample
+from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
 from inspector.passes.ranking import Winner
 
@@ -133,8 +135,6 @@ def segments(
     Raises:
         ImageRefused: A photo has gone since the first pass.
     """
-    from inspector.passes.activations import activations
-
     by_place: dict[int, list[Winner]] = {}
     for winner in sorted((w for found in winners.values() for w in found), key=lambda w: w.place):
         by_place.setdefault(winner.place, []).append(winner)
@@ -170,7 +170,6 @@ def _cut(
     unit_map: Array,
     limit: float,
 ) -> Shown:
-    from inspector.heatmap import upsample
     from inspector.studies.units.figure import patch_panel, segment_panel
 
     pixels = model.preprocessing.preprocess.decode(image)

@@ -8,10 +8,13 @@ import numpy as np
 
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
+from inspector.network.affine import Affine, NotAffine, apply, data_input, folded, is_rounded
+from inspector.network.head import LinearHead
+from inspector.network.quantisation import levels_of
+from inspector.network.shapes import Shapes
 
 if TYPE_CHECKING:
     from converters.graph import Graph, Node
-    from inspector.network.head import LinearHead
     from inspector.opened import Opened
 
 __all__ = ["HINT", "ClassUnits", "class_units", "linear_head", "places_of"]
@@ -107,8 +110,6 @@ def linear_head(model: "Opened") -> "LinearHead":
     Raises:
         MethodRefused: it is not.
     """
-    from inspector.network.head import LinearHead
-
     head = model.head
     if isinstance(head, LinearHead):
         return head
@@ -137,8 +138,6 @@ def class_units(model: "Opened", index: int) -> ClassUnits:
             its class maps.
         UsageError: there is no such class.
     """
-    from inspector.network.affine import is_rounded
-
     head = linear_head(model)
     if not 0 <= index < len(head.bias):
         raise UsageError(f"there is no class {index}", hint=f"0 to {len(head.bias) - 1}")
@@ -198,8 +197,6 @@ def _behind(graph: "Graph", head: "LinearHead") -> "tuple[str, list[Node], bool]
     Raises:
         MethodRefused: something else makes the class maps.
     """
-    from inspector.network.affine import NotAffine, data_input
-
     tensor, path, gated = head.features, list["Node"](), False
     while (node := graph.producer(tensor)) is not None:
         if node.is_op("Relu") and all(_carries(n) for n in path):
@@ -232,8 +229,6 @@ def _is_per_channel(node: "Node") -> bool:
 
 def _cuts(graph: "Graph", node: "Node") -> bool:
     """Whether a rounding step is a fused ReLU: its least level stands for 0."""
-    from inspector.network.quantisation import levels_of
-
     levels = levels_of(graph, node.outputs[0]) if node.is_op("QuantizeLinear") else None
     return levels is not None and levels.at_floor
 
@@ -251,9 +246,6 @@ def _matrix(graph: "Graph", path: "Sequence[Node]") -> tuple[Array, Array]:
     Raises:
         MethodRefused: a node that is not affine in the units.
     """
-    from inspector.network.affine import Affine, NotAffine, apply, folded
-    from inspector.network.shapes import Shapes
-
     try:
         state = Affine.pooled((int(folded(graph, path[0].inputs[1]).shape[1]), 1, 1))
         for node in path:
