@@ -77,8 +77,10 @@ def filters(
     warnings = list(model.preprocessing.warnings)
     refused: list[ImageRefused] = []
     images, journal = list(images), journal or Journal()
-    survey = PhotoMeasurements(model, node, spectrum.dilated(weights, dilations), strides, journal)
-    on_photos = survey.over(images, refused, progress)
+    measurements = PhotoMeasurements(
+        model, node, spectrum.dilated(weights, dilations), strides, journal
+    )
+    on_photos = measurements.over(images, refused, progress)
     if refused and on_photos is None:
         raise refused[0]
     found = measure(weights, strides=strides, dilations=dilations, on_photos=on_photos)

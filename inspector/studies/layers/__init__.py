@@ -11,7 +11,7 @@ from inspector.projection.projector import rgb_of
 from inspector.studies import Findings, study
 from inspector.studies.layers.choice import RULE
 from inspector.studies.layers.hierarchy import Hierarchy, hierarchy
-from inspector.studies.layers.measurements import Survey
+from inspector.studies.layers.measurements import Measurements
 from inspector.studies.layers.pictures import Gallery, pictures, projectors
 from inspector.studies.layers.summary import (
     described,
@@ -81,19 +81,22 @@ def layers(
     if len(found.shown) > MOST_LAYERS:
         raise UsageError(f"{len(found.shown)} layers", hint=f"at most {MOST_LAYERS} at a time")
     by = projectors(model, found.shown, projection, extension)
-    survey, refused = Survey(model, found.shown, journal or Journal()), list[ImageRefused]()
-    measured = survey.over(images, refused, progress)
-    if not survey.used:
+    measurements, refused = (
+        Measurements(model, found.shown, journal or Journal()),
+        list[ImageRefused](),
+    )
+    measured = measurements.over(images, refused, progress)
+    if not measurements.used:
         raise refused[0] if refused else UsageError("no photos were given")
-    winners = [winners_of(one, survey, units) for one in measured]
+    winners = [winners_of(one, measurements, units) for one in measured]
     galleries = pictures(model, found.shown, winners, by, progress)
     rows = [
         described(level, one, gallery)
         for level, one, gallery in zip(found.shown, measured, galleries, strict=True)
     ]
     size = model.size(*model.preprocessing.preprocess.size)
-    sentences = sentences_of(found, rows, size, survey.used)
-    warnings = [*model.preprocessing.warnings, *warnings_of(found, galleries, survey.used)]
+    sentences = sentences_of(found, rows, size, measurements.used)
+    warnings = [*model.preprocessing.warnings, *warnings_of(found, galleries, measurements.used)]
     return Findings(
         study="layers",
         context=model.context(None),
@@ -110,7 +113,7 @@ def layers(
             "units_chosen": RULE,
             "selectivity": "strongest activation over the photos, relative to the mean of the "
             "strongest on each photo; none counts as 0",
-            "most_possible_selectivity": survey.used,
+            "most_possible_selectivity": measurements.used,
             "projection": projection,
             "strides": [
                 {"layer": level.tensor, "index": level.index, "stride": level.stride}
@@ -130,7 +133,7 @@ def layers(
             sentences=sentences,
             warnings=warnings,
         ),
-        images=survey.used,
+        images=measurements.used,
         refused=tuple(refused),
         warnings=tuple(warnings),
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inspector.opened import Opened
     from inspector.studies.layers.hierarchy import Level
 
-__all__ = ["Seen", "Survey", "Units"]
+__all__ = ["Measurements", "Seen", "Units"]
 
 Array = np.ndarray[Any, Any]
 
@@ -89,7 +89,7 @@ class _Sums:
         self.at[better] = np.stack([np.full_like(rows, place), rows, columns], 1)[better]
 
 
-class Survey:
+class Measurements:
     """The pass.
 
     Args:

@@ -11,7 +11,7 @@ from inspector.studies.layers.pictures import Winner
 
 if TYPE_CHECKING:
     from inspector.studies.layers.hierarchy import Hierarchy, Level
-    from inspector.studies.layers.measurements import Survey, Units
+    from inspector.studies.layers.measurements import Measurements, Units
     from inspector.studies.layers.pictures import Gallery
 
 __all__ = ["described", "sentences_of", "table_of", "warnings_of", "winners_of"]
@@ -23,7 +23,7 @@ FEW_PHOTOS = 20
 """Fewer tell little of how selective a unit is: no unit can be more so than their number."""
 
 
-def winners_of(units: "Units", survey: "Survey", count: int) -> list[Winner]:
+def winners_of(units: "Units", measurements: "Measurements", count: int) -> list[Winner]:
     """The units of a layer that are shown, at their strongest."""
     values = selectivities(units)
     return [
@@ -33,7 +33,7 @@ def winners_of(units: "Units", survey: "Survey", count: int) -> list[Winner]:
             float(units.peaks[unit]),
             int(units.active[unit]),
             int(units.places[unit]),
-            survey.photos[int(units.places[unit])],
+            measurements.photos[int(units.places[unit])],
             int(units.rows[unit]),
             int(units.columns[unit]),
         )

@@ -74,7 +74,7 @@ def tally(entries: Sequence[Mapping[str, Any]], method: str, tolerance: float) -
     """Count what a method hit.
 
     Args:
-        entries: One a photo, of ``hits.entry_of``.
+        entries: One a photo, of ``matches.entry_of``.
         method: Its label, or ``CENTRE``.
         tolerance: Pixels that the maximum may lie outside a box.
     """

@@ -14,7 +14,7 @@ from inspector.passes.journal import Journal
 from inspector.passes.ranking import Winner, strongest
 from inspector.projection.field import patch_field
 from inspector.studies import Findings, study
-from inspector.studies.units.contributions import Account, account, half_of_positive
+from inspector.studies.units.contributions import Contributions, contributions_of, half_of_positive
 from inspector.studies.units.segmentation import Shown, Threshold, segments
 from inspector.studies.units.unit_weights import HINT, ClassUnits, class_units, linear_head
 from inspector.target import parse_target
@@ -80,7 +80,7 @@ def units(
     index, why = _class(model, target, images, progress=progress, journal=journal)
     head = class_units(model, index)
     shown = _chosen(head.weights, count, sign)
-    found = account(
+    found = contributions_of(
         model,
         head,
         index,
@@ -231,7 +231,7 @@ def _chosen(weights: Array, count: int, sign: str) -> tuple[int, ...]:
 
 
 def _unit(
-    unit: int, head: ClassUnits, found: Account, winners: Sequence[Winner], pictures: Pictures
+    unit: int, head: ClassUnits, found: Contributions, winners: Sequence[Winner], pictures: Pictures
 ) -> dict[str, Any]:
     return {
         **_row(unit, head, found),
@@ -250,7 +250,7 @@ def _winner(winner: Winner, shown: Shown) -> dict[str, Any]:
     }
 
 
-def _row(unit: int, head: ClassUnits, found: Account) -> dict[str, Any]:
+def _row(unit: int, head: ClassUnits, found: Contributions) -> dict[str, Any]:
     """Numbers of one unit."""
     ranks = 1 + int((head.weights > head.weights[unit]).sum())
     ranks += int((head.weights[:unit] == head.weights[unit]).sum())
@@ -264,7 +264,7 @@ def _row(unit: int, head: ClassUnits, found: Account) -> dict[str, Any]:
     }
 
 
-def _table(head: ClassUnits, found: Account, shown: Sequence[int]) -> list[dict[str, Any]]:
+def _table(head: ClassUnits, found: Contributions, shown: Sequence[int]) -> list[dict[str, Any]]:
     """All units, one a row, by weight."""
     order = np.argsort(-head.weights, kind="stable")
     ranks = found.ranks
@@ -285,7 +285,7 @@ def _table(head: ClassUnits, found: Account, shown: Sequence[int]) -> list[dict[
 def _sentences(
     label: str,
     head: ClassUnits,
-    found: Account,
+    found: Contributions,
     rows: Sequence[Mapping[str, Any]],
     limit: Threshold,
 ) -> tuple[str, ...]:

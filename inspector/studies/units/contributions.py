@@ -16,7 +16,7 @@ from inspector.studies.units.unit_weights import ClassUnits, places_of
 if TYPE_CHECKING:
     from inspector.opened import Opened
 
-__all__ = ["CHECKPOINT", "TOLERANCE", "Account", "account", "half_of_positive"]
+__all__ = ["CHECKPOINT", "TOLERANCE", "Contributions", "contributions_of", "half_of_positive"]
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +30,7 @@ _KEY = "account"
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
+class Contributions:
     """Contributions of K units to the score of a class, over photos.
 
     Attributes:
@@ -116,7 +116,7 @@ def _ranks(values: Array) -> Array:
     return found
 
 
-def account(
+def contributions_of(
     model: "Opened",
     head: "ClassUnits",
     index: int,
@@ -126,7 +126,7 @@ def account(
     units: Sequence[int],
     progress: Progress | None,
     journal: Journal,
-) -> Account:
+) -> Contributions:
     """Add up what each unit adds to the score.
 
     Args:
@@ -238,7 +238,7 @@ class _Sums:
             },
         )
 
-    def finish(self, places: int) -> Account:
+    def finish(self, places: int) -> Contributions:
         """Means over the photos that were read, of ``places`` places each."""
         state = self.state
         photos, own = state["photos"], state["own"]
@@ -247,7 +247,7 @@ class _Sums:
             _enough(self.quantile, photos * places)
             above = int(self.quantile * photos * places)
             tops = {unit: float(kept[-above - 1]) for unit, kept in self.tops.items()}
-        return Account(
+        return Contributions(
             photos,
             own,
             self.everywhere / max(photos, 1),

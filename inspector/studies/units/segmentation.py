@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from inspector.network.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
-    from inspector.studies.units.contributions import Account
+    from inspector.studies.units.contributions import Contributions
     from inspector.studies.units.unit_weights import ClassUnits
 
 __all__ = ["RULES", "Shown", "Threshold", "segments"]
@@ -68,10 +68,10 @@ class Threshold:
         """The share of places, if the rule is one."""
         return self.level if self.rule == "quantile" else None
 
-    def value(self, winner: Winner, strongest: float, account: "Account") -> float:
+    def value(self, winner: Winner, strongest: float, found: "Contributions") -> float:
         """The activation above which a place belongs to the segment; never negative."""
         if self.rule == "quantile":
-            return max(account.tops[winner.unit], 0.0)
+            return max(found.tops[winner.unit], 0.0)
         return self.level * (strongest if self.rule == "maximum" else winner.value)
 
     @property
