@@ -40,8 +40,8 @@ WORDS = {
     "pug": "dog",
     "wall clock": "automobile",
     "281": "3",
+    "17": "7",  # a unit
     "relu_6": "relu_3",
-    "blocks.3": "relu_3",
 }
 """Words of the commands that the sample networks do not know, and what stands in for each."""
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 SAMPLES = ROOT / "sample_models"
 
-PHOTOS_PER_CLASS = 16
-"""Fewer than the 40 that ``sample_models/photos.py`` writes; enough for five folds."""
+PHOTOS_PER_CLASS = 20
+"""Fewer than the 40 that ``sample_models/photos.py`` writes; 16 train in each of five folds."""
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def photos(folder: Path) -> None:
         for number, pixels in enumerate(images[classes == index][:PHOTOS_PER_CLASS]):
             path = folder / name / f"{number:03d}.png"
             Image.fromarray(pixels).save(path)
-            rows.append((path.relative_to(folder.parent).as_posix(), name))
+            rows.append((path.relative_to(folder).as_posix(), name))
     for path in (SAMPLES / "images").glob("*.png"):
         shutil.copy(path, folder)
     with (folder.parent / "labels.csv").open("w", newline="") as file:
