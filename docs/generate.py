@@ -49,7 +49,7 @@ def methods_page() -> str:
     """Every method: what it computes, from where, with which options."""
     parts = [HEADER, "# Methods\n"]
     for method in methods().values():
-        needs = "the PyTorch twin" if method.gradient else "forward passes only"
+        needs = "the PyTorch twin" if method.differentiates else "forward passes only"
         space = "layer (h, w)" if method.space == "layer" else "input (C, H, W)"
         parts.append(f"\n## {method.name}\n\nMap in {space}; needs {needs}.\n\n")
         parts.append(f"```\n{method.documentation.strip()}\n```\n")

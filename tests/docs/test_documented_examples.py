@@ -11,9 +11,9 @@ import inspector
 
 FACE = [
     *(f"inspector.{name}" for name in inspector.__all__),
-    "inspector.explain.Explainer.explain",
-    "inspector.explain.Explainer.explain_each",
-    "inspector.explain.Explainer.attribute",
+    "inspector.explain.explain",
+    "inspector.explain.explain_each",
+    "inspector.explain.attribute",
     "inspector.compare.compare",
     "inspector.heatmap.Attribution",
     "inspector.overview.overview",
