@@ -165,7 +165,7 @@ def _selects(known: Facts) -> bool:
 def _dtype(node: Node, zero_point: Array | None) -> np.dtype[Any] | None:
     """Type of the levels that a node makes; None where the file names one that does not exist."""
     if zero_point is not None:
-        return zero_point.dtype
+        return np.dtype(zero_point.dtype)
     stated = int(node.attributes.get("output_dtype", 0)) or onnx.TensorProto.UINT8
     try:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stated))
