@@ -57,7 +57,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def certified(monkeypatch):
     """Nobody's twin is in question here, and a certificate takes longer than a figure."""
-    verdict = Verdict(None, "not of interest here", "now")
+    verdict = Verdict(True, "not of interest here", "now")
     monkeypatch.setattr("inspector.opened.verdict_for", lambda *_, **__: verdict)
 
 
