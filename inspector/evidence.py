@@ -194,9 +194,16 @@ class Evidence:
         if layer not in self._gradients:
             self._remark(self.activation)
             value = self.model.as_in_graph(layer, self.values[layer])
-            start = dict.fromkeys(copies_of(self.model.graph, layer), value)
-            signals = self._signals(start, self._frontier, Rule())
-            found = self.model.with_samples(layer, np.sum([signals[n] for n in start], axis=0))
+            copies = copies_of(self.model.graph, layer)
+            around = {name: self._fed(name) for name in self._frontier}
+            # Real numbers that pass the layer by are differentiated too: do they carry the score?
+            passing = {name: v for name, v in around.items() if v.dtype.kind == "f"}
+            start = dict.fromkeys(copies, value) | passing
+            signals = self._signals(start, [n for n in around if n not in passing], Rule())
+            found = self.model.with_samples(layer, np.sum([signals[n] for n in copies], axis=0))
+            if bypassing := [name for name in passing if np.any(signals[name])]:
+                names = ", ".join(map(repr, bypassing[:3])) + (", ..." if bypassing[3:] else "")
+                self.note(f"part of the score does not pass through this layer: it takes {names}")
             self._gradients[layer] = self._form.read_gradient(found).astype(np.float32)
         return self._gradients[layer]
 
@@ -263,17 +270,17 @@ class Evidence:
         self, start: Mapping[str, Array], frontier: Sequence[str], rule: Rule
     ) -> Mapping[str, Array]:
         """What a rule makes of the targets' scores at the start tensors."""
-        image = self.model.input
-        fed = {
-            name: image.arrange(self.images)
-            if name == image.name
-            else self.model.as_in_graph(name, self.values[name])
-            for name in frontier
-        }
+        fed = {name: self._fed(name) for name in frontier}
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals(start, fed, objectives, rule)
         self._check_twin(found.scores)
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
+
+    def _fed(self, name: str) -> Array:
+        """A tensor that the engine reads and does not compute, as the graph holds it."""
+        if name == self.model.input.name:
+            return self.model.input.arrange(self.images)
+        return self.model.as_in_graph(name, self.values[name])
 
     def _check_twin(self, scores: Array) -> None:
         """Compare the twin's scores with those of ONNX Runtime: a free parity check."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from inspector.target import (
     parse_target,
     probabilities,
 )
-
-if TYPE_CHECKING:
-    from inspector.network.layers import Layer
 
 __all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
 
@@ -315,13 +312,12 @@ class _Run:
         self.opened, self.progress = opened, progress
         requests = parse_requests(methods)
         self.spec = TargetSpec.parse(target, scores=opened.scores, labels=opened.class_labels.names)
-        self.layer: str | None = None
+        self.layer, self.why = None, ""
         self.denied: dict[str, ConverterError | InspectorError] = {}
         try:
-            self.layer = layer_of(opened, requests, layer)
+            self.layer, self.why = layer_of(opened, requests, layer, self.spec.tensors())
         except ModelRefused as error:
             self._deny(error, [r for r in requests if r.method.through_layer])
-        self.chosen: tuple[Layer, str] | None = opened.layer_for(layer) if self.layer else None
         for request in requests:
             if request.method.differentiates and request.label not in self.denied:
                 try:
@@ -427,7 +423,7 @@ class _Run:
         return ImageReport(
             photo=photo,
             explanations=tuple(explanations),
-            context=opened.context(self.chosen),
+            context=opened.context((self.layer, self.why) if self.why else None),
             predictions=predictions,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
             refused=(

@@ -13,7 +13,7 @@ from inspector.errors import MethodRefused, ModelRefused
 from inspector.model import ImageInput, Model
 from inspector.network.head import LinearHead, NoHead
 from inspector.network.labels import Labels, read_labels
-from inspector.network.layer_choice import default_layer, select_layer
+from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
@@ -59,6 +59,7 @@ class Opened:
         self.preprocessing = self._resolve(preprocess, overrides)
         self.class_labels = self._read_labels(labels)
         self._layers: dict[Any, tuple[Layer, str]] = {}
+        self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
 
     def _resolve(self, preprocess: PreprocessChoice | None, overrides: Sequence[str]) -> Resolved:
         image = self.input
@@ -204,8 +205,27 @@ class Opened:
                     hint="gradient and occlusion need none",
                 )
             else:
-                self._layers[layer] = default_layer(self.layers, shapes)
+                before, why = self.layers_before(self.scores.tensor)
+                self._layers[layer] = (
+                    (before[-1], why) if before else default_layer(self.layers, shapes)
+                )
         return self._layers[layer]
+
+    def layers_before(self, target: str) -> tuple[tuple[Layer, ...], str]:
+        """Layers that a walk back from a target meets first, and why; several where ways part.
+
+        Args:
+            target: Tensor that the target is an element of.
+
+        Returns:
+            None where the target depends on no layer.
+        """
+        if target not in self._last_layers:
+            shapes = self.shapes(self.preprocessing.preprocess.size)
+            found = layers_before(self.graph, self.layers, shapes, target)
+            why = describe(found, shapes, target) if found else ""
+            self._last_layers[target] = found, why
+        return self._last_layers[target]
 
     def shape_of(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor, batch axis included (N = 1), at the size that photos come in."""
@@ -231,8 +251,13 @@ class Opened:
             return None
         return {"passed": self.certificate.passed, "text": self.certificate.text}
 
-    def context(self, layer: tuple[Layer, str] | None) -> dict[str, Any]:
-        """Everything about model and machine that a figure depends on."""
+    def context(self, layer: tuple[str | None, str] | None) -> dict[str, Any]:
+        """Everything about model and machine that a figure depends on.
+
+        Args:
+            layer: Tensor of the layer and why it was chosen; without a tensor where each target
+                has its own.
+        """
         return {
             "model": {
                 "name": self.path.name,
@@ -243,7 +268,7 @@ class Opened:
                 "activation": self.scores.activation,
                 "labels": self.class_labels.source,
             },
-            "layer": {"tensor": layer[0].tensor, "reason": layer[1]} if layer else None,
+            "layer": {"tensor": layer[0], "reason": layer[1]} if layer else None,
             "preprocess": self.preprocessing.to_dict(),
             "certificate": self._verdict(),
             "provider": self.model.runtime.provider,

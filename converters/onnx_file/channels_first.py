@@ -119,7 +119,7 @@ class _Mover:
         known = facts_of(node.domain, node.op_type)
         if known.logical:
             return None
-        if known.elementwise == "first" or node.op_type == "Identity":
+        if known.elementwise == "first" or known.copies:
             made = self.first.get(node.input[0])
             return None if made is None else [made, *node.input[1:]]
         legacy = any(attribute.name in _LEGACY for attribute in node.attribute)

@@ -7,10 +7,19 @@ space (Selvaraju et al. 2017, section 3).
 from collections.abc import Mapping, Sequence
 
 from converters.graph import Graph
+from converters.graph.operators import OPERATORS, facts
 from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
+from inspector.network.quantisation import copies_of
+from inspector.network.tail import tail_of
 
-__all__ = ["default_layer", "select_layer"]
+__all__ = ["default_layer", "describe", "last_of", "layers_before", "select_layer"]
+
+
+_WEIGHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Hardmax"})
+"""Activations that make weights or scores of what they act on."""
+
+_ACTIVATIONS = frozenset(known.activation for known in OPERATORS.values()) - _WEIGHING - {""}
 
 
 def default_layer(
@@ -40,6 +49,25 @@ def default_layer(
             hint="layer methods need one; gradient and occlusion do not",
         )
     layer = chosen or maps[-1]
+    reason = _reason(layer, shapes)
+    if chosen is None:
+        reason += "; the scores do not lie behind any layer, so it may say little about them"
+    return layer, reason
+
+
+def describe(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], target: str) -> str:
+    """Why some layers are the last ones before a target, for the user."""
+    if len(layers) == 1:
+        return _reason(layers[0], shapes)
+    names = ", ".join(repr(one.tensor) for one in layers[:4])
+    more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+    return (
+        f"{len(layers)} layers lie side by side before {target!r} ({names}{more}): for each target "
+        "the one that carries most of its evidence"
+    )
+
+
+def _reason(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> str:
     shape = shapes[layer.tensor]
     what = "join of branches" if layer.chain[:1] == ("Concat",) else "convolution"
     done = ", ".join(layer.chain[1:])
@@ -49,9 +77,97 @@ def default_layer(
     )
     if layer.attended:
         reason += "; attention behind it moves evidence between places, so a map may mislead"
-    if chosen is None:
-        reason += "; the scores do not lie behind any layer, so it may say little about them"
-    return layer, reason
+    return reason
+
+
+def layers_before(
+    graph: Graph,
+    layers: Sequence[Layer],
+    shapes: Mapping[str, tuple[int, ...]],
+    target: str,
+) -> tuple[Layer, ...]:
+    """Layers that a walk back from a target meets first: one, or several where ways part.
+
+    A layer counts that keeps space (a map larger than 1x1), has more than one channel, is not a
+    gate or an attention map, and is more than the target itself in another order: a detector's
+    or segmenter's last convolution *is* its scores.
+
+    Args:
+        graph: The network.
+        layers: As :func:`find_layers` lists them.
+        shapes: Concrete shapes (N, C, h, w), measured by a forward pass.
+        target: Tensor that the target is an element of.
+
+    Returns:
+        In graph order; empty when the target depends on no such layer.
+    """
+    maps = [layer for layer in layers if not layer.gate and _is_map(shapes.get(layer.tensor))]
+    wide = [one for one in maps if shapes[one.tensor][1] > 1]
+    axes = channel_axes(graph)
+    kept = {one.tensor: one for one in wide}
+    found = _reached(graph, kept, target)
+    while scored := [
+        n for n, one in found.items() if _is_score_map(graph, axes, one, wide, target)
+    ]:
+        kept = {name: one for name, one in kept.items() if name not in scored}
+        found = _reached(graph, kept, target)
+    for otherwise in (wide, maps):
+        found = found or _reached(graph, {one.tensor: one for one in otherwise}, target)
+    return tuple(sorted(found.values(), key=lambda one: one.index))
+
+
+def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers of which no other one is computed: the ends of the branches."""
+    return tuple(
+        one
+        for one in layers
+        if not any(
+            other is not one
+            and tail_of(graph, copies_of(graph, one.tensor), other.tensor).connected
+            for other in layers
+        )
+    )
+
+
+def _reached(graph: Graph, layers: Mapping[str, Layer], target: str) -> dict[str, Layer]:
+    """Layers that a walk back from the target meets first on each way."""
+    by_name = {name: one for tensor, one in layers.items() for name in copies_of(graph, tensor)}
+    found: dict[str, Layer] = {}
+    pending, seen = [target], {target}
+    while pending:
+        name = pending.pop()
+        if name in by_name and name != target:
+            found[by_name[name].tensor] = by_name[name]
+            continue
+        node = graph.producer(name)
+        if node is None or node.is_op("Shape", "Size"):
+            continue
+        fresh = [n for n in graph.reads(node) if n and n not in seen]
+        seen.update(fresh)
+        pending += fresh
+    return found
+
+
+def _is_score_map(
+    graph: Graph, axes: Mapping[str, int], layer: Layer, maps: Sequence[Layer], target: str
+) -> bool:
+    """Whether the target is the layer itself, value by value in another order.
+
+    So it is where no activation function ends the layer, or one that makes weights or scores of
+    it (sigmoid, softmax), and nothing between it and the target gathers values from several
+    places: no pooling, no matrix product, no convolution that makes another map.
+    """
+    if any(kind in _ACTIVATIONS for kind in layer.chain[1:]) and layer.chain[-1] not in _WEIGHING:
+        return False
+    made = {one.convolution for one in maps}
+    for node in tail_of(graph, copies_of(graph, layer.tensor), target).nodes:
+        known = facts(node)
+        gathers = (known.pools or known.reduces) and node.inputs[0] in axes
+        if gathers or (known.weighted and not known.convolves):
+            return False
+        if known.convolves and node.outputs[0] in made:
+            return False
+    return True
 
 
 def _is_map(shape: Sequence[int] | None) -> bool:

@@ -1,7 +1,7 @@
 """Maps of a batch: one forward pass for all samples, then every method on what it returned."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import Attribution
+from inspector.network.layer_choice import last_of
 from inspector.target import probabilities
 
 if TYPE_CHECKING:
@@ -60,22 +61,44 @@ Rows = list[list[Map | MapRefused]]
 
 
 def layer_of(
-    opened: "Opened", requests: "Sequence[Request]", layer: str | int | None
-) -> str | None:
-    """Tensor that layer methods explain through; None where no method needs one.
+    opened: "Opened",
+    requests: "Sequence[Request]",
+    layer: str | int | None,
+    names: Sequence[str],
+) -> tuple[str | None, str]:
+    """Tensor that layer methods explain through, and why it is this one.
 
     Args:
         opened: The opened model.
         requests: The methods.
-        layer: As the user named it; None for the default.
+        layer: As the user named it; None for the last layer before the target.
+        names: Tensors that targets are read from.
+
+    Returns:
+        None where no method needs a layer, and where branches part before the targets: ``maps_of``
+        then takes for each target the layer that carries most of its evidence.
 
     Raises:
         UnknownLayer: There is no such layer.
-        ModelRefused: The model has no convolution.
+        ModelRefused: The model has no convolution, or a target depends on none.
     """
-    if layer is None and not any(request.method.through_layer for request in requests):
-        return None
-    return opened.layer_for(layer)[0].tensor
+    if layer is not None:
+        found, why = opened.layer_for(layer)
+        return found.tensor, why
+    if not any(request.method.through_layer for request in requests):
+        return None, ""
+    choices = {name: opened.layers_before(name) for name in names}
+    lost = [name for name, (layers, _) in choices.items() if not layers]
+    if lost:
+        opened.layer_for(None)  # refuses a model without layers, with its own reason
+        raise ModelRefused(
+            f"the target {lost[0]!r} depends on no layer that keeps space",
+            where=opened.path.name,
+            hint="gradient and occlusion need none; --layer names any tensor (N, C, h, w)",
+        )
+    chosen = {one.tensor for layers, _ in choices.values() for one in layers}
+    reason = "; ".join(dict.fromkeys(why for _, why in choices.values()))
+    return (chosen.pop(), reason) if len(chosen) == 1 else (None, reason)
 
 
 def forward_for(
@@ -98,7 +121,12 @@ def forward_for(
         Everything that the methods need, by name, N rows each.
     """
     needs = frozenset(need for request in requests for need in request.method.needs)
-    return opened.forward(tensors, tensors_for(opened.model, needs, layer, names))
+    fetch = dict.fromkeys(tensors_for(opened.model, needs, layer, names))
+    if layer is None and "activation" in needs:
+        for name in names:
+            for one in opened.layers_before(name)[0]:
+                fetch |= dict.fromkeys(tensors_for(opened.model, needs, one.tensor, [name]))
+    return opened.forward(tensors, list(fetch))
 
 
 def maps_of(
@@ -120,7 +148,7 @@ def maps_of(
         tensors: (N, C, H, W), preprocessed.
         targets: The targets of each sample; as many as each has.
         requests: The methods.
-        layer: From ``layer_of``.
+        layer: From ``layer_of``; None takes the last layer before each target.
         values: From ``forward_for`` for these samples; computed when None.
         progress: Called with (what, done, total) during long work.
 
@@ -138,11 +166,11 @@ def maps_of(
             every += maps_of(opened, alone, [own], requests, layer, values=kept, progress=progress)
         return every
     found: Rows = [[] for _ in targets]
+    samples = _Samples(opened, tensors, values, layer, progress)
     for request in requests:
         for rank in range(max(map(len, targets), default=0)):
             rows = [row for row, own in enumerate(targets) if rank < len(own)]
             chosen = [targets[row][rank] for row in rows]
-            samples = _Samples(opened, tensors, values, layer, progress)
             for row, one in zip(rows, samples.maps(rows, chosen, request), strict=True):
                 found[row].append(one)
     return found
@@ -157,12 +185,23 @@ class _Samples:
     values: Mapping[str, Array]
     layer: str | None
     progress: Progress | None
+    _chosen: "dict[tuple[int, Target], tuple[str, str]]" = field(default_factory=dict)
 
     def maps(
         self, rows: Sequence[int], targets: "Sequence[Target]", request: "Request"
     ) -> "Iterator[Map | MapRefused]":
         """One method on some samples together; one by one where it refuses them together."""
-        evidence = self._evidence(rows, targets, request)
+        layers: list[tuple[str | None, str]] = [(self.layer, "")] * len(rows)
+        if request.method.through_layer and self.layer is None:
+            layers = [self._layer_for(row, t) for row, t in zip(rows, targets, strict=True)]
+        if len(set(layers)) > 1:
+            for row, target in zip(rows, targets, strict=True):
+                yield from self.maps([row], [target], request)
+            return
+        layer, said = layers[0]
+        evidence = self._evidence(rows, targets, layer, request.label)
+        if said:
+            evidence.note(said)
         try:
             arrays = request.method(evidence, **request.options)
         except _REFUSALS as error:
@@ -174,12 +213,13 @@ class _Samples:
             return
         for place, target in enumerate(targets):
             try:
+                self._require_dependence(evidence, request, place, arrays[place])
                 yield self._map(evidence, request, place, arrays[place])
-            except MethodRefused as error:  # the values of this sample are not finite
+            except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
 
     def _evidence(
-        self, rows: Sequence[int], targets: "Sequence[Target]", request: "Request"
+        self, rows: Sequence[int], targets: "Sequence[Target]", layer: str | None, label: str
     ) -> Evidence:
         every = len(rows) == len(self.tensors)
         values = self.values if every else {k: v[list(rows)] for k, v in self.values.items()}
@@ -188,10 +228,77 @@ class _Samples:
             self.tensors if every else self.tensors[list(rows)],
             targets,
             values,
-            layer=self.layer,
+            layer=layer,
             preprocess=self.opened.preprocessing.preprocess,
-            progress=_labelled(self.progress, request.label),
+            progress=_labelled(self.progress, label),
         )
+
+    def _layer_for(self, row: int, target: "Target") -> tuple[str | None, str]:
+        """The layer before a target that carries most of its evidence, and what else does.
+
+        Levels of a pyramid on which the target does not depend have no gradient; branches that
+        share a score have each a part of it.
+        """
+        layers, _ = self.opened.layers_before(target.tensor)
+        if len(layers) == 1:
+            return layers[0].tensor, ""
+        key = (row, target)
+        if key not in self._chosen:
+            carried: dict[str, float] = {}
+            waiting = layers
+            while waiting and not any(
+                carried.values()
+            ):  # behind a dead end lies what it is made of
+                ends = last_of(self.opened.graph, waiting)
+                carried = {one.tensor: self._carried(row, target, one.tensor) for one in ends}
+                waiting = tuple(one for one in waiting if one not in ends)
+            total = sum(carried.values())
+            best = max(carried, key=lambda name: carried[name])
+            others = [name for name, own in carried.items() if name != best and own > 0]
+            said = ""
+            if others:
+                said = (
+                    f"{carried[best] / total:.0%} of the evidence (|g A|) passes through this "
+                    f"layer, {best!r}; the rest through " + ", ".join(map(repr, others[:4]))
+                )
+            self._chosen[key] = best, said
+        return self._chosen[key]
+
+    def _carried(self, row: int, target: "Target", layer: str) -> float:
+        """Evidence that passes through a layer: the sum of |g A|."""
+        evidence = self._evidence([row], [target], layer, "")
+        return float(np.abs(evidence.gradient * evidence.activation).sum(dtype=np.float64))
+
+    def _require_dependence(
+        self, evidence: Evidence, request: "Request", row: int, values: Array
+    ) -> None:
+        """Refuse a map of a target whose gradient is zero everywhere; it says nothing.
+
+        Raises:
+            MethodRefused: The gradient is zero, at the layer or at the input.
+        """
+        method, target = request.method, evidence.targets[row]
+        if "gradient" in method.needs and not np.any(evidence.gradient[row]):
+            others = [
+                one.tensor
+                for one in self.opened.layers_before(target.tensor)[0]
+                if one.tensor != evidence.layer
+            ]
+            raise MethodRefused(
+                f"{method.name}: {target.label!r} does not depend on this layer: the gradient is "
+                "zero everywhere",
+                where=repr(evidence.layer),
+                hint="it lies behind " + ", ".join(map(repr, others[:4]))
+                if others
+                else "its value may be cut off or saturated; occlusion needs no gradient",
+            )
+        if method.needs == {"input-gradient"} and not np.any(values):
+            raise MethodRefused(
+                f"{method.name}: {target.label!r} does not depend on the image: the signal at the "
+                "input is zero everywhere",
+                where=target.tensor,
+                hint="its value may be cut off or saturated; occlusion needs no gradient",
+            )
 
     def _map(self, evidence: Evidence, request: "Request", row: int, values: Array) -> Map:
         method, target = request.method, evidence.targets[row]

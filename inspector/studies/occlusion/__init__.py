@@ -113,9 +113,10 @@ def occlusion(
     shown = sweeps[: len(pictures)]
     warnings = warnings_of(model, plan, sweeps, painter.notes)
     sentences = tuple(line for one in sweeps for line in sentences_of(plan, one))
+    chosen, why = model.layer_for(layer)
     return Findings(
         study="occlusion",
-        context=model.context(model.layer_for(layer)),
+        context=model.context((chosen.tensor, why)),
         options={
             "window": window,
             "stride": stride,
