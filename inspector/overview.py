@@ -9,7 +9,6 @@ from inspector.engines.rules import Rule
 from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
 from inspector.methods import Method, methods
 from inspector.network.head import LinearHead
-from inspector.network.layer_choice import default_layer
 from inspector.network.receptive_field import (
     ReceptiveField,
     receptive_field,
@@ -81,10 +80,12 @@ def overview(opened: Opened) -> Overview:
     """
     shapes = opened.shapes(opened.preprocessing.preprocess.size)
     try:
-        default, reason = default_layer(opened.layers, shapes)
-        chosen, why = default.tensor, f"{default.tensor!r}: {reason}"
+        default, reason = opened.layer_for(None)
+        before = opened.layers_before(opened.scores.tensor)[0] or (default,)
+        chosen = {one.tensor for one in before}
+        why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
     except ModelRefused as error:
-        chosen, why = "", str(error)
+        chosen, why = set(), str(error)
     fields = _fields(opened, shapes)
     rows = []
     for layer in opened.layers:
@@ -103,7 +104,7 @@ def overview(opened: Opened) -> Overview:
                 field=field,
                 offset=offset,
                 gate=layer.gate,
-                default=layer.tensor == chosen,
+                default=layer.tensor in chosen,
                 module=layer.module,
                 note=note,
             )

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,12 +138,10 @@ def _explain(
                 refused.append(str(item))
                 continue
             _say_once(item.warnings, said)
-            for refusal in item.refused:
-                name = f"{item.photo.name}, " if refusal.target else ""
-                _say_once([f"{name}{refusal.method} is not drawn: {refusal.error}"], said)
             if not item.explanations:
                 blank.append(item)
                 continue
+            _say_once(_refusals(item), said)
             for explanation in item.explanations:
                 source = f"{item.photo.name}, {explanation.label}: "
                 _say_once([source + text for text in explanation.warnings], said)
@@ -154,12 +152,21 @@ def _explain(
                 done.append(plain(named.document()))
             else:
                 _print(explainer, named, written)
+    if blank and not drawn:
+        raise blank[0].refused[0].error
+    for item in blank:
+        _say_once(_refusals(item), said)
     if as_json:
         json.dump({"images": done, "refused": refused}, sys.stdout, indent=2, sort_keys=True)
         sys.stdout.write("\n")
-    if blank and not drawn:
-        return blank[0].refused[0].error.exit_status
     return ImageRefused.exit_status if refused else 0
+
+
+def _refusals(item: "ImageReport") -> Iterator[str]:
+    """What was asked for and not drawn; what holds for the model does not name the photo."""
+    for refusal in item.refused:
+        name = f"{item.photo.name}, " if refusal.target else ""
+        yield f"{name}{refusal.method} is not drawn: {refusal.error}"
 
 
 def _say_once(texts: Iterable[str], said: set[str]) -> None:

@@ -138,6 +138,7 @@ def maps_of(
     *,
     values: Mapping[str, Array] | None = None,
     progress: Progress | None = None,
+    keep_zero: bool = False,
 ) -> Rows:
     """Every method for every target of every sample of a batch.
 
@@ -151,6 +152,8 @@ def maps_of(
         layer: From ``layer_of``; None takes the last layer before each target.
         values: From ``forward_for`` for these samples; computed when None.
         progress: Called with (what, done, total) during long work.
+        keep_zero: Keep maps of targets whose gradient is zero everywhere: to a study that counts
+            them they are misses, not mistakes.
 
     Returns:
         For each sample its maps: methods first, then targets in their order.
@@ -163,10 +166,19 @@ def maps_of(
         for i, own in enumerate(targets):
             kept = {name: value[i : i + 1] for name, value in values.items()}
             alone = tensors[i : i + 1]
-            every += maps_of(opened, alone, [own], requests, layer, values=kept, progress=progress)
+            every += maps_of(
+                opened,
+                alone,
+                [own],
+                requests,
+                layer,
+                values=kept,
+                progress=progress,
+                keep_zero=keep_zero,
+            )
         return every
     found: Rows = [[] for _ in targets]
-    samples = _Samples(opened, tensors, values, layer, progress)
+    samples = _Samples(opened, tensors, values, layer, progress, keep_zero)
     for request in requests:
         for rank in range(max(map(len, targets), default=0)):
             rows = [row for row, own in enumerate(targets) if rank < len(own)]
@@ -185,6 +197,7 @@ class _Samples:
     values: Mapping[str, Array]
     layer: str | None
     progress: Progress | None
+    keep_zero: bool
     _chosen: "dict[tuple[int, Target], tuple[str, str]]" = field(default_factory=dict)
 
     def maps(
@@ -278,6 +291,8 @@ class _Samples:
             MethodRefused: The gradient is zero, at the layer or at the input.
         """
         method, target = request.method, evidence.targets[row]
+        if self.keep_zero:
+            return
         if "gradient" in method.needs and not np.any(evidence.gradient[row]):
             others = [
                 one.tensor
@@ -292,7 +307,7 @@ class _Samples:
                 if others
                 else "its value may be cut off or saturated; occlusion needs no gradient",
             )
-        if method.needs == {"input-gradient"} and not np.any(values):
+        if method.needs == {"input-gradient"} and method.rule is None and not np.any(values):
             raise MethodRefused(
                 f"{method.name}: {target.label!r} does not depend on the image: the signal at the "
                 "input is zero everywhere",

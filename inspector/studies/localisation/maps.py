@@ -100,7 +100,14 @@ class Mapper:
             return
         through = self._layer if method.through_layer else None
         if method.needs - {"forward"}:
-            (tried,) = maps_of(self.model, self._blank, [[self._target(0)]], [request], self._layer)
+            (tried,) = maps_of(
+                self.model,
+                self._blank,
+                [[self._target(0)]],
+                [request],
+                self._layer,
+                keep_zero=True,
+            )
             one = tried[0]
             if isinstance(one, MapRefused):
                 self.refused[request.label] = str(one.error)
@@ -144,7 +151,13 @@ class Mapper:
         """One map per photo and method: that of the photo's class."""
         targets = [[self._target(index)] for index in classes]
         rows = maps_of(
-            self.model, tensors, targets, list(self.requests.values()), self._layer, values=values
+            self.model,
+            tensors,
+            targets,
+            list(self.requests.values()),
+            self._layer,
+            values=values,
+            keep_zero=True,
         )
         found: list[dict[str, Attribution]] = []
         for row in rows:
