@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from functools import cache
 
 __all__ = ["versions"]
 
@@ -18,6 +19,11 @@ _DISTRIBUTIONS = (
 
 def versions() -> dict[str, str]:
     """Version by name of Python and of each distribution that is installed, none imported."""
+    return dict(_installed())
+
+
+@cache  # the metadata of seven packages is read from disk, and each photo's report asks
+def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         try:
