@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from inspector.errors import (
     ConverterError,
     ImageRefused,
     InspectorError,
+    InspectorWarning,
     MethodRefused,
     ModelRefused,
     NotFinite,
@@ -24,6 +26,7 @@ from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
 from inspector.opening import Opening
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
+from inspector.photos.geometry import Geometry
 from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import Explanation, ImageReport, Refusal, Report
@@ -42,6 +45,13 @@ Progress = Callable[[str, int, int], None]
 
 BATCH = 8
 """Photos that go through the network at a time, where the model allows it."""
+
+SEEN = 0.5
+"""Share of a photo below which it is a warning that the network does not see the rest.  The usual
+centre crop leaves 77 % of a square photo, 57 % of one of 4:3 and 51 % of one of 3:2."""
+
+FAR = 10.0
+"""Values as many ranges of the recipe outside of it are taken for images without its steps."""
 
 PREDICTIONS = 5
 """Best classes that a report lists."""
@@ -280,6 +290,7 @@ def attribute(
         (2, 3, 32, 32)
     """
     images = input_batch(images)
+    _warn_of_values(opened, images)
     run = _Run(opened, method, target, layer, None)
     step = BATCH if opened.batches else 1
     parts = []
@@ -294,7 +305,33 @@ def attribute(
     return np.stack(parts)
 
 
-_Item = tuple[Photo, Array, Any]
+def _warn_of_values(opened: Opened, images: Array) -> None:
+    """Warn of images that the preprocessing cannot have made."""
+    black, white = opened.preprocessing.preprocess.span()
+    low, high = min(*black, *white), max(*black, *white)
+    least, most, width = float(images.min()), float(images.max()), high - low
+    outside = least < low - FAR * width or most > high + FAR * width
+    if outside or 0 < most - least < width / 100:
+        warn(
+            f"the images hold {least:.4g} .. {most:.4g}, but the preprocessing gives "
+            f"{low:.4g} .. {high:.4g}: preprocess them first, or pass photos to `explain`",
+            InspectorWarning,
+            stacklevel=3,
+        )
+
+
+def _photo_warnings(photo: Photo, geometry: Geometry, resize: str) -> Iterator[str]:
+    """What must be known of one photo's pixels, and of how much of it the network sees."""
+    for text in photo.warnings:
+        yield f"{photo.name}: {text}"
+    if geometry.seen_share < SEEN:
+        yield (
+            f"{photo.name}: the network sees {geometry.seen_share:.0%} of the photo "
+            f"(resize = {resize}); --set resize=letterbox or resize=squash shows it all"
+        )
+
+
+_Item = tuple[Photo, Array, Geometry]
 """A photo, its tensor (C, H, W), and how the two lie on each other."""
 
 
@@ -393,7 +430,7 @@ class _Run:
                 )
                 for one in drawn
             ]
-            yield self._report(photo, explanations, refused, values, row)
+            yield self._report(batch[row], explanations, refused, values, row)
 
     def _finite(self, values: Mapping[str, Array], row: int) -> bool:
         """Whether the scores of a photo are numbers that can be ranked."""
@@ -402,14 +439,16 @@ class _Run:
 
     def _report(
         self,
-        photo: Photo,
+        item: _Item,
         explanations: Sequence[Explanation],
         refused: Sequence[MapRefused],
         values: Mapping[str, Array],
         row: int,
     ) -> ImageReport:
         opened = self.opened
+        photo, _, geometry = item
         warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
+        warnings += _photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
         predictions: list[dict[str, Any]] = []
         if opened.scores.classifier:
             scores = np.asarray(values[opened.scores.tensor][row]).reshape(-1)
@@ -425,6 +464,7 @@ class _Run:
             explanations=tuple(explanations),
             context=opened.context((self.layer, self.why) if self.why else None),
             predictions=predictions,
+            seen_share=geometry.seen_share,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
             refused=(
                 *(Refusal(label, "", error) for label, error in self.denied.items()),

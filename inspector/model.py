@@ -26,6 +26,7 @@ from inspector.engines.runtime import Runtime
 from inspector.errors import ModelRefused
 from inspector.network.form import Forms
 from inspector.network.head import LinearHead, NoHead, find_head
+from inspector.network.input_sizes import sizes_to_try
 from inspector.network.labels import Labels, labels_from_metadata
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
@@ -59,6 +60,7 @@ class ImageInput:
         height: Pixels, or None when it is free.
         width: Pixels, or None when it is free.
         integer: Whether the model takes whole pixel values (uint8 and the like).
+        bounds: Smallest and largest number that the input's type holds, None for floats.
     """
 
     name: str
@@ -68,11 +70,15 @@ class ImageInput:
     height: int | None
     width: int | None
     integer: bool = False
+    bounds: tuple[int, int] | None = None
 
     def arrange(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Bring images (N, C, H, W) into the layout and type of the model."""
+        """Bring images (N, C, H, W) into the layout and type of the model.
+
+        Values are rounded and clipped to what an integer type holds: a cast would wrap them.
+        """
         if self.integer:
-            images = np.clip(np.rint(images), 0, 255)
+            images = np.clip(np.rint(images), *(self.bounds or (0, 255)))
         return images.transpose(0, 2, 3, 1) if self.layout == "NHWC" else images
 
     def restore(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -100,6 +106,8 @@ class Model:
         self._unbatched: set[str] = set()  # tensors without an axis of samples
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
+        self.free_size = (FREE_SIZE, FREE_SIZE)
+        """Height and width that stand in for those that the model leaves free."""
 
     @property
     def path(self) -> Path:
@@ -155,11 +163,43 @@ class Model:
         return self._tails[start, target]
 
     def size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Input size in pixels: the model's own, else the one given, else 224."""
+        """Input size in pixels: the model's own, else the one given, else `free_size`."""
         return (
-            self.input.height or height or FREE_SIZE,
-            self.input.width or width or FREE_SIZE,
+            self.input.height or height or self.free_size[0],
+            self.input.width or width or self.free_size[1],
         )
+
+    def workable_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """A size that the network runs with, where the file leaves one free.
+
+        Args:
+            size: Height and width to try first.
+
+        Returns:
+            The size itself, if the network runs with it or with none of those in use; else one
+            that fits its position embedding, else the nearest in use.
+        """
+        at = self.size(*size)
+        try:
+            self.shapes(at)
+        except ModelRefused:
+            pass
+        else:
+            return at
+        probe = Runtime(self.file, device="cpu", optimise=False)
+        outputs = list(self.graph.outputs)
+        try:
+            probe.prepare(outputs)
+        except ModelRefused:
+            return at
+        for other in sizes_to_try(self.graph, at, (self.input.height, self.input.width)):
+            blank = np.zeros((1, self.input.channels, *other), dtype=np.float32)
+            try:
+                probe.run(self.feeds(self._fill(self.input.arrange(blank))), outputs)
+            except ModelRefused:
+                continue
+            return other
+        return at
 
     def forward(self, images: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
         """Run ONNX Runtime.
@@ -259,13 +299,25 @@ class Model:
             return {name: value[:1] for name, value in found.items()}
         try:
             return self.runtime.run(self.feeds(feed), fetch)
-        except ModelRefused:
+        except ModelRefused as error:
             if len(feed) == 1:
-                raise
+                size = self.input.restore(feed).shape[2:]
+                raise self._at_size(error, (size[0], size[1])) from error
             # Declared free, but a Reshape inside fixes it.
             self.runtime.batches = False
             parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
             return {name: _stack([part[name] for part in parts]) for name in fetch}
+
+    def _at_size(self, error: ModelRefused, size: tuple[int, int]) -> ModelRefused:
+        """A refusal that names the size that was tried, where the model leaves one free."""
+        if self.input.height and self.input.width:
+            return error
+        tried = f"tried with an input of {size[0]} x {size[1]} pixels, which the file leaves free"
+        return ModelRefused(
+            f"{error.what} ({tried})",
+            where=error.where,
+            hint=error.hint or "name the size that it takes with --set size=HEIGHT,WIDTH",
+        )
 
     def feeds(self, feed: np.ndarray[Any, Any]) -> Arrays:
         """Graph inputs by name for an image batch that is already in the model's layout."""
@@ -286,7 +338,10 @@ class Model:
             names = [tensor for tensor in self._measured if tensor in self.graph.tensors]
             # A runtime of its own: exposing every layer would slow the kept session down.
             probe = Runtime(self.file, device="cpu", optimise=False)
-            found = probe.run(self.feeds(self._fill(self.input.arrange(blank))), names)
+            try:
+                found = probe.run(self.feeds(self._fill(self.input.arrange(blank))), names)
+            except ModelRefused as error:
+                raise self._at_size(error, at) from error
             shapes = {name: tuple(np.shape(value)) for name, value in found.items()}
             self._shapes[at] = shapes | {self.input.name: self.input.arrange(blank).shape}
         return self._shapes[at]
@@ -376,6 +431,7 @@ def find_image_input(graph: Graph) -> ImageInput:
         height=height,
         width=width,
         integer=value.elem_type not in _FLOATS,
+        bounds=_bounds(value.elem_type),
     )
 
 
@@ -385,6 +441,19 @@ _FLOATS = {
     onnx.TensorProto.DOUBLE,
     onnx.TensorProto.BFLOAT16,
 }
+
+
+def _bounds(elem_type: int) -> tuple[int, int] | None:
+    """Smallest and largest number of an integer type; None for types that are none."""
+    if elem_type in _FLOATS or elem_type not in onnx.helper.get_all_tensor_dtypes():
+        return None
+    kind = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+    if kind.kind == "b":
+        return 0, 1
+    if kind.kind not in "iu":
+        return None
+    limits = np.iinfo(kind)
+    return int(limits.min), int(limits.max)
 
 
 def _is_image(graph: Graph, value: Value) -> bool:

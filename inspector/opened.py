@@ -57,6 +57,7 @@ class Opened:
         }
         self.unverified = unverified
         self.preprocessing = self._resolve(preprocess, overrides)
+        self.model.free_size = self.preprocessing.preprocess.size
         self.class_labels = self._read_labels(labels)
         self._layers: dict[Any, tuple[Layer, str]] = {}
         self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
@@ -72,7 +73,12 @@ class Opened:
             input_channels=image.channels,
             layout=image.layout,
             integer=image.integer,
+            bounds=image.bounds,
             first_operators=[node.op_type for node in self.graph.consumers(image.name)],
+            producer=self.file.exporter,
+            names=[node.name for node in self.graph.nodes],
+            classifier=self.scores.classifier,
+            workable=self.model.workable_size,
         )
 
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:

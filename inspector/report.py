@@ -118,6 +118,7 @@ class ImageReport:
         warnings: What concerns the photo as a whole.
         refused: Maps that were asked for and not drawn.
         stem: Start of the file names; the photo's name without its suffix when empty.
+        seen_share: Share of the photo's pixels that the preprocessing shows to the network.
 
     Example:
         >>> import inspector
@@ -136,6 +137,7 @@ class ImageReport:
     warnings: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
     stem: str = ""
+    seen_share: float | None = None
 
     @property
     def name(self) -> str:
@@ -152,6 +154,7 @@ class ImageReport:
                 "sha256": self.photo.sha256,
                 "size": list(self.photo.size),
                 "notes": list(self.photo.notes),
+                "seen share": self.seen_share,
             },
             "predictions": [dict(p) for p in self.predictions],
             "results": [
@@ -183,12 +186,17 @@ class ImageReport:
 
     def figure(self, explanation: Explanation) -> Image:
         """Overlay figure of one explanation, a ``PIL.Image.Image``."""
-        return png.overlay(self.photo, explanation.heatmap, model=self._model_name)
+        return png.overlay(
+            self.photo, explanation.heatmap, model=self._model_name, notes=self.warnings
+        )
 
     def sheet(self) -> Image:
         """Contact sheet of all explanations, a ``PIL.Image.Image``."""
         heatmaps = [e.heatmap for e in self.explanations]
-        return sheet.contact_sheet(self.photo, heatmaps, model=self._model_name)
+        missing = [f"{one.method} is not drawn: {one.error}" for one in self.refused]
+        return sheet.contact_sheet(
+            self.photo, heatmaps, model=self._model_name, notes=[*self.warnings, *missing]
+        )
 
     def save(
         self,

@@ -41,6 +41,8 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
             Text(_checks(data["facts"])),
         )
     console.print(table)
+    if report.seen_share is not None:
+        console.print(Text(f"the network sees {report.seen_share:.0%} of the photo", "dim"))
     folder = written[-1].parent
     console.print(Text(f"{len(written)} files in {folder}, report {written[-1].name}", "dim"))
 

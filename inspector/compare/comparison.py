@@ -135,7 +135,7 @@ def _opened(
 
 def _may_borrow(to: Explainer, of: Explainer) -> bool:
     # A guessed scale of 1 means that the graph normalises by itself.
-    same = to.input.channels == of.input.channels and to.input.integer == of.input.integer
+    same = to.input.channels == of.input.channels and to.input.bounds == of.input.bounds
     guess = to.preprocessing.guessed and to.preprocessing.preprocess.scale != 1
     return same and guess and not of.preprocessing.guessed
 
@@ -239,7 +239,7 @@ class _Run:
     def _same_input(self) -> bool:
         """Whether both networks are fed the same numbers."""
         settings = [replace(m.preprocessing.preprocess, layout="NCHW") for m in (self.a, self.b)]
-        return settings[0] == settings[1] and self.a.input.integer == self.b.input.integer
+        return settings[0] == settings[1] and self.a.input.bounds == self.b.input.bounds
 
     @staticmethod
     def _blank(model: Explainer) -> np.ndarray[Any, Any]:

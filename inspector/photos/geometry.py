@@ -62,6 +62,12 @@ class Geometry:
         (top, bottom), (left, right) = _span(rows), _span(columns)
         return top, left, bottom, right
 
+    @property
+    def seen_share(self) -> float:
+        """Share of the photo's pixels whose centres the network saw, 0 .. 1."""
+        top, left, bottom, right = self.seen_box
+        return (bottom - top) * (right - left) / (self.photo[0] * self.photo[1])
+
     def seen(self) -> NDArray[np.bool_]:
         """Mask (H, W) of the photo: True where the network saw the pixel's centre."""
         rows, columns = self._seen_axes()

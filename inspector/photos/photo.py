@@ -2,7 +2,8 @@
 
 A photo is a stranger's file: its format is on an allowlist, its pixels are counted before they
 are decoded, and whatever a decoder raises becomes one `ImageRefused`. What was done to the
-pixels on the way (alpha, CMYK, 16 bits, animation, orientation) is said in `Photo.notes`.
+pixels on the way (alpha, CMYK, 16 bits, animation, orientation) is said in `Photo.notes`; what
+may have gone wrong with them (a range that had to be guessed) in `Photo.warnings` too.
 """
 
 import contextlib
@@ -87,6 +88,7 @@ class Photo:
         sha256: Hash of the file's bytes, or of the pixels when there was no file.
         notes: What was done to the pixels, one clause each.
         path: The file, None when there was none.
+        warnings: Those of the notes that must be known when a result is read.
 
     Example:
         >>> import numpy as np
@@ -101,6 +103,7 @@ class Photo:
     sha256: str
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,27 +135,28 @@ class Photo:
 
         Args:
             pixels: A `Photo` (returned as it is), a PIL image, or an array (H, W), (H, W, 1),
-                (H, W, 3) or (H, W, 4) of uint8, uint16 (0..65535) or floats in 0..255.
+                (H, W, 3) or (H, W, 4) of uint8, uint16 (0..65535) or floats in 0..255; floats
+                none of which is above 1 are taken as 0..1, with a warning.
             name: What reports and files are to call it.
 
         Raises:
-            ImageRefused: The array has another shape or type, or values outside 0..255; the
-                image cannot be decoded.
+            ImageRefused: The array has another shape or type, values outside 0..255, or values
+                that may be of either range; the image cannot be decoded.
         """
         if isinstance(pixels, Photo):
             return pixels
         if isinstance(pixels, Image.Image):
             try:
                 _check_size(pixels)
-                rgb, notes = _decode(pixels)
+                rgb, notes, warned = _decode(pixels)
             except ImageRefused as error:
                 raise ImageRefused(error.what, where=name, hint=error.hint) from None
             except (OSError, SyntaxError, ValueError) as error:  # decoded only now
                 raise ImageRefused(f"broken image ({error})", where=name) from error
         else:
-            rgb, notes = _from_array(_array(pixels, name), name)
+            rgb, notes, warned = _from_array(_array(pixels, name), name)
         digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
-        return cls(rgb, name, digest, notes)
+        return cls(rgb, name, digest, notes, warnings=warned)
 
 
 class _PillowQuiet:
@@ -210,7 +214,7 @@ def load_photo(path: str | Path) -> Photo:
     try:
         with _PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
-            rgb, notes = _decode(image, data)
+            rgb, notes, warned = _decode(image, data)
     except UnidentifiedImageError:
         raise ImageRefused(_looks_like(data), where=str(path), hint=_KNOWN) from None
     except Image.DecompressionBombError:
@@ -224,7 +228,7 @@ def load_photo(path: str | Path) -> Photo:
         raise ImageRefused(
             f"broken or truncated image ({reason})", where=str(path), hint="get the file again"
         ) from error
-    return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path)
+    return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path, warned)
 
 
 def image_sources(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
@@ -314,7 +318,11 @@ def _check_size(image: Image.Image) -> None:
         raise ImageRefused(_too_large(f"{width * height / 1e6:.0f}"), hint=_SCALE)
 
 
-def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tuple[str, ...]]:
+_Read = tuple[Pixels, tuple[str, ...], tuple[str, ...]]
+"""Pixels (H, W, 3), what was done to them, and what of that is a warning."""
+
+
+def _decode(image: Image.Image, data: bytes | None = None) -> _Read:
     """Upright RGB pixels of an opened image, and what was done to them."""
     notes: list[str] = []
     if getattr(image, "is_animated", False) and image.format != "MPO":
@@ -324,12 +332,15 @@ def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tupl
     orientation = image.getexif().get(_ORIENTATION, 1)
     mode = image.mode
     values: Pixels
+    warned = ""
     if low is not None:
         notes.append("16 bits per channel kept")
         high = np.asarray(image, np.uint8).astype(np.float32)
-        values = (high * 256 + low) / np.float32(257)
+        whole = high * 256 + low
+        warned = _few_bits(whole[:, :, :3])
+        values = whole / np.float32(257)
     elif mode.startswith(("I", "F")):
-        values = _deep_grey(image, notes)
+        values, warned = _deep_grey(image, notes)
     elif mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         values = np.asarray(image.convert("RGBA"), np.uint8)
     else:
@@ -343,7 +354,23 @@ def _decode(image: Image.Image, data: bytes | None = None) -> tuple[Pixels, tupl
     if orientation in _UPRIGHT:
         values = cast("Pixels", _UPRIGHT[orientation](values))
         notes.append(f"turned upright (EXIF orientation {orientation})")
-    return _opaque(values, notes), tuple(notes)
+    warnings = (warned,) if warned else ()
+    return _opaque(values, notes), (*notes, *warnings), warnings
+
+
+_FULL, _TOP12 = 65535, 4095
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # TIFF tag, and its value for signed whole numbers
+
+
+def _few_bits(values: NDArray[Any]) -> str:
+    """A warning about 16-bit values that use the lowest twelve bits at most; empty otherwise."""
+    top = float(values.max(initial=0))
+    if not 0 < top <= _TOP12:
+        return ""
+    return (
+        f"the largest 16-bit value is {top:.0f} of {_FULL}, so the picture is nearly black; if it "
+        "holds 8, 10 or 12 bits, scale it to the full range first"
+    )
 
 
 def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | None:
@@ -372,21 +399,37 @@ def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | 
         return np.asarray(again, np.uint8).astype(np.float32)
 
 
-def _deep_grey(image: Image.Image, notes: list[str]) -> NDArray[np.float32]:
-    """Grey of more than eight bits, (H, W), scaled to 0..255 by the range of its type."""
+def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.float32], str]:
+    """Grey of more than eight bits, (H, W), scaled to 0..255 by the range of its type.
+
+    Returns:
+        The values, and a warning about them or an empty text.
+    """
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
+    tags: Any = getattr(image, "tag_v2", {})
+    signed = image.mode.startswith("I") and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 0))
+    if signed and low >= 0 and high <= _FULL // 2:
+        notes.append("signed 16-bit grey scaled from 0..32767 to 0..255")
+        warned = _few_bits(values) or (
+            "the file holds signed 16-bit values: 0..32767 was taken for black to white"
+        )
+        return (values * (255 / (_FULL // 2))).astype(np.float32), warned
     if image.mode.startswith("I") and low >= 0 and high <= 65535:
         notes.append("16-bit grey scaled to 0..255")
-        return (values / 257).astype(np.float32)
+        return (values / 257).astype(np.float32), _few_bits(values)
     if image.mode == "F" and low >= 0 and high <= 1:
         notes.append("floating-point grey scaled from 0..1 to 0..255")
-        return (values * 255).astype(np.float32)
+        return (values * 255).astype(np.float32), ""
     if image.mode == "F" and low >= 0 and high <= 255:
         notes.append("floating-point grey taken as 0..255")
-        return values.astype(np.float32)
+        return values.astype(np.float32), ""
+    kind = "signed grey values" if low < 0 else "grey values"
     raise ImageRefused(
-        f"grey values {low:g} .. {high:g} without a known range", hint="save it with 16 bits"
+        f"{kind} {low:g} .. {high:g} without a known range: nothing says which of them is black "
+        "and which is white",
+        hint="choose the window that the network was trained with, and save it as unsigned 8 bits, "
+        "or as unsigned 16 bits with white at 65535",
     )
 
 
@@ -417,7 +460,7 @@ def _array(pixels: object, name: str) -> NDArray[np.generic]:
     return array
 
 
-def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[str, ...]]:
+def _from_array(array: NDArray[np.generic], name: str) -> _Read:
     """Pixels from a caller's array, whose range follows from its type."""
     shape = array.shape
     if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
@@ -426,10 +469,13 @@ def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[st
         )
     notes: list[str] = []
     if array.dtype == np.uint8:
-        return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes)
+        return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes), ()
     if array.dtype == np.uint16:
         notes.append("16 bits per channel kept")
-        return _opaque(array.astype(np.float32) / np.float32(257), notes), tuple(notes)
+        dark = _few_bits(np.asarray(array if array.ndim == 2 else array[:, :, :3]))
+        warned = (dark,) if dark else ()
+        deep = _opaque(array.astype(np.float32) / np.float32(257), notes)
+        return deep, (*notes, *warned), warned
     if not np.issubdtype(array.dtype, np.floating):
         raise ImageRefused(
             f"an array of {array.dtype} is not an image",
@@ -441,4 +487,36 @@ def _from_array(array: NDArray[np.generic], name: str) -> tuple[Pixels, tuple[st
         raise ImageRefused(
             "pixel values outside 0..255", where=name, hint="pass pixels before any normalisation"
         )
-    return _opaque(values, notes), tuple(notes)
+    values, warned = _from_unit_range(values, name)
+    return _opaque(values, notes), (*notes, *warned), warned
+
+
+_ROUNDING = 1e-3  # by which arithmetic on 0..1 passes 1
+_DARKEST = 2.0  # no picture in 0..255 is this dark all over and has fractions
+
+
+def _from_unit_range(
+    values: NDArray[np.float32], name: str
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Floats in 0..255, those in 0..1 multiplied, and a warning that says so.
+
+    Raises:
+        ImageRefused: They may be either.
+    """
+    top = float(values.max())
+    if top == 0 or top > _DARKEST or (top > 1 + _ROUNDING and _whole(values)):
+        return values, ()
+    if top > 1 + _ROUNDING:
+        raise ImageRefused(
+            f"floating-point pixels whose largest is {top:.3g}: neither 0..1 nor 0..255",
+            where=name,
+            hint="pass uint8, floats in 0..255, or clip them to 0..1",
+        )
+    warned = (
+        "floating-point pixels none of which is above 1 were taken as 0..1 and multiplied by 255"
+    )
+    return np.minimum(values, 1) * np.float32(255), (warned,)
+
+
+def _whole(values: NDArray[np.float32]) -> bool:
+    return bool((values == np.rint(values)).all())

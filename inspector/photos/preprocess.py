@@ -210,6 +210,14 @@ class Preprocess:
             values = [red, green, blue] if self.channels == "RGB" else [blue, green, red]
         return self._normalised(np.asarray(values, np.float32)[:, None, None])[:, 0, 0]
 
+    def span(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Network values of a black and of a white pixel, one per channel: the recipe's range."""
+        black, white = (
+            tuple((pixel / self.scale - m) / s for m, s in zip(self.mean, self.std, strict=True))
+            for pixel in (0.0, 255.0)
+        )
+        return black, white
+
     def fill(self) -> NDArray[np.float32]:
         """Network values (C,) of the occluder's grey, see `fill_pixel`."""
         pixel = np.asarray(self.fill_pixel()[0], np.float32)

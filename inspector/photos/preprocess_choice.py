@@ -4,9 +4,13 @@ The first source that knows wins, key by key: single options of the user, then t
 or file, then a file beside the model, then the model's own metadata, then a guess from the
 declared input. The input's size is the model's own wherever the model fixes it. Each key's
 evidence stands in the report, and a guess is also said on standard error.
+
+How the photo is fitted is guessed last, when the size is known: a centre crop is a habit of
+classifiers with square inputs. Inputs of another aspect, and networks that are not classifiers,
+get the whole photo.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +27,14 @@ from inspector.photos.preprocess_files import (
     parse_override,
     read_settings,
 )
+from inspector.photos.preprocess_guess import (
+    DETECTOR_GREY,
+    WIDE,
+    doubts,
+    guess,
+    made_by_tensorflow,
+    short,
+)
 
 __all__ = [
     "PRESETS",
@@ -37,14 +49,6 @@ __all__ = [
 
 PreprocessChoice = str | Path | Preprocess | Mapping[str, Any]
 """A preset's name, a file, a `Preprocess`, or settings of one by name."""
-
-FREE_SIZE = 224
-"""Height and width where neither the model nor the preprocessing names one."""
-
-SMALL_INPUT = 100
-"""Networks for inputs below this are fed whole pictures, not centre crops (CIFAR, MNIST)."""
-
-_SELF_NORMALISING = ("Sub", "Div", "Mul", "Add", "BatchNormalization", "Cast", "QuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,12 @@ def resolve(
     input_channels: int = 3,
     layout: str = "NCHW",
     integer: bool = False,
+    bounds: tuple[int, int] | None = None,
     first_operators: Sequence[str] = (),
+    producer: str = "",
+    names: Sequence[str] = (),
+    classifier: bool = True,
+    workable: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> Resolved:
     """Choose the preprocessing.
 
@@ -96,8 +105,14 @@ def resolve(
         input_channels: 1 or 3.
         layout: "NCHW" or "NHWC", as the model declares its input.
         integer: Whether the input takes integers, which is evidence for raw pixels.
+        bounds: Smallest and largest number that an integer input holds.
         first_operators: Operators that consume the input; a model that subtracts or divides
             first normalises by itself.
+        producer: Program that wrote the file.
+        names: Names of nodes, in which converters leave traces.
+        classifier: Whether the model is a classifier.
+        workable: Called with a guessed size (H, W) where the model leaves a side free; returns
+            the size that the network runs with.
 
     Raises:
         UsageError: An unknown preset, key or value; a size that the model does not take.
@@ -110,8 +125,17 @@ def resolve(
             hint="only grey and colour models can be explained",
         )
     sources = _Sources()
+    maker = made_by_tensorflow(producer, names)
     sources.add(
-        *_guess(channels, declared, layout, integer=integer, first_operators=first_operators)
+        *guess(
+            channels,
+            declared,
+            layout,
+            integer=integer,
+            bounds=bounds,
+            first_operators=first_operators,
+            maker=maker,
+        )
     )
     guess_only = True
     if flag is None:
@@ -137,6 +161,10 @@ def resolve(
         sources.add({key: value}, f"option {text}")
         given.add(key)
     sources.fit_model(channels, declared, layout, given)
+    if workable is not None and None in declared and _unsaid(sources.evidence["size"]):
+        sources.take_size(workable(sources.preprocess.size))
+    sources.fit_photo(classifier=classifier)
+    sources.warnings += doubts(sources.preprocess, bounds if integer else None)
     guessed = guess_only and not {"mean", "std", "scale"} <= given
     if guessed:
         sources.warnings.insert(0, _sentence(sources))
@@ -213,38 +241,39 @@ class _Sources:
             self.preprocess = replace(self.preprocess, layout=layout)
             self.evidence["layout"] = "declared input of the model"
 
+    def take_size(self, size: tuple[int, int]) -> None:
+        """Let the size be one that the network has been found to run with."""
+        if size != self.preprocess.size:
+            before = self.preprocess.size
+            self.preprocess = replace(self.preprocess, size=size)
+            self.evidence["size"] = "guess: the first size tried that the network runs with"
+            self.warnings.append(
+                f"the file leaves the input's size free, but the network does not run with "
+                f"{before[0]} x {before[1]} pixels: {size[0]} x {size[1]} is used; "
+                "name another with --set size=HEIGHT,WIDTH"
+            )
 
-def _guess(
-    channels: int,
-    declared: tuple[int | None, int | None],
-    layout: str,
-    *,
-    integer: bool,
-    first_operators: Sequence[str],
-) -> tuple[Settings, str]:
-    """The likeliest preset for a model that says nothing, and the reason."""
-    normalising = [op for op in first_operators if op in _SELF_NORMALISING]
-    if integer:
-        preset, why = "raw", "the input takes integers"
-    elif normalising and set(normalising) & {"Sub", "Div", "Mul", "BatchNormalization"}:
-        preset, why = "raw", f"the model's first operator, {normalising[0]}, normalises"
-    elif channels == 1:
-        preset, why = "unit", "one channel"
-    elif layout == "NHWC":
-        preset, why = "inception", "three channels, channels last (TensorFlow's way)"
-    else:
-        preset, why = "imagenet", "three channels"
-    why += f", so the preset {preset}"
-    settings: Settings = {"preset": preset}
-    side = min((axis for axis in declared if axis), default=FREE_SIZE)
-    if side < SMALL_INPUT:
-        settings["crop_pct"] = 1.0
-        why += f", {side} pixels per side"
-    if channels == 1:
-        settings["channels"] = "GRAY"
-    if None in declared:
-        settings["size"] = [axis or FREE_SIZE for axis in declared]
-    return settings, f"guess: {why}"
+    def fit_photo(self, *, classifier: bool) -> None:
+        """Guess how the photo is fitted into the input, where no source says it."""
+        if not _unsaid(self.evidence["resize"]):
+            return
+        height, width = self.preprocess.size
+        settings: Settings = {}
+        if not classifier:
+            settings = {"resize": "letterbox", "pad": [DETECTOR_GREY] * 3}
+            why = "not a classifier, so the whole photo"
+        elif max(height, width) >= WIDE * min(height, width):
+            settings = {"resize": "squash"}
+            why = f"an input of {height} x {width} pixels is not square, so the whole photo"
+        if settings:
+            settings["crop_pct"] = 1.0
+            wanted = {k: v for k, v in settings.items() if _unsaid(self.evidence[k])}
+            self.add(wanted, f"guess: {why}")
+
+
+def _unsaid(evidence: str) -> bool:
+    """Whether no source says a setting."""
+    return evidence == "default" or evidence.startswith("guess")
 
 
 def _sentence(sources: _Sources) -> str:
@@ -253,15 +282,9 @@ def _sentence(sources: _Sources) -> str:
     words = sources.evidence["mean"].partition(":")[2].strip() or "nothing else is known"
     return (
         f"the preprocessing is a guess ({words}): {p.channels} / {p.scale:g}, "
-        f"mean {_short(p.mean)}, std {_short(p.std)}, {p.resize} {p.crop_pct:g}; "
+        f"mean {short(p.mean)}, std {short(p.std)}, {p.resize} {p.crop_pct:g}; "
         "name it with --preprocess"
     )
-
-
-def _short(values: Sequence[float]) -> str:
-    """Numbers for a sentence; one when all are the same."""
-    same = len(set(values)) == 1
-    return ", ".join(f"{v:g}" for v in (values[:1] if same else values))
 
 
 def _flagged(flag: PreprocessChoice) -> tuple[Settings, str]:
