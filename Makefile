@@ -14,7 +14,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help demo test test-lowest coverage converters converters-apart conformance lint docs \
+.PHONY: help field demo test test-lowest coverage converters converters-apart conformance lint docs \
     pre-commit benchmark clean
 
 help: ## The targets of this file
@@ -87,6 +87,11 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
+
+# FOLDER is what you received; PHOTO and OPTIONS go to benchmarks/field.py.
+FOLDER ?= sample_models
+field: $(VENV)/test.stamp ## Verdicts on every .onnx file below FOLDER=...
+	$(BIN)/python benchmarks/field.py $(FOLDER) $(if $(PHOTO),--photo $(PHOTO)) $(OPTIONS)
 
 clean: ## Remove the environments and what the demo wrote
 	rm -rf $(VENV) .venv-jax .venv-lowest .venv-paddle demo inspection .coverage
