@@ -1,5 +1,6 @@
 import hashlib
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -287,3 +288,68 @@ def test_real_photos_are_read(shared):
     found = load_photo(shared / "photos" / "both.png")
     assert found.pixels.shape == (224, 224, 3)
     assert found.pixels.dtype == np.uint8
+
+
+# -- ranges that have to be guessed ----------------------------------------------------------
+
+
+def test_floats_up_to_one_are_scaled_with_a_warning():
+    rgb = picture()
+    for kind in (np.float32, np.float64, np.float16):
+        found = Photo.of((rgb / 255).astype(kind))
+        np.testing.assert_allclose(found.pixels, rgb, atol=0.1)
+        assert "0..1" in found.warnings[0]
+        assert found.warnings[0] in found.notes
+    assert not Photo.of(rgb.astype(float)).warnings
+    mask = np.zeros((8, 8))
+    mask[2:4] = 1
+    assert Photo.of(mask).rgb8.max() == 255
+    assert not Photo.of(np.zeros((8, 8))).warnings
+
+
+def test_floats_a_little_above_one_are_ambiguous():
+    with pytest.raises(ImageRefused, match=r"neither 0\.\.1 nor 0\.\.255"):
+        Photo.of(np.linspace(0, 1.3, 192).reshape(8, 8, 3))
+    assert Photo.of(np.linspace(0, 1.0005, 192).reshape(8, 8, 3)).pixels.max() == 255
+    dark = np.zeros((8, 8))
+    dark[0] = 2  # whole pixels of a dark picture
+    assert Photo.of(dark).pixels.max() == 2
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 3)])
+def test_twelve_bits_in_sixteen_are_said(shape):
+    values = np.linspace(0, 4095, math.prod(shape)).astype(np.uint16).reshape(shape)
+    dark = Photo.of(values)
+    assert "4095 of 65535" in dark.warnings[0]
+    assert not Photo.of(values * 16).warnings
+    assert dark.pixels.max() < 16  # said, not changed
+
+
+def test_twelve_bits_in_a_sixteen_bit_file_are_said(tmp_path):
+    values = np.linspace(0, 4095, 48).astype(np.uint16).reshape(6, 8)
+    found = load_photo(saved(tmp_path, Image.fromarray(values), "deep.png"))
+    assert "nearly black" in found.warnings[0]
+    assert found.warnings[0] in found.notes
+
+
+def signed_tiff(path, values):
+    """A TIFF of signed 16-bit grey, which Pillow does not write."""
+    height, width = values.shape
+    data = values.astype("<i2").tobytes()
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(data), 339: 2}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
+def test_signed_sixteen_bit_tiff(tmp_path):
+    values = np.linspace(0, 32767, 48).reshape(6, 8)
+    found = load_photo(signed_tiff(tmp_path / "signed.tiff", values))
+    assert found.pixels.max() == pytest.approx(255)
+    assert "signed" in found.warnings[0]
+    with pytest.raises(ImageRefused, match="signed grey values") as caught:
+        load_photo(signed_tiff(tmp_path / "scan.tiff", values - 1000))
+    assert "window" in caught.value.hint
+    assert "unsigned" in caught.value.hint

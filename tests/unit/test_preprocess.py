@@ -578,3 +578,110 @@ def test_the_zoos_metadata(shared):
     found = resolve(metadata=file.metadata, input_channels=1, input_size=(28, 28))
     assert not found.guessed
     assert (found.preprocess.channels, found.preprocess.scale) == ("GRAY", 1.0)
+
+
+# -- what is guessed, and doubted ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(32, 192), (50, 155), (160, 48), (48, 64), (256, 128)])
+def test_the_guess_for_an_oblong_input_shows_the_whole_photo(size):
+    found = resolve(input_size=size)
+    assert found.guessed
+    assert found.preprocess.resize == "squash"
+    assert "not square" in found.evidence["resize"]
+    for picture in (photo(200, 200), photo(200, 300)):
+        assert found.preprocess.apply(picture)[1].seen_share == 1
+
+
+def test_the_guess_for_other_networks_than_classifiers_shows_the_whole_photo():
+    found = resolve(input_size=(320, 320), classifier=False)
+    assert (found.preprocess.resize, found.preprocess.crop_pct) == ("letterbox", 1.0)
+    assert found.preprocess.pad == (114.0, 114.0, 114.0)
+    assert "not a classifier" in found.evidence["resize"]
+    assert found.preprocess.apply(photo(200, 300))[1].seen_share == 1
+
+
+def test_how_the_photo_is_fitted_is_guessed_only_where_nobody_says_it():
+    assert resolve("imagenet", input_size=(32, 192)).preprocess.resize == "crop"
+    assert resolve(overrides=["resize=crop"], input_size=(32, 192)).preprocess.resize == "crop"
+    kept = resolve(overrides=["crop_pct=0.9"], input_size=(32, 192)).preprocess
+    assert (kept.resize, kept.crop_pct) == ("squash", 0.9)
+    assert resolve(overrides=["size=48,320"]).preprocess.resize == "squash"
+    assert resolve(input_size=(200, 224)).preprocess.resize == "crop"
+    ultralytics = {"author": "Ultralytics", "task": "classify"}
+    told = resolve(metadata=ultralytics, input_size=(64, 128), classifier=False)
+    assert told.preprocess.resize == "crop"
+
+
+@pytest.mark.parametrize(
+    ("photo_size", "share"), [((256, 256), 0.766), ((480, 640), 0.574), ((100, 400), 0.191)]
+)
+def test_the_share_of_the_photo_that_is_seen(photo_size, share):
+    _, geometry = PRESETS["imagenet"].apply(photo(*photo_size))
+    assert geometry.seen_share == pytest.approx(geometry.seen().mean())
+    assert geometry.seen_share == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"producer": "tf2onnx"},
+        {"producer": "keras"},
+        {"names": ["x", "StatefulPartitionedCall/model/conv1/Conv2D"]},
+        {"names": ["model/bn/FusedBatchNormV3"]},
+    ],
+)
+def test_the_producer_is_evidence(evidence):
+    found = resolve(input_size=(64, 64), **evidence)
+    assert found.preprocess.mean == resolve(layout="NHWC", input_size=(64, 64)).preprocess.mean
+    assert found.guessed
+    assert "made by" in found.warnings[0] or "TensorFlow" in found.warnings[0]
+    told = {"inspector.preprocess": json.dumps({"preset": "caffe"})}
+    assert resolve(metadata=told, **evidence).preprocess.scale == 1.0
+
+
+@pytest.mark.parametrize("producer", ["pytorch", "paddle", "", "onnx-caffe2"])
+def test_other_producers_leave_the_guess_alone(producer):
+    names = ["/features/Conv2D/Conv"] if producer == "pytorch" else ["/conv/Conv"]
+    found = resolve(input_size=(64, 64), producer=producer, names=names)
+    assert found.preprocess.mean == PRESETS["imagenet"].mean
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["mean=0.485,0.456,406"],
+        ["mean=485,456,406"],
+        ["scale=1"],
+        ["mean=103.939,116.779,123.68"],
+        ["std=0.0001"],
+    ],
+)
+def test_recipes_that_hardly_anybody_means_are_said(settings):
+    found = resolve("imagenet", settings)
+    assert "check mean, std and scale" in found.warnings[-1]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_known_recipes_raise_no_doubt(preset):
+    assert resolve(preset).warnings == ()
+    assert not any("check mean" in text for text in resolve(preset, input_channels=1).warnings)
+
+
+def test_the_range_of_a_recipe():
+    black, white = PRESETS["caffe"].span()
+    assert black == pytest.approx((-103.939, -116.779, -123.68))
+    assert white == pytest.approx((151.061, 138.221, 131.32))
+
+
+def test_a_free_size_that_the_network_refuses_is_replaced():
+    def takes(size):
+        return (160, 160) if size == (224, 224) else size
+
+    found = resolve(input_size=(None, None), workable=takes)
+    assert found.preprocess.size == (160, 160)
+    assert any("160 x 160 is used" in text for text in found.warnings)
+    assert resolve(overrides=["size=96"], workable=takes).preprocess.size == (96, 96)
+    assert resolve(input_size=(224, 224), workable=takes).preprocess.size == (224, 224)
+    oblong = resolve(input_size=(None, None), workable=lambda _: (32, 128)).preprocess
+    assert (oblong.size, oblong.resize) == ((32, 128), "squash")
