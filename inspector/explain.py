@@ -355,10 +355,14 @@ class _Run:
             self.layer, self.why = layer_of(opened, requests, layer, self.spec.tensors())
         except ModelRefused as error:
             self._deny(error, [r for r in requests if r.method.through_layer])
+        tensors = self.spec.tensors()
         for request in requests:
-            if request.method.differentiates and request.label not in self.denied:
+            if request.label not in self.denied:
                 try:
-                    opened.require_certificate([request.method.name])
+                    if request.method.differentiates:
+                        opened.require_certificate([request.method.name], tensors)
+                    if "forward" in request.method.needs:
+                        opened.require_occlusion([request.method.name], tensors)
                 except (ConverterError, MethodRefused, ModelRefused) as error:
                     self._deny(error, [request])
         self.requests = [request for request in requests if request.label not in self.denied]

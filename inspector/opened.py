@@ -1,7 +1,6 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from inspector.network.layer_choice import default_layer, describe, layers_befor
 from inspector.network.layers import Layer
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
-from inspector.verify import Verdict, verdict_for
+from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
 from inspector.versions import versions
 
 __all__ = ["Opened"]
@@ -61,6 +60,7 @@ class Opened:
         self.class_labels = self._read_labels(labels)
         self._layers: dict[Any, tuple[Layer, str]] = {}
         self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
+        self._verdicts: dict[str, Verdict] = {}
 
     def _resolve(self, preprocess: PreprocessChoice | None, overrides: Sequence[str]) -> Resolved:
         image = self.input
@@ -164,27 +164,72 @@ class Opened:
 
     # -- the certificate -------------------------------------------------------------------
 
-    @cached_property
-    def certificate(self) -> Verdict:
-        """Whether the twin's gradients may be trusted: computed once per file, then cached."""
-        return verdict_for(self.model, self.preprocessing.preprocess)
+    def certificate_of(self, tensor: str = "") -> Verdict:
+        """Whether the twin's gradients may be trusted: computed once per file, then cached.
 
-    def require_certificate(self, methods: Sequence[str]) -> None:
+        Args:
+            tensor: Whose elements are explained; by default the classifier's scores, else an
+                output's.
+        """
+        key = tensor or (self.scores.tensor if self.scores.classifier else "")
+        if key not in self._verdicts:
+            found = verdict_for(self.model, self.preprocessing.preprocess, key)
+            self._verdicts[key] = found
+        return self._verdicts[key]
+
+    @property
+    def certificate(self) -> Verdict:
+        """The certificate of the default target; see ``certificate_of``."""
+        return self.certificate_of()
+
+    def require_certificate(self, methods: Sequence[str], tensors: Sequence[str] = ("",)) -> None:
         """Refuse methods that need gradients on a model whose twin is not shown to be the model.
 
         Args:
             methods: Their names; none asks for nothing.
+            tensors: Tensors whose elements they explain; see ``certificate_of``.
 
         Raises:
             MethodRefused: The certificate fails or is undecided, and ``unverified`` is off.
         """
-        if methods and not self.unverified and self.certificate.passed is not True:
-            raise MethodRefused(
-                f"{', '.join(methods)}: {self.certificate.text}",
-                where=self.path.name,
-                hint="cam and occlusion need no twin; `inspector verify` tells more; "
-                "--unverified draws all the same",
-            )
+        for tensor in tensors if methods and not self.unverified else ():
+            found = self.certificate_of(tensor)
+            if found.passed is not True:
+                raise MethodRefused(
+                    f"{', '.join(methods)}: {found.text}",
+                    where=self.path.name,
+                    hint="cam and occlusion need no twin; `inspector verify` tells more; "
+                    f"--unverified draws all the same{self._kept(tensor)}",
+                )
+
+    def require_occlusion(self, methods: Sequence[str], tensors: Sequence[str] = ("",)) -> None:
+        """Refuse methods of further forward passes that `inspector verify` has found wrong.
+
+        Args:
+            methods: Their names; none asks for nothing.
+            tensors: As ``require_certificate``.
+
+        Raises:
+            MethodRefused: A kept certificate says so, and ``unverified`` is off.
+        """
+        for tensor in tensors if methods and not self.unverified else ():
+            found = kept_verdict(self.model, self.preprocessing.preprocess, tensor)
+            if found is not None and found.occlusion:
+                raise MethodRefused(
+                    f"{', '.join(methods)}: occlusion fails its checks: {found.occlusion}",
+                    where=self.path.name,
+                    hint=f"--unverified draws all the same{self._kept(tensor)}",
+                )
+
+    def _kept(self, tensor: str) -> str:
+        """Where a verdict is kept, and how it is lifted."""
+        place = kept_at(self.model, self.preprocessing.preprocess, tensor)
+        if place is None:
+            return ""
+        return (
+            f"; the verdict is kept in {place}: `inspector verify` judges anew, and deleting the "
+            "file lifts it"
+        )
 
     # -- the layer -------------------------------------------------------------------------
 
@@ -252,10 +297,12 @@ class Opened:
     # -- what a figure depends on ----------------------------------------------------------
 
     def _verdict(self) -> dict[str, Any] | None:
-        """The certificate's verdict; None when no gradient method asked for one."""
-        if "certificate" not in self.__dict__:
+        """The certificate's verdict, the worst of several; None when none was asked for."""
+        if not self._verdicts:
             return None
-        return {"passed": self.certificate.passed, "text": self.certificate.text}
+        order = {False: 0, None: 1, True: 2}
+        worst = min(self._verdicts.values(), key=lambda found: order[found.passed])
+        return {"passed": worst.passed, "text": worst.text}
 
     def context(self, layer: tuple[str | None, str] | None) -> dict[str, Any]:
         """Everything about model and machine that a figure depends on.

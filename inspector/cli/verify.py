@@ -64,25 +64,32 @@ def _verify(
     as_json: bool,
     **opening: Any,
 ) -> int:
+    from inspector.cli.terminal import progress_bar
     from inspector.render import json as render_json
     from inspector.verify.cache import remember
     from inspector.verify.checks import certify
 
     explainer = open_model(model, **opening)
-    certificate = certify(
-        explainer.model,
-        _photos(explainer, images),
-        preprocess=explainer.preprocessing.preprocess,
-        target=_target(explainer, target),
+    preprocess = explainer.preprocessing.preprocess
+    chosen = _target(explainer, target)  # read before anything is computed
+    with progress_bar(explainer.path.name) as progress:
+        certificate = certify(
+            explainer.model,
+            _photos(explainer, images),
+            preprocess=preprocess,
+            target=chosen,
+            progress=progress,
+        )
+    kept = remember(
+        explainer.model, certificate, preprocess, "" if chosen is None else certificate.tensor
     )
-    remember(explainer.model, certificate)
     document = certificate.to_dict()
     if output is not None:
         render_json.write(output, document)
     if as_json:
         click.echo(render_json.dumps(document), nl=False)
     else:
-        _show(certificate)
+        _show(certificate, kept)
     return FAILED if certificate.verdict == "fail" else 0
 
 
@@ -103,11 +110,12 @@ def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
 
 def _target(explainer: "Explainer", text: str) -> Any:
     from inspector.errors import UsageError
-    from inspector.target import parse_target
+    from inspector.target import TargetSpec, parse_target
 
     if not text or (text == "top1" and not explainer.scores.classifier):
         return None
     labels = explainer.class_labels.names
+    TargetSpec.parse(text, scores=explainer.scores, labels=labels)
 
     def make(scores: Any) -> Any:
         found = parse_target(text, scores=explainer.scores, labels=labels, values=scores)
@@ -118,7 +126,7 @@ def _target(explainer: "Explainer", text: str) -> Any:
     return make
 
 
-def _show(certificate: "Certificate") -> None:
+def _show(certificate: "Certificate", kept: Path | None) -> None:
     """A line a check, and the verdict with what it leaves open."""
     width = max(len(check.name) for check in certificate.checks)
     name, target = clean_text(certificate.model["name"]), clean_text(certificate.target)
@@ -132,3 +140,9 @@ def _show(certificate: "Certificate") -> None:
     click.echo(f"\nverdict: {word}")
     for reason in certificate.reasons:
         click.echo(f"  {clean_text(reason, limit=None)}")
+    if kept is not None:
+        said = {True: "passes", False: "fails", None: "undecided"}[certificate.kept.passed]
+        click.echo(
+            f"\nkept for `explain`: {said} (photos do not count), in {kept}\n"
+            "`inspector verify` judges anew; deleting the file lifts it"
+        )

@@ -340,8 +340,12 @@ class _Samples:
 
     def _notes(self, evidence: Evidence, values: Array, *, differentiates: bool) -> Iterator[str]:
         yield from evidence.notes
-        certificate = self.opened.certificate if differentiates else None
-        if certificate is not None and certificate.passed is not True:
+        tensors = {target.tensor for target in evidence.targets}
+        certificate = None
+        if differentiates:
+            found = [self.opened.certificate_of(tensor) for tensor in sorted(tensors)]
+            certificate = next((one for one in found if one.passed is not True), None)
+        if certificate is not None:
             yield f"unverified: {certificate.text}"
         if not np.any(values > 0):
             yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")

@@ -4,7 +4,7 @@
 into the user's cache first.  Importing this package imports neither torch nor onnxruntime.
 """
 
-from inspector.verify.cache import verdict_for
+from inspector.verify.cache import kept_at, kept_verdict, verdict_for
 from inspector.verify.certificate import Certificate, Check, Verdict
 
-__all__ = ["Certificate", "Check", "Verdict", "verdict_for"]
+__all__ = ["Certificate", "Check", "Verdict", "kept_at", "kept_verdict", "verdict_for"]

@@ -35,11 +35,11 @@ def score_checks(subject: Subject, probes: Sequence[Probe], allowed: float) -> l
     theirs, ours, optimised = [], [], []
     for probe in probes:
         feeds = subject.feeds(probe)
-        theirs.append(subject.reference.run(feeds, [name])[name][:1])
+        theirs.append(subject.fetch(probe, name))
         optimised.append(model.forward(probe.image, [name])[name][:1])
         with torch.no_grad():
             found = twin.run(subject.tensors(twin, feeds), [name])[name]
-        ours.append(found[:1].cpu().numpy())
+        ours.append(subject.in_samples(name, found).cpu().numpy())
     maker = subject.producers.get(name)
     squashed = maker is not None and maker.op_type in _SQUASHING
     floor = SQUASHED_ERROR if squashed else 0.0

@@ -1,8 +1,9 @@
 """Verdicts of models that were certified before, in the user's cache folder.
 
-A verdict is found again by the model's hash and by everything else that it depends on: versions,
-and the very source of the twin.  A file that is broken, or another one's, counts as none; where
-nothing can be written, the verdict is computed anew each time.
+A verdict is found again by the model's hash and by everything else that it depends on: the
+target's tensor, the recipe of the inputs, versions, and the very source of the twin.  A file that
+is broken, or another one's, counts as none; where nothing can be written, the verdict is computed
+anew each time.
 
     INSPECTOR_CACHE                  the folder, if set; ``off`` for no cache at all
     LOCALAPPDATA/onnx-inspector      on Windows
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from inspector.model import Model
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["cache_folder", "remember", "source_files", "verdict_for"]
+__all__ = ["cache_folder", "kept_at", "kept_verdict", "remember", "source_files", "verdict_for"]
 
 LARGEST_FILE = 2**20
 """Bytes beyond which a cache file cannot be one of ours."""
@@ -37,7 +38,9 @@ LARGEST_FILE = 2**20
 _RELEVANT = ("onnx-inspector", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "numpy")
 
 
-def verdict_for(model: "Model", preprocess: "Preprocess | None" = None) -> Verdict:
+def verdict_for(
+    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+) -> Verdict:
     """Whether gradients of a model's twin may be trusted.
 
     Costs no forward pass when the same file was certified before, by ``explain`` or by
@@ -46,33 +49,69 @@ def verdict_for(model: "Model", preprocess: "Preprocess | None" = None) -> Verdi
     Args:
         model: The opened model.
         preprocess: Makes the random input one like a photo's.
+        tensor: Whose elements are explained; by default the scores, else an output's.
 
     Returns:
         The verdict; ``passed`` is None where it cannot be decided, and where the twin or ONNX
         Runtime cannot run the model.
     """
-    kept = _recall(model)
+    kept = kept_verdict(model, preprocess, tensor)
     if kept is not None:
         return kept
     from inspector.verify.checks import quick
 
     try:
-        certificate = quick(model, preprocess=preprocess)
+        certificate = quick(model, preprocess=preprocess, tensor=tensor)
     except (ConverterError, InspectorError) as error:
         return Verdict(None, f"the twin cannot be certified: {error}", "now")
-    remember(model, certificate)
-    return _verdict(certificate)
+    remember(model, certificate, preprocess, tensor)
+    return certificate.kept
 
 
-def remember(model: "Model", certificate: Certificate) -> None:
-    """Keep a certificate's verdict; silently not, where that is not possible."""
+def remember(
+    model: "Model",
+    certificate: Certificate,
+    preprocess: "Preprocess | None" = None,
+    tensor: str = "",
+) -> Path | None:
+    """Keep what a certificate says of the model; what photos showed is not kept.
+
+    Args:
+        model: The model.
+        certificate: Its certificate.
+        preprocess: As ``verdict_for``.
+        tensor: As ``verdict_for``.
+
+    Returns:
+        Where it is kept; None where that is not possible.
+    """
+    found = certificate.kept
+    place = None
+    # Under the tensor's own name too, for whoever asks for the default target by its name.
+    for name in dict.fromkeys((tensor, certificate.tensor) if certificate.tensor else (tensor,)):
+        key = _key(model, preprocess, name)
+        document = {
+            "key": key,
+            "passed": found.passed,
+            "text": found.text,
+            "occlusion": found.occlusion,
+        }
+        folder = cache_folder()
+        if folder is None:
+            return None
+        with contextlib.suppress(UsageError):
+            write_whole(_place(folder, key), (json.dumps(document, sort_keys=True) + "\n").encode())
+            place = place or _place(folder, key)
+    return place
+
+
+def kept_at(
+    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+) -> Path | None:
+    """The file that keeps a verdict; None where there is none."""
     folder = cache_folder()
-    if folder is None:
-        return
-    found = _verdict(certificate)
-    document = {"key": _key(model), "passed": found.passed, "text": found.text}
-    with contextlib.suppress(UsageError):
-        write_whole(_place(folder, model), (json.dumps(document, sort_keys=True) + "\n").encode())
+    place = None if folder is None else _place(folder, _key(model, preprocess, tensor))
+    return place if place is not None and place.is_file() else None
 
 
 def cache_folder() -> Path | None:
@@ -90,40 +129,47 @@ def cache_folder() -> Path | None:
         return None
 
 
-def _verdict(certificate: Certificate) -> Verdict:
-    return Verdict(certificate.passed, certificate.text, "now")
-
-
-def _recall(model: "Model") -> Verdict | None:
+def kept_verdict(
+    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+) -> Verdict | None:
+    """A verdict that was kept before; None where there is none.  Computes nothing."""
     folder = cache_folder()
     if folder is None:
         return None
+    key = _key(model, preprocess, tensor)
     try:
-        place = _place(folder, model)
+        place = _place(folder, key)
         if place.stat().st_size > LARGEST_FILE:
             return None
         document: Any = json.loads(place.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(document, dict) or document.get("key") != _key(model):
+    if not isinstance(document, dict) or document.get("key") != key:
         return None
     passed, text = document.get("passed", ""), document.get("text")
-    if not (passed is None or isinstance(passed, bool)) or not isinstance(text, str):
+    occlusion = document.get("occlusion")
+    if not (passed is None or isinstance(passed, bool)):
         return None
-    return Verdict(passed, text, "cached")
+    if not isinstance(text, str) or not isinstance(occlusion, str):
+        return None
+    return Verdict(passed, text, "cached", occlusion)
 
 
-def _place(folder: Path, model: "Model") -> Path:
-    digest = hashlib.sha256(json.dumps(_key(model), sort_keys=True).encode()).hexdigest()
+def _place(folder: Path, key: dict[str, str]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return folder / f"certificate-{digest[:32]}.json"
 
 
-def _key(model: "Model") -> dict[str, str]:
+def _key(model: "Model", preprocess: "Preprocess | None", tensor: str) -> dict[str, str]:
     known = versions()
+    scores = model.scores
+    recipe = None if preprocess is None else preprocess.to_dict()
     return {
         "schema": str(SCHEMA),
         "model": model.file.sha256,
         "device": model.device,
+        "target": tensor or (scores.tensor if scores.classifier else ""),
+        "recipe": json.dumps(recipe, sort_keys=True, default=str),
         "source": _source_hash(),
         **{name: known[name] for name in _RELEVANT if name in known},
     }

@@ -23,7 +23,7 @@ from inspector.photos.occluder import windows
 from inspector.target import Target
 from inspector.verify.certificate import Check
 from inspector.verify.slopes import gradient_of
-from inspector.verify.subject import SEED, Probe, Subject
+from inspector.verify.subject import SEED, Probe, Subject, noise
 
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
@@ -159,7 +159,7 @@ def occlusion_checks(
 def other_target_check(subject: Subject, probe: Probe, target: Target, gradient: Array) -> Check:
     """The gradient of another class must be another one."""
     name = "another target"
-    values = subject.reference.run(subject.feeds(probe), [target.tensor])[target.tensor][:1]
+    values = subject.fetch(probe, target.tensor)
     if target.class_index is None or values.size < 2:
         return Check(name, "not applicable", "there is no second class to compare with")
     order = np.argsort(values.reshape(-1))[::-1]
@@ -169,7 +169,7 @@ def other_target_check(subject: Subject, probe: Probe, target: Target, gradient:
     place = tuple(int(i) for i in np.unravel_index(index, values.shape[1:]))
     other = Target(target.tensor, place, str(index), index)
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
-    theirs = gradient_of(subject.exact_engine, subject, x, other)
+    theirs = gradient_of(subject.engine, subject, x, other)
     norms = float(np.linalg.norm(gradient)) * float(np.linalg.norm(theirs))
     if not norms:
         return Check(name, "undecided", "one of the two gradients is zero everywhere")
@@ -184,35 +184,40 @@ def other_target_check(subject: Subject, probe: Probe, target: Target, gradient:
 
 
 def mirror_check(subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess") -> Check:
-    """How far Grad-CAM's map of the mirrored picture is the mirrored map; a report only.
+    """How far Grad-CAM's map of the mirrored picture is the mirrored map.
 
-    A network is mirror-symmetric by training at best, so nothing has to hold here.
+    A network is mirror-symmetric by training at best, so nothing has to hold here; but a map that
+    is constant or empty on every picture tried is no map.
     """
-    model, name = subject.model, "mirrored image"
-    try:
-        shapes = model.shapes((probe.image.shape[2], probe.image.shape[3]))
-        layer, _ = default_layer(model.layers, shapes)
-        mirrored = Probe("mirrored", np.ascontiguousarray(probe.image[..., ::-1]))
-        maps = []
-        for item in (probe, mirrored):
-            evidence = _evidence(
-                subject,
-                item,
-                target,
-                methods=["grad-cam"],
-                layer=layer.tensor,
-                preprocess=preprocess,
-            )
-            maps.append(weighted_map(evidence.activation, weights(evidence.gradient))[0])
-    except ExplainedError as error:
-        return Check(name, "not applicable", f"there is no Grad-CAM map ({error.what})")
-    here, there = maps[0].reshape(-1), maps[1][..., ::-1].reshape(-1)
-    if not here.std() or not there.std():
-        return Check(name, "report", "the map of Grad-CAM is constant")
-    correlation = float(np.corrcoef(here, there)[0, 1])
-    return Check(
-        name,
-        "report",
-        f"its map correlates by {correlation:.2f} with the mirrored map",
-        {"correlation": correlation},
+    name = "mirrored image"
+    more = (noise(subject.model, preprocess, seed=SEED + i, name="noise") for i in (300, 400))
+    for item in (probe, *more):
+        try:
+            maps = [_grad_cam(subject, one, target, preprocess) for one in (item, _mirrored(item))]
+        except ExplainedError as error:
+            return Check(name, "not applicable", f"there is no Grad-CAM map ({error.what})")
+        here, there = maps[0].reshape(-1), maps[1][..., ::-1].reshape(-1)
+        if here.size < 2 or not here.std() or not there.std():
+            continue
+        correlation = float(np.corrcoef(here, there)[0, 1])
+        return Check(
+            name,
+            "report",
+            f"its map correlates by {correlation:.2f} with the mirrored map",
+            {"correlation": correlation},
+        )
+    return Check(name, "undecided", "the map of Grad-CAM is constant or empty on every input tried")
+
+
+def _mirrored(probe: Probe) -> Probe:
+    return Probe("mirrored", np.ascontiguousarray(probe.image[..., ::-1]))
+
+
+def _grad_cam(subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess") -> Array:
+    """The map of Grad-CAM at the default layer, (h, w)."""
+    shapes = subject.model.shapes((probe.image.shape[2], probe.image.shape[3]))
+    layer, _ = default_layer(subject.model.layers, shapes)
+    evidence = _evidence(
+        subject, probe, target, methods=["grad-cam"], layer=layer.tensor, preprocess=preprocess
     )
+    return np.asarray(weighted_map(evidence.activation, weights(evidence.gradient))[0])

@@ -151,13 +151,15 @@ def slopes(record: GradientRecord) -> str:
         )
     if lost:
         parts.append(f"{_count(lost)} lost in ONNX Runtime's rounding")
-    useful = [d for d in record.exact if not d.kinked]
+    useful = [d for d in record.exact if not d.kinked and not d.gates]
     if useful:
         worst = max(d.error for d in useful)
         parts.append(f"{worst:.1e} from the float64 twin's own in {_count(useful)}")
-    kinked = len(record.exact) - len(useful)
+    kinked = [d for d in record.exact if d.kinked or d.gates]
     if kinked:
-        parts.append(f"{kinked} with a kink at x left out")
+        gates = list(dict.fromkeys(gate for d in kinked for gate in d.gates))
+        where = f" ({', '.join(gates[:3])})" if gates else ""
+        parts.append(f"{len(kinked)} with a kink at x{where} left out")
     return "; ".join(parts) or "no direction can be measured"
 
 

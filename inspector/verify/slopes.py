@@ -7,8 +7,9 @@ with the float64 twin's own, which is exact enough to see an error of 1e-4 but t
 forward pass.  Two kinds of directions: the gradient itself with random blocks of it left out,
 along which the score changes fast, and plain noise, which also sees what the gradient lacks.
 
-A rectifier bends the score.  Where the differences to both sides of x disagree at every step, a
-direction says nothing about the slope at x; it is discarded, and counted.
+A rectifier bends the score.  Where the float64 twin's slope differs, the step is shrunk until no
+gate flips within it; where that does not help (a gate is shut exactly at x) the direction decides
+nothing, and the gate's node is named.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 from converters.graph.operators import facts
 from inspector.errors import NoGradient
 from inspector.target import Target
+from inspector.verify.forward import gate_bounds
 from inspector.verify.subject import SEED, Probe, Subject
 from inspector.verify.walk import walk
 
@@ -58,6 +60,13 @@ LARGEST_STEP = 0.05
 """Of the input's own deviation."""
 
 EXACT_STEP = 1e-7
+"""Of the input's own deviation: the step of the float64 twin."""
+
+SHORTER = (0.1, 0.01)
+"""Shares of that step, for gates that flip within it."""
+
+LONGER = (10.0, 100.0, 1e3, 1e4)
+"""Multiples of that step, for scores that hardly move."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Direction:
         same_step: Difference of ONNX Runtime's slope from the float64 twin's over the very same
             step, over the scale; None where it was not needed.
         rounding: The part of ``uncertainty`` that is rounding noise.
+        gates: Nodes whose gates flip within the step, where they are to blame.
     """
 
     name: str
@@ -82,18 +92,19 @@ class Direction:
     kinked: bool = False
     same_step: float | None = None
     rounding: float = 0.0
+    gates: tuple[str, ...] = ()
 
     def judged(self, tolerance: float) -> str:
         """``pass``, ``fail`` or ``undecided``.
 
         Over a step that noise demands to be long, a network of rectifiers bends; then what
         counts is that both scores bend alike, the slope at x being the business of the float64
-        twin's short steps.
+        twin's short steps.  Where they do not, ONNX Runtime's rounding is the reason: that the
+        two compute the same is the forward check's business.
         """
         if self.same_step is not None:
-            if self.rounding > tolerance:
-                return "undecided"
-            return "pass" if self.same_step <= tolerance + self.rounding else "fail"
+            near = self.rounding <= tolerance and self.same_step <= tolerance + self.rounding
+            return "pass" if near else "undecided"
         if self.kinked or self.uncertainty > tolerance:
             return "undecided"
         return "pass" if self.error <= tolerance + self.uncertainty else "fail"
@@ -125,7 +136,7 @@ class GradientRecord:
 
 
 def certify_gradient(
-    subject: Subject, probe: Probe, target: Target, *, directions: int = 2
+    subject: Subject, probe: Probe, target: Target, *, directions: int = 2, runtime: bool = True
 ) -> GradientRecord:
     """Compare the float64 twin's gradient with differences of scores.
 
@@ -134,6 +145,7 @@ def certify_gradient(
         probe: Where the gradient is taken.
         target: Whose gradient.
         directions: How many of each kind.
+        runtime: Whether to ask ONNX Runtime too.
     """
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
     gradient = gradient_of(subject.exact_engine, subject, x, target)
@@ -148,20 +160,70 @@ def certify_gradient(
     own = _Line(
         partial(_twin_score, subject.exact, subject, target), x.astype(np.float64), gradient
     )
-    exact = tuple(own.slope(name, d, [EXACT_STEP * spread]) for name, d in chosen)
-    if subject.model.input.integer:
-        return GradientRecord((), exact, 0.0, norm, narrow_error)
-    if not norm:
+    own.noise = 8 * abs(own.at) * float(np.finfo(np.float64).eps)
+    exact = tuple(_at_best_step(own, subject, target, one, spread) for one in chosen)
+    if subject.model.input.integer or not norm or not runtime:
         return GradientRecord((), exact, 0.0, norm, narrow_error)
     theirs = _Line(partial(_runtime_score, subject, target), x, gradient)
     theirs.measure_noise(own.at)
-    runtime = []
+    found_there = []
     for name, d in chosen:
         found = theirs.slope(name, d, theirs.steps(d, spread))
         if found.kinked or found.error > RUNTIME_TOLERANCE or found.uncertainty > RUNTIME_TOLERANCE:
             found = replace(found, same_step=theirs.apart(own, d, found.step))
-        runtime.append(found)
-    return GradientRecord(tuple(runtime), exact, theirs.noise, norm, narrow_error)
+        found_there.append(found)
+    return GradientRecord(tuple(found_there), exact, theirs.noise, norm, narrow_error)
+
+
+def _at_best_step(
+    line: "_Line", subject: Subject, target: Target, direction: tuple[str, Array], spread: float
+) -> Direction:
+    """The slope of the float64 twin: the step is shrunk past gates, stretched out of rounding."""
+    name, d = direction
+    found = first = line.slope(name, d, [EXACT_STEP * spread])
+    more = LONGER if first.rounding > EXACT_TOLERANCE else SHORTER
+    for share in more:
+        if found.judged(EXACT_TOLERANCE) == "pass":
+            return found
+        found = line.slope(name, d, [EXACT_STEP * spread * share])
+    if found.judged(EXACT_TOLERANCE) == "pass":
+        return found
+    if found.rounding > EXACT_TOLERANCE:
+        found = first
+    # A wrong gradient is as wrong at both ends; one at a kink is another there.
+    scale = line.scale(d) or _rms(d)
+    ends = [
+        gradient_of(subject.exact_engine, subject, line.x + s * found.step * d, target)
+        for s in (1, -1)
+    ]
+    turns = max(abs(float(np.sum((end - line.gradient) * d))) for end in ends)
+    if turns <= EXACT_TOLERANCE * scale / 2:
+        return found
+    gates = flipped_gates(subject, line.x, d, found.step, target)
+    return replace(found, kinked=True, gates=gates or ("a maximum",))
+
+
+def flipped_gates(
+    subject: Subject, x: Array, d: Array, h: float, target: Target
+) -> tuple[str, ...]:
+    """Nodes of rectifiers that are open at one end of a step and shut at the other, worst first."""
+    bounds = gate_bounds(subject)
+    program, name = subject.exact, subject.model.input.name
+    ends = [
+        walk(program, subject.tensors(program, {name: x + s * h * d}), [target.tensor])
+        for s in (1, -1)
+    ]
+    found: dict[str, int] = {}
+    for (step, ahead), (_, behind) in zip(*ends, strict=True):
+        for output in step.outputs:
+            for low, high in bounds.get(output, ()):
+                edges = [low] if high is None else [low, high]
+                a, b = ahead[output], behind[output]
+                count = sum(int(((a > edge) != (b > edge)).sum()) for edge in edges)
+                if count:
+                    gate = subject.gate_of(output)
+                    found[gate] = found.get(gate, 0) + count
+    return tuple(sorted(found, key=lambda gate: -found[gate]))
 
 
 def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | None:
@@ -198,7 +260,7 @@ def gradient_of(engine: "TwinEngine", subject: Subject, x: Array, target: Target
     """
     name = subject.model.input.name
     try:
-        found = engine.signals({name: x}, {}, [target])
+        found = engine.signals({name: x}, {}, [subject.objective(target)])
     except NoGradient:
         return np.zeros(x.shape)
     return found[name].astype(np.float64)
@@ -210,13 +272,14 @@ def _twin_score(program: "Program", subject: Subject, target: Target, x: Array) 
     value = torch.tensor(x, dtype=program.dtype, device=program.device)
     with torch.no_grad():
         found = program.run({subject.model.input.name: value}, [target.tensor])
-    return float(target.of(found[target.tensor][:1]).sum())
+    return float(target.of(subject.in_samples(target.tensor, found[target.tensor])).sum())
 
 
 def _runtime_score(subject: Subject, target: Target, x: Array) -> float:
     feeds = subject.model.feeds(x)
     value = subject.reference.run(feeds, [target.tensor])[target.tensor]
-    return float(np.sum(target.of(value[:1]), dtype=np.float64))
+    value = subject.in_samples(target.tensor, value)
+    return float(np.sum(target.of(value), dtype=np.float64))
 
 
 def _directions(gradient: Array, count: int) -> list[tuple[str, Array]]:
@@ -291,21 +354,21 @@ class _Line:
         scale = self.scale(d)
         if not scale:
             return self._flat(name, d, steps[0])
-        found: list[tuple[float, float, float, float]] = []  # error, rounding, kink, step
+        found: list[tuple[float, float, float, float]] = []  # error, rounding, bend, step
         for h in steps:
             ends = self._ends(d, h)
             above, below = (self.score(end) - self.at for end in ends)
             up, down = (self._predicted(end) for end in ends)
             length = 2 * h * scale
-            error, kink = ((above - below) - (up - down)) / length, above - up + below - down
-            found.append((error, 2 * self.noise / length, abs(kink) / length, h))
+            error, bend = ((above - below) - (up - down)) / length, above - up + below - down
+            found.append((error, 2 * self.noise / length, abs(bend) / length, h))
         useful = [
             Direction(name, abs(error), max(rounding, _unrest(found, i)), h, rounding=rounding)
-            for i, (error, rounding, kink, h) in enumerate(found)
-            if kink <= KINK + rounding
+            for i, (error, rounding, bend, h) in enumerate(found)
+            if bend <= KINK + rounding
         ]
         if not useful:
-            error, rounding, _, h = found[0]
+            error, rounding, bend, h = found[0]
             return Direction(name, abs(error), rounding, h, kinked=True, rounding=rounding)
         return min(useful, key=lambda direction: direction.uncertainty)
 
@@ -379,9 +442,7 @@ def _agrees(
     if not moving or not outputs:
         return True
     # Not at x itself: behind a rectifier many values tie at 0, where a maximum has no slope.
-    moving = {
-        n: v + 0.1 * _random(rng, v) * (v.std(correction=0) + 1e-6) for n, v in moving.items()
-    }
+    moving = {n: v + 0.1 * _random(rng, v) * _size(v) for n, v in moving.items()}
     with torch.enable_grad():
         leaves = {n: v.detach().clone().requires_grad_() for n, v in moving.items()}
         total = weighted(leaves)
@@ -392,7 +453,7 @@ def _agrees(
                     total, list(leaves.values()), allow_unused=True, materialize_grads=True
                 )
             )
-    moves = {n: _random(rng, v) * (v.std(correction=0) + 1e-6) for n, v in moving.items()}
+    moves = {n: _random(rng, v) * _size(v) for n, v in moving.items()}
     h = 1e-8
     with torch.no_grad():
         ahead, behind = ({n: v + s * h * moves[n] for n, v in moving.items()} for s in (1, -1))
@@ -401,6 +462,13 @@ def _agrees(
     sizes = [(g * m).norm().item() for g, m in zip(slopes, moves.values(), strict=True)]
     scale = max(abs(measured), *sizes, 1e-12)
     return not abs(measured - sum(parts)) > NODE_TOLERANCE * scale
+
+
+def _size(value: Any) -> Any:
+    """How far a tensor's values may be moved: their deviation, or a part of equal values."""
+    peak = value.abs().max() if value.numel() else 0.0
+    spread = float(value.std(correction=0)) + 1e-3 * float(peak)
+    return spread or 1.0
 
 
 def _random(rng: np.random.Generator, like: Any) -> Any:

@@ -10,7 +10,9 @@ import onnx
 
 from converters.errors import ConverterError
 from converters.graph import Node
+from inspector.engines.rules import is_rectifier
 from inspector.engines.runtime import Runtime
+from inspector.evidence import Sampled
 from inspector.model import Model
 from inspector.network.quantisation import is_quantised
 from inspector.target import Target
@@ -47,22 +49,32 @@ class Probe:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def noise(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
+def noise(
+    model: Model,
+    preprocess: "Preprocess | None" = None,
+    *,
+    seed: int = SEED,
+    contrast: float = 1.0,
+    name: str = "noise",
+) -> Probe:
     """A random picture with the long correlations of photographs, preprocessed like one.
 
     Args:
         model: The model.
         preprocess: Its preprocessing; without one, values of mean 0 and deviation 1 (whole
             numbers around 128 where the model takes whole numbers).
+        seed: Of the random numbers.
+        contrast: Its deviation, as a multiple of a fifth of the pixels' range.
+        name: As it is shown.
     """
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     height, width = model.size(*(preprocess.size if preprocess else (None, None)))
     # Coarse and fine grain: a picture of white noise alone is nearly grey to a deep network.
     planes = np.zeros((height, width, 3))
     for grain in (1, 4, 16, 64):
         coarse = rng.standard_normal((-(-height // grain), -(-width // grain), 3))
         planes += coarse.repeat(grain, axis=0).repeat(grain, axis=1)[:height, :width]
-    planes /= planes.std()
+    planes *= contrast / planes.std()
     if preprocess is None:
         planes = planes * 50 + 128 if model.input.integer else planes
         channels = np.resize(np.arange(3), model.input.channels)
@@ -73,7 +85,7 @@ def noise(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
         low, high = (np.asarray(e, dtype=np.float64).reshape(-1, 1, 1) for e in encoded)
         channels = np.resize(np.arange(3), model.input.channels)
         image = low + (high - low) * pixels.transpose(2, 0, 1)[channels] / 255
-    return Probe("noise", image.astype(np.float32)[None], {"seed": SEED})
+    return Probe(name, image.astype(np.float32)[None], {"seed": seed})
 
 
 def blank(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
@@ -100,6 +112,7 @@ class Subject:
         self.model = model
         self.engine: TwinEngine = model.gradient_engine
         self.twin: Program = self.engine.program
+        self._known: set[str] = set()
 
     @cached_property
     def exact_engine(self) -> "TwinEngine":
@@ -177,32 +190,69 @@ class Subject:
         node = self.producers.get(name)
         return f"{node.op_type} node {node.name!r}" if node else f"tensor {name!r}"
 
-    def default_target(self, feeds: Mapping[str, Array]) -> tuple[Target | None, str]:
+    def gate_of(self, name: str) -> str:
+        """The node in words that opens and shuts by the values of a tensor."""
+        for activation in self.twin.activations:
+            if activation.input == name and is_rectifier(activation):
+                return f"{activation.nodes[0].op_type} node {activation.nodes[0].name!r}"
+        return self.described(name)
+
+    def fetch(self, probe: Probe, name: str) -> Array:
+        """A tensor of one input by ONNX Runtime, optimisations off, in the form of samples."""
+        if name not in self._known:
+            self.model.forward(probe.image, [name])  # which finds out the axis of samples
+            self._known.add(name)
+        return np.asarray(
+            self.in_samples(name, self.reference.run(self.feeds(probe), [name])[name])
+        )
+
+    def in_samples(self, name: str, value: Any) -> Any:
+        """A tensor of one input, as the graph holds it, with the axis of samples in front."""
+        return self.model.with_samples(name, value)[:1]
+
+    def objective(self, target: Target) -> Sampled:
+        """A target on tensors as the graph holds them."""
+        return Sampled(target, self.model.with_samples)
+
+    def default_target(self, probe: Probe, tensor: str = "") -> tuple[Target | None, str]:
         """The best class; for a model that is no classifier, an output's largest element.
+
+        Args:
+            probe: The input.
+            tensor: Whose largest element is wanted; the scores, else the outputs, when empty.
 
         Returns:
             The target, and how it was chosen; None when no output can be differentiated.
         """
         scores = self.model.scores
         outputs = [v.name for v in self.model.graph.outputs.values()]
-        wanted = [scores.tensor] if scores.classifier else outputs
+        wanted = [tensor] if tensor else [scores.tensor] if scores.classifier else outputs
         for name in wanted:
             if name not in self.names:
                 continue
-            values = self.reference.run(feeds, [name])[name]
-            if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.ndim:
+            target = self.largest(probe, name)
+            if target is None:
                 continue
-            first = np.where(np.isfinite(values[:1]), values[:1], -np.inf)[0]
-            if not first.size:
-                continue
-            index = tuple(int(i) for i in np.unravel_index(int(first.argmax()), first.shape))
-            label = f"{name}[{','.join(map(str, index))}]"
-            if scores.classifier:
-                return Target(name, index, label, int(first.argmax())), f"top1 = {label}"
-            return Target(name, index, label), (
-                f"{label}, the largest element of the output: the model is no classifier"
+            if target.class_index is not None:
+                return target, f"top1 = {target.label}"
+            if tensor:
+                return target, f"{target.label}, the largest element of the tensor"
+            return target, (
+                f"{target.label}, the largest element of the output: the model is no classifier"
             )
         return None, "no output of the model is a tensor of floating point numbers"
+
+    def largest(self, probe: Probe, name: str) -> Target | None:
+        """The largest element of a tensor; None where it holds no floating point numbers."""
+        values = self.fetch(probe, name)
+        if values.dtype.kind != "f" or not values.size:
+            return None
+        first = np.where(np.isfinite(values), values, -np.inf)[0]
+        index = tuple(int(i) for i in np.unravel_index(int(first.argmax()), first.shape))
+        label = f"{name}[{','.join(map(str, index))}]"
+        scores = self.model.scores
+        known = scores.classifier and name == scores.tensor
+        return Target(name, index, label, int(first.argmax()) if known else None)
 
     def values(self, feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Tensors of ONNX Runtime, optimisations off, in a session that is not kept."""

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.optable import OPS, OpTable
 from inspector.engines.twin import TwinEngine
+from inspector.errors import MethodRefused
 from inspector.explain import load
 from inspector.render import json as render_json
-from inspector.verify import Verdict, cache, verdict_for
+from inspector.verify import Check, Verdict, cache, checks, verdict_for
 from inspector.verify.certificate import finite
 from inspector.verify.checks import certify, quick
 from inspector.verify.forward import compare_forward
@@ -157,7 +159,23 @@ def test_photos_are_inputs_and_get_a_gradient(opened):
     image = np.random.default_rng(5).standard_normal((1, 3, 16, 16)).astype(np.float32)
     found = full(opened(), [Probe("cat.png", image, {"sha256": "0"})])
     assert found.check("gradient, cat.png").status == "pass"
-    assert found.check("top-1").figures["inputs"] == 3
+    assert found.check("top-1").figures["inputs"] == 2
+    assert found.check("top-1, photos").figures["inputs"] == 1
+
+
+def test_what_a_photo_shows_is_not_kept_for_the_model(opened, monkeypatch):
+    """A photo that overflows, say: the certificate fails, the model's verdict does not."""
+    image = np.random.default_rng(5).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    found = full(opened(), [Probe("cat.png", image)])
+    failed = tuple(
+        replace(c, status="fail", text="by the photo") if c.name == "gradient, cat.png" else c
+        for c in found.checks
+    )
+    certificate = replace(found, checks=failed)
+    assert certificate.verdict == "fail"
+    assert certificate.kept.passed is True
+    cache.remember(opened(), certificate)
+    assert verdict_for(opened()).passed is True
 
 
 def test_a_target_of_ones_own(opened):
@@ -201,10 +219,39 @@ def saturated():
     return proto
 
 
-def test_a_saturated_target_is_undecided_not_failed(opened):
+def constant():
+    """Convolutions of zeros: no tensor of the network moves."""
+    proto = network()
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w1":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros((6, 3, 3, 3), np.float32), "w1"))
+    return proto
+
+
+def test_a_saturated_target_is_checked_at_the_tensor_before_it(opened):
+    for judge in (full, quick):
+        found = judge(opened(saturated()))
+        check = found.check("gradient")
+        assert check.status == "pass"
+        assert "y[" in check.figures["zero"]
+        assert "z[" in check.figures["target"]
+        assert "is zero at 4 inputs" in found.kept.text
+    assert quick(opened(saturated())).passed
+
+
+def test_a_passing_twin_of_an_empty_map_is_no_pass(opened):
     found = full(opened(saturated()))
-    assert found.check("gradient").status == "undecided"
     assert found.verdict == "limited"
+    assert found.kept.passed is True
+    assert "maps are empty" in "; ".join(found.reasons)
+
+
+def test_a_constant_network_is_judged_node_by_node(opened):
+    found = full(opened(constant()))
+    assert found.check("gradient").status == "pass"
+    assert "each of" in found.check("gradient").text
+    assert found.verdict == "limited"
+    assert "maps are empty" in found.text
 
 
 # -- what is wrong ---------------------------------------------------------------------------------
@@ -284,7 +331,7 @@ def test_onnx_runtimes_differences_alone_find_a_wrong_gradient(opened):
     model = spoilt(opened(), "Conv", louder)
     subject = Subject(model)
     probe = noise(model)
-    target, _ = subject.default_target(subject.feeds(probe))
+    target, _ = subject.default_target(probe)
     record = certify_gradient(subject, probe, target)
     direct = [d for d in record.runtime if d.name != "noise"]
     assert direct
@@ -405,10 +452,73 @@ def test_a_failing_verdict_is_remembered_as_such(opened):
     assert "leaky" in found.text
 
 
-def test_an_undecided_verdict_is_neither_passed_nor_failed(opened):
-    found = verdict_for(opened(saturated()))
+def test_an_undecided_verdict_is_neither_passed_nor_failed(opened, monkeypatch):
+    check = Check("gradient", "undecided", "cannot be told")
+    monkeypatch.setattr(checks, "quick_gradient_check", lambda *_: check)
+    found = verdict_for(opened())
     assert (found.passed, found.source) == (None, "now")
-    assert verdict_for(opened(saturated())) == Verdict(None, found.text, "cached")
+    assert verdict_for(opened()) == Verdict(None, found.text, "cached")
+
+
+def test_another_target_or_recipe_is_another_verdict(opened):
+    model = opened()
+    first = verdict_for(model, recipe(model))
+    assert verdict_for(model, recipe(model)).source == "cached"
+    assert verdict_for(model, recipe(model), "y") == Verdict(True, first.text, "cached")
+    assert verdict_for(model, recipe(model), "f").source == "now"
+    assert verdict_for(model, replace(recipe(model), scale=1.0)).source == "now"
+
+
+def test_occlusion_that_fails_is_kept_and_refused(opened, monkeypatch):
+    from inspector.verify import invariants
+
+    original = invariants.occlusion
+    with monkeypatch.context() as patch:
+        patch.setattr(invariants, "occlusion", lambda *a, **k: original(*a, **k) + 1)
+        found = full(opened())
+    assert found.check("occlusion by hand").status == "fail"
+    assert found.kept.passed is True
+    model = load(opened().path, device="cpu", preprocess="imagenet")
+    photo = np.random.default_rng(5).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    assert model.explain(photo, "occlusion").explanations
+    place = cache.remember(model.model, found, model.preprocessing.preprocess)
+    with pytest.raises(MethodRefused, match="occlusion by hand") as caught:
+        model.explain(photo, "occlusion")
+    assert str(place) in caught.value.hint
+    assert model.explain(photo, "grad-cam").explanations
+    model.unverified = True
+    assert model.explain(photo, "occlusion").explanations
+
+
+def at_a_kink():
+    """relu(x - 0.5) of an input that holds 0.5: the gate of every pixel is shut exactly at x."""
+    proto = network()
+    proto.graph.node.insert(0, helper.make_node("Relu", ["shifted"], ["gated"], "gate"))
+    proto.graph.node.insert(0, helper.make_node("Sub", ["x", "half"], ["shifted"], "shift"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    proto.graph.node[2].input[0] = "gated"
+    return proto
+
+
+def test_a_gate_shut_exactly_at_x_decides_nothing_and_is_named(opened):
+    model = opened(at_a_kink())
+    photo = Probe("flat.png", np.full((1, 3, 16, 16), 0.5, np.float32))
+    found = full(model, [photo])
+    check = found.check("gradient, flat.png")
+    assert check.status == "undecided"
+    assert "Relu node 'gate'" in check.text
+    assert found.verdict == "limited"
+    assert found.kept.passed is True
+
+
+def test_a_gate_within_the_step_is_stepped_around(opened):
+    """Pixels whose gates lie within the usual step of x: a shorter step misses them."""
+    model = opened(at_a_kink())
+    rng = np.random.default_rng(0)
+    near = 0.5 + 3e-8 * rng.choice([-1, 1], (1, 3, 16, 16)) + rng.normal(size=(1, 3, 16, 16))
+    near[..., :8] = 0.5 + 6e-8 * rng.choice([-1, 1], (1, 3, 16, 8))
+    found = full(model, [Probe("near.png", near.astype(np.float32))])
+    assert found.check("gradient, near.png").status == "pass"
 
 
 @pytest.mark.parametrize(

@@ -130,3 +130,13 @@ def test_gradients():
     assert gradcheck(lambda x: n.lrn(x, size=4, alpha=0.5), X)
     assert gradcheck(n.lp_normalization, X)
     assert gradcheck(lambda x: n.mean_variance_normalization(x, axes=(0, 2)), X)
+
+
+def test_training_mode_is_differentiated_through_the_batchs_own_statistics():
+    X, (scale, B, mean, var) = draw(4, 3, 5), statistics(3)
+    inputs = [torch.from_numpy(v).double() for v in (X, scale, B, mean, var)]
+
+    def training(x):
+        return normalisation.batch_normalization(x, *inputs[1:], training_mode=1)[0]
+
+    assert gradcheck(training, (inputs[0].requires_grad_(),))

@@ -31,7 +31,8 @@ def batch_normalization(
         )
     axes = tuple(axis for axis in range(X.dim()) if axis != 1)
     var, mean = torch.var_mean(X, axes, correction=0)
-    Y = torch.batch_norm(X, scale, B, mean, var, False, 0.0, epsilon, False)
+    # Not with mean and var as given statistics: torch does not differentiate through those.
+    Y = torch.batch_norm(X, scale, B, None, None, True, 0.0, epsilon, False)
     running_mean = input_mean * momentum + mean * (1 - momentum)
     running_var = input_var * momentum + var * (1 - momentum)
     return Y, running_mean, running_var
