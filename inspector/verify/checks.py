@@ -109,7 +109,12 @@ def certify(
             progress(name, done, len(parts))
         checks += part()
     return _certificate(
-        subject, [*probes, *photos], why, checks, scope="full", tensor=chosen and chosen.tensor
+        subject,
+        [*probes, *photos],
+        why,
+        checks,
+        scope="full",
+        tensor=chosen.tensor if chosen else "",
     )
 
 
@@ -154,7 +159,7 @@ def quick(model: Model, *, preprocess: "Preprocess | None" = None, tensor: str =
         quick_gradient_check(subject, probe, preprocess, tensor),
     ]
     found = _certificate(
-        subject, [probe], why, checks, scope="quick", tensor=chosen and chosen.tensor
+        subject, [probe], why, checks, scope="quick", tensor=chosen.tensor if chosen else ""
     )
     if found.verdict != "fail":
         return found
@@ -174,7 +179,7 @@ def _certificate(
     checks: Sequence[Check],
     *,
     scope: str,
-    tensor: str | None,
+    tensor: str,
 ) -> Certificate:
     kind = subject.kind
     return Certificate(
@@ -193,7 +198,7 @@ def _certificate(
         },
         versions=versions(),
         checks=tuple(checks),
-        tensor=tensor or "",
+        tensor=tensor,
     )
 
 

@@ -18,7 +18,7 @@ from inspector.methods import parse_request
 from inspector.methods.grad_cam import weighted_map, weights
 from inspector.methods.occlusion import occlusion
 from inspector.network.head import LinearHead
-from inspector.network.layer_choice import default_layer
+from inspector.network.layer_choice import default_layer, layers_before
 from inspector.photos.occluder import windows
 from inspector.target import Target
 from inspector.verify.certificate import Check
@@ -215,8 +215,10 @@ def _mirrored(probe: Probe) -> Probe:
 
 def _grad_cam(subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess") -> Array:
     """The map of Grad-CAM at the default layer, (h, w)."""
-    shapes = subject.model.shapes((probe.image.shape[2], probe.image.shape[3]))
-    layer, _ = default_layer(subject.model.layers, shapes)
+    model = subject.model
+    shapes = model.shapes((probe.image.shape[2], probe.image.shape[3]))
+    found = layers_before(model.graph, model.layers, shapes, target.tensor)
+    layer = found[-1] if found else default_layer(model.layers, shapes)[0]
     evidence = _evidence(
         subject, probe, target, methods=["grad-cam"], layer=layer.tensor, preprocess=preprocess
     )
