@@ -22,6 +22,9 @@ __all__ = ["Map", "MapRefused", "forward_for", "layer_of", "maps_of"]
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
 
+FLAT = 1e-6
+"""Range of a map's values, relative to their peak, within which they are all the same."""
+
 _REFUSALS = (MethodRefused, ModelRefused, ConverterError)
 
 
@@ -349,6 +352,8 @@ class _Samples:
             yield f"unverified: {certificate.text}"
         if not np.any(values > 0):
             yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")
+        if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
+            yield "the map has the same value everywhere: it points at no place"
 
     def _probability(self, evidence: Evidence, row: int) -> float | None:
         index, scores = evidence.targets[row].class_index, self.opened.scores

@@ -103,7 +103,8 @@ def overlay(
             x += room
         x += GAP
     page.y = top + max(size[0], _MIN_BAR) + 30
-    page.notes([*attribution.notes, *notes])
+    said = dict.fromkeys([*attribution.notes, *notes])
+    page.notes([note for note in said if note != scale.message])
     return page.finish()
 
 

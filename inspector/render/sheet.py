@@ -32,6 +32,7 @@ __all__ = ["contact_sheet"]
 _LOW, _HIGH = 224, 288  # bounds of a cell's longer side
 _BAR = 10
 _CAPTION = 13
+_NOTE_LINES = 8
 
 _Key = tuple[object, ...]
 
@@ -100,8 +101,13 @@ def contact_sheet(
             if cell is not None:
                 _cell(page, (MARGIN + (index + 1) * step, top), photo, cell, size)
         page.y = top + size[0] + 44
-    said = [note for heatmap in heatmaps for note in heatmap.attribution.notes]
-    page.notes(list(dict.fromkeys([*said, *notes])))
+    said = [
+        note
+        for heatmap in heatmaps
+        for note in heatmap.attribution.notes
+        if note != scale_of(heatmap).message  # which stands on the map itself
+    ]
+    page.notes(list(dict.fromkeys([*said, *notes])), most=_NOTE_LINES)
     return page.finish()
 
 

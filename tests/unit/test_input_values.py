@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import inspector
@@ -58,3 +59,37 @@ def test_the_figure_carries_the_warnings_of_the_photo(model, horse):
     warned = model.explain(horse / 255, "cam").images[0]
     for draw in (lambda image: image.figure(image.explanations[0]), lambda image: image.sheet()):
         assert draw(warned).height > draw(plain).height
+
+
+def pointwise(path):
+    """A network that judges each pixel by itself and takes the mean."""
+    weights = {"w": np.ones((2, 3, 1, 1), np.float32), "m": np.eye(2, dtype=np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("MatMul", ["f", "m"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pointwise",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    )
+    return inspector.load(path, preprocess="unit")
+
+
+def test_a_map_of_one_value_is_said(tmp_path):
+    model = pointwise(tmp_path / "pointwise.onnx")
+    flat = np.full((8, 8, 3), 200, np.uint8)
+    spot = flat.copy()
+    spot[2, 3] = 0
+    for photo, same in ((flat, True), (spot, False)):
+        found = model.explain(photo, "cam", target="0").explanation
+        assert any("same value everywhere" in text for text in found.warnings) is same

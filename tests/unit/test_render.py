@@ -134,6 +134,39 @@ def test_an_empty_map_is_said_and_never_drawn(value):
     assert figure.size == png.overlay(grey(), heatmap(np.zeros((4, 4)))).size
 
 
+def test_an_empty_map_says_what_the_method_knows():
+    known = "saturated: the probability is 1 all over; ask for measure=score"
+    found = heatmap(np.zeros((4, 4)), notes=("no batch", known))
+    assert scale_of(found).message == "saturated: the probability is 1 all over"
+    assert not scale_of(heatmap(np.eye(4), notes=(known,))).message
+
+
+def test_what_stands_on_the_map_is_not_said_again_below():
+    bare = heatmap(np.zeros((4, 4)))
+    noted = heatmap(np.zeros((4, 4)), notes=("no positive evidence at this layer",))
+    more = heatmap(np.zeros((4, 4)), notes=("no positive evidence at this layer", "careful"))
+    for draw in (lambda m: png.overlay(grey(), m), lambda m: sheet.contact_sheet(grey(), [m])):
+        assert draw(noted).size == draw(bare).size
+        assert draw(more).height > draw(bare).height
+
+
+def test_notes_keep_to_their_lines_and_say_how_many_are_left_out(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Page, "text", lambda self, text, *a, **k: drawn.append(text))
+    long = "a sentence that goes on for a while " * 6
+    Page(640).notes(["first", "second", "third", "fourth"])
+    assert drawn == ["first", "second", "third", "fourth"]
+    drawn.clear()
+    Page(640).notes(["first", long, long, "last"])
+    assert drawn[0] == "first"
+    assert len(drawn) == 5
+    assert drawn[-1] == "… and 2 more in the report"
+    drawn.clear()
+    Page(640).notes([long * 9, "second"], most=1)
+    assert len(drawn) == 4
+    assert drawn[-1] == "… and 1 more in the report"
+
+
 # -- numbers on the figures ------------------------------------------------------------------
 
 

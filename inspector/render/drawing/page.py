@@ -168,15 +168,26 @@ class Page:
         )
         self.y += 1
 
-    def notes(self, notes: Sequence[str], size: int = 12, most: int = 6) -> None:
-        """Put warnings at the current height, in small type."""
-        for note in notes[:most]:
-            for index, line in enumerate(wrap(note, size, self.inner - 16)):
-                if index == 0:
-                    self.at((MARGIN, self.y), "!", size, WARNING)
+    def notes(self, notes: Sequence[str], size: int = 12, most: int = 4) -> None:
+        """Put warnings at the current height, in small type.
+
+        Args:
+            notes: Sentences; the first is always shown.
+            size: Of the type, in pixels.
+            most: Lines that they may take; how many are left out is said.
+        """
+        wrapped = [wrap(note, size, self.inner - 16) for note in notes]
+        shown, taken = 0, 0
+        while shown < len(wrapped) and (not shown or taken + len(wrapped[shown]) <= most):
+            taken += len(wrapped[shown])
+            shown += 1
+        for lines in wrapped[:shown]:
+            self.at((MARGIN, self.y), "!", size, WARNING)
+            for line in lines:
                 self.text(line, size, WARNING, x=MARGIN + 12)
-        if len(notes) > most:
-            self.text(f"and {len(notes) - most} more in the report", size, WARNING, x=MARGIN + 12)
+        if shown < len(notes):
+            left = f"… and {len(notes) - shown} more in the report"
+            self.text(left, size, WARNING, x=MARGIN + 12)
 
     def finish(self) -> Image.Image:
         """The page, cut below what is on it."""
