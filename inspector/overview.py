@@ -1,13 +1,10 @@
-"""Overview of a model: its layers, its head, and the methods that work on it."""
+"""Overview of a model: its layers and its head."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inspector.engines.rules import Rule
-from inspector.errors import ExplainedError, InspectorWarning, ModelRefused
-from inspector.methods import Method, methods
+from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.head import LinearHead
 from inspector.network.receptive_field import (
     ReceptiveField,
@@ -16,7 +13,7 @@ from inspector.network.receptive_field import (
 )
 from inspector.opened import Opened
 
-__all__ = ["LayerRow", "Overview", "method_verdicts", "overview"]
+__all__ = ["LayerRow", "Overview", "overview"]
 
 
 @dataclass(frozen=True)
@@ -168,40 +165,3 @@ def _head(opened: Opened) -> str:
     notes = "".join(f"; {note}" for note in head.notes)
     rounding = ", up to the rounding of quantised values" if head.quantised else ""
     return f"exact at {head.features!r}{rounding} ({head.kind} head){notes}"
-
-
-def method_verdicts(opened: Opened) -> dict[str, str]:
-    """For each method, "works" or why it is refused, without computing a map.
-
-    Needs the twin (and so torch) unless the model has no operator that the twin would run.
-    """
-    return {name: _verdict(opened, method) for name, method in methods().items()}
-
-
-def _verdict(opened: Opened, method: Method) -> str:
-    if "head" in method.needs:
-        head = opened.head
-        return "works" if isinstance(head, LinearHead) else f"refused: {head.reason}"
-    if method.through_layer and not opened.layers:
-        return "refused: the model has no convolution to explain through"
-    if not method.differentiates:
-        return "works"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InspectorWarning)
-        try:
-            _check_rule(opened, method.rule or "gradient")
-        except ExplainedError as error:
-            return f"refused: {error.what}"
-    return "works"
-
-
-def _check_rule(opened: Opened, rule: str) -> None:
-    """Refuse a backward rule that cannot be right for this model, without running it.
-
-    Raises:
-        UnsupportedOperator: operators that the twin does not implement.
-        MethodRefused: activations that the rule is not defined for.
-    """
-    name, scores = opened.input.name, opened.scores.tensor
-    opened.model.gradient_engine.require(name, scores)
-    opened.model.gradient_engine.coverage(name, [scores], Rule(rule))

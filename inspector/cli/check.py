@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 def command(**options: Any) -> int:
     """Tell whether MODEL is safe and sound to open, and which methods will work on it.
 
-    Reads it under the limits for untrusted files, loads it in ONNX Runtime, runs a blank image,
-    and asks of each method whether it can be right for this model.
+    Reads it under the limits for untrusted files, loads it in ONNX Runtime, and draws one map per
+    method of a random picture: what `explain` refuses of it is refused here.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     return supervised(lambda: _check(**options), device=options["device"], **limits)
 
 
 def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
-    from inspector.overview import method_verdicts, overview
+    from inspector.overview import overview
+    from inspector.verdicts import method_verdicts
 
     explainer: Explainer = open_model(model, **opening)
     facts = explainer.file.facts

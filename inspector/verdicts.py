@@ -1,0 +1,86 @@
+"""Which methods work on a model: `inspector check` draws one map per method of a probe image.
+
+`explain` itself decides, so that the two agree: what it refuses of every probe is refused.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inspector.errors import ExplainedError, MethodRefused
+from inspector.explain import Explainer, attribute
+from inspector.methods import Method, methods
+from inspector.verify.subject import SEED, noise
+
+__all__ = ["method_verdicts", "probe_target"]
+
+Array = np.ndarray[Any, Any]
+
+PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
+"""Seed and contrast of the probe images; one of them has to give a map."""
+
+
+def method_verdicts(explainer: Explainer) -> dict[str, str]:
+    """For each method, "works" or why it is refused, by drawing a map of a probe image.
+
+    Gradient methods need the twin (and so torch) and the model's certificate, which is kept.
+
+    Args:
+        explainer: The opened model.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recipe = explainer.preprocessing.preprocess
+        images = [
+            noise(explainer.model, recipe, seed=seed, contrast=contrast).image
+            for seed, contrast in PROBES
+        ]
+        try:
+            target = probe_target(explainer, images[0])
+        except ExplainedError as error:
+            return dict.fromkeys(methods(), _refused(error))
+        return {name: _verdict(explainer, one, images, target) for name, one in methods().items()}
+
+
+def probe_target(explainer: Explainer, image: Array) -> str:
+    """What the probes explain: ``top1``, or the largest element of an output, as a user names it.
+
+    Args:
+        explainer: The opened model.
+        image: (1, C, H, W), preprocessed.
+
+    Raises:
+        MethodRefused: No output holds floating point numbers.
+        ModelRefused: ONNX Runtime cannot run the model.
+    """
+    if explainer.scores.classifier:
+        return "top1"
+    for value in explainer.graph.outputs.values():
+        found = explainer.forward(image, [value.name])[value.name]
+        if isinstance(found, np.ndarray) and found.dtype.kind == "f" and found[0].size:
+            best = int(np.nan_to_num(found[0], nan=-np.inf).argmax())
+            place = np.unravel_index(best, found[0].shape)
+            return f"{value.name}[{','.join(str(int(i)) for i in place)}]"
+    raise MethodRefused("no output of the model is a tensor of floating point numbers")
+
+
+def _verdict(explainer: Explainer, method: Method, images: Sequence[Array], target: str) -> str:
+    request = method.name
+    if "forward" in method.needs:  # a few windows show as well as hundreds whether it works
+        side = min(images[0].shape[2:])
+        request = f"{method.name}:window={side},stride={side}"
+    why = ""
+    for image in images:
+        try:
+            attribute(explainer, image, request, target=target)
+        except ExplainedError as error:
+            why = why or _refused(error)
+        else:
+            return "works"
+    return why
+
+
+def _refused(error: ExplainedError) -> str:
+    return f"refused: {error.what}" + (f" ({error.where})" if error.where else "")

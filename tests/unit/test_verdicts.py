@@ -1,0 +1,125 @@
+"""What ``inspector check`` says of methods: what ``explain`` does with a probe image."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inspector
+from inspector.errors import ExplainedError
+from inspector.methods import methods
+from inspector.verdicts import method_verdicts, probe_target
+
+PHOTO = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setenv("INSPECTOR_CACHE", "off")
+
+
+def network(*, stem=(), head=(), outputs=("y",), shapes=(["n", 4],)):
+    """conv - relu - mean - linear, with nodes before and behind; returns the model."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        *stem,
+        helper.make_node("Conv", ["s" if stem else "x", "w"], ["c"], "conv", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "v"], ["z" if head else "y"], "linear"),
+        *head,
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in zip(outputs, shapes, strict=True)
+        ],
+        [
+            numpy_helper.from_array(rng.standard_normal((6, 3, 3, 3)).astype(np.float32), "w"),
+            numpy_helper.from_array(rng.standard_normal((6, 4)).astype(np.float32), "v"),
+            numpy_helper.from_array(np.float32(0), "zero"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def unknown_operator():
+    """An operator that the twin lacks, in the stem, multiplied by 0."""
+    return network(
+        stem=[
+            helper.make_node("Cast", ["x"], ["i"], "cast", to=TensorProto.INT32),
+            helper.make_node("MurmurHash3", ["i"], ["h"], "hash", domain="com.microsoft"),
+            helper.make_node("Cast", ["h"], ["g"], "back", to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["g", "zero"], ["nothing"], "mul"),
+            helper.make_node("Add", ["x", "nothing"], ["s"], "add"),
+        ]
+    )
+
+
+def no_gradient():
+    """Scores behind a product with 0."""
+    return network(head=[helper.make_node("Mul", ["z", "zero"], ["y"], "mul")])
+
+
+def smooth():
+    """An activation that guided backpropagation is not defined for."""
+    return network(stem=[helper.make_node("Tanh", ["x"], ["s"], "tanh")])
+
+
+def loose_boxes():
+    """A detector's outputs: no classes."""
+    return network(
+        head=[helper.make_node("Reshape", ["z", "axes"], ["y"], "boxes")], shapes=(["n", 2, 2],)
+    )
+
+
+MODELS = {
+    "plain": network,
+    "unknown operator": unknown_operator,
+    "no gradient": no_gradient,
+    "smooth": smooth,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_check_says_what_explain_does(tmp_path, name):
+    path = tmp_path / "model.onnx"
+    onnx.save(MODELS[name](), path)
+    found = method_verdicts(inspector.load(path, device="cpu", preprocess="imagenet"))
+    assert list(found) == list(methods())
+    for method, verdict in found.items():
+        model = inspector.load(path, device="cpu", preprocess="imagenet")
+        try:
+            model.explain(PHOTO, method)
+        except ExplainedError:
+            assert verdict.startswith("refused: "), (method, verdict)
+        else:
+            assert verdict == "works", method
+
+
+def test_a_refusal_names_operator_and_node(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(unknown_operator(), path)
+    found = method_verdicts(inspector.load(path, device="cpu", preprocess="imagenet"))
+    assert found["cam"] == found["occlusion"] == "works"
+    assert "MurmurHash3" in found["grad-cam"]
+    assert "hash" in found["grad-cam"]
+
+
+def test_a_model_without_classes_is_probed_at_its_largest_element(tmp_path):
+    proto = loose_boxes()
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 2, 2], np.int64), "axes"))
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    model = inspector.load(path, device="cpu", preprocess="imagenet")
+    assert not model.scores.classifier
+    image = np.random.default_rng(2).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    values = model.forward(image, ["y"])["y"][0]
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    assert probe_target(model, image) == f"y[{row},{column}]"
+    assert method_verdicts(model)["grad-cam"] == "works"
