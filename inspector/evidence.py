@@ -21,17 +21,21 @@ from inspector.network.head import LinearHead
 from inspector.network.lost_activations import lost_note
 from inspector.network.quantisation import copies_of, is_quantised, saturation_note
 from inspector.network.tail import Tail
-from inspector.target import Target, probabilities
+from inspector.probability import of_target, probabilities
+from inspector.target import Target
 
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["Evidence", "tensors_for"]
+__all__ = ["SATURATED", "Evidence", "tensors_for"]
 
 Array = np.ndarray[Any, Any]
 
 TWIN_TOLERANCE = 1e-3
 """Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
+
+SATURATED = "saturated"
+"""First word of the sentence on a probability that is 0 or 1 whatever the image shows."""
 
 ROUNDING_TOLERANCE = 5e-2
 """The same for a quantised network, where a level that falls the other way is one of 256."""
@@ -114,13 +118,15 @@ class Evidence:
         self.values, self.layer, self.preprocess = values, layer, preprocess
         self.progress = progress or (lambda *_: None)
         self.notes: list[str] = []
+        self.notes_of: dict[int, list[str]] = {}
         self.facts: dict[str, Any] = {}
         self._gradients: dict[str, Array] = {}
 
-    def note(self, text: str) -> None:
-        """Keep a sentence that must be printed with the map."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def note(self, text: str, row: int | None = None) -> None:
+        """Keep a sentence that must be printed with the maps, or with that of one sample."""
+        kept = self.notes if row is None else self.notes_of.setdefault(row, [])
+        if text not in kept:
+            kept.append(text)
 
     # -- forward ---------------------------------------------------------------------------
 
@@ -176,14 +182,17 @@ class Evidence:
         return _pick(self.values, self.targets)
 
     def class_probabilities(self, images: Array, target: Target) -> Array | None:
-        """Probability of one class for other images, (N,); None for anything but a class."""
+        """Probability of one class for other images, (N,); None for anything but a class.
+
+        That of the opposite direction is 1 - p.
+        """
         scores = self.model.scores
         if target.class_index is None or scores.activation is None:
             return None
         found = self.model.forward(images, [scores.tensor])[scores.tensor]
         rows = np.asarray(found).reshape(len(images), -1)
         known = probabilities(rows, scores.activation)
-        return None if known is None else known.values[:, target.class_index]
+        return None if known is None else of_target(known.values, target)
 
     # -- backward --------------------------------------------------------------------------
 

@@ -29,14 +29,9 @@ from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_o
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
 from inspector.photos.preprocess_choice import PreprocessChoice
+from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal, Report
-from inspector.target import (
-    Target,
-    TargetSpec,
-    looks_like_probabilities,
-    parse_target,
-    probabilities,
-)
+from inspector.target import Target, TargetSpec
 
 __all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
 
@@ -453,13 +448,15 @@ class _Run:
         photo, _, geometry = item
         warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
         warnings += _photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
-        predictions: list[dict[str, Any]] = []
+        best: list[dict[str, Any]] = []
         if opened.scores.classifier:
             scores = np.asarray(values[opened.scores.tensor][row]).reshape(-1)
-            predictions = self._predictions(scores)
-            if opened.scores.activation is None:
-                warnings.append(looks_like_probabilities(scores))
-            warnings.append(count_warning(opened.class_labels.names, scores.size))
+            names = opened.class_labels.names
+            best = predictions(opened.scores, names, scores, PREDICTIONS)
+            warnings += score_warnings(opened.scores, names, scores)
+            warnings.append(
+                count_warning(names, 2 if opened.scores.unit is not None else scores.size)
+            )
         lost = lost_note(opened.graph, opened.model.suspicions)
         if lost and not any(lost in e.warnings for e in explanations):
             warnings.append(lost)
@@ -467,7 +464,7 @@ class _Run:
             photo=photo,
             explanations=tuple(explanations),
             context=opened.context((self.layer, self.why) if self.why else None),
-            predictions=predictions,
+            predictions=best,
             seen_share=geometry.seen_share,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
             refused=(
@@ -475,24 +472,3 @@ class _Run:
                 *(Refusal(one.request.label, one.target.label, one.error) for one in refused),
             ),
         )
-
-    def _predictions(self, scores: Array) -> list[dict[str, Any]]:
-        own = self.opened.scores
-        known = probabilities(scores, own.activation, assume_softmax=True)
-        best = parse_target(
-            f"top{min(PREDICTIONS, scores.size)}",
-            scores=own,
-            labels=self.opened.class_labels.names,
-            values=scores,
-        )
-        return [
-            {
-                "index": index,
-                "label": target.label,
-                "score": float(scores[index]),
-                "probability": None if known is None else float(known.values[index]),
-                "assumed_softmax": bool(known is not None and known.assumed),
-            }
-            for target in best
-            if (index := target.class_index) is not None
-        ]

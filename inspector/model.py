@@ -1,7 +1,7 @@
 """The facts of one ONNX file, and its two ways to run: forwards and backwards."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from inspector.engines.independence import (
     stochastic_node,
 )
 from inspector.engines.runtime import Runtime
-from inspector.errors import ModelRefused
+from inspector.errors import ConverterError, InspectorError, ModelRefused
+from inspector.network.class_evidence import class_evidence
 from inspector.network.form import Forms
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.input_sizes import sizes_to_try
@@ -33,7 +34,7 @@ from inspector.network.lost_activations import Suspicion, lost_activations
 from inspector.network.quantisation import copies_of, is_quantised
 from inspector.network.receptive_field import needed_shapes
 from inspector.network.tail import Tail, tail_of
-from inspector.target import Scores, find_scores
+from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
     from inspector.engines.twin import TwinEngine
@@ -104,6 +105,7 @@ class Model:
         self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
         self._repeatable: set[str] = set()  # tensors that come out the same twice
         self._unbatched: set[str] = set()  # tensors without an axis of samples
+        self._probed: Arrays = {}  # tensors of the probe image
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
         self.free_size = (FREE_SIZE, FREE_SIZE)
@@ -116,8 +118,33 @@ class Model:
 
     @cached_property
     def scores(self) -> Scores:
-        """The classifier's scores before softmax or sigmoid."""
-        return find_scores(self.graph)
+        """The classifier's scores before softmax or sigmoid.
+
+        Where the file leaves open whether an output has one row per image, or declares more than
+        two axes, one forward pass decides.
+        """
+        found = find_scores(self.graph)
+        if found.classifier and is_doubtful(found, self.input.batch):
+            try:
+                shapes = {name: np.shape(v) for name, v in self._measure([found.output]).items()}
+            except (ConverterError, InspectorError):
+                shapes = {}
+            if shapes and found.output in self._unbatched:
+                shapes = {name: shape[1:] for name, shape in shapes.items()}
+            found = find_scores(self.graph, shapes) if shapes else found
+        if found.classifier and not found.classifies:
+            said = class_evidence(found, self.file.metadata, self.path.name)
+            found = replace(found, classifies=bool(said))
+        return replace(found, measure=self._measure)
+
+    def _measure(self, names: Sequence[str]) -> Arrays:
+        """Tensors of one image of smooth noise, (1, ...); each computed once."""
+        missing = [name for name in names if name not in self._probed]
+        if missing:
+            at = (self.input.channels, *self.size())
+            noise = np.random.default_rng(0).random((1, *at)) * (255 if self.input.integer else 1)
+            self._probed |= self.forward(noise.astype(np.float32), missing)
+        return {name: self._probed[name] for name in names}
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

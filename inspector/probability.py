@@ -1,20 +1,176 @@
 """Probability of the class that an experiment follows, and where that probability comes from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.network.scores import Scores
-from inspector.target import Target, looks_like_probabilities, parse_target, probabilities
+from inspector.network.scores import Activation, Scores
+from inspector.printable import clean_text
+from inspector.target import Target, parse_target
 
-__all__ = ["ASSUMED", "AS_GIVEN", "class_of", "label_of", "probabilities_of", "source_of"]
+__all__ = [
+    "ASSUMED",
+    "AS_GIVEN",
+    "Probabilities",
+    "class_of",
+    "label_of",
+    "looks_like_probabilities",
+    "of_target",
+    "predictions",
+    "probabilities",
+    "probabilities_of",
+    "score_warnings",
+    "source_of",
+]
 
 Array = np.ndarray[Any, Any]
 
 AS_GIVEN, ASSUMED = "the scores themselves, which are probabilities", "assumed softmax"
 """Sources of probabilities besides the network's own ``softmax`` or ``sigmoid``."""
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Probabilities, and whether the model itself says so.
+
+    Attributes:
+        values: float64, the shape of the scores.
+        assumed: The network ends without an activation; "softmax of the logits" is a reading.
+    """
+
+    values: NDArray[np.float64]
+    assumed: bool
+
+
+def probabilities(
+    values: ArrayLike, activation: Activation | None, *, assume_softmax: bool = False
+) -> Probabilities | None:
+    """Probabilities that the network gives, from its scores.
+
+    Args:
+        values: (..., K) scores before the activation.
+        activation: The network's own, from :class:`Scores`.
+        assume_softmax: Without an activation, read the scores as logits of a softmax.
+
+    Returns:
+        None when the network has no final activation and none is assumed, or when there is
+        only one class to take a softmax over.
+    """
+    z = np.asarray(values, dtype=np.float64)
+    if activation == "sigmoid":
+        # exp of a non-positive number only: never an overflow.
+        e = np.exp(-np.abs(z))
+        return Probabilities(np.where(z >= 0, 1.0, e) / (1.0 + e), assumed=False)
+    if activation is None and (not assume_softmax or z.shape[-1] < 2):
+        return None
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return Probabilities(e / e.sum(axis=-1, keepdims=True), assumed=activation is None)
+
+
+def looks_like_probabilities(values: ArrayLike) -> str:
+    """A warning when scores are a softmax's result already; empty when they are not.
+
+    Such a graph hides its softmax (in a custom or fused form): gradients of its scores vanish
+    on confident images.
+
+    Args:
+        values: (K,) scores of one image.
+    """
+    z = np.asarray(values, dtype=np.float64).ravel()
+    if z.size < 2 or not np.all((z >= 0) & (z <= 1)) or abs(z.sum() - 1) > 2e-3:
+        return ""
+    return (
+        "the scores lie between 0 and 1 and sum to 1: they are probabilities, not logits, so "
+        "gradients are those of a saturated softmax; name the logits with --target TENSOR[i]"
+    )
+
+
+def of_target(values: ArrayLike, target: Target) -> NDArray[np.float64]:
+    """The probabilities (N,) of a target that is a class, from those of all classes (N, K).
+
+    That of the opposite direction is 1 - p.
+
+    Args:
+        values: (N, K) probabilities.
+        target: The class.
+    """
+    own: NDArray[np.float64] = np.asarray(values, np.float64)[:, int(target.class_index or 0)]
+    return own if target.sign > 0 else 1 - own
+
+
+def predictions(
+    scores: Scores, labels: Sequence[str], values: Array, count: int
+) -> list[dict[str, Any]]:
+    """The best classes of one photo, as a report lists them.
+
+    A probability is given where the network ends in a softmax or sigmoid, where the scores are
+    probabilities already, and, as an assumed softmax, where it is known that they are the scores
+    of classes.
+
+    Args:
+        scores: Where the network's scores are.
+        labels: Class names, as far as they are known.
+        values: (K,) scores.
+        count: How many classes to list at most.
+    """
+    two = scores.unit is not None or (values.size == 1 and len(labels) == 2)
+    best = parse_target(
+        f"top{min(count, 2 if two else values.size)}", scores=scores, labels=labels, values=values
+    )
+    if scores.activation is None and looks_like_probabilities(values):
+        known: Probabilities | None = Probabilities(np.asarray(values, np.float64), assumed=False)
+    else:
+        classes = scores.classifies or any(labels)
+        known = probabilities(values, scores.activation, assume_softmax=classes)
+    return [
+        {
+            "index": target.shown_index,
+            "label": target.label,
+            "score": float(target.sign * values[int(target.class_index or 0)]),
+            "probability": None
+            if known is None
+            else float(of_target(known.values[None], target)[0]),
+            "assumed_softmax": bool(known is not None and known.assumed),
+            **({"output": scores.output} if scores.heads else {}),
+        }
+        for target in best
+    ]
+
+
+def score_warnings(scores: Scores, labels: Sequence[str], values: Array) -> list[str]:
+    """What must be known when the scores of a photo are read.
+
+    Args:
+        scores: Where the network's scores are.
+        labels: Class names, as far as they are known.
+        values: (K,) scores.
+    """
+    found = []
+    if scores.activation is None:
+        found.append(looks_like_probabilities(values))
+        if not scores.classifies and not any(labels) and not found[0]:
+            output, count = clean_text(scores.output), values.size
+            found.append(
+                f"the file does not say what the {count} numbers of {output!r} are (no softmax, "
+                "sigmoid or class names): no percentages are given, and top1 is the largest number"
+                if count > 1
+                else f"the file does not say what the number {output!r} is (no sigmoid or class "
+                "names): no percentage is given"
+            )
+    if scores.heads:
+        shown = [
+            f"{clean_text(name)!r}" + ("" if count is None else f" ({count})")
+            for name, count in scores.heads[:8]
+        ]
+        found.append(
+            f"predictions are those of output {clean_text(scores.output)!r}; other outputs are "
+            f"{', '.join(shown)}: name an element with --target {clean_text(scores.heads[0][0])}[0]"
+        )
+    return found
 
 
 def source_of(scores: Scores, values: Array, *, hint: str = "") -> str:
@@ -78,5 +234,7 @@ def label_of(scores: Scores, labels: Sequence[str], index: int, count: int) -> s
     """
     if count > 1:
         return class_of(scores, labels, str(index), np.zeros(count)).label
+    if scores.unit is not None or len(labels) == 2:
+        return class_of(scores, labels, str(index), np.zeros(1)).label
     one = class_of(scores, labels, "0", np.zeros(1)).label
-    return one if index else labels[0] if len(labels) == 2 else f"not {one}"
+    return one if index else f"not {one}"

@@ -4,27 +4,34 @@ A target is an element (or a sum of elements) of one tensor, so a class of a cla
 box of a detector are the same thing to everybody else.
 """
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from inspector.errors import UnknownTarget, UsageError, nearest
-from inspector.network.scores import Activation, Scores, find_scores
+from inspector.network.before_activation import Stuck, before_activation
+from inspector.network.outputs import (
+    example_element,
+    has_no_batch,
+    listing,
+    measured_shape,
+    sample_shape,
+)
+from inspector.network.scores import Scores, find_scores, is_doubtful
 from inspector.printable import clean_text
 
 __all__ = [
-    "Probabilities",
     "Scores",
     "Target",
     "TargetSpec",
     "find_scores",
-    "looks_like_probabilities",
+    "is_doubtful",
     "parse_target",
-    "probabilities",
     "target_text",
 ]
 
@@ -36,20 +43,37 @@ _Index = tuple[int | slice, ...]
 
 @dataclass(frozen=True)
 class Target:
-    """One number a sample, to be explained.
+    """One number per sample, to be explained.
 
     Attributes:
         tensor: The tensor that is differentiated.
         index: Where in it, without the batch axis; axes that the index leaves out, and slices,
             are summed over.
         label: How it is shown.
-        class_index: The class, when it is one.
+        class_index: Place of the class in the scores, when it is one.
+        sign: -1 for the opposite direction: the number is -S.
+        number: The class as it is counted, where one unit scores two: 1 or 0; else
+            ``class_index``.
+        note: What must be known of how the name was read.
     """
 
     tensor: str
     index: _Index
     label: str
     class_index: int | None = None
+    sign: int = 1
+    number: int | None = None
+    note: str = ""
+
+    @property
+    def shown_index(self) -> int | None:
+        """The class as reports count it."""
+        return self.class_index if self.number is None else self.number
+
+    def opposite(self, label: str) -> "Target":
+        """The same number in the opposite direction, under another label."""
+        number = None if self.number is None else 1 - self.number
+        return replace(self, sign=-self.sign, label=label, number=number)
 
     def of(self, array: Any) -> Any:
         """The target's value for each sample.
@@ -63,8 +87,10 @@ class Target:
         Raises:
             UnknownTarget: The index lies outside of the array, or selects nothing.
         """
+        # One number per sample is element 0 of itself.
+        index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
         try:
-            values = array[(slice(None), *self.index)]
+            values = array[(slice(None), *index)]
         except IndexError as error:
             raise UnknownTarget(
                 f"{self.label!r} lies outside of a tensor of shape {tuple(array.shape)}"
@@ -72,20 +98,8 @@ class Target:
         if 0 in tuple(values.shape)[1:]:
             raise UnknownTarget(f"{self.label!r} selects no element of {tuple(array.shape)}")
         axes = tuple(range(1, values.ndim))
-        return values.sum(axes) if axes else values
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """Probabilities, and whether the model itself says so.
-
-    Attributes:
-        values: float64, the shape of the scores.
-        assumed: The network ends without an activation; "softmax of the logits" is a reading.
-    """
-
-    values: NDArray[np.float64]
-    assumed: bool
+        values = values.sum(axes) if axes else values
+        return values if self.sign > 0 else -values
 
 
 def target_text(target: object) -> str:
@@ -93,10 +107,17 @@ def target_text(target: object) -> str:
 
     Raises:
         UsageError: The value is neither a text nor an integer.
+        UnknownTarget: It is a negative integer.
     """
     if isinstance(target, str):
         return target
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        if target < 0:
+            raise UnknownTarget(
+                f"there is no class {int(target)}",
+                hint=f"classes start at 0; the text '{int(target)}' asks for the opposite "
+                f"direction of class {-int(target)}",
+            )
         return str(int(target))
     raise UsageError(
         f"target: a value of type {type(target).__name__}",
@@ -112,7 +133,12 @@ class TargetSpec:
     ones from the end, ``a:b`` and ``:`` whose elements are summed; the batch axis is left out;
     axes left out at the end are summed), ``top1`` / ``top3``, a class index, a label, and a
     list of these with commas.  A label is matched without regard to case: first whole, then one
-    of its synonyms ("tabby" of "tabby, tabby cat"), then as a part of exactly one label.
+    of its synonyms ("tabby" of "tabby, tabby cat"), then as a part of exactly one label.  A
+    leading ``-`` asks for the opposite direction: what lowers the score.
+
+    An element of a tensor that ends in a softmax or a sigmoid stands for the element before it.
+    One unit with two labels scores both classes: class 1 by its score, class 0 by the negative;
+    ``top1`` of one sigmoid unit is the side that the model predicts.
 
     Attributes:
         pieces: The user's words, one target or ``topK`` each.
@@ -144,7 +170,7 @@ class TargetSpec:
         if len(pieces) == 1 or _is_one(text, scores, labels):
             pieces = [text]
         for piece in pieces:
-            if not (scores.classifier and _TOP.fullmatch(piece)):
+            if not _is_top(piece, scores, labels):
                 _single(piece, scores, labels, None)
         return cls(tuple(pieces), scores, tuple(labels))
 
@@ -152,7 +178,7 @@ class TargetSpec:
         """Tensors that the targets are read from, known before any photo is."""
         found: dict[str, None] = {}
         for piece in self.pieces:
-            if self.scores.classifier and _TOP.fullmatch(piece):
+            if _is_top(piece, self.scores, self.labels):
                 found[self.scores.tensor] = None
             else:
                 found |= {t.tensor: None for t in _single(piece, self.scores, self.labels, None)}
@@ -170,7 +196,7 @@ class TargetSpec:
         unique: dict[Any, Target] = {}
         for piece in self.pieces:
             for target in _single(piece, self.scores, self.labels, values):
-                unique.setdefault((target.tensor, repr(target.index)), target)
+                unique.setdefault((target.tensor, repr(target.index), target.sign), target)
         return tuple(unique.values())
 
 
@@ -195,49 +221,6 @@ def parse_target(
     return TargetSpec.parse(text, scores=scores, labels=labels).resolve(values)
 
 
-def probabilities(
-    values: ArrayLike, activation: Activation | None, *, assume_softmax: bool = False
-) -> Probabilities | None:
-    """Probabilities that the network gives, from its scores.
-
-    Args:
-        values: (..., K) scores before the activation.
-        activation: The network's own, from :class:`Scores`.
-        assume_softmax: Without an activation, read the scores as logits of a softmax.
-
-    Returns:
-        None when the network has no final activation and none is assumed, or when there is
-        only one class to take a softmax over.
-    """
-    z = np.asarray(values, dtype=np.float64)
-    if activation == "sigmoid":
-        # exp of a non-positive number only: never an overflow.
-        e = np.exp(-np.abs(z))
-        return Probabilities(np.where(z >= 0, 1.0, e) / (1.0 + e), assumed=False)
-    if activation is None and (not assume_softmax or z.shape[-1] < 2):
-        return None
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return Probabilities(e / e.sum(axis=-1, keepdims=True), assumed=activation is None)
-
-
-def looks_like_probabilities(values: ArrayLike) -> str:
-    """A warning when scores are a softmax's result already; empty when they are not.
-
-    Such a graph hides its softmax (in a custom or fused form): gradients of its scores vanish
-    on confident images.
-
-    Args:
-        values: (K,) scores of one image.
-    """
-    z = np.asarray(values, dtype=np.float64).ravel()
-    if z.size < 2 or not np.all((z >= 0) & (z <= 1)) or abs(z.sum() - 1) > 2e-3:
-        return ""
-    return (
-        "the scores lie between 0 and 1 and sum to 1: they are probabilities, not logits, so "
-        "gradients are those of a saturated softmax; name the logits with --target TENSOR[i]"
-    )
-
-
 def _pieces(text: str) -> list[str]:
     """Split at commas that are not inside brackets."""
     pieces = [piece.strip() for piece in re.split(r",(?![^\[\]]*\])", text)]
@@ -246,33 +229,69 @@ def _pieces(text: str) -> list[str]:
 
 def _is_one(text: str, scores: Scores, labels: Sequence[str]) -> bool:
     """Whether a text with commas is one label or one element of a tensor."""
-    if any(_key(label) == _key(text) for label in labels):
+    if any(_key(label) in {_key(text), _key(text.removeprefix("-"))} for label in labels):
         return True
-    match = _ELEMENT.fullmatch(text)
-    return match is not None and match["name"] in scores.tensors
+    matches = map(_ELEMENT.fullmatch, (text, text.removeprefix("-")))
+    return any(match is not None and match["name"] in scores.tensors for match in matches)
+
+
+def _is_top(text: str, scores: Scores, labels: Sequence[str]) -> bool:
+    """Whether a text asks for the best classes, or the opposite of them."""
+    if not scores.classifier or _key(text) in map(_key, labels):
+        return False
+    return _TOP.fullmatch(text.removeprefix("-").strip()) is not None
 
 
 def _single(
+    text: str, scores: Scores, labels: Sequence[str], values: ArrayLike | None
+) -> tuple[Target, ...]:
+    if not text.startswith("-") or _is_taken(text, scores, labels):
+        return _upward(text, scores, labels, values)
+    found = _upward(text[1:].strip(), scores, labels, values)
+    return tuple(one.opposite(_other_label(one, scores, labels)) for one in found)
+
+
+def _is_taken(text: str, scores: Scores, labels: Sequence[str]) -> bool:
+    """Whether a text with a leading ``-`` is a name."""
+    element = _ELEMENT.fullmatch(text)
+    name = text if element is None else element["name"]
+    return name in scores.tensors or _key(text) in map(_key, labels)
+
+
+def _other_label(target: Target, scores: Scores, labels: Sequence[str]) -> str:
+    """Label of the opposite direction."""
+    if target.number is not None:
+        return _name_of(1 - target.number, scores, labels)
+    name = None if target.class_index is None else _name_of(target.class_index, scores, labels)
+    if target.sign < 0 and target.label == f"not {name}":
+        return str(name)
+    return f"not {name}" if target.label == name else f"-{target.label}"
+
+
+def _upward(
     text: str, scores: Scores, labels: Sequence[str], values: ArrayLike | None
 ) -> tuple[Target, ...]:
     element = _ELEMENT.fullmatch(text)
     if element is not None and (
         element["name"] in scores.tensors or _index(element["index"]) is not None
     ):
-        return (_element(element["name"], element["index"], scores),)
+        return (_element(element["name"], element["index"], scores, labels),)
     if text in scores.tensors and _key(text) not in {_key(label) for label in labels}:
+        shape = sample_shape(text, scores)
+        if shape is not None and all(size == 1 for size in shape):  # one number per sample
+            return (_element(text, None, scores, labels),)
         raise UnknownTarget(
             f"{clean_text(text)!r} is a tensor, not one number",
-            hint=f"say which of its elements: {_example(text, scores)}",
+            hint=f"say which of its elements: {example_element(scores, text)}",
         )
     if not scores.classifier:
         raise _no_classes(text, scores)
-    labels = _unit_labels(labels, scores)
     if top := _TOP.fullmatch(text):
         return _best(int(top[1]), scores, labels, values)
     count = scores.classes
     if count is None and values is not None:
         count = np.asarray(values).size
+    count = 2 if _unit_of(scores, labels) is not None else count
     index = int(text) if _INTEGER.fullmatch(text) else _by_label(text, labels, count)
     if index < 0 or (count is not None and index >= count):
         raise UnknownTarget(
@@ -288,9 +307,11 @@ def _best(
     if values is None:
         raise UnknownTarget(f"top{k} needs the scores of an image", hint="give a class index")
     z = np.asarray(values, dtype=np.float64).ravel()
-    if not 1 <= k <= z.size:
+    unit = _unit_of(scores, labels)
+    count = z.size if unit is None else 2
+    if not 1 <= k <= count:
         raise UnknownTarget(
-            f"there is no top{k} among {z.size} classes", hint=f"give top1 to top{z.size}"
+            f"there is no top{k} among {count} classes", hint=f"give top1 to top{count}"
         )
     if np.isnan(z).any():
         raise UnknownTarget(
@@ -298,20 +319,42 @@ def _best(
             where=clean_text(scores.tensor),
             hint="check the preprocessing",
         )
+    if unit is not None:
+        first = unit if z[0] >= 0 else 1 - unit
+        return tuple(_class(i, scores, labels) for i in (first, 1 - first)[:k])
     order = np.argsort(-z, kind="stable")[:k]  # ties: the first index, as ArgMax does
-    return tuple(_class(int(i), scores, labels) for i in order)
+    found = tuple(_class(int(i), scores, labels) for i in order)
+    if z.size == 1 and z[0] < 0 and scores.activation == "sigmoid":
+        return (found[0].opposite(_other_label(found[0], scores, labels)),)
+    return found
+
+
+def _unit_of(scores: Scores, labels: Sequence[str]) -> int | None:
+    """Which of two classes the one unit scores; None where each class has its own score.
+
+    One unit with two names scores the second one (Keras' convention).
+    """
+    if scores.unit is not None:
+        return scores.unit
+    return 1 if scores.classes == 1 and len(labels) == 2 else None
 
 
 def _class(index: int, scores: Scores, labels: Sequence[str]) -> Target:
-    known = index < len(labels) and labels[index]
-    label = clean_text(labels[index]) if known else f"class {index}"
-    where: _Index = (*(slice(None) for _ in range(scores.axis - 1)), index)
-    return Target(scores.tensor, where, label, index)
+    label = _name_of(index, scores, labels)
+    unit = _unit_of(scores, labels)
+    place = index if unit is None else 0
+    where: _Index = (*(slice(None) for _ in range(scores.axis - 1)), place)
+    if unit is None:
+        return Target(scores.tensor, where, label, place)
+    return Target(scores.tensor, where, label, place, 1 if index == unit else -1, index)
 
 
-def _unit_labels(labels: Sequence[str], scores: Scores) -> Sequence[str]:
-    # One sigmoid unit with two names scores the second one (Keras' convention).
-    return labels[1:] if scores.classes == 1 and len(labels) == 2 else labels
+def _name_of(index: int, scores: Scores, labels: Sequence[str]) -> str:
+    """Name of a class; of numbers that are not known to be classes, the element."""
+    if index < len(labels) and labels[index]:
+        return clean_text(labels[index])
+    known = scores.classifies or any(labels)
+    return f"class {index}" if known else f"{clean_text(scores.output)}[{index}]"
 
 
 def _key(text: str) -> str:
@@ -349,28 +392,99 @@ def _by_label(text: str, labels: Sequence[str], count: int | None) -> int:
     )
 
 
-def _element(name: str, index: str, scores: Scores) -> Target:
+def _element(name: str, index: str | None, scores: Scores, labels: Sequence[str]) -> Target:
     if name not in scores.tensors:
         raise UnknownTarget(
             f"the model has no tensor {clean_text(name)!r}",
-            hint=nearest(name, map(clean_text, scores.tensors)) or _outputs(scores),
+            hint=nearest(name, map(clean_text, scores.tensors)) or listing(scores),
         )
-    where = _index(index)
-    label = clean_text(f"{name}[{index.strip()}]")
+    where = () if index is None else _index(index)
+    label = clean_text(name if index is None else f"{name}[{index.strip()}]")
     if where is None:
         raise UnknownTarget(
-            f"{clean_text(index)!r} is no index",
+            f"{clean_text(str(index))!r} is no index",
             where=label,
             hint="write integers, a:b and : with commas, without the batch axis",
         )
-    shape = next((v.shape for v in scores.outputs if v.name == name), None)
+    shape = sample_shape(name, scores)
+    if shape == () and where in {(0,), (-1,)}:  # one number is element 0 of itself
+        where = ()
     if shape is not None:
-        _check(where, shape[1:], label)
-    # The classifier's own score, written the long way, is that class.
-    plain = where if name == scores.tensor and len(where) == scores.axis else ()
-    last = plain[-1] if plain and scores.classifier else None
-    class_index = last if isinstance(last, int) and last >= 0 else None
-    return Target(name, where, label, class_index)
+        _check(where, shape, label)
+        if len(where) < len(shape) and has_no_batch(name, scores):
+            _refuse_partial(where, shape, name, label)
+    target = Target(name, where, label, note=_summed(where, shape, label))
+    return _named_class(_before(target, scores), scores, labels)
+
+
+def _refuse_partial(where: _Index, shape: Sequence[int | None], name: str, label: str) -> None:
+    """Refuse an index that could be read with and without a batch axis."""
+    given = label[len(clean_text(name)) + 1 : -1]
+    rest = len(shape) - len(where)
+    more = ",".join("ijklmn"[:rest]), ",".join(":" * rest)
+    sizes = ", ".join("?" if d is None else str(d) for d in shape)
+    raise UnknownTarget(
+        f"{clean_text(name)!r} of shape ({sizes}) has no batch axis, and {len(where)} of its "
+        f"{len(shape)} axes are named",
+        where=label,
+        hint=f"write {clean_text(name)}[{given},{more[0]}] for one element, "
+        f"{clean_text(name)}[{given},{more[1]}] for the sum",
+    )
+
+
+def _summed(where: _Index, shape: Sequence[int | None] | None, label: str) -> str:
+    """A sentence where an index leaves out axes of several elements; else empty."""
+    left = (shape or ())[len(where) :]
+    if not left or all(size == 1 for size in left):
+        return ""
+    known = math.prod(size for size in left if size is not None) if None not in left else 0
+    return f"{label} is the sum of {known or 'all'} elements: axes that an index leaves out"
+
+
+def _before(target: Target, scores: Scores) -> Target:
+    """The element before the softmax or sigmoid that a named element ends in."""
+    if scores.graph is None:
+        return target
+    found = before_activation(
+        scores.graph, target.tensor, target.index, lambda name: measured_shape(name, scores)
+    )
+    if found is None:
+        return target
+    if isinstance(found, Stuck):
+        note = (
+            f"{target.label} is a probability behind {clean_text(found.activation)}; the score "
+            f"before it cannot be found through {clean_text(found.node)}, so the probability "
+            "itself is explained"
+        )
+        return replace(target, note=_joined(target.note, note))
+    note = (
+        f"{target.label} ends in {clean_text(found.node)}: explained is the score before it, "
+        f"in {clean_text(found.tensor)!r}" + (", downwards" if found.sign < 0 else "")
+    )
+    return replace(
+        target,
+        tensor=found.tensor,
+        index=found.index,
+        sign=target.sign * found.sign,
+        note=_joined(target.note, note),
+    )
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _named_class(target: Target, scores: Scores, labels: Sequence[str]) -> Target:
+    """The classifier's own score, written the long way, is that class."""
+    if not scores.classifier or target.tensor != scores.tensor:
+        return target
+    own = (*target.index, *([0] if scores.classes == 1 and not target.index else []))
+    last = own[-1] if len(own) == scores.axis else None
+    if not isinstance(last, int) or last < 0:
+        return target
+    unit = _unit_of(scores, labels)
+    number = None if unit is None else unit if target.sign > 0 else 1 - unit
+    return replace(target, index=own, class_index=last, number=number)
 
 
 def _index(text: str) -> _Index | None:
@@ -387,7 +501,7 @@ def _index(text: str) -> _Index | None:
     return tuple(parts)
 
 
-def _check(where: _Index, shape: Sequence[int | str | None], label: str) -> None:
+def _check(where: _Index, shape: Sequence[int | None], label: str) -> None:
     if len(where) > len(shape):
         raise UnknownTarget(
             f"{len(where)} indices for {len(shape)} axes", where=label, hint="leave out the batch"
@@ -405,25 +519,8 @@ def _check(where: _Index, shape: Sequence[int | str | None], label: str) -> None
 
 
 def _no_classes(text: str, scores: Scores) -> UnknownTarget:
-    example = _example(scores.output, scores)
     return UnknownTarget(
         f"{clean_text(text)!r} needs class scores, and this model has none: {scores.why}",
-        hint=f"name an element, OUTPUT[i,j,...] without the batch axis, such as {example}; "
-        + _outputs(scores),
+        hint="name an element, OUTPUT[i,j,...] without the batch axis, such as "
+        f"{example_element(scores)}; {listing(scores)}",
     )
-
-
-def _outputs(scores: Scores) -> str:
-    shown = []
-    for value in scores.outputs[:8]:
-        sizes = ", ".join("?" if d is None else clean_text(str(d)) for d in value.shape or ())
-        shape = f" ({sizes})" if value.shape is not None else ""
-        shown.append(f"{clean_text(value.name)}{shape}")
-    return "outputs: " + ", ".join(shown) if shown else ""
-
-
-def _example(name: str, scores: Scores) -> str:
-    """An index that fits the output: its middle element."""
-    shape = next((v.shape for v in scores.outputs if v.name == name), None)
-    middle = ",".join(str(d // 2 if isinstance(d, int) else 0) for d in (shape or (1, 1))[1:])
-    return f"{clean_text(name)}[{middle or 0}]"

@@ -24,6 +24,8 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
     heading = Text(report.photo.name, style="bold")
     if best is not None:
         heading.append(f"  {best['label']}", style="bold green")
+        if "output" in best:  # of several
+            heading.append(f" of {best['output']}", style="green")
         heading.append(f"  {_certainty(best)}")
     console.print(heading)
     table = Table(box=None, padding=(0, 2), header_style="dim")

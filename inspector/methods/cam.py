@@ -41,9 +41,10 @@ def cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
                 hint="use grad-cam",
             )
         features = np.asarray(evidence.values[head.features][row : row + 1])
-        maps.append(head.cam(features, target.class_index))
+        maps.append(target.sign * head.cam(features, target.class_index))
         scale = float(np.abs(evidence.values[evidence.model.scores.tensor][row]).max())
-        residual = head.residual(features, target.class_index, evidence.scores[row : row + 1])
+        score = target.sign * evidence.scores[row : row + 1]
+        residual = head.residual(features, target.class_index, score)
         worst = max(worst, float(np.max(residual)) / max(scale, 1e-12))
     evidence.facts["cam_residual"] = worst
     if worst > RESIDUAL_TOLERANCE:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BATCH = 32
 """Occluded copies of the image that are held at a time; memory does not grow with positions."""
 
+_SATURATED = 1e-6
+"""Distance of a saturated probability from 0 or 1."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -71,7 +74,7 @@ def occlusion(
         def progress(done: int, row: int = row) -> None:
             evidence.progress(row * len(boxes) + done, len(boxes) * len(evidence.targets))
 
-        drops = _drops(
+        untouched, drops = _drops(
             evidence,
             row,
             target,
@@ -81,6 +84,8 @@ def occlusion(
             progress=progress,
         )
         maps.append(average_over_windows(drops, boxes, (height, width)))
+        if use_probability and measure == "auto":
+            _note_saturation(evidence, row, untouched, drops)
     return np.stack(maps)[:, None].astype(np.float32)
 
 
@@ -93,8 +98,8 @@ def _drops(
     colour: Array,
     use_probability: bool,
     progress: Any,
-) -> Array:
-    """f(x) - f(x occluded) for every box, (P,)."""
+) -> tuple[float, Array]:
+    """f(x), and f(x) - f(x occluded) for every box, (P,)."""
     image = evidence.images[row]
 
     def values(images: Array) -> Array:
@@ -110,7 +115,19 @@ def _drops(
     while batch := list(islice(remaining, BATCH)):
         drops += (untouched - values(covered(image, batch, colour))).tolist()
         progress(len(drops))
-    return np.asarray(drops)
+    return float(untouched), np.asarray(drops)
+
+
+def _note_saturation(evidence: "Evidence", row: int, untouched: float, drops: Array) -> None:
+    """Say that a probability of 0 or 1 hides much of what the score depends on."""
+    if min(untouched, 1 - untouched) > _SATURATED:
+        return
+    largest = float(np.abs(drops).max(initial=0.0))
+    evidence.note(
+        f"saturated: the probability is {untouched:.6g}, and the square changes it by {largest:.2g} "
+        "at most; occlusion:measure=score follows the score before it",
+        row,
+    )
 
 
 def _uses_probability(evidence: "Evidence", measure: str) -> bool:

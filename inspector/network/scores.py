@@ -4,16 +4,28 @@ Gradients are taken of the score, not of the probability: behind a softmax they 
 confident images (Selvaraju et al. 2017, section 3.1, "before the softmax").
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
 
 from converters.graph import Graph, Node, Value
 from converters.graph.operators import facts
+from inspector.network.class_evidence import class_evidence
 from inspector.network.shapes import Shape, Shapes, merge
 from inspector.printable import clean_text
 
-__all__ = ["Activation", "Scores", "find_scores"]
+__all__ = [
+    "INTEGERS",
+    "Activation",
+    "Scores",
+    "activation_of",
+    "before_rounding",
+    "ends_in_activation",
+    "find_scores",
+    "is_doubtful",
+]
 
 Activation = Literal["softmax", "sigmoid", "log_softmax"]
 
@@ -24,7 +36,9 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "Sigmoid": "sigmoid",
 }
 _TAKES_BEST = ("ArgMax", "TopK", "Hardmax")
-_INTEGERS = {2, 3, 4, 5, 6, 7, 9, 12, 13}
+INTEGERS = {2, 3, 4, 5, 6, 7, 9, 12, 13}
+"""Types of whole numbers, and of truth values, as ``Cast`` counts them."""
+
 _MAX_STEPS = 64
 
 
@@ -43,6 +57,12 @@ class Scores:
         why: A sentence: how the tensor was found, or why the model is not a classifier.
         outputs: All outputs of the graph.
         tensors: Names of all tensors that a target may name.
+        unit: Which of two classes one unit scores, where the output holds p and 1 - p; the other
+            class is its negative side.  None where each class has a score of its own.
+        heads: Other outputs that hold one score per class, with the number of their classes.
+        classifies: Whether something says that these are class scores and not other numbers.
+        graph: The graph that the scores are of.
+        measure: Tensors of one probe image by name, (1, ...); costs a forward pass.
     """
 
     tensor: str
@@ -54,6 +74,13 @@ class Scores:
     classifier: bool = True
     outputs: tuple[Value, ...] = field(default=(), repr=False)
     tensors: frozenset[str] = field(default=frozenset(), repr=False)
+    unit: int | None = None
+    heads: tuple[tuple[str, int | None], ...] = ()
+    classifies: bool = True
+    graph: Graph | None = field(default=None, repr=False, compare=False)
+    measure: Callable[[Sequence[str]], Mapping[str, Any]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,13 @@ class _Candidate:
     named: bool  # a table of class names hangs on it
     reason: str  # why it is not a classifier; empty when it is one
     depth: int
+    unit: int | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """K; None where it is not known."""
+        axis = _class_axis(self.shape)
+        return self.shape[axis] if self.shape is not None and axis is not None else None
 
 
 def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> Scores:
@@ -85,22 +119,69 @@ def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None)
         shapes: Concrete shapes of tensors, where they are known.
     """
     known = Shapes(graph, shapes)
-    found = [_candidate(graph, known, name) for name in graph.outputs]
+    found = [_beside(_candidate(graph, known, name), known, graph) for name in graph.outputs]
     outputs = tuple(graph.outputs.values())
     names = frozenset((*graph.tensors, *graph.outputs))
     good = [c for c in found if not c.reason]
     if not good:
         why = "; ".join(dict.fromkeys(c.reason for c in found)) or "the graph has no output"
         first = next(iter(graph.outputs), "")
-        return Scores(first, first, None, None, why, 1, False, outputs, names)
+        return Scores(
+            first, first, None, None, why, 1, False, outputs, names, classifies=False, graph=graph
+        )
     best = max(good, key=lambda c: (c.named, c.depth, c.activation is not None))
     axis = _class_axis(best.shape)
-    classes = best.shape[axis] if best.shape is not None and axis is not None else None
-    why = _reason(best, good)
-    axis = 1 if axis is None else axis
-    return Scores(
-        best.tensor, best.output, best.activation, classes, why, axis, True, outputs, names
+    heads = {c.output: (c.tensor, c.classes) for c in good if c.tensor != best.tensor}
+    scores = Scores(
+        best.tensor,
+        best.output,
+        best.activation,
+        best.classes,
+        _reason(best, good),
+        1 if axis is None else axis,
+        True,
+        outputs,
+        names,
+        unit=best.unit,
+        heads=tuple((output, classes) for output, (_, classes) in heads.items()),
+        graph=graph,
     )
+    said = best.activation is not None or best.named or bool(class_evidence(scores))
+    return replace(scores, classifies=said)
+
+
+def is_doubtful(scores: Scores, batch: int | None) -> bool:
+    """Whether only a forward pass can say that an output has one row of scores per image.
+
+    Args:
+        scores: What the file makes of itself.
+        batch: Fixed number of images; None when it is free.
+    """
+    shape = next((value.shape for value in scores.outputs if value.name == scores.output), None)
+    if shape is None:
+        return False
+    free = batch is not None and len(shape) > 1 and not isinstance(shape[0], int)
+    return free or len(shape) == 3
+
+
+def _beside(candidate: _Candidate, shapes: Shapes, graph: Graph) -> _Candidate:
+    """A candidate, refused where another output holds several numbers for each of its scores."""
+    own = shapes.of(candidate.output)
+    count = candidate.classes
+    if candidate.reason or count in (None, 1) or own is None or len(own) < 2:
+        return candidate
+    for name in graph.outputs:
+        other = shapes.of(name)
+        if name == candidate.output or other is None or len(other) != 3 or other[1] != count:
+            continue
+        if other[2] is not None and other[2] > 1:
+            score, rows = clean_text(candidate.output), clean_text(name)
+            reason = (
+                f"{score!r} holds one score for each of the {count} rows of {rows!r}, as a "
+                "detector's anchors do"
+            )
+            return replace(candidate, reason=reason, depth=0)
+    return candidate
 
 
 def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
@@ -121,18 +202,23 @@ def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
 
 def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     """Follow one output back to the scores it is made from."""
-    tensor, shape, named = output, shapes.of(output), False
+    tensor, shape, named, unit = output, shapes.of(output), False, None
     # (tensor, activation behind it, shape), the most wanted last.
     options: list[tuple[str, Activation | None, Shape | None]] = [(output, None, shape)]
     for _ in range(_MAX_STEPS):
         node = graph.producer(tensor)
         if node is None:
             break
-        found = _activation(graph, node)
+        found = activation_of(graph, node)
         if found is not None and _over_classes(graph, shapes, node, found[0]):
-            before = _before_rounding(graph, found[1])
+            before = before_rounding(graph, found[1])
             # An activation keeps the shape, which is often declared behind it only.
             options.append((before, found[0], merge(shapes.of(before), shape)))
+            break
+        pair = _pair(graph, node, shape)
+        if pair is not None:
+            tensor, unit = pair
+            options.append((tensor, "sigmoid", (shape[0] if shape else None, 1)))
             break
         step = _step(graph, node, tensor)
         if step is None:
@@ -142,11 +228,34 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
         shape = merge(shapes.of(tensor), shape if _keeps_shape(node) else None)
         # The outermost tensor with the same values is the one that the user knows.
         options = [(tensor, None, shape), *options] if keeps_values else [(tensor, None, shape)]
-    reasons = [_no_classifier(graph, t, s) for t, _, s in options]
+    measured = output in shapes.measured
+    reasons = [_no_classifier(graph, t, s, measured=measured) for t, _, s in options]
     chosen = max((i for i, reason in enumerate(reasons) if not reason), default=len(options) - 1)
     tensor, activation, shape = options[chosen]
     depth = 0 if reasons[chosen] else len(_ancestors(graph, tensor))
-    return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth)
+    unit = unit if activation == "sigmoid" else None
+    return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth, unit)
+
+
+def _pair(graph: Graph, node: Node, shape: Shape | None) -> tuple[str, int] | None:
+    """Unit before two probabilities (1 - p, p) of one sigmoid, and which class it scores."""
+    if not node.is_op("Concat") or len(node.inputs) != 2:
+        return None
+    if shape is None or len(shape) != 2 or shape[1] not in (2, None):
+        return None
+    if int(node.attributes.get("axis", 0)) not in (1, -1):
+        return None
+    for place in (0, 1):
+        own, other = node.inputs[place], graph.producer(node.inputs[1 - place])
+        made = graph.producer(own)
+        while made is not None and (facts(made).copies or facts(made).reshapes):
+            made = graph.producer(made.inputs[0])
+        if made is None or other is None or not other.is_op("Sub") or other.inputs[1] != own:
+            continue
+        found = activation_of(graph, made)
+        if _is_one(graph, other.inputs[0]) and found is not None and found[0] == "sigmoid":
+            return before_rounding(graph, found[1]), place
+    return None
 
 
 def _keeps_shape(node: Node) -> bool:
@@ -162,15 +271,15 @@ def _step(graph: Graph, node: Node, tensor: str) -> tuple[str, bool] | None:
     if node.is_op(*_TAKES_BEST):
         return node.inputs[0], False
     if node.is_op("Cast"):
-        return node.inputs[0], node.attributes.get("to") not in _INTEGERS
+        return node.inputs[0], node.attributes.get("to") not in INTEGERS
     known = facts(node)
     if known.copies or known.reshapes:
         return node.inputs[0], True
-    before = _before_rounding(graph, tensor)
+    before = before_rounding(graph, tensor)
     return (before, False) if before != tensor else None
 
 
-def _before_rounding(graph: Graph, tensor: str) -> str:
+def before_rounding(graph: Graph, tensor: str) -> str:
     """Tensor before QuantizeLinear, Cast, DequantizeLinear, however often they repeat.
 
     Rounded scores tie, and the rounding has no gradient.
@@ -185,7 +294,7 @@ def _before_rounding(graph: Graph, tensor: str) -> str:
     return tensor
 
 
-def _activation(graph: Graph, node: Node) -> tuple[Activation, str] | None:
+def activation_of(graph: Graph, node: Node) -> tuple[Activation, str] | None:
     """Kind and input of the final activation that ends in this node."""
     if node.domain == "" and node.op_type in _ACTIVATIONS:
         return _ACTIVATIONS[node.op_type], node.inputs[0]
@@ -193,9 +302,15 @@ def _activation(graph: Graph, node: Node) -> tuple[Activation, str] | None:
         exp = graph.producer(node.inputs[0])
         if exp is not None and exp.is_op("Exp") and _summed(graph, node.inputs[1]) is exp:
             return "softmax", _before_shift(graph, exp.inputs[0])
+    if node.is_op("Exp"):
+        inner = graph.producer(node.inputs[0])
+        found = None if inner is None else activation_of(graph, inner)
+        return ("softmax", found[1]) if found is not None and found[0] == "log_softmax" else None
+    if (z := _written_sigmoid(graph, node)) is not None:
+        return "sigmoid", z
     if node.is_op("Log"):
         inner = graph.producer(node.inputs[0])
-        found = None if inner is None else _activation(graph, inner)
+        found = None if inner is None else activation_of(graph, inner)
         return ("log_softmax", found[1]) if found is not None and found[0] == "softmax" else None
     if node.is_op("Sub"):  # z - log(sum(exp(z)))
         log = graph.producer(node.inputs[1])
@@ -203,6 +318,41 @@ def _activation(graph: Graph, node: Node) -> tuple[Activation, str] | None:
         if exp is not None and exp.is_op("Exp") and exp.inputs[0] == node.inputs[0]:
             return "log_softmax", _before_shift(graph, node.inputs[0])
     return None
+
+
+def ends_in_activation(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor is a softmax or sigmoid, as a whole, behind what only repackages it."""
+    for _ in range(_MAX_STEPS):
+        node = graph.producer(before_rounding(graph, tensor))
+        if node is None:
+            return False
+        if activation_of(graph, node) is not None:
+            return True
+        if not (facts(node).copies or facts(node).moves or facts(node).reshapes):
+            return False
+        tensor = node.inputs[0]
+    return False
+
+
+def _written_sigmoid(graph: Graph, node: Node) -> str | None:
+    """The tensor z of 1 / (1 + exp(-z))."""
+    if node.is_op("Div") and _is_one(graph, node.inputs[0]):
+        below = graph.producer(node.inputs[1])
+    else:
+        below = graph.producer(node.inputs[0]) if node.is_op("Reciprocal") else None
+    if below is None or not below.is_op("Add"):
+        return None
+    for one, other in (below.inputs, reversed(below.inputs)):
+        exp = graph.producer(other)
+        if _is_one(graph, one) and exp is not None and exp.is_op("Exp"):
+            negative = graph.producer(exp.inputs[0])
+            return negative.inputs[0] if negative is not None and negative.is_op("Neg") else None
+    return None
+
+
+def _is_one(graph: Graph, tensor: str) -> bool:
+    value = graph.constant(tensor)
+    return value is not None and value.dtype.kind == "f" and bool(np.all(value == 1))
 
 
 def _summed(graph: Graph, tensor: str) -> Node | None:
@@ -254,7 +404,7 @@ def _class_axis(shape: Shape | None) -> int | None:
     return axis if shape[axis] is not None or len(shape) == 2 else None
 
 
-def _no_classifier(graph: Graph, tensor: str, shape: Shape | None) -> str:
+def _no_classifier(graph: Graph, tensor: str, shape: Shape | None, *, measured: bool) -> str:
     """Why a tensor does not hold one score per class; empty when it does."""
     name = repr(clean_text(tensor))
     if shape is None:
@@ -265,10 +415,13 @@ def _no_classifier(graph: Graph, tensor: str, shape: Shape | None) -> str:
     batches = {
         v.shape[0] for v in graph.inputs.values() if v.shape is not None and len(v.shape) > 2
     }
-    if shape[0] is not None and len(batches) == 1:
-        (batch,) = batches
-        if isinstance(batch, int) and batch != shape[0]:
-            return f"{name} of shape {shown} does not have one row per image"
+    if shape[0] is not None and (measured or len(batches) == 1):
+        batch = next(iter(batches), None) if len(batches) == 1 else None
+        rows = {batch, 1} if measured else {batch}  # what is measured is of one image
+        if (measured or isinstance(batch, int)) and shape[0] not in rows:
+            sequence = measured and len(shape) == 3 and shape[1] == 1
+            more = f": it is a sequence of {shape[0]} steps" if sequence else ""
+            return f"{name} of shape {shown} does not have one row per image{more}"
     if any(node.is_op("NonMaxSuppression") for node in _ancestors(graph, tensor)):
         return f"{name} lists detections"
     return ""

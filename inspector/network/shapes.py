@@ -50,6 +50,7 @@ class Shapes:
             if value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
                 self._declared[value.name] = tuple(_dim(d) for d in tensor.shape.dim)
         self._known: dict[str, Shape | None] = {}
+        self.measured = frozenset(self._concrete)
 
     def of(self, tensor: str) -> Shape | None:
         """Shape of a tensor, one entry per axis; None where unknown, or as a whole."""

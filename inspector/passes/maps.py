@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
-from inspector.evidence import Evidence, tensors_for
+from inspector.evidence import SATURATED, Evidence, tensors_for
 from inspector.heatmap import Attribution
 from inspector.network.layer_choice import last_of
-from inspector.target import probabilities
+from inspector.probability import of_target, probabilities
 
 if TYPE_CHECKING:
     from inspector.methods import Request
@@ -328,21 +328,27 @@ class _Samples:
             space=method.space,
             method=method.name,
             label=target.label,
-            index=target.class_index,
+            index=target.shown_index,
             tensor=target.tensor,
             score=float(evidence.scores[row]),
             probability=self._probability(evidence, row),
             layer=layer,
             options=request.settings,
-            notes=tuple(self._notes(evidence, values, differentiates=method.differentiates)),
+            notes=tuple(self._notes(evidence, row, values, differentiates=method.differentiates)),
             reduction=method.reduction,
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 
-    def _notes(self, evidence: Evidence, values: Array, *, differentiates: bool) -> Iterator[str]:
+    def _notes(
+        self, evidence: Evidence, row: int, values: Array, *, differentiates: bool
+    ) -> Iterator[str]:
+        if evidence.targets[row].note:
+            yield evidence.targets[row].note
         yield from evidence.notes
+        own = evidence.notes_of.get(row, [])
+        yield from own
         tensors = {target.tensor for target in evidence.targets}
         certificate = None
         if differentiates:
@@ -350,18 +356,18 @@ class _Samples:
             certificate = next((one for one in found if one.passed is not True), None)
         if certificate is not None:
             yield f"unverified: {certificate.text}"
-        if not np.any(values > 0):
+        if not np.any(values > 0) and not any(text.startswith(SATURATED) for text in own):
             yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")
         if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
             yield "the map has the same value everywhere: it points at no place"
 
     def _probability(self, evidence: Evidence, row: int) -> float | None:
-        index, scores = evidence.targets[row].class_index, self.opened.scores
-        if index is None:
+        target, scores = evidence.targets[row], self.opened.scores
+        if target.class_index is None:
             return None
         found = np.asarray(evidence.values[scores.tensor][row]).reshape(-1)
         known = probabilities(found, scores.activation)
-        return None if known is None else float(known.values[index])
+        return None if known is None else float(of_target(known.values[None], target)[0])
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None]:

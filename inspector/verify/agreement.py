@@ -92,7 +92,8 @@ def _agreement(
     floor: float,
 ) -> Check:
     """Same best element, and scores that are close."""
-    if any(a.shape != b.shape for a, b in zip(theirs, ours, strict=True)):
+    # A tensor without a batch axis has one in front where the model was asked.
+    if any(_trimmed(a) != _trimmed(b) for a, b in zip(theirs, ours, strict=True)):
         return Check(name, "fail", f"{side} gives scores of another shape")
     flat = [(a.reshape(1, -1), b.reshape(1, -1)) for a, b in zip(theirs, ours, strict=True)]
     apart = [
@@ -109,6 +110,11 @@ def _agreement(
         report_lines.agreement(same, len(flat), side, worst),
         {"agree": same, "inputs": len(flat), "difference": worst, "tolerance": allowed},
     )
+
+
+def _trimmed(values: Array) -> tuple[int, ...]:
+    shape = values.shape
+    return shape[1:] if shape[:1] == (1,) else shape
 
 
 def _same_best(a: Array, b: Array, allowed: float, floor: float) -> bool:

@@ -74,9 +74,10 @@ def cam_checks(
         preprocess=preprocess,
     )
     features = np.asarray(evidence.values[head.features][:1])
-    map_ = head.cam(features, target.class_index)
+    map_ = target.sign * head.cam(features, target.class_index)
     scale = float(np.abs(evidence.values[target.tensor][0]).max()) or 1.0
-    residual = float(head.residual(features, target.class_index, evidence.scores)[0]) / scale
+    score = target.sign * evidence.scores
+    residual = float(head.residual(features, target.class_index, score)[0]) / scale
     allowed = RESIDUAL[subject.kind]
     checks = [
         Check(

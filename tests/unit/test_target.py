@@ -9,13 +9,12 @@ import pytest
 
 from converters.graph import Graph
 from inspector.errors import UnknownTarget
+from inspector.probability import looks_like_probabilities, probabilities
 from inspector.target import (
     Scores,
     Target,
     find_scores,
-    looks_like_probabilities,
     parse_target,
-    probabilities,
 )
 
 
@@ -258,7 +257,7 @@ def test_classes_by_any_name(text, expected):
     ("text", "words"),
     [
         ("6", "classes run from 0 to 5"),
-        ("-1", "no class -1"),
+        ("-6", "no class 6"),
         ("999999999999", "no class"),
         ("top7", "top1 to top6"),
         ("top0", "no top0"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.passes.batches import BATCH
 from inspector.passes.feature_vectors import vectors
-from inspector.probability import class_of, label_of, probabilities_of, source_of
+from inspector.probability import class_of, label_of, of_target, probabilities_of, source_of
 from inspector.studies.invariance.transforms import transformed
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Seen:
         """Plain data."""
         return {
             "image": {"name": self.name, "place": self.place, "sha256": self.sha256},
-            "class": {"index": self.target.class_index, "label": self.target.label},
+            "class": {"index": self.target.shown_index, "label": self.target.label},
             "probability_from": self.source,
             "untransformed": {
                 "probability": self.probability,
@@ -237,7 +237,7 @@ def _values(scores: Array, target: "Target", source: str) -> dict[str, list[Any]
     one = known.shape[1] == 1  # one sigmoid unit: its class or not
     labels = (known[:, 0] >= 0.5).astype(int) if one else known.argmax(1)
     return {
-        "probability": known[:, int(target.class_index or 0)].tolist(),
+        "probability": of_target(known, target).tolist(),
         "label": labels.tolist(),
     }
 

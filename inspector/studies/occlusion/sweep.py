@@ -13,7 +13,7 @@ from inspector.passes.activations import activations
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import Box, covered, fill_colour, window_and_stride, windows
-from inspector.probability import class_of, label_of, probabilities_of, source_of
+from inspector.probability import class_of, label_of, of_target, probabilities_of, source_of
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -188,7 +188,7 @@ class Sweep:
         """Plain data."""
         return {
             "image": {"name": self.name, "place": self.place, "sha256": self.sha256},
-            "class": {"index": self.target.class_index, "label": self.target.label},
+            "class": {"index": self.target.shown_index, "label": self.target.label},
             "probability_from": self.how,
             "feature_map": {
                 "unit": self.unit,
@@ -314,7 +314,7 @@ def _forward(model: "Opened", plan: Plan, images: Array) -> tuple[Array, Array]:
 def _values(maps: Array, scores: Array, target: "Target", how: str) -> dict[str, list[Any]]:
     """What is recorded for P positions: maps (P, h, w) of the one unit, scores (P, K)."""
     known = probabilities_of(scores, how)
-    index = int(target.class_index or 0)
+    score = target.sign * scores[:, int(target.class_index or 0)]
     if scores.shape[1] == 1:  # one sigmoid unit: its class or not
         labels = (known[:, 0] >= 0.5).astype(int)
         best = np.maximum(known[:, 0], 1 - known[:, 0])
@@ -323,8 +323,8 @@ def _values(maps: Array, scores: Array, target: "Target", how: str) -> dict[str,
         best = np.take_along_axis(known, labels[:, None], 1)[:, 0]
     return {
         "total": maps.sum((1, 2), dtype=np.float64).tolist(),
-        "probability": known[:, index].tolist(),
-        "score": scores[:, index].tolist(),
+        "probability": of_target(known, target).tolist(),
+        "score": score.tolist(),
         "label": labels.tolist(),
         "label_probability": best.tolist(),
     }

@@ -190,7 +190,7 @@ def _class(
         raise MethodRefused(f"there is no classifier: {scores.why}", hint=HINT)
     if target.strip() and target.strip().casefold() != "top1":
         found = parse_target(target, scores=scores, labels=model.class_labels.names)
-        if len(found) != 1 or found[0].class_index is None:
+        if len(found) != 1 or found[0].class_index is None or found[0].sign < 0:
             raise UsageError(f"{target!r} is not one class", hint="give a label or an index")
         return found[0].class_index, "asked for"
     linear_head(model)  # refused before a pass over the photos, not after it
