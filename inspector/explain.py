@@ -173,7 +173,8 @@ def explain(
         images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3).
         methods: Names as the command line takes them, options included:
             ``"occlusion:window=16,stride=8"``.
-        target: ``top1``, ``top3``, an index, a label, or ``OUTPUT[i,j,...]``.
+        target: ``top1``, ``top3``, an index, a label, or ``OUTPUT[i,j,...]``; with a leading
+            ``-`` the opposite direction.
         layer: A tensor name, an index, ``last``, or None for the default.
 
     Returns:

@@ -58,7 +58,7 @@ class _ExplainCommand(click.Command):
     default="top1",
     show_default=True,
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
-    "OUTPUT[i,j,...] for one element of any tensor.",
+    "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction.",
 )
 @click.option(
     "--layer",

@@ -124,8 +124,8 @@ def _note_saturation(evidence: "Evidence", row: int, untouched: float, drops: Ar
         return
     largest = float(np.abs(drops).max(initial=0.0))
     evidence.note(
-        f"saturated: the probability is {untouched:.6g}, and the square changes it by {largest:.2g} "
-        "at most; occlusion:measure=score follows the score before it",
+        f"saturated: the probability is {untouched:.6g}, and the square changes it by at most "
+        f"{largest:.2g}; occlusion:measure=score follows the score before it",
         row,
     )
 

@@ -124,7 +124,7 @@ def _largest(values: Array, declared: Sequence[int | None] | None) -> tuple[int,
     if values.ndim > 1:
         axis = min(range(values.ndim), key=lambda a: values.shape[a])
         others = tuple(a for a in range(values.ndim) if a != axis)
-        within = ((wanted >= 0) & (wanted <= 1)).all(axis=others)
+        within = np.asarray(((wanted >= 0) & (wanted <= 1)).all(axis=others))
         if 1 < values.shape[axis] <= _ATTRIBUTES and within.any() and not within.all():
             wanted = np.where(_along(within, axis, values.ndim), wanted, -np.inf)
     for axis, size in enumerate(declared or ()):

@@ -100,6 +100,11 @@ class _Candidate:
         axis = _class_axis(self.shape)
         return self.shape[axis] if self.shape is not None and axis is not None else None
 
+    @property
+    def one_number(self) -> bool:
+        """Whether it is one number without a sigmoid: an age, an angle."""
+        return self.classes == 1 and self.activation is None
+
 
 def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> Scores:
     """Find the scores of the classifier, walking back from the graph's outputs.
@@ -111,8 +116,9 @@ def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None)
     ``Relu`` (SqueezeNet) is part of the score.
 
     A classifier has the shape (N, K), or more axes of size 1, such as (N, K, 1, 1).  Of several,
-    the one that carries class names wins, then the one with the most nodes before it:
-    auxiliary heads branch off early, and embeddings stand before the logits.
+    the one that carries class names wins, then several classes over one number, then the one with
+    the most nodes before it: auxiliary heads branch off early, and embeddings stand before the
+    logits.
 
     Args:
         graph: The graph.
@@ -129,7 +135,7 @@ def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None)
         return Scores(
             first, first, None, None, why, 1, False, outputs, names, classifies=False, graph=graph
         )
-    best = max(good, key=lambda c: (c.named, c.depth, c.activation is not None))
+    best = max(good, key=lambda c: (c.named, not c.one_number, c.depth, c.activation is not None))
     axis = _class_axis(best.shape)
     heads = {c.output: (c.tensor, c.classes) for c in good if c.tensor != best.tensor}
     scores = Scores(

@@ -113,7 +113,7 @@ def _agreement(
 
 
 def _trimmed(values: Array) -> tuple[int, ...]:
-    shape = values.shape
+    shape = tuple(map(int, values.shape))
     return shape[1:] if shape[:1] == (1,) else shape
 
 

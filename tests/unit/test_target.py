@@ -290,13 +290,20 @@ def test_without_names_or_scores():
 
 def test_one_unit_with_two_names_scores_the_second():
     scores = _scores(classes=1)
-    for text in ("top1", "0", "dog"):
+    for text, label, sign in (
+        ("top1", "cat", -1),
+        ("0", "cat", -1),
+        ("cat", "cat", -1),
+        ("1", "dog", 1),
+        ("dog", "dog", 1),
+        ("-top1", "dog", 1),
+        ("-dog", "cat", -1),
+    ):
         (target,) = parse_target(text, scores=scores, labels=("cat", "dog"), values=[-0.3])
-        assert (target.class_index, target.label) == (0, "dog")
-    with pytest.raises(UnknownTarget):
-        parse_target("cat", scores=scores, labels=("cat", "dog"), values=[-0.3])
-    with pytest.raises(UnknownTarget, match="no class 1"):
-        parse_target("1", scores=scores, labels=("cat", "dog"), values=[-0.3])
+        assert (target.class_index, target.label, target.sign) == (0, label, sign)
+        assert target.shown_index == ("cat", "dog").index(label)
+    with pytest.raises(UnknownTarget, match="no class 2"):
+        parse_target("2", scores=scores, labels=("cat", "dog"), values=[-0.3])
 
 
 def test_elements_of_a_tensor_against_plain_indexing():
