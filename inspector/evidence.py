@@ -19,6 +19,7 @@ from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead
 from inspector.network.lost_activations import lost_note
+from inspector.network.placement import Placement
 from inspector.network.quantisation import copies_of, is_quantised, saturation_note
 from inspector.network.tail import Tail
 from inspector.probability import of_target, probabilities
@@ -148,8 +149,11 @@ class Evidence:
 
     @cached_property
     def activation(self) -> Array:
-        """Activation A of the layer, (N, C, h, w); what its levels stand for if quantised."""
-        activation = self._form.read(self.values[self.layer or ""])
+        """Activation A of the layer, (N, C, h, w); what its levels stand for if quantised.
+
+        Of a layer that holds parts of each image as T rows of the batch, (N T, C, h, w).
+        """
+        activation = self._form.read(self._unfolded(self.values[self.layer or ""]))
         if activation.ndim != 4:
             raise MethodRefused(
                 f"the layer is of shape {list(activation.shape)}, not (N, C, h, w)",
@@ -157,6 +161,32 @@ class Evidence:
                 hint="choose one that `inspector layers` lists",
             )
         return activation
+
+    @property
+    def grids(self) -> int | None:
+        """Number T of grids that the layer holds of each sample; None where it holds one map."""
+        layer = self.layer or ""
+        value = self.values.get(layer)
+        folded = value is not None and value.ndim == 5 and self.model.folds(layer)
+        return int(value.shape[1]) if folded and value is not None else None
+
+    def _unfolded(self, value: Array) -> Array:
+        """The layer's (N, T, ...) as (N T, ...), where it holds T grids of each sample."""
+        return value if self.grids is None else value.reshape(-1, *value.shape[2:])
+
+    def by_sample(self, maps: Array) -> Array:
+        """Maps of the layer as one entry per sample: (N, h, w), or (N, T, h, w) of T grids."""
+        grids = self.grids
+        return maps if grids is None else maps.reshape(-1, grids, *maps.shape[1:])
+
+    def placement(self, layer: str) -> Placement | None:
+        """Where the cells of a layer lie on the input; None for the usual stretch over it.
+
+        Raises:
+            MethodRefused: They lie nowhere that is known.
+        """
+        height, width = self.images.shape[2:]
+        return self.model.placement(layer, (height, width))
 
     @cached_property
     def _form(self) -> Form:
@@ -198,7 +228,7 @@ class Evidence:
 
     @property
     def gradient(self) -> Array:
-        """Gradient dS/dA at the layer, (N, C, h, w), by the tail of the network alone."""
+        """Gradient dS/dA at the layer, of the activation's shape, by the network's tail alone."""
         layer = self.layer or ""
         if layer not in self._gradients:
             self._remark(self.activation)
@@ -213,7 +243,8 @@ class Evidence:
             if bypassing := [name for name in passing if np.any(signals[name])]:
                 names = ", ".join(map(repr, bypassing[:3])) + (", ..." if bypassing[3:] else "")
                 self.note(f"part of the score does not pass through this layer: it takes {names}")
-            self._gradients[layer] = self._form.read_gradient(found).astype(np.float32)
+            found = self._form.read_gradient(self._unfolded(found))
+            self._gradients[layer] = found.astype(np.float32)
         return self._gradients[layer]
 
     def _remark(self, activation: Array | None = None) -> None:

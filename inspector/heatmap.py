@@ -14,9 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import NotFinite
+from inspector.network.placement import Placement
 from inspector.photos.geometry import Geometry, sample_bilinear
 
-__all__ = ["EMPTY", "REDUCTIONS", "Attribution", "Heatmap", "normalise", "reduce", "upsample"]
+__all__ = [
+    "EMPTY",
+    "REDUCTIONS",
+    "Attribution",
+    "Heatmap",
+    "lay_on_input",
+    "normalise",
+    "reduce",
+    "sample_placed",
+    "upsample",
+]
 
 EMPTY = "no positive evidence at this layer"
 """What an empty map of a layer means; it is said, never drawn as a constant picture."""
@@ -38,7 +49,8 @@ class Attribution:
     """What one method says about one target on one image.
 
     Attributes:
-        values: Signed float32, (h, w) in layer space; (C, H, W) or (H, W) in input space.
+        values: Signed float32, (h, w) in layer space, or (T, h, w) of a layer that holds parts of
+            the image as T grids; (C, H, W) or (H, W) in input space.
         space: "layer" or "input".
         method: The method's name.
         label: The target as people call it.
@@ -53,6 +65,8 @@ class Attribution:
         signed: Whether negative values mean something (CAM, occlusion); maps of one method are
             drawn alike then, whether or not this one has any.
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
+        placement: Where the cells of a layer's map lie on the input; None where it is stretched
+            over the whole input as usual.
 
     Raises:
         NotFinite: The values are not finite.
@@ -80,12 +94,14 @@ class Attribution:
     reduction: str = "max_abs"
     channels: str = "RGB"
     signed: bool = False
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""
         values = np.ascontiguousarray(self.values, np.float32)
         object.__setattr__(self, "values", values)
-        ranks = {"layer": (2,), "input": (2, 3)}
+        grids = None if self.placement is None else self.placement.count
+        ranks = {"layer": (2,) if grids is None else (3,), "input": (2, 3)}
         if self.space not in ranks:
             raise ValueError(f"space is layer or input, not {self.space!r}")
         if values.ndim not in ranks[self.space] or values.size == 0:
@@ -106,19 +122,20 @@ class Attribution:
         A map is empty when no value is positive. Signed channels (C, H, W) of the input are
         evidence either way: they are empty when all are zero.
         """
-        if self.values.ndim == 3 and self.reduction != "sum":
+        if self.projection is not None:
             return not bool(self.values.any())
         return not bool((self.values > 0).any())
 
     @property
     def projection(self) -> Float32 | None:
         """The signed channels (C, H, W) that a projection panel shows; None when there are none."""
-        signed = self.values.ndim == 3 and self.reduction != "sum"
+        channels = self.space == "input" and self.values.ndim == 3
+        signed = channels and self.reduction != "sum"
         return self.values if signed else None
 
     def reduced(self) -> Float32:
-        """One map, (h, w) or (H, W), signed if the reduction keeps signs."""
-        return reduce(self.values, self.reduction)
+        """One map, (h, w) or (H, W), signed if the reduction keeps signs; (T, h, w) of T grids."""
+        return self.values if self.space == "layer" else reduce(self.values, self.reduction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +159,16 @@ class Heatmap:
     def of(cls, attribution: Attribution, geometry: Geometry) -> "Heatmap":
         """Lay an attribution onto the photo.
 
-        Maps of a layer are first upsampled to the input, bilinear with half-pixel centres.
+        Maps of a layer are first upsampled to the input, bilinear with half-pixel centres; one
+        whose cells lie elsewhere is laid cell by cell, and pixels in no cell are not seen.
         """
         grid = attribution.reduced()
+        if attribution.placement is not None and attribution.space == "layer":
+            at = geometry.to_input(np.arange(geometry.photo[0]), np.arange(geometry.photo[1]))
+            values, seen = sample_placed(grid, attribution.placement, *at)
+            seen &= geometry.seen()
+            values[~seen] = np.nan
+            return cls(values, seen, attribution, geometry)
         if grid.shape != geometry.input:
             if attribution.space == "input":
                 raise ValueError(f"a map of {grid.shape} for an input of {geometry.input}")
@@ -208,6 +232,56 @@ def upsample(values: ArrayLike, size: tuple[int, int]) -> Float32:
         for new, old in zip(size, array.shape, strict=True)
     )
     return sample_bilinear(array, rows, columns)
+
+
+def lay_on_input(values: ArrayLike, placement: Placement | None, size: tuple[int, int]) -> Float32:
+    """A layer's map on the pixels of the input, 0 where no cell lies.
+
+    Args:
+        values: (h, w), or (T, h, w) of T grids.
+        placement: Where its cells lie; None for the usual stretch.
+        size: Height and width (H, W) of the input.
+    """
+    if placement is None:
+        return upsample(values, size)
+    laid, seen = sample_placed(values, placement, np.arange(size[0]), np.arange(size[1]))
+    laid[~seen] = 0
+    return laid
+
+
+def sample_placed(
+    values: ArrayLike, placement: Placement, rows: ArrayLike, columns: ArrayLike
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """Values of a placed map at positions of the input, linear between the centres of its cells.
+
+    Args:
+        values: (h, w), or (T, h, w) of T grids, which add up where they overlap.
+        placement: Where the cells lie.
+        rows: Row of the input of each row of the result, in pixel centres, (R,).
+        columns: Column of the input of each column of the result, (K,).
+
+    Returns:
+        (R, K), NaN where no cell lies; and where one does.
+    """
+    array = np.asarray(values)
+    at = [np.asarray(axis, np.float64) for axis in (rows, columns)]
+    total = np.zeros((at[0].size, at[1].size))
+    seen = np.zeros(total.shape, np.bool_)
+    for grid in placement.grids:
+        own = array if placement.count is None else array[grid.index]
+        own = own.T if grid.swapped else own
+        places, inside = [], []
+        for line, positions in zip((grid.rows, grid.columns), at, strict=True):
+            low, high = line.hull
+            # Half open: cells side by side share no position.
+            inside.append(np.flatnonzero((positions >= low - 1e-9) & (positions < high - 1e-9)))
+            places.append((positions[inside[-1]] - line.offset) / line.stride - line.start)
+        own = own[grid.rows.start : grid.rows.stop, grid.columns.start : grid.columns.stop]
+        where = np.ix_(*inside)
+        total[where] += sample_bilinear(own, *places)
+        seen[where] = True
+    total[~seen] = np.nan
+    return total.astype(np.float32), seen
 
 
 def normalise(values: ArrayLike) -> Float32:

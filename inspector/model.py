@@ -31,6 +31,7 @@ from inspector.network.input_sizes import sizes_to_try
 from inspector.network.labels import Labels, labels_from_metadata
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
+from inspector.network.placement import Placement, Tracer
 from inspector.network.quantisation import copies_of, is_quantised
 from inspector.network.receptive_field import needed_shapes
 from inspector.network.tail import Tail, tail_of
@@ -108,6 +109,7 @@ class Model:
         self._probed: Arrays = {}  # tensors of the probe image
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
+        self._tracers: dict[tuple[int, int], Tracer] = {}
         self.free_size = (FREE_SIZE, FREE_SIZE)
         """Height and width that stand in for those that the model leaves free."""
 
@@ -263,6 +265,34 @@ class Model:
     def as_in_graph(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """A tensor (N, ...) of ``forward`` as the graph holds it; the inverse of `with_samples`."""
         return value[0] if name in self._unbatched else value
+
+    def folds(self, name: str) -> bool:
+        """Whether a tensor's first axis counts parts of one image, as `forward` has shown."""
+        return name in self._unbatched
+
+    def placement(self, tensor: str, size: tuple[int, int]) -> Placement | None:
+        """Where the cells of a layer lie on the input; traced once per size.
+
+        Args:
+            tensor: The layer.
+            size: Height and width of the input.
+
+        Returns:
+            None where its grid is stretched over the whole input as usual.
+
+        Raises:
+            MethodRefused: The cells have no place that fits, or none that is known.
+        """
+        if size not in self._tracers:
+            self._tracers[size] = Tracer(
+                self.graph,
+                self.input.name,
+                size,
+                lambda: self.shapes(size),
+                channels_last=self.input.layout == "NHWC",
+            )
+        channel = self.forms.of(tensor).axis
+        return self._tracers[size].placement(tensor, channel=channel, folded=self.folds(tensor))
 
     def _require_one_answer(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Refuse tensors that depend on chance, by structure and by one repeated pass.

@@ -72,6 +72,7 @@ class Explanation:
                 "minimum": float(values.min()),
                 "maximum": float(values.max()),
                 "empty": source.empty,
+                **({} if source.placement is None else {"placed": source.placement.to_dict()}),
             },
             "peak": self._peak(),
             "facts": dict(self.facts),

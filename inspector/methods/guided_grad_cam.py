@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.heatmap import upsample
+from inspector.heatmap import lay_on_input
 from inspector.methods import method, methods
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.nd
     """Guided Grad-CAM: guided backpropagation, kept where Grad-CAM is positive.
 
     The Grad-CAM map L (N, h, w), upsampled bilinearly to the input (H, W), times guided
-    backpropagation (N, C, H, W), element by element.
+    backpropagation (N, C, H, W), element by element.  Where the layer's cells do not cover the
+    input upright, each is laid at its own place, and pixels in no cell are 0.
 
     Args:
         evidence: The samples to explain.
@@ -31,7 +32,8 @@ def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.nd
 
     Source: Selvaraju et al. 2017, section 3.2.
     """
-    coarse = methods()["grad-cam"](evidence)
+    coarse = evidence.by_sample(methods()["grad-cam"](evidence))
     fine = methods()["guided-backprop"](evidence, extension=extension)
     size = (fine.shape[2], fine.shape[3])
-    return fine * np.stack([upsample(row, size) for row in coarse])[:, None]
+    placement = evidence.placement(evidence.layer or "")
+    return fine * np.stack([lay_on_input(row, placement, size) for row in coarse])[:, None]

@@ -25,7 +25,15 @@ from inspector.network.layers import channel_axes
 from inspector.network.resize_taps import sources
 from inspector.network.shapes import Shape, Shapes
 
-__all__ = ["GraphExtents", "Indices", "Reach", "Region", "step_back"]
+__all__ = [
+    "GraphExtents",
+    "Indices",
+    "Reach",
+    "Region",
+    "kernel_of",
+    "pad_before",
+    "step_back",
+]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 # One entry per axis; None stands for every index.
@@ -197,7 +205,8 @@ def _first(at: At) -> Iterator[Read]:
     yield at.source, at.region
 
 
-def _kernel(net: GraphExtents, node: Node) -> list[int] | None:
+def kernel_of(net: GraphExtents, node: Node) -> list[int] | None:
+    """Size of a window along each axis of space; None where it is not known."""
     if "kernel_shape" in node.attributes:
         return list(node.attributes["kernel_shape"])
     position = facts(node).weights
@@ -209,7 +218,7 @@ def _kernel(net: GraphExtents, node: Node) -> list[int] | None:
 
 def _window(at: At) -> Iterator[Read]:
     """Convolution and pooling: input index = stride * output + dilation * tap - pad."""
-    kernel = _kernel(at.net, at.node)
+    kernel = kernel_of(at.net, at.node)
     known = facts(at.node)
     first = 1 if known.channels_last else 2
     if kernel is None or len(at.region) != 4:
@@ -219,7 +228,7 @@ def _window(at: At) -> Iterator[Read]:
     dilations = at.attribute("dilations", [1, 1])
     found: list[Indices | None] = [None] * 4
     for i, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=False)):
-        pad = _pad_before(at.node, i, (k - 1) * d + 1, s, at.net.extent(at.source, first + i))
+        pad = pad_before(at.node, i, (k - 1) * d + 1, s, at.net.extent(at.source, first + i))
         indices = at.region[first + i]
         if indices is not None:
             taps = indices[:, None] * s + np.arange(k) * d - pad
@@ -232,7 +241,16 @@ def _window(at: At) -> Iterator[Read]:
             yield name, (None,) * at.net.rank(name, 4)
 
 
-def _pad_before(node: Node, axis: int, effective: int, stride: int, length: int | None) -> int:
+def pad_before(node: Node, axis: int, effective: int, stride: int, length: int | None) -> int:
+    """Padding in front of one axis of space.
+
+    Args:
+        node: A convolution or pooling.
+        axis: Position among the axes of space.
+        effective: Length of the window, gaps of the dilation included.
+        stride: Its stride.
+        length: Length of the axis that it runs over, None where not known.
+    """
     mode = node.attributes.get("auto_pad", "NOTSET")
     if mode == "VALID":
         return 0
@@ -247,7 +265,7 @@ def _pad_before(node: Node, axis: int, effective: int, stride: int, length: int 
 
 def _transposed(at: At) -> Iterator[Read]:
     """ConvTranspose: every i with stride * i + dilation * tap - pad = output."""
-    kernel = _kernel(at.net, at.node)
+    kernel = kernel_of(at.net, at.node)
     if kernel is None or len(at.region) != 4:
         yield from _everything(at)
         return

@@ -13,7 +13,7 @@ from inspector.network.layer_choice import last_of
 from inspector.probability import of_target, probabilities
 
 if TYPE_CHECKING:
-    from inspector.methods import Request
+    from inspector.methods import Method, Request
     from inspector.opened import Opened
     from inspector.target import Target
 
@@ -227,6 +227,8 @@ class _Samples:
             for row, target in zip(rows, targets, strict=True):
                 yield from self.maps([row], [target], request)
             return
+        if request.method.space == "layer":
+            arrays = evidence.by_sample(arrays)
         for place, target in enumerate(targets):
             try:
                 self._require_dependence(evidence, request, place, arrays[place])
@@ -296,7 +298,7 @@ class _Samples:
         method, target = request.method, evidence.targets[row]
         if self.keep_zero:
             return
-        if "gradient" in method.needs and not np.any(evidence.gradient[row]):
+        if "gradient" in method.needs and not np.any(evidence.by_sample(evidence.gradient)[row]):
             others = [
                 one.tensor
                 for one in self.opened.layers_before(target.tensor)[0]
@@ -323,6 +325,7 @@ class _Samples:
         layer = evidence.layer if method.through_layer else None
         if "head" in method.needs:
             layer = evidence.head.features
+        placed = method.space == "layer" and layer is not None
         attribution = Attribution(
             values=np.asarray(values, dtype=np.float32),
             space=method.space,
@@ -334,15 +337,16 @@ class _Samples:
             probability=self._probability(evidence, row),
             layer=layer,
             options=request.settings,
-            notes=tuple(self._notes(evidence, row, values, differentiates=method.differentiates)),
+            notes=tuple(self._notes(evidence, row, values, method)),
             reduction=method.reduction,
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
+            placement=evidence.placement(layer or "") if placed else None,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 
     def _notes(
-        self, evidence: Evidence, row: int, values: Array, *, differentiates: bool
+        self, evidence: Evidence, row: int, values: Array, method: "Method"
     ) -> Iterator[str]:
         if evidence.targets[row].note:
             yield evidence.targets[row].note
@@ -351,13 +355,13 @@ class _Samples:
         yield from own
         tensors = {target.tensor for target in evidence.targets}
         certificate = None
-        if differentiates:
+        if method.differentiates:
             found = [self.opened.certificate_of(tensor) for tensor in sorted(tensors)]
             certificate = next((one for one in found if one.passed is not True), None)
         if certificate is not None:
             yield f"unverified: {certificate.text}"
         if not np.any(values > 0) and not any(text.startswith(SATURATED) for text in own):
-            yield "no positive evidence" + (" at this layer" if values.ndim == 2 else "")
+            yield "no positive evidence" + (" at this layer" if method.space == "layer" else "")
         if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
             yield "the map has the same value everywhere: it points at no place"
 

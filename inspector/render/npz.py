@@ -26,7 +26,7 @@ def dumps(heatmap: Heatmap) -> bytes:
 
     ``heatmap`` is float32 (H, W) in the photo's pixels, not normalised, NaN where the network
     saw nothing; ``seen`` its mask; ``attribution`` float32 in its own space: (h, w) of the
-    layer or (C, H, W) of the input.
+    layer, (T, h, w) of a layer that holds the image as T parts, or (C, H, W) of the input.
     """
     buffer = io.BytesIO()
     np.savez_compressed(

@@ -131,7 +131,9 @@ def _caption(heatmap: Heatmap) -> str:
     """What the overlay shows."""
     attribution, words = heatmap.attribution, [heatmap.attribution.method]
     if attribution.space == "layer":
-        words = [f"{attribution.values.shape[0]} x {attribution.values.shape[1]} map"]
+        *grids, rows, columns = attribution.values.shape
+        many = f"{grids[0]} maps of " if grids else ""
+        words = [f"{many}{rows} x {columns}" + ("" if grids else " map")]
     elif attribution.projection is not None:
         words = [_REDUCED[attribution.reduction]]
     if not heatmap.seen.all():
