@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.heatmap import upsample
+from inspector.heatmap import lay_on_input
 from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
 from inspector.passes.ranking import Winner
@@ -15,6 +15,7 @@ from inspector.passes.ranking import Winner
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from inspector.network.placement import Placement
     from inspector.network.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
     from inspector.studies.units.contributions import Contributions
@@ -143,6 +144,8 @@ def segments(
     found: dict[tuple[int, int], Shown] = {}
     for batch in batches(model, sources, gone):
         maps = head.features(activations(model, batch.tensors, [head.maps]))
+        height, width = batch.tensors.shape[2:]
+        placement = model.model.placement(head.maps, (height, width))
         for row, at in enumerate(batch.places):
             for winner in by_place[places[at]]:
                 key = winner.unit, winner.place
@@ -152,6 +155,7 @@ def segments(
                     winner,
                     image=batch.tensors[row],
                     unit_map=maps[row, winner.unit],
+                    placement=placement,
                     limit=limits[key],
                 )
         if progress:
@@ -168,13 +172,15 @@ def _cut(
     *,
     image: Array,
     unit_map: Array,
+    placement: "Placement | None",
     limit: float,
 ) -> Shown:
     from inspector.studies.units.figure import patch_panel, segment_panel
 
     pixels = model.preprocessing.preprocess.decode(image)
     box = y0, x0, y1, x1 = field.pixels(winner.y, winner.x)
-    mask = upsample(unit_map, (pixels.shape[0], pixels.shape[1])) > limit
+    size = pixels.shape[0], pixels.shape[1]
+    mask = lay_on_input(unit_map, placement, size) > limit
     return Shown(
         box,
         limit,
