@@ -15,8 +15,9 @@ import numpy as np
 from converters.graph import Graph
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused
-from inspector.network.coordinates import Coordinates, Lost, Placed, cell_size
+from inspector.network.coordinates import Lost, Placed, apart, cell_size, merged
 from inspector.network.index_sets import GraphExtents
+from inspector.network.traced_coordinates import Coordinates
 
 __all__ = ["Grid", "Line", "Placement", "Tracer"]
 
@@ -133,8 +134,8 @@ class Tracer:
         declared = graph.inputs[source].shape or (None,) * 4
         channels = declared[3 if channels_last else 1]
         many = channels if isinstance(channels, int) else 3
-        shape = (1, *size, many) if channels_last else (1, many, *size)
-        self._coordinates = self._started({source: shape})
+        self._shape = (1, *size, many) if channels_last else (1, many, *size)
+        self._coordinates = self._started({source: self._shape})
         self._measured = False
         self._found: dict[tuple[str, int, bool], Placement | MethodRefused | None] = {}
 
@@ -166,7 +167,7 @@ class Tracer:
     def _started(self, shapes: Mapping[str, Sequence[int]]) -> Coordinates:
         space = (1, 2) if self._last else (2, 3)
         net = GraphExtents(self._graph, shapes)
-        return Coordinates(net, self._source, shapes[self._source], space)
+        return Coordinates(net, self._source, self._shape, space)
 
     def _state(self, tensor: str) -> Placed | Lost | None:
         state = self._coordinates.of(tensor)
@@ -184,7 +185,8 @@ class Tracer:
         if isinstance(state, Placed) and len(state.shape) == 4:
             grids = self._grids(tensor, state, channel)
         if grids is None:
-            return self._unknown(tensor, state, folded=folded)
+            self._require_upright(tensor, state, folded=folded)
+            return None
         if not folded and len(grids) == 1 and self._usual(grids[0]):
             return None
         count = state.shape[0] if folded and isinstance(state, Placed) else None
@@ -202,11 +204,10 @@ class Tracer:
         """
         places = []
         for coordinate in (state.rows, state.columns):
-            middle = np.nanmean(coordinate, axis=channel + 1, keepdims=True)
-            cell = cell_size(middle)
+            middle = coordinate
             if coordinate.shape[channel + 1] > 1:
-                apart = np.abs(coordinate - middle)[0]
-                if cell and np.nanmax(apart) > 2 * cell:
+                middle = merged(coordinate, (channel + 1,))
+                if apart(coordinate[:1], middle[:1], cell_size(middle) or cell_size(coordinate)):
                     raise MethodRefused(
                         "the layer's channels look at places that lie apart",
                         where=repr(tensor),
@@ -257,8 +258,8 @@ class Tracer:
             hint="gradient and occlusion need no layer",
         )
 
-    def _unknown(self, tensor: str, state: Placed | Lost | None, *, folded: bool) -> None:
-        """Stretch a grid that cannot be traced, where nothing in the graph moves space.
+    def _require_upright(self, tensor: str, state: Placed | Lost | None, *, folded: bool) -> None:
+        """Allow a grid that cannot be traced to be stretched: nothing in the graph moves space.
 
         Raises:
             MethodRefused: Something does, or rows of the batch have no place.
@@ -380,7 +381,7 @@ def _fit(centres: Array) -> tuple[float, float] | None:
     moving = np.abs(steps[np.abs(steps) > 1e-9])
     if not moving.size:
         return None
-    at = np.arange(len(centres))
+    at = np.arange(len(centres), dtype=np.float64)
     slope = float(np.polyfit(at, centres, 1)[0])
     if not np.any(np.abs(steps) < 1e-9):
         offset = float(np.mean(centres) - slope * np.mean(at))

@@ -219,7 +219,7 @@ class _Samples:
         if said:
             evidence.note(said)
         try:
-            arrays = request.method(evidence, **request.options)
+            arrays = _by_sample(evidence, request)
         except _REFUSALS as error:
             if len(rows) == 1:
                 yield MapRefused(request, targets[0], error)
@@ -227,8 +227,6 @@ class _Samples:
             for row, target in zip(rows, targets, strict=True):
                 yield from self.maps([row], [target], request)
             return
-        if request.method.space == "layer":
-            arrays = evidence.by_sample(arrays)
         for place, target in enumerate(targets):
             try:
                 self._require_dependence(evidence, request, place, arrays[place])
@@ -372,6 +370,12 @@ class _Samples:
         found = np.asarray(evidence.values[scores.tensor][row]).reshape(-1)
         known = probabilities(found, scores.activation)
         return None if known is None else float(of_target(known.values[None], target)[0])
+
+
+def _by_sample(evidence: Evidence, request: "Request") -> Array:
+    """What a method gives, one entry per sample."""
+    found: Array = request.method(evidence, **request.options)
+    return evidence.by_sample(found) if request.method.space == "layer" else found
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None]:

@@ -1,0 +1,228 @@
+"""Coordinates of every unit of a graph, traced forward from the image.
+
+Where :mod:`inspector.network.index_sets` follows one unit back to the image, this goes forward
+once and gives the centres of all units of a tensor, so that a grid can be laid where it looked:
+mirrored, transposed, cropped, or cut into tiles that became rows of the batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from converters.graph import Node
+from converters.graph.operators import facts
+from inspector.network.coordinate_moves import (
+    concat,
+    crop,
+    cut,
+    expand,
+    gather,
+    pad,
+    reshape,
+    space_to_depth,
+    split,
+    tile,
+    transpose,
+)
+from inspector.network.coordinate_windows import (
+    depth_to_space,
+    reduce,
+    resize,
+    transposed_window,
+    window,
+)
+from inspector.network.coordinates import (
+    Array,
+    Lost,
+    Placed,
+    State,
+    Step,
+    aligned,
+    joined,
+    reduced,
+)
+from inspector.network.index_sets import GraphExtents
+
+__all__ = ["Coordinates"]
+
+
+class Coordinates:
+    """Places of the units of a graph's tensors, for an input of one size.
+
+    Args:
+        net: The graph with the concrete shapes of its tensors, as far as known.
+        source: The image input.
+        shape: The input's shape; rows and columns are its axes ``space``.
+        space: The axes that are rows and columns.
+    """
+
+    def __init__(
+        self, net: GraphExtents, source: str, shape: Sequence[int], space: tuple[int, int]
+    ) -> None:
+        self.net, self.source = net, source
+        self._states: dict[str, State] = {}
+        self._made = {name: node for node in net.nodes for name in node.outputs if name}
+        axes = []
+        for axis in space:
+            along = np.arange(shape[axis], dtype=np.float64)
+            dims = [3] + [shape[axis] if a == axis else 1 for a in range(len(shape))]
+            axes.append(np.broadcast_to(along.reshape(dims[1:]), dims).copy())
+        self._states[source] = Placed(tuple(shape), *axes)
+
+    def of(self, tensor: str) -> State | None:
+        """Places of a tensor's units; None where it does not depend on the image."""
+        for node in self._before(tensor):
+            found = self._step(node)
+            for name in node.outputs:
+                if name and name in found:
+                    self._states[name] = found[name]
+        return self._states.get(tensor)
+
+    def before(self, tensor: str) -> Iterator[tuple[Node, State]]:
+        """Nodes that a tensor depends on and the states of their results, in graph order."""
+        self.of(tensor)
+        wanted = self._ancestors(tensor)
+        for node in self.net.nodes:
+            for name in node.outputs:
+                if name in wanted and name in self._states:
+                    yield node, self._states[name]
+
+    def _ancestors(self, tensor: str) -> set[str]:
+        found, rest = set(), [tensor]
+        while rest:
+            name = rest.pop()
+            if name not in found:
+                found.add(name)
+                node = self._made.get(name)
+                rest += node.inputs if node is not None else ()
+        return found
+
+    def _before(self, tensor: str) -> list[Node]:
+        wanted = self._ancestors(tensor)
+        return [
+            node
+            for node in self.net.nodes
+            if any(n in wanted and n not in self._states for n in node.outputs if n)
+        ]
+
+    def _step(self, node: Node) -> Mapping[str, State]:
+        states = {name: self._states[name] for name in node.inputs if name in self._states}
+        if not states:
+            return {}
+        try:
+            return _place(Step(self.net, node, states))
+        except Lost as lost:
+            state = lost
+        except (ArithmeticError, LookupError, TypeError, ValueError):  # shapes that do not fit
+            state = Lost(node, "has shapes that do not fit")
+        return dict.fromkeys(filter(None, node.outputs), state)
+
+
+def _place(step: Step) -> Mapping[str, State]:
+    """Places of a node's outputs.
+
+    Raises:
+        Lost: They are not known.
+    """
+    node, known = step.node, facts(step.node)
+    if node.op_type == "Split":
+        return split(step)
+    function = _STEPS.get(node.op_type)
+    if function is not None:
+        found = function(step)
+    elif known.convolves or (known.pools and not known.whole):
+        found = window(step)
+    elif known.whole or known.reduces:
+        found = reduce(step)
+    elif known.joins:
+        found = concat(step)
+    elif known.elementwise:
+        found = _elementwise(step)
+    elif known.carries or known.keeps_shape or known.normalises:
+        found = step.first
+    else:
+        raise step.lost("has places that are not known")
+    return {node.outputs[0]: found}
+
+
+def _elementwise(step: Step) -> Placed:
+    placed = [s for s in (step.states.get(n) for n in step.node.inputs) if isinstance(s, Placed)]
+    lost = [s for s in step.states.values() if isinstance(s, Lost)]
+    scattered = next((s for s in lost if s.scattered), None)
+    if scattered is not None or not placed:
+        raise scattered or lost[0]
+    shapes = [s.shape for s in placed]
+    shapes += [
+        tuple(n or 1 for n in known)
+        for name in step.node.inputs
+        if name not in step.states and (known := step.net.shape(name)) is not None
+    ]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:  # parameters of quantised operators do not broadcast
+        shape = np.broadcast_shapes(*(s.shape for s in placed))
+    rank = len(shape)
+    return Placed(
+        tuple(shape),
+        joined(step, [aligned(s.rows, rank) for s in placed]),
+        joined(step, [aligned(s.columns, rank) for s in placed]),
+    )
+
+
+def _matmul(step: Step) -> Placed:
+    """Out[..., m, n]: the place of row m of A, or else of column n of B."""
+    inputs = [n for n in step.node.inputs if n in step.states]
+    first = step.node.inputs[0]
+    position = facts(step.node).weights
+    second = step.node.inputs[1 if position is None else position]
+    a, b = step.states.get(first), step.states.get(second)
+    lost = [s for s in (step.states[n] for n in inputs) if isinstance(s, Lost)]
+    scattered = next((s for s in lost if s.scattered), None)
+    if scattered is not None:
+        raise scattered
+    shapes = [
+        s.shape if isinstance(s, Placed) else tuple(n or 1 for n in step.net.shape(name) or ())
+        for s, name in ((a, first), (b, second))
+    ]
+    if any(len(shape) < 2 for shape in shapes):
+        raise step.lost("multiplies vectors")
+    turned = [bool(step.attribute(f"trans{letter}", 0)) for letter in "AB"]
+    for index, turn in enumerate(turned):
+        if turn:
+            shapes[index] = (*shapes[index][:-2], shapes[index][-1], shapes[index][-2])
+    batch = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+    shape = (*batch, shapes[0][-2], shapes[1][-1])
+    sides = [(s, -1 - i, turned[i]) for i, s in enumerate((a, b)) if isinstance(s, Placed)]
+    if not sides:
+        raise lost[0]
+
+    def either(read: Callable[[Placed], Array]) -> Array:
+        for number, (state, axis, turn) in enumerate(sides):
+            own = np.swapaxes(read(state), -1, -2) if turn else read(state)
+            found = reduced(step, own, [own.ndim - 1 + axis])
+            if found[0].size > 1 or number == len(sides) - 1:
+                break
+        return aligned(found, len(shape))
+
+    return Placed(shape, either(lambda s: s.rows), either(lambda s: s.columns))
+
+
+_STEPS: Mapping[str, Callable[[Step], Placed]] = {
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
+    **dict.fromkeys(("ConvTranspose", "QLinearConvTranspose"), transposed_window),
+    **dict.fromkeys(("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"), _matmul),
+    **dict.fromkeys(("FusedMatMul", "FusedGemm", "QGemm"), _matmul),
+    **dict.fromkeys(("Resize", "Upsample"), resize),
+    "DynamicQuantizeLinear": lambda step: step.first,
+    "Trilu": lambda step: step.first,
+    "CumSum": lambda step: step.first,
+    "Crop": crop,
+    "DepthToSpace": depth_to_space,
+    "Expand": expand,
+    "Gather": gather,
+    "Pad": pad,
+    "Slice": cut,
+    "SpaceToDepth": space_to_depth,
+    "Tile": tile,
+    "Transpose": transpose,
+}
