@@ -21,7 +21,7 @@ def weights():
     """A filter for "redder than green", and a class that grows with it."""
     filters = np.zeros((2, 3, 3, 3), np.float32)
     filters[0, 0], filters[0, 1] = 1 / 9, -1 / 9
-    filters[1] = 0.01
+    filters[1] = -0.01
     linear = np.array([[0.02, 20.0], [0.01, 0.03]], np.float32)
     return {"w": filters, "b": np.array([-0.05, 0], np.float32), "l": linear}
 
@@ -98,7 +98,8 @@ ORDINARY = {
     "r = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)",
     "squeeze and excite": "c = Conv<pads=[1,1,1,1]>(x, w, b) g = GlobalAveragePool(c) "
     "h = Sigmoid(g) r = Mul(c, h)",
-    "instance normalisation": "c = Conv<pads=[1,1,1,1]>(x, w, b) r = InstanceNormalization(c, b, b)",
+    "instance normalisation": "c = Conv<pads=[1,1,1,1]>(x, w, b) "
+    "r = InstanceNormalization(c, b, b)",
     "neighbours": "c = Conv<pads=[1,1,1,1]>(x, w, b) r = LRN<size=2>(c)",
     "group normalisation": "c = Conv<pads=[1,1,1,1]>(x, w, b) u = Reshape(c, q) "
     "v = InstanceNormalization(u, b, b) r = Reshape(v, k)",
@@ -164,8 +165,10 @@ def test_a_rolled_map_is_laid_in_pieces():
 
 REFUSED = {
     "places in channels": (
-        "u = Reshape(x, q) v = Transpose<perm=[0,2,4,1,3,5]>(u) t = Reshape(v, k) "
-        "r = Conv<pads=[1,1,1,1]>(t, y)",
+        (
+            "u = Reshape(x, q) v = Transpose<perm=[0,2,4,1,3,5]>(u) t = Reshape(v, k) "
+            "r = Conv<pads=[1,1,1,1]>(t, y)"
+        ),
         {
             "q": np.array([1, 3, 2, 32, 2, 32]),
             "k": np.array([1, 12, 32, 32]),
@@ -280,7 +283,7 @@ def test_a_heatmap_of_grids_keeps_them_as_they_are():
         Attribution(values, "layer", "grad-cam")
 
 
-# -- from photo to picture --------------------------------------------------------------------------
+# -- from photo to picture ------------------------------------------------------------------------
 
 HEAD = CONV + " m = ReduceMean<axes=[2,3], keepdims=0>(r) logits = MatMul(m, l)"
 FOLDED = CONV + (
@@ -318,11 +321,8 @@ def test_the_map_points_at_the_square(tmp_path, kind, method):
     body, constants, shape = SCENES[kind]
     model = made(body, output="logits", **{k: np.array(v) for k, v in constants.items()})
     onnx.save(model, tmp_path / "scene.onnx")
-    found = inspector.load(
-        tmp_path / "scene.onnx",
-        device="cpu",
-        overrides=["scale=0.00392156862745098", "mean=0", "std=1"],
-    )
+    settings = ["scale=0.00392156862745098", "mean=0", "std=1"]
+    found = inspector.load(tmp_path / "scene.onnx", device="cpu", overrides=settings)
     report = found.explain(photo(), method, target=1, layer="r")
     (explanation,) = report.explanations
     if method != "guided-grad-cam":
