@@ -165,7 +165,7 @@ class Runtime:
             )
         reason = text.partition(" : ")[2] or text
         return ModelRefused(
-            f"ONNX Runtime refused the model as it was {verb}: {reason[:400]}", where=where
+            f"ONNX Runtime refused the model as it {verb}: {reason[:400]}", where=where
         )
 
 

@@ -9,11 +9,10 @@ __all__ = ["sizes_to_try"]
 
 Size = tuple[int, int]
 
-_SQUARES = (
-    *(256, 192, 240, 288, 299, 300, 160, 320, 336, 128, 384, 112, 416, 448, 96, 480, 512, 518),
-    *(560, 600, 608, 640, 64, 768, 800, 1024),
-)
+_SQUARES = (256, 192, 240, 288, 299, 300, 160, 320, 336, 128, 384, 112, 96, 64)
 """Sides in use, nearest to 224 first."""
+
+_LARGE = (416, 448, 480, 512, 518, 560, 600, 608, 640, 768, 800, 1024)
 
 _LINES = ((32, 100), (32, 128), (32, 320), (48, 192), (48, 320), (64, 256))
 """Sizes of networks that read a line of text."""
@@ -32,9 +31,8 @@ def sizes_to_try(graph: Graph, before: Size, fixed: tuple[int | None, int | None
         before: The size that was tried already.
         fixed: Height and width that the file fixes, None where it leaves them free.
     """
-    squares = [(side, side) for side in _SQUARES]
-    small = [(side, side) for side in _SMALL]
-    wanted = [*_embedded(graph), *squares, *_LINES, *small]
+    squares, rest = ([(side, side) for side in sides] for sides in (_SQUARES, (*_SMALL, *_LARGE)))
+    wanted = [*_embedded(graph), *squares, *_LINES, *rest]
     found = [(fixed[0] or height, fixed[1] or width) for height, width in wanted]
     return [size for size in dict.fromkeys(found) if size != before]
 

@@ -359,7 +359,8 @@ def _decode(image: Image.Image, data: bytes | None = None) -> _Read:
 
 
 _FULL, _TOP12 = 65535, 4095
-_SAMPLE_FORMAT, _SIGNED = 339, 2  # TIFF tag, and its value for signed whole numbers
+_BITS, _SAMPLE_FORMAT = 258, 339  # TIFF tags
+_SIGNED = 2  # of the latter, for signed whole numbers
 
 
 def _few_bits(values: NDArray[Any]) -> str:
@@ -408,7 +409,10 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.float32
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     tags: Any = getattr(image, "tag_v2", {})
-    signed = image.mode.startswith("I") and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 0))
+    signed = image.mode.startswith("I") and all(
+        value in np.atleast_1d(tags.get(tag, 0))
+        for tag, value in ((_SAMPLE_FORMAT, _SIGNED), (_BITS, 16))
+    )
     if signed and low >= 0 and high <= _FULL // 2:
         notes.append("signed 16-bit grey scaled from 0..32767 to 0..255")
         warned = _few_bits(values) or (
@@ -473,9 +477,9 @@ def _from_array(array: NDArray[np.generic], name: str) -> _Read:
     if array.dtype == np.uint16:
         notes.append("16 bits per channel kept")
         dark = _few_bits(np.asarray(array if array.ndim == 2 else array[:, :, :3]))
-        warned = (dark,) if dark else ()
         deep = _opaque(array.astype(np.float32) / np.float32(257), notes)
-        return deep, (*notes, *warned), warned
+        said = (dark,) if dark else ()
+        return deep, (*notes, *said), said
     if not np.issubdtype(array.dtype, np.floating):
         raise ImageRefused(
             f"an array of {array.dtype} is not an image",

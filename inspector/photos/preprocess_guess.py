@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from inspector.photos.preprocess import Preprocess
 from inspector.photos.preprocess_files import Settings
 
-__all__ = ["DETECTOR_GREY", "WIDE", "doubts", "guess", "made_by_tensorflow", "short"]
+__all__ = [
+    "DETECTOR_GREY",
+    "SIGNED_BYTE",
+    "WIDE",
+    "doubts",
+    "guess",
+    "made_by_tensorflow",
+    "short",
+]
 
 FREE_SIZE = 224
 """Height and width where neither the model nor the preprocessing names one."""

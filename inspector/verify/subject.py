@@ -15,6 +15,7 @@ from inspector.engines.runtime import Runtime
 from inspector.evidence import Sampled
 from inspector.model import Model
 from inspector.network.quantisation import is_quantised
+from inspector.photos.preprocess_guess import SIGNED_BYTE
 from inspector.target import Target
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def noise(
     Args:
         model: The model.
         preprocess: Its preprocessing; without one, values of mean 0 and deviation 1 (whole
-            numbers around 128 where the model takes whole numbers).
+            numbers around 128, or 0 for int8, where the model takes whole numbers).
         seed: Of the random numbers.
         contrast: Its deviation, as a multiple of a fifth of the pixels' range.
         name: As it is shown.
@@ -76,7 +77,8 @@ def noise(
         planes += coarse.repeat(grain, axis=0).repeat(grain, axis=1)[:height, :width]
     planes *= contrast / planes.std()
     if preprocess is None:
-        planes = planes * 50 + 128 if model.input.integer else planes
+        middle = 0 if model.input.bounds == SIGNED_BYTE else 128
+        planes = planes * 50 + middle if model.input.integer else planes
         channels = np.resize(np.arange(3), model.input.channels)
         image: Array = planes.transpose(2, 0, 1)[channels].astype(np.float32)
     else:

@@ -243,6 +243,7 @@ def _sibling(model: "Opened", path: Path) -> "Opened":
     other = model.sibling(path)
     if other.input == model.input:
         other.preprocessing = model.preprocessing
+        other.model.free_size = model.model.free_size
     return other
 
 
