@@ -118,6 +118,8 @@ class Runtime:
         # Idle threads that spin on would take the cores from the twin's part of the work.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if not self.optimise:
+            # A reference runs beside the twin, many times: threads that wait must sleep.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
         if self.file.external:

@@ -1,6 +1,7 @@
 """The certificate of one model: which checks there are, and what each one allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,20 @@ SCORE_TOLERANCE = {"float32": 1e-3, "float16": 5e-2, "quantised": 0.1}
 """Of the scores' peak: a batch against single images, optimised against unoptimised."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the twin on one thread: others spin between operators, and cost more than they bring."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def certify(
     model: Model,
     photos: Sequence[Probe] = (),
@@ -132,6 +147,7 @@ def _of_photos(checks: Sequence[Check]) -> list[Check]:
     return [replace(check, about="photo") for check in checks]
 
 
+@one_thread()
 def quick(model: Model, *, preprocess: "Preprocess | None" = None, tensor: str = "") -> Certificate:
     """Certify with some dozen forward passes and one backward; the full way if that fails.
 

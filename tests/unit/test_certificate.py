@@ -423,6 +423,20 @@ def test_json_has_words_for_what_it_cannot_hold():
     assert finite({"a": [np.inf, float("nan"), 1.0]}) == {"a": ["infinite", "undefined", 1.0]}
 
 
+def test_the_twin_runs_on_one_thread_and_gives_the_others_back(opened):
+    model, seen = opened(), []
+    original = model.gradient_engine.signals
+    model.gradient_engine.signals = lambda *a: seen.append(torch.get_num_threads()) or original(*a)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        quick(model)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+
+
 # -- the cache -------------------------------------------------------------------------------------
 
 
