@@ -12,6 +12,7 @@ import numpy as np
 from inspector.errors import ExplainedError, MethodRefused
 from inspector.explain import Explainer, attribute
 from inspector.methods import Method, methods
+from inspector.verify.score_like import candidates
 from inspector.verify.subject import SEED, noise
 
 __all__ = ["method_verdicts", "probe_target"]
@@ -57,12 +58,12 @@ def probe_target(explainer: Explainer, image: Array) -> str:
     """
     if explainer.scores.classifier:
         return "top1"
-    for value in explainer.graph.outputs.values():
-        found = explainer.forward(image, [value.name])[value.name]
+    for name in candidates(explainer.graph):
+        found = explainer.forward(image, [name])[name]
         if isinstance(found, np.ndarray) and found.dtype.kind == "f" and found[0].size:
             best = int(np.nan_to_num(found[0], nan=-np.inf).argmax())
             place = np.unravel_index(best, found[0].shape)
-            return f"{value.name}[{','.join(str(int(i)) for i in place)}]"
+            return f"{name}[{','.join(str(int(i)) for i in place)}]"
     raise MethodRefused("no output of the model is a tensor of floating point numbers")
 
 

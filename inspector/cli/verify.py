@@ -27,8 +27,8 @@ _COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "y
     metavar="T",
     default="",
     help="Whose gradient to check: top1, a class index, a label, or OUTPUT[i,j,...].  "
-    "[default: top1; a model that is not a classifier: its first output's largest "
-    "element]",
+    "[default: top1; a model that is not a classifier: the largest score that it "
+    "holds, else an output's largest element]",
 )
 @click.option(
     "-o",

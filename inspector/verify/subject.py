@@ -17,6 +17,7 @@ from inspector.model import Model
 from inspector.network.quantisation import is_quantised
 from inspector.photos.preprocess_guess import SIGNED_BYTE
 from inspector.target import Target
+from inspector.verify.score_like import candidates
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,7 +218,7 @@ class Subject:
         return Sampled(target, self.model.with_samples)
 
     def default_target(self, probe: Probe, tensor: str = "") -> tuple[Target | None, str]:
-        """The best class; for a model that is no classifier, an output's largest element.
+        """The best class; for a model that is no classifier, the largest score of an output.
 
         Args:
             probe: The input.
@@ -227,8 +228,9 @@ class Subject:
             The target, and how it was chosen; None when no output can be differentiated.
         """
         scores = self.model.scores
-        outputs = [v.name for v in self.model.graph.outputs.values()]
-        wanted = [tensor] if tensor else [scores.tensor] if scores.classifier else outputs
+        wanted: Sequence[str] = [tensor or scores.tensor]
+        if not tensor and not scores.classifier:
+            wanted = candidates(self.model.graph)
         for name in wanted:
             if name not in self.names:
                 continue
@@ -239,8 +241,9 @@ class Subject:
                 return target, f"top1 = {target.label}"
             if tensor:
                 return target, f"{target.label}, the largest element of the tensor"
+            what = "output" if name in self.model.graph.outputs else "scores behind an output"
             return target, (
-                f"{target.label}, the largest element of the output: the model is no classifier"
+                f"{target.label}, the largest element of the {what}: the model is no classifier"
             )
         return None, "no output of the model is a tensor of floating point numbers"
 

@@ -6,9 +6,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
+from converters.graph import Graph
 from inspector.errors import ExplainedError
 from inspector.methods import methods
 from inspector.verdicts import method_verdicts, probe_target
+from inspector.verify.score_like import candidates
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
 
@@ -119,3 +121,16 @@ def test_a_model_without_classes_is_probed_at_its_largest_element(tmp_path):
     place = np.unravel_index(values.argmax(), values.shape)
     assert probe_target(model, image) == f"r[{','.join(map(str, place))}]"
     assert method_verdicts(model)["occlusion"] == "works"
+
+
+def test_scores_come_before_coordinates():
+    """A detector that joins boxes and the sigmoid of its scores, and one with two outputs."""
+    together = network(
+        head=[
+            helper.make_node("Sigmoid", ["z"], ["s_"], "sigmoid"),
+            helper.make_node("Concat", ["f", "s_"], ["y"], "join", axis=1),
+        ]
+    )
+    assert candidates(Graph(together)) == ("z", "y")
+    apart = network(outputs=("boxes", "conf"), shapes=(["n", 6], ["n", 6]))
+    assert candidates(Graph(apart)) == ("conf", "boxes")
