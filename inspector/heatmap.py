@@ -64,6 +64,7 @@ class Attribution:
         reduction: How channels become one map, a key of `REDUCTIONS`; ``sum`` keeps the sign.
         signed: Whether negative values mean something (CAM, occlusion); maps of one method are
             drawn alike then, whether or not this one has any.
+        opposed: Whether the score is that of the opposite direction, -S.
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
         placement: Where the cells of a layer's map lie on the input; None where it is stretched
             over the whole input as usual.
@@ -95,6 +96,7 @@ class Attribution:
     channels: str = "RGB"
     signed: bool = False
     placement: Placement | None = None
+    opposed: bool = False
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""

@@ -136,6 +136,7 @@ def predictions(
             else float(of_target(known.values[None], target)[0]),
             "assumed_softmax": bool(known is not None and known.assumed),
             **({"output": scores.output} if scores.heads else {}),
+            **({"opposed": True} if target.opposed else {}),
         }
         for target in best
     ]

@@ -70,6 +70,11 @@ class Target:
         """The class as reports count it."""
         return self.class_index if self.number is None else self.number
 
+    @property
+    def opposed(self) -> bool:
+        """Whether it is the opposite direction of ``shown_index``."""
+        return self.sign < 0 and self.number is None
+
     def opposite(self, label: str) -> "Target":
         """The same number in the opposite direction, under another label."""
         number = None if self.number is None else 1 - self.number

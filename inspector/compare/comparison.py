@@ -5,7 +5,7 @@ Float against int8, one version against the next, original against converted.  B
 preprocessing may differ.  Where the graphs can be aligned, the layer at which they part is named.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -287,14 +287,16 @@ class _Run:
         best = tuple(next(iter(r.predictions), None) for r in (report_a, report_b))
         flip = None
         if best[0] is not None and best[1] is not None:
-            flip = self.classes.in_b(best[0]["index"]) != best[1]["index"]
+            flip = self._in_b(*_side(best[0])) != _side(best[1])
         both = (report_a, report_b)
         pairs = list(self._pairs(photo, both, "a", flip=bool(flip)))
         if flip and best[1] is not None and self.target == "top1":
-            index = int(best[1]["index"])
+            index, opposed = _side(best[1])
             own = (
-                self._explain(self.a, photo, str(self.classes.in_a(index)), self.layer_a),
-                self._explain(self.b, photo, str(index), self.layer_b),
+                self._explain(
+                    self.a, photo, _words(self.classes.in_a(index), opposed), self.layer_a
+                ),
+                self._explain(self.b, photo, _words(index, opposed), self.layer_b),
             )
             pairs += self._pairs(photo, own, "b", flip=True)
         self._take_context(both)
@@ -318,11 +320,16 @@ class _Run:
 
     def _for_b(self, report: ImageReport) -> str:
         """B's words for the targets that A explained."""
-        indices = dict.fromkeys(e.attribution.index for e in report.explanations)
-        known = [self.classes.in_b(index) for index in indices if index is not None]
-        if self.target_b is not None or len(known) < len(indices):
+        sides = dict.fromkeys(
+            (e.attribution.index, e.attribution.opposed) for e in report.explanations
+        )
+        known = [self._in_b(index, opposed) for index, opposed in sides if index is not None]
+        if self.target_b is not None or len(known) < len(sides):
             return self.target_b or self.target
-        return ",".join(map(str, known))
+        return ",".join(_words(*side) for side in known)
+
+    def _in_b(self, index: int, opposed: bool) -> tuple[int, bool]:
+        return self.classes.in_b(index), opposed
 
     def _take_context(self, reports: tuple[ImageReport, ImageReport]) -> None:
         if not self.contexts[0]:
@@ -406,6 +413,16 @@ class _Run:
         )
 
 
+def _side(prediction: Mapping[str, Any]) -> tuple[int, bool]:
+    """A predicted class, and whether it is the opposite of it that is predicted."""
+    return int(prediction["index"]), bool(prediction.get("opposed", False))
+
+
+def _words(index: int, opposed: bool) -> str:
+    """A class, or the opposite of it, as a target is named."""
+    return f"-{index}" if opposed else str(index)
+
+
 def _likeness(found: Similarity) -> float:
     """Order of cases: the lower, the worse; maps of which one is empty come first."""
     if found.rank is not None:
@@ -421,8 +438,10 @@ def _probability(report: ImageReport, explanation: Explanation) -> float | None:
         return source.probability
     if best["probability"] is None or source.score is None:
         return None
+    score = -source.score if source.opposed else source.score
     # Softmax: probabilities are in the ratio of the exponentials of the scores.
-    return float(best["probability"] * np.exp(min(0.0, source.score - best["score"])))
+    found = float(best["probability"] * np.exp(min(0.0, score - best["score"])))
+    return 1 - found if source.opposed else found
 
 
 def _drawn(

@@ -10,7 +10,7 @@ from inspector.errors import ConverterError, InspectorError, MethodRefused, Mode
 from inspector.evidence import SATURATED, Evidence, tensors_for
 from inspector.heatmap import Attribution
 from inspector.network.layer_choice import last_of
-from inspector.probability import of_target, probabilities
+from inspector.probability import looks_like_probabilities, of_target, probabilities
 
 if TYPE_CHECKING:
     from inspector.methods import Method, Request
@@ -340,6 +340,7 @@ class _Samples:
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
             placement=evidence.placement(layer or "") if placed else None,
+            opposed=target.opposed,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 
@@ -369,7 +370,10 @@ class _Samples:
             return None
         found = np.asarray(evidence.values[scores.tensor][row]).reshape(-1)
         known = probabilities(found, scores.activation)
-        return None if known is None else float(of_target(known.values[None], target)[0])
+        if known is None and not looks_like_probabilities(found):
+            return None
+        values = found if known is None else known.values
+        return float(of_target(values[None], target)[0])
 
 
 def _by_sample(evidence: Evidence, request: "Request") -> Array:

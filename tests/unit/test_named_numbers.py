@@ -320,3 +320,15 @@ def test_a_saturated_probability_is_said_with_the_option_that_helps(opened, phot
     other = model.explain(photo, f"{OCCLUSION},measure=score").explanation
     assert not any("saturated" in text for text in other.warnings)
     assert np.ptp(other.attribution.values) > 0
+
+
+def test_two_models_are_compared_on_the_same_side_of_a_unit(opened, photo):
+    from inspector.compare import compare
+
+    first, second = (opened(UNIT, "float[1,1] y", head=(4, 1), name=name) for name in "ab")
+    for target in ("top1", "-top1", "-0"):
+        found = compare(first, second, [photo], "cam", target=target)
+        (pair,) = found.images[0].maps
+        assert not found.images[0].flip
+        assert pair.scores[0] == pair.scores[1]
+        assert pair.similarity.rank == pytest.approx(1)
