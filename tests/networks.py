@@ -10,6 +10,29 @@ def node(op_type, inputs, outputs, **attributes):
     return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
 
 
+def onnx_model(nodes, inputs, outputs, constants=None, *, opset=13, ir_version=8):
+    """A model of these nodes.
+
+    Args:
+        nodes: In order.
+        inputs: Shapes of float32 inputs by name; or their ``ValueInfoProto``.
+        outputs: The same; a shape of None is not declared.
+        constants: Initialisers by name, stored in the type that they have.
+        opset: Of the standard's operators.
+        ir_version: Of the file.
+    """
+    stored = [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "graph", _declared(inputs), _declared(outputs), stored)
+    imports = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
+
+
+def _declared(tensors):
+    if not isinstance(tensors, dict):
+        return list(tensors)
+    return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in tensors.items()]
+
+
 def correlate(x, w, pad):
     """(C, H, W) with (O, C, 3, 3), stride 1."""
     x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
@@ -58,14 +81,13 @@ class Net:
             nodes.append(node("Softmax", "logits", "probabilities", axis=1))
         names = ["w1", "w2", "head", "bias", *(["w3", "b3"] if self.deep else [])]
         out = "probabilities" if self.softmax else "logits"
-        graph = helper.make_graph(
+        return onnx_model(
             nodes,
-            "net",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, HEIGHT, WIDTH])],
-            [helper.make_tensor_value_info(out, TensorProto.FLOAT, ["n", CLASSES])],
-            [numpy_helper.from_array(getattr(self, n), n) for n in names],
+            {"x": ["n", 3, HEIGHT, WIDTH]},
+            {out: ["n", CLASSES]},
+            {name: getattr(self, name) for name in names},
+            opset=17,
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
     def layer(self, x):
         """The activation A (5, 6, 5) of an input (3, 12, 10)."""

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import networks
 import pytest
 import torch
+import torchvision_networks as networks
 from references import SAMPLES, SHARED, Pair, imported, prepared
 
 from inspector.explain import load

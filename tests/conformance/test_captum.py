@@ -9,10 +9,10 @@ single precision makes of it.
 import warnings
 
 import captum.attr
-import networks
 import numpy as np
 import pytest
 import torch
+import torchvision_networks as networks
 from references import evidence_of
 from torch import nn
 from torch.nn import functional

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import networks
 import numpy as np
 import pytest
 import torch
+import torchvision_networks as networks
 from onnx import numpy_helper
 from PIL import Image, ImageDraw, ImageFont
 from references import SAMPLES, SHARED, prepared, runtime_tensors, widened

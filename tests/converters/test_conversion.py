@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from networks import onnx_model
+from onnx import helper
 from waiting import WAIT, ended, soon
 
 from converters import conversion
@@ -160,14 +161,11 @@ class Framework:
 
 def means():
     """The mean of each channel."""
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
+    return onnx_model(
         [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)],
-        "means",
-        [value("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [value("y", TensorProto.FLOAT, ["n", 3])],
+        {"x": ["n", 3, 8, 8]},
+        {"y": ["n", 3]},
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 @pytest.mark.parametrize("quantised", [False, True])
@@ -378,14 +376,11 @@ def test_recorded_words_are_plain():
 
 
 def test_check_reads_the_certificate_back(tmp_path):
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
+    model = onnx_model(
         [helper.make_node("GlobalAveragePool", ["x"], ["y"])],
-        "g",
-        [value("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [value("y", TensorProto.FLOAT, ["n", 3, 1, 1])],
+        {"x": ["n", 3, 8, 8]},
+        {"y": ["n", 3, 1, 1]},
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     document = {
         "source": {"framework": "Keras", "name": "a.keras", "sha256": "ab" * 32},
         "worst": 2.5e-7,

@@ -5,9 +5,8 @@ import onnx
 import onnxruntime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto as T
+from networks import onnx_model
 from onnx import helper as oh
-from onnx import numpy_helper
 
 from converters.onnx_file.channels_first import move_channels_first
 
@@ -54,14 +53,13 @@ def networks(draw):
                 inner = f"c{at}"
             nodes.append(oh.make_node("Transpose", [inner], [made], perm=[0, 2, 3, 1]))
         known.append(made)
-    graph = oh.make_graph(
+    return onnx_model(
         nodes,
-        "net",
-        [oh.make_tensor_value_info("image", T.FLOAT, ["N", C, SIDE, SIDE])],
-        [oh.make_tensor_value_info(known[-1], T.FLOAT, [None] * 4)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        {"image": ["N", C, SIDE, SIDE]},
+        {known[-1]: [None] * 4},
+        constants,
+        opset=17,
     )
-    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=8)
 
 
 def values(proto, names):

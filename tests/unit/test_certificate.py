@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import onnx_model
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.optable import OPS, OpTable
@@ -81,18 +82,17 @@ def network(kind="float32"):
     dtype = np.float16 if kind == "float16" else np.float32
     types = {"uint8": TensorProto.UINT8, "float16": TensorProto.FLOAT16}
     name = "image" if kind == "uint8" else "x"
-    graph = helper.make_graph(
+    return onnx_model(
         nodes,
-        "net",
         [helper.make_tensor_value_info(name, types.get(kind, TensorProto.FLOAT), ["n", 3, 16, 16])],
         [
             helper.make_tensor_value_info(
                 "y", types["float16"] if kind == "float16" else TensorProto.FLOAT, ["n", 5]
             )
         ],
-        [numpy_helper.from_array(v.astype(dtype), k) for k, v in constants.items()],
+        {k: v.astype(dtype) for k, v in constants.items()},
+        opset=17,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.fixture

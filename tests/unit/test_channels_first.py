@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks import onnx_model
 from onnx import TensorProto as T
 from onnx import helper as oh
 from onnx import numpy_helper
@@ -20,17 +21,16 @@ TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def model(nodes, constants, outputs, opset=21):
-    graph = oh.make_graph(
+    return onnx_model(
         nodes,
-        "net",
-        [oh.make_tensor_value_info("image", T.FLOAT, [None, 3, 8, 8])],
+        {"image": [None, 3, 8, 8]},
         [
             oh.make_tensor_value_info(name, T.FLOAT, [None, 4] if name == "logits" else None)
             for name in outputs
         ],
-        [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()],
+        {k: np.asarray(v, np.float32) for k, v in constants.items()},
+        opset=opset,
     )
-    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", opset)], ir_version=8)
 
 
 def values(proto, names, image):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from networks import onnx_model
 from onnx import TensorProto as T
 from onnx import helper as oh
 from onnx import numpy_helper
@@ -243,14 +244,12 @@ def nets(*, last, weights):
         oh.make_node("Gemm", [f"m{tag}", "W2"], [f"logits_{tag}"]),
     ]
     shape = [None, 8, 8, 3] if last else [None, 3, 8, 8]
-    graph = oh.make_graph(
+    return onnx_model(
         nodes,
-        "net",
-        [oh.make_tensor_value_info("image", T.FLOAT, shape)],
-        [oh.make_tensor_value_info(f"logits_{tag}", T.FLOAT, [None, 5])],
-        [numpy_helper.from_array(w, f"W{i}") for i, w in enumerate(weights)],
+        {"image": shape},
+        {f"logits_{tag}": [None, 5]},
+        {f"W{i}": w for i, w in enumerate(weights)},
     )
-    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8)
 
 
 def drawn():

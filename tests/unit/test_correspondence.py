@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper
 from PIL import Image
 
 import inspector
@@ -40,15 +41,12 @@ def small(tmp_path_factory):
         helper.make_node("Gemm", ["a", "w3"], ["y"], transB=1),
     ]
     weights = ((W1, "w1"), (W2, "w2"), (W3, "w3"))
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
-        [numpy_helper.from_array(np.float32(w), n) for w, n in weights],
+    onnx.save(
+        onnx_model(
+            nodes, {"x": ["n", 3, 8, 8]}, {"y": ["n", 5]}, {n: np.float32(w) for w, n in weights}
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
 
 
@@ -307,17 +305,12 @@ def test_a_planted_part_is_found(tmp_path):
         helper.make_node("Flatten", ["g"], ["f"]),
         helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
     ]
-    graph = helper.make_graph(
+    model = onnx_model(
         nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [
-            numpy_helper.from_array(weights, "w"),
-            numpy_helper.from_array(np.ones((2, 4), np.float32), "v"),
-        ],
+        {"x": ["n", 3, 16, 16]},
+        {"y": ["n", 2]},
+        {"w": weights, "v": np.ones((2, 4), np.float32)},
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, tmp_path / "m.onnx")
     entries, chance = [], np.random.default_rng(1)
     for at in range(9):

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import TensorProto, helper
 
 import inspector
 from converters.errors import UnsupportedOperator
@@ -23,15 +24,18 @@ WEIGHTS = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 1.0]], np.float32)
 
 
 def engine(nodes, output="y", constants=None):
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
-        [onnx.ValueInfoProto(name=output)],
-        [numpy_helper.from_array(v, k) for k, v in {"w": WEIGHTS, **(constants or {})}.items()],
+    return TwinEngine(
+        Graph(
+            onnx_model(
+                nodes,
+                {"x": ["n", 3]},
+                [onnx.ValueInfoProto(name=output)],
+                {"w": WEIGHTS, **(constants or {})},
+                opset=17,
+                ir_version=9,
+            )
+        )
     )
-    opsets = [helper.make_opsetid("", 17)]
-    return TwinEngine(Graph(helper.make_model(graph, opset_imports=opsets, ir_version=9)))
 
 
 def node(op_type, inputs, outputs, **attributes):

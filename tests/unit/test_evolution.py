@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper, numpy_helper
 
 import inspector
 from converters import onnx_file
@@ -40,15 +41,15 @@ def network(path, seed, *, names=("r1", "r2"), filters=4, size=3, activation="Re
         helper.make_node("GlobalAveragePool", [two], ["g"]),
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", filters])],
-        [numpy_helper.from_array(np.float32(w), f"w{i}") for i, w in enumerate(weights, 1)],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 8, 8]},
+            {"y": ["n", filters]},
+            {f"w{i}": np.float32(w) for i, w in enumerate(weights, 1)},
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from networks import onnx_model
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
@@ -328,15 +329,15 @@ def two_layers(path, w1, w2, activation="Relu"):
         helper.make_node("Conv", ["r1", "w2"], ["c2"]),
         helper.make_node(activation, ["c2"], ["r2"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 9, 9])],
-        [helper.make_tensor_value_info("r2", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.float32(w), n) for w, n in ((w1, "w1"), (w2, "w2"))],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 9, 9]},
+            {"r2": None},
+            {n: np.float32(w) for w, n in ((w1, "w1"), (w2, "w2"))},
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
 
 

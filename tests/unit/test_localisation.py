@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper
 from PIL import Image
 from test_boxes import flooded
 
@@ -40,18 +41,18 @@ def colours(tmp_path_factory):
         helper.make_node("Flatten", ["p"], ["f"]),
         helper.make_node("Gemm", ["f", "w"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [
-            numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "one"),
-            numpy_helper.from_array(np.eye(3, dtype=np.float32), "w"),
-        ],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 16, 16]},
+            {"y": ["n", 3]},
+            {
+                "one": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
+                "w": np.eye(3, dtype=np.float32),
+            },
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit", labels=list(COLOURS))
 
 

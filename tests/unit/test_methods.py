@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import CLASSES, HEIGHT, WIDTH, Net, correlate, node
+from networks import CLASSES, HEIGHT, WIDTH, Net, correlate, node, onnx_model
 from onnx import TensorProto, helper, numpy_helper
 from oracles import (
     ORACLES,
@@ -229,16 +229,16 @@ def test_cam_is_refused_for_two_layers_behind_the_pooling(tmp_path):
         helper.make_node("Relu", ["g"], ["q"], name="the second layer"),
         node("MatMul", "q h2", "y"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "two",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
-        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
-    )
     path = tmp_path / "two.onnx"
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+        onnx_model(
+            nodes,
+            {"x": [1, 3, HEIGHT, WIDTH]},
+            {"y": [1, CLASSES]},
+            {k: v.astype(np.float32) for k, v in constants.items()},
+            opset=17,
+        ),
+        path,
     )
     model = inspector.load(path, device="cpu", preprocess=RECIPE)
     with pytest.raises(MethodRefused, match="CAM is not exact") as caught:
@@ -325,16 +325,16 @@ def test_smooth_activations_are_refused_and_labelled(tmp_path):
         "w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
         "h": rng.standard_normal((4, CLASSES)).astype(np.float32),
     }
-    graph = helper.make_graph(
-        nodes,
-        "silu",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES])],
-        [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )
     path = tmp_path / "silu.onnx"
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+        onnx_model(
+            nodes,
+            {"x": [1, 3, HEIGHT, WIDTH]},
+            {"y": [1, CLASSES]},
+            constants,
+            opset=17,
+        ),
+        path,
     )
     model = inspector.load(path, device="cpu", preprocess=RECIPE)
     for method in ("guided-backprop", "deconvnet", "guided-grad-cam"):
@@ -443,16 +443,17 @@ def test_a_gradient_that_stops_on_the_way_is_refused_and_occlusion_works(tmp_pat
         node("GlobalAveragePool", "back", "m"),
         node("Flatten", "m", "y"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "whole",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
-        [numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32) * 9, "w")],
-    )
     path = tmp_path / "whole.onnx"
-    imports = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": [1, 3, HEIGHT, WIDTH]},
+            {"y": [1, 4]},
+            {"w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32) * 9},
+            opset=17,
+        ),
+        path,
+    )
     model = inspector.load(path, device="cpu", preprocess=RECIPE)
     for method in ("gradient", "guided-backprop"):
         with pytest.raises(MethodRefused, match="gradient stops"):

@@ -4,7 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
+from networks import onnx_model
+from onnx import helper
 
 from converters.to_torch.program import Program
 
@@ -21,13 +22,13 @@ CASES = [
 @pytest.mark.parametrize(("op_type", "attributes"), CASES)
 def test_experimental_operator_equals_ort(op_type, attributes):
     x = np.random.default_rng(0).standard_normal((2, 3, 6, 7)).astype(np.float32)
-    graph = helper.make_graph(
+    model = onnx_model(
         [helper.make_node(op_type, ["x"], ["y"], **attributes)],
-        "one node",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        {"x": x.shape},
+        {"y": None},
+        opset=7,
+        ir_version=3,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 7)], ir_version=3)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from background import threads
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import TensorProto, helper
 from PIL import Image
 from waiting import WAIT, soon
 
@@ -35,18 +36,18 @@ def network(path, *, batch="n", reshape=0, cast=None):
         helper.make_node("Cast", ["r"], ["i"], to=TensorProto.INT32),
     ]
     constants = {"w": W, "shape": np.array([reshape, 4], np.int64)}
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 6, 6])],
-        [
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4]),
-            helper.make_tensor_value_info("i", TensorProto.INT32, [batch, 4, 6, 6]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": [batch, 3, 6, 6]},
+            [
+                helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4]),
+                helper.make_tensor_value_info("i", TensorProto.INT32, [batch, 4, 6, 6]),
+            ],
+            constants,
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit", device="cpu")
 
 

@@ -15,7 +15,8 @@ paper does, points at the square.
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper
 
 import inspector
 from inspector.errors import MethodRefused
@@ -56,14 +57,7 @@ def planted(head, layout):
         "threshold": np.full(2, -0.7, np.float32),
         "weights": np.array([[1, -1], [-1, 1]], np.float32),
     }
-    graph = helper.make_graph(
-        nodes,
-        "planted",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnx_model(nodes, {"image": shape}, {"scores": ["n", 2]}, constants, opset=17)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
@@ -54,15 +55,15 @@ def net(path, *, pool, classes=3):
         helper.make_node("GlobalAveragePool", ["maps"], ["g"]),
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])],
-        [numpy_helper.from_array(np.float32(w), n) for n, w in weights.items()],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 16, 16]},
+            {"y": ["n", classes]},
+            {n: np.float32(w) for n, w in weights.items()},
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return path
 
 

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import node
 from onnx import TensorProto, helper, numpy_helper
 
 from converters import onnx_file
@@ -35,10 +36,6 @@ def model(nodes, inputs, outputs, constants=None, *, opset=17, functions=(), dom
     )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
     return helper.make_model(graph, opset_imports=imports, ir_version=9, functions=list(functions))
-
-
-def node(op_type, inputs, outputs, **attributes):
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
 
 
 def reference(proto, feeds):

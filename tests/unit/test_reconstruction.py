@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper, numpy_helper
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UnknownLayer, UsageError
@@ -21,15 +22,15 @@ PADS = {"pads": [1, 1, 1, 1]}
 
 
 def saved(path, nodes, weights, channels):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 12, 12])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels])],
-        [numpy_helper.from_array(np.float32(w), n) for n, w in weights.items()],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 12, 12]},
+            {"y": ["n", channels]},
+            {n: np.float32(w) for n, w in weights.items()},
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
 
 

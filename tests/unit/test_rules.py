@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from networks import node, onnx_model
 
 from converters.to_torch.program import Program
 from inspector.engines.overlays import overlay_of
@@ -31,21 +31,17 @@ CONSTANTS = {
 }
 
 
-def node(op_type, inputs, outputs, **attributes):
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
-
-
 def network(nodes, shape, output="y", *, opset=20, extra=None):
     constants = {k: np.float32(v) for k, v in CONSTANTS.items()} | (extra or {})
     used = {name for n in nodes for name in n.input}
-    graph = helper.make_graph(
+    return onnx_model(
         nodes,
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        {"x": shape},
         [onnx.ValueInfoProto(name=output)],
-        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items() if k in used],
+        {k: np.asarray(v) for k, v in constants.items() if k in used},
+        opset=opset,
+        ir_version=9,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
 def signal_through(proto, x, arriving, rule, extension="refuse"):

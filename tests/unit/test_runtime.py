@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from networks import node, onnx_model
 from onnx import TensorProto, helper, numpy_helper
 
 import inspector
@@ -17,10 +18,6 @@ from inspector.engines.runtime import Runtime, working_providers
 from inspector.errors import BrokenInstallation, InspectorWarning, ModelRefused, UsageError
 
 KINDS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
-
-
-def node(op_type, inputs, outputs, **attributes):
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
 
 
 def network(batch="n", kind=TensorProto.FLOAT, *, reshape=None):
@@ -39,14 +36,13 @@ def network(batch="n", kind=TensorProto.FLOAT, *, reshape=None):
         node("Reshape", "m shape", "f"),
         node("MatMul", "f h", "y"),
     ]
-    graph = helper.make_graph(
+    return onnx_model(
         nodes,
-        "net",
         [helper.make_tensor_value_info("x", kind, [batch, 3, 8, 8])],
         [helper.make_tensor_value_info("y", kind, [batch, 5])],
-        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+        constants,
+        opset=17,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.fixture
@@ -133,13 +129,12 @@ def test_float16_inputs_are_cast_and_results_widened(saved):
     ],
 )
 def test_other_types_are_cast_to_what_the_graph_declares(saved, kind, dtype):
-    graph = helper.make_graph(
+    proto = onnx_model(
         [node("Identity", "x", "y")],
-        "net",
         [helper.make_tensor_value_info("x", kind, [1, 3, 8, 8])],
         [helper.make_tensor_value_info("y", kind, [1, 3, 8, 8])],
+        opset=17,
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = np.arange(192, dtype=np.float32).reshape(1, 3, 8, 8)
     found = Runtime(onnx_file.read(saved(proto)), device="cpu").run({"x": x}, ["y"])["y"]
     assert found.dtype == dtype
@@ -147,13 +142,12 @@ def test_other_types_are_cast_to_what_the_graph_declares(saved, kind, dtype):
 
 
 def test_bfloat16_is_widened(saved):
-    graph = helper.make_graph(
+    proto = onnx_model(
         [node("Cast", "x", "b", to=TensorProto.BFLOAT16), node("Cast", "b", "y", to=1)],
-        "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])],
+        {"x": [1, 3, 8, 8]},
+        {"y": [1, 3, 8, 8]},
+        opset=17,
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = images(1)
     found = Runtime(onnx_file.read(saved(proto)), device="cpu").run({"x": x}, ["y"])["y"]
     np.testing.assert_array_equal(found, x.astype(ml_dtypes.bfloat16).astype(np.float32))

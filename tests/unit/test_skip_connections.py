@@ -11,9 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import TensorProto, helper
 
 import inspector
+from converters.graph import Graph
+from inspector.network.tail import tail_of
 from inspector.photos.preprocess import Preprocess
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -81,14 +84,13 @@ def tiny(smooth):
         helper.make_node("Flatten", ["m"], ["f"]),
         helper.make_node("Gemm", ["f", "head"], ["logits"], transB=1),
     ]
-    graph = helper.make_graph(
+    return onnx_model(
         nodes,
-        "skip",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
-        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
+        {"x": ["n", 3, SIZE, SIZE]},
+        {"logits": ["n", CLASSES]},
+        {k: v.astype(np.float32) for k, v in constants.items()},
+        opset=17,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -98,7 +100,7 @@ def test_a_tiny_network(tmp_path, smooth, target):
     path = tmp_path / "skip.onnx"
     onnx.save(proto, path)
     model = inspector.load(path, device="cpu", preprocess=Preprocess((SIZE, SIZE)))
-    assert model.tail("A", "logits").frontier
+    assert tail_of(Graph(proto), {"A"}, "logits").frontier
     pixels = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     x = (pixels.transpose(2, 0, 1)[None] / 255).astype(np.float32)
     found = model.explain(pixels, "grad-cam", target=str(target), layer="A").attribution
@@ -118,8 +120,8 @@ def test_a_trained_residual_network(layer):
     photo = SAMPLES / "images" / "cat_1.png"
     report = model.explain(photo, "grad-cam", layer=layer)
     target = report.explanation.attribution.index
-    assert model.tail(layer, "logits").frontier
     proto = onnx.load_model(path)
+    assert tail_of(Graph(proto), {layer}, "logits").frontier
     x, _ = model.preprocessing.preprocess.apply(report.images[0].photo)
     wanted = literal_grad_cam(*differences(proto, layer, x[None], target, 1e-3))
     assert wanted.max() > 0

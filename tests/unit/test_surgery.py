@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import node, onnx_model
+from onnx import TensorProto, helper
 
 from converters.graph import Graph
 from inspector.network.tail import tail_of
@@ -13,23 +14,18 @@ from inspector.surgery.expose import exposed
 onnxruntime.set_default_logger_severity(4)
 
 
-def node(op_type, inputs, outputs, **attributes):
-    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
-
-
 def floats(name, shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 def model(nodes, outputs, constants=None):
-    graph = helper.make_graph(
+    return onnx_model(
         nodes,
-        "graph",
         [floats("x", [1, 3, 6, 6])],
         [onnx.ValueInfoProto(name=name) for name in outputs],
-        [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()],
+        {k: np.asarray(v) for k, v in (constants or {}).items()},
+        opset=17,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from networks import onnx_model
+from onnx import helper
 
 import inspector
 from inspector.errors import ImageRefused, UnknownLayer, UsageError
@@ -34,15 +35,15 @@ def small(tmp_path_factory):
         helper.make_node("GlobalAveragePool", ["r2"], ["g"]),
         helper.make_node("Flatten", ["g"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
-        [numpy_helper.from_array(np.float32(w), n) for w, n in ((W1, "w1"), (W2, "w2"))],
+    onnx.save(
+        onnx_model(
+            nodes,
+            {"x": ["n", 3, 8, 8]},
+            {"y": ["n", 4]},
+            {n: np.float32(w) for w, n in ((W1, "w1"), (W2, "w2"))},
+        ),
+        path,
     )
-    opset = [helper.make_opsetid("", 13)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     return inspector.load(path, preprocess="unit")
 
 
