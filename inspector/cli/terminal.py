@@ -38,7 +38,7 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
             Text(explanation.label),
             Text(data["target"]["label"]),
             f"{data['target']['score']:.3f}",
-            f"{peak['x']}, {peak['y']}" if peak else "no positive evidence",
+            f"{peak['x']}, {peak['y']}" if peak else _why_empty(data["warnings"]),
             Text(data["layer"] or "-"),
             Text(_checks(data["facts"])),
         )
@@ -102,6 +102,12 @@ def _certainty(prediction: Any) -> str:
         return f"score {prediction['score']:.3f}"
     assumed = " (softmax of the scores)" if prediction["assumed_softmax"] else ""
     return f"{probability:.1%}{assumed}"
+
+
+def _why_empty(warnings: Sequence[str]) -> str:
+    """What stands in the place of an empty map's peak; the warnings say more."""
+    saturated = any(text.startswith("saturated") for text in warnings)
+    return "saturated" if saturated else "no positive evidence"
 
 
 def _checks(facts: Any) -> str:

@@ -1,5 +1,6 @@
 """What is said of a photo's values and of how much of it the network sees, with the result."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import inspector
+from inspector.cli.terminal import show_report
 from inspector.errors import InspectorWarning
+from inspector.heatmap import Heatmap
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -93,3 +96,17 @@ def test_a_map_of_one_value_is_said(tmp_path):
     for photo, same in ((flat, True), (spot, False)):
         found = model.explain(photo, "cam", target="0").explanation
         assert any("same value everywhere" in text for text in found.warnings) is same
+
+
+def test_the_table_tells_saturated_from_no_evidence(model, horse, capsys):
+    image = model.explain(horse, "cam", target="horse").images[0]
+    (one,) = image.explanations
+    for note, said in (("saturated: 1 all over", "saturated"), ("", "no positive evidence")):
+        zero = np.zeros_like(one.attribution.values)
+        empty = replace(one.attribution, values=zero, notes=(note,) if note else ())
+        found = replace(one, heatmap=Heatmap.of(empty, one.heatmap.geometry))
+        show_report(replace(image, explanations=(found,)), [SAMPLES])
+        shown = capsys.readouterr().out
+        assert said in shown
+        assert "the network sees 100% of the photo" in shown
+        assert ("saturated" in shown) is bool(note)
