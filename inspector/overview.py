@@ -22,9 +22,11 @@ class LayerRow:
 
     Attributes:
         shape: Concrete (C, h, w).
-        stride: Input pixels between neighbouring units, or None where that has no meaning.
+        stride: Input pixels between neighbouring units, down and across the input, negative where
+            the map is mirrored; None where that has no meaning.
         field: Receptive field in pixels; "global" where a unit sees the whole input. Where only
             gates (squeeze-excite) spread it, the local field stands before "+ global gates".
+            "axes swapped" where going down in the map goes across in the input.
         offset: Centre of unit (0, 0) in input pixels.
         gate: Whether it is part of a gate and therefore no target layer.
         module: Path of the module that makes it, where the exporter says it.
@@ -146,7 +148,8 @@ def _described(
 
 
 def _size(field: ReceptiveField) -> str:
-    return f"{field.size[0]}x{field.size[1]}"
+    turned = ", axes swapped" if field.swapped else ""
+    return f"{field.size[0]}x{field.size[1]}{turned}"
 
 
 def _input(opened: Opened) -> str:

@@ -41,6 +41,8 @@ class ReceptiveField:
         local: When ``global_``: the field with such nodes left out (the gates of squeeze-excite,
             the mean of an instance normalisation), which is where a unit *mostly* looks; None
             when nothing else leads to the image.
+        swapped: The tensor's first axis of space follows the image's columns, and its second the
+            rows.  Size, stride and offset are always those of the image's rows, then columns.
     """
 
     size: tuple[int, int]
@@ -49,6 +51,7 @@ class ReceptiveField:
     global_: bool = False
     why: str = ""
     local: "ReceptiveField | None" = None
+    swapped: bool = False
     _tracer: "_Tracer | None" = field(default=None, repr=False, compare=False)
 
     def box(self, y: int, x: int) -> Box:
@@ -156,8 +159,21 @@ def _measure(tracer: "_Tracer") -> ReceptiveField:
     """Read size, stride and offset off traced units, on axes that go on forever."""
     rows, columns = (_axis(tracer, axis, tracer.period) for axis in (0, 1))
     return ReceptiveField(
-        (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]), _tracer=tracer
+        (rows[0], columns[0]),
+        (rows[1], columns[1]),
+        (rows[2], columns[2]),
+        swapped=_swapped(tracer),
+        _tracer=tracer,
     )
+
+
+def _swapped(tracer: "_Tracer") -> bool:
+    """Whether going down in the tensor goes across in the image."""
+    for unit in range(tracer.period):
+        here, below = (tracer.box(y, unit, clip=False) for y in (unit, unit + _FAR))
+        if here is not None and below is not None:
+            return here[0] == below[0] and here[1] != below[1]
+    return False
 
 
 def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]:

@@ -235,3 +235,15 @@ def test_published_fields_of_real_networks(shared, model, tensor, size, stride):
     g = Graph(onnx.load(str(shared / "zoo" / f"{model}.onnx")))  # noqa: TID251 - third-party data
     rf = receptive_field(g, tensor)
     assert (rf.size, rf.stride) == ((size,) * 2, (stride,) * 2)
+
+
+def test_swapped_axes_are_told():
+    turn = "Transpose<perm=[0,1,3,2]>"
+    conv = "Conv<strides=[2,3], pads=[1,1,1,1]>"
+    rf = receptive_field(graph(f"t = {turn}(x) y = {conv}(t, w)", w=kernel(3)), "y")
+    assert rf.swapped
+    assert rf.stride == (3, 2)
+    assert rf.box(1, 0) == (-1, 1, 2, 4)
+    back = graph(f"t = {turn}(x) u = {conv}(t, w) y = {turn}(u)", w=kernel(3))
+    assert not receptive_field(back, "y").swapped
+    assert receptive_field(back, "y").stride == (3, 2)
