@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from integer_products import saturates
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -77,7 +78,7 @@ def quantised(source: Path, folder: Path, setting: str, images: Array, **changes
             return path
         path = folder / f"{source.stem}.{setting.replace(' ', '-')}{len(changes)}.onnx"
         name = onnx.load_model(ready, load_external_data=False).graph.input[0].name
-        options = {**SETTINGS[setting], **changes}
+        options = {"reduce_range": saturates(), **SETTINGS[setting], **changes}
         quantize_static(ready, path, Calibration(images, name), **options)
     finally:
         logging.disable(logging.NOTSET)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from integer_products import saturates
 from networks import onnx_model
 from onnx import TensorProto as T
 from onnx import helper as oh
@@ -51,6 +52,7 @@ def quantised(name, folder, kind="QDQ"):
         quant_format=q.QuantFormat[kind],
         per_channel=True,
         weight_type=q.QuantType.QInt8,
+        reduce_range=saturates(),
     )
     return target
 
