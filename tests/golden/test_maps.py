@@ -35,9 +35,10 @@ def coarse(values):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_maps_of_a_sample_model(golden_arrays, name):
+def test_the_maps_of_a_sample_model(golden_arrays, name, monkeypatch):
+    verdict = Verdict(True, "not of interest here", "now")
+    monkeypatch.setattr("inspector.opened.verdict_for", lambda *_, **__: verdict)
     model = inspector.load(SAMPLES / f"{name}.onnx", device="cpu")
-    model.__dict__["certificate"] = Verdict(True, "not of interest here", "now")
     wanted = [name for name in methods() if name != "cam" or isinstance(model.head, LinearHead)]
     report = model.explain(PHOTO, [REQUESTS.get(method, method) for method in wanted])
     maps = [explanation.attribution for explanation in report.explanations]
