@@ -1,6 +1,7 @@
 """No map is silently wrong: it points at the planted square, or it is refused, or it says so."""
 
 from collections import Counter
+from functools import cache
 
 import pytest
 from wrongable_graphs import KINDS, scene
@@ -8,6 +9,14 @@ from wrongable_oracle import judge, methods_of, opened
 
 SEEDS = 17
 """Scenes per kind: 30 kinds make 510 networks."""
+
+
+@pytest.fixture(autouse=True)
+def _versions_once(monkeypatch):
+    """Reading the versions of all packages for each report takes longer than a tiny network."""
+    import inspector.opened
+
+    monkeypatch.setattr(inspector.opened, "versions", cache(inspector.opened.versions))
 
 
 def test_there_are_enough_networks():

@@ -642,7 +642,7 @@ def _draw(kind: str, seed: int, rng: np.random.Generator) -> Scene:
     even = False if draft.dice else _measured(f, photo, box, sign, draft.spread)
     target = _settled(draft, alone, photo)
     others: list[np.ndarray] = []
-    if net.batch == FREE_BATCH and (draft.company or rng.random() < 0.4):
+    if net.batch == FREE_BATCH and (draft.company or rng.random() < 0.25):
         others = [_neighbour(size, rng) for _ in range(2)]
     filters = draft.filters
     return Scene(
