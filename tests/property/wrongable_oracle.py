@@ -132,11 +132,12 @@ def _values(scene: Scene, tensors: list[str]) -> Alone:
 def _score(scene: Scene, method: str, found: Any, alone: Any) -> str:
     """The number that is named is the one that the user meant, of this photo alone."""
     del method, alone
-    score, tensor = found.attribution.score, found.attribution.tensor
+    score, tensor, label = (getattr(found.attribution, n) for n in ("score", "tensor", "label"))
     net = _values(scene, [name for name, _ in scene.numbers])
     true = [net(unit(scene.photo), name, index) for name, index in scene.numbers]
     if scene.opposite:
-        true = [-true[0], 1 - true[1]]
+        turned = label.startswith(("-", "not ")) or re.search(EXCUSES["opposite"], label)
+        true = [-true[0], 1 - true[1], *(true if turned else ())]
     scale = max(1.0, *map(abs, true))
     if min(abs(score - value) for value in true) <= 1e-4 * scale:
         return ""
