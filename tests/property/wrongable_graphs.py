@@ -234,9 +234,7 @@ def _centred(net: Net, x: str) -> str:
 
 
 def centred_batch(net: Net) -> Draft:
-    draft = classify(
-        net, "image", Filters.draw(net, between=_centred), company=True, spread=0.45
-    )
+    draft = classify(net, "image", Filters.draw(net, between=_centred), company=True, spread=0.45)
     if draft.target == "top1":
         draft.target = str(draft.numbers[0][1][1])
     return draft

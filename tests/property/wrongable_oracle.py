@@ -190,10 +190,7 @@ def brute_force(f: Any, image: np.ndarray, facts: Any, fill: np.ndarray) -> np.n
         count = max(0, -(-(length - side) // step)) + 1
         first = (length - side - (count - 1) * step) // 2
         spans.append(
-            [
-                (max(0, first + i * step), min(length, first + i * step + side))
-                for i in range(count)
-            ]
+            [(max(0, first + i * step), min(length, first + i * step + side)) for i in range(count)]
         )
     total, covered = np.zeros(image.shape[1:]), np.zeros(image.shape[1:])
     base = f(image)
@@ -255,9 +252,13 @@ def _centre(scene: Scene, method: str, heat: np.ndarray) -> str:
     y0, x0, y1, x1 = scene.box
     away = max(abs(y - (y0 + y1 - 1) / 2), abs(x - (x0 + x1 - 1) / 2))
     allowed = 1.5 + scene.stride / 2
-    return "" if away <= allowed else (
-        f"bright part centred at (x {x:.1f}, y {y:.1f}), {away:.1f} pixels from the square's "
-        f"centre ({allowed:.1f} allowed)"
+    return (
+        ""
+        if away <= allowed
+        else (
+            f"bright part centred at (x {x:.1f}, y {y:.1f}), {away:.1f} pixels from the square's "
+            f"centre ({allowed:.1f} allowed)"
+        )
     )
 
 

@@ -398,5 +398,3 @@ class Linear:
 def scale_of(net: Net) -> float:
     """So that the square moves the logit by a few units, whatever its share of the image is."""
     return float(net.rng.uniform(60, 120)) * net.size[0] * net.size[1] / 1200
-
-
