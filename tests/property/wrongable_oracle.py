@@ -272,6 +272,8 @@ def _against(scene: Scene, method: str, heat: np.ndarray) -> str:
         if not float(np.nanmin(heat)) < 0 or not near[y, x]:
             return f"lowest at (x {x}, y {y}), though the square speaks against the target"
         return ""
-    if method in LAYER_METHODS and float(np.nanmean(inside)) > 0.5 * float(np.nanmax(heat)) > 0:
+    # Grad-CAM++ has no weights below zero: other maps, which may be bright there, are all it shows.
+    weighs = method in LAYER_METHODS and method != "grad-cam++"
+    if weighs and float(np.nanmean(inside)) > 0.5 * float(np.nanmax(heat)) > 0:
         return "positive in the square, which speaks against the target"
     return ""
