@@ -33,6 +33,7 @@ EXCUSES = {
     "bypass": r"bypass|part of the score|of the score (does|do) not pass|other paths?",
     "depends": r"does not depend",
     "saturated": r"saturat",
+    "weights": r"weights are unreliable",
     "opposite": r"opposite|other side|-top1|negative side",
 }
 
@@ -120,7 +121,7 @@ def _may_refuse_occlusion(scene: Scene) -> bool:
 
 def _excuse(scene: Scene, said: list[str]) -> str:
     for text in said:
-        if any(re.search(EXCUSES[key], text, re.IGNORECASE) for key in scene.excuses):
+        if any(re.search(EXCUSES[key], text, re.IGNORECASE) for key in {*scene.excuses, "weights"}):
             return text
     return ""
 
