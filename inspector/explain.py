@@ -352,6 +352,7 @@ class _Run:
         except ModelRefused as error:
             self._deny(error, [r for r in requests if r.method.through_layer])
         tensors = self.spec.tensors()
+        opened.model.refuse_chance(tensors)
         for request in requests:
             if request.label not in self.denied:
                 try:

@@ -303,20 +303,22 @@ class Model:
         unknown = [name for name in dict.fromkeys(fetch) if name not in self._repeatable]
         if not unknown:
             return
-        rolled = stochastic_node(self.graph, unknown)
-        if not rolled:
-            self.runtime.prepare(fetch)
-            first, second = (self._run(image, unknown) for _ in range(2))
-            changed = [n for n in unknown if not alike(first[n], second[n], self._rounding)]
-            rolled = f"tensor {changed[0]!r}" if changed else ""
-        if rolled:
-            raise ModelRefused(
-                "the network's answer depends on chance: the same image gives other numbers "
-                "every time",
-                where=rolled,
-                hint="export it for inference (model.eval()), or name a target before the node",
-            )
+        self.refuse_chance(unknown)
+        self.runtime.prepare(fetch)
+        first, second = (self._run(image, unknown) for _ in range(2))
+        changed = [n for n in unknown if not alike(first[n], second[n], self._rounding)]
+        if changed:
+            raise _chance(f"tensor {changed[0]!r}")
         self._repeatable |= set(unknown)
+
+    def refuse_chance(self, tensors: Sequence[str]) -> None:
+        """Refuse tensors that a random operator lies before, without running anything.
+
+        Raises:
+            ModelRefused: There is one.
+        """
+        if rolled := stochastic_node(self.graph, tensors):
+            raise _chance(rolled)
 
     def _settle_batching(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Switch batching off where samples act on each other in tensors not tried before."""
@@ -418,6 +420,14 @@ class Model:
         ]
         found = [*layers, *poolings, self.scores.tensor, *needed_shapes(self.graph)]
         return tuple(name for name in dict.fromkeys(found) if self.graph.constant(name) is None)
+
+
+def _chance(where: str) -> ModelRefused:
+    return ModelRefused(
+        "the network's answer depends on chance: the same image gives other numbers every time",
+        where=where,
+        hint="export it for inference (model.eval()), or name a target before the node",
+    )
 
 
 def _rows(value: Any) -> int:

@@ -148,8 +148,7 @@ def _score(scene: Scene, method: str, found: Any, alone: Any) -> str:
 
 def _company(scene: Scene, method: str, found: Any, alone: Any) -> str:
     """A photo's map is the same beside others."""
-    del method
-    if not scene.others:
+    if not scene.others or (method in AT_THE_INPUT and _at_a_kink(scene)):
         return ""
     mine, own = found.heatmap.values, alone.heatmap.values
     peak = float(np.nanmax(np.abs(own)))
@@ -157,6 +156,24 @@ def _company(scene: Scene, method: str, found: Any, alone: Any) -> str:
     if worst <= 1e-3 * max(peak, 1e-9):
         return ""
     return f"the map beside other photos differs by {worst / max(peak, 1e-9):.2g} of its peak"
+
+
+AT_THE_INPUT = {"gradient", "guided-backprop"}
+
+
+def _at_a_kink(scene: Scene) -> bool:
+    """Whether a ReLU's input is exactly 0 somewhere, as in dark areas without a bias.
+
+    Its slope is then a matter of the last bit, which PyTorch's convolutions round another way in
+    a batch; no gradient of this photo is the right one.
+    """
+    names = [node.input[0] for node in scene.model.graph.node if node.op_type == "Relu"]
+    net = Alone(scene.model, names)
+    feed = {net.input: unit(scene.photo)[None].astype(np.float32)}
+    return any(
+        bool((np.abs(value) <= 1e-6 * max(float(np.abs(value).max()), 1e-9)).any())
+        for value in (net.session.run(names, feed) if names else ())
+    )
 
 
 def _occlusion(scene: Scene, method: str, found: Any, alone: Any) -> str:

@@ -101,7 +101,8 @@ def test_layers_says_where_a_crop_begins(opened):
 
 def test_a_large_filter_without_padding_is_laid_at_its_own_centres(opened):
     box = (6, 10, 18, 22)  # off the centre, where a stretched grid is wrong
-    found = points_at(opened(cases.unpadded()), painted((28, 28), box), box, said="(?!)")
+    seen_by = (0, 16, 12, 28)  # pixels that share a unit of 13x13 with the square
+    found = points_at(opened(cases.unpadded()), painted((28, 28), box), seen_by, said="(?!)")
     if found is None:
         return
     heat = np.nan_to_num(found.heatmap.values, nan=0.0)
@@ -351,7 +352,8 @@ def test_casts_do_not_end_a_layer(opened):
             method: explainer.explain(photo, method, target="0").explanation
             for method in ("grad-cam", "cam")
         }
-        assert {e.attribution.layer for e in shown.values()} == {"r2"}, casts
+        layers = {e.attribution.layer for e in shown.values()}
+        assert layers in ({"r2"}, {"r2_channels_first"}), casts  # one map, two names
 
 
 def test_a_twin_that_cannot_be_certified_is_refused(opened):

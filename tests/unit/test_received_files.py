@@ -168,7 +168,7 @@ def test_received_producer(opened, received):
 def test_received_casts(opened, received):
     explainer = opened(received("models/nhwc_tail_with_casts.onnx"))
     found = explainer.explain(random_photo((32, 32)), "grad-cam", target="0").explanation
-    assert found.attribution.layer == "r2"
+    assert found.attribution.layer in {"r2", "r2_channels_first"}  # one map, two names
 
 
 def test_received_uncertified(opened, received):
