@@ -27,7 +27,7 @@ _COMPILED = (".so", ".pyd")
 
 
 def named(source: str) -> tuple[str, str] | None:
-    """Module and name that a source gives; None when it is no factory, or is a path."""
+    """Module and name that a source gives; None when it is not a factory, or is a path."""
     match = _FACTORY.fullmatch(source)
     if match is None or os.path.exists(source):  # noqa: PTH110 - no path object of any text
         return None

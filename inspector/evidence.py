@@ -327,7 +327,7 @@ class Evidence:
         peaks = [float(np.abs(self.values[t.tensor]).max()) for t in self.targets]
         with np.errstate(invalid="ignore"):
             difference = np.abs(scores - self.scores) / np.maximum(peaks, 1e-12)
-        # What is no number in one of them alone is as far off as can be; in both, it agrees.
+        # What is not a number in one of them alone is as far off as can be; in both, it agrees.
         agree = (scores == self.scores) | (np.isnan(scores) & np.isnan(self.scores))
         difference = np.where(agree, 0.0, np.nan_to_num(difference, nan=1.0))
         worst = float(difference.max(initial=0.0))

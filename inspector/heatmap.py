@@ -54,7 +54,7 @@ class Attribution:
         space: "layer" or "input".
         method: The method's name.
         label: The target as people call it.
-        index: The target's class index, None when it is no class.
+        index: The target's class index, None when it is not a class.
         tensor: The tensor that the target is read from.
         score: The target's score S, before softmax.
         probability: The target's probability, None when the model has none.
@@ -211,7 +211,7 @@ def reduce(values: ArrayLike, how: str = "max_abs") -> Float32:
     """Channels (C, H, W) to one map (H, W); a map (H, W) is returned as it is.
 
     Raises:
-        ValueError: ``how`` is no key of `REDUCTIONS`.
+        ValueError: ``how`` is not a key of `REDUCTIONS`.
     """
     array = np.asarray(values, np.float32)
     if how not in REDUCTIONS:

@@ -431,7 +431,7 @@ def _chance(where: str) -> ModelRefused:
 
 
 def _rows(value: Any) -> int:
-    """Length of the first axis; 0 for a scalar. What is no array (ZipMap's maps) has its own."""
+    """Length of the first axis; 0 for a scalar. The maps of ZipMap have their own length."""
     if isinstance(value, np.ndarray):
         return int(value.shape[0]) if value.ndim else 0
     return len(value)

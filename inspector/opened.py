@@ -96,7 +96,7 @@ class Opened:
             limits: As ``load``.
 
         Raises:
-            ConverterError: it is no model, or not safe to open.
+            ConverterError: it is not a model, or not safe to open.
             ModelRefused: it takes no image.
             UsageError: preprocessing or labels that do not fit it.
         """
@@ -286,7 +286,7 @@ class Opened:
     def _shape_of(
         self, layer: str | int, shapes: Mapping[str, tuple[int, ...]]
     ) -> Mapping[str, tuple[int, ...]]:
-        """Shapes, with that of a tensor which is no listed layer measured on demand."""
+        """Shapes, with that of a tensor which is not a listed layer measured on demand."""
         if layer in shapes or layer not in self.graph.tensors:
             return shapes
         size = self.size(*self.preprocessing.preprocess.size)

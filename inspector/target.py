@@ -388,7 +388,7 @@ def _by_label(text: str, labels: Sequence[str], count: int | None) -> int:
             )
     if not labels:
         raise UnknownTarget(
-            f"{clean_text(text)!r} is no class index, and the class names are not known",
+            f"{clean_text(text)!r} is not a class index, and the class names are not known",
             hint="give an index, or the names with --labels FILE",
         )
     parts = {part.strip() for label in labels for part in (label, *label.split(","))}
@@ -407,7 +407,7 @@ def _element(name: str, index: str | None, scores: Scores, labels: Sequence[str]
     label = clean_text(name if index is None else f"{name}[{index.strip()}]")
     if where is None:
         raise UnknownTarget(
-            f"{clean_text(str(index))!r} is no index",
+            f"{clean_text(str(index))!r} is not an index",
             where=label,
             hint="write integers, a:b and : with commas, without the batch axis",
         )

@@ -200,7 +200,7 @@ def _load(path: Path, limits: Limits) -> tuple[bytes, tuple[Path, int, int]]:
         if stat.S_ISDIR(status.st_mode):
             raise NotAModel("is a folder", where=where, hint=_folder_hint(path))
         if not stat.S_ISREG(status.st_mode):
-            raise NotAModel("is no regular file", where=where, hint="copy it to a file first")
+            raise NotAModel("is not a regular file", where=where, hint="copy it to a file first")
         with path.open("rb") as stream:
             status = os.fstat(stream.fileno())
             head = stream.read(HEAD_BYTES)

@@ -120,7 +120,7 @@ class Folder:
             return "is a link out of the model's folder"
         status = resolved.stat()
         if not stat.S_ISREG(status.st_mode):
-            return "is no regular file"
+            return "is not a regular file"
         if status.st_nlink > 1:
             return "has a second name (hard link), perhaps outside the folder: copy the file"
         self.files[location], self.sizes[location] = resolved, status.st_size
@@ -197,7 +197,7 @@ def _external_findings(tensor: onnx.TensorProto, wanted: int, folder: Folder) ->
     numbers = {key: _number(entries.get(key)) for key in ("offset", "length")}
     offset, length = numbers["offset"], numbers["length"]
     if (offset is None and "offset" in entries) or (length is None and "length" in entries):
-        yield "external data's offset and length are no whole numbers"
+        yield "external data's offset and length are not whole numbers"
         return
     size = folder.size(entries.get("location", ""))
     if size is None:

@@ -106,7 +106,7 @@ def not_a_model(data: bytes, reason: str, where: str) -> NotAModel:
 
     Args:
         data: The whole file.
-        reason: Why it is no model, for when nothing more telling is known.
+        reason: Why it is not a model, for when nothing more telling is known.
         where: The file.
     """
     head = data[:HEAD_BYTES]

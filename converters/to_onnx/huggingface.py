@@ -140,7 +140,7 @@ def _check_index(folder: Path) -> None:
             )
         if not name.endswith(".safetensors"):
             raise ConversionFailed(
-                f"names weights that are no safetensors: {name[:80]!a}",
+                f"names weights that are not safetensors: {name[:80]!a}",
                 where=str(folder / _INDEX),
             )
 

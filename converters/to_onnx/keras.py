@@ -72,7 +72,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         raise ConversionFailed(
             f"Keras does not load it: {_reason(error)}",
             where=path.name,
-            hint="custom layers have to be replaced by Keras' own, weights alone are no model",
+            hint="custom layers have to be replaced by Keras' own, weights alone are not a model",
         ) from None
     shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
     batch = None if options.dynamic_batch else 1

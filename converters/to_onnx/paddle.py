@@ -92,7 +92,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     program = _program(Path(source))
     if program is None:
-        raise ConversionFailed("is no program of PaddlePaddle", where=source)
+        raise ConversionFailed("is not a program of PaddlePaddle", where=source)
     try:
         import onnx  # noqa: F401 - the child has it, or says so
         import paddle  # noqa: F401 - the framework, in the child alone

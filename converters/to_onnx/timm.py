@@ -104,7 +104,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"is no safetensors file ({said})", where=str(folder / _WEIGHTS)
+            f"is not a safetensors file ({said})", where=str(folder / _WEIGHTS)
         ) from None
     torch_module.fill(module, state, str(folder / _WEIGHTS))
     preprocess, notes = _preprocess(cfg)

@@ -89,7 +89,7 @@ class ImageComparison:
         sha256: Of its file, or of its pixels.
         size: Height and width in pixels.
         predictions: A's and B's best class: index, label, score, probability; None where the
-            network is no classifier.
+            network is not a classifier.
         flip: Whether these are different classes; None where there are none.
         maps: Methods and targets; those for A's target first.
     """

@@ -114,7 +114,7 @@ def _likeness(name: str, scores: Scores) -> int:
 
 
 def _largest(values: Array, declared: Sequence[int | None] | None) -> tuple[int, ...] | None:
-    """Index of the largest element of one sample, among scores where others are no scores.
+    """Index of the largest element of one sample, among scores where others are not scores.
 
     At the ends of an axis of free length stands what padding has made.
     """

@@ -200,7 +200,7 @@ class Tracer:
         """The grids of a placed tensor; None where some axis of it has no place.
 
         Raises:
-            MethodRefused: The places of its cells are no grid.
+            MethodRefused: The places of its cells are not a grid.
         """
         places = []
         for coordinate in (state.rows, state.columns):

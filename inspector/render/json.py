@@ -26,7 +26,7 @@ def dumps(document: object) -> str:
 
     Raises:
         ValueError: It holds NaN or an infinity, which JSON cannot say.
-        TypeError: It holds something that is no data.
+        TypeError: It holds something that is not data.
     """
     text = json.dumps(
         plain(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
@@ -50,7 +50,7 @@ def plain(value: object) -> Any:
 
     Raises:
         ValueError: NaN or an infinity.
-        TypeError: Something that is no data.
+        TypeError: Something that is not data.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
@@ -72,4 +72,4 @@ def _plain_container(value: object) -> Any:
         return sorted(plain(item) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    raise TypeError(f"{type(value).__name__} is no data for a report")
+    raise TypeError(f"{type(value).__name__} is not data for a report")

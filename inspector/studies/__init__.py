@@ -2,7 +2,7 @@
 
 A study is declared once, with ``@study`` above a function in ``inspector.studies``.  Like a
 method's, its keyword-only parameters are its options; the command line and the documentation
-read them from there.  Two of them are no options but handed in by whoever runs it: ``progress``,
+read them from there.  Two of them are not options but handed in by whoever runs it: ``progress``,
 called with (what, done, total), and ``journal``, which keeps results of long work so that an
 interrupted run can go on.
 """
@@ -214,7 +214,7 @@ def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:
     for part in text.split(","):
         low, dash, high = (piece.strip() for piece in part.partition("-"))
         if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise UsageError(f"{part.strip()!r} is no unit", hint="write them as 0,3,8-11")
+            raise UsageError(f"{part.strip()!r} is not a unit", hint="write them as 0,3,8-11")
         ends = int(low), int(high or low)
         if not ends[0] <= ends[1] < channels:
             raise UsageError(

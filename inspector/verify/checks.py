@@ -72,7 +72,7 @@ def certify(
         photos: Preprocessed photos; the gradient is taken at the first of them too.
         preprocess: For inputs like photos; see ``noise``.
         target: Makes the target from the scores (K,) of an input; by default the best class, or
-            an output's largest element where the model is no classifier.
+            an output's largest element where the model is not a classifier.
         tensor: Whose largest element is the target instead.
         progress: Called with (what, done, total) as the parts get done.
 
@@ -281,7 +281,7 @@ def _forward_check(subject: Subject, forward: Forward, nodes: Sequence[NodeRecor
         text = report_lines.wrong_nodes(wrong, len(beyond), count)
         return Check("forward", "fail", text, figures)
     if subject.kind == "quantised":
-        # Each node agrees: how far roundings to another level add up is no fault of the twin.
+        # Each node agrees: how far roundings to another level add up is not a fault of the twin.
         share = figures["levels"]["beyond one"]
         return Check("forward", "pass", report_lines.quantised_forward(len(nodes), share), figures)
     text = report_lines.forward(
@@ -319,7 +319,7 @@ def _levels(forward: Forward, whole: Sequence[TensorRecord]) -> dict[str, Any]:
 
 
 def _slack(subject: Subject, forward: Forward, nodes: Sequence[NodeRecord]) -> float:
-    """Largest difference of the scores, over their peak, that is no failure.
+    """Largest difference of the scores, over their peak, that is not a failure.
 
     Where every node has been found right, ONNX Runtime's own rounding may be larger than what
     is allowed otherwise; it is known from the float64 twin.
@@ -419,7 +419,7 @@ def _invariant_checks(
 
     def other() -> list[Check]:
         if target.class_index is None:
-            return [Check("another target", "not applicable", "the target is no class")]
+            return [Check("another target", "not applicable", "the target is not a class")]
         x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
         gradient = gradient_of(subject.engine, subject, x, target)
         return [invariants.other_target_check(subject, probe, target, gradient)]

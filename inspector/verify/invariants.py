@@ -63,7 +63,7 @@ def cam_checks(
     """CAM's residual, and CAM against Grad-CAM at the tensor that is pooled."""
     head = subject.model.head
     if not isinstance(head, LinearHead) or target.class_index is None:
-        why = head.reason if not isinstance(head, LinearHead) else "the target is no class"
+        why = head.reason if not isinstance(head, LinearHead) else "the target is not a class"
         return [Check("cam residual", "not applicable", f"CAM is not exact here: {why}")]
     evidence = _evidence(
         subject,
@@ -188,7 +188,7 @@ def mirror_check(subject: Subject, probe: Probe, target: Target, preprocess: "Pr
     """How far Grad-CAM's map of the mirrored picture is the mirrored map.
 
     A network is mirror-symmetric by training at best, so nothing has to hold here; but a map that
-    is constant or empty on every picture tried is no map.
+    is constant or empty on every picture tried is not a map.
     """
     name = "mirrored image"
     more = (noise(subject.model, preprocess, seed=SEED + i, name="noise") for i in (300, 400))

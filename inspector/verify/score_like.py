@@ -1,4 +1,4 @@
-"""Tensors of a model that is no classifier to be tried as targets: scores before coordinates."""
+"""Tensors of a model that is not a classifier to be tried as targets: scores before coordinates."""
 
 import re
 

@@ -50,7 +50,7 @@ EXACT_TOLERANCE = 1e-3
 """The same from the float64 twin's; gates flip within the step, so it is not 1e-8."""
 
 KINK = 0.2
-"""Disagreement of the two one-sided slopes, over the scale, beyond which a step is no use."""
+"""Disagreement of the two one-sided slopes, over the scale, beyond which a step is of no use."""
 
 SIGNAL = 300.0
 """The smallest step is where the score changes by so many times its rounding noise."""

@@ -218,7 +218,7 @@ class Subject:
         return Sampled(target, self.model.with_samples)
 
     def default_target(self, probe: Probe, tensor: str = "") -> tuple[Target | None, str]:
-        """The best class; for a model that is no classifier, the largest score of an output.
+        """The best class; for a model that is not a classifier, the largest score of an output.
 
         Args:
             probe: The input.
@@ -243,7 +243,7 @@ class Subject:
                 return target, f"{target.label}, the largest element of the tensor"
             what = "output" if name in self.model.graph.outputs else "scores behind an output"
             return target, (
-                f"{target.label}, the largest element of the {what}: the model is no classifier"
+                f"{target.label}, the largest element of the {what}: the model is not a classifier"
             )
         return None, "no output of the model is a tensor of floating point numbers"
 

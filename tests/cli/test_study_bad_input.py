@@ -109,7 +109,7 @@ def said(folder, monkeypatch, capsys):
 
 
 def spoil(folder):
-    """Add a file that is no picture behind all photos, and name it wherever they are named."""
+    """Add a file that is not a picture behind all photos, and name it wherever they are named."""
     for place in ("photos", "labelled/1"):
         (folder / place / "bad.png").write_bytes(b"no picture")
     tables(folder / "photos", [*(f"{at}.png" for at in range(COUNT)), "bad.png"])

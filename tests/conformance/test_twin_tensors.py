@@ -39,7 +39,7 @@ NOT_COMPARED = {
 
 
 def not_compared(graph, reference):
-    """Tensors left out: see ``NOT_COMPARED``; and class names, which are no numbers.
+    """Tensors left out: see ``NOT_COMPARED``; and class names, which are not numbers.
 
     ZipMap makes a list of dictionaries, and other classifiers of that time tensors of strings.
     """

@@ -222,7 +222,7 @@ def brute_force(f: Any, image: np.ndarray, facts: Any, fill: np.ndarray) -> np.n
 
 
 def _place(scene: Scene, method: str, found: Any, alone: Any) -> str:
-    """The map is no blank, and its peak lies where the square is."""
+    """The map is not a blank, and its peak lies where the square is."""
     del alone
     heat = found.heatmap.values
     if not np.isfinite(heat).any():

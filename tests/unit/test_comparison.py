@@ -171,7 +171,7 @@ def test_a_network_against_itself():
 
 
 def test_an_int8_network_against_itself_does_not_part(zfnet8):
-    """The twin may round a level otherwise than ONNX Runtime; that is no difference of B."""
+    """The twin may round a level otherwise than ONNX Runtime; that is not a difference of B."""
     found = compare(zfnet8, zfnet8, FEW, worst=0)
     assert found.parting.alignment.how == "names"
     assert found.parting.sentence.startswith("the networks do not part")
@@ -361,7 +361,7 @@ def test_the_rule_for_outliers_literally():
     assert bound == pytest.approx(10 ** (middle + max(4 * sigma, np.log10(3))))
     # Exact steps between the quantisers do not count; an infinite error neither.
     assert bound_of([*errors, *[1e-7] * 20, math.inf]) == pytest.approx((median, bound))
-    # One or two among exact ones are no common noise.
+    # One or two among exact ones are not common noise.
     assert bound_of([0.0, 1e-9, 0.5]) == pytest.approx((1e-4, 3e-4))
     assert bound_of([0.5] * 3 + [0.0] * 13) == pytest.approx((1e-4, 3e-4))
 

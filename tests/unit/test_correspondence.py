@@ -141,7 +141,7 @@ def test_delta_equals_the_papers_sum(small, folder):
 
 
 def test_signs_of_many_elements():
-    """Bits agree with signs, also where the number of elements is no multiple of 8."""
+    """Bits agree with signs, also where the number of elements is not a multiple of 8."""
     start = RNG.normal(size=1003).astype(np.float32)
     rows = np.stack(
         [start + RNG.choice([-0.5, 0, 0.5, 1e-7], 1003).astype(np.float32) for _ in range(6)]
@@ -349,11 +349,11 @@ GOOD = {"image": "a.png", "parts": {"eye": [0, 0, 1, 1]}}
         ({"photos": []}, "no list of photos"),
         ({"photos": [GOOD] * 65}, "65 photos"),
         ({"photos": [GOOD, GOOD]}, "more than once"),
-        ({"photos": [GOOD, 7]}, "photo 2 is no object"),
+        ({"photos": [GOOD, 7]}, "photo 2 is not an object"),
         ({"photos": [GOOD], "other": 1}, "unknown key 'other'"),
         ({"photos": [GOOD]}, "one photo only"),
         ({"photos": [{**GOOD, "box": 1}]}, r"photo 1 \(a\.png\): unknown key 'box'"),
-        ({"photos": [{"image": "a.png", "parts": []}]}, "parts is no object"),
+        ({"photos": [{"image": "a.png", "parts": []}]}, "parts is not an object"),
         ({"photos": [{"image": "a.png", "parts": {" ": [0, 0, 1, 1]}}]}, "without a name"),
         ({"photos": [{**GOOD, "object": [1, 1, 0, 0]}]}, "object: no four numbers"),
         ({"photos": [{**GOOD, "object": None}]}, "object: no four numbers"),
@@ -406,7 +406,10 @@ def test_hostile_parts(tmp_path, document, message):
         (b"", "no JSON"),
         (b"{", "no JSON"),
         (b"\xff\xfe\x00", "no UTF-8"),
-        (b'{"photos": [{"image": "a.png", "parts": {"eye": [0, 0, NaN, 1]}}]}', "NaN is no number"),
+        (
+            b'{"photos": [{"image": "a.png", "parts": {"eye": [0, 0, NaN, 1]}}]}',
+            "NaN is not a number",
+        ),
         (b'{"photos": [{"image": "a.png", "parts": {"e": [0,0,1,1], "e": [1,1,2,2]}}]}', "twice"),
         (b"[" * 200_000, "no JSON"),
         (b'{"photos": [' + b"9" * 6000 + b"]}", "no JSON"),

@@ -345,7 +345,7 @@ def test_the_model_takes_the_place_of_its_rounded_self():
     same = training(middle, [TRAINED], [])
     assert [one.epoch for one in same.snapshots if one.final] == [5]
     assert any("is not the last snapshot" in note for note in same.notes)
-    with pytest.raises(UsageError, match="one snapshot is no training"):
+    with pytest.raises(UsageError, match="one snapshot is not a training"):
         training(model, [SAMPLES / "zfnet.onnx"], [])
 
 

@@ -94,7 +94,7 @@ def test_squeeze_excite_is_passed_and_its_convolutions_are_gates():
         ("r", False),
     ]
     assert layers[-1].chain == ("Conv", "Relu", "Mul", "Add", "Relu")
-    # A map as large as can be: a gate is no default whatever its size.
+    # A map as large as can be: a gate is not a default whatever its size.
     shapes = dict.fromkeys(("r1", "f2"), (1, 2, 8, 8)) | {"r": (1, 2, 4, 4)}
     assert default_layer(layers, shapes)[0].tensor == "r"
 
@@ -263,7 +263,7 @@ def test_a_numbered_tensor_is_an_index_unless_it_is_a_layer():
     shapes = {"0": (1, 2, 8, 8)}
     assert select_layer(layers, "1", shapes, g).tensor == "1"  # a layer, though 1 is an index
     assert select_layer(layers, 1, shapes, g).tensor == "7"
-    assert select_layer(layers, "0", shapes, g).tensor == "1"  # tensor "0" is no layer
+    assert select_layer(layers, "0", shapes, g).tensor == "1"  # tensor "0" is not a layer
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ def test_bad_rows_are_named_and_the_others_done(colours, tmp_path):
     assert len(told) == 3
     assert "line 3: the box 0,0,8,17 reaches outside the photo of 16x16" in told[0]
     assert "b.png" in told[0]
-    assert "line 4: 'purple' is no class of the model" in told[1]
+    assert "line 4: 'purple' is not a class of the model" in told[1]
     assert "gone.png" in told[2]
     table.write_text("image,label,x0,y0,x1,y1\nb.png,red,0,0,8,17\n")
     with pytest.raises(ImageRefused, match="reaches outside"):

@@ -94,7 +94,7 @@ class Counted:
 
 
 class Explosive:
-    """A source that fails in a way that is no refusal."""
+    """A source that fails in a way that is not a refusal."""
 
     def __array__(self, *_, **__):
         raise RuntimeError("the camera is off")

@@ -267,7 +267,7 @@ def test_a_network_whose_relus_are_fused_or_there_has_lost_none():
 
 def test_no_activation_function_at_all_is_suspicious():
     assert lost([0, 0, 3]) == ["q0", "q1", "q2"]
-    assert lost([0]) == []  # one linear stretch alone is no network that lost its ReLUs
+    assert lost([0]) == []  # one linear stretch alone is not a network that lost its ReLUs
 
 
 def test_centred_quantisers_among_clamping_ones_are_suspicious():

@@ -174,11 +174,13 @@ def _state(path: Path) -> Mapping[str, Any]:
             found: Mapping[str, Any] = load_file(path)
         except Exception as error:  # noqa: BLE001 - frameworks raise anything
             said = " ".join(str(error).split())[:200]
-            raise ConversionFailed(f"is no safetensors file ({said})", where=str(path)) from None
+            raise ConversionFailed(f"is not a safetensors file ({said})", where=str(path)) from None
         return found
     if archive.kind_of(path) not in ("checkpoint", "legacy"):
         raise ConversionFailed(
-            "is no file of weights", where=str(path), hint="a state dict (.pt, .pth), .safetensors"
+            "is not a file of weights",
+            where=str(path),
+            hint="a state dict (.pt, .pth), .safetensors",
         )
     return _unpickled(path)
 
@@ -321,7 +323,7 @@ def _inputs(program: "torch.export.ExportedProgram", where: str) -> tuple[list[I
     found = [(str(name), values.get(str(name))) for name in wanted]
     tensors = [(name, value) for name, value in found if isinstance(value, torch.Tensor)]
     if not tensors or len(tensors) != len(found):
-        raise ConversionFailed("takes something that is no tensor", where=where)
+        raise ConversionFailed("takes something that is not a tensor", where=where)
     single = len(tensors) == 1
     specs = [
         InputSpec(

@@ -284,7 +284,7 @@ def fill(module: torch.nn.Module, state: Mapping[str, Any], where: str) -> list[
     """
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     weights, notes = _unwrapped(state, wanted, where)
-    # BatchNorm's count of batches is no weight: old files lack it.
+    # BatchNorm's count of batches is not a weight: old files lack it.
     missing = [n for n in wanted if n not in weights and not n.endswith("num_batches_tracked")]
     extra = [n for n in weights if n not in wanted]
     other = [

@@ -139,7 +139,7 @@ def cleaned(path: Path, copy: Path) -> None:
     except (ValueError, TypeError, KeyError, LookupError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise ConversionFailed(
-            f"is no exported program that this PyTorch knows ({reason})",
+            f"is not an exported program that this PyTorch knows ({reason})",
             where=str(path),
             hint=_HINT,
         ) from None
@@ -270,7 +270,7 @@ def _plain(value: Any, key: str) -> None:
         if key == "expr_str":
             _arithmetic(value)
         elif not _ALLOWED.get(key, _NAME).fullmatch(value):
-            raise _Refused(f"{key} is {value[:80]!a}, which is no name")
+            raise _Refused(f"{key} is {value[:80]!a}, which is not a name")
 
 
 def _key(name: str, value: object) -> None:
@@ -283,7 +283,7 @@ def _key(name: str, value: object) -> None:
 
 def _arithmetic(text: str) -> None:
     """Refuse a size that is more than arithmetic on symbols: it will be evaluated as Python."""
-    wrong = _Refused(f"a size is {text[:80]!a}, which is no arithmetic")
+    wrong = _Refused(f"a size is {text[:80]!a}, which is not arithmetic")
     if len(text) > 4096:
         raise wrong
     try:

@@ -165,7 +165,7 @@ def quantize_linear(
 ) -> Tensor:
     """saturate(round(x / scale) + zero point): by tensor, axis or block.
 
-    ``zero_point_type`` is no attribute: the program says here of which ONNX type the zero point
+    ``zero_point_type`` is not an attribute: the program says here of which ONNX type the zero point
     is where torch has no such type (four and two bits, held in eight).
     """
     number = output_dtype or zero_point_type or type_of(y_zero_point)

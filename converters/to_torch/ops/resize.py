@@ -143,7 +143,7 @@ def _plan(
     )
     if common.coordinates == "align_corners" and not exact:
         raise ConverterError(
-            "Resize with align_corners to a length that is no whole number",
+            "Resize with align_corners to a length that is not a whole number",
             hint="implementations disagree on the step between pixels",
         )
     regions = (roi[:rank], roi[rank:]) if len(roi) == 2 * rank else ((0.0,) * rank, (1.0,) * rank)

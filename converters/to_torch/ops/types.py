@@ -51,7 +51,7 @@ def _to_level(input: Tensor, to: torch.dtype) -> Tensor:
     """Cast a quantised value that is carried as a float: straight-through, see ``quantisation``.
 
     Exporters write such casts between QuantizeLinear and DequantizeLinear.  A number that is no
-    whole one is no quantised value: its gradient stops, as it does in any cast to integers.
+    whole one is not a quantised value: its gradient stops, as it does in any cast to integers.
     """
     levels, limits = input.detach(), torch.iinfo(to)
     low, high = levels.aminmax() if levels.numel() else (0, 0)

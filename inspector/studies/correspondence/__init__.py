@@ -93,7 +93,7 @@ def correspondence(
         The figure, and for each part and layer Delta beside that of random places.
 
     Raises:
-        UsageError: a file of boxes that cannot be meant; boxes beyond their photo; options
+        UsageError: a file of boxes that cannot be used; boxes beyond their photo; options
             likewise.
         MethodRefused: no part is whole on two photos; features that are not finite.
         ImageRefused: none of the photos can be read.

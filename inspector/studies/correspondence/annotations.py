@@ -68,7 +68,7 @@ def read_parts(path: Path) -> tuple[Annotated, ...]:
     """Read and check the file.
 
     Raises:
-        UsageError: It cannot be read, or something in it cannot be meant; all findings in one
+        UsageError: It cannot be read, or something in it cannot be used; all findings in one
             error.
     """
     document = _json(path)
@@ -136,7 +136,7 @@ def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UsageError(
-                f"more than {_MAX_BYTES >> 20} MiB are no list of parts", where=str(path)
+                f"more than {_MAX_BYTES >> 20} MiB are not a list of parts", where=str(path)
             )
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -162,13 +162,13 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _photo(entry: object, at: int, findings: list[str]) -> Annotated | None:
     """One photo of the list; what is wrong goes to the findings."""
     if not isinstance(entry, dict):
-        findings.append(f"photo {at} is no object")
+        findings.append(f"photo {at} is not an object")
         return None
     name = entry.get("image")
     image = _plain_name(name)
@@ -179,7 +179,7 @@ def _photo(entry: object, at: int, findings: list[str]) -> Annotated | None:
     findings += [f"{shown}: unknown key {clean_text(key)!r}" for key in unknown]
     parts = entry.get("parts")
     if not isinstance(parts, dict) or not parts:
-        findings.append(f"{shown}: parts is no object of boxes")
+        findings.append(f"{shown}: parts is not an object of boxes")
         return None
     boxes: dict[str, Corners] = {}
     for key, value in parts.items():

@@ -83,14 +83,14 @@ def evolution(
         alike projections are; for each layer by when it has converged.
 
     Raises:
-        UsageError: no checkpoints, or of another network; options that cannot be meant.
+        UsageError: no checkpoints, or of another network; options out of range.
         MethodRefused: a projection that cannot be right for a checkpoint.
         ImageRefused: none of the photos can be read, or one has changed meanwhile.
     """
     from inspector.studies.evolution.snapshots import training
 
     if not 0 < stable <= 1:
-        raise UsageError(f"stable = {stable:g} is no cosine to reach", hint="above 0, at most 1")
+        raise UsageError(f"stable = {stable:g} is not a cosine to reach", hint="above 0, at most 1")
     if not 1 <= shown <= MOST_SHOWN:
         raise UsageError(f"{shown} units of a layer in the figure", hint=f"1 to {MOST_SHOWN}")
     check_seed(seed)

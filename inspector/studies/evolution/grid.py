@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Peak:
-    """A unit's strongest activation at one snapshot; a value that is no number is None."""
+    """A unit's strongest activation at one snapshot; a value that is not a number is None."""
 
     value: float | None
     y: int

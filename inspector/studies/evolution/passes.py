@@ -237,7 +237,7 @@ class _Strongest:
         self.journal.keep(f"{self.key}/{place}", (name, sha256, entered))
 
     def _take(self, row: int, found: Peak) -> bool:
-        """Whether an activation is the strongest so far; one that is no number stays."""
+        """Whether an activation is the strongest so far; one that is not a number stays."""
         best = self.peaks[row]
         if best is not None and best.value is None:
             return False

@@ -108,7 +108,7 @@ def training(model: "Opened", given: Sequence[str | Path], layers: Sequence[Laye
     Raises:
         UsageError: No checkpoints; checkpoints of another network, all of them named with what
             differs.
-        ConverterError: A file that is no model, or not safe to open.
+        ConverterError: A file that is not a model, or not safe to open.
     """
     opened: dict[Path, tuple[str, tuple[str, ...]]] = {}
     notes: dict[str, None] = {}
@@ -174,7 +174,7 @@ def _ordered(
         notes.append(f"the same file as an earlier snapshot: {', '.join(twice)}")
     if len(found) < 2:
         raise UsageError(
-            "one snapshot is no training",
+            "one snapshot is not a training",
             where=str(found[0].path),
             hint="name checkpoints of earlier epochs",
         )

@@ -88,6 +88,6 @@ def _constant(model: Opened, name: str) -> Array:
 
 
 def activation_of(model: Opened, node: Node) -> str:
-    """The tensor behind the convolution's activation function; its own output if it is no layer."""
+    """The tensor behind the activation function of a convolution; its own output if not a layer."""
     made = [a.tensor for a in model.layers if a.convolution == node.outputs[0]]
     return made[0] if made else node.outputs[0]

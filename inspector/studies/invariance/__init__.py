@@ -92,7 +92,7 @@ def invariance(
     Raises:
         MethodRefused: the model has no class probabilities; features that are not finite.
         ModelRefused: the model has no convolution, and no layers are named.
-        UsageError: options that cannot be meant.
+        UsageError: options out of range.
         ImageRefused: none of the photos can be read.
     """
     require_scipy()

@@ -110,7 +110,7 @@ def parse_sweep(kind: str, text: str, size: tuple[int, int]) -> Sweep | None:
         size: Height and width of the network's input.
 
     Raises:
-        UsageError: No such range, or one that cannot be meant.
+        UsageError: No such range, or one that cannot be used.
     """
     if not text.strip():
         return None
@@ -122,7 +122,7 @@ def parse_sweep(kind: str, text: str, size: tuple[int, int]) -> Sweep | None:
     except (ValueError, IndexError):
         good, start, stop, steps = False, 0.0, 0.0, 0
     if not good:
-        raise UsageError(f"{kind}: {text!r} is no range", hint="write it as FROM:TO:STEPS")
+        raise UsageError(f"{kind}: {text!r} is not a range", hint="write it as FROM:TO:STEPS")
     if not (low <= min(start, stop) and max(start, stop) <= high and 1 <= steps <= MOST_STEPS):
         raise UsageError(
             f"{kind}: {text!r}", hint=f"from {low:g} to {high:g}, in 1 to {MOST_STEPS} steps"

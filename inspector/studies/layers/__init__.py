@@ -68,7 +68,7 @@ def layers(
         The figure; for each layer its facts, and for each unit shown its winner and selectivity.
 
     Raises:
-        UsageError: layers that do not exist, or options that cannot be meant.
+        UsageError: layers that do not exist, or options out of range.
         ModelRefused: no layer has a map.
         MethodRefused: activations that are not finite, or integers of unknown scale.
         ImageRefused: none of the photos can be read, or one has changed meanwhile.

@@ -91,7 +91,7 @@ def hierarchy(model: "Opened", layers: str, most: int) -> Hierarchy:
     Args:
         model: The opened model.
         layers: Tensor names or indices set apart by commas; empty for all that the scores depend
-            on, that are no gates, and whose map is larger than 1x1.
+            on, that are not gates, and whose map is larger than 1x1.
         most: Layers to thin these out to: numbers i (L - 1) / (most - 1), rounded (halves to the
             even neighbour), so that the first and the last of L are always among them.
 
@@ -118,7 +118,7 @@ def hierarchy(model: "Opened", layers: str, most: int) -> Hierarchy:
         )
     every = _levels(model, maps)
     places = np.rint(np.linspace(0, len(every) - 1, min(most, len(every)))).astype(int)
-    why = "layers on the way to the scores that are no gates and have a map larger than 1x1"
+    why = "layers on the way to the scores that are not gates and have a map larger than 1x1"
     if len(places) < len(every):
         why += f"; {len(places)} of {len(every)}, evenly from first to last"
     return Hierarchy(tuple(every[place] for place in places), every, why)
@@ -132,7 +132,7 @@ def _named(model: "Opened", text: str) -> "list[Layer]":
     if not found:
         raise UsageError("layers without a name", hint="`inspector layers` lists them")
     if model.input.name in {layer.tensor for layer in found}:
-        raise UsageError("the image itself is no layer", where=model.input.name)
+        raise UsageError("the image itself is not a layer", where=model.input.name)
     return list({layer.tensor: layer for layer in found}.values())
 
 

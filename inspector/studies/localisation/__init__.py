@@ -86,7 +86,7 @@ def localisation(
         The figure, a row a method, and for each photo its boxes and overlaps.
 
     Raises:
-        UsageError: no table of boxes, or options that cannot be meant.
+        UsageError: no table of boxes, or options out of range.
         MethodRefused: no classes, or no method that is right for this model.
         ImageRefused: no photo is left.
     """
@@ -149,7 +149,7 @@ def localisation(
 
 
 def _check(rules: Rules, *, tolerance: float, resamples: int, examples: int) -> None:
-    """Refuse options that cannot be meant."""
+    """Refuse options out of range."""
     wrong = {
         "top": (rules.top >= 1, "1 or more"),
         "threshold": (0 <= rules.threshold < 1, "0 (the papers') to below 1"),

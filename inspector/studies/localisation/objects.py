@@ -95,7 +95,7 @@ def objects_of(rows: Sequence[Box], names: Sequence[str], classes: int) -> tuple
         if not indices:
             line = next(row.row for row in rows if row.label == label)
             raise ImageRefused(
-                f"line {line}: {label!r} is no class of the model",
+                f"line {line}: {label!r} is not a class of the model",
                 where=str(rows[0].path),
                 hint="" if names else "class names are not known; give them with --labels",
             )

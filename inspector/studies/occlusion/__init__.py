@@ -80,7 +80,7 @@ def occlusion(
     Raises:
         MethodRefused: the model has no class probabilities.
         ModelRefused: the model has no convolution.
-        UsageError: options that cannot be meant.
+        UsageError: options out of range.
         ImageRefused: none of the photos can be read.
     """
     plan = plan_of(model, window, stride, fill, layer=layer, feature=feature)

@@ -88,7 +88,7 @@ def plan_of(
     Raises:
         MethodRefused: The model gives no class probabilities.
         ModelRefused: It has no convolution.
-        UsageError: Options that cannot be meant.
+        UsageError: Options out of range.
     """
     if not model.scores.classifier:
         raise MethodRefused(

@@ -72,7 +72,7 @@ def pooling(
         whether they are what the paper found.
 
     Raises:
-        UsageError: labels that name no class, or options that cannot be meant.
+        UsageError: labels that name no class, or options out of range.
         MethodRefused: a network without classes, or a reconstruction that cannot be right for it.
         ImageRefused: none of the photos can be read.
     """
@@ -206,7 +206,7 @@ def _warnings(
             found += [f"{network.name}: {w}" for w in network.model.preprocessing.warnings]
         lost = sum(guess is None for guess in one.values())
         if lost:
-            found.append(f"{network.name}: scores of {lost} photo(s) are no numbers: not right")
+            found.append(f"{network.name}: scores of {lost} photo(s) are not numbers: not right")
         if network.field.global_:
             found.append(f"{network.name}: units see the whole image ({network.field.why})")
         silent = sum(entry is None for entry in reconstructions.values())

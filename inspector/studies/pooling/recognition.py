@@ -71,7 +71,7 @@ def predictions(
         journal: Keeps the class of each photo.
 
     Returns:
-        Classes by the photo's place; None where the scores are no numbers.
+        Classes by the photo's place; None where the scores are not numbers.
     """
 
     def said(what: str, done: int, total: int) -> None:

@@ -71,7 +71,7 @@ def reconstruction(
         layer whether an image is needed, and why.
 
     Raises:
-        UsageError: layers or units that do not exist, or options that cannot be meant.
+        UsageError: layers or units that do not exist, or options out of range.
         MethodRefused: a reconstruction that cannot be right for this model; no photos, and every
             chosen layer needs one.
         ImageRefused: none of the photos can be read.

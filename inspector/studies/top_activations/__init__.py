@@ -62,7 +62,7 @@ def top_activations(
         The figure, and for each unit its winners with value, place and receptive field.
 
     Raises:
-        UsageError: units out of range, or options that cannot be meant.
+        UsageError: units out of range, or options out of range.
         MethodRefused: a projection that cannot be right for this model; a layer of integers.
         ImageRefused: none of the photos can be read.
     """

@@ -84,7 +84,7 @@ def transfer(
         The figure; for each model and layer the accuracy with its interval.
 
     Raises:
-        UsageError: options that cannot be meant; classes with too few photos.
+        UsageError: options out of range; classes with too few photos.
         MissingExtra: scikit-learn or matplotlib is not installed.
         ImageRefused: none of the photos can be read.
     """

@@ -71,7 +71,7 @@ def units(
         The figure; weights and contributions of all units; winners and segments of those shown.
 
     Raises:
-        UsageError: options that cannot be meant.
+        UsageError: options out of range.
         MethodRefused: the head rules an exact account of the score out.
         ImageRefused: none of the photos can be read.
     """
@@ -181,7 +181,7 @@ def _class(
     """The class that is meant, and how it was chosen.
 
     Raises:
-        UsageError: the target is no class, or several.
+        UsageError: the target is not a class, or several.
         MethodRefused: the model has no classes, or no linear head.
         ImageRefused: none of the photos can be read.
     """

@@ -59,7 +59,7 @@ class Threshold:
             level = np.nan
         if rule not in RULES or not 0 < level < 1:
             raise UsageError(
-                f"{text!r} is no threshold",
+                f"{text!r} is not a threshold",
                 hint="maximum:0.5, peak:0.5 or quantile:0.005; the share lies between 0 and 1",
             )
         return cls(rule, level)
