@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -86,6 +86,8 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
     alive, alive_end = os.pipe()
     noise, noise_end = os.pipe()
     parent = os.getpid()
+    # Ctrl-C waits until both processes know what to do with it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with warnings.catch_warnings():
         # NumPy's idle BLAS threads, which survive a fork, count as threads.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -93,15 +95,25 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
     if child == 0:
         os.close(alive)
         os.close(noise)
-        _child(work, parent, memory, noise_end)
+        _child(_unmasked(work, before), parent, memory, noise_end)
     os.close(alive_end)
     os.close(noise_end)
     watch = _Watch(child, alive, noise)
     try:
-        return _verdict(watch, seconds, memory)
+        return _verdict(watch, seconds, memory, before)
     finally:
         os.close(alive)
         os.close(noise)
+
+
+def _unmasked(work: Callable[[], int], mask: Iterable[int | signal.Signals]) -> Callable[[], int]:
+    """The work, with the signals let through that were before the fork."""
+
+    def begin() -> int:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return work()
+
+    return begin
 
 
 def _can_fork() -> bool:
@@ -287,8 +299,11 @@ class _Watch:
                 return
 
 
-def _verdict(watch: _Watch, seconds: float | None, memory: int | None) -> int:
+def _verdict(
+    watch: _Watch, seconds: float | None, memory: int | None, mask: Iterable[int | signal.Signals]
+) -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = watch.wait(seconds)
         if status is None:
             watch.end()

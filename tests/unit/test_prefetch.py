@@ -225,7 +225,7 @@ def test_an_iterator_that_is_dropped_or_never_begun_leaves_no_thread():
 
 
 ABANDONED = """
-from inspector import prefetch
+from inspector.passes import prefetch
 prefetch.MOST_BYTES = 10
 
 def run():
