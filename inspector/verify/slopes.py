@@ -15,6 +15,7 @@ nothing, and the gate's node is named.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -373,11 +374,20 @@ class _Line:
         return min(useful, key=lambda direction: direction.uncertainty)
 
     def _flat(self, name: str, d: Array, h: float) -> Direction:
-        """Where the gradient is zero, the score has to stay as it is."""
-        above, below = (self.score(end) - self.at for end in self._ends(d, h))
-        # Some float64 roundings of the score are no change of it.
-        moved = max(abs(above), abs(below)) > self.noise + 1e-12 * abs(self.at)
-        return Direction(name, float(moved), 0.0 if moved else np.inf, h)
+        """Where the gradient is zero, the score has to stay as it is, or to leave a flat place.
+
+        A step may end beyond a flat place (behind a clip, a dead ReLU). Only a score that moves
+        in proportion to shorter and shorter steps has a slope.
+        """
+        # Some float64 roundings of the score do not change it.
+        still = self.noise + 1e-12 * abs(self.at)
+        moves = [
+            max(abs(self.score(end) - self.at) for end in self._ends(d, step))
+            for step in (h, h / 8, h / 64)
+        ]
+        seen = [move for move in moves if move > still]  # a rounding step hides shorter ones
+        sloped = len(seen) > 1 and all(3 < wide / short < 24 for wide, short in pairwise(seen))
+        return Direction(name, float(sloped), 0.0 if sloped else np.inf, h)
 
     def apart(self, other: "_Line", d: Array, h: float) -> float:
         """Slopes of two scores over the same step, their difference over the scale."""
