@@ -355,9 +355,9 @@ MODEL_CHANGES = [
     (lambda f: graph_of(f)["nodes"][0].update(target="torch.os.system"), "calls 'torch.os.system'"),
     (lambda f: graph_of(f)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "calls"),
     (lambda f: graph_of(f)["nodes"][0].update(target="torch.ops.mine.op.default"), "calls"),
-    (lambda f: graph_of(f)["inputs"][0]["as_tensor"].update(name=f"x={CALL}"), "no name"),
-    (lambda f: graph_of(f)["nodes"][0].update(name=CALL), "no name"),
-    (lambda f: outermost(f).update(forward_arg_names=[f"x={CALL}"]), "no name"),
+    (lambda f: graph_of(f)["inputs"][0]["as_tensor"].update(name=f"x={CALL}"), "not a name"),
+    (lambda f: graph_of(f)["nodes"][0].update(name=CALL), "not a name"),
+    (lambda f: outermost(f).update(forward_arg_names=[f"x={CALL}"]), "not a name"),
     (lambda f: outermost(f).update(out_spec=TREE), "takes or returns a"),
     (
         lambda f: graph_of(f)["nodes"][0]["inputs"][0].update(
@@ -366,7 +366,7 @@ MODEL_CHANGES = [
         "an operator or an object",
     ),
     (lambda f: f["range_constraints"].update({CALL: {"min_val": 0, "max_val": 9}}), "called"),
-    (lambda f: f.update(graph_module=None), "no exported program"),
+    (lambda f: f.update(graph_module=None), "not an exported program"),
 ]
 
 
@@ -413,7 +413,7 @@ def test_sizes_that_are_no_arithmetic(program, size, tmp_path):
         return content
 
     path = rewritten(program, tmp_path / "evil.pt2", change)
-    with pytest.raises(ConversionFailed, match="no arithmetic"):
+    with pytest.raises(ConversionFailed, match="not arithmetic"):
         torch_program.cleaned(path, tmp_path / "copy.pt2")
 
 

@@ -142,5 +142,5 @@ def test_pickled_weights_are_refused_unread(copy):
 
 def test_weights_that_are_no_safetensors(copy, tmp_path):
     (copy / "model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(ConversionFailed, match="no safetensors file"):
+    with pytest.raises(ConversionFailed, match="not a safetensors file"):
         timm_converter.convert(str(copy), tmp_path / "m.onnx", Options())

@@ -99,7 +99,7 @@ def test_missing_folder_and_pipe(tmp_path):
     write(tmp_path / "inside.onnx", small())
     assert "inside.onnx" in refused(tmp_path, NotAModel)
     os.mkfifo(tmp_path / "pipe.onnx")
-    assert "no regular file" in refused(tmp_path / "pipe.onnx", NotAModel)
+    assert "not a regular file" in refused(tmp_path / "pipe.onnx", NotAModel)
     assert refused("a\0b.onnx", NotAModel)
 
 
@@ -324,9 +324,9 @@ def test_links_into_one_folder_that_is_no_cache(tmp_path, secret):
     [
         ({"length": 64}, "has 64"),
         ({"offset": 8}, "behind the end"),
-        ({"offset": -8}, "no whole numbers"),
-        ({"offset": "1e3"}, "no whole numbers"),
-        ({"length": "9" * 5000}, "no whole numbers"),
+        ({"offset": -8}, "not whole numbers"),
+        ({"offset": "1e3"}, "not whole numbers"),
+        ({"length": "9" * 5000}, "not whole numbers"),
         ({"dims": (1 << 30, 1 << 30), "length": None}, "behind the end"),
         ({"extra": [("location", "other")]}, "twice"),
     ],

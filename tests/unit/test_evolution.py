@@ -405,7 +405,7 @@ def test_what_cannot_be_meant(course, pictures):
         ({"count": 0}, "0 units a layer"),
         ({"seed": -1}, "seed = -1"),
         ({"shown": 0}, "0 units of a layer in the figure"),
-        ({"stable": 0.0}, "no cosine to reach"),
+        ({"stable": 0.0}, "not a cosine to reach"),
         ({"projection": "cam"}, "no projection"),
     ):
         with pytest.raises(UsageError, match=message):

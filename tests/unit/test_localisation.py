@@ -569,6 +569,6 @@ def test_nhwc_and_no_names(shared, tmp_path):
     assert found.images == 1
     assert any("so one of the best 2 is always right" in one for one in found.warnings)
     table.write_text("image,label,x0,y0,x1,y1\ncat.jpg,cat,0,0,9,9\n")
-    with pytest.raises(ImageRefused, match="no class of the model") as caught:
+    with pytest.raises(ImageRefused, match="not a class of the model") as caught:
         localisation(model, [shared / "photos"], boxes=table)
     assert "--labels" in caught.value.hint

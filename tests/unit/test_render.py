@@ -365,7 +365,7 @@ def test_json_is_canonical_and_plain(tmp_path):
 def test_json_has_no_nan_and_writes_nothing_then(tmp_path, value):
     with pytest.raises(ValueError, match="no place"):
         render_json.write(tmp_path / "a.json", {"x": [value]})
-    with pytest.raises(TypeError, match="no data"):
+    with pytest.raises(TypeError, match="not data"):
         render_json.write(tmp_path / "a.json", {"x": object()})
     assert list(tmp_path.iterdir()) == []
 

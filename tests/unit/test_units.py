@@ -302,7 +302,7 @@ def test_what_cannot_be_meant(tmp_path):
     bad.write_bytes(b"no picture")
     photos = photographs(2)
     for text in ("maximum", "maximum:1", "peak:0", "median:0.5", "quantile:x", "quantile:nan"):
-        with pytest.raises(UsageError, match="no threshold"):
+        with pytest.raises(UsageError, match="not a threshold"):
             units(model, photos, threshold=text)
     with pytest.raises(UsageError, match="less than one"):
         units(model, photos, target="0", threshold="quantile:0.005")
