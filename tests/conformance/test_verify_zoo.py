@@ -12,6 +12,8 @@ ZOO = sorted(p.stem for p in (SHARED / "zoo").glob("*.onnx"))
 QUANTISED = {"mobilenetv2_qdq_int8_244", "conv_qdq_external_ini", "qdq_conv_perchannel"}
 # Five minutes of float64 convolutions over 800x800; the test below looks into it.
 SLOW = {"mltools_style_transfer"}
+# Grad-CAM has nothing to show on noise: said in the verdict, which is no plain pass then.
+EMPTY = {"paddle_ocr_det"}
 # Text readers of any size; a third of the usual side is enough.
 SIZES = {"paddle_ocr_cls": "size=48,192", "paddle_ocr_det": "size=160,256"}
 
@@ -23,7 +25,8 @@ def test_verify_passes(shared, name):
     model = load(shared / "zoo" / f"{name}.onnx", device="cpu", overrides=overrides)
     judge = quick if name in SLOW else certify
     found = judge(model.model, preprocess=model.preprocessing.preprocess)
-    assert found.verdict == "pass", found.text
+    assert found.verdict == ("limited" if name in EMPTY else "pass"), found.text
+    assert name not in EMPTY or "constant or empty" in found.text
     assert (found.kind == "quantised") == (name in QUANTISED)
     gradient = found.check("gradient")
     assert gradient.status == ("not applicable" if name in QUANTISED else "pass"), gradient.text
@@ -41,8 +44,8 @@ def test_onnx_runtime_is_the_noisy_side_of_the_style_transfer(shared):
     from inspector.verify.subject import Subject, noise
 
     model = load(shared / "zoo" / "mltools_style_transfer.onnx", device="cpu")
-    subject = Subject(model)
-    probe = noise(model, model.preprocessing.preprocess)
+    subject = Subject(model.model)
+    probe = noise(model.model, model.preprocessing.preprocess)
     forward = compare_forward(subject, [probe])
     worst = forward.worst
     assert worst.parity.worst > 1e-4
