@@ -18,7 +18,7 @@ from onnx import helper
 from converters.errors import ConverterError, NotAModel, UnsafeModel
 from converters.onnx_file import Limits, from_proto, read
 
-SECONDS = 5.0
+SECONDS = 10.0
 GROWTH_KIB = 256 * 1024
 
 
