@@ -202,7 +202,7 @@ def test_an_index_stays_in_its_folder(copy, name, tmp_path):
     (copy / "model.safetensors").unlink()
     index = {"weight_map": {"classifier.1.bias": name}}
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ConversionFailed, match=r"names a file of weights|no safetensors"):
+    with pytest.raises(ConversionFailed, match=r"names a file of weights|not safetensors"):
         huggingface.convert(str(copy), tmp_path / "m.onnx", Options())
 
 
