@@ -170,7 +170,7 @@ def _value(program: Program, value: Any) -> Any:
     array = _array(value)
     if array.dtype.kind in "OSU" or array.dtype.name in {"float4_e2m1fn", "float8_e8m0fnu"}:
         raise NotImplementedError(f"inputs of type {array.dtype}")
-    return program._tensor(array)
+    return program._compiler.tensor(array)
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:

@@ -39,7 +39,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "symmetric": CHANNELS
     | {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}},
     "QOperator": CHANNELS | {"quant_format": QuantFormat.QOperator},
-    "int16": CHANNELS | {"activation_type": QuantType.QUInt16},
+    "int16": CHANNELS | {"activation_type": QuantType.QUInt16, "reduce_range": False},
     "dedicated pairs": CHANNELS | {"extra_options": {"DedicatedQDQPair": True}},
     "moving average": CHANNELS | {"extra_options": {"CalibMovingAverage": True}},
 }
