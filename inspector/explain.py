@@ -297,8 +297,14 @@ def attribute(
                 raise UsageError(f"{target!r} names several targets", hint="ask for one")
             if isinstance(row[0], MapRefused):
                 raise row[0].error
-            parts.append(row[0].attribution.values)
-    return np.stack(parts)
+            parts.append(row[0].attribution)
+    if len({part.values.shape for part in parts}) > 1:
+        layers = dict.fromkeys(repr(part.layer) for part in parts)
+        raise UsageError(
+            f"the images' targets lie behind different layers: {', '.join(layers)}",
+            hint="name the layer, or pass the images one by one",
+        )
+    return np.stack([part.values for part in parts])
 
 
 def _warn_of_values(opened: Opened, images: Array) -> None:

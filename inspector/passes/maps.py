@@ -207,18 +207,11 @@ class _Samples:
         self, rows: Sequence[int], targets: "Sequence[Target]", request: "Request"
     ) -> "Iterator[Map | MapRefused]":
         """One method on some samples together; one by one where it refuses them together."""
-        layers: list[tuple[str | None, str]] = [(self.layer, "")] * len(rows)
-        if request.method.through_layer and self.layer is None:
-            layers = [self._layer_for(row, t) for row, t in zip(rows, targets, strict=True)]
-        if len(set(layers)) > 1:
-            for row, target in zip(rows, targets, strict=True):
-                yield from self.maps([row], [target], request)
-            return
-        layer, said = layers[0]
-        evidence = self._evidence(rows, targets, layer, request.label)
-        if said:
-            evidence.note(said)
         try:
+            layer, said = self._common_layer(rows, targets, request)
+            evidence = self._evidence(rows, targets, layer, request.label)
+            if said:
+                evidence.note(said)
             arrays = _by_sample(evidence, request)
         except _REFUSALS as error:
             if len(rows) == 1:
@@ -249,6 +242,21 @@ class _Samples:
             progress=_labelled(self.progress, label),
         )
 
+    def _common_layer(
+        self, rows: Sequence[int], targets: "Sequence[Target]", request: "Request"
+    ) -> tuple[str | None, str]:
+        """The layer of all samples, and what is to be said of it.
+
+        Raises:
+            MethodRefused: Each sample has a layer of its own, or the choice itself is refused.
+        """
+        if not request.method.through_layer or self.layer is not None:
+            return self.layer, ""
+        found = {self._layer_for(row, target) for row, target in zip(rows, targets, strict=True)}
+        if len(found) > 1:
+            raise MethodRefused("the targets lie behind different layers", hint="name --layer")
+        return found.pop()
+
     def _layer_for(self, row: int, target: "Target") -> tuple[str | None, str]:
         """The layer before a target that carries most of its evidence, and what else does.
 
@@ -262,9 +270,8 @@ class _Samples:
         if key not in self._chosen:
             carried: dict[str, float] = {}
             waiting = layers
-            while waiting and not any(
-                carried.values()
-            ):  # behind a dead end lies what it is made of
+            # Behind a branch without evidence lies what it is computed from.
+            while waiting and not any(carried.values()):
                 ends = last_of(self.opened.graph, waiting)
                 carried = {one.tensor: self._carried(row, target, one.tensor) for one in ends}
                 waiting = tuple(one for one in waiting if one not in ends)

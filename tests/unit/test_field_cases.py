@@ -40,7 +40,8 @@ from field_checks import (
 )
 
 from converters.errors import ExplainedError
-from inspector.errors import MethodRefused
+from inspector.errors import MethodRefused, UsageError
+from inspector.passes import maps
 
 
 @pytest.fixture
@@ -373,3 +374,24 @@ def test_what_cannot_be_certified_is_labelled_where_the_user_insists(opened):
 
 
 # -- the received files -------------------------------------------------------------------------
+
+
+def test_images_whose_targets_lie_behind_different_layers_are_not_stacked(opened, monkeypatch):
+    """Two images that choose levels of a pyramid have maps of two sizes."""
+    explainer = opened(cases.two_levels())
+    chosen = iter(["r8", "r16"])
+    monkeypatch.setattr(maps._Samples, "_layer_for", lambda *_: (next(chosen), ""))
+    one = np.random.default_rng(0).random((1, 3, *explainer.size())).astype(np.float32)
+    with pytest.raises(UsageError, match="different layers: 'r8', 'r16'"):
+        explainer.attribute(np.concatenate([one, one]), "grad-cam", target="output[:,3]")
+
+
+def test_a_choice_of_the_layer_that_is_refused_leaves_the_other_methods(opened, monkeypatch):
+    def refused(*_):
+        raise MethodRefused("no gradient on the way")
+
+    explainer = opened(cases.two_levels())
+    monkeypatch.setattr(maps._Samples, "_layer_for", refused)
+    found = explainer.explain(random_photo(), ["grad-cam", "gradient"], target="output[20,3]")
+    assert [one.label for one in found.explanations] == ["gradient"]
+    assert "no gradient on the way" in str(found.images[0].refused[0].error)
