@@ -12,7 +12,7 @@ import numpy as np
 from inspector.errors import ExplainedError, MethodRefused
 from inspector.explain import Explainer, attribute
 from inspector.methods import Method, methods
-from inspector.verify.score_like import candidates
+from inspector.network.score_tensors import candidates
 from inspector.verify.subject import SEED, noise
 
 __all__ = ["method_verdicts", "probe_target"]

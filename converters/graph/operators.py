@@ -131,6 +131,11 @@ class Facts:
         return self.weights is not None
 
     @property
+    def scores(self) -> bool:
+        """Whether it makes weights or probabilities of what it acts on: softmax, sigmoid."""
+        return self.softmax or self.activation in {"Sigmoid", "HardSigmoid"}
+
+    @property
     def softmax(self) -> bool:
         """Whether it compares classes or places: softmax, log-softmax, hardmax."""
         return self.activation in {"Softmax", "LogSoftmax", "Hardmax"}

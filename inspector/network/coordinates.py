@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from converters.graph import Node
-from inspector.network.index_sets import GraphExtents
+from inspector.network.graph_extents import GraphExtents
 
 __all__ = [
     "LARGEST",

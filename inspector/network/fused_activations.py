@@ -91,11 +91,6 @@ def _marks(graph: Graph, source: str, group: list[tuple[Node, Levels]]) -> Itera
             yield Mark(node.outputs[0], node, levels.low, levels.high if capped else None)
 
 
-def _cuts_below_zero(activation: Activation) -> bool:
-    bounded = activation.low is not None and activation.low >= 0
-    return bounded or facts_of("", activation.kind).not_negative
-
-
 class _Signs:
     """Which tensors cannot be negative, found from the inputs to the outputs."""
 

@@ -16,10 +16,9 @@ from inspector.network.tail import tail_of
 __all__ = ["default_layer", "describe", "last_of", "layers_before", "select_layer"]
 
 
-_WEIGHING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Hardmax"})
-"""Activations that make weights or scores of what they act on."""
-
-_ACTIVATIONS = frozenset(known.activation for known in OPERATORS.values()) - _WEIGHING - {""}
+_KNOWN = [known for known in OPERATORS.values() if known.activation]
+_SCORING = frozenset(known.activation for known in _KNOWN if known.scores)
+_ACTIVATIONS = frozenset(known.activation for known in _KNOWN) - _SCORING
 
 
 def default_layer(
@@ -157,7 +156,7 @@ def _is_score_map(
     it (sigmoid, softmax), and nothing between it and the target gathers values from several
     places: no pooling, no matrix product, no convolution that makes another map.
     """
-    if any(kind in _ACTIVATIONS for kind in layer.chain[1:]) and layer.chain[-1] not in _WEIGHING:
+    if any(kind in _ACTIVATIONS for kind in layer.chain[1:]) and layer.chain[-1] not in _SCORING:
         return False
     made = {one.convolution for one in maps}
     for node in tail_of(graph, copies_of(graph, layer.tensor), target).nodes:

@@ -16,7 +16,7 @@ from converters.graph import Graph
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused
 from inspector.network.coordinates import Lost, Placed, apart, cell_size, merged
-from inspector.network.index_sets import GraphExtents
+from inspector.network.graph_extents import GraphExtents
 from inspector.network.traced_coordinates import Coordinates
 
 __all__ = ["Grid", "Line", "Placement", "Tracer"]

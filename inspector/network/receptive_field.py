@@ -15,7 +15,8 @@ import numpy as np
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.index_sets import GraphExtents, Indices, Region, step_back
+from inspector.network.graph_extents import GraphExtents
+from inspector.network.index_sets import Indices, Region, step_back
 
 __all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
 

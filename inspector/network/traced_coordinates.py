@@ -41,7 +41,7 @@ from inspector.network.coordinates import (
     joined,
     reduced,
 )
-from inspector.network.index_sets import GraphExtents
+from inspector.network.graph_extents import GraphExtents
 
 __all__ = ["Coordinates"]
 

@@ -15,9 +15,9 @@ from inspector.engines.runtime import Runtime
 from inspector.evidence import Sampled
 from inspector.model import Model
 from inspector.network.quantisation import is_quantised
+from inspector.network.score_tensors import candidates
 from inspector.photos.preprocess_guess import SIGNED_BYTE
 from inspector.target import Target
-from inspector.verify.score_like import candidates
 
 if TYPE_CHECKING:
     from torch import Tensor
