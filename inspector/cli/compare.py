@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OPENING, OutputFolder, model_options, open_model, supervised
+from inspector.cli.options import (
+    OPENING,
+    json_report,
+    model_options,
+    open_model,
+    output_folder,
+    supervised,
+)
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
@@ -93,21 +100,8 @@ GATE_FAILED = 1
 @click.option(
     "--max-flips", metavar="N", type=click.IntRange(min=0), help="Fail if more predictions differ."
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    default="inspection",
-    show_default=True,
-    type=OutputFolder(),
-    help="Folder for comparison.json and comparison.png.",
-)
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the report as JSON on standard output, and nothing else.",
-)
+@output_folder("Folder for comparison.json and comparison.png.")
+@json_report
 @model_options
 def command(**options: Any) -> int:
     """Compare where models A and B look in each IMAGE (files, or folders of them).

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OutputFolder, model_options, open_model, supervised
+from inspector.cli.options import json_report, model_options, open_model, output_folder, supervised
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
@@ -66,24 +66,11 @@ class _ExplainCommand(click.Command):
     help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
     "an index, or last.  [default: the last convolution's activation]",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    default="inspection",
-    show_default=True,
-    type=OutputFolder(),
-    help="Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.",
-)
+@output_folder("Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")
 @click.option(
     "--sheet", is_flag=True, help="Also write STEM.sheet.png: all methods and targets side by side."
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print the report as JSON on standard output, and nothing else.",
-)
+@json_report
 @click.option(
     "--unverified",
     is_flag=True,

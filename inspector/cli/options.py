@@ -102,6 +102,31 @@ labels = click.option(
     help="Class names: one per line, CSV or JSON. The model's own when not given.",
 )
 
+json_report = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the report as JSON on standard output, and nothing else.",
+)
+
+
+def output_folder(text: str) -> Callable[[F], F]:
+    """The option for the folder of the results.
+
+    Args:
+        text: The help: which files are written.
+    """
+    return click.option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        default="inspection",
+        show_default=True,
+        type=OutputFolder(),
+        help=text,
+    )
+
+
 timeout = click.option(
     "--timeout",
     type=click.FloatRange(min=0),

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OPENING, OutputFolder, model_options, open_model, supervised
+from inspector.cli.options import (
+    OPENING,
+    json_report,
+    model_options,
+    open_model,
+    output_folder,
+    supervised,
+)
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import labelled_photos, pictures
 from inspector.printable import clean_text
@@ -54,21 +61,8 @@ def _command(study: "Study") -> click.Command:
         required=study.images,
         type=click.Path(path_type=Path),
     )
-    @click.option(
-        "-o",
-        "--output",
-        metavar="DIR",
-        default="inspection",
-        show_default=True,
-        type=OutputFolder(),
-        help=f"Folder for {study.name}.png, .csv and .json.",
-    )
-    @click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="Print the report as JSON on standard output and nothing else.",
-    )
+    @output_folder(f"Folder for {study.name}.png, .csv and .json.")
+    @json_report
     @click.option("--fresh", is_flag=True, help="Begin anew where an interrupted run could go on.")
     @model_options
     def run(**options: Any) -> int:

@@ -18,7 +18,6 @@ from inspector.render.drawing.page import (
     message_box,
     number,
     width_of,
-    wrap,
 )
 from inspector.render.drawing.panels import (
     Scale,
@@ -139,8 +138,7 @@ def contact_sheet(
         page.text(f"{letter}  {name}", 20)
     page.y += 4
     for sentence in headline:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, MUTED)
+        page.paragraphs([sentence], 14, MUTED)
     page.y += 6
     for case in cases:
         _row(page, case, step)

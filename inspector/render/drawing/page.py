@@ -1,6 +1,6 @@
 """Text and layout of figures: fonts, lines that fit, numbers, and a page to put panels on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -167,6 +167,21 @@ class Page:
             (MARGIN, self.y, self.width - MARGIN, self.y), fill=(220, 220, 224)
         )
         self.y += 1
+
+    def paragraphs(
+        self, texts: Iterable[str], size: int = 14, colour: Colour = INK, lines: int = 3
+    ) -> None:
+        """Put sentences at the current height, each from a new line on.
+
+        Args:
+            texts: The sentences.
+            size: Of the type, in pixels.
+            colour: Of the type.
+            lines: Lines that one sentence may take; it is shortened then.
+        """
+        for text in texts:
+            for line in wrap(text, size, self.inner, lines):
+                self.text(line, size, colour)
 
     def notes(self, notes: Sequence[str], size: int = 12, most: int = 4) -> None:
         """Put warnings at the current height, in small type.

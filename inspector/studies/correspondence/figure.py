@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.render.drawing.chart import Series, bar_chart
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, wrap
+from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit
 from inspector.render.drawing.panels import cell
 
 __all__ = ["Line", "correspondence_sheet"]
@@ -98,9 +98,7 @@ def correspondence_sheet(
     _bars(page, parts, rows)
     _table(page, rows)
     page.y += 8
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences)
     page.y += 6
     page.notes(notes)
     return page.finish()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.render.drawing.chart import Series, line_chart
-from inspector.render.drawing.page import INK, MARGIN, MUTED, Page, fit, number, wrap
+from inspector.render.drawing.page import MARGIN, MUTED, Page, fit, number
 from inspector.render.drawing.panels import cell, enhanced, signed_picture
 
 __all__ = [
@@ -142,9 +142,7 @@ def evolution_sheet(
         page.y += 8
         page.paste(chart, MARGIN, page.y)
         page.y += chart.height + 8
-    for sentence in (*sentences, *_left_out(labels, columns, units=left_out)):
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs((*sentences, *_left_out(labels, columns, units=left_out)))
     page.y += 6
     page.notes(notes)
     return page.finish()

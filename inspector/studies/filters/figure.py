@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, WARNING, Page, number, wrap
+from inspector.render.drawing.page import GAP, MARGIN, MUTED, WARNING, Page, number
 from inspector.render.drawing.panels import cell, enhanced, signed_picture
 
 __all__ = ["Projected", "filter_sheet"]
@@ -90,9 +90,7 @@ def filter_sheet(
     if second is not None:
         _draw_second(page, second)
     shown = [] if count == len(weights) else [f"the first {count} of {len(weights)} are shown"]
-    for sentence in (*sentences, *shown):
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs((*sentences, *shown))
     page.y += 6
     page.notes(notes)
     return page.finish()

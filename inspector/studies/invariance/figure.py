@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.render.drawing.chart import PALETTE, Series, line_chart
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, width_of, wrap
+from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, width_of
 
 __all__ = ["Row", "invariance_sheet"]
 
@@ -93,9 +93,7 @@ def invariance_sheet(
     page.y += 8
     page.rule()
     page.y += 6
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences)
     page.y += 6
     page.notes(notes)
     return page.finish()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, PAPER, Page, fit, number, wrap
+from inspector.render.drawing.page import GAP, MARGIN, MUTED, PAPER, Page, fit, number
 from inspector.render.drawing.panels import cell, signed_cell
 
 __all__ = ["CELL", "Cell", "Row", "hierarchy_sheet"]
@@ -78,8 +78,7 @@ def hierarchy_sheet(
     most = max((len(row.cells) for row in rows), default=0)
     page = Page(max(2 * MARGIN + _FACTS + _ICON + GAP + most * (_PAIR + GAP), 760))
     page.text(title, 22)
-    for line in wrap(subtitle, 13, page.inner):
-        page.text(line, 13, MUTED)
+    page.paragraphs([subtitle], 13, MUTED)
     _legend(page, projection)
     longest = max([*size, *(n for row in rows for n in row.layer["receptive_field"]["size"])])
     widest = max((row.layer["selectivity"].median or 0 for row in rows), default=0)
@@ -89,9 +88,7 @@ def hierarchy_sheet(
         page.y += 8
         _draw(page, row, size, longest, widest)
     page.y += 6
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences)
     page.y += 6
     page.notes(notes)
     return page.finish()
@@ -104,8 +101,7 @@ def _legend(page: Page, projection: str) -> None:
         "beside the facts the receptive field (blue) against the input (grey), on one scale; "
         "selectivity is a unit's strongest activation over its mean on all photos"
     )
-    for line in wrap(legend, 12, page.inner):
-        page.text(line, 12, MUTED)
+    page.paragraphs([legend], 12, MUTED)
 
 
 def _draw(page: Page, row: Row, size: tuple[int, int], longest: int, widest: float) -> None:

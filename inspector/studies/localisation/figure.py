@@ -108,9 +108,7 @@ def localisation_sheet(
     page.y += 10
     over = len(lines) - 1 - _MOST
     more = [f"curves and maps of the first {_MOST} of {len(lines) - 1} methods"] if over > 0 else []
-    for sentence in (*sentences, *more):
-        for row in wrap(sentence, 14, page.inner):
-            page.text(row, 14, INK)
+    page.paragraphs((*sentences, *more))
     page.y += 12
     page.paste(_curves(lines, thresholds, page.inner), MARGIN, page.y)
     page.y += _CHART + 12

@@ -12,14 +12,12 @@ from inspector.render.drawing.colormap import apply_sequential
 from inspector.render.drawing.page import (
     BAR_WIDTH,
     GAP,
-    INK,
     MARGIN,
     MUTED,
     Page,
     fit,
     message_box,
     number,
-    wrap,
 )
 from inspector.render.drawing.panels import cell, signed_cell
 
@@ -122,8 +120,7 @@ def occlusion_sheet(
         "square there; low = what is hidden matters. Line on a bar: the value without the square. "
         "The square in a stands where d is lowest."
     )
-    for line in wrap(legend, 12, page.inner):
-        page.text(line, 12, MUTED)
+    page.paragraphs([legend], 12, MUTED)
     for row in rows:
         page.y += 6
         page.rule()
@@ -132,9 +129,7 @@ def occlusion_sheet(
         _draw(page, row, lefts, why)
     page.y += 4
     over = [f"{hidden} more photos are in the numbers alone"] if hidden > 0 else []
-    for sentence in (*sentences, *over):
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs((*sentences, *over))
     page.y += 6
     page.notes(notes)
     return page.finish()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.render.drawing.chart import PALETTE, Series, bar_chart
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, width_of, wrap
+from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, width_of
 from inspector.render.drawing.panels import cell, signed_cell
 
 __all__ = ["Row", "pooling_sheet"]
@@ -78,9 +78,7 @@ def pooling_sheet(
     if measures:
         _charts(page, rows, measures, methods)
     page.y += 6
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner, lines=4):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences, lines=4)
     page.y += 6
     page.notes(notes)
     return page.finish()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inspector.render.drawing.page import INK, MARGIN, MUTED, Page, fit, number, wrap
+from inspector.render.drawing.page import MARGIN, MUTED, Page, fit, number
 from inspector.render.drawing.panels import cell, signed_cell
 
 __all__ = ["Block", "Cell", "Row", "reconstruction_sheet"]
@@ -96,9 +96,7 @@ def reconstruction_sheet(
     if any(row.signals for row in rows):
         _unconditioned(page, rows)
     page.y += 8
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner, lines=4):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences, lines=4)
     page.y += 6
     page.notes(notes)
     return page.finish()

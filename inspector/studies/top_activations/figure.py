@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, number, wrap
+from inspector.render.drawing.page import GAP, MARGIN, MUTED, Page, number
 from inspector.render.drawing.panels import cell, signed_picture
 
 __all__ = ["Row", "activation_sheet"]
@@ -68,9 +68,7 @@ def activation_sheet(
         _draw(page, row)
     page.y += 6
     over = [f"the first {_MOST} of {len(rows)} units are shown"] if len(rows) > _MOST else []
-    for sentence in (*sentences, *over):
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs((*sentences, *over))
     page.y += 6
     page.notes(notes)
     return page.finish()

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from inspector.render.drawing.chart import Series, line_chart
-from inspector.render.drawing.page import INK, MARGIN, MUTED, Page, fit, wrap
+from inspector.render.drawing.page import INK, MARGIN, MUTED, Page, fit
 
 __all__ = ["transfer_sheet"]
 
@@ -55,14 +55,11 @@ def transfer_sheet(
     """
     page = Page(_WIDTH)
     page.text(title, 22)
-    for line in wrap(subtitle, 13, page.inner):
-        page.text(line, 13, MUTED)
+    page.paragraphs([subtitle], 13, MUTED)
     page.y += 8
     page.paste(_chart(models, majority, page.inner), MARGIN, page.y)
     page.y += _CHART + 12
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences)
     for name, rows in models:
         page.y += 10
         page.text(name, 15)

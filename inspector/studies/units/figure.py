@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, number, wrap
+from inspector.render.drawing.page import GAP, MARGIN, MUTED, Page, number
 from inspector.render.drawing.panels import cell
 
 __all__ = ["CELL", "Row", "patch_panel", "segment_panel", "unit_sheet"]
@@ -112,8 +112,7 @@ def unit_sheet(
         "above the patch that excites the unit most; below the whole input, dark where the unit "
         f"stays below {threshold}, and the patch framed; below that the activation"
     )
-    for line in wrap(legend, 12, page.inner):
-        page.text(line, 12, MUTED)
+    page.paragraphs([legend], 12, MUTED)
     widest = max((abs(row.weight) for row in rows), default=0.0)
     largest = max((abs(row.contribution) for row in rows), default=0.0)
     for row in rows:
@@ -122,9 +121,7 @@ def unit_sheet(
         page.y += 8
         _draw(page, row, widest, largest)
     page.y += 6
-    for sentence in sentences:
-        for line in wrap(sentence, 14, page.inner):
-            page.text(line, 14, INK)
+    page.paragraphs(sentences)
     page.y += 6
     page.notes(notes)
     return page.finish()
