@@ -47,7 +47,20 @@ def cli_page() -> str:
 
 def methods_page() -> str:
     """Every method: what it computes, from where, with which options."""
-    parts = [HEADER, "# Methods\n"]
+    parts = [
+        HEADER,
+        "# Methods\n\n",
+        (
+            "Cost of one map in F, one forward pass of the network in ONNX Runtime. The tail is "
+            "what lies behind the layer: at a classifier's default layer a small part of F.\n\n"
+        ),
+        "| method | year | map | class-specific | cost |\n|---|---|---|---|---|\n",
+    ]
+    for method in methods().values():
+        specific = "yes" if method.class_specific else "no"
+        parts.append(
+            f"| {method.name} | {method.order} | {method.space} | {specific} | {method.cost} |\n"
+        )
     for method in methods().values():
         needs = "the PyTorch twin" if method.differentiates else "forward passes only"
         space = "layer (h, w)" if method.space == "layer" else "input (C, H, W)"

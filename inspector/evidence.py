@@ -14,7 +14,7 @@ import numpy as np
 
 from inspector.engines import GradientEngine
 from inspector.engines.rules import Rule
-from inspector.errors import MethodRefused, UnknownTarget
+from inspector.errors import ConverterError, MethodRefused, UnknownTarget
 from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead
@@ -58,7 +58,7 @@ def tensors_for(
         fetch[model.head.features] = None
     if "activation" in needs and layer is not None:
         fetch[layer] = None
-    if "gradient" in needs and layer is not None:
+    if not {"gradient", "tail"}.isdisjoint(needs) and layer is not None:
         for target in targets:
             fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
     return tuple(fetch)
@@ -122,6 +122,7 @@ class Evidence:
         self.notes_of: dict[int, list[str]] = {}
         self.facts: dict[str, Any] = {}
         self._gradients: dict[str, Array] = {}
+        self._tail_batches = model.batches  # whether the tail takes several samples at once
 
     def note(self, text: str, row: int | None = None) -> None:
         """Keep a sentence that must be printed with the maps, or with that of one sample."""
@@ -211,6 +212,19 @@ class Evidence:
         """Score S of each sample's target, before softmax, (N,)."""
         return _pick(self.values, self.targets)
 
+    def require_one_grid(self, method: str) -> None:
+        """Refuse a layer that holds parts of an image as rows of the batch.
+
+        Raises:
+            MethodRefused: It does, and the method changes the layer or the image place by place.
+        """
+        if self.grids is not None:
+            raise MethodRefused(
+                f"{method} is not defined on a layer that holds {self.grids} parts of the image",
+                where=repr(self.layer),
+                hint="grad-cam is, and occlusion needs no layer",
+            )
+
     def class_probabilities(self, images: Array, target: Target) -> Array | None:
         """Probability of one class for other images, (N,); None for anything but a class.
 
@@ -288,6 +302,68 @@ class Evidence:
             self._gradients[key] = self.model.input.restore(found)
         return self._gradients[key]
 
+    def gradients_at(self, images: Array, row: int) -> Array:
+        """Gradient of one sample's score at other images, (P, C, H, W) to the same shape.
+
+        The scores of the first of them are compared with those of ONNX Runtime.
+        """
+        name, target = self.model.input.name, self.targets[row]
+        reference = self.score(images[:2], [target] * len(images[:2]))  # settles batching, too
+        step = len(images) if self.model.batches else 1
+        parts = []
+        for at in range(0, len(images), step):
+            some = images[at : at + step]
+            start = {name: self.model.input.arrange(some).astype(np.float32)}
+            objectives = [Sampled(target, self.model.with_samples)] * len(some)
+            found = self._engine.signals(start, {}, objectives, Rule())
+            if at < len(reference):
+                known = reference[at : at + step]
+                self._check_twin(found.scores[: len(known)], known, [row] * len(known))
+            parts.append(self.model.input.restore(found[name]))
+        self._remark()
+        return np.concatenate(parts).astype(np.float32)
+
+    def drops_at_layer(self, activations: Array, row: int) -> Array:
+        """How far a sample's score drops when the layer holds something else: (P, C, h, w) to (P,).
+
+        Only the nodes behind the layer run, in the twin: once on the layer's own activation too,
+        whose score must be that of ONNX Runtime.
+        """
+        own = self.activation[row : row + 1]
+        copies = np.concatenate([own, activations]).astype(np.float32)
+        scores = self._together(copies, row)
+        if scores is None:
+            scores = np.concatenate([self._tail_scores(one[None], row) for one in copies])
+        self._check_twin(scores[:1], self.scores[row : row + 1], [row])
+        return np.asarray(scores[0] - scores[1:], dtype=np.float64)
+
+    def _together(self, copies: Array, row: int) -> Array | None:
+        """Scores by one run of the tail; None where it does not take several samples at once."""
+        self._tail_batches &= not any(map(self.model.folds, self._frontier))
+        if not self._tail_batches:
+            return None
+        try:
+            found = self._tail_scores(copies, row)
+        except ConverterError:  # a number of samples that the file fixes or hands on
+            self._tail_batches = False
+            return None
+        self._tail_batches = self._agrees(found[0], row)
+        return found if self._tail_batches else None
+
+    def _tail_scores(self, activations: Array, row: int) -> Array:
+        """Scores of one sample's target, from other activations of the layer."""
+        layer, count = self.layer or "", len(activations)
+        values = self._form.write(activations)
+        start = dict.fromkeys(
+            copies_of(self.model.graph, layer), self.model.as_in_graph(layer, values)
+        )
+        frontier = {}
+        for name in self._frontier:
+            value = self._fed(name, row)
+            frontier[name] = np.repeat(value, count, axis=0) if count > 1 else value
+        objectives = [Sampled(self.targets[row], self.model.with_samples)] * count
+        return self._engine.scores(start, frontier, objectives)
+
     @property
     def _engine(self) -> GradientEngine:
         return self.model.gradient_engine
@@ -313,26 +389,50 @@ class Evidence:
         fed = {name: self._fed(name) for name in frontier}
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals(start, fed, objectives, rule)
-        self._check_twin(found.scores)
+        self._check_twin(found.scores, self.scores, range(len(self.targets)))
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
 
-    def _fed(self, name: str) -> Array:
-        """A tensor that the engine reads and does not compute, as the graph holds it."""
-        if name == self.model.input.name:
-            return self.model.input.arrange(self.images)
-        return self.model.as_in_graph(name, self.values[name])
+    def _fed(self, name: str, row: int | None = None) -> Array:
+        """A tensor that the engine reads and does not compute, as the graph holds it.
 
-    def _check_twin(self, scores: Array) -> None:
-        """Compare the twin's scores with those of ONNX Runtime: a free parity check."""
-        peaks = [float(np.abs(self.values[t.tensor]).max()) for t in self.targets]
+        Args:
+            name: The tensor.
+            row: The sample; None for all of them.
+        """
+        some = slice(None) if row is None else slice(row, row + 1)
+        if name == self.model.input.name:
+            return self.model.input.arrange(self.images[some])
+        return self.model.as_in_graph(name, self.values[name][some])
+
+    def _peak(self, row: int) -> float:
+        """Largest magnitude of the tensor that a sample's target is read from."""
+        return max(float(np.abs(self.values[self.targets[row].tensor]).max()), 1e-12)
+
+    def _agrees(self, score: float, row: int) -> bool:
+        """Whether the twin's score of a sample is that of ONNX Runtime."""
+        return abs(score - float(self.scores[row])) <= self._tolerance * self._peak(row)
+
+    @cached_property
+    def _tolerance(self) -> float:
+        return ROUNDING_TOLERANCE if self._quantised else TWIN_TOLERANCE
+
+    def _check_twin(self, scores: Array, known: Array, rows: Sequence[int]) -> None:
+        """Compare the twin's scores with those of ONNX Runtime: a free parity check.
+
+        Args:
+            scores: (P,) scores of the twin.
+            known: (P,) scores of ONNX Runtime.
+            rows: The samples whose targets they belong to.
+        """
+        peaks = [self._peak(row) for row in rows]
         with np.errstate(invalid="ignore"):
-            difference = np.abs(scores - self.scores) / np.maximum(peaks, 1e-12)
+            difference = np.abs(scores - known) / peaks
         # What is not a number in one of them alone is as far off as can be; in both, it agrees.
-        agree = (scores == self.scores) | (np.isnan(scores) & np.isnan(self.scores))
+        agree = (scores == known) | (np.isnan(scores) & np.isnan(known))
         difference = np.where(agree, 0.0, np.nan_to_num(difference, nan=1.0))
         worst = float(difference.max(initial=0.0))
         self.facts["twin_difference"] = max(worst, self.facts.get("twin_difference", 0.0))
-        if not worst <= (ROUNDING_TOLERANCE if self._quantised else TWIN_TOLERANCE):
+        if not worst <= self._tolerance:
             self.note(
                 f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"

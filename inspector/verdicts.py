@@ -68,10 +68,8 @@ def probe_target(explainer: Explainer, image: Array) -> str:
 
 
 def _verdict(explainer: Explainer, method: Method, images: Sequence[Array], target: str) -> str:
-    request = method.name
-    if "forward" in method.needs:  # a few windows show as well as hundreds whether it works
-        side = min(images[0].shape[2:])
-        request = f"{method.name}:window={side},stride={side}"
+    # A few windows show as well as hundreds whether it works.
+    request = f"{method.name}:{method.quick.format(side=min(images[0].shape[2:]))}"
     why = ""
     for image in images:
         try:

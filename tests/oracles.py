@@ -78,6 +78,7 @@ def literal_plus_plus_weights(A, g):
 def literal_signal(net, x, target, rule):
     """The signal at the input under a rule, node by node."""
     relu = {
+        "gradient": lambda v, s: s * (v > 0),
         "deconvnet": lambda v, s: np.maximum(s, 0),
         "guided": lambda v, s: np.maximum(s, 0) * (v > 0),
     }[rule]
@@ -210,3 +211,144 @@ def guided_grad_cam(net, x, target):
 def occlusion(net, x, target):
     """The drop of the score, averaged over the windows; the fill is the mean, network zero."""
     return literal_occlusion(lambda v: net(v)[target], x, np.zeros(3), 4, 3)[None]
+
+
+@oracle("hires-cam")
+def hires_cam(net, x, target):
+    """Draelos and Carin 2020: gradient times activation, summed over the maps."""
+    A = net.layer(x)
+    g = gradient_at(net, A, target)
+    total = np.zeros(A.shape[1:])
+    for k, i, j in np.ndindex(*A.shape):
+        total[i, j] += g[k, i, j] * A[k, i, j]
+    return np.maximum(total, 0)
+
+
+@oracle("layer-cam")
+def layer_cam(net, x, target):
+    """Jiang et al. 2021, equations 4 to 6."""
+    A = net.layer(x)
+    g = gradient_at(net, A, target)
+    total = np.zeros(A.shape[1:])
+    for k, i, j in np.ndindex(*A.shape):
+        total[i, j] += max(g[k, i, j], 0) * A[k, i, j]
+    return np.maximum(total, 0)
+
+
+@oracle("x-grad-cam")
+def x_grad_cam(net, x, target):
+    """Fu et al. 2020, equation 8."""
+    A = net.layer(x)
+    g = gradient_at(net, A, target)
+    total = np.zeros(A.shape[1:])
+    for k in range(len(A)):
+        if A[k].sum() == 0:
+            continue
+        alpha = 0.0
+        for i, j in np.ndindex(*A.shape[1:]):
+            alpha += A[k, i, j] / A[k].sum() * g[k, i, j]
+        total += alpha * A[k]
+    return np.maximum(total, 0)
+
+
+@oracle("eigen-cam")
+def eigen_cam(net, x, target):
+    """Muhammad and Yeasin 2020: the first right singular vector by power iteration."""
+    del target  # not class-specific
+    A = net.layer(x)
+    vector = np.ones(len(A))
+    for _ in range(2000):
+        step = np.zeros(len(A))
+        for i, j in np.ndindex(*A.shape[1:]):
+            step += A[:, i, j] * (A[:, i, j] @ vector)
+        vector = step / np.linalg.norm(step)
+    shown = np.einsum("k,kij->ij", vector, A)
+    return np.maximum(shown if shown.sum() >= 0 else -shown, 0)
+
+
+@oracle("score-cam")
+def score_cam(net, x, target):
+    """Wang et al. 2020, equations 3 to 6."""
+    A = net.layer(x)
+    total = np.zeros(A.shape[1:])
+    for values in A:
+        mask = literal_upsample(values, HEIGHT, WIDTH)
+        mask = (mask - mask.min()) / ((mask.max() - mask.min()) or 1.0)
+        total = total + (net(x * mask)[target] - net(x * 0)[target]) * values
+    return np.maximum(total, 0)
+
+
+@oracle("ablation-cam")
+def ablation_cam(net, x, target):
+    """Desai and Ramaswamy 2020, equations 3 and 5."""
+    A = net.layer(x)
+    score = net.tail(A)[target]
+    total = np.zeros(A.shape[1:])
+    for k in range(len(A)):
+        without = A.copy()
+        without[k] = 0
+        total += (score - net.tail(without)[target]) / abs(score) * A[k]
+    return np.maximum(total, 0)
+
+
+@oracle("recipro-cam")
+def recipro_cam(net, x, target):
+    """Byun and Lee 2022, section 3.2, less the score of an empty layer."""
+    A = net.layer(x)
+    found = np.zeros(A.shape[1:])
+    for i, j in np.ndindex(*A.shape[1:]):
+        mask = np.zeros(A.shape[1:])
+        for di, dj in np.ndindex(3, 3):
+            y, x_ = i + di - 1, j + dj - 1
+            if 0 <= y < mask.shape[0] and 0 <= x_ < mask.shape[1]:
+                mask[y, x_] = 1 / (4 * 2 ** abs(di - 1) * 2 ** abs(dj - 1))
+        found[i, j] = net.tail(A * mask)[target] - net.tail(A * 0)[target]
+    return found
+
+
+BLACK = (0.0 - np.array([0.4, 0.5, 0.6])) / np.array([0.2, 0.25, 0.3])
+"""A black pixel under the preprocessing of ``test_methods``."""
+
+
+@oracle("integrated-gradients", steps=5)
+def integrated_gradients(net, x, target):
+    """Sundararajan et al. 2017, equation 3, at the midpoints of 5 parts."""
+    plain = np.zeros_like(x) + BLACK[:, None, None]
+    total = np.zeros_like(x)
+    for i in range(1, 6):
+        total += literal_signal(net, plain + (i - 0.5) / 5 * (x - plain), target, "gradient")
+    return (x - plain) * total / 5
+
+
+@oracle("smooth-grad", samples=3, noise=0.1, seed=4)
+def smooth_grad(net, x, target):
+    """Smilkov et al. 2017, section 3."""
+    noise = np.random.default_rng(4).standard_normal((3, *x.shape))
+    total = np.zeros_like(x)
+    for one in noise:
+        total += literal_signal(net, x + 0.1 * (x.max() - x.min()) * one, target, "gradient")
+    return total / 3
+
+
+@oracle("input-x-gradient")
+def input_x_gradient(net, x, target):
+    """Shrikumar et al. 2016."""
+    return x * literal_signal(net, x, target, "gradient")
+
+
+@oracle("rise", masks=9, cells=3, keep=0.4, seed=2)
+def rise(net, x, target):
+    """Petsiuk et al. 2018, equation 6, less the mean score; 12 x 10 in cells of 4 x 4 pixels."""
+    rng = np.random.default_rng(2)
+    masks, scores = [], []
+    for _ in range(9):
+        cells = (rng.random((4, 4)) < 0.4).astype(float)
+        top, left = int(rng.integers(4)), int(rng.integers(4))
+        laid = literal_upsample(cells, 16, 16)
+        mask = np.zeros(x.shape[1:])
+        for i, j in np.ndindex(*mask.shape):
+            mask[i, j] = laid[i + top, j + left]
+        masks.append(mask)
+        scores.append(net(x * mask)[target])  # what is hidden has the mean colour: 0
+    mean = sum(scores) / 9
+    return sum((s - mean) * m for s, m in zip(scores, masks, strict=True))[None] / (9 * 0.4)

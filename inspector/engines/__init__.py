@@ -73,6 +73,24 @@ class GradientEngine(Protocol):
         """
         ...
 
+    def scores(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+    ) -> Array:
+        """Scores of the targets from other values of some tensors, (N,); forwards only.
+
+        Args:
+            start: Values of tensors in the middle of the network, N rows each.
+            frontier: As ``signals``.
+            targets: One per row.
+
+        Raises:
+            UnsupportedOperator: Operators on the way that the engine cannot run.
+        """
+        ...
+
     def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
         """Which activations between a tensor and the targets' tensors a rule reaches.
 

@@ -97,6 +97,20 @@ class TwinEngine:
             scores.detach().cpu().numpy(),
         )
 
+    def scores(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+    ) -> Array:
+        """Scores from other values of some tensors; see ``GradientEngine.scores``."""
+        feeds = {name: self._fed(value) for name, value in (*start.items(), *frontier.items())}
+        names = list(dict.fromkeys(target.tensor for target in targets))
+        with _threads_for(light=self._is_light(start, names)), torch.inference_mode():
+            found = self.program.run(feeds, names)
+            scores = [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
+            return torch.stack(scores).cpu().numpy()
+
     def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
         """Which activations a rule reaches, counted once; see ``GradientEngine.coverage``."""
         key = (start, tuple(targets), rule)

@@ -10,6 +10,7 @@ documentation list them, and the report records them.
     input-gradient     the signal at the input under a backward rule    the whole twin
     head               the linear head and the maps that it pools       the graph, the same pass
     forward            scores of other images                           further passes
+    tail               scores of other values of the layer              the tail in the twin
 """
 
 import importlib
@@ -41,7 +42,7 @@ __all__ = [
 
 Function = Callable[..., np.ndarray[Any, Any]]
 
-Need = Literal["activation", "gradient", "input-gradient", "head", "forward"]
+Need = Literal["activation", "gradient", "input-gradient", "head", "forward", "tail"]
 
 OTHER_THRESHOLD = 0.15
 """Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""
@@ -87,6 +88,10 @@ class Method:
         signed: Whether negative values of the map speak against the target.
         box_threshold: Share of the map's maximum above which the paper draws a box.
         function: Takes an ``Evidence`` and the options.
+        cost: What one map costs, in F: one forward pass of the network in ONNX Runtime.
+        quick: Options with which one map of a probe image is soon drawn; ``{side}`` stands for the
+            image's short side in pixels.
+        class_specific: Whether the map depends on the target.
     """
 
     name: str
@@ -98,11 +103,14 @@ class Method:
     signed: bool
     box_threshold: float
     function: Function = field(repr=False)
+    cost: str = ""
+    quick: str = ""
+    class_specific: bool = True
 
     @property
     def differentiates(self) -> bool:
-        """Whether it needs gradients; without, ONNX Runtime is enough."""
-        return bool(self.needs & {"gradient", "input-gradient"})
+        """Whether it needs the twin, for gradients or the tail; else ONNX Runtime is enough."""
+        return bool(self.needs & {"gradient", "input-gradient", "tail"})
 
     @property
     def through_layer(self) -> bool:
@@ -168,6 +176,9 @@ def method(
     rule: str | None = None,
     signed: bool = False,
     box_threshold: float = OTHER_THRESHOLD,
+    cost: str = "",
+    quick: str = "",
+    class_specific: bool = True,
 ) -> Callable[[Function], Function]:
     """Declare the function below as an attribution method; see ``Method`` for the arguments."""
 
@@ -182,6 +193,9 @@ def method(
             signed,
             box_threshold,
             function,
+            cost,
+            quick,
+            class_specific,
         )
         return function
 

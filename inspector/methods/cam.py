@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 RESIDUAL_TOLERANCE = 1e-4
 
 
-@method("cam", order=2016, space="layer", needs={"head"}, signed=True, box_threshold=0.2)
+@method(
+    "cam",
+    order=2016,
+    space="layer",
+    needs={"head"},
+    signed=True,
+    box_threshold=0.2,
+    cost="1 F",
+)
 def cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     """Class activation map: the head's weights applied before the pooling; exact, or refused.
 

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-@method("deconvnet", order=2014, space="input", needs={"input-gradient"}, rule="deconvnet")
+@method(
+    "deconvnet",
+    order=2014,
+    space="input",
+    needs={"input-gradient"},
+    rule="deconvnet",
+    cost="about 4 F",
+)
 def deconvnet(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Deconvnet: a signal passes a ReLU where the signal is positive, whatever its input.
 

@@ -26,7 +26,13 @@ def weighted_map(activation: Any, alpha: Any) -> Any:
     return xp.where(combined > 0, combined, xp.zeros_like(combined))
 
 
-@method("grad-cam", order=2017, space="layer", needs={"activation", "gradient"})
+@method(
+    "grad-cam",
+    order=2017,
+    space="layer",
+    needs={"activation", "gradient"},
+    cost="1 F and the tail, forwards and backwards",
+)
 def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarray[Any, Any]:
     """Grad-CAM: a layer's feature maps, weighted by their mean gradient; positive part.
 

@@ -38,7 +38,13 @@ def unsafe(activation: Any, gradient: Any) -> bool:
     return bool(xp.any(low))
 
 
-@method("grad-cam++", order=2018, space="layer", needs={"activation", "gradient"})
+@method(
+    "grad-cam++",
+    order=2018,
+    space="layer",
+    needs={"activation", "gradient"},
+    cost="1 F and the tail, forwards and backwards",
+)
 def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
     """Grad-CAM++: weights that count every occurrence of the class, not the largest only.
 

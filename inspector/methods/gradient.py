@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-@method("gradient", order=2014, space="input", needs={"input-gradient"})
+@method("gradient", order=2014, space="input", needs={"input-gradient"}, cost="about 4 F")
 def gradient(evidence: "Evidence") -> np.ndarray[Any, Any]:
     """Gradient of the score with respect to each input value.
 

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 
-@method("guided-backprop", order=2015, space="input", needs={"input-gradient"}, rule="guided")
+@method(
+    "guided-backprop",
+    order=2015,
+    space="input",
+    needs={"input-gradient"},
+    rule="guided",
+    cost="about 4 F",
+)
 def guided_backprop(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Guided backpropagation: a signal passes a ReLU where input and signal are both positive.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     space="input",
     needs={"activation", "gradient", "input-gradient"},
     rule="guided",
+    cost="about 4 F and the tail, forwards and backwards",
 )
 def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.ndarray[Any, Any]:
     """Guided Grad-CAM: guided backpropagation, kept where Grad-CAM is positive.

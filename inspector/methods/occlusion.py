@@ -29,7 +29,16 @@ _SATURATED = 1e-6
 Array = np.ndarray[Any, Any]
 
 
-@method("occlusion", order=2014, space="input", needs={"forward"}, reduction="sum", signed=True)
+@method(
+    "occlusion",
+    order=2014,
+    space="input",
+    needs={"forward"},
+    reduction="sum",
+    signed=True,
+    cost="(1 + H W / stride^2) F: about 200 F at the defaults",
+    quick="window={side},stride={side}",
+)
 def occlusion(
     evidence: "Evidence",
     *,

@@ -127,8 +127,11 @@ def forward_for(
     fetch = dict.fromkeys(tensors_for(opened.model, needs, layer, names))
     if layer is None and "activation" in needs:
         for name in names:
-            for one in opened.layers_before(name)[0]:
-                fetch |= dict.fromkeys(tensors_for(opened.model, needs, one.tensor, [name]))
+            layers = opened.layers_before(name)[0]
+            # Between branches the gradient decides, whatever the method itself needs.
+            wanted = needs | {"gradient"} if len(layers) > 1 else needs
+            for one in layers:
+                fetch |= dict.fromkeys(tensors_for(opened.model, wanted, one.tensor, [name]))
     return opened.forward(tensors, list(fetch))
 
 
@@ -222,7 +225,7 @@ class _Samples:
             return
         for place, target in enumerate(targets):
             try:
-                self._require_dependence(evidence, request, place, arrays[place])
+                self._require_dependence(evidence, request, place)
                 yield self._map(evidence, request, place, arrays[place])
             except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
@@ -292,9 +295,7 @@ class _Samples:
         evidence = self._evidence([row], [target], layer, "")
         return float(np.abs(evidence.gradient * evidence.activation).sum(dtype=np.float64))
 
-    def _require_dependence(
-        self, evidence: Evidence, request: "Request", row: int, values: Array
-    ) -> None:
+    def _require_dependence(self, evidence: Evidence, request: "Request", row: int) -> None:
         """Refuse a map of a target whose gradient is zero everywhere; it says nothing.
 
         Raises:
@@ -317,7 +318,8 @@ class _Samples:
                 if others
                 else "its value may be cut off or saturated; occlusion needs no gradient",
             )
-        if method.needs == {"input-gradient"} and method.rule is None and not np.any(values):
+        plain = method.needs == {"input-gradient"} and method.rule is None
+        if plain and not np.any(evidence.input_gradient("gradient")[row]):
             raise MethodRefused(
                 f"{method.name}: {target.label!r} does not depend on the image: the signal at the "
                 "input is zero everywhere",

@@ -17,7 +17,14 @@ from inspector.verify.certificate import Verdict
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 MODELS = sorted(path.stem for path in SAMPLES.glob("*.onnx"))
 PHOTO = SAMPLES / "images" / "cat_1.png"
-REQUESTS = {"occlusion": "occlusion:window=8,stride=4"}
+REQUESTS = {
+    "occlusion": "occlusion:window=8,stride=4",
+    "integrated-gradients": "integrated-gradients:steps=4",
+    "smooth-grad": "smooth-grad:samples=3",
+    "rise": "rise:masks=40",
+    "score-cam": "score-cam:channels=12",
+    "ablation-cam": "ablation-cam:channels=12",
+}
 BLOCK = 4
 
 

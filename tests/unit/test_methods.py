@@ -73,14 +73,16 @@ def test_every_method_has_an_oracle():
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("method", methods())
 def test_a_method_computes_its_formula(opened, method, deep):
-    """On every class, so that one that pays no heed to the target fails."""
+    """On every class, so that one that pays no heed to the target fails, unless it says so."""
     net, pixels = Net(5, deep=deep), photo(5)
     x, slow = encoded(pixels), ORACLES[method]
     options = ",".join(f"{key}={value}" for key, value in slow.options.items())
     model = opened(net)
     wanted = [slow.function(net, x, target) for target in range(CLASSES)]
     peak = max(np.abs(values).max() for values in wanted)
-    assert any(np.abs(a - b).max() > 0.01 * peak for a, b in itertools.combinations(wanted, 2))
+    pairs = itertools.combinations(wanted, 2)
+    apart = any(np.abs(a - b).max() > 0.01 * peak for a, b in pairs)
+    assert apart == methods()[method].class_specific
     for target, values in enumerate(wanted):
         report = model.explain(pixels, f"{method}:{options}", target=str(target), layer="A")
         attribution = report.explanation.attribution
@@ -271,6 +273,17 @@ def test_several_photos_and_targets_in_one_call_equal_one_at_a_time(opened):
         "deconvnet",
         "guided-grad-cam",
         "occlusion:window=5,stride=3",
+        "hires-cam",
+        "layer-cam",
+        "x-grad-cam",
+        "eigen-cam",
+        "score-cam",
+        "ablation-cam",
+        "recipro-cam",
+        "input-x-gradient",
+        "integrated-gradients:steps=3",
+        "smooth-grad:samples=3",
+        "rise:masks=12",
     ]
     together = model.explain(pixels, every, target="top2", layer="A")
     assert len(together.images) == 3

@@ -1,0 +1,131 @@
+"""RISE."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.errors import UsageError
+from inspector.heatmap import upsample
+from inspector.methods import method
+from inspector.photos.occluder import fill_colour
+
+if TYPE_CHECKING:
+    from inspector.evidence import Evidence
+
+BATCH = 32
+"""Masked copies of the image that are held at a time."""
+
+UNSTABLE = 0.8
+"""Correlation of the maps of the two halves of the masks below which more are advised."""
+
+Array = np.ndarray[Any, Any]
+
+
+@method(
+    "rise",
+    order=2018,
+    space="input",
+    needs={"forward"},
+    reduction="sum",
+    signed=True,
+    cost="(1 + masks) F: 1001 F at the defaults",
+    quick="masks=2",
+)
+def rise(
+    evidence: "Evidence",
+    *,
+    masks: int = 1000,
+    cells: int = 7,
+    keep: float = 0.5,
+    fill: str = "mean",
+    seed: int = 0,
+) -> Array:
+    """RISE: the mean score of the image seen through random masks that show a place; no gradient.
+
+    L = 1 / (n p) sum_i (S_i - mean S) M_i over n masks M_i (H, W), with S_i the score (before
+    softmax) of the image x M_i + fill (1 - M_i).  A mask is a grid of cells that are shown with
+    the probability p, laid bilinearly on the input at a random shift.  The mean over all masks is
+    taken off: it adds nearly the same to every place, and 0 then means "as good as any other
+    place".  (N, 1, H, W), positive where showing raises the score.
+
+    How much chance is left in a map stands in the report: the correlation of the maps of every
+    other mask.
+
+    Args:
+        evidence: The samples to explain.
+        masks: Their number; the paper takes 4000 to 8000.
+        cells: Cells along the shorter side of the input.
+        keep: Probability that a cell is shown.
+        fill: Colour of what is hidden, in pixel space: mean (the data set's, where the
+            preprocessing knows it, else mid-grey), grey (127.5), or a number from 0 to 255.
+        seed: Of the masks, which are the same for every photo.
+
+    Source: Petsiuk et al. 2018, equations 5 and 6, and section 3.3.
+
+    Raises:
+        UsageError: an option out of range.
+    """
+    height, width = evidence.images.shape[2:]
+    _require_range(masks, cells, keep, seed, short=min(height, width))
+    colour = fill_colour(evidence.preprocess, fill, where="rise")[:, None, None]
+    maps, agreements = [], []
+    for row, (image, target) in enumerate(zip(evidence.images, evidence.targets, strict=True)):
+        scores: list[float] = []
+        weighted, shown = np.zeros((2, 2, height, width))
+        drawn = random_masks((height, width), masks, cells, keep, seed)
+        while batch := [mask for _, mask in zip(range(BATCH), drawn, strict=False)]:
+            seen = np.stack(batch)[:, None]
+            found = evidence.score(image * seen + colour * (1 - seen), [target] * len(batch))
+            for mask, score in zip(batch, found, strict=True):
+                weighted[len(scores) % 2] += score * mask
+                shown[len(scores) % 2] += mask
+                scores.append(float(score))
+            evidence.progress(row * masks + len(scores), masks * len(evidence.targets))
+        halves = weighted - np.mean(scores) * shown
+        maps.append(halves.sum(axis=0) / (masks * keep))
+        agreements.append(_correlation(halves[0], halves[1]))
+        if agreements[-1] < UNSTABLE:
+            evidence.note(
+                f"the maps of two halves of the masks correlate by {agreements[-1]:.2f} only: much "
+                f"of this map is chance; rise:masks={4 * masks} halves it",
+                row,
+            )
+    evidence.facts["rise"] = {"masks": masks, "agreement_of_halves": min(agreements)}
+    return np.stack(maps)[:, None].astype(np.float32)
+
+
+def random_masks(
+    size: tuple[int, int], count: int, cells: int, keep: float, seed: int
+) -> Iterator[Array]:
+    """Masks (H, W) from 0 to 1 of square cells, one after the other.
+
+    Per mask one draw of the cells, ``random((rows + 1, columns + 1)) < keep``, and one of the
+    shift, ``integers`` below the cell's side in pixels, of the rows and then of the columns.
+    """
+    drawn = np.random.default_rng(seed)
+    side = -(-min(size) // cells)
+    grid = tuple(-(-length // side) + 1 for length in size)
+    whole = (grid[0] * side, grid[1] * side)
+    for _ in range(count):
+        shown = (drawn.random(grid) < keep).astype(np.float32)
+        top, left = (int(drawn.integers(side)) for _ in range(2))
+        yield upsample(shown, whole)[top : top + size[0], left : left + size[1]]
+
+
+def _correlation(left: Array, right: Array) -> float:
+    """Pearson's correlation of two maps; 1 where both are constant."""
+    a, b = left - left.mean(), right - right.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale else 1.0
+
+
+def _require_range(masks: int, cells: int, keep: float, seed: int, *, short: int) -> None:
+    if masks < 2:
+        raise UsageError(f"rise: masks is at least 2, not {masks}")
+    if not 1 <= cells <= short:
+        raise UsageError(f"rise: cells is 1 to {short}, the input's shorter side, not {cells}")
+    if not 0 < keep < 1:
+        raise UsageError(f"rise: keep is a probability between 0 and 1, not {keep}")
+    if seed < 0:
+        raise UsageError(f"rise: seed is 0 or more, not {seed}")
