@@ -9,6 +9,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Two test processes; one thread each, or they would fight for the cores.
 export OMP_NUM_THREADS ?= 1
+# ONNX Runtime keeps its statistics to itself in scripts that import it before this project does.
+export ORT_DISABLE_TELEMETRY ?= 1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.

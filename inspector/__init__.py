@@ -8,6 +8,19 @@ report.heatmap  # float32 (H, W), in the photo's own pixels
 report.save("out")
 """
 
+import os
+import sys
+
+# `python -m inspector`: Python has put the folder in which the user stands in front of its path,
+# and a stranger's folder may hold a `typing.py` or a `numpy.py`.  So nothing that is not frozen
+# into Python is imported above these lines.  A checkout is run where it lies.
+if (
+    sys.argv[:1] == ["-m"]
+    and not sys.flags.safe_path
+    and os.path.realpath(sys.path[0]) != os.path.realpath(f"{__path__[0]}/..")
+):
+    del sys.path[0]
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -8,13 +8,22 @@ list and what lies there is then no longer the same.
 import base64
 import hashlib
 import importlib.metadata
+import os
 import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Framework", "Runtime", "fixes", "frameworks", "problems", "runtimes"]
+__all__ = [
+    "Framework",
+    "Runtime",
+    "fixes",
+    "frameworks",
+    "problems",
+    "runtimes",
+    "statistics",
+]
 
 _PACKAGE = "onnxruntime"
 _HASHED = 1 << 20
@@ -81,6 +90,13 @@ class Framework:
             command = "give it an environment of its own, and name its Python with --python"
         lacks = f"{', '.join(self.lacking)} " if self.found else ""
         return f"{lacks}not installed: {command}"
+
+
+def statistics() -> str:
+    """Whether ONNX Runtime sends statistics of its use from this process."""
+    found = os.environ.get("ORT_DISABLE_TELEMETRY", "")
+    state = "off" if found == "1" else "as its ORT_DISABLE_TELEMETRY says"
+    return f"{state} (ORT_DISABLE_TELEMETRY={found})"
 
 
 def frameworks() -> list[Framework]:

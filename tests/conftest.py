@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# Tests import ONNX Runtime themselves, before this package does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Verdicts on the twin are kept in the user's cache folder; tests have none to share.
 os.environ["INSPECTOR_CACHE"] = "off"
 

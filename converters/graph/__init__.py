@@ -6,7 +6,7 @@ No torch, no onnxruntime.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +116,7 @@ class Graph:
         model: A model whose local functions are already inlined.
         folder: Where external data lies; None when all data is inside the file.
         graph: A body (of If, Loop, Scan) to view instead of ``model.graph``.
+        unchanged: Raises where external data changed; asked after a tensor of it was read.
     """
 
     def __init__(
@@ -124,10 +125,11 @@ class Graph:
         *,
         folder: Path | None = None,
         graph: onnx.GraphProto | None = None,
+        unchanged: Callable[[], None] | None = None,
     ) -> None:
         """Index the protobuf once."""
         self.proto = model.graph if graph is None else graph
-        self.model, self.folder = model, folder
+        self.model, self.folder, self.unchanged = model, folder, unchanged
         self.opsets = {
             ("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import
         }
@@ -257,9 +259,19 @@ class Graph:
             return np.asarray(value, dtype=np.float32)
         return None
 
+    def beside(
+        self, *, model: onnx.ModelProto | None = None, graph: onnx.GraphProto | None = None
+    ) -> "Graph":
+        """Graph of a model made from this one, or of a body in it, with the same external data."""
+        own = self.model if model is None else model
+        return Graph(own, folder=self.folder, graph=graph, unchanged=self.unchanged)
+
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
         """Decode a ``TensorProto``, external data included."""
-        return numpy_helper.to_array(tensor, base_dir=str(self.folder or ""))
+        value = numpy_helper.to_array(tensor, base_dir=str(self.folder or ""))
+        if self.unchanged is not None and tensor.data_location == onnx.TensorProto.EXTERNAL:
+            self.unchanged()
+        return value
 
     @property
     def tensors(self) -> tuple[str, ...]:

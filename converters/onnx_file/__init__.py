@@ -27,12 +27,16 @@ from converters.graph import Graph
 from converters.onnx_file import scopes as scoping
 from converters.onnx_file.channels_first import move_channels_first
 from converters.onnx_file.defuse import split_fused_activations
+from converters.onnx_file.external import ExternalData
 from converters.onnx_file.preflight import Limits, Survey, survey
 from converters.onnx_file.scopes import quote
 from converters.onnx_file.tensor_data import Folder, normalise_external
 from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
 
 __all__ = ["Facts", "Limits", "OnnxFile", "from_proto", "read"]
+
+IN_MEMORY = 1 << 30
+"""Bytes of external data up to which ONNX Runtime is given what was hashed, not the files."""
 
 _SHOWN = 12
 _IN_MEMORY = Path("in-memory-model")
@@ -88,8 +92,8 @@ class OnnxFile:
     external: tuple[Path, ...]
     facts: Facts = field(repr=False)
     metadata: Mapping[str, str] = field(repr=False)
-    _stamp: tuple[tuple[Path, int, int], ...] = field(repr=False, default=())
     _digest: str = field(repr=False, default="")
+    _data: ExternalData = field(repr=False, default_factory=ExternalData)
 
     @property
     def ir_version(self) -> int:
@@ -109,29 +113,46 @@ class OnnxFile:
     @cached_property
     def graph(self) -> Graph:
         """The main graph."""
-        return Graph(self.model, folder=self.folder)
+        return Graph(self.model, folder=self.folder, unchanged=self.require_unchanged)
 
     @cached_property
     def sha256(self) -> str:
         """Hash of everything that the model consists of, as lower-case hexadecimal.
 
-        Without external data the plain SHA-256 of the file (of the deterministic serialisation,
-        for a model built in memory).  With it, the SHA-256 of the hexadecimal digests of the
-        file and of each external file in the order of ``external``, one a line.
+        Without external data the plain SHA-256 of the bytes that were parsed (of the
+        deterministic serialisation, for a model built in memory), whatever became of the file
+        since.  With it, the SHA-256 of that in hexadecimal on one line, then a line per external
+        tensor in the order of the model: its location, offset, length and the SHA-256 of its
+        bytes, separated by NUL.
+
+        Raises:
+            UnsafeModel: External data changed since it was examined.
+        """
+        return self._data.digest(self._digest)
+
+    def require_unchanged(self) -> None:
+        """Refuse external data that is not what was examined; the model itself is in memory.
 
         Raises:
             UnsafeModel: A file changed since it was examined.
         """
-        digests = [] if not self._digest else [self._digest]
-        for path, size, time in self._stamp:
-            with path.open("rb") as stream:
-                status = os.fstat(stream.fileno())
-                if (status.st_size, status.st_mtime_ns) != (size, time):
-                    raise UnsafeModel(["changed after it was examined"], where=str(path))
-                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-        if len(digests) == 1:
-            return digests[0]
-        return hashlib.sha256("".join(f"{d}\n" for d in digests).encode()).hexdigest()
+        self._data.require_unchanged()
+
+    def external_contents(self, most: int = IN_MEMORY) -> dict[str, bytes] | None:
+        """External files by the locations in ``model``, proved to be those of ``sha256``.
+
+        Args:
+            most: Bytes beyond which they are not read.
+
+        Returns:
+            None without external data, and where it is larger.
+
+        Raises:
+            UnsafeModel: A file changed since it was examined.
+        """
+        if not self.external:
+            return None
+        return self._data.contents(self._digest, self.sha256, most)
 
 
 def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxFile:
@@ -157,9 +178,9 @@ def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxF
     """
     limits = limits or Limits()
     path = Path(path)
-    data, stamp = _load(path, limits)
+    data = _load(path, limits)
     folder = Folder(path.parent, path, limits.data_bytes)
-    return _open(data, path, folder, limits, (stamp,))
+    return _open(data, path, folder, limits)
 
 
 def from_proto(
@@ -185,15 +206,15 @@ def from_proto(
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=str(_IN_MEMORY))
     place = Folder(folder, None, limits.data_bytes)
-    return _open(data, _IN_MEMORY, place, limits, ())
+    return _open(data, _IN_MEMORY, place, limits)
 
 
 def _too_large(size: int, limits: Limits) -> str:
     return f"{size:,} bytes (limit {limits.file_bytes:,})"
 
 
-def _load(path: Path, limits: Limits) -> tuple[bytes, tuple[Path, int, int]]:
-    """Read a regular file whole, and what identifies this state of it."""
+def _load(path: Path, limits: Limits) -> bytes:
+    """Read a regular file whole."""
     where = str(path)
     try:
         status = path.stat()
@@ -221,7 +242,7 @@ def _load(path: Path, limits: Limits) -> tuple[bytes, tuple[Path, int, int]]:
         raise NotAModel(f"cannot be read: {reason}", where=where) from None
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=where)
-    return data, (path, status.st_size, status.st_mtime_ns)
+    return data
 
 
 def _folder_hint(path: Path) -> str:
@@ -254,7 +275,6 @@ def _open(
     path: Path,
     folder: Folder,
     limits: Limits,
-    stamps: tuple[tuple[Path, int, int], ...],
 ) -> OnnxFile:
     where = str(path)
     model, fields = _parse(data, limits, where)
@@ -262,23 +282,22 @@ def _open(
     base, apart = _base(folder)
     _refuse([*seen.findings, *apart], where)
     _sort(seen)
-    normalise_external((tensor for _, tensor in scoping.tensors(seen.scopes)), folder, base)
+    tensors = (tensor for _, tensor in scoping.tensors(seen.scopes))
+    data_apart = ExternalData(normalise_external(tensors, folder, base))
     functions = tuple(f.name for f in model.functions)
     if functions:
         model = _inline(model, where)
     split_fused_activations(model)
     move_channels_first(model)
-    files = tuple(sorted(set(folder.files.values())))
-    statuses = tuple((file, file.stat()) for file in files)
     return OnnxFile(
         path=path,
         model=model,
         folder=base,
-        external=files,
+        external=tuple(sorted(set(folder.files.values()))),
         facts=_facts(model, seen, functions, (len(data), fields)),
         metadata={_text(entry.key): _text(entry.value) for entry in model.metadata_props},
-        _stamp=(*stamps, *((file, s.st_size, s.st_mtime_ns) for file, s in statuses)),
-        _digest="" if stamps else hashlib.sha256(data).hexdigest(),
+        _digest=hashlib.sha256(data).hexdigest(),
+        _data=data_apart,
     )
 
 

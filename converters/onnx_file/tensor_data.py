@@ -22,6 +22,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
+from converters.onnx_file.external import Piece
+
 __all__ = ["Folder", "normalise_external", "tensor_findings"]
 
 _KEYS = ("location", "offset", "length")
@@ -214,14 +216,20 @@ def _number(text: str | None) -> int | None:
     return int(text)
 
 
-def normalise_external(tensors: Iterable[onnx.TensorProto], folder: Folder, base: Path) -> None:
+def normalise_external(
+    tensors: Iterable[onnx.TensorProto], folder: Folder, base: Path
+) -> list[Piece]:
     """Write each accepted location as the plain path of its file below ``base``.
 
     Links are resolved once, here: what was examined is what will be read.  The length is
     always written, since readers disagree on what its absence means (what the dimensions need,
     or the rest of the file).  Keys other than location, offset and length are dropped (readers
     warn of them), and a tensor without elements becomes internal.
+
+    Returns:
+        Which bytes each of the tensors has, in their order.
     """
+    pieces = []
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -233,7 +241,11 @@ def normalise_external(tensors: Iterable[onnx.TensorProto], folder: Folder, base
             tensor.ClearField("data_location")
             tensor.raw_data = b""
             continue
-        entries["location"] = folder.files[entries["location"]].relative_to(base).as_posix()
-        entries["length"] = str(length)
+        location = entries["location"]
+        path = folder.files[location]
+        name = path.relative_to(base).as_posix()
+        pieces.append(Piece(location, path, name, int(entries.get("offset") or 0), length))
+        entries["location"], entries["length"] = name, str(length)
         for key, value in entries.items():
             tensor.external_data.add(key=key, value=value)
+    return pieces

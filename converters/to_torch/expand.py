@@ -38,7 +38,7 @@ def expand_functions(graph: Graph, table: OpTable) -> Graph:
     model.CopyFrom(graph.model)
     for _ in range(MAX_ROUNDS):
         model = _with_types(model)
-        functions = list(_redirect(model.graph, table, Graph(model, folder=graph.folder)))
+        functions = list(_redirect(model.graph, table, graph.beside(model=model)))
         if not functions:
             break
         model.functions.extend(functions)
@@ -47,7 +47,7 @@ def expand_functions(graph: Graph, table: OpTable) -> Graph:
         kept = [entry for entry in model.opset_import if entry.domain != DOMAIN]
         del model.opset_import[:]
         model.opset_import.extend(kept)
-    return Graph(model, folder=graph.folder)
+    return graph.beside(model=model)
 
 
 def _missing(

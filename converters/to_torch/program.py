@@ -61,7 +61,7 @@ class _Child:
 
     def __init__(self, program: "Program", graph: onnx.GraphProto) -> None:
         self.program = Program._of_graph(  # noqa: SLF001 - the same class, seen from a body
-            Graph(program.graph.model, folder=program.graph.folder, graph=graph), program
+            program.graph.beside(graph=graph), program
         )
         self.formals = tuple(v.name for v in graph.input)
         self.results = tuple(v.name for v in graph.output)

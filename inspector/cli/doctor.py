@@ -15,6 +15,7 @@ def command() -> int:
         click.echo(f"{name:18} {version}")
     for framework in doctor.frameworks():
         click.echo(f"from {framework.title:13} {framework}")
+    click.echo(f"{'ONNX Runtime statistics':26} {doctor.statistics()}")
     found = doctor.runtimes()
     problems = doctor.problems(found)
     try:

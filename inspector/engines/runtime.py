@@ -122,7 +122,12 @@ class Runtime:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
-        if self.file.external:
+        contents = self.file.external_contents()
+        if contents is not None:
+            options.add_external_initializers_from_files_in_memory(
+                list(contents), list(contents.values()), list(map(len, contents.values()))
+            )
+        elif self.file.external:
             key = "session.model_external_initializers_file_folder_path"
             options.add_session_config_entry(key, str(self.file.folder))
         with exposed(self.file.model, sorted(self._exposed)) as serialised:
@@ -132,6 +137,7 @@ class Runtime:
                 )
             except Exception as error:
                 raise self._refusal(error, "loaded") from error
+        self.file.require_unchanged()
         self._say_provider(session)
         return session
 

@@ -140,5 +140,6 @@ def test_the_command_works_where_onnxruntime_does_not(site, monkeypatch, capsys)
     said = capsys.readouterr().out
     assert "conflict: onnxruntime-gpu 1.31.1 lacks 2 of its 3 files" in said
     assert "conflict: ONNX Runtime does not start (" in said
+    assert "ONNX Runtime statistics    off (ORT_DISABLE_TELEMETRY=1)" in said
     assert "    pip install onnxruntime-gpu==1.31.1" in said
     assert "not installed: pip install 'onnx-inspector[keras]'" in said

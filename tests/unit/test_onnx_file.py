@@ -1,6 +1,9 @@
 """Opening good models: what exporters and caches really produce, and what is learned of it."""
 
 import hashlib
+import os
+import time
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +91,10 @@ def test_external_data_beside_the_model(tmp_path):
     assert opened.external == (data.resolve(),)
     assert not opened.model.graph.initializer[0].raw_data, "named, not loaded"
     np.testing.assert_array_equal(opened.graph.constant("w"), WEIGHT)
-    lines = "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}\n" for p in (model, data))
+    own, weight = (
+        hashlib.sha256(b).hexdigest() for b in (model.read_bytes(), data.read_bytes()[4:])
+    )
+    lines = f"{own}\nm.onnx.data\0{4}\0{32}\0{weight}\n"
     assert opened.sha256 == hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -101,6 +107,97 @@ def test_hash_sees_external_data_and_notices_a_change(tmp_path):
     assert read(model).sha256 != first
     with pytest.raises(UnsafeModel, match="changed after it was examined"):
         _ = unhashed.sha256
+
+
+def two_tensors(folder, links):
+    """A model whose two weights are read through links, to files that have other contents."""
+    folder.mkdir()
+    for name, value in (("a.bin", 1.0), ("b.bin", 2.0)):
+        (folder / name).write_bytes(np.full((4, 4), value, np.float32).tobytes())
+    for link, name in links.items():
+        (folder / link).symlink_to(name)
+    weights = []
+    for name, link in (("w", "first"), ("v", "second")):
+        weight = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4, 4])
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=link)
+        weights.append(weight)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+    ]
+    return save(folder / "m.onnx", built(*nodes, initialisers=weights))
+
+
+def test_hash_says_which_tensor_reads_which_file(tmp_path):
+    one = two_tensors(tmp_path / "one", {"first": "a.bin", "second": "b.bin"})
+    other = two_tensors(tmp_path / "other", {"first": "b.bin", "second": "a.bin"})
+    assert one.read_bytes() == other.read_bytes()
+    assert read(one).external[0].name == read(other).external[0].name
+    assert read(one).sha256 != read(other).sha256
+
+
+def test_hash_is_of_what_was_parsed(tmp_path):
+    path = save(tmp_path / "m.onnx", with_weight())
+    parsed, opened = hashlib.sha256(path.read_bytes()).hexdigest(), read(path)
+    path.write_bytes(b"another file by now")
+    assert opened.sha256 == parsed
+
+
+def edit_unseen(path):
+    """Other bytes of the same size, and the time put back."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_an_edit_with_the_time_put_back_is_noticed(tmp_path):
+    model = save(tmp_path / "m.onnx", with_external())
+    data = save_data(tmp_path / "m.onnx.data")
+    unhashed, hashed = read(model), read(model)
+    assert hashed.sha256
+    time.sleep(0.02)  # a clock tick of the file system
+    edit_unseen(data)
+    for use in (
+        lambda: unhashed.sha256,
+        hashed.external_contents,
+        hashed.require_unchanged,
+        lambda: hashed.graph.constant("w"),
+    ):
+        with pytest.raises(UnsafeModel, match="changed after it was examined"):
+            use()
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20])
+def test_onnx_runtime_runs_what_was_hashed(tmp_path, monkeypatch, most):
+    """Given the bytes; where they are too many, the files are looked at again behind it."""
+    import onnxruntime
+
+    from inspector.engines.runtime import Runtime
+
+    model = save(tmp_path / "m.onnx", with_external())
+    data = save_data(tmp_path / "m.onnx.data")
+    opened = read(model)
+    monkeypatch.setattr(type(opened), "external_contents", partialmethod(contents_of, most))
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(Runtime(opened).run({"x": x}, ["y"])["y"], x @ WEIGHT)
+
+    class Late(onnxruntime.InferenceSession):
+        """Somebody writes between the last look and the loading."""
+
+        def __init__(self, *args, **options):
+            time.sleep(0.02)
+            edit_unseen(data)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Late)
+    with pytest.raises(UnsafeModel, match="changed after it was examined"):
+        Runtime(opened).run({"x": x}, ["y"])
+
+
+def contents_of(file, most):
+    return file._data.contents(file._digest, file.sha256, most)
 
 
 def test_external_data_in_a_folder_and_through_a_link_inside(tmp_path):
