@@ -4,6 +4,11 @@ import click
 
 from inspector.errors import BrokenInstallation
 
+_SATURATE = (
+    "saturate on this processor as ONNX Runtime is set by default; exact in inspector. Sessions of "
+    "your own: session.x64quantprecision = 1"
+)
+
 
 @click.command("doctor")
 def command() -> int:
@@ -20,9 +25,11 @@ def command() -> int:
     problems = doctor.problems(found)
     try:
         from inspector.engines.runtime import working_providers
+        from inspector.surgery.integer_products import saturates
 
         for provider, works in working_providers().items():
             click.echo(f"{provider:26} {'runs' if works else 'is installed but does not run here'}")
+        click.echo(f"8-bit products             {_SATURATE if saturates() else 'exact'}")
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         said = " ".join(str(error).split())[:200]
         problems.append(f"ONNX Runtime does not start ({type(error).__name__}: {said})")

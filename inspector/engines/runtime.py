@@ -23,6 +23,7 @@ from inspector.errors import (
     UsageError,
 )
 from inspector.surgery.expose import exposed
+from inspector.surgery.integer_products import exact_products
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -130,7 +131,10 @@ class Runtime:
         elif self.file.external:
             key = "session.model_external_initializers_file_folder_path"
             options.add_session_config_entry(key, str(self.file.folder))
-        with exposed(self.file.model, sorted(self._exposed)) as serialised:
+        with (
+            exact_products(self.file.graph),
+            exposed(self.file.model, sorted(self._exposed)) as serialised,
+        ):
             try:
                 session = onnxruntime.InferenceSession(
                     serialised, options, providers=self._providers(onnxruntime)

@@ -1,6 +1,7 @@
 """The other commands, and what holds for all of them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -89,6 +90,9 @@ def test_doctor_reports_versions_and_providers(inspector):
     done = inspector("doctor")
     assert done.returncode == 0
     assert "CPUExecutionProvider       runs" in done.stdout
+    assert re.search(
+        r"^8-bit products +(exact|saturate on this processor)", done.stdout, re.MULTILINE
+    )
     assert "torch" in done.stdout
 
 

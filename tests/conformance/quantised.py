@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from integer_products import saturates
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -39,7 +38,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "symmetric": CHANNELS
     | {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}},
     "QOperator": CHANNELS | {"quant_format": QuantFormat.QOperator},
-    "int16": CHANNELS | {"activation_type": QuantType.QUInt16, "reduce_range": False},
+    "int16": CHANNELS | {"activation_type": QuantType.QUInt16},
     "dedicated pairs": CHANNELS | {"extra_options": {"DedicatedQDQPair": True}},
     "moving average": CHANNELS | {"extra_options": {"CalibMovingAverage": True}},
 }
@@ -78,7 +77,7 @@ def quantised(source: Path, folder: Path, setting: str, images: Array, **changes
             return path
         path = folder / f"{source.stem}.{setting.replace(' ', '-')}{len(changes)}.onnx"
         name = onnx.load_model(ready, load_external_data=False).graph.input[0].name
-        options = {"reduce_range": saturates(), **SETTINGS[setting], **changes}
+        options = {**SETTINGS[setting], **changes}
         quantize_static(ready, path, Calibration(images, name), **options)
     finally:
         logging.disable(logging.NOTSET)

@@ -172,7 +172,6 @@ def test_lost_activation_functions_are_warned_about(folder, images, kind):
         changes = {
             "activation_type": QuantType.QInt8,
             "extra_options": options,
-            "reduce_range": False,
         }
         wanted = 3
     with contextlib.redirect_stdout(io.StringIO()):  # the calibration prints its histogram

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from integer_products import saturates
 from networks import onnx_model
 from onnx import TensorProto as T
 from onnx import helper as oh
@@ -52,7 +51,6 @@ def quantised(name, folder, kind="QDQ"):
         quant_format=q.QuantFormat[kind],
         per_channel=True,
         weight_type=q.QuantType.QInt8,
-        reduce_range=saturates(),
     )
     return target
 
