@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import ConversionFailed
+from converters.regular_file import read_regular
 
 __all__ = ["TORCH", "imports_of", "named", "resolve"]
 
@@ -91,9 +92,7 @@ def _beside(module: str, start: Path) -> bool:
 def _imports(module: str, path: Path) -> set[str]:
     """Full names of what one file imports; nothing when it cannot be read."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return set()
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_regular(path, _MOST_BYTES))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]

@@ -142,8 +142,12 @@ class InspectorWarning(UserWarning):
     """A map that may mislead, and why; every one also stands in the report."""
 
 
+_NAME_LIMIT = 200
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Hint that lists the known names most like ``name`` (empty when nothing is near)."""
     known = {str(candidate).lower(): str(candidate) for candidate in names}
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    # Comparing is quadratic: nothing is near a name of thousands of letters.
+    close = difflib.get_close_matches(name.lower()[:_NAME_LIMIT], known, n=3, cutoff=0.5)
     return "nearest: " + ", ".join(known[c] for c in close) if close else ""

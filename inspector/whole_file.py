@@ -1,15 +1,19 @@
 """Files that are written whole or not at all, and the folders that they are written into."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from inspector.errors import UsageError
 
-__all__ = ["check_folder", "make_folder", "write_whole"]
+__all__ = ["check_file", "check_folder", "make_folder", "refused", "write_whole"]
 
 _HINT = "choose another folder with -o"
+_FILE_HINT = "choose another file with -o"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_folder(path: Path) -> None:
@@ -31,6 +35,25 @@ def check_folder(path: Path) -> None:
         raise UsageError("the folder cannot be written into", where=str(there), hint=_HINT)
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that could not be written, without touching it.
+
+    Args:
+        path: A file, or where one would be made.
+
+    Raises:
+        UsageError: Its folder cannot be written into, or the name is a folder's, a pipe's or a
+            device's, which a file would take the place of.
+    """
+    check_folder(path.parent)
+    try:
+        mode = path.stat().st_mode if os.path.exists(path) else None  # noqa: PTH110 - never raises
+    except OSError as error:
+        raise refused(path, error) from None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise UsageError("is not a regular file", where=str(path), hint=_FILE_HINT)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they do not exist.
 
@@ -40,7 +63,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise refused(path, error) from None
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
@@ -77,20 +100,24 @@ def write_whole(path: str | Path, data: bytes) -> Path:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _refused(path, error) from None
+            raise refused(path, error) from None
         raise
     return path
 
 
-def _refused(path: Path, error: OSError) -> UsageError:
+def refused(path: Path, error: OSError) -> UsageError:
+    """Error for a place that cannot be written to, which says when the disk is full."""
     reason = error.strerror or str(error)
-    return UsageError(f"cannot be written ({reason})", where=str(path), hint=_HINT)
+    hint = f"the disk is full: make room, or {_HINT}" if error.errno in _FULL else _HINT
+    return UsageError(f"cannot be written ({reason})", where=str(path), hint=hint)
 
 
 def _mode(path: Path) -> int:
     """Permissions of the file that is replaced, or those that the user's umask gives."""
     with contextlib.suppress(OSError):
-        return path.stat().st_mode & 0o777
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            return status.st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

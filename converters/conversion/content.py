@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from converters.errors import ConversionFailed
+from converters.regular_file import open_regular
 from converters.source import as_path
 
 __all__ = ["content_hash"]
@@ -53,5 +54,5 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _file(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,13 +8,14 @@ The architecture is a class that transformers itself ships.  Nothing in the fold
 code that comes with a model (``auto_map``) is refused, and so are weights in pickles.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionFailed
+from converters.plain_values import parse_json
 from converters.preprocessing import hugging_face
+from converters.regular_file import read_beside
 from converters.source import Export, Options, as_path, lacking
 
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ def recognises(source: str) -> str | None:
 def _json(path: Path) -> dict[str, Any] | None:
     """A small JSON object; None when there is none that can be read."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_beside(path.parent, path.name, _MOST_BYTES), finite=False)
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, concrete, lacking, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -33,8 +34,7 @@ def recognises(source: str) -> str | None:
     path = as_path(source)
     if path is None or not path.is_file():
         return None
-    with path.open("rb") as file:
-        head = file.read(8)
+    head = first_bytes(path, 8)
     if path.suffix.lower() in {".h5", ".hdf5", ".keras"} and head == _HDF5:
         return ""
     if head.startswith(b"PK\x03\x04") and path.suffix.lower() == ".keras":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes, read_regular
 from converters.source import Export, Options, as_path
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -67,11 +68,7 @@ def _suffix(path: Path) -> str:
 
 
 def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD)
-    except OSError:  # a folder, or not ours to read
-        return b""
+    return first_bytes(path, _HEAD)
 
 
 def _begins(*marks: bytes) -> Callable[[Path], bool]:
@@ -139,9 +136,7 @@ def _tf_js(path: Path) -> bool:
     if path.is_dir():
         path /= "model.json"
     try:
-        if path.stat().st_size > _MOST_JSON:
-            return False
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, _MOST_JSON))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and {"modelTopology", "weightsManifest"} <= set(content)

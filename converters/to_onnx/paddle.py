@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes
 from converters.source import Export, Options, apart, as_path, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
@@ -140,11 +141,7 @@ def _holds(path: Path) -> bool:
     """Whether a file is a program: JSON with Paddle's mark, or a ProgramDesc of protobuf."""
     if path.suffix not in (".json", ".pdmodel"):
         return False
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError:
-        return False
+    head = first_bytes(path, _HEAD)
     return head[:1] == b"\x0a" if path.suffix == ".pdmodel" else _MARK in b"".join(head.split())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def recognises(source: str) -> str | None:
     path = as_path(source)
     if path is None or not path.is_file():
         return None
-    with path.open("rb") as file:
-        return "" if file.read(8)[4:] == _MAGIC else None
+    return "" if first_bytes(path, 8)[4:] == _MAGIC else None
 
 
 def convert(source: str, draft: Path, options: Options) -> Export:

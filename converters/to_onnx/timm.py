@@ -6,15 +6,16 @@
 The architecture is one that timm ships; nothing in the folder is a program.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from converters.errors import ConversionFailed
+from converters.plain_values import parse_json
 from converters.preprocessing import is_timm
 from converters.preprocessing import timm as timm_preprocessing
+from converters.regular_file import read_beside
 from converters.source import Export, Options, as_path, lacking
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -65,11 +66,8 @@ def recognises(source: str) -> str | None:
 def _config(folder: Path) -> dict[str, Any] | None:
     """The folder's ``config.json``; None when there is none that can be read."""
     try:
-        path = folder / _CONFIG
-        if path.stat().st_size > _MOST_BYTES:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_beside(folder, _CONFIG, _MOST_BYTES), finite=False)
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from inspector.cli import supervise
-from inspector.whole_file import check_folder
+from inspector.errors import UsageError
+from inspector.whole_file import check_file, check_folder
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -35,10 +37,19 @@ class OutputFolder(click.Path):
         """The path.
 
         Raises:
-            UsageError: It cannot be made or written into.
+            UsageError: It cannot be made or written into; it is a link that the user did not
+                name (a folder of somebody else's may bring one, which leads to other files).
         """
         path = Path(str(super().convert(value, param, ctx)))
         check_folder(path)
+        name = "" if param is None else param.name or ""
+        source = None if ctx is None else ctx.get_parameter_source(name)
+        if source is ParameterSource.DEFAULT and path.is_symlink():
+            raise UsageError(
+                "is a link to another folder, which nobody asked for",
+                where=str(path),
+                hint=f"name a folder: -o {path} for this one",
+            )
         return path
 
 
@@ -55,7 +66,7 @@ class OutputFile(click.Path):
             UsageError: Its folder cannot be made or written into.
         """
         path = Path(str(super().convert(value, param, ctx)))
-        check_folder(path.parent)
+        check_file(path)
         return path
 
 

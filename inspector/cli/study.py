@@ -143,11 +143,11 @@ def _study(
 
 def _journal(path: Path, facts: Mapping[str, Any], photos: list[Path], *, fresh: bool) -> "Journal":
     """What an interrupted run of the same study left, or an empty journal."""
-    from inspector.passes.journal import Journal, identity_of
+    from inspector.passes.journal import Journal, discard, identity_of
 
     named = [Path(text) for text in _texts(facts["options"]) if len(text) < 4096]
     if fresh:
-        Journal(path).finish()
+        discard(path)
     journal = Journal(path, identity_of(facts, [*photos, *named]))
     if journal.found:
         say(

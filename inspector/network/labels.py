@@ -4,17 +4,18 @@ Text that comes with a model is untrusted: control characters are removed and th
 capped before anybody sees it.
 """
 
-import ast
 import csv
 import io
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from converters.graph import Graph
+from converters.plain_values import parse_json, parse_literal, whole_number
+from converters.regular_file import read_regular
 from converters.source import LABELS
 from inspector.errors import UsageError
 from inspector.printable import clean_text
@@ -63,9 +64,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise _refused(path, f"more than {_MAX_BYTES >> 20} MiB are not a list of class names")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -76,7 +75,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         else:
             names = _from_csv(text) or _from_lines(text)
         return _checked(names)
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise _refused(path, str(error)) from error
 
 
@@ -104,20 +103,32 @@ def labels_from_metadata(metadata: Mapping[str, str], graph: Graph) -> Labels:
             warnings.append(f"the model's metadata {key!r} was not used as class names: {error}")
         else:
             return Labels(names, f"metadata {key!r}", tuple(warnings))
+    for source, found in _in_nodes(graph):
+        try:
+            names = _checked(map(_text, found))
+        except ValueError as error:
+            warnings.append(f"the {source} was not used as class names: {error}")
+        else:
+            return Labels(names, source, tuple(warnings))
+    return Labels(warnings=tuple(warnings))
+
+
+def _in_nodes(graph: Graph) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Class names that nodes at the end of a classifier hold, and what to call the place."""
     for node in graph.nodes:
+        if node.domain != "ai.onnx.ml":
+            continue
         found: Sequence[Any] = ()
-        if node.domain == "ai.onnx.ml" and node.op_type == "ZipMap":
+        if node.op_type == "ZipMap":
             attributes = node.attributes
             found = attributes.get("classlabels_strings") or attributes.get(
                 "classlabels_int64s", ()
             )
-        elif node.domain == "ai.onnx.ml" and node.op_type == "ArrayFeatureExtractor":
+        elif node.op_type == "ArrayFeatureExtractor" and node.inputs:
             table = graph.constant(node.inputs[0])
             found = () if table is None or table.dtype.kind not in "OSU" else table.ravel().tolist()
-        if found:
-            source = f"{node.op_type} node {clean_text(node.name)!r}"
-            return Labels(_checked([_text(v) for v in found]), source, tuple(warnings))
-    return Labels(warnings=tuple(warnings))
+        if len(found):
+            yield f"{node.op_type} node {clean_text(node.name)!r}", found
 
 
 def count_warning(labels: Sequence[str], classes: int | None) -> str:
@@ -150,7 +161,7 @@ def _text(value: object) -> str:
 
 
 def _checked(names: Iterable[str]) -> tuple[str, ...]:
-    cleaned = [clean_text(name) for name in names]
+    cleaned = [clean_text(name) for name in islice(names, _MAX_LABELS + 1)]
     if not any(cleaned):
         raise ValueError("holds no class names")
     if len(cleaned) > _MAX_LABELS:
@@ -172,7 +183,7 @@ def _from_lines(text: str) -> list[str]:
 def _from_csv(text: str) -> list[str]:
     """Names of ``index,name`` rows, with or without a heading; empty when it is not such a CSV."""
     rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
-    if rows and not rows[0][0].strip().isdecimal() and all(_numbered(r) for r in rows[1:]):
+    if rows and whole_number(rows[0][0]) is None and all(_numbered(r) for r in rows[1:]):
         rows = rows[1:]
     if not rows or not all(_numbered(row) for row in rows):
         return []
@@ -181,14 +192,16 @@ def _from_csv(text: str) -> list[str]:
 
 
 def _numbered(row: Sequence[str]) -> bool:
-    return len(row) > 1 and row[0].strip().isascii() and row[0].strip().isdecimal()
+    number = whole_number(row[0])
+    return len(row) > 1 and number is not None and number >= 0
 
 
 def _from_json(text: str) -> list[str]:
     try:
-        return _from_value(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"is not valid JSON ({error})") from error
+    return _from_value(value)
 
 
 def _from_literal(text: str) -> list[str]:
@@ -198,15 +211,13 @@ def _from_literal(text: str) -> list[str]:
     text = text.strip()
     if text[:1] not in {"{", "[", "("}:
         return [part.strip() for part in re.split(r"\n" if "\n" in text else ",", text)]
-    try:
-        return _from_value(json.loads(text))
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    try:
-        # literal_eval builds constants only: nothing of the model's is executed.
-        return _from_value(ast.literal_eval(text))
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
-        raise ValueError("it is neither JSON nor a Python literal of names") from error
+    for parse in (parse_json, parse_literal):
+        try:
+            value = parse(text)
+        except ValueError:
+            continue
+        return _from_value(value)
+    raise ValueError("it is neither JSON nor a Python literal of names")
 
 
 def _from_value(value: object) -> list[str]:
@@ -221,8 +232,13 @@ def _from_value(value: object) -> list[str]:
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> list[str]:
-    if all(str(key).isdecimal() for key in value):
-        return _in_order({int(key): _name(name) for key, name in value.items()}, len(value))
+    by_index = {
+        number: _name(name)
+        for key, name in value.items()
+        if (number := whole_number(str(key))) is not None and number >= 0
+    }
+    if len(by_index) == len(value):
+        return _in_order(by_index, len(value))
     indices = list(value.values())
     if all(isinstance(i, int) and not isinstance(i, bool) for i in indices):  # {name: index}
         return _in_order({i: _name(name) for name, i in value.items()}, len(value))

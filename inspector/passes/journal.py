@@ -10,14 +10,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
+from converters.regular_file import open_to_append, read_regular
 from inspector.errors import UsageError
+from inspector.whole_file import refused
 
-__all__ = ["Journal", "identity_of"]
+__all__ = ["Journal", "discard", "identity_of"]
 
 SCHEMA = 1
 """Version of the lines; raised when old ones can no longer be taken over."""
+
+MOST_BYTES = 2**31
+"""Bytes of the longest journal that is read: two kilobytes for each of a million photos."""
 
 
 class Journal:
@@ -34,7 +39,7 @@ class Journal:
     def __init__(self, path: Path | None = None, identity: str = "") -> None:
         self.path, self.identity = path, identity
         self._results: dict[str, Any] = {}
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._end = 0
         if path is not None:
             self._read(path)
@@ -66,31 +71,42 @@ class Journal:
         if self.path is None:
             return
         try:
-            self._writing(self.path).write(line + "\n")
+            self._writing(self.path).write(line.encode("ascii") + b"\n")
             self._writing(self.path).flush()
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise UsageError(f"cannot be written ({reason})", where=str(self.path)) from None
+            raise refused(self.path, error) from None
 
     def finish(self) -> None:
         """Remove the file: the run is done and its results are written."""
         self.close()
         if self.path is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+            discard(self.path)
 
     def close(self) -> None:
         """Close the file, which stays."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what a full disk did not take was said already
+                self._file.close()
             self._file = None
 
     def _read(self, path: Path) -> None:
-        """Take over the whole lines of a journal of the same run."""
+        """Take over the whole lines of a journal of the same run.
+
+        Raises:
+            UsageError: The name is a link's, a pipe's or a folder's: whoever prepared the folder
+                chose what would be read or overwritten.
+        """
         try:
-            data = path.read_bytes() if path.is_file() else b""
-        except OSError:
+            data = read_regular(path, MOST_BYTES, follow=False)
+        except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(
+                f"cannot be the journal of this run: {reason}",
+                where=str(path),
+                hint="remove it, add --fresh, or choose another folder with -o",
+            ) from None
         head, *lines = data.splitlines(keepends=True) or [b""]
         if _parsed(head) != self._head:
             return
@@ -106,16 +122,13 @@ class Journal:
     def _head(self) -> dict[str, Any]:
         return {"journal": SCHEMA, "run": self.identity}
 
-    def _writing(self, path: Path) -> TextIO:
+    def _writing(self, path: Path) -> BinaryIO:
         """The open file, behind the last whole line."""
         if self._file is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("r+" if self._end else "w", encoding="ascii", newline="\n")
-            if self._end:
-                self._file.seek(self._end)
-                self._file.truncate()
-            else:
-                self._file.write(json.dumps(self._head) + "\n")
+            self._file = open_to_append(path, keep=self._end)
+            if not self._end:
+                self._file.write(json.dumps(self._head).encode() + b"\n")
         return self._file
 
 
@@ -127,6 +140,12 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def discard(path: Path) -> None:
+    """Remove a journal, whatever it is; of a link only the link."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def identity_of(facts: Mapping[str, Any], files: list[Path]) -> str:

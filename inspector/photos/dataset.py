@@ -9,11 +9,14 @@ Tables are a stranger's as well: a row names a file of the table's own folder an
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.plain_values import whole_number
+from converters.regular_file import read_regular
 from inspector.errors import InspectorWarning, UsageError
 from inspector.photos.own_figures import is_own_figure
 from inspector.printable import clean_text
@@ -204,8 +207,9 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
     found: dict[int, None] = {}
     for piece in (part.strip() for part in label.split("|")):
         low, dash, high = (part.strip() for part in piece.partition("-"))
-        if low.isdecimal() and (not dash or high.isdecimal()):
-            span = range(int(low), int(high or low) + 1) if len(low + high) < 12 else range(0)
+        ends = whole_number(low), whole_number(high if dash else low)
+        if ends[0] is not None and ends[1] is not None and ends[0] >= 0:
+            span = range(ends[0], ends[1] + 1) if len(low + high) < 12 else range(0)
             found |= dict.fromkeys(span[: classes or 100_000])
             continue
         wanted = piece.casefold()
@@ -222,15 +226,11 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
 def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Line numbers and cells by column, the headings in small letters."""
     try:
-        if table.stat().st_size > _MAX_BYTES:
-            raise UsageError(
-                f"more than {_MAX_BYTES >> 20} MiB, too large for a table", where=str(table)
-            )
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_regular(table, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(table)) from None
-    except (UnicodeDecodeError, ValueError):
+    except UnicodeDecodeError:
         raise UsageError("is not UTF-8 text", where=str(table)) from None
     try:
         reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, restval="")
@@ -269,7 +269,8 @@ def _photo(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
             hint="name photos as they are called in the folder",
         )
     places = [folder / relative for folder in folders or [table.parent]]
-    return next((place for place in places if place.is_file()), places[0])
+    # Not Path.is_file: it raises for names that are too long.
+    return next((place for place in places if os.path.isfile(place)), places[0])  # noqa: PTH113
 
 
 def _inside(folder: Path) -> list[Path]:

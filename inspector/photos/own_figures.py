@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from converters.regular_file import first_bytes
+
 __all__ = ["MARK", "is_own_figure"]
 
 MARK = ("Software", "onnx-inspector")
@@ -15,9 +17,5 @@ _HEAD = 512
 
 def is_own_figure(path: Path) -> bool:
     """Whether a file is a figure of this package; False where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except (OSError, ValueError):
-        return False
+    head = first_bytes(path, _HEAD)
     return head.startswith(_SIGNATURE) and _CHUNK in head.partition(b"IDAT")[0]

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
 
 __all__ = [
@@ -277,17 +278,17 @@ _SCALE = "scale it down first: the network sees a few hundred pixels per side"
 def _read(path: Path) -> bytes:
     """The file's bytes, of which there may not be too many."""
     try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "no such file"
-            raise ImageRefused(what, where=str(path), hint="give the path of a photo")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ImageRefused(
-                f"{size / 2**20:.0f} MiB, more than {MAX_FILE_BYTES // 2**20}", where=str(path)
-            )
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
+        data = read_regular(path, MAX_FILE_BYTES)
+    except FileNotFoundError:
+        raise ImageRefused(
+            "no such file", where=str(path), hint="give the path of a photo"
+        ) from None
+    except IsADirectoryError:
+        raise ImageRefused(
+            "is a folder", where=str(path), hint="give the path of a photo"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise ImageRefused(f"cannot be read ({reason})", where=str(path)) from None
     if not data:
         raise ImageRefused("the file is empty", where=str(path), hint="get the file again")

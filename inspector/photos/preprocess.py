@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from converters.plain_values import finite_number, quoted
 from converters.source import PREPROCESS_KEYS
 from inspector.errors import UsageError, nearest
 from inspector.photos.geometry import Geometry
@@ -101,7 +102,9 @@ class Preprocess:
         size = self.size if isinstance(self.size, list | tuple) else (self.size, self.size)
         sides = _numbers("size", size, 2, low=1, high=_MAX_SIDE)
         if len(size) != 2 or any(side != int(side) for side in sides):
-            raise UsageError(f"size = {self.size!r}", hint="height and width in pixels are meant")
+            raise UsageError(
+                f"size = {quoted(self.size)}", hint="height and width in pixels are meant"
+            )
         count = self.channel_count
         set_ = object.__setattr__
         set_(self, "size", (int(sides[0]), int(sides[1])))
@@ -125,7 +128,7 @@ class Preprocess:
         """
         if name not in PRESETS:
             hint = nearest(name, PRESETS) or "presets: " + ", ".join(PRESETS)
-            raise UsageError(f"unknown preprocessing preset {name!r}", hint=hint)
+            raise UsageError(f"unknown preprocessing preset {quoted(name)}", hint=hint)
         return PRESETS[name]
 
     @classmethod
@@ -139,7 +142,7 @@ class Preprocess:
         """
         settings, _ = read_settings(Path(path))
         try:
-            base = cls.preset(str(settings.pop("preset", "unit")))
+            base = cls.preset(_preset_named(settings.pop("preset", "unit")))
             return base.changed(settings)
         except UsageError as error:
             raise UsageError(error.what, where=str(path), hint=error.hint) from None
@@ -156,7 +159,7 @@ class Preprocess:
         for key in settings:
             if key not in PREPROCESS_KEYS:
                 raise UsageError(
-                    f"unknown preprocessing key {key!r}", hint=nearest(key, PREPROCESS_KEYS)
+                    f"unknown preprocessing key {quoted(key)}", hint=nearest(key, PREPROCESS_KEYS)
                 )
         new: Settings = dict(settings)
         channels = _one_of("channels", new.get("channels", self.channels), _CHOICES["channels"])
@@ -318,13 +321,18 @@ def _offset(scaled: int, size: int) -> int:
     return -((size - scaled) // 2) if scaled < size else round((scaled - size) / 2)
 
 
+def _preset_named(value: object) -> str:
+    return value if isinstance(value, str) else quoted(value)
+
+
 def _one_of(key: str, value: object, known: tuple[str, ...]) -> str:
     """The known word that is meant, upper or lower case."""
+    text = value if isinstance(value, str) else quoted(value)
     for word in known:
-        if str(value).lower() == word.lower():
+        if text.lower() == word.lower():
             return word
-    hint = nearest(str(value), known) or "one of: " + ", ".join(known)
-    raise UsageError(f"{key} = {value!r}", hint=hint)
+    hint = nearest(text, known) or "one of: " + ", ".join(known)
+    raise UsageError(f"{key} = {quoted(value)}", hint=hint)
 
 
 def _numbers(
@@ -335,13 +343,15 @@ def _numbers(
     if len(values) == 1:
         values *= count
     if len(values) != count:
-        raise UsageError(f"{key} = {value!r}", hint=f"{count} number(s) are meant")
+        raise UsageError(f"{key} = {quoted(value)}", hint=f"{count} number(s) are meant")
+    numbers = []
     for item in values:
-        number = isinstance(item, int | float) and not isinstance(item, bool)
-        if not number or not math.isfinite(item) or not low <= item <= high:
+        number = finite_number(item)
+        if number is None or not low <= number <= high:
             bounds = f" in {low:g} .. {high:g}" if math.isfinite(low) or math.isfinite(high) else ""
-            raise UsageError(f"{key} = {value!r}", hint=f"numbers{bounds} are meant")
-    return tuple(float(item) for item in values)
+            raise UsageError(f"{key} = {quoted(value)}", hint=f"numbers{bounds} are meant")
+        numbers.append(number)
+    return tuple(numbers)
 
 
 PRESETS: dict[str, Preprocess] = {

@@ -10,12 +10,14 @@ classifiers with square inputs. Inputs of another aspect, and networks that are 
 get the whole photo.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from converters.plain_values import quoted
 from converters.source import PREPROCESS_KEYS
 from inspector.errors import ModelRefused, UsageError, nearest
 from inspector.photos.geometry import Geometry
@@ -302,9 +304,9 @@ def _flagged(flag: PreprocessChoice) -> tuple[Settings, str]:
     if str(flag) in PRESETS:
         return {"preset": str(flag)}, f"option {flag}"
     path = Path(flag)
-    if not path.is_file():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
         raise UsageError(
-            f"no preset and no file is called {str(flag)!r}",
+            f"no preset and no file is called {quoted(str(flag))}",
             hint=nearest(str(flag), PRESETS) or "presets: " + ", ".join(PRESETS),
         )
     settings, kind = read_settings(path)
@@ -323,10 +325,10 @@ def _side_file(model_path: Path | None, warnings: list[str]) -> tuple[Settings, 
     names = (f"{model_path.stem}.preprocess.toml", "preprocessor_config.json", "config.json")
     for name in names:
         path = model_path.parent / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
-            settings, kind = read_settings(path)
+            settings, kind = read_settings(path, beside=True)
         except UsageError as error:
             # A config.json may be anything; the others are meant for this.
             if name != "config.json":

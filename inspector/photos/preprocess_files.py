@@ -6,14 +6,14 @@ checked by `Preprocess`. Known are the project's own TOML, Hugging Face's
 of Ultralytics.
 """
 
-import ast
-import json
-import tomllib
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from converters.plain_values import finite_number, parse_json, parse_literal, parse_toml, quoted
 from converters.preprocessing import hugging_face, is_hugging_face, is_timm, timm
+from converters.regular_file import read_beside, read_regular
 from converters.source import PREPROCESS, PREPROCESS_KEYS
 from inspector.errors import ConverterError, UsageError, nearest
 
@@ -31,10 +31,16 @@ __all__ = [
 Settings = dict[str, Any]
 
 _MAX_BYTES = 2**20  # a settings file is a page of text
+_LONGEST_SIZE = 100  # characters of two numbers
 
 
-def read_settings(path: Path) -> tuple[Settings, str]:
+def read_settings(path: Path, *, beside: bool = False) -> tuple[Settings, str]:
     """Read a file of any known kind.
+
+    Args:
+        path: The file.
+        beside: Whether it lies beside a stranger's model, so that no link out of that folder is
+            followed.
 
     Returns:
         The settings, and which kind of file they came from.
@@ -44,15 +50,16 @@ def read_settings(path: Path) -> tuple[Settings, str]:
     """
     where = str(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError("too large for a preprocessing file", where=where)
-        text = path.read_text(encoding="utf-8")
+        if beside:
+            text = read_beside(path.parent, path.name, _MAX_BYTES).decode("utf-8")
+        else:
+            text = read_regular(path, _MAX_BYTES).decode("utf-8")
         if path.suffix.lower() == ".toml":
-            return own(tomllib.loads(text), where), "TOML"
-        data = json.loads(text)
+            return own(parse_toml(text), where), "TOML"
+        data = parse_json(text)
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=where) from None
-    except (ValueError, RecursionError) as error:  # both decoders and utf-8 raise ValueErrors
+    except ValueError as error:  # of the decoders and of utf-8
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"not a valid settings file ({reason})", where=where) from None
     found = _by_kind(data, where) if isinstance(data, dict) else None
@@ -87,7 +94,7 @@ def own(data: Mapping[str, Any], where: str) -> Settings:
             hint = nearest(key, (*PREPROCESS_KEYS, "preset")) or "keys: " + ", ".join(
                 PREPROCESS_KEYS
             )
-            raise UsageError(f"unknown preprocessing key {key!r}", where=where, hint=hint)
+            raise UsageError(f"unknown preprocessing key {quoted(key)}", where=where, hint=hint)
     return dict(data)
 
 
@@ -104,16 +111,17 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, value = key.strip(), value.strip()
     if not equals or not value:
         raise UsageError(
-            f"{text!r} is neither a preset, nor a file, nor key=value", hint=_KEYS_HINT
+            f"{quoted(text)} is neither a preset, nor a file, nor key=value", hint=_KEYS_HINT
         )
     if key not in PREPROCESS_KEYS:
         raise UsageError(
-            f"unknown preprocessing key {key!r}", hint=nearest(key, PREPROCESS_KEYS) or _KEYS_HINT
+            f"unknown preprocessing key {quoted(key)}",
+            hint=nearest(key, PREPROCESS_KEYS) or _KEYS_HINT,
         )
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
-            return key, tomllib.loads(f"v = {candidate}")["v"]
-        except tomllib.TOMLDecodeError:
+            return key, parse_toml(f"v = {candidate}")["v"]
+        except ValueError:
             continue
     return key, value
 
@@ -134,9 +142,9 @@ def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[st
     if PREPROCESS in metadata:
         where = f"metadata {PREPROCESS}"
         try:
-            data = json.loads(metadata[PREPROCESS])
+            data = parse_json(metadata[PREPROCESS])
             return own(data if isinstance(data, dict) else {"": data}, where), where, ()
-        except (ValueError, RecursionError, UsageError) as error:
+        except (ValueError, UsageError) as error:
             return {}, "", (f"the model's metadata {PREPROCESS!r} is ignored: {error}",)
     image = {k.lower(): v.lower() for k, v in metadata.items() if k.lower().startswith("image.")}
     if image:
@@ -182,9 +190,9 @@ def _ultralytics(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str,
         found["resize"] = "crop"
     else:
         found |= {"resize": "letterbox", "pad": [114, 114, 114]}
-    try:
-        size = ast.literal_eval(metadata.get("imgsz", ""))
-        found["size"] = [int(size[0]), int(size[1])]
-    except (ValueError, SyntaxError, TypeError, IndexError, RecursionError, MemoryError):
-        pass  # a detail: the declared shape or the default size stands in
+    with contextlib.suppress(ValueError):  # a detail: the declared or the default size stands in
+        size = parse_literal(metadata.get("imgsz", "")[:_LONGEST_SIZE])
+        sides = [finite_number(v) for v in size] if isinstance(size, list | tuple) else []
+        if len(sides) == 2 and None not in sides:
+            found["size"] = [int(side) for side in sides if side is not None]
     return found, "Ultralytics metadata", ()

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import converters.to_torch as twin_package
 from converters.errors import ConverterError
+from converters.plain_values import parse_json
+from converters.regular_file import read_regular
 from inspector.errors import InspectorError, UsageError
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
@@ -139,10 +141,8 @@ def kept_verdict(
     key = _key(model, preprocess, tensor)
     try:
         place = _place(folder, key)
-        if place.stat().st_size > LARGEST_FILE:
-            return None
-        document: Any = json.loads(place.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document: Any = parse_json(read_regular(place, LARGEST_FILE, follow=False))
+    except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("key") != key:
         return None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes
 
 __all__ = ["Kind", "inspect", "kind_of"]
 
@@ -32,10 +33,7 @@ _ENCRYPTED = 1
 def kind_of(path: Path) -> Kind:
     """What a file is; empty when it is none of PyTorch's."""
     try:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
-            start = file.read(2)
+        start = first_bytes(path, 2)
         if start == b"\x80\x02":  # a pickle of protocol 2, as PyTorch writes it
             return "legacy"
         if start != b"PK" or not zipfile.is_zipfile(path):

@@ -10,13 +10,13 @@ Boxes are left, top, right, bottom in pixels of the upright photo; 0 is its own 
 may be left out.  The file is a stranger's: it names photos of its own folder and nothing outside.
 """
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from converters.plain_values import finite_number, parse_json
+from converters.regular_file import read_regular
 from inspector.errors import UsageError
 from inspector.printable import clean_text
 
@@ -134,21 +134,16 @@ def _bears(source: Any, name: Path) -> bool:
 
 def _json(path: Path) -> Any:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(
-                f"more than {_MAX_BYTES >> 20} MiB are not a list of parts", where=str(path)
-            )
-        text = path.read_text(encoding="utf-8-sig")
+        data = read_regular(path, _MAX_BYTES)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(path)) from None
-    except ValueError:  # no UTF-8, or a zero byte in the path
-        raise UsageError("is no UTF-8 text", where=str(path)) from None
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        reason = clean_text(str(error)) or "nested too deeply"
-        raise UsageError(f"is no JSON ({reason})", where=str(path)) from None
+        return parse_json(data, pairs=_once)
+    except UnicodeDecodeError:
+        raise UsageError("is no UTF-8 text", where=str(path)) from None
+    except ValueError as error:
+        raise UsageError(f"is no JSON ({clean_text(str(error))})", where=str(path)) from None
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,10 +154,6 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"{twice[:_MAX_NAME]!r} stands twice in one object")
     return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
 
 
 def _photo(entry: object, at: int, findings: list[str]) -> Annotated | None:
@@ -214,9 +205,9 @@ def _plain_name(name: object) -> Path | None:
 def _corners(value: object) -> Corners | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+    x0, y0, x1, y1 = (finite_number(v) for v in value)
+    if x0 is None or y0 is None or x1 is None or y1 is None:
         return None
-    if not all(math.isfinite(v) and abs(v) < 1e9 for v in value):
+    if max(map(abs, (x0, y0, x1, y1))) >= 1e9:
         return None
-    x0, y0, x1, y1 = map(float, value)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
