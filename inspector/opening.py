@@ -17,6 +17,7 @@ import numpy as np
 from converters import conversion, onnx_file
 from converters.errors import NotAModel
 from converters.source import InputSpec, Options
+from converters.work_folder import work_folder
 from inspector.errors import UsageError
 from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
@@ -223,8 +224,8 @@ def _inputs(photos: Sequence[Photo], preprocess: Preprocess, spec: InputSpec) ->
 
 def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_file.OnnxFile:
     """Open a file that is gone again: the model is in memory, and its hash is taken."""
-    with tempfile.TemporaryDirectory(prefix="onnx-inspector-") as folder:
-        file = onnx_file.read(make(Path(folder)), limits=limits)
+    with work_folder(Path(tempfile.gettempdir())) as folder:
+        file = onnx_file.read(make(folder), limits=limits)
         if file.external:
             raise NotAModel(
                 "weights of more than 2 GiB do not fit into one file",

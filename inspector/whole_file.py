@@ -4,9 +4,9 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 
+from converters.work_folder import temporary_file
 from inspector.errors import UsageError
 
 __all__ = ["check_file", "check_folder", "make_folder", "refused", "write_whole"]
@@ -84,21 +84,21 @@ def write_whole(path: str | Path, data: bytes) -> Path:
         UsageError: The folder cannot be made or written to.
     """
     path = Path(path)
-    temporary = ""
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A fixed short prefix: the name itself may be as long as names can be.
-        handle, temporary = tempfile.mkstemp(prefix=".inspector-", dir=path.parent)
+        # Not called like the file, whose name may be as long as names can be.
+        handle, temporary = temporary_file(path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(_mode(path))
-        Path(temporary).replace(path)
+        temporary.chmod(_mode(path))
+        temporary.replace(path)
     except BaseException as error:
-        if temporary:
+        if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise refused(path, error) from None
         raise

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import pkgutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from converters.conversion.record import (
 from converters.conversion.sandbox import Sandbox
 from converters.errors import ConversionFailed, NotTrusted
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
+from converters.work_folder import work_folder
 
 __all__ = [
     "ConversionRecord",
@@ -187,9 +187,9 @@ def convert(
     if options.weights:
         options = replace(options, weights=_absolute(options.weights))
     output = output.absolute()  # the child works elsewhere
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".inspector-") as folder:
-        draft = Path(folder) / output.name
-        child = Sandbox(Path(folder), seconds=seconds, memory=memory, where=source, python=python)
+    with work_folder(output.parent) as folder:
+        draft = folder / output.name
+        child = Sandbox(folder, seconds=seconds, memory=memory, where=source, python=python)
         with child:
             made = child.ask(
                 {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from converters.errors import UnsafeModel
+from converters.regular_file import open_regular
 
 __all__ = ["ExternalData", "Piece"]
 
@@ -67,7 +68,7 @@ class ExternalData:
         """
         if not self.pieces:
             return model
-        return self._digest(model, lambda path: path.open("rb"))
+        return self._digest(model, lambda path: open_regular(path, follow=False))
 
     def contents(self, model: str, known: str, most: int) -> dict[str, bytes] | None:
         """Whole contents of the external files by their names, proved to be those of a hash.
@@ -87,7 +88,7 @@ class ExternalData:
             return None
         held: dict[Path, bytes] = {}
         for path in self.files:
-            with path.open("rb") as stream:
+            with open_regular(path, follow=False) as stream:
                 self._require(path, os.fstat(stream.fileno()))
                 held[path] = stream.read(self._stamps[path][2] + 1)
         if self._digest(model, lambda path: io.BytesIO(held[path])) != known:

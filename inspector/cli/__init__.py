@@ -41,7 +41,7 @@ def program() -> None:
 
     Exit status: 0 done; 1 a gate that you set failed; 2 usage; 3 the model is refused; 4 an
     image is refused (the others are done); 5 a limit or the time ran out; 6 the installation is
-    broken (see `inspector doctor`); 130 interrupted.
+    broken (see `inspector doctor`); 128 + n ended by signal n (130: interrupted).
     """
 
 

@@ -26,12 +26,13 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from converters.errors import ExplainedError, out_of_memory, says_out_of_memory
+from converters.work_folder import announce_to, sweep
 from inspector.cli import say
 
 __all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
@@ -46,7 +47,41 @@ _TIME_OPTION, _MEMORY_OPTION = "--timeout", "--memory"
 _LIMIT, _REFUSED, _INTERRUPTED = 5, 3, 130
 _HEAVY = ("torch", "onnxruntime")
 _TAIL_BYTES = 1 << 16
+# What ends a program politely, as Ctrl-C does: `kill`, and a terminal that is closed.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _GRACE_SECONDS = 2.0
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal asked the program to end.
+
+    Args:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _end(number: int, frame: object) -> None:
+    del frame
+    raise _Ended(number)
+
+
+@contextlib.contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Let signals that end a program do so in order; one that is ignored (nohup) stays so."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDING:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def default_memory() -> int | None:
@@ -74,20 +109,28 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
 
     Returns:
         What :func:`outcome` makes of the work; 5 when time or memory ran out, 3 when native
-        code crashed, 130 when interrupted.  Limits and crashes say so on standard error.
+        code crashed, 128 + n when a signal n ended it (130: Ctrl-C, 129: the terminal was
+        closed, 143: SIGTERM).  Limits and crashes say so on standard error.
 
     Raises:
         Exception: Whatever ``work`` raises, where it runs in this process.
     """
     if not _can_fork():
-        return work()
+        with _ending_signals():
+            return work()
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
+    with _ending_signals():
+        return _run_apart(work, seconds, memory)
+
+
+def _run_apart(work: Callable[[], int], seconds: float | None, memory: int | None) -> int:
     alive, alive_end = os.pipe()
     noise, noise_end = os.pipe()
+    folders, folders_end = os.pipe()
     parent = os.getpid()
-    # Ctrl-C waits until both processes know what to do with it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Ctrl-C and its like wait until both processes know what to do with them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_ENDING})
     with warnings.catch_warnings():
         # NumPy's idle BLAS threads, which survive a fork, count as threads.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -95,15 +138,30 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
     if child == 0:
         os.close(alive)
         os.close(noise)
+        os.close(folders)
+        announce_to(folders_end)
         _child(_unmasked(work, before), parent, memory, noise_end)
     os.close(alive_end)
     os.close(noise_end)
+    os.close(folders_end)
     watch = _Watch(child, alive, noise)
     try:
         return _verdict(watch, seconds, memory, before)
     finally:
-        os.close(alive)
-        os.close(noise)
+        _sweep(folders)
+        for end in (alive, noise, folders):
+            os.close(end)
+
+
+def _sweep(folders: int) -> None:
+    """Remove what the child left where it worked, when it had no time to do so itself."""
+    os.set_blocking(folders, False)
+    said = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(folders, _TAIL_BYTES):
+            said += data
+    for name in said.split(b"\0")[:-1]:
+        sweep(Path(os.fsdecode(name)))
 
 
 def _unmasked(work: Callable[[], int], mask: Iterable[int | signal.Signals]) -> Callable[[], int]:
@@ -161,6 +219,8 @@ def outcome(work: Callable[[], int | None], memory: int | None = None) -> int:
         return work() or 0
     except SystemExit as error:
         return _exit_status(error.code)
+    except _Ended as ended:
+        return 128 + ended.number
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone: nothing to say, nobody to hear it
@@ -309,28 +369,29 @@ def _verdict(
             watch.end()
             say(f"stopped after {seconds:g} s; raise the limit with {_TIME_OPTION}, or distrust it")
             return _LIMIT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _interrupt(watch)
-        return _INTERRUPTED
+        return 128 + error.number if isinstance(error, _Ended) else _INTERRUPTED
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
     return _killed(os.WTERMSIG(status), watch.tail.decode("utf-8", "replace"), memory)
 
 
 def _interrupt(watch: _Watch) -> None:
-    """Reap the child after Ctrl-C, whatever else the user presses."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Reap the child after Ctrl-C and its like, whatever else comes."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_ENDING)}
     try:
         # A terminal tells both processes, a plain kill only this one.
         if watch.wait(0.2) is None:
             watch.end(signal.SIGINT)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _killed(number: int, said: str, memory: int | None) -> int:
-    if number == signal.SIGINT:
-        return _INTERRUPTED
+    if number in (signal.SIGINT, *_ENDING):
+        return 128 + number
     if number == signal.SIGKILL or (number == signal.SIGABRT and says_out_of_memory(said)):
         _say_memory(memory)
         return _LIMIT

@@ -162,6 +162,60 @@ def test_interrupt(group, deaf):
         assert soon(lambda: ended(child))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("group", [False, True])
+def test_other_signals_end_it_as_ctrl_c_does(group, number, tmp_path):
+    """The status is the shell's for this signal, and what was being made is gone."""
+    body = f"""
+from pathlib import Path
+from converters.work_folder import work_folder
+def work():
+    with work_folder(Path({str(tmp_path)!r})):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    return 0
+"""
+    with subprocess.Popen(  # noqa: S603 - our own script
+        script(body),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as process:
+        child = int(process.stdout.readline())
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert said == b""
+        assert soon(lambda: ended(child))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ignored_hang_up_stays_ignored():
+    body = (
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "def work():\n    os.kill(os.getppid(), signal.SIGHUP)\n    time.sleep(0.2)\n    return 7"
+    )
+    assert shell(body).returncode == 7
+
+
+@pytest.mark.parametrize("end", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_a_killed_child_was_making_is_removed(end, tmp_path):
+    body = f"""
+from pathlib import Path
+from converters.work_folder import work_folder
+SECONDS = 2
+def work():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with work_folder(Path({str(tmp_path)!r})) as folder:
+        (folder / "draft").write_text("half")
+        {end}
+    return 0
+"""
+    assert shell(body).returncode == 5
+    assert list(tmp_path.iterdir()) == []
+
+
 @linux
 def test_no_orphan_when_the_parent_is_killed():
     body = "def work():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n    return 0"
