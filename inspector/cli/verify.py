@@ -127,7 +127,7 @@ def _target(explainer: "Explainer", text: str) -> Any:
 
 
 def _show(certificate: "Certificate", kept: Path | None) -> None:
-    """A line a check, and the verdict with what it leaves open."""
+    """One line per check, and the verdict with what it leaves open."""
     width = max(len(check.name) for check in certificate.checks)
     name, target = clean_text(certificate.model["name"]), clean_text(certificate.target)
     inputs = ", ".join(clean_text(item["name"]) for item in certificate.inputs)

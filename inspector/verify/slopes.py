@@ -409,8 +409,9 @@ def _unrest(found: Sequence[tuple[float, float, float, float]], i: int) -> float
 
 NODE_TOLERANCE = 1e-3
 
-NODE_STEPS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
-"""Of the inputs' size: longer where large equal values drown the difference in rounding."""
+NODE_STEPS = (1e-8, 1e-9, 1e-10, 1e-7, 1e-6, 1e-5, 1e-4)
+"""Of the inputs' size: shorter where two of many values nearly tie under a maximum, longer where
+large equal values drown the difference in rounding."""
 
 
 def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ...]:
@@ -418,7 +419,7 @@ def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ..
 
     For each node a random weighting w of its outputs and a random change v of its inputs:
     (J^T w) . v against the difference of w . f, with steps of 1e-8 of the inputs' size
-    and longer ones where that disagrees.
+    and others where that disagrees.
     """
     program, name = subject.exact, subject.model.input.name
     variable = {name} | {
@@ -446,12 +447,10 @@ def _agrees(
     outputs = [n for n in step.outputs if n and environment[n].is_floating_point()]
     weights = {n: _random(rng, environment[n]) for n in outputs}
 
-    def weighted(values: dict[str, Any]) -> Any:
+    def run(values: dict[str, Any]) -> dict[str, Any]:
         inner = {**inputs, **values}
         step.run(inner, None)
-        return sum(
-            torch.where(inner[n].isfinite(), inner[n] * weights[n], 0).sum() for n in outputs
-        )
+        return {n: torch.where(inner[n].isfinite(), inner[n], 0) for n in outputs}
 
     if not moving or not outputs:
         return True
@@ -459,7 +458,7 @@ def _agrees(
     moving = {n: v + 0.1 * _random(rng, v) * _size(v) for n, v in moving.items()}
     with torch.enable_grad():
         leaves = {n: v.detach().clone().requires_grad_() for n, v in moving.items()}
-        total = weighted(leaves)
+        total = sum((value * weights[n]).sum() for n, value in run(leaves).items())
         slopes = [torch.zeros_like(v) for v in leaves.values()]
         if total.requires_grad:
             slopes = list(
@@ -473,7 +472,9 @@ def _agrees(
     for h in NODE_STEPS:
         with torch.no_grad():
             ahead, behind = ({n: v + s * h * moves[n] for n, v in moving.items()} for s in (1, -1))
-            measured = float((weighted(ahead) - weighted(behind)) / (2 * h))
+            above, below = run(ahead), run(behind)
+            measured = sum(float(((above[n] - below[n]) * weights[n]).sum()) for n in outputs)
+            measured /= 2 * h
         scale = max(abs(measured), *sizes, 1e-12)
         if not abs(measured - sum(parts)) > NODE_TOLERANCE * scale:
             return True

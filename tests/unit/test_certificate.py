@@ -18,12 +18,18 @@ from inspector.engines.twin import TwinEngine
 from inspector.errors import MethodRefused
 from inspector.explain import load
 from inspector.render import json as render_json
+from inspector.target import Target
 from inspector.verify import Check, Verdict, cache, checks, verdict_for
 from inspector.verify.certificate import finite
 from inspector.verify.checks import certify, quick
 from inspector.verify.forward import compare_forward
 from inspector.verify.nodes import compare_nodes
-from inspector.verify.slopes import Direction, GradientRecord, certify_gradient
+from inspector.verify.slopes import (
+    Direction,
+    GradientRecord,
+    certify_gradient,
+    wrong_nodes,
+)
 from inspector.verify.subject import Probe, Subject, blank, noise
 from inspector.verify.walk import walk
 
@@ -619,3 +625,36 @@ def test_a_model_that_the_twin_cannot_run_has_no_verdict(opened):
     found = verdict_for(opened(proto))
     assert found.passed is None
     assert "Inverse" in found.text
+
+
+def test_values_that_nearly_tie_under_a_maximum_are_no_wrong_gradient(opened, monkeypatch):
+    """Among many windows some hold two values that pass each other within the first step."""
+    model = opened(
+        onnx_model(
+            [
+                helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2]),
+                helper.make_node("Flatten", ["p"], ["y"]),
+            ],
+            {"x": [1, 3, 8, 8]},
+            {"y": [1, 147]},
+        )
+    )
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    x[0, 0, 0, :2] = 10, np.nextafter(np.float32(10), np.float32(11))  # a gap of 1e-6
+    moves = np.zeros_like(x)
+    moves[0, 0, 0, 0] = 300
+    drawn = iter(
+        [
+            np.ones((1, 3, 7, 7)),
+            0 * x,
+            moves,
+            np.ones((1, 147)),
+            *rng.standard_normal((2, 1, 3, 7, 7)),
+        ]
+    )
+    monkeypatch.setattr(
+        "inspector.verify.slopes._random",
+        lambda _, like: torch.tensor(next(drawn), dtype=like.dtype),
+    )
+    assert wrong_nodes(Subject(model), Probe("x", x), Target("y", (0,), "0")) == ()
