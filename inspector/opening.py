@@ -7,6 +7,7 @@ folder under the hash of the source's content: the same source opens at once the
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,11 @@ from converters import conversion, onnx_file
 from converters.errors import NotAModel
 from converters.source import InputSpec, Options
 from converters.work_folder import work_folder
-from inspector.errors import UsageError
+from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
+from inspector.errors import ExplainedError, InspectorWarning, UsageError
 from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
 from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice
-from inspector.verify.cache import cache_folder
 from inspector.versions import versions
 
 __all__ = ["Opening", "is_module", "open_module", "open_source", "photo_inputs"]
@@ -131,20 +132,21 @@ def open_source(
     if not trust:
         found.require_data(text)
     options = options or Options()
-    place = _place(found.parts, options, python)
+    name = _name(found.parts, options, python)
+    place = usable_folder(*name.split("/")) if name else None
 
     def make(folder: Path) -> Path:
         output = folder / f"{_stem(text)}.onnx"
-        if not output.is_file():
-            conversion.convert(
-                text, output, options=options, trust=trust, memory=memory, python=python
-            )
+        conversion.convert(text, output, options=options, trust=trust, memory=memory, python=python)
         return output
 
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-        return onnx_file.read(make(place), limits=limits)
-    return _through(make, limits)
+    if place is None:
+        return _through(make, limits)
+    kept = _kept(f"{name}/seal.json", place / f"{_stem(text)}.onnx", limits)
+    if kept is None:
+        kept = onnx_file.read(make(place), limits=limits)
+        write_entry(f"{name}/seal.json", {"sha256": kept.sha256})
+    return kept
 
 
 def is_module(model: object) -> bool:
@@ -236,12 +238,32 @@ def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_fil
         return file
 
 
-def _place(parts: Sequence[str], options: Options, python: str) -> Path | None:
-    """Folder in the cache for what a source becomes; None where there is no cache."""
-    folder = cache_folder()
-    content = conversion.content_hash(*parts, options.weights)
-    if folder is None or not content:
+def _kept(seal: str, path: Path, limits: onnx_file.Limits) -> onnx_file.OnnxFile | None:
+    """A file that was converted before; None where there is none that its seal vouches for."""
+    if not path.is_file():
         return None
+    known = read_entry(seal)
+    try:
+        file = onnx_file.read(path, limits=limits)
+        if isinstance(known, dict) and known.get("sha256") == file.sha256:
+            return file
+    except ExplainedError:
+        pass
+    warnings.warn(
+        f"{path} in the cache is not what the source was converted to; it is converted anew",
+        InspectorWarning,
+        stacklevel=2,
+    )
+    return None
+
+
+def _name(parts: Sequence[str], options: Options, python: str) -> str:
+    """Folder in the cache for what a source becomes; empty where there is no cache."""
+    if cache_folder() is None:
+        return ""
+    content = conversion.content_hash(*parts, options.weights)
+    if not content:
+        return ""
     facts = {
         "content": content,
         "options": options.to_dict(),
@@ -249,7 +271,7 @@ def _place(parts: Sequence[str], options: Options, python: str) -> Path | None:
         "python": python,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return folder / "converted" / digest[:32]
+    return f"converted/{digest[:32]}"
 
 
 def _stem(source: str) -> str:

@@ -3,15 +3,18 @@
 recognise      which framework is it, and is converting it running its author's program?
 sandbox        a child process converts it into a draft, and then answers for the source
 onnx_file      the draft passes the preflight like any stranger's file
+copy           once the child is gone, what was examined is copied out of its reach
 record         source and ONNX Runtime compute the same inputs; too far apart is refused
 whole file     record, labels and preprocessing go into the metadata; then the draft
 takes its name, or nothing does
 """
 
+import contextlib
 import importlib
 import json
 import os
 import pkgutil
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +40,8 @@ from converters.conversion.record import (
     trial_inputs,
 )
 from converters.conversion.sandbox import Sandbox
-from converters.errors import ConversionFailed, NotTrusted
+from converters.errors import ConversionFailed, NotAModel, NotTrusted, UnsafeModel
+from converters.regular_file import open_regular
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 from converters.work_folder import work_folder
 
@@ -187,7 +191,9 @@ def convert(
     if options.weights:
         options = replace(options, weights=_absolute(options.weights))
     output = output.absolute()  # the child works elsewhere
-    with work_folder(output.parent) as folder:
+    content = content_hash(*found.parts, options.weights)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(work_folder(output.parent))
         draft = folder / output.name
         child = Sandbox(folder, seconds=seconds, memory=memory, where=source, python=python)
         with child:
@@ -200,20 +206,27 @@ def convert(
                     "source": _absolute(source),
                 }
             )
-            _preflight(draft, source)
+            examined = _preflight(draft, source)
             specs = [InputSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in made["inputs"]]
             wanted = dict(made["preprocess"]) if preprocess is None else dict(preprocess)
             inputs = trial_inputs(specs)
             if samples is not None and len(specs) == 1:
                 inputs["photos"] = [samples(specs[0], wanted)]
             limit = tolerance or (LEVEL_TOLERANCE if made["quantised"] else TOLERANCE)
-            trials = tuple(
-                _trial(child, draft, name, arrays, limit) for name, arrays in inputs.items()
-            )
+            expected = {name: _answered(child, arrays) for name, arrays in inputs.items()}
+        # The child is gone: nothing that it still holds open is what gets the name.
+        final = stack.enter_context(work_folder(output.parent)) / output.name
+        _settle(draft, final, examined, source)
+        trials = tuple(
+            judged(name, expected[name], run_onnx(final, arrays, source), limit)
+            for name, arrays in inputs.items()
+        )
+        if content_hash(*found.parts, options.weights) != content:
+            raise ConversionFailed("the source changed while it was converted", where=source)
         record = ConversionRecord(
             path=output,
             source=Path(source).name if Path(source).exists() else source,
-            source_sha256=content_hash(*found.parts, options.weights),
+            source_sha256=content,
             framework=found.title,
             versions=made["versions"],
             trials=trials,
@@ -224,7 +237,7 @@ def convert(
             notes=tuple(made["notes"]),
         )
         _require(record, source)
-        _finish(draft, record, list(labels or made["labels"]))
+        _finish(final, record, list(labels or made["labels"]))
     return record
 
 
@@ -234,24 +247,43 @@ def _absolute(source: str) -> str:
     return str(path.resolve()) if path.exists() else source
 
 
-def _preflight(draft: Path, source: str) -> None:
+def _preflight(draft: Path, source: str) -> onnx_file.OnnxFile:
     """Read the draft under the limits for strangers' files: it is as untrusted as its source."""
     if not draft.is_file():
         raise ConversionFailed("the converter wrote no file", where=source)
-    onnx_file.read(draft)
+    file = onnx_file.read(draft)
+    _ = file.sha256
+    return file
 
 
-def _trial(
-    child: Sandbox, draft: Path, name: str, inputs: Sequence[Array], tolerance: float
-) -> Trial:
-    """The same inputs through the source, in the child, and through ONNX Runtime, here."""
-    place = draft.parent / "inputs.npz"
+def _settle(draft: Path, final: Path, examined: onnx_file.OnnxFile, source: str) -> None:
+    """Copy the draft to a folder that its maker never saw, and require what was examined.
+
+    Raises:
+        ConversionFailed: It changed since.
+    """
+    try:
+        for path in (draft, *examined.external):
+            with (
+                open_regular(path, follow=False) as stream,
+                final.with_name(path.name).open("xb") as copy,
+            ):
+                shutil.copyfileobj(stream, copy, 1 << 20)
+        same = onnx_file.read(final).sha256 == examined.sha256
+    except (FileNotFoundError, FileExistsError, UnsafeModel, NotAModel):
+        same = False
+    if not same:
+        raise ConversionFailed("the converted file changed after it was examined", where=source)
+
+
+def _answered(child: Sandbox, inputs: Sequence[Array]) -> list[Array]:
+    """What the source, in the child, computes of inputs."""
+    place = child.folder / "inputs.npz"
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
     np.savez(place, allow_pickle=False, **named)
     answer = child.ask({"run": str(place)})
     with np.load(Path(answer["outputs"]), allow_pickle=False) as stored:
-        expected = [stored[key] for key in sorted(stored.files)]
-    return judged(name, expected, run_onnx(draft, inputs, child.where), tolerance)
+        return [stored[key] for key in sorted(stored.files)]
 
 
 def _require(record: ConversionRecord, source: str) -> None:

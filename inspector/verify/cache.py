@@ -2,40 +2,29 @@
 
 A verdict is found again by the model's hash and by everything else that it depends on: the
 target's tensor, the recipe of the inputs, versions, and the very source of the twin.  A file that
-is broken, or another one's, counts as none; where nothing can be written, the verdict is computed
-anew each time.
-
-    INSPECTOR_CACHE                  the folder, if set; ``off`` for no cache at all
-    LOCALAPPDATA/onnx-inspector      on Windows
-    XDG_CACHE_HOME/onnx-inspector    elsewhere, or ~/.cache/onnx-inspector
+is broken, or that this user's program did not write, counts as none; where nothing can be written,
+the verdict is computed anew each time.
 """
 
 import contextlib
 import hashlib
 import json
-import os
-import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import converters.to_torch as twin_package
 from converters.errors import ConverterError
-from converters.plain_values import parse_json
-from converters.regular_file import read_regular
-from inspector.errors import InspectorError, UsageError
+from inspector.cache_folder import cache_folder, read_entry, write_entry
+from inspector.errors import InspectorError
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
-from inspector.whole_file import write_whole
 
 if TYPE_CHECKING:
     from inspector.model import Model
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["cache_folder", "kept_at", "kept_verdict", "remember", "source_files", "verdict_for"]
-
-LARGEST_FILE = 2**20
-"""Bytes beyond which a cache file cannot be one of ours."""
+__all__ = ["kept_at", "kept_verdict", "remember", "source_files", "verdict_for"]
 
 _RELEVANT = ("onnx-inspector", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "numpy")
 
@@ -88,7 +77,7 @@ def remember(
         Where it is kept; None where that is not possible.
     """
     found = certificate.kept
-    place = None
+    place: Path | None = None
     # Under the tensor's own name too, for whoever asks for the default target by its name.
     for name in dict.fromkeys((tensor, certificate.tensor) if certificate.tensor else (tensor,)):
         key = _key(model, preprocess, name)
@@ -98,12 +87,7 @@ def remember(
             "text": found.text,
             "occlusion": found.occlusion,
         }
-        folder = cache_folder()
-        if folder is None:
-            return None
-        with contextlib.suppress(UsageError):
-            write_whole(_place(folder, key), (json.dumps(document, sort_keys=True) + "\n").encode())
-            place = place or _place(folder, key)
+        place = write_entry(_name(key), document) or place
     return place
 
 
@@ -112,38 +96,18 @@ def kept_at(
 ) -> Path | None:
     """The file that keeps a verdict; None where there is none."""
     folder = cache_folder()
-    place = None if folder is None else _place(folder, _key(model, preprocess, tensor))
+    place = None if folder is None else folder / _name(_key(model, preprocess, tensor))
     return place if place is not None and place.is_file() else None
-
-
-def cache_folder() -> Path | None:
-    """Where verdicts are kept; None when the user wants none, or has no home."""
-    named = os.environ.get("INSPECTOR_CACHE", "")
-    if named:
-        return None if named.lower() == "off" else Path(named)
-    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    # The specification of XDG: a path that is not absolute is to be ignored.
-    if base and Path(base).is_absolute():
-        return Path(base) / "onnx-inspector"
-    try:
-        return Path.home() / ".cache" / "onnx-inspector"
-    except RuntimeError:
-        return None
 
 
 def kept_verdict(
     model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
 ) -> Verdict | None:
     """A verdict that was kept before; None where there is none.  Computes nothing."""
-    folder = cache_folder()
-    if folder is None:
+    if cache_folder() is None:
         return None
     key = _key(model, preprocess, tensor)
-    try:
-        place = _place(folder, key)
-        document: Any = parse_json(read_regular(place, LARGEST_FILE, follow=False))
-    except (OSError, ValueError):
-        return None
+    document = read_entry(_name(key))
     if not isinstance(document, dict) or document.get("key") != key:
         return None
     passed, text = document.get("passed", ""), document.get("text")
@@ -155,9 +119,9 @@ def kept_verdict(
     return Verdict(passed, text, "cached", occlusion)
 
 
-def _place(folder: Path, key: dict[str, str]) -> Path:
+def _name(key: dict[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return folder / f"certificate-{digest[:32]}.json"
+    return f"certificate-{digest[:32]}.json"
 
 
 def _key(model: "Model", preprocess: "Preprocess | None", tensor: str) -> dict[str, str]:

@@ -189,6 +189,53 @@ def test_a_difference_beyond_the_tolerance_is_refused_and_one_within_it_is_not(
         assert (here / "out" / "m.onnx").exists()
 
 
+class Rewriting(Framework):
+    """A child that writes into its draft after it was examined, and keeps it open for longer."""
+
+    last, again = None, False
+
+    def ask(self, request):
+        answer = super().ask(request)
+        if "convert" in request:
+            Rewriting.last = open(request["draft"], "r+b")  # noqa: PTH123, SIM115 - kept open
+        elif self.again:
+            write_through(Rewriting.last)
+        return answer
+
+
+def write_through(file):
+    file.seek(0)
+    file.write(bytes(64))
+    file.flush()
+
+
+def test_a_draft_that_changed_after_it_was_examined_gets_no_name(here, monkeypatch):
+    monkeypatch.setattr(conversion, "Sandbox", Rewriting)
+    monkeypatch.setattr(Rewriting, "again", True)
+    with pytest.raises(ConversionFailed, match="changed after it was examined"):
+        run("good", here)
+    assert not list((here / "out").iterdir())
+    Rewriting.last.close()
+
+
+def test_who_holds_the_draft_open_cannot_change_the_file(here, monkeypatch):
+    monkeypatch.setattr(conversion, "Sandbox", Rewriting)
+    run("good", here)
+    before = (here / "out" / "m.onnx").read_bytes()
+    write_through(Rewriting.last)
+    assert (here / "out" / "m.onnx").read_bytes() == before
+    Rewriting.last.close()
+
+
+def test_a_source_that_changes_meanwhile_is_refused(here, monkeypatch):
+    monkeypatch.setattr(conversion, "Sandbox", Framework)
+    hashes = iter(["one", "another"])
+    monkeypatch.setattr(conversion, "content_hash", lambda *_: next(hashes))
+    with pytest.raises(ConversionFailed, match="source changed while it was converted"):
+        run("good", here)
+    assert not list((here / "out").iterdir())
+
+
 def test_a_quantised_source_must_name_the_same_classes(here, monkeypatch):
     """Values within the tolerance are not enough."""
     monkeypatch.setattr(conversion, "Sandbox", Framework)

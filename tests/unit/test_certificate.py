@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from networks import onnx_model
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.to_torch.optable import OPS, OpTable
+from inspector.cache_folder import cache_folder
 from inspector.engines.twin import TwinEngine
-from inspector.errors import MethodRefused
+from inspector.errors import InspectorWarning, MethodRefused
 from inspector.explain import load
 from inspector.render import json as render_json
 from inspector.target import Target
@@ -588,9 +590,10 @@ def test_another_file_or_version_is_another_verdict(opened, monkeypatch):
 def test_a_broken_or_foreign_cache_file_is_ignored_and_rewritten(opened, folder, content):
     model = opened()
     text = verdict_for(model).text
-    (place,) = folder.iterdir()
+    (place,) = folder.glob("certificate-*")
     place.write_bytes(content)
-    assert verdict_for(model) == Verdict(True, text, "now")
+    with pytest.warns(InspectorWarning, match="is ignored .* computed anew"):
+        assert verdict_for(model) == Verdict(True, text, "now")
     assert verdict_for(model).source == "cached"
 
 
@@ -598,21 +601,21 @@ def test_nothing_is_kept_where_nothing_can_be_written(opened, folder, tmp_path, 
     folder.write_text("a file, where the folder should be")
     assert [verdict_for(opened()).source for _ in range(2)] == ["now", "now"]
     monkeypatch.setenv("INSPECTOR_CACHE", "off")
-    assert cache.cache_folder() is None
+    assert cache_folder() is None
     assert verdict_for(opened()).source == "now"
 
 
 def test_the_folder_follows_the_platform(tmp_path, monkeypatch):
     monkeypatch.delenv("INSPECTOR_CACHE")
-    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "onnx-inspector"
+    assert cache_folder() == tmp_path / "onnx-inspector"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / ".cache" / "onnx-inspector"
-    monkeypatch.setattr(cache.sys, "platform", "win32")
+    assert cache_folder() == tmp_path / ".cache" / "onnx-inspector"
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert cache.cache_folder() == tmp_path / "local" / "onnx-inspector"
+    assert cache_folder() == tmp_path / "local" / "onnx-inspector"
 
 
 def test_a_model_that_the_twin_cannot_run_has_no_verdict(opened):
