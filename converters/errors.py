@@ -7,25 +7,33 @@ ExplainedError               says what happened, where, and what to do
     ├── UnsupportedOperator  operators that the twin does not implement, all of them
     └── ConversionFailed     a source model could not be brought to ONNX
         ├── NotTrusted       the source is a program, and nobody said that it may run
+        ├── NotWritten       2  the place for the result cannot be written to, or is full
         └── ConversionLimit  5  time or memory ran out while it was converted
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "DISK_FULL",
     "ConversionFailed",
     "ConversionLimit",
     "ConverterError",
     "ExplainedError",
     "NotAModel",
     "NotTrusted",
+    "NotWritten",
     "UnsafeModel",
     "UnsupportedNode",
     "UnsupportedOperator",
     "out_of_memory",
+    "says_disk_full",
     "says_out_of_memory",
 ]
+
+
+DISK_FULL = "the disk is full: make room, or choose another place with -o"
 
 
 class ExplainedError(Exception):
@@ -121,6 +129,22 @@ class NotTrusted(ConversionFailed):
     """Converting the source would run a program of its author's, and nobody allowed that."""
 
 
+class NotWritten(ConversionFailed):
+    """The place for the result of a conversion cannot be written to."""
+
+    exit_status = 2
+
+    @classmethod
+    def by(cls, error: OSError, where: str) -> "NotWritten":
+        """The error for what the system said of a place."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return cls(
+            f"cannot be written ({error.strerror or error})",
+            where=where,
+            hint=DISK_FULL if full else "choose another place with -o",
+        )
+
+
 class ConversionLimit(ConversionFailed):
     """Time or memory ran out while a source was converted."""
 
@@ -145,6 +169,12 @@ def says_out_of_memory(text: str) -> bool:
     """Whether a message, of an exception or of a process that died, says that memory ran out."""
     lower = text.lower()
     return any(word in lower for word in _MEMORY_WORDS)
+
+
+def says_disk_full(text: str) -> bool:
+    """Whether a message, of an exception or of a process that died, says that a disk is full."""
+    lower = text.lower()
+    return any(word in lower for word in ("no space left on device", "disk quota exceeded"))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -75,9 +75,11 @@ def usable_folder(*inner: str) -> Path | None:
             with contextlib.suppress(FileExistsError):
                 place.mkdir(mode=0o700)
             status = place.stat()
-        except OSError:
+        except OSError as error:
+            _say_unwritable(folder, error.strerror or str(error))
             return None
         if not stat.S_ISDIR(status.st_mode):
+            _say_unwritable(folder, "is not a folder")
             return None
         problem = _problem(status)
         if problem:
@@ -99,17 +101,21 @@ def write_entry(name: str, content: Mapping[str, Any]) -> Path | None:
     *inner, _ = name.split("/")
     folder, key = usable_folder(*inner), _key(make=True)
     if folder is None or not key:
+        if folder is not None and key is not None:
+            _say_unwritable(folder, "no key can be kept in it")
         return None
     place = folder / name.rpartition("/")[2]
     document = {"content": content, "code": _code(key, name, content)}
     data = (json.dumps(document, sort_keys=True) + "\n").encode()
-    with contextlib.suppress(UsageError):
+    try:
         write_whole(place, data)
-        # What is replaced hands its mode down, which may have been the reason to replace it.
-        with contextlib.suppress(OSError):
-            place.chmod(0o600)
-        return place
-    return None
+    except UsageError as error:
+        _say_unwritable(folder, error.what)
+        return None
+    # What is replaced hands its mode down, which may have been the reason to replace it.
+    with contextlib.suppress(OSError):
+        place.chmod(0o600)
+    return place
 
 
 def read_entry(name: str) -> Any:
@@ -208,6 +214,19 @@ def _problem(status: os.stat_result) -> str:
     if status.st_uid != os.geteuid():
         return "is another user's"
     return "can be written to by others" if status.st_mode & _OTHERS_WRITE else ""
+
+
+_unwritable: set[Path | None] = set()
+"""Cache folders of which it was said that nothing can be kept in them."""
+
+
+def _say_unwritable(folder: Path, problem: str) -> None:
+    """Warn that nothing can be kept, once per process: every photo would say it again."""
+    root = cache_folder()
+    if root not in _unwritable:
+        _unwritable.add(root)
+        text = f"{root or folder}: nothing is kept in the cache ({problem}); checks and conversions"
+        warnings.warn(f"{text} are done anew each time", InspectorWarning, 2)
 
 
 def _say(place: Path, problem: str, fix: str) -> None:

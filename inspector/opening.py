@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from converters import conversion, onnx_file
-from converters.errors import NotAModel
+from converters.errors import NotAModel, NotWritten
 from converters.source import InputSpec, Options
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
@@ -144,7 +144,10 @@ def open_source(
         return _through(make, limits)
     kept = _kept(f"{name}/seal.json", place / f"{_stem(text)}.onnx", limits)
     if kept is None:
-        kept = onnx_file.read(make(place), limits=limits)
+        try:
+            kept = onnx_file.read(make(place), limits=limits)
+        except NotWritten:  # the cache's disk is full; the work may fit elsewhere
+            return _through(make, limits)
         write_entry(f"{name}/seal.json", {"sha256": kept.sha256})
     return kept
 

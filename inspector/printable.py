@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["NAME_LIMIT", "clean_text"]
+__all__ = ["NAME_LIMIT", "clean_text", "safe_lines"]
 
 NAME_LIMIT = 200
 """Characters of a name that are kept."""
@@ -23,3 +23,26 @@ def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
     kept = (" " if unicodedata.category(c)[0] == "C" else c for c in part)
     line = " ".join("".join(kept).split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def safe_lines(text: str) -> str:
+    r"""Text of several lines with a space for each character that a terminal would obey.
+
+    Line feeds stay, and so does every other character's place: for text that is laid out already.
+
+    Example:
+        >>> from inspector.printable import safe_lines
+        >>> safe_lines("a\x1b[2Jb\nc")
+        'a [2Jb\nc'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or not _obeyed(c) else " " for c in text)
+
+
+def _obeyed(character: str) -> bool:
+    """Whether a character is a control, a format, half of a pair, or a line break of its own."""
+    return unicodedata.category(character) in _OBEYED
+
+
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from converters.errors import DISK_FULL
 from converters.work_folder import temporary_file
 from inspector.errors import UsageError
 
@@ -108,7 +109,7 @@ def write_whole(path: str | Path, data: bytes) -> Path:
 def refused(path: Path, error: OSError) -> UsageError:
     """Error for a place that cannot be written to, which says when the disk is full."""
     reason = error.strerror or str(error)
-    hint = f"the disk is full: make room, or {_HINT}" if error.errno in _FULL else _HINT
+    hint = DISK_FULL if error.errno in _FULL else _HINT
     return UsageError(f"cannot be written ({reason})", where=str(path), hint=hint)
 
 

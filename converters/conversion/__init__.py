@@ -15,7 +15,7 @@ import json
 import os
 import pkgutil
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -40,8 +40,8 @@ from converters.conversion.record import (
     trial_inputs,
 )
 from converters.conversion.sandbox import Sandbox
-from converters.errors import ConversionFailed, NotAModel, NotTrusted, UnsafeModel
-from converters.regular_file import open_regular
+from converters.errors import ConversionFailed, NotAModel, NotTrusted, NotWritten, UnsafeModel
+from converters.regular_file import open_regular, open_to_append
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 from converters.work_folder import work_folder
 
@@ -175,6 +175,7 @@ def convert(
         ConversionFailed: No converter knows it, it cannot be converted, or the file computes
             something else than the source. Nothing is left behind.
         ConversionLimit: Time or memory ran out.
+        NotWritten: The place for the result is full, or cannot be written to.
     """
     found = recognise(source, framework)
     if found is None:
@@ -192,7 +193,7 @@ def convert(
         options = replace(options, weights=_absolute(options.weights))
     output = output.absolute()  # the child works elsewhere
     content = content_hash(*found.parts, options.weights)
-    with contextlib.ExitStack() as stack:
+    with _written_at(output), contextlib.ExitStack() as stack:
         folder = stack.enter_context(work_folder(output.parent))
         draft = folder / output.name
         child = Sandbox(folder, seconds=seconds, memory=memory, where=source, python=python)
@@ -241,6 +242,21 @@ def convert(
     return record
 
 
+@contextlib.contextmanager
+def _written_at(output: Path) -> Iterator[None]:
+    """Turns what the system says of the place for the result into an error for people.
+
+    Raises:
+        NotWritten: The place is full, or cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise NotWritten.by(error, str(output)) from None
+
+
 def _absolute(source: str) -> str:
     """A path as the child sees it from its own folder; a factory as it is."""
     path = Path(source)
@@ -282,7 +298,10 @@ def _answered(child: Sandbox, inputs: Sequence[Array]) -> list[Array]:
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
     np.savez(place, allow_pickle=False, **named)
     answer = child.ask({"run": str(place)})
-    with np.load(Path(answer["outputs"]), allow_pickle=False) as stored:
+    with (
+        open_regular(answer["outputs"], follow=False) as file,
+        np.load(file, allow_pickle=False) as stored,
+    ):
         return [stored[key] for key in sorted(stored.files)]
 
 
@@ -313,7 +332,7 @@ def _finish(draft: Path, record: ConversionRecord, labels: Sequence[str]) -> Non
     extra = onnx.ModelProto()
     for key, value in sorted(entries.items()):
         extra.metadata_props.add(key=key, value=value)
-    with draft.open("ab") as file:
+    with open_to_append(draft) as file:
         file.write(extra.SerializeToString())
         file.flush()
         os.fsync(file.fileno())

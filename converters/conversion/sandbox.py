@@ -19,7 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.errors import ConversionFailed, ConversionLimit, says_out_of_memory
+from converters.errors import (
+    DISK_FULL,
+    ConversionFailed,
+    ConversionLimit,
+    NotWritten,
+    says_disk_full,
+    says_out_of_memory,
+)
 
 __all__ = ["Sandbox"]
 
@@ -122,6 +129,8 @@ class Sandbox:
             raise self._ended() from None
         if "done" in answer:
             return answer["done"]
+        if says_disk_full(" ".join(map(str, answer.values()))):
+            raise NotWritten("no room is left for the result", where=self.where, hint=DISK_FULL)
         if "refused" in answer:
             what, where, hint = answer["refused"]
             raise ConversionFailed(what, where=where or self.where, hint=hint)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import click
 
-from inspector.printable import clean_text
+from inspector.cli.streams import ready, say
 
-__all__ = ["Commands", "main", "program"]
+__all__ = ["Commands", "main", "program", "say"]
 
 
 class Commands(click.Group):
@@ -23,7 +23,7 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
         del ctx
-        plumbing = {"options", "supervise", "terminal"}
+        plumbing = {"options", "streams", "supervise", "terminal"}
         return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in plumbing)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -52,16 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; a text for whatever went wrong."""
+    ready()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     from inspector.cli.supervise import outcome
 
     return outcome(lambda: program.main(arguments, prog_name="inspector", standalone_mode=False))
-
-
-def say(text: str, kind: str = "error") -> None:
-    """One line on standard error."""
-    shown = clean_text(text, limit=None)
-    click.echo(f"{click.style(kind, fg='red' if kind == 'error' else 'yellow')}: {shown}", err=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

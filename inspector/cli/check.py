@@ -1,12 +1,12 @@
 """``inspector check``: is a file safe and sound to open, and what will work."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.streams import show, show_json
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
         "methods": method_verdicts(explainer),
     }
     if as_json:
-        click.echo(json.dumps(found, indent=2, default=str))
+        show_json(found, indent=2, default=str)
         return 0
     for key, value in found.items():
         if isinstance(value, dict):
-            click.echo(f"{key}:")
+            show(f"{key}:")
             for name, text in value.items():
-                click.echo(f"  {name:16} {_shown(text)}")
+                show(f"  {name:16} {_shown(text)}")
         else:
-            click.echo(f"{key:16} {_shown(value)}")
+            show(f"{key:16} {_shown(value)}")
     return 0
 
 

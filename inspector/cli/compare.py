@@ -1,6 +1,5 @@
 """``inspector compare``: two networks on the same photos."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ import click
 from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
+    Number,
+    WholeNumber,
     json_report,
     model_options,
     open_model,
     output_folder,
     supervised,
 )
+from inspector.cli.streams import progress_bar, show_json, table_console
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
@@ -72,7 +74,7 @@ GATE_FAILED = 1
 @click.option(
     "--layer-images",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     default=16,
     show_default=True,
     help="Photos over which layers are compared; 0 leaves it out.",
@@ -80,7 +82,7 @@ GATE_FAILED = 1
 @click.option(
     "--worst",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     default=6,
     show_default=True,
     help="Cases on the contact sheet; 0 for no sheet.",
@@ -88,17 +90,17 @@ GATE_FAILED = 1
 @click.option(
     "--min-iou",
     metavar="X",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Fail if the top 20 % of any photo's maps overlap less (IoU).",
 )
 @click.option(
     "--min-rank",
     metavar="X",
-    type=click.FloatRange(-1, 1),
+    type=Number(-1, 1),
     help="Fail if any photo's maps have a lower rank correlation.",
 )
 @click.option(
-    "--max-flips", metavar="N", type=click.IntRange(min=0), help="Fail if more predictions differ."
+    "--max-flips", metavar="N", type=WholeNumber(min=0), help="Fail if more predictions differ."
 )
 @output_folder("Folder for comparison.json and comparison.png.")
 @json_report
@@ -124,8 +126,8 @@ def _compare(
     layer_images: int,
     **options: Any,
 ) -> int:
-    from inspector.cli.terminal import progress_bar
     from inspector.compare import Gates, compare
+    from inspector.render.json import plain
 
     both = [_opened(letter, options) for letter in "ab"]
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
@@ -148,13 +150,11 @@ def _compare(
     written = found.save(output)
     _say(found)
     if as_json:
-        from inspector.render import json
-
-        sys.stdout.write(json.dumps(found.document()))
+        show_json(plain(found.document()), indent=2, sort_keys=True, allow_nan=False)
     else:
         from inspector.compare.table import show_comparison
 
-        show_comparison(found, written)
+        show_comparison(found, written, table_console())
     if found.failures:
         return GATE_FAILED
     return ImageRefused.exit_status if found.refused else 0

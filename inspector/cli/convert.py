@@ -1,6 +1,7 @@
 """``inspector convert``: any supported framework to ONNX, with a record of the conversion."""
 
-import json
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli import say
-from inspector.cli.options import OutputFile, limit_options, shapes, source_options, supervised
+from inspector.cli.options import (
+    Number,
+    OutputFile,
+    WholeNumber,
+    limit_options,
+    shapes,
+    source_options,
+    supervised,
+)
+from inspector.cli.streams import show, show_json
 
 if TYPE_CHECKING:
     from converters.conversion import ConversionRecord
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--trust", is_flag=True, help="Run the source's own program, if it is one.")
 @source_options
-@click.option("--opset", type=click.IntRange(7), metavar="N", help="Version of the operator set.")
+@click.option("--opset", type=WholeNumber(7), metavar="N", help="Version of the operator set.")
 @click.option("--static-batch", is_flag=True, help="Keep the batch size of the source.")
 @click.option(
     "--labels",
@@ -56,7 +66,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="X",
     help="Largest difference that is accepted, relative to the outputs' peak.  "
     "[default: 1e-4; quantised 0.1]",
@@ -112,11 +122,11 @@ def _convert(
         preprocess=None if known is None else known.to_dict(),
         samples=photo_inputs(photos, known) if photos else None,
         seconds=timeout or None,
-        memory=int(memory * 2**30) if memory else None,
+        memory=math.ceil(memory * 2**30) if memory else None,
         **how,
     )
     if as_json:
-        click.echo(json.dumps(record.to_dict(), indent=2, sort_keys=True))
+        show_json(record.to_dict(), indent=2, sort_keys=True)
         return 0
     _print(record)
     return 0
@@ -125,14 +135,12 @@ def _convert(
 def _print(record: "ConversionRecord") -> None:
     for note in record.notes:
         say(note, "note")
-    click.echo(str(record))
+    show(str(record))
     for trial in record.trials:
         same = "" if trial.top1 is None else f", same class on {trial.top1:.0%}"
-        click.echo(
-            f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean {trial.mean:.1e}{same}"
-        )
-    click.echo(f"\n{record.path}\n{record.path}.certificate.json")
+        show(f"  {trial.name} ({trial.samples}): {trial.worst:.1e}, mean {trial.mean:.1e}{same}")
+    show(f"\n{record.path}\n{record.path}.certificate.json")
 
 
 def _preprocess(text: str, kind: Any) -> Any:
-    return kind.from_file(text) if Path(text).exists() else kind.preset(text)
+    return kind.from_file(text) if os.path.exists(text) else kind.preset(text)  # noqa: PTH110 - of any length

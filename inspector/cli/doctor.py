@@ -2,6 +2,7 @@
 
 import click
 
+from inspector.cli.streams import show
 from inspector.errors import BrokenInstallation
 
 _SATURATE = (
@@ -17,10 +18,10 @@ def command() -> int:
     from inspector.versions import versions
 
     for name, version in versions().items():
-        click.echo(f"{name:18} {version}")
+        show(f"{name:18} {version}")
     for framework in doctor.frameworks():
-        click.echo(f"from {framework.title:13} {framework}")
-    click.echo(f"{'ONNX Runtime statistics':26} {doctor.statistics()}")
+        show(f"from {framework.title:13} {framework}")
+    show(f"{'ONNX Runtime statistics':26} {doctor.statistics()}")
     found = doctor.runtimes()
     problems = doctor.problems(found)
     try:
@@ -28,17 +29,17 @@ def command() -> int:
         from inspector.surgery.integer_products import saturates
 
         for provider, works in working_providers().items():
-            click.echo(f"{provider:26} {'runs' if works else 'is installed but does not run here'}")
-        click.echo(f"8-bit products             {_SATURATE if saturates() else 'exact'}")
+            show(f"{provider:26} {'runs' if works else 'is installed but does not run here'}")
+        show(f"8-bit products             {_SATURATE if saturates() else 'exact'}")
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything
         said = " ".join(str(error).split())[:200]
         problems.append(f"ONNX Runtime does not start ({type(error).__name__}: {said})")
     for line in problems:
-        click.echo(f"conflict: {line}")
+        show(f"conflict: {line}")
     if not problems:
-        click.echo("no conflicts")
+        show("no conflicts")
         return 0
-    click.echo("fix it:")
+    show("fix it:")
     for line in doctor.fixes(found):
-        click.echo(f"    {line}")
+        show(f"    {line}")
     return BrokenInstallation.exit_status

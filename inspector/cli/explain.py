@@ -1,7 +1,5 @@
 """``inspector explain``: heatmaps of photos."""
 
-import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import json_report, model_options, open_model, output_folder, supervised
+from inspector.cli.streams import progress_bar, show_json
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import pictures
 
@@ -101,7 +100,6 @@ def _explain(
     unverified: bool,
     **opening: Any,
 ) -> int:
-    from inspector.cli.terminal import progress_bar
     from inspector.render.json import plain
     from inspector.report import file_stems
 
@@ -144,8 +142,7 @@ def _explain(
     for item in blank:
         _say_once(_refusals(item), said)
     if as_json:
-        json.dump({"images": done, "refused": refused}, sys.stdout, indent=2, sort_keys=True)
-        sys.stdout.write("\n")
+        show_json({"images": done, "refused": refused}, indent=2, sort_keys=True)
     return ImageRefused.exit_status if refused else 0
 
 

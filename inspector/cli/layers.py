@@ -1,12 +1,12 @@
 """``inspector layers``: what there is to explain through."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.streams import show_json
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -32,7 +32,7 @@ def _layers(*, model: Path, as_json: bool, **opening: Any) -> int:
     explainer: Explainer = open_model(model, **opening)
     found = overview(explainer)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
+        show_json(found.to_dict(), indent=2)
     else:
         show_layers(found)
     return 0

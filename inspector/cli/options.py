@@ -1,5 +1,6 @@
 """Options that several commands share, each with one text."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from converters.plain_values import LARGEST, quoted, whole_number
 from inspector.cli import supervise
 from inspector.errors import UsageError
 from inspector.whole_file import check_file, check_folder
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPENING",
+    "Number",
     "OutputFile",
     "OutputFolder",
+    "WholeNumber",
     "limit_options",
     "model_options",
     "open_model",
@@ -25,6 +29,15 @@ __all__ = [
     "source_options",
     "supervised",
 ]
+
+
+_MOST_MEMORY = 2.0**20
+"""GiB: a pebibyte, beyond which a number is a slip."""
+
+_MOST_SECONDS = 1e8
+"""Three years."""
+
+_LONGEST_AXIS = 2**31 - 1
 
 
 class OutputFolder(click.Path):
@@ -68,6 +81,44 @@ class OutputFile(click.Path):
         path = Path(str(super().convert(value, param, ctx)))
         check_file(path)
         return path
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; refuses NaN, which is within any bounds, and infinities."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+    def _describe_range(self) -> str:
+        """The bounds for the help, without one that is only there against slips."""
+        if self.max is not None and self.max >= min(_MOST_MEMORY, _MOST_SECONDS):
+            return f"x>={self.min}"
+        return super()._describe_range()
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within bounds, at most one of 64 bits."""
+
+    def __init__(self, min: int | None = None, max: int | None = None) -> None:  # noqa: A002
+        super().__init__(-LARGEST if min is None else min, LARGEST if max is None else max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; its digits are counted before they are read."""
+        if isinstance(value, str) and whole_number(value) is None:
+            self.fail(f"{quoted(value)} is not a whole number of at most 64 bits.", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        """The bounds for the help; 64 bits are not worth a word."""
+        if self.max == LARGEST:
+            return "" if self.min == -LARGEST else f"x>={self.min}"
+        return super()._describe_range()
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -140,7 +191,7 @@ def output_folder(text: str) -> Callable[[F], F]:
 
 timeout = click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Number(min=0, max=_MOST_SECONDS),
     default=supervise.SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -149,7 +200,7 @@ timeout = click.option(
 
 memory = click.option(
     "--memory",
-    type=click.FloatRange(min=0),
+    type=Number(min=0, max=_MOST_MEMORY),
     default=None,
     metavar="GIB",
     help="Memory that the work may take; 0 for no limit.  [default: 80 % of the machine's]",
@@ -231,9 +282,13 @@ def shapes(texts: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
 
 def _shape(text: str) -> tuple[int | None, ...]:
     pieces = [piece.strip() for piece in text.lower().replace("x", ",").split(",")]
-    if not all(piece in {"?", "n", "batch"} or piece.isdecimal() for piece in pieces):
-        raise click.UsageError(f"{text!r} is not a shape; write it as ?,3,224,224")
-    return tuple(int(piece) if piece.isdecimal() else None for piece in pieces)
+    sizes = [None if piece in {"?", "n", "batch"} else whole_number(piece) for piece in pieces]
+    for piece, size in zip(pieces, sizes, strict=True):
+        if piece not in {"?", "n", "batch"} and not (
+            size is not None and 0 <= size <= _LONGEST_AXIS
+        ):
+            raise click.UsageError(f"{quoted(text)} is not a shape; write it as ?,3,224,224")
+    return tuple(sizes)
 
 
 def supervised(
@@ -241,7 +296,8 @@ def supervised(
 ) -> int:
     """Run a command's work under a time and memory limit; see ``supervise``."""
     # CUDA maps far more memory than it uses; a cap would stop it at once.
-    limit = supervise.default_memory() if memory is None else int(memory * 2**30)
+    # Rounded up: nothing but 0 is "no limit".
+    limit = supervise.default_memory() if memory is None else math.ceil(memory * 2**30)
     if device == "cuda":
         limit = 0
     return supervise.run(work, seconds=timeout or None, memory=limit or None)

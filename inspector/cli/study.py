@@ -1,6 +1,5 @@
 """``inspector study``: the papers' experiments; a sub-command for each file of the studies."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ import click
 from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
+    Number,
+    WholeNumber,
     json_report,
     model_options,
     open_model,
     output_folder,
     supervised,
 )
+from inspector.cli.streams import progress_bar, show, show_json
 from inspector.errors import ImageRefused
 from inspector.photos.dataset import labelled_photos, pictures
 from inspector.printable import clean_text
@@ -95,7 +97,7 @@ def _option(name: str, default: Any, text: str) -> click.Option:
     kind = str if default is None else type(default)
     return click.Option(
         flag,
-        type=kind,
+        type={int: WholeNumber(), float: Number()}.get(kind, kind),
         default=default,
         help=text,
         metavar={int: "N", float: "X"}.get(kind, "TEXT"),
@@ -115,7 +117,6 @@ def _study(
     truth: Path | None = None,
     **options: Any,
 ) -> int:
-    from inspector.cli.terminal import progress_bar
 
     explainer = open_model(model, **opening)
     photos: Sequence[Any]
@@ -167,15 +168,15 @@ def _texts(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _print(found: "Findings", written: Sequence[Path], *, as_json: bool) -> None:
-    from inspector.render import json
+    from inspector.render.json import plain
 
     for text in found.warnings:
         say(text, "warning")
     for error in found.refused:
         say(str(error))
     if as_json:
-        sys.stdout.write(json.dumps(found.document()))
+        show_json(plain(found.document()), indent=2, sort_keys=True, allow_nan=False)
         return
     for sentence in found.sentences:
-        click.echo(clean_text(sentence, limit=None))
-    click.echo("\n" + "\n".join(str(path) for path in written))
+        show(clean_text(sentence, limit=None))
+    show("\n" + "\n".join(clean_text(str(path), limit=None) for path in written))

@@ -18,13 +18,13 @@ process itself, without clock or cap.
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,7 +33,8 @@ import click
 
 from converters.errors import ExplainedError, out_of_memory, says_out_of_memory
 from converters.work_folder import announce_to, sweep
-from inspector.cli import say
+from inspector.cli.streams import forget_stdout, say, say_usage, show_traceback
+from inspector.errors import UsageError
 
 __all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
 
@@ -224,7 +225,7 @@ def outcome(work: Callable[[], int | None], memory: int | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone: nothing to say, nobody to hear it
-        _forget_stdout()
+        forget_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
         return _explain(error, memory)
@@ -232,7 +233,7 @@ def outcome(work: Callable[[], int | None], memory: int | None = None) -> int:
 
 def _explain(error: Exception, memory: int | None) -> int:
     if isinstance(error, click.ClickException):
-        error.show()
+        say_usage(error)
         return error.exit_code
     if isinstance(error, ExplainedError):
         say(str(error))
@@ -241,12 +242,28 @@ def _explain(error: Exception, memory: int | None) -> int:
         _say_memory(memory)
         return _LIMIT
     if os.environ.get("INSPECTOR_DEBUG"):
-        traceback.print_exc()
+        show_traceback()
+    if isinstance(error, OSError) and error.errno:
+        return _explain_system(error)
     say(
         f"internal error: {type(error).__name__}: {error}; please report it "
         "(INSPECTOR_DEBUG=1 shows where)"
     )
     return 1
+
+
+def _explain_system(error: OSError) -> int:
+    """What the system refused: a full disk, a folder that nobody may write to, too many files."""
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        forget_stdout()
+        where = where or "standard output: "
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "the disk is full: make room" if full else "look at the place and its permissions"
+    say(f"{where}{error.strerror or error}; {hint}")
+    return UsageError.exit_status
 
 
 def _exit_status(code: object) -> int:
@@ -255,12 +272,6 @@ def _exit_status(code: object) -> int:
         return code or 0
     say(str(code))
     return 1
-
-
-def _forget_stdout() -> None:
-    """Let buffered output for a reader that has gone go nowhere, without a message."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_with(parent: int) -> None:

@@ -1,27 +1,27 @@
-"""What commands show on a terminal: tables and a progress bar."""
+"""Tables that commands show on a terminal."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from inspector.cli.streams import table_console
+from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.overview import Overview
     from inspector.report import ImageReport
 
-__all__ = ["progress_bar", "show_layers", "show_report"]
+__all__ = ["show_layers", "show_report"]
 
 
 def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
     """Print what was found in one photo and where it was written."""
-    console = _console()
+    console = table_console()
     best = report.predictions[0] if report.predictions else None
-    heading = Text(report.photo.name, style="bold")
+    heading = Text(clean_text(report.photo.name), style="bold")
     if best is not None:
         heading.append(f"  {best['label']}", style="bold green")
         if "output" in best:  # of several
@@ -51,7 +51,7 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
 
 def show_layers(found: "Overview") -> None:
     """Print the layers, the default layer and what is known of the head."""
-    console = _console()
+    console = table_console()
     table = Table(box=None, padding=(0, 2), header_style="dim")
     modules = any(row.module for row in found.rows)
     for column, justify in (
@@ -80,16 +80,11 @@ def show_layers(found: "Overview") -> None:
             row.offset,
             mark,
         )
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+        table.add_row(*(Text(clean_text(cell)) for cell in cells), style=style)
     console.print(table)
     console.print()
     for label, text in found.sentences:
         console.print(Text.assemble((f"{label}: ", "bold"), text))
-
-
-def _console() -> Console:
-    """Wide in a pipe, where nothing needs to fit a window."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _by(values: Sequence[Any] | None) -> str:
@@ -119,21 +114,3 @@ def _checks(facts: Any) -> str:
     if "coverage" in facts:
         parts.append(str(facts["coverage"]).partition(":")[0])
     return ", ".join(parts) or "-"
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on standard error, on a terminal only; called with (what, done, total)."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
-
-        yield advance

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inspector.cli.options import OutputFile, model_options, open_model, supervised
+from inspector.cli.streams import progress_bar, show, show_json
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def _verify(
     as_json: bool,
     **opening: Any,
 ) -> int:
-    from inspector.cli.terminal import progress_bar
     from inspector.render import json as render_json
     from inspector.verify.cache import remember
     from inspector.verify.checks import certify
@@ -87,7 +87,7 @@ def _verify(
     if output is not None:
         render_json.write(output, document)
     if as_json:
-        click.echo(render_json.dumps(document), nl=False)
+        show_json(render_json.plain(document), indent=2, sort_keys=True, allow_nan=False)
     else:
         _show(certificate, kept)
     return FAILED if certificate.verdict == "fail" else 0
@@ -131,18 +131,18 @@ def _show(certificate: "Certificate", kept: Path | None) -> None:
     width = max(len(check.name) for check in certificate.checks)
     name, target = clean_text(certificate.model["name"]), clean_text(certificate.target)
     inputs = ", ".join(clean_text(item["name"]) for item in certificate.inputs)
-    click.echo(f"{name}  sha256 {certificate.model['sha256'][:16]}...")
-    click.echo(f"judged as {certificate.kind}; inputs: {inputs}; target: {target}\n")
+    show(f"{name}  sha256 {certificate.model['sha256'][:16]}...")
+    show(f"judged as {certificate.kind}; inputs: {inputs}; target: {target}\n")
     for check in certificate.checks:
-        word = click.style(f"{check.status:14}", fg=_COLOURS.get(check.status))
-        click.echo(f"{word} {check.name:{width}}  {clean_text(check.text, limit=None)}")
-    word = click.style(certificate.verdict.upper(), fg=_COLOURS.get(certificate.verdict), bold=True)
-    click.echo(f"\nverdict: {word}")
+        word = (f"{check.status:14}", {"fg": _COLOURS.get(check.status)})
+        show(word, f" {check.name:{width}}  {clean_text(check.text, limit=None)}")
+    colour = {"fg": _COLOURS.get(certificate.verdict), "bold": True}
+    show("\nverdict: ", (certificate.verdict.upper(), colour))
     for reason in certificate.reasons:
-        click.echo(f"  {clean_text(reason, limit=None)}")
+        show(f"  {clean_text(reason, limit=None)}")
     if kept is not None:
         said = {True: "passes", False: "fails", None: "undecided"}[certificate.kept.passed]
-        click.echo(
+        show(
             f"\nkept for `explain`: {said} (photos do not count), in {kept}\n"
             "`inspector verify` judges anew; deleting the file lifts it"
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.plain_values import whole_number
 from inspector.compare.alignment import Alignment, Probe, align
 from inspector.compare.figure import Case, draw_case
 from inspector.compare.parting import Meter, Parting
@@ -249,8 +250,8 @@ class _Run:
     def _counterpart(self, layer: str | int) -> str:
         alignment = self._parting.alignment
         name = str(layer)
-        if name.lstrip("-").isdecimal() and name not in self.a.graph.tensors:
-            index = int(name)
+        index = whole_number(name)
+        if index is not None and name not in self.a.graph.tensors:
             known = range(-len(self.a.layers), len(self.a.layers))
             name = self.a.layers[index].tensor if index in known else name
         found = alignment.counterpart(name)

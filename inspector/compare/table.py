@@ -1,6 +1,5 @@
 """The comparison of two networks as tables for the terminal."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,14 @@ _ROWS = 40
 _LAYERS = 60
 
 
-def show_comparison(found: "Comparison", written: Sequence[Path]) -> None:
-    """Print predictions, likeness of the maps, and where the graphs part."""
-    # Wide in a pipe, where nothing needs to fit a window.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+def show_comparison(found: "Comparison", written: Sequence[Path], console: Console) -> None:
+    """Print predictions, likeness of the maps, and where the graphs part.
+
+    Args:
+        found: The comparison.
+        written: Files that were written.
+        console: Where to print; the command line's makes every text safe.
+    """
     for letter, context in zip("AB", found.contexts, strict=True):
         name = clean_text(str(context["model"]["name"]))
         console.print(Text.assemble((f"{letter}  ", "bold"), name))
@@ -70,10 +73,10 @@ def _said(image: "ImageComparison") -> tuple[Text, Text, Text]:
     """The photo, and what each network says, red where they differ."""
     style = "bold red" if image.flip else ""
     said = [
-        Text("-" if p is None else f"{p['label']} {_share(p['probability'])}", style)
+        Text("-" if p is None else f"{clean_text(p['label'])} {_share(p['probability'])}", style)
         for p in image.predictions
     ]
-    return Text(image.name), said[0], said[1]
+    return Text(clean_text(image.name)), said[0], said[1]
 
 
 def _likeness(pair: "MapPair") -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from converters.plain_values import finite_number, quoted, whole_number
 from inspector.errors import UnknownMethod, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -62,15 +63,24 @@ class Option:
             words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
             if text.lower() in words:
                 return words[text.lower()]
-            raise UsageError(f"{self.name} is yes or no, not {text!r}")
-        try:
-            if isinstance(self.default, int):
-                return int(text)
-            if isinstance(self.default, float):
-                return float(text)
-        except ValueError:
-            raise UsageError(f"{self.name} is a number, not {text!r}") from None
-        return text
+            raise UsageError(f"{self.name} is yes or no, not {quoted(text)}")
+        number: float | None
+        if isinstance(self.default, int):
+            number = whole_number(text)
+        elif isinstance(self.default, float):
+            number = finite_number(_float(text))
+        else:
+            return text
+        if number is None:
+            raise UsageError(f"{self.name} is a number, not {quoted(text)}")
+        return number
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -222,7 +232,7 @@ def parse_request(text: str) -> Request:
     known = methods()
     if name not in known:
         hint = nearest(name, known) or "one of " + ", ".join(known)
-        raise UnknownMethod(f"no method is called {name!r}", hint=hint)
+        raise UnknownMethod(f"no method is called {quoted(name)}", hint=hint)
     chosen: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
@@ -230,7 +240,7 @@ def parse_request(text: str) -> Request:
         if option is None:
             offered = ", ".join(known[name].options) or "none"
             raise UsageError(
-                f"method {name} has no option {key.strip()!r}", hint=f"its options: {offered}"
+                f"method {name} has no option {quoted(key.strip())}", hint=f"its options: {offered}"
             )
         if not equals or not value.strip():
             raise UsageError(

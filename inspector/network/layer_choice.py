@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from converters.graph import Graph
 from converters.graph.operators import OPERATORS, facts
+from converters.plain_values import whole_number
 from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
 from inspector.network.quantisation import copies_of
@@ -200,7 +201,7 @@ def select_layer(
         return listed[0]
     if text == "last" and layers:
         return default_layer(layers, shapes)[0]
-    index = int(text) if text.lstrip("-").isdecimal() else None
+    index = whole_number(text)
     if index is not None and -len(layers) <= index < len(layers):
         return layers[index]
     inside = [a for a in layers if a.module and f"{a.module}.".startswith(f"{text}.")]

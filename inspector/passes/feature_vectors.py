@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.network.classifier import last_linear
 from inspector.passes.activations import activations
@@ -69,7 +70,8 @@ def feature_vector(model: "Opened", layer: str | int) -> FeatureVector:
         UsageError: The tensor is the same for every photo, or has no axis of photos.
     """
     text = str(layer).strip()
-    is_index = text.lstrip("-").isdecimal() and -len(model.layers) <= int(text) < len(model.layers)
+    index = whole_number(text)
+    is_index = index is not None and -len(model.layers) <= index < len(model.layers)
     if text in model.graph.tensors and isinstance(layer, str) and not is_index:
         return _read_as(model, text, "chosen by the user")
     found, _ = model.layer_for(layer if isinstance(layer, int) else text)

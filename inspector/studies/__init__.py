@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from converters.plain_values import quoted, whole_number
 from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import Heatmap
 from inspector.methods import Option, described_arguments
@@ -213,9 +214,9 @@ def parse_units(text: str, channels: int, first: int = 8) -> tuple[int, ...]:
     found: dict[int, None] = {}
     for part in text.split(","):
         low, dash, high = (piece.strip() for piece in part.partition("-"))
-        if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise UsageError(f"{part.strip()!r} is not a unit", hint="write them as 0,3,8-11")
-        ends = int(low), int(high or low)
+        ends = whole_number(low), whole_number(high if dash else low)
+        if ends[0] is None or ends[1] is None or ends[0] < 0:
+            raise UsageError(f"{quoted(part.strip())} is not a unit", hint="write them as 0,3,8-11")
         if not ends[0] <= ends[1] < channels:
             raise UsageError(
                 f"there is no unit {part.strip()}", hint=f"units run from 0 to {channels - 1}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph.operators import facts_of
+from converters.plain_values import LARGEST
 from inspector.errors import UsageError
 from inspector.network.layers import Layer
 from inspector.network.receptive_field import receptive_fields
@@ -232,7 +233,9 @@ def epochs_in(names: Sequence[str]) -> tuple[int, ...] | None:
         if len(telling) != 1:
             return None
         found = list(telling[0])
-    return tuple(found) if found and len(set(found)) == len(found) else None
+    if not found or len(set(found)) < len(found) or max(found) > LARGEST:
+        return None
+    return tuple(found)
 
 
 # -- whether two files hold one network -----------------------------------------------------------

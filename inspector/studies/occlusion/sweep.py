@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.plain_values import quoted, whole_number
 from inspector.errors import MethodRefused, UsageError
 from inspector.methods.occlusion import BATCH
 from inspector.network.layers import channel_axes
@@ -125,11 +126,13 @@ def _feature(text: str, channels: int) -> str | int:
     text = str(text).strip()
     if text in _RULES:
         return text
-    if not text.isdecimal() or int(text) >= channels:
+    number = whole_number(text)
+    if number is None or not 0 <= number < channels:
         raise UsageError(
-            f"no feature map {text!r}", hint=f"total, peak, or a number from 0 to {channels - 1}"
+            f"no feature map {quoted(text)}",
+            hint=f"total, peak, or a number from 0 to {channels - 1}",
         )
-    return int(text)
+    return number
 
 
 @dataclass(eq=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.plain_values import quoted, whole_number
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.passes.activations import activations
 from inspector.passes.batches import Batch, Progress, batches
@@ -50,9 +51,10 @@ class Pool:
         kind, colon, number = (part.strip() for part in text.partition(":"))
         if kind in {"mean", "max", "flat"} and not colon:
             return cls(kind)
-        if kind == "grid" and number.isdecimal() and 1 <= int(number) <= 16:
-            return cls(kind, int(number))
-        raise UsageError(f"no pooling {text!r}", hint="mean, max, grid:1 to grid:16, or flat")
+        cells = whole_number(number) or 0
+        if kind == "grid" and 1 <= cells <= 16:
+            return cls(kind, cells)
+        raise UsageError(f"no pooling {quoted(text)}", hint="mean, max, grid:1 to grid:16, or flat")
 
     def dimensions(self, layer: "FeatureLayer") -> int:
         """D of a layer."""

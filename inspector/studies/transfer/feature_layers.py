@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.graph.operators import facts
+from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
 from inspector.network.classifier import last_linear, way_back
 from inspector.network.layers import channel_axes
@@ -87,7 +88,7 @@ def _named(model: "Opened", text: str) -> list[str]:
 
 
 def _one(model: "Opened", text: str) -> str:
-    if text in model.graph.tensors and not text.lstrip("-").isdecimal():
+    if text in model.graph.tensors and whole_number(text) is None:
         return text
     return model.layer_for(text)[0].tensor
 
