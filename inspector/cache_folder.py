@@ -29,7 +29,7 @@ from converters.work_folder import temporary_file
 from inspector.errors import InspectorWarning, UsageError
 from inspector.whole_file import write_whole
 
-__all__ = ["cache_folder", "read_entry", "usable_folder", "write_entry"]
+__all__ = ["cache_folder", "read_entry", "usable_folder", "why_unwritable", "write_entry"]
 
 LARGEST_ENTRY = 2**20
 """Bytes beyond which a file cannot be an entry."""
@@ -216,17 +216,21 @@ def _problem(status: os.stat_result) -> str:
     return "can be written to by others" if status.st_mode & _OTHERS_WRITE else ""
 
 
-_unwritable: set[Path | None] = set()
-"""Cache folders of which it was said that nothing can be kept in them."""
+_unwritable: list[str] = []
+"""Why nothing could be kept in this process, first reason first."""
 
 
 def _say_unwritable(folder: Path, problem: str) -> None:
-    """Warn that nothing can be kept, once per process: every photo would say it again."""
-    root = cache_folder()
-    if root not in _unwritable:
-        _unwritable.add(root)
-        text = f"{root or folder}: nothing is kept in the cache ({problem}); checks and conversions"
-        warnings.warn(f"{text} are done anew each time", InspectorWarning, 2)
+    _unwritable.append(f"nothing is kept in the cache, {cache_folder() or folder} ({problem})")
+
+
+def why_unwritable() -> str:
+    """Why nothing could be kept in the cache by this process; empty where all was kept.
+
+    That is no fault of a model or a photo, and changes no result: only the command line says it,
+    once per run.
+    """
+    return _unwritable[0] if _unwritable else ""
 
 
 def _say(place: Path, problem: str, fix: str) -> None:

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from converters.plain_values import LARGEST, quoted, whole_number
 from inspector.cli import supervise
+from inspector.cli.streams import say
 from inspector.errors import UsageError
 from inspector.whole_file import check_file, check_folder
 
@@ -300,4 +301,17 @@ def supervised(
     limit = supervise.default_memory() if memory is None else math.ceil(memory * 2**30)
     if device == "cuda":
         limit = 0
-    return supervise.run(work, seconds=timeout or None, memory=limit or None)
+    return supervise.run(
+        lambda: _with_cache_said(work), seconds=timeout or None, memory=limit or None
+    )
+
+
+def _with_cache_said(work: Callable[[], int]) -> int:
+    """Do some work, and say once where the cache could not keep what it found."""
+    try:
+        return work()
+    finally:
+        from inspector.cache_folder import why_unwritable
+
+        if why := why_unwritable():
+            say(f"{why}: what it would hold is computed anew each time", "note")
