@@ -28,6 +28,7 @@ from inspector.opening import Opening
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
+from inspector.photos.photo_warnings import photo_warnings
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal, Report
@@ -40,10 +41,6 @@ Progress = Callable[[str, int, int], None]
 
 BATCH = 8
 """Photos that go through the network at a time, where the model allows it."""
-
-SEEN = 0.5
-"""Share of a photo below which it is a warning that the network does not see the rest.  The usual
-centre crop leaves 77 % of a square photo, 57 % of one of 4:3 and 51 % of one of 3:2."""
 
 FAR = 10.0
 """Values as many ranges of the recipe outside of it are taken for images without its steps."""
@@ -322,17 +319,6 @@ def _warn_of_values(opened: Opened, images: Array) -> None:
         )
 
 
-def _photo_warnings(photo: Photo, geometry: Geometry, resize: str) -> Iterator[str]:
-    """What must be known of one photo's pixels, and of how much of it the network sees."""
-    for text in photo.warnings:
-        yield f"{photo.name}: {text}"
-    if geometry.seen_share < SEEN:
-        yield (
-            f"{photo.name}: the network sees {geometry.seen_share:.0%} of the photo "
-            f"(resize = {resize}); --set resize=letterbox or resize=squash shows it all"
-        )
-
-
 _Item = tuple[Photo, Array, Geometry]
 """A photo, its tensor (C, H, W), and how the two lie on each other."""
 
@@ -455,7 +441,7 @@ class _Run:
         opened = self.opened
         photo, _, geometry = item
         warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
-        warnings += _photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
+        warnings += photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
         best: list[dict[str, Any]] = []
         if opened.scores.classifier:
             scores = np.asarray(values[opened.scores.tensor][row]).reshape(-1)

@@ -53,8 +53,9 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
     for key, value in found.items():
         if isinstance(value, dict):
             show(f"{key}:")
+            width = max(map(len, value), default=0)
             for name, text in value.items():
-                show(f"  {name:16} {_shown(text)}")
+                show(f"  {name:{width}} {_shown(text)}")
         else:
             show(f"{key:16} {_shown(value)}")
     return 0

@@ -95,16 +95,21 @@ def _verify(
 
 def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
     from inspector.photos.photo import load_photo
+    from inspector.photos.photo_warnings import PhotoWarnings
     from inspector.verify.subject import Probe
 
+    preprocess = explainer.preprocessing.preprocess
+    warned = PhotoWarnings(preprocess.resize)
     found: list[Probe] = []
     for number, path in enumerate(images):
         photo = load_photo(path)
-        tensor, _ = explainer.preprocessing.preprocess.apply(photo)
+        tensor, geometry = preprocess.apply(photo)
+        warned.add(photo, geometry)
         # Two photos of one name would be taken for one input.
         taken = {probe.name for probe in found} | {"noise", "blank"}
         name = photo.name if photo.name not in taken else f"{photo.name} ({number + 1})"
         found.append(Probe(name, tensor[None], {"sha256": photo.sha256}))
+    warned.close()
     return found
 
 

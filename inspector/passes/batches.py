@@ -14,6 +14,7 @@ from inspector.errors import ImageRefused
 from inspector.passes.activations import activations
 from inspector.passes.prefetch import prefetched
 from inspector.photos.photo import ImageSource, Photo
+from inspector.photos.photo_warnings import PhotoWarnings
 
 if TYPE_CHECKING:
     from inspector.opened import Opened
@@ -63,6 +64,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Open photos a few at a time, the next ones while the caller is busy with a batch.
 
+    Warns of photos whose pixels had to be guessed, or of which the network sees little.
+
     Args:
         model: Whose preprocessing they get.
         images: Paths, ``Photo`` objects, PIL images, or arrays (H, W, 3).
@@ -79,16 +82,19 @@ def batches(
         size=_bytes,
     )
     waiting: list[_Opened] = []
+    warned = PhotoWarnings(model.preprocessing.preprocess.resize)
     for place, found in opening:
         if isinstance(found, ImageRefused):
             refused.append(found)
         else:
+            warned.add(found.photo, found.geometry)
             waiting.append(found)
         if len(waiting) == size:
             yield _batch(waiting)
             waiting = []
         if progress:
             progress("photos", place + 1, total)
+    warned.close()
     if waiting:
         yield _batch(waiting)
 
@@ -127,21 +133,31 @@ def passes(
     total, workers = _length(images), min(WORKERS, _cores())
     reader, size = _reader(model, tensors, workers), BATCH if model.batches else 1
 
-    def work(jobs: tuple[_Job, ...]) -> tuple[int, list[ImageRefused], list[Result]]:
+    warned = PhotoWarnings(model.preprocessing.preprocess.resize)
+
+    def work(
+        jobs: tuple[_Job, ...],
+    ) -> tuple[int, list[ImageRefused], Batch | None, list[Result]]:
         found = [_opened(model, job)[1] for job in jobs]
         gone = [item for item in found if isinstance(item, ImageRefused)]
         there = [item for item in found if isinstance(item, _Opened)]
         if not there:
-            return jobs[-1][0], gone, []
+            return jobs[-1][0], gone, None, []
         batch = _batch(there)
-        return jobs[-1][0], gone, [look(batch, activations(reader, batch.tensors, tensors))]
+        seen = look(batch, activations(reader, batch.tensors, tensors))
+        return jobs[-1][0], gone, batch, [seen]
 
     jobs = _chunks(_jobs(images, skip), size)
-    for last, gone, results in prefetched(jobs, work, ahead=workers, workers=workers):
+    for last, gone, batch, results in prefetched(jobs, work, ahead=workers, workers=workers):
         refused += gone
+        for photo, geometry in (
+            () if batch is None else zip(batch.photos, batch.geometries, strict=True)
+        ):
+            warned.add(photo, geometry)
         if progress:
             progress("photos", last + 1, total)
         yield from results
+    warned.close()
 
 
 def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":

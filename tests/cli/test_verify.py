@@ -27,7 +27,7 @@ def test_a_table_a_verdict_and_a_document(inspector, samples, tmp_path, cache):
     document = json.loads((tmp_path / "out" / "resnet20.json").read_text())
     assert document["verdict"] == "pass"
     assert document["inputs"][2]["sha256"]
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("certificate-*.json"))) == 1
 
 
 def test_json_alone(inspector, samples):
@@ -66,3 +66,12 @@ def test_a_failing_check_is_exit_status_1(samples, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "verdict: FAIL" in shown
     assert "\x1b[31m' differs" not in shown
+
+
+def test_a_photo_of_which_little_is_seen_is_said(inspector, samples, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (160, 40), (90, 120, 60)).save(tmp_path / "wide.png")
+    recipe = ("--set", "resize=crop")
+    done = inspector("verify", samples / "zfnet.onnx", tmp_path / "wide.png", *recipe)
+    assert "wide.png: the network sees 25% of the photo" in " ".join(done.stderr.split())

@@ -14,7 +14,7 @@ from PIL import Image
 from waiting import WAIT, soon
 
 import inspector
-from inspector.errors import ImageRefused, MethodRefused
+from inspector.errors import ImageRefused, InspectorWarning, MethodRefused
 from inspector.passes import batches as module
 from inspector.passes import prefetch
 from inspector.passes.activations import activations
@@ -546,3 +546,23 @@ def test_a_second_reader_leaves_the_first_ones_filter_alone(monkeypatch):
         assert warnings.filters == before
         with pytest.raises(UserWarning):
             warn()
+
+
+def through_batches(model, images):
+    return sum(len(batch.places) for batch in batches(model, images, []))
+
+
+def through_passes(model, images):
+    found = passes(model, images, ["y"], lambda batch, _: len(batch.places), refused=[])
+    return sum(found)
+
+
+@pytest.mark.parametrize("way", [through_batches, through_passes])
+def test_photos_that_the_network_hardly_sees_are_said_and_counted(small, way):
+    wide = [np.full((10, 40, 3), 90, np.uint8) for _ in range(9)]
+    upright = [np.full((10, 10, 3), 90, np.uint8)]
+    with pytest.warns(InspectorWarning) as told:
+        assert way(small, [*wide, *upright]) == 10
+    texts = [str(item.message) for item in told]
+    assert sum("the network sees" in text for text in texts) == 5
+    assert texts[-1].startswith("4 more photos have warnings")
