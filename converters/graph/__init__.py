@@ -140,6 +140,7 @@ class Graph:
         self.outputs = {v.name: _value(v) for v in self.proto.output}
         self.nodes = tuple(self._nodes())
         self._arrays: dict[str, np.ndarray] = {}
+        self._repeated: dict[str, str] = {}
 
     def _nodes(self) -> Iterator[Node]:
         taken: set[str] = set()
@@ -237,12 +238,17 @@ class Graph:
 
     def _behind_identities(self, tensor: str) -> str:
         """The tensor that a chain of ``Identity`` nodes repeats."""
-        for _ in range(len(self.nodes)):
+        passed: list[str] = []
+        while tensor not in self._repeated and len(passed) <= len(self.nodes):
             node = self._producers.get(tensor)
             if node is None or not node.is_op("Identity"):
                 break
+            passed.append(tensor)
             tensor = node.inputs[0]
-        return tensor
+        source = self._repeated.get(tensor, tensor)
+        # Kept for all of them: a long chain is walked once, not once per tensor in it.
+        self._repeated.update(dict.fromkeys(passed, source))
+        return source
 
     def _read(self, tensor: str) -> np.ndarray | None:
         if tensor in self._initialisers:

@@ -234,7 +234,8 @@ def _load(path: Path, limits: Limits) -> bytes:
                 )
             if status.st_size > limits.file_bytes:
                 raise UnsafeModel([_too_large(status.st_size, limits)], where=where)
-            data = head + stream.read(limits.file_bytes + 1 - len(head))
+            # What is there and one byte more: `read` allocates what it is asked for.
+            data = head + stream.read(status.st_size + 1 - len(head))
     except FileNotFoundError:
         raise NotAModel("does not exist", where=where, hint="look at the path") from None
     except (OSError, ValueError) as error:

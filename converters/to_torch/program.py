@@ -6,6 +6,7 @@ ablation and patching are therefore one mechanism, and a backward rule is an ove
 operator table instead of hooks on somebody's modules.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from converters.errors import ConverterError, UnsupportedNode, UnsupportedOperator
+from converters.errors import (
+    ConverterError,
+    UnsupportedNode,
+    UnsupportedOperator,
+    out_of_memory,
+)
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations
 from converters.graph.operators import facts
@@ -120,6 +126,7 @@ class Program(nn.Module):
             a.output: a for a in self.activations if [n.op_type for n in a.nodes] != [a.kind]
         }
         self._constants: dict[str, Tensor] = {}
+        self._foldable = _foldable(self.graph)
         self._compiler = Compiler(
             self.graph,
             dtype=self.dtype,
@@ -168,25 +175,30 @@ class Program(nn.Module):
         env = dict(plan.constants)
         env.update(feeds)
         for step, dead in zip(plan.steps, plan.dead, strict=True):
-            try:
-                step.run(env, rules)
-            except ConverterError as error:
-                error.where = error.where or f"{step.node.op_type} node {step.node.name!r}"
-                raise
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                raise self._failed(step.node, error) from error
+            self._run_step(step, env, rules)
             for name in dead:
                 env.pop(name, None)
         return {name: env[name] for name in fetch}
 
     @staticmethod
-    def _failed(node: Node, error: Exception) -> Exception:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            return error  # the caller's limit, not the node's fault
-        reason = str(error).partition("\n")[0]
-        return ConverterError(
-            f"the PyTorch twin failed: {reason}", where=f"{node.op_type} node {node.name!r}"
-        )
+    def _run_step(step: Step, env: dict[str, Tensor], rules: OpTable | None) -> None:
+        """Run one step; whatever an operator raises on a stranger's attributes names the node.
+
+        Raises:
+            ConverterError: The step failed.
+        """
+        where = f"{step.node.op_type} node {step.node.name!r}"
+        try:
+            step.run(env, rules)
+        except ConverterError as error:
+            error.where = error.where or where
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise  # the caller's limit, not the node's fault
+            raise ConverterError(
+                f"the PyTorch twin failed: {_reason(error)}", where=where
+            ) from error
 
     # -- planning --------------------------------------------------------------------------
 
@@ -294,17 +306,15 @@ class Program(nn.Module):
             current = pending.pop()
             if not current or current in self._constants:
                 continue
+            if current not in self._foldable:
+                return
             node = self.graph.producer(current)
             if node is None:
                 array = self.graph.constant(current)
                 if array is None:
-                    return  # reaches a graph input (or a name from around a body)
+                    return  # a name from around a body
                 self._constants[current] = self._compiler.tensor(array)
             elif node.index not in visited:
-                if facts(node).stochastic or any(
-                    isinstance(v, onnx.GraphProto) for v in node.attributes.values()
-                ):
-                    return
                 visited.add(node.index)
                 order.append(node)
                 pending += node.inputs
@@ -315,18 +325,23 @@ class Program(nn.Module):
     def _fold_node(self, node: Node) -> None:
         if node.outputs[0] in self._constants:
             return
+        made: dict[str, Tensor] = {}
         array = self.graph.constant(node.outputs[0])
         if array is not None:
-            self._constants[node.outputs[0]] = self._compiler.tensor(array)
-            return
-        env = {n: self._constants[n] for n in node.inputs if n in self._constants}
-        try:
-            self._compiled(node, None).run(env, None)
-        except (CannotBind, KeyError):
-            return
-        made = {n: env[n] for n in node.outputs if n in env}
-        if sum(elements(value) for value in made.values()) <= MAX_FOLDED_ELEMENTS:
-            self._constants.update(made)
+            made = {node.outputs[0]: self._compiler.tensor(array)}
+        else:
+            env = {n: self._constants[n] for n in node.inputs if n in self._constants}
+            known = all(not name or name in env for name in node.inputs)
+            # What fails is no constant: it fails again, and is said, where it is needed.
+            with contextlib.suppress(CannotBind, ConverterError):
+                if known:
+                    self._run_step(self._compiled(node, None), env, None)
+                    made = {n: env[n] for n in node.outputs if n in env}
+            if sum(elements(value) for value in made.values()) > MAX_FOLDED_ELEMENTS:
+                made = {}
+        self._constants.update(made)
+        # What was tried once is not tried again for each tensor behind it.
+        self._foldable.difference_update(name for name in node.outputs if name not in made)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Program":  # noqa: ARG002 - torch's signature
         """Move to a device: torch calls this for ``.to()``, ``.cuda()`` and ``.cpu()``."""
@@ -350,8 +365,32 @@ class Program(nn.Module):
             op = rule or self.table.lookup(node.domain, node.op_type, opset)
             if op is None:
                 raise CannotBind(REFUSED.get((node.domain, node.op_type), ""))
-            steps[node.index] = self._compiler.step(node, op, rule=rule is not None)
+            try:
+                steps[node.index] = self._compiler.step(node, op, rule=rule is not None)
+            except (CannotBind, ConverterError):
+                raise
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                raise CannotBind(f"its attributes make no sense: {_reason(error)}") from error
         return steps[node.index]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an operator raised; its type where it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _foldable(graph: Graph) -> set[str]:
+    """Tensors that depend on no input, on no chance and on no body, in one pass."""
+    found = set(graph.initialisers)
+    for node in graph.nodes:
+        bodies = any(isinstance(value, onnx.GraphProto) for value in node.attributes.values())
+        if bodies or facts(node).stochastic:
+            continue
+        if all(not name or name in found for name in node.inputs):
+            found.update(filter(None, node.outputs))
+    return found
 
 
 def _dead_after(steps: Sequence[Step], fetch: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import check_options, open_model, supervised
 from inspector.cli.streams import show, show_json
 from inspector.printable import clean_text
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-@model_options
+@check_options
 def command(**options: Any) -> int:
     """Tell whether MODEL is safe and sound to open, and which methods will work on it.
 

@@ -23,6 +23,7 @@ __all__ = [
     "OutputFile",
     "OutputFolder",
     "WholeNumber",
+    "check_options",
     "limit_options",
     "model_options",
     "open_model",
@@ -190,14 +191,21 @@ def output_folder(text: str) -> Callable[[F], F]:
     )
 
 
-timeout = click.option(
-    "--timeout",
-    type=Number(min=0, max=_MOST_SECONDS),
-    default=supervise.SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="Stop after this time; 0 for no limit.",
-)
+def timeout(seconds: float) -> Callable[[F], F]:
+    """The option for the wall clock.
+
+    Args:
+        seconds: Its default.
+    """
+    return click.option(
+        "--timeout",
+        type=Number(min=0, max=_MOST_SECONDS),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="Stop after this time; 0 for no limit.",
+    )
+
 
 memory = click.option(
     "--memory",
@@ -238,11 +246,12 @@ python = click.option(
     "this program: apart/bin/python.",
 )
 
-limit_options = _stack(timeout, memory)
+limit_options = _stack(timeout(supervise.SECONDS), memory)
 source_options = _stack(weights, inputs, python)
-model_options = _stack(
-    preprocess, overrides, labels, device, trust, source_options, timeout, memory
-)
+_opening_options = _stack(preprocess, overrides, labels, device, trust, source_options)
+model_options = _stack(_opening_options, limit_options)
+check_options = _stack(_opening_options, timeout(supervise.CHECK_SECONDS), memory)
+"""As :data:`model_options`, under the clock of a command that somebody waits for."""
 
 OPENING = ("device", "preprocess", "overrides", "labels", "trust", "weights", "inputs", "python")
 """Names of the options that :func:`open_model` takes."""

@@ -36,10 +36,13 @@ from converters.work_folder import announce_to, sweep
 from inspector.cli.streams import forget_stdout, say, say_usage, show_traceback
 from inspector.errors import UsageError
 
-__all__ = ["MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
+__all__ = ["CHECK_SECONDS", "MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
 
 # Half an hour is minutes of work on a slow machine and far from what a person waits for.
 SECONDS = 1800.0
+# The check comes before all else, on files that nobody knows: its cost is in proportion to the
+# file, and a network of the usual size takes seconds.
+CHECK_SECONDS = 60.0
 # The rest is for the system and for what the child shares with its parent.
 MEMORY_SHARE = 0.8
 # As `inspector.cli.options` calls them.
