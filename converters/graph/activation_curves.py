@@ -15,7 +15,15 @@ import numpy as np
 
 from converters.graph.operators import facts_of
 
-__all__ = ["GRID", "Array", "Curve", "name_curve", "scalar_op"]
+__all__ = [
+    "GRID",
+    "Array",
+    "Curve",
+    "is_straight",
+    "may_complete_a_clamp",
+    "name_curve",
+    "scalar_op",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -173,53 +181,105 @@ def name_curve(y: Array) -> Curve | None:
         return _piecewise(y) or _hard(y) or _smooth(y)
 
 
-def _equal(y: Array, reference: Array, where: Array | slice = slice(None)) -> bool:
-    got, want = y[where], reference[where]
-    if not np.isfinite(got).all():
-        return False
-    scale = np.maximum(1.0, np.abs(GRID[where]))
-    return bool(np.all(np.abs(got - want) <= _TOLERANCE * scale))
+def is_straight(rows: Array) -> Array:
+    """Which of several functions on ``GRID``, (K, points), are straight lines or constants."""
+    with np.errstate(all="ignore"):
+        low, high = rows[:, _LOWEST, None], rows[:, _HIGHEST, None]
+        line = low + (high - low) * _SHARE
+        # NaN and infinity are not straight: they compare false.
+        straight: Array = (np.abs(rows - line) <= 1e-9 * np.maximum(1.0, np.abs(line))).all(axis=1)
+    return straight
+
+
+def may_complete_a_clamp(rows: Array) -> Array:
+    """Which of several functions on ``GRID``, (K, points), may be more than a one-sided clamp.
+
+    A clamp on both sides and a hard sigmoid stay small on the right, a hard swish dips below
+    zero on the left of it.
+    """
+    with np.errstate(all="ignore"):
+        dips = (np.abs(rows[:, _EDGE]) < 0.1) & (rows[:, _DIP] < -0.2)
+        found: Array = (np.abs(rows[:, _HIGHEST]) < 1e3) | dips
+    return found
+
+
+_LOWEST, _HIGHEST, _EDGE, _ONE, _DIP = (
+    int(np.flatnonzero(x == GRID)[0]) for x in (-1e4, 1e4, -12.0, 1.0, -1.5)
+)
+_SHARE: Array = (GRID + 1e4) / 2e4
+
+
+def _allowed(where: Array | slice = slice(None)) -> Array:
+    return np.asarray(_TOLERANCE * np.maximum(1.0, np.abs(GRID[where])))
+
+
+def _hard_curves() -> tuple[tuple[Curve, ...], Array]:
+    """Hard sigmoid and hard swish, with the slopes 1/6 (PyTorch) and 0.2 (Keras, ONNX)."""
+    curves: list[Curve] = []
+    rows: list[Array] = []
+    for alpha in (1.0 / 6.0, 0.2):
+        gate = _hard_sigmoid(GRID, alpha)
+        curves += [Curve("HardSigmoid", alpha=alpha), Curve("HardSwish", alpha=alpha)]
+        rows += [gate, GRID * gate]
+    return tuple(curves), np.stack(rows)
+
+
+def _smooth_curves() -> tuple[tuple[Curve, ...], Array]:
+    near = GRID[_SMOOTH]
+    curves = [*(Curve(kind) for kind in _FIXED), Curve("Gelu", alpha=1.702)]
+    rows = [*(function(near) for function in _FIXED.values()), near * _sigmoid(1.702 * near)]
+    return tuple(curves), np.stack(rows)
+
+
+_HARD_CURVES, _SMOOTH_CURVES = _hard_curves(), _smooth_curves()
+_ALLOWED, _ALLOWED_NEAR = _allowed(), _allowed(_SMOOTH)
+
+
+def _first_match(y: Array, known: tuple[tuple[Curve, ...], Array], allowed: Array) -> Curve | None:
+    """The first curve that stays within the tolerance; one comparison for all of them."""
+    curves, rows = known
+    matches = (np.abs(y - rows) <= allowed).all(axis=1)
+    return curves[int(matches.argmax())] if matches.any() else None
+
+
+def _near(y: Array, reference: Array) -> bool:
+    return bool(np.all(np.abs(y[_SMOOTH] - reference[_SMOOTH]) <= _ALLOWED_NEAR))
+
+
+def _within(y: Array, reference: Array, *, absolute: float) -> bool:
+    return bool(np.all(np.abs(y - reference) <= absolute + 1e-5 * np.abs(reference)))
 
 
 def _piecewise(y: Array) -> Curve | None:
     """ReLU, clamps and leaky ReLU; exact in every exporter, hence compared to the far points."""
-    low, high = float(y[GRID == -1e4][0]), float(y[GRID == 1e4][0])
-    if -1e3 < low < high and np.allclose(y, np.clip(GRID, low, min(high, 1e4)), atol=1e-5):
+    low, high = float(y[_LOWEST]), float(y[_HIGHEST])
+    if -1e3 < low < high and _within(y, np.clip(GRID, low, min(high, 1e4)), absolute=1e-5):
         bounded = high < 1e3
         kind = "Relu" if low == 0.0 and not bounded else "Clip"
         return Curve(kind, low=low, high=high if bounded else None)
     slope = low / -1e4
-    if abs(abs(slope) - 1.0) > 1e-3 and np.allclose(
-        y, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-5, atol=1e-6
+    if abs(abs(slope) - 1.0) > 1e-3 and _within(
+        y, np.where(GRID > 0, GRID, slope * GRID), absolute=1e-6
     ):
         return Curve("LeakyRelu", alpha=slope)
     return None
 
 
 def _hard(y: Array) -> Curve | None:
-    """Hard sigmoid and hard swish, with the slopes 1/6 (PyTorch) and 0.2 (Keras, ONNX)."""
-    for alpha in (1.0 / 6.0, 0.2):
-        gate = _hard_sigmoid(GRID, alpha)
-        if _equal(y, gate):
-            return Curve("HardSigmoid", alpha=alpha)
-        if _equal(y, GRID * gate):
-            return Curve("HardSwish", alpha=alpha)
-    return None
+    return _first_match(y, _HARD_CURVES, _ALLOWED)
 
 
 def _smooth(y: Array) -> Curve | None:
-    for kind, function in _FIXED.items():
-        if _equal(y, function(GRID), _SMOOTH):
-            return Curve(kind)
-    if _equal(y, GRID * _sigmoid(1.702 * GRID), _SMOOTH):
-        return Curve("Gelu", alpha=1.702)
-    floor = -float(y[GRID == -12.0][0])
-    if 1e-2 < floor < 1e2 and _equal(y, _elu(GRID, floor), _SMOOTH):
+    found = _first_match(y[_SMOOTH], _SMOOTH_CURVES, _ALLOWED_NEAR)
+    if found is not None:
+        return found
+    floor = -float(y[_EDGE])
+    if 1e-2 < floor < 1e2 and _near(y, _elu(GRID, floor)):
         return Curve("Elu", alpha=floor)
     # x * sigmoid(k x), the Swish with its own k; k read off at x = 1.
-    share = float(y[GRID == 1.0][0])
+    share = float(y[_ONE])
     if 0.55 < share < 0.999:
         k = -math.log(1.0 / share - 1.0)
-        if _equal(y, GRID * _sigmoid(k * GRID), _SMOOTH):
+        if _near(y, GRID * _sigmoid(k * GRID)):
             return Curve("Silu", alpha=k)
     return None

@@ -11,30 +11,22 @@ A single-node activation is known by its operator; a composite by the curve it c
 (:mod:`converters.graph.activation_curves`).  A node belongs to one activation at most.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from converters.graph import Graph, Node
-from converters.graph.activation_curves import (
-    GRID,
-    Array,
-    Curve,
-    name_curve,
-    scalar_op,
-)
+from converters.graph.activation_curves import Curve
 from converters.graph.operators import MICROSOFT_DOMAINS, facts
+from converters.graph.spelled_activations import spelled_activations
 
 __all__ = ["Activation", "data_nodes", "find_activations", "unknown_nonlinearities"]
 
-# The last node of a composite is one of these.
-_ROOTS = ("Mul", "Div", "Add", "Sub", "Max", "Min", "Where", "Clip", "Log", "Relu", "Reciprocal")
-_CLAMPS = ("Relu", "Clip")
-# The longest spelling met (GELU's tanh form with casts) has 14 nodes.
-_MAX_NODES = 18
+# DequantizeLinear of the scale of a DequantizeLinear of ...
+_MAX_DEPTH = 8
+# Operators behind which a constant has the same mean.
+_COPIES = ("Cast", "Unsqueeze", "Reshape", "Expand", "Squeeze")
 _GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
 _FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
 
@@ -178,11 +170,17 @@ class _Search:
 
     def run(self) -> tuple[Activation, ...]:
         found = []
+        spelled = spelled_activations(self.graph, self.nodes, self.carried, self._scalar)
         # Last first: x*Clip(x+3,0,6)/6 must be met at its end, before its Clip is.
         for node in reversed(self.nodes):
             if node.index in self.claimed:
                 continue
-            activation = self._composite(node) or self._single(node)
+            whole = spelled.get(node.index)
+            activation = (
+                self._single(node)
+                if whole is None
+                else self._make(whole.curve, whole.input, whole.nodes)
+            )
             if activation is not None:
                 self.claimed.update(member.index for member in activation.nodes)
                 found.append(activation)
@@ -263,131 +261,36 @@ class _Search:
             low = 0.0
         return Activation(str(fused), "", node.outputs[0], (node,), low=low, high=high)
 
-    # -- composites -----------------------------------------------------------------------------
-
-    def _composite(self, root: Node) -> Activation | None:
-        if not root.is_op(*_ROOTS):
-            return None
-        best: Activation | None = None
-        for candidate in self._ancestors(root):
-            region: dict[int, Node] = {}
-            values: dict[str, Any] = {candidate: GRID}
-            varied = self._evaluate(root.outputs[0], values, region)
-            if varied is None or not self._is_closed(region, root):
-                continue
-            curve = self._name(values, root, varied=varied)
-            if curve is None or (best is not None and not self._completes(curve, best)):
-                continue
-            best = self._make(curve, candidate, tuple(region[i] for i in sorted(region)))
-        if best is None or (len(best.nodes) == 1 and facts(root).activation):
-            return None  # what the operator itself says is known better
-        return best
-
-    @staticmethod
-    def _completes(curve: Curve, best: Activation) -> bool:
-        """Whether a longer match explains more: Max(Min(x,6),0) is Clip(0,6), no ReLU of a Min."""
-        return best.kind in _CLAMPS and (
-            curve.kind in {"HardSigmoid", "HardSwish"}
-            or (curve.kind == "Clip" and curve.high is not None and best.high is None)
-        )
-
-    def _ancestors(self, root: Node) -> Iterator[str]:
-        """Tensors upstream of a node over elementwise nodes, nearest first."""
-        seen: dict[str, None] = {}
-        frontier = [root]
-        visited = {root.index}
-        while frontier and len(visited) <= _MAX_NODES:
-            following = []
-            for node in frontier:
-                for name in node.inputs:
-                    if name in self.carried and name not in seen:
-                        seen[name] = None
-                        maker = self.graph.producer(name)
-                        if maker is not None and maker.index not in visited and not maker.domain:
-                            visited.add(maker.index)
-                            following.append(maker)
-            frontier = [node for node in following if self._is_scalar_op(node)]
-        # A composite applies to what all its branches start from; ties go to the shorter way.
-        yield from seen
-
-    @staticmethod
-    def _is_scalar_op(node: Node) -> bool:
-        ones: list[Array | float | None] = [np.ones(1)] * max(1, len(node.inputs))
-        return scalar_op(node.op_type, node.attributes, ones) is not None
-
-    def _evaluate(
-        self, tensor: str, values: dict[str, Any], region: dict[int, Node]
-    ) -> bool | None:
-        """Fill ``values`` up to a tensor; None when it does not depend on the grid alone.
-
-        Returns:
-            Whether a constant with one value per channel took part (by its mean).
-        """
-        if tensor in values:
-            return False
-        if tensor not in self.carried:
-            scalar = self._scalar(tensor)
-            values[tensor] = None if scalar is None else scalar[0]
-            return None if scalar is None else scalar[1]
-        node = self.graph.producer(tensor)
-        if node is None or node.domain or node.index in self.claimed or len(region) > _MAX_NODES:
-            return None
-        region[node.index] = node
-        # The scale and zero point of (de)quantisation, the shape of a cast, say nothing here.
-        inputs = node.inputs[:1] if facts(node).carries else node.inputs
-        inner = [self._evaluate(name, values, region) for name in inputs if name]
-        if any(varied is None for varied in inner):
-            return None
-        values[tensor] = scalar_op(node.op_type, node.attributes, [values.get(n) for n in inputs])
-        return None if values[tensor] is None else any(inner)
-
-    def _is_closed(self, region: dict[int, Node], root: Node) -> bool:
-        """Whether nothing outside reads an inner tensor (then it is more than an activation)."""
-        for node in region.values():
-            if node.index == root.index:
-                continue
-            for name in node.outputs:
-                if name in self.graph.outputs:
-                    return False
-                if any(user.index not in region for user in self.graph.consumers(name)):
-                    return False
-        return True
-
-    @staticmethod
-    def _name(values: dict[str, Any], root: Node, *, varied: bool) -> Curve | None:
-        result = values[root.outputs[0]]
-        curve = name_curve(np.asarray(result))
-        if curve is None:
-            return None
-        for tensor, inner in values.items():
-            same = tensor != root.outputs[0] and np.shape(inner) == GRID.shape
-            if same and np.array_equal(inner, result):
-                return None  # the last node changes nothing: the activation ends before it
-        if varied:
-            # One slope per channel is PRelu; any other name would hold for the mean only.
-            return Curve("PRelu") if curve.kind == "LeakyRelu" else None
-        return curve
-
-    def _scalar(self, tensor: str) -> tuple[float, bool] | None:
+    def _scalar(self, tensor: str, depth: int = _MAX_DEPTH) -> tuple[float, bool] | None:
         """Mean of a constant, and whether its elements differ; None when it is computed."""
-        if tensor in self.scalars or tensor in self.carried:
-            return self.scalars.get(tensor)
-        value: tuple[float, bool] | None = None
-        array = self.graph.constant(tensor)
-        node = self.graph.producer(tensor)
-        if array is not None:
-            if array.size and array.dtype.kind in "fiub":
-                flat = array.astype(np.float64).ravel()
-                value = float(flat.mean()), bool(flat.min() != flat.max())
-        elif node is not None and node.is_op("Cast", "Unsqueeze", "Reshape", "Expand", "Squeeze"):
-            value = self._scalar(node.inputs[0])
-        elif node is not None and node.is_op("DequantizeLinear"):
-            parts = [self._scalar(name) for name in node.inputs if name]
-            if all(part is not None and not part[1] for part in parts):
-                x, scale, *zero = [part[0] for part in parts if part is not None]
-                value = (x - (zero[0] if zero else 0.0)) * scale, False
-        self.scalars[tensor] = value
+        passed: list[str] = []
+        while tensor not in self.scalars and tensor not in self.carried:
+            node = self.graph.producer(tensor)
+            copies = node is not None and node.is_op(*_COPIES) and len(passed) < len(self.nodes)
+            if node is None or not copies or self.graph.constant(tensor) is not None:
+                self.scalars[tensor] = self._scalar_here(tensor, node, depth)
+                break
+            passed.append(tensor)
+            tensor = node.inputs[0]
+        value = self.scalars.get(tensor)
+        self.scalars.update(dict.fromkeys(passed, value))
         return value
+
+    def _scalar_here(self, tensor: str, node: Node | None, depth: int) -> tuple[float, bool] | None:
+        """The same of a tensor that copies no other."""
+        array = self.graph.constant(tensor)
+        if array is not None:
+            if not array.size or array.dtype.kind not in "fiub":
+                return None
+            flat = array.astype(np.float64).ravel()
+            return float(flat.mean()), bool(flat.min() != flat.max())
+        if node is None or not node.is_op("DequantizeLinear") or not depth:
+            return None
+        parts = [self._scalar(name, depth - 1) for name in node.inputs if name]
+        if any(part is None or part[1] for part in parts):
+            return None
+        x, scale, *zero = [part[0] for part in parts if part is not None]
+        return (x - (zero[0] if zero else 0.0)) * scale, False
 
     # -- the result -----------------------------------------------------------------------------
 
