@@ -6,7 +6,7 @@ No torch, no onnxruntime.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -279,7 +279,8 @@ class Graph:
             self.unchanged()
         return value
 
-    @property
-    def tensors(self) -> tuple[str, ...]:
+    @cached_property
+    def tensors(self) -> Set[str]:
         """Names of all tensors that nodes produce, in execution order."""
-        return tuple(name for node in self.nodes for name in node.outputs if name)
+        # The keys of a dictionary: in order, and found without a search.
+        return dict.fromkeys(n for node in self.nodes for n in node.outputs if n).keys()

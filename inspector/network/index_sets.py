@@ -29,6 +29,7 @@ __all__ = [
     "Region",
     "kernel_of",
     "pad_before",
+    "same_place",
     "step_back",
 ]
 
@@ -127,6 +128,18 @@ def _single_indices(net: GraphExtents, name: str, region: Region) -> Region:
         else indices
         for axis, (indices, length) in enumerate(zip(region, shape, strict=True))
     )
+
+
+def same_place(node: Node) -> tuple[str, ...]:
+    """Inputs that a node reads at the place of its output and nowhere else.
+
+    Up to broadcasting; empty for a node that reads anything else of an input.
+    """
+    known = facts(node)
+    step = _STEPS.get(node.op_type)
+    if step is _first:
+        return node.inputs[:1]
+    return node.inputs if step is None and (known.elementwise or known.copies) else ()
 
 
 # -- the steps ----------------------------------------------------------------------------------

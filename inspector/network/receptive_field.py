@@ -6,15 +6,26 @@ It is proved by experiment in the tests: changing every pixel outside the box le
 value unchanged bit for bit.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
-from converters.graph import Graph
-from inspector.errors import UsageError
+from converters.graph import Graph, Node
+from inspector.errors import MethodRefused, UsageError
+from inspector.network.field_lines import (
+    FAR,
+    FieldLines,
+    Lines,
+    Span,
+    Straight,
+    enlargement,
+    image_of,
+    mixes,
+    union,
+)
 from inspector.network.graph_extents import GraphExtents
 from inspector.network.index_sets import Indices, Region, step_back
 
@@ -24,8 +35,8 @@ __all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "recepti
 Box = tuple[int, int, int, int]
 
 _MAX_PERIOD = 64
-# Far from unit 0 by a number that most resizing factors divide: 64 * 9 * 5 * 7.
-_FAR = 20160
+# Nodes that are stepped over for one call of receptive_fields: some 20 seconds.
+_MAX_STEPS = 200_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class ReceptiveField:
     why: str = ""
     local: "ReceptiveField | None" = None
     swapped: bool = False
-    _tracer: "_Tracer | None" = field(default=None, repr=False, compare=False)
+    _tracer: "Callable[[], _Tracer] | None" = field(default=None, repr=False, compare=False)
 
     def box(self, y: int, x: int) -> Box:
         """Pixels of unit (y, x), not clipped: rows and columns may lie outside the image.
@@ -71,7 +82,7 @@ class ReceptiveField:
                     hint="pass the concrete shapes, or take the field's local part",
                 )
             return 0, 0, *self.size
-        return self._tracer.box(y, x, clip=False) or (0, 0, 0, 0)
+        return self._tracer().box(y, x, clip=False) or (0, 0, 0, 0)
 
     def pixels(self, y: int, x: int) -> Box:
         """Pixels of unit (y, x) inside the image: the smallest box that holds all of them.
@@ -84,7 +95,7 @@ class ReceptiveField:
         """
         if self.global_ or self._tracer is None:
             return self.box(y, x)
-        return self._tracer.box(y, x, clip=True) or (0, 0, 0, 0)
+        return self._tracer().box(y, x, clip=True) or (0, 0, 0, 0)
 
 
 def receptive_field(
@@ -118,27 +129,88 @@ def receptive_fields(
     net = GraphExtents(graph, shapes)
     images = [name for name, value in graph.inputs.items() if len(value.shape or ()) == 4]
     source = input or next(iter(images), next(iter(graph.inputs), ""))
-    return {tensor: _field(net, tensor, source) for tensor in tensors}
+    names = list(tensors)
+    lines = FieldLines(net, names, source)
+    budget = _Budget(_MAX_STEPS)
+    found = {}
+    for tensor in names:
+        straight = lines.known.get(tensor)
+        if straight is None or tensor == source:
+            found[tensor] = _field(net, tensor, lines, budget)
+        else:
+            found[tensor] = _straight_field(net, tensor, lines, straight)
+    return found
 
 
-def _field(net: GraphExtents, tensor: str, source: str) -> ReceptiveField:
-    exact = _Tracer(net, tensor, source, local=False)
-    if not exact.connected:
-        raise UsageError(f"{tensor!r} does not depend on the image {source!r}")
-    region = exact.trace(0, 0, clip=False)
-    if region is None or all(region[axis] is not None for axis in exact.space):
-        return _measure(exact)
-    local = _Tracer(net, tensor, source, local=True)
-    inner = _measure(local) if local.is_local else None
-    height, width = (net.extent(source, axis) or 0 for axis in exact.space)
+def _straight_field(
+    net: GraphExtents, tensor: str, lines: FieldLines, straight: Straight
+) -> ReceptiveField:
+    """The field of a tensor whose units see what lines tell."""
+    source = lines.source
+    space = _space(net, source, straight.local)
+    measured = [_measured_line(straight.lines, axis) for axis in space]
+    local = straight.lines
+    if None in measured:
+        local = straight.local or ()
+        measured = [_measured_line(local, axis) for axis in space]
+    inner = None
+    if None not in measured:
+        rows, columns = (one for one in measured if one is not None)
+        going = [local[axis] for axis in space]
+        unit = 2 if net.channels.get(tensor, 1) != 3 else 1
+        down = [line is not None and line.axis == unit for line in going]
+        inner = ReceptiveField(
+            (rows[0], columns[0]),
+            (rows[1], columns[1]),
+            (rows[2], columns[2]),
+            swapped=down[1] and not down[0],
+            _tracer=cache(lambda: _Tracer(net, tensor, source, local=local is not straight.lines)),
+        )
+        if local is straight.lines:
+            return inner
+    return _global(net, source, space, straight.why, inner)
+
+
+def _measured_line(lines: Lines, axis: int) -> tuple[int, float, float] | None:
+    """Size, stride and offset along one axis of the image; None where all of it is read."""
+    line = lines[axis] if lines else None
+    if line is None:
+        return None
+    stride = Fraction(line.stride).limit_denominator(_MAX_PERIOD)
+    return line.high + 1 - line.low, float(stride), float(Fraction(line.low + line.high, 2))
+
+
+def _global(
+    net: GraphExtents,
+    source: str,
+    space: tuple[int, int],
+    why: str,
+    inner: ReceptiveField | None,
+) -> ReceptiveField:
+    """The field of a unit that depends on the whole image."""
+    height, width = (net.extent(source, axis) or 0 for axis in space)
     return ReceptiveField(
         (height, width),
         inner.stride if inner else (0.0, 0.0),
         inner.offset if inner else (0.0, 0.0),
         global_=True,
-        why=exact.why,
+        why=why,
         local=inner,
     )
+
+
+def _field(net: GraphExtents, tensor: str, lines: FieldLines, budget: "_Budget") -> ReceptiveField:
+    """The field of one tensor, by tracing its units."""
+    source = lines.source
+    exact = _Tracer(net, tensor, source, local=False, lines=lines, budget=budget)
+    if not exact.connected:
+        raise UsageError(f"{tensor!r} does not depend on the image {source!r}")
+    region = exact.trace(0, 0, clip=False)
+    if region is None or all(region[axis] is not None for axis in exact.space):
+        return _measure(exact)
+    local = _Tracer(net, tensor, source, local=True, lines=lines, budget=budget)
+    inner = _measure(local) if local.is_local else None
+    return _global(net, source, exact.space, exact.why, inner)
 
 
 def needed_shapes(graph: Graph) -> tuple[str, ...]:
@@ -164,14 +236,14 @@ def _measure(tracer: "_Tracer") -> ReceptiveField:
         (rows[1], columns[1]),
         (rows[2], columns[2]),
         swapped=_swapped(tracer),
-        _tracer=tracer,
+        _tracer=cache(tracer.whole),
     )
 
 
 def _swapped(tracer: "_Tracer") -> bool:
     """Whether going down in the tensor goes across in the image."""
     for unit in range(tracer.period):
-        here, below = (tracer.box(y, unit, clip=False) for y in (unit, unit + _FAR))
+        here, below = (tracer.box(y, unit, clip=False) for y in (unit, unit + FAR))
         if here is not None and below is not None:
             return here[0] == below[0] and here[1] != below[1]
     return False
@@ -183,10 +255,10 @@ def _axis(tracer: "_Tracer", axis: int, period: int) -> tuple[int, float, float]
     # Behind ConvTranspose with a stride above its kernel some units see nothing at all.
     seen = {unit: span for unit, span in spans.items() if span is not None}
     first = next(iter(seen), 0)
-    far = _span(tracer, axis, first + _FAR, period)
+    far = _span(tracer, axis, first + FAR, period)
     if far is None:
         return 0, 0.0, 0.0
-    stride = Fraction(far[0] - seen[first][0], _FAR).limit_denominator(_MAX_PERIOD)
+    stride = Fraction(far[0] - seen[first][0], FAR).limit_denominator(_MAX_PERIOD)
     centres = [Fraction(low + high - 1, 2) - stride * unit for unit, (low, high) in seen.items()]
     size = max(high - low for low, high in seen.values())
     return size, float(stride), float(sum(centres) / len(centres))
@@ -201,6 +273,26 @@ def _span(tracer: "_Tracer", axis: int, unit: int, period: int) -> tuple[int, in
     return None
 
 
+@dataclass
+class _Budget:
+    """Steps that tracing may still take, over all tensors that are asked for together."""
+
+    left: int
+
+    def spend(self, steps: int) -> None:
+        """Count steps.
+
+        Raises:
+            MethodRefused: There are none left.
+        """
+        self.left -= steps
+        if self.left < 0:
+            raise MethodRefused(
+                "the network enlarges its maps too often for exact receptive fields of all layers",
+                hint="ask for one layer",
+            )
+
+
 class _Tracer:
     """Follows the indices of one unit back to the image.
 
@@ -209,26 +301,57 @@ class _Tracer:
         tensor: Where the unit is.
         source: The image input.
         local: Leave out what mixes space.
+        lines: Fields that are known already, at which a trace without borders ends.
+        budget: What all traces together may cost.
     """
 
-    def __init__(self, net: GraphExtents, tensor: str, source: str, *, local: bool) -> None:
+    def __init__(
+        self,
+        net: GraphExtents,
+        tensor: str,
+        source: str,
+        *,
+        local: bool,
+        lines: FieldLines | None = None,
+        budget: _Budget | None = None,
+    ) -> None:
         self.net, self.tensor, self.source, self.local = net, tensor, source, local
-        self.why = ""
-        needed = {tensor}
-        backwards = []
-        for node in reversed(net.nodes):
-            if needed.intersection(node.outputs):
-                needed.update(name for name in node.inputs if name in net.carried)
-                backwards.append(node)
+        self.lines, self.budget = lines, budget
+        self.known = {} if lines is None else lines.known
+        self._mixing: tuple[int, str] = (-1, "")
+        makers = self._makers()
         # Only what lies between the image and the unit.
-        reached = {source}
-        for node in reversed(backwards):
-            if reached.intersection(node.inputs):
+        reached = {source, *self.known}
+        for node in reversed(makers):
+            if not reached.isdisjoint(node.inputs):
                 reached.update(node.outputs)
         self.connected = tensor in reached
-        self.backwards = [node for node in backwards if reached.intersection(node.outputs)]
+        self.backwards = [node for node in makers if not reached.isdisjoint(node.outputs)]
         self.reached = reached
         self._traced: dict[tuple[int, int], Region | None] = {}
+
+    @property
+    def why(self) -> str:
+        """The last node that mixes the whole map in, as the traces so far have met it."""
+        return self._mixing[1]
+
+    def whole(self) -> "_Tracer":
+        """The same, followed down to the image: what borders cut off is seen on the way."""
+        if self.lines is None:
+            return self
+        return _Tracer(self.net, self.tensor, self.source, local=self.local)
+
+    def _makers(self) -> list[Node]:
+        """Nodes before the tensor, last first, up to what is known."""
+        found: dict[int, Node] = {}
+        waiting = [self.tensor]
+        while waiting:
+            node = self.net.graph.producer(waiting.pop())
+            if node is None or node.index in found:
+                continue
+            found[node.index] = node
+            waiting += [n for n in node.inputs if n in self.net.carried and n not in self.known]
+        return [found[index] for index in sorted(found, reverse=True)]
 
     @cached_property
     def period(self) -> int:
@@ -239,16 +362,8 @@ class _Tracer:
         """
         period = 1
         for node in self.backwards:
-            if node.is_op("Resize", "Upsample"):
-                lengths = [self.net.shape(name) for name in (node.inputs[0], node.outputs[0])]
-                before, after = (shape[-1] if shape else None for shape in lengths)
-                factor = Fraction(after or 4, before or 1).limit_denominator(16)
-                period *= max(factor.numerator, 1)
-            elif node.is_op("ConvTranspose"):
-                period *= max(node.attributes.get("strides", [1]))
-            elif node.is_op("DepthToSpace"):
-                period *= int(node.attributes["blocksize"])
-        return min(period, _MAX_PERIOD)
+            period = min(period * enlargement(self.net, node), _MAX_PERIOD)
+        return period
 
     @property
     def is_local(self) -> bool:
@@ -259,14 +374,17 @@ class _Tracer:
     @cached_property
     def space(self) -> tuple[int, int]:
         """The axes of the image that are rows and columns."""
-        shape = self.net.shape(self.source) or (None,) * 4
-        found = _Tracer(self.net, self.tensor, self.source, local=True).trace(0, 0, clip=False)
-        axes = [axis for axis, indices in enumerate(found or ()) if indices is not None]
-        if len(axes) == 2:
-            return axes[0], axes[1]
-        colours = (1, 3, 4)
-        last = len(shape) == 4 and shape[3] in colours and shape[1] not in colours
-        return (1, 2) if last else (2, 3)
+        tracer = self
+        if not self.local:
+            tracer = _Tracer(
+                self.net,
+                self.tensor,
+                self.source,
+                local=True,
+                lines=self.lines,
+                budget=self.budget,
+            )
+        return _space(self.net, self.source, tracer.trace(0, 0, clip=False))
 
     def trace(self, y: int, x: int, *, clip: bool) -> Region | None:
         """Indices of the image that unit (y, x) depends on; None when there are none.
@@ -285,24 +403,45 @@ class _Tracer:
     def _trace(self, y: int, x: int, *, clip: bool) -> Region | None:
         # Where nothing is clipped and no factor divides, both ends alone tell the whole.
         ends = not clip and self.period == 1
+        if self.budget is not None:
+            self.budget.spend(len(self.backwards))
         regions: dict[str, Region] = {self.tensor: self._unit(y, x)}
+        image: list[Span] | None = None
         for node in self.backwards:
             for output in node.outputs:
                 region = regions.get(output)
                 if region is None or output not in self.reached:
                     continue
-                for reach in step_back(self.net, node, output, region, bounded=clip):
-                    if reach.tensor not in self.reached:
+                for name, read in self._reads(node, output, region, clip=clip):
+                    if name == self.source or name not in self.known:
+                        regions[name] = union(regions.get(name), read, ends=ends)
                         continue
-                    read = reach.own if reach.mixes and self.local else reach.region
-                    if read is None:
-                        continue
-                    if reach.mixes and not self.why:
-                        self.why = f"{node.op_type} node {node.name!r} reads the whole map"
-                    found = self._inside(reach.tensor, read) if clip else read
-                    if found is not None:
-                        regions[reach.tensor] = _union(regions.get(reach.tensor), found, ends=ends)
-        return regions.get(self.source)
+                    known = self.known[name]
+                    self._mixing = max(self._mixing, (known.mixing, known.why))
+                    lines = known.local if self.local else known.lines
+                    if lines is not None:
+                        image = image_of(lines, read, image)
+        found = regions.get(self.source)
+        if image is None:
+            return found
+        behind: Region = tuple(None if span is None else np.array(span) for span in image)
+        return behind if found is None else union(found, behind, ends=True)
+
+    def _reads(
+        self, node: Node, output: str, region: Region, *, clip: bool
+    ) -> Iterator[tuple[str, Region]]:
+        """Inputs of a node on the way to the image, and what is read of each."""
+        for reach in step_back(self.net, node, output, region, bounded=clip):
+            if reach.tensor not in self.reached:
+                continue
+            read = reach.own if reach.mixes and self.local else reach.region
+            if read is None:
+                continue
+            if reach.mixes and node.index > self._mixing[0]:
+                self._mixing = node.index, mixes(node)
+            found = self._inside(reach.tensor, read) if clip else read
+            if found is not None:
+                yield reach.tensor, found
 
     def _unit(self, y: int, x: int) -> Region:
         if self.net.rank(self.tensor, 4) != 4:
@@ -335,21 +474,12 @@ class _Tracer:
         return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _union(known: Region | None, other: Region, *, ends: bool) -> Region:
-    if known is None or len(known) != len(other):
-        return tuple(_ends(a) for a in other) if ends else other
-    joined: list[Indices | None] = []
-    for a, b in zip(known, other, strict=True):
-        if a is None or b is None:
-            joined.append(None)
-        elif a is b:
-            joined.append(a)
-        elif ends:
-            joined.append(np.array([min(a[0], b[0]), max(a[-1], b[-1])]))
-        else:
-            joined.append(np.union1d(a, b))
-    return tuple(joined)
-
-
-def _ends(indices: Indices | None) -> Indices | None:
-    return indices[[0, -1]] if indices is not None and indices.size > 2 else indices
+def _space(net: GraphExtents, source: str, local: Sequence[object] | None) -> tuple[int, int]:
+    """The axes of the image that are rows and columns: those that a local field keeps."""
+    axes = [axis for axis, found in enumerate(local or ()) if found is not None]
+    if len(axes) == 2:
+        return axes[0], axes[1]
+    shape = net.shape(source) or (None,) * 4
+    colours = (1, 3, 4)
+    last = len(shape) == 4 and shape[3] in colours and shape[1] not in colours
+    return (1, 2) if last else (2, 3)
