@@ -6,7 +6,8 @@ No torch, no onnxruntime.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -280,7 +281,7 @@ class Graph:
         return value
 
     @cached_property
-    def tensors(self) -> Set[str]:
+    def tensors(self) -> AbstractSet[str]:
         """Names of all tensors that nodes produce, in execution order."""
         # The keys of a dictionary: in order, and found without a search.
         return dict.fromkeys(n for node in self.nodes for n in node.outputs if n).keys()

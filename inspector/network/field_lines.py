@@ -29,6 +29,7 @@ from inspector.network.index_sets import (
 
 __all__ = [
     "FAR",
+    "NOTHING",
     "FieldLines",
     "Line",
     "Lines",
@@ -47,6 +48,9 @@ _MAX_BETWEEN = 64
 
 Span = tuple[int, int] | None
 """First and last index along an axis of the image; None stands for every index."""
+
+NOTHING = (1 << 62, -(1 << 62))
+"""The span of no index: together with any other it is the other."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Line:
         indices = region[self.axis]
         if indices is None:
             return None
+        if not indices.size:
+            return NOTHING
         ends = self.stride * int(indices.min()), self.stride * int(indices.max())
         return min(ends) + self.low, max(ends) + self.high
 
@@ -204,6 +210,8 @@ def _line(here: Span, far: Span, rows: int, columns: int) -> Line | None:
         if here is not far:
             raise _Crooked
         return None
+    if NOTHING in (here, far):
+        raise _Crooked
     way = far[0] - here[0]
     if way != far[1] - here[1] or abs(way) > FAR * FAR:
         raise _Crooked

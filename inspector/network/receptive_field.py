@@ -17,6 +17,7 @@ from converters.graph import Graph, Node
 from inspector.errors import MethodRefused, UsageError
 from inspector.network.field_lines import (
     FAR,
+    NOTHING,
     FieldLines,
     Lines,
     Span,
@@ -413,7 +414,7 @@ class _Tracer:
                 if region is None or output not in self.reached:
                     continue
                 for name, read in self._reads(node, output, region, clip=clip):
-                    if name == self.source or name not in self.known:
+                    if name not in self.known:
                         regions[name] = union(regions.get(name), read, ends=ends)
                         continue
                     known = self.known[name]
@@ -421,11 +422,12 @@ class _Tracer:
                     lines = known.local if self.local else known.lines
                     if lines is not None:
                         image = image_of(lines, read, image)
-        found = regions.get(self.source)
         if image is None:
-            return found
-        behind: Region = tuple(None if span is None else np.array(span) for span in image)
-        return behind if found is None else union(found, behind, ends=True)
+            return regions.get(self.source)
+        return tuple(
+            None if span is None else np.array([] if span == NOTHING else span, dtype=np.int64)
+            for span in image
+        )
 
     def _reads(
         self, node: Node, output: str, region: Region, *, clip: bool
