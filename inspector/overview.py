@@ -1,16 +1,11 @@
 """Overview of a model: its layers and its head."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.head import LinearHead
-from inspector.network.receptive_field import (
-    ReceptiveField,
-    receptive_field,
-    receptive_fields,
-)
+from inspector.network.receptive_field import ReceptiveField, fields_or_reasons
 from inspector.opened import Opened
 
 __all__ = ["LayerRow", "Overview", "overview"]
@@ -85,12 +80,13 @@ def overview(opened: Opened) -> Overview:
         why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
     except ModelRefused as error:
         chosen, why = set(), str(error)
-    fields = _fields(opened, shapes)
+    tensors = [layer.tensor for layer in opened.layers]
+    fields = fields_or_reasons(opened.graph, tensors, opened.input.name, shapes)
     rows = []
     for layer in opened.layers:
         found = fields[layer.tensor]
-        note = found if isinstance(found, str) else ""
-        field, stride, offset = _described(None if isinstance(found, str) else found)
+        note = str(found) if isinstance(found, ExplainedError) else ""
+        field, stride, offset = _described(None if isinstance(found, ExplainedError) else found)
         shape = shapes.get(layer.tensor)
         rows.append(
             LayerRow(
@@ -115,25 +111,6 @@ def overview(opened: Opened) -> Overview:
         ("cam", _head(opened)),
     )
     return Overview(tuple(rows), sentences)
-
-
-def _fields(
-    opened: Opened, shapes: Mapping[str, tuple[int, ...]]
-) -> Mapping[str, ReceptiveField | str]:
-    """Receptive field of each layer, or why it has none."""
-    tensors = [layer.tensor for layer in opened.layers]
-    name = opened.input.name
-    try:
-        return receptive_fields(opened.graph, tensors, name, shapes)
-    except ExplainedError:
-        pass  # one of them has none: ask for each
-    found: dict[str, ReceptiveField | str] = {}
-    for tensor in tensors:
-        try:
-            found[tensor] = receptive_field(opened.graph, tensor, name, shapes)
-        except ExplainedError as error:
-            found[tensor] = str(error)
-    return found
 
 
 def _described(

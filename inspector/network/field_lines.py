@@ -297,13 +297,11 @@ def enlargement(net: GraphExtents, node: Node) -> int:
     if node.is_op("Resize", "Upsample"):
         lengths = [net.shape(name) for name in (node.inputs[0], node.outputs[0])]
         before, after = (shape[-1] if shape else None for shape in lengths)
-        factor = Fraction(after or 4, before or 1).limit_denominator(16)
+        factor = Fraction(after or 4, max(before or 1, 1)).limit_denominator(16)
         return max(factor.numerator, 1)
     if node.is_op("ConvTranspose"):
-        return int(max(node.attributes.get("strides", [1])))
-    if node.is_op("DepthToSpace"):
-        return int(node.attributes["blocksize"])
-    return 1
+        return int(max(node.attributes.get("strides") or [1]))
+    return int(node.attributes["blocksize"]) if node.is_op("DepthToSpace") else 1
 
 
 def union(known: Region | None, other: Region, *, ends: bool) -> Region:

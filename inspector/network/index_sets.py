@@ -102,7 +102,13 @@ def step_back(
     step = _STEPS.get(node.op_type, _elementwise if at_its_place else _everything)
     wanted = sum(indices is not None for indices in region)
     reaches = []
-    for name, read in step(At(net, node, output, region, bounded)):
+    at = At(net, node, output, region, bounded)
+    try:
+        reads = list(step(at))
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        # Attributes that make no sense (a permutation out of range): nothing can be left out.
+        reads = list(_everything(at))
+    for name, read in reads:
         if name not in net.carried:
             continue
         found = _single_indices(net, name, read)

@@ -14,7 +14,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from converters.graph import Graph, Node
-from inspector.errors import MethodRefused, UsageError
+from inspector.errors import ExplainedError, MethodRefused, UsageError
 from inspector.network.field_lines import (
     FAR,
     NOTHING,
@@ -30,7 +30,14 @@ from inspector.network.field_lines import (
 from inspector.network.graph_extents import GraphExtents
 from inspector.network.index_sets import Indices, Region, step_back
 
-__all__ = ["Box", "ReceptiveField", "needed_shapes", "receptive_field", "receptive_fields"]
+__all__ = [
+    "Box",
+    "ReceptiveField",
+    "fields_or_reasons",
+    "needed_shapes",
+    "receptive_field",
+    "receptive_fields",
+]
 
 # (y0, x0, y1, x1) in pixels; y1 and x1 are the first row and column behind the box.
 Box = tuple[int, int, int, int]
@@ -127,20 +134,40 @@ def receptive_fields(
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, ReceptiveField]:
     """Receptive fields of several tensors; as :func:`receptive_field`, the graph read once."""
+    found = fields_or_reasons(graph, tensors, input, shapes)
+    for field_of in found.values():
+        if isinstance(field_of, ExplainedError):
+            raise field_of
+    return {name: one for name, one in found.items() if isinstance(one, ReceptiveField)}
+
+
+def fields_or_reasons(
+    graph: Graph,
+    tensors: Iterable[str],
+    input: str | None = None,  # noqa: A002 - as above
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, ReceptiveField | ExplainedError]:
+    """Receptive fields of several tensors, and of those that have none the reason."""
     net = GraphExtents(graph, shapes)
     images = [name for name, value in graph.inputs.items() if len(value.shape or ()) == 4]
     source = input or next(iter(images), next(iter(graph.inputs), ""))
     names = list(tensors)
     lines = FieldLines(net, names, source)
     budget = _Budget(_MAX_STEPS)
-    found = {}
+    found: dict[str, ReceptiveField | ExplainedError] = {}
     for tensor in names:
-        straight = lines.known.get(tensor)
-        if straight is None or tensor == source:
+        try:
             found[tensor] = _field(net, tensor, lines, budget)
-        else:
-            found[tensor] = _straight_field(net, tensor, lines, straight)
+        except ExplainedError as error:
+            found[tensor] = error
     return found
+
+
+def _field(net: GraphExtents, tensor: str, lines: FieldLines, budget: "_Budget") -> ReceptiveField:
+    straight = lines.known.get(tensor)
+    if straight is None or tensor == lines.source:
+        return _traced_field(net, tensor, lines, budget)
+    return _straight_field(net, tensor, lines, straight)
 
 
 def _straight_field(
@@ -200,7 +227,9 @@ def _global(
     )
 
 
-def _field(net: GraphExtents, tensor: str, lines: FieldLines, budget: "_Budget") -> ReceptiveField:
+def _traced_field(
+    net: GraphExtents, tensor: str, lines: FieldLines, budget: "_Budget"
+) -> ReceptiveField:
     """The field of one tensor, by tracing its units."""
     source = lines.source
     exact = _Tracer(net, tensor, source, local=False, lines=lines, budget=budget)

@@ -14,10 +14,10 @@ def test_one_layer_without_a_receptive_field_does_not_take_it_from_the_others(mo
     expected = overview(inspector.load(MODEL)).rows
     lost, field_of = expected[2].tensor, receptive_field._field
 
-    def failing(net, tensor, source):
+    def failing(net, tensor, *rest):
         if tensor == lost:
             raise UsageError("the field is lost", where=tensor)
-        return field_of(net, tensor, source)
+        return field_of(net, tensor, *rest)
 
     monkeypatch.setattr(receptive_field, "_field", failing)
     found = overview(inspector.load(MODEL)).rows
