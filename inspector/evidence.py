@@ -197,7 +197,7 @@ class Evidence:
             MethodRefused: integers of which the file does not say what they stand for.
         """
         layer = self.layer or ""
-        found = self.model.forms.of(layer)
+        found = self.model.form(layer, (self.images.shape[2], self.images.shape[3]))
         found.require_known(self.values[layer], layer)
         return found
 
@@ -353,7 +353,8 @@ class Evidence:
     def _tail_scores(self, activations: Array, row: int) -> Array:
         """Scores of one sample's target, from other activations of the layer."""
         layer, count = self.layer or "", len(activations)
-        values = self._form.write(activations)
+        like = np.repeat(self.values[layer][row : row + 1], count, axis=0)
+        values = self._form.write(activations, like)
         start = dict.fromkeys(
             copies_of(self.model.graph, layer), self.model.as_in_graph(layer, values)
         )

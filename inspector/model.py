@@ -25,7 +25,8 @@ from inspector.engines.independence import (
 from inspector.engines.runtime import Runtime
 from inspector.errors import ConverterError, InspectorError, ModelRefused
 from inspector.network.class_evidence import class_evidence
-from inspector.network.form import Forms
+from inspector.network.coordinates import Placed
+from inspector.network.form import Form, Forms
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.input_sizes import sizes_to_try
 from inspector.network.labels import Labels, labels_from_metadata
@@ -34,7 +35,9 @@ from inspector.network.lost_activations import Suspicion, lost_activations
 from inspector.network.placement import Placement, Tracer
 from inspector.network.quantisation import copies_of, is_quantised
 from inspector.network.receptive_field import needed_shapes
+from inspector.network.shapes import Shapes
 from inspector.network.tail import Tail, tail_of
+from inspector.network.tokens import channels_last, tokens_of
 from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
@@ -283,6 +286,37 @@ class Model:
         Raises:
             MethodRefused: The cells have no place that fits, or none that is known.
         """
+        form = self.form(tensor, size)
+        return self._tracer(size).placement(
+            tensor, channel=form.axis, folded=self.folds(tensor), tokens=form.tokens
+        )
+
+    def form(self, tensor: str, size: tuple[int, int]) -> Form:
+        """How the network holds a layer: as a map with channels first or last, or as tokens.
+
+        Args:
+            tensor: The layer.
+            size: Height and width of the input, for which its places are traced.
+
+        Raises:
+            MethodRefused: It is a tensor (N, T, C) whose tokens form no grid that can be proved.
+        """
+        found = self.forms.of(tensor)
+        if self.forms.is_map(tensor) or self.folds(tensor):
+            return found
+        state = self._tracer(size).state(tensor)
+        if channels_last(state):
+            return replace(found, axis=3)
+        rank = len(state.shape) if isinstance(state, Placed) else self._rank(tensor, size)
+        return replace(found, tokens=tokens_of(state, tensor)) if rank == 3 else found
+
+    def _rank(self, tensor: str, size: tuple[int, int]) -> int | None:
+        """Number of axes of a tensor, as far as it is known without another pass."""
+        known = Shapes(self.graph, self.shapes(size)).of(tensor)
+        return None if known is None else len(known)
+
+    def _tracer(self, size: tuple[int, int]) -> Tracer:
+        """What traces the places of tensors for an input of one size."""
         if size not in self._tracers:
             self._tracers[size] = Tracer(
                 self.graph,
@@ -291,8 +325,7 @@ class Model:
                 lambda: self.shapes(size),
                 channels_last=self.input.layout == "NHWC",
             )
-        channel = self.forms.of(tensor).axis
-        return self._tracers[size].placement(tensor, channel=channel, folded=self.folds(tensor))
+        return self._tracers[size]
 
     def _require_one_answer(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Refuse tensors that depend on chance, by structure and by one repeated pass.

@@ -1,6 +1,7 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,12 +9,14 @@ import numpy as np
 
 from converters import onnx_file
 from converters.graph import Graph
-from inspector.errors import MethodRefused, ModelRefused
+from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
 from inspector.model import ImageInput, Model
+from inspector.network.form import Form
 from inspector.network.head import LinearHead, NoHead
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
+from inspector.network.token_layers import TokenLayers
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
@@ -233,16 +236,25 @@ class Opened:
 
     # -- the layer -------------------------------------------------------------------------
 
-    def layer_for(self, layer: str | int | None) -> tuple[Layer, str]:
+    def layer_for(self, layer: str | int | None, *, tokens: bool = False) -> tuple[Layer, str]:
         """The layer that a user names, and why it was chosen.
 
         Args:
             layer: A tensor name, an index, ``last``, or None for the default.
+            tokens: Take layers of `tokens` too, which studies of maps do not.
 
         Raises:
             UnknownLayer: there is no such layer.
             ModelRefused: the model has no convolution.
         """
+        if tokens and layer in (None, "last"):
+            before, why = self.layers_before(self.scores.tensor)
+            if before and before[-1].attended and before[-1] not in self.layers:
+                return before[-1], why
+        elif tokens and layer is not None:
+            named = self.tokens.named(layer)
+            if named is not None and not self._turned(named):
+                return named, "chosen by the user"
         if layer not in self._layers:
             shapes = self.shapes(self.preprocessing.preprocess.size)
             if layer is not None:
@@ -256,9 +268,11 @@ class Opened:
                     hint="gradient and occlusion need none",
                 )
             else:
-                before, why = self.layers_before(self.scores.tensor)
+                before = layers_before(self.graph, self.layers, shapes, self.scores.tensor)
                 self._layers[layer] = (
-                    (before[-1], why) if before else default_layer(self.layers, shapes)
+                    (before[-1], describe(before, shapes, self.scores.tensor))
+                    if before
+                    else default_layer(self.layers, shapes)
                 )
         return self._layers[layer]
 
@@ -275,8 +289,35 @@ class Opened:
             shapes = self.shapes(self.preprocessing.preprocess.size)
             found = layers_before(self.graph, self.layers, shapes, target)
             why = describe(found, shapes, target) if found else ""
+            tokens = self.tokens.last_before(target, found)
+            if tokens is not None:
+                found, why = (tokens,), self.tokens.reason(tokens, self.shape_of(tokens.tensor))
             self._last_layers[target] = found, why
         return self._last_layers[target]
+
+    def _turned(self, layer: Layer) -> bool:
+        """Whether the same map lies in the graph with its channels first."""
+        try:
+            return bool(
+                select_layer(
+                    self.layers, layer.tensor, self._shape_of(layer.tensor, {}), self.graph
+                )
+            )
+        except UnknownLayer:
+            return False
+
+    @cached_property
+    def tokens(self) -> TokenLayers:
+        """Layers of tokens, at the size that photos come in."""
+        size = self.size(*self.preprocessing.preprocess.size)
+        forms = self.model.forms
+
+        def form(name: str) -> Form | None:
+            if forms.is_map(name) and forms.of(name).axis == 1:
+                return None  # a layer of maps
+            return self.model.form(name, size)
+
+        return TokenLayers(self.graph, self.layers, form)
 
     def shape_of(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor, batch axis included (N = 1), at the size that photos come in."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.head import LinearHead
+from inspector.network.layers import Layer
 from inspector.network.receptive_field import ReceptiveField, fields_or_reasons
 from inspector.opened import Opened
 
@@ -25,7 +26,7 @@ class LayerRow:
         offset: Centre of unit (0, 0) in input pixels.
         gate: Whether it is part of a gate and therefore no target layer.
         module: Path of the module that makes it, where the exporter says it.
-        note: Why it has no receptive field; empty where it has one.
+        note: Why it has no receptive field, or that it is a grid of tokens; else empty.
     """
 
     index: int
@@ -74,7 +75,7 @@ def overview(opened: Opened) -> Overview:
     """
     shapes = opened.shapes(opened.preprocessing.preprocess.size)
     try:
-        default, reason = opened.layer_for(None)
+        default, reason = opened.layer_for(None, tokens=True)
         before = opened.layers_before(opened.scores.tensor)[0] or (default,)
         chosen = {one.tensor for one in before}
         why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
@@ -104,6 +105,7 @@ def overview(opened: Opened) -> Overview:
                 note=note,
             )
         )
+    rows += [_token_row(opened, layer, layer.tensor in chosen) for layer in opened.tokens.every]
     sentences = (
         ("input", _input(opened)),
         ("scores", opened.scores.why),
@@ -111,6 +113,32 @@ def overview(opened: Opened) -> Overview:
         ("cam", _head(opened)),
     )
     return Overview(tuple(rows), sentences)
+
+
+def _token_row(opened: Opened, layer: Layer, default: bool) -> LayerRow:
+    """The row of a layer of tokens: each sees the whole input, and stands for one place of it."""
+    shape = opened.shape_of(layer.tensor)
+    size = opened.size(*opened.preprocessing.preprocess.size)
+    form = opened.model.form(layer.tensor, size)
+    if form.tokens is None:
+        grid, channels, extra = shape[1:3], shape[3], 0
+    else:
+        grid, channels = form.tokens.grid, shape[3 - form.tokens.axis]
+        extra = form.tokens.extra
+    return LayerRow(
+        index=layer.index,
+        tensor=layer.tensor,
+        convolution=layer.convolution,
+        chain=layer.chain,
+        shape=(channels, *grid),
+        stride=(size[0] / grid[0], size[1] / grid[1]),
+        field="global",
+        offset="-",
+        gate=False,
+        default=default,
+        module=layer.module,
+        note=f"tokens, {extra} extra" if extra else "tokens",
+    )
 
 
 def _described(

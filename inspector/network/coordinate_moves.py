@@ -93,18 +93,39 @@ def concat(step: Step) -> Placed:
         raise scattered or lost[0]
     rank = len(placed[0].shape)
     axis = step.attribute("axis", 1) % rank
-    lengths = []
-    for name, state in zip(step.node.inputs, parts, strict=True):
-        if isinstance(state, Placed):
-            lengths.append(state.shape[axis])
-            continue
-        known = step.net.shape(name)
-        joins = step.node.op_type == "Concat" and known is not None and len(known) == rank
-        lengths.append(int(known[axis] or 1) if joins and known is not None else 0)
+    lengths = _lengths(step, parts, axis, rank)
     shape = (*placed[0].shape[:axis], sum(lengths), *placed[0].shape[axis + 1 :])
     rows = _side_by_side(step, parts, lengths, axis, lambda s: s.rows)
     columns = _side_by_side(step, parts, lengths, axis, lambda s: s.columns)
     return Placed(shape, rows, columns)
+
+
+def _lengths(step: Step, parts: Sequence[State | None], axis: int, rank: int) -> list[int]:
+    """Lengths of the parts along the axis on which they are joined.
+
+    One that is not known (a class token, expanded to the batch) is what the others leave of the
+    result.
+
+    Raises:
+        Lost: More than one is not known.
+    """
+    found: list[int | None] = []
+    for name, state in zip(step.node.inputs, parts, strict=True):
+        if isinstance(state, Placed):
+            found.append(state.shape[axis])
+            continue
+        if step.node.op_type != "Concat":
+            found.append(0)
+            continue
+        known = step.net.shape(name)
+        found.append(known[axis] if known is not None and len(known) == rank else None)
+    if found.count(None) == 1:
+        whole = step.net.extent(step.node.outputs[0], axis)
+        rest = None if whole is None else whole - sum(n for n in found if n is not None)
+        found = [rest if n is None else n for n in found]
+    if None in found:
+        raise step.lost("joins tensors whose shapes are not known")
+    return [n for n in found if n is not None]
 
 
 def _side_by_side(

@@ -1,8 +1,8 @@
 """Form of a tensor: where its channels are, and what its numbers stand for.
 
 Whoever reads a map of features asks for (N, C, h, w) as real numbers.  A network may hold it with
-channels last, or as the integer levels of a quantiser; ``read`` brings it to the common form and
-``write`` takes it back, so that a network can be started from it.
+channels last, as tokens (N, T, C), or as the integer levels of a quantiser; ``read`` brings it to
+the common form and ``write`` takes it back, so that a network can be started from it.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from converters.graph import Graph
 from inspector.errors import MethodRefused
 from inspector.network.layers import channel_axes
 from inspector.network.quantisation import Levels, levels_of
+from inspector.network.tokens import Tokens
 
 __all__ = ["Form", "Forms"]
 
@@ -29,10 +30,12 @@ class Form:
     Attributes:
         axis: Axis of the channels of a map, 1 or 3; tensors of other ranks are left as they are.
         levels: What its integers stand for; None for real numbers.
+        tokens: The grid that its tokens form; None for maps.
     """
 
     axis: int = 1
     levels: Levels | None = None
+    tokens: Tokens | None = None
 
     def real(self, value: Array) -> Array:
         """Real numbers in the tensor's own layout; integers that are not levels stay integers."""
@@ -43,11 +46,21 @@ class Form:
     def read(self, value: Array) -> Array:
         """Real numbers; a map as (N, C, h, w)."""
         value = self.real(value)
+        if self.tokens is not None:
+            return self.tokens.read(value)
         return value.transpose(0, 3, 1, 2) if self._turned(value) else value
 
-    def write(self, real: Array) -> Array:
-        """The inverse of ``read``, up to the rounding to levels."""
-        value = real.transpose(0, 2, 3, 1) if self._turned(real) else real
+    def write(self, real: Array, like: Array | None = None) -> Array:
+        """The inverse of ``read``, up to the rounding to levels.
+
+        Args:
+            real: A map (N, C, h, w), or real numbers in the tensor's own layout.
+            like: The tensor whose extra tokens are kept; needed where there are tokens.
+        """
+        if self.tokens is not None and like is not None:
+            value = self.tokens.write(real, self.real(like))
+        else:
+            value = real.transpose(0, 2, 3, 1) if self._turned(real) else real
         return value if self.levels is None else self.levels.write(value)
 
     def read_gradient(self, signal: Array) -> Array:
@@ -58,6 +71,8 @@ class Form:
         """
         if self.levels is not None:  # dS/dA = dS/dlevel / scale
             signal = signal / self.levels.steps(signal.ndim)
+        if self.tokens is not None:
+            return self.tokens.read(signal)
         return signal.transpose(0, 3, 1, 2) if self._turned(signal) else signal
 
     def require_known(self, value: Array, tensor: str) -> None:
@@ -98,8 +113,12 @@ class Forms:
     def _axes(self) -> Mapping[str, int]:
         return channel_axes(self._graph)
 
+    def is_map(self, tensor: str) -> bool:
+        """Whether the graph alone shows which axis of a tensor its channels are."""
+        return tensor in self._axes
+
     def of(self, tensor: str) -> Form:
-        """The form of one tensor."""
+        """The form of one tensor, as far as the graph alone shows it."""
         if tensor not in self._found:
             levels = levels_of(self._graph, tensor)
             self._found[tensor] = Form(self._axes.get(tensor, 1), levels)

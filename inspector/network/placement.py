@@ -17,6 +17,7 @@ from converters.graph.operators import facts
 from inspector.errors import MethodRefused
 from inspector.network.coordinates import Lost, Placed, apart, cell_size, merged
 from inspector.network.graph_extents import GraphExtents
+from inspector.network.tokens import Tokens
 from inspector.network.traced_coordinates import Coordinates
 
 __all__ = ["Grid", "Line", "Placement", "Tracer"]
@@ -139,13 +140,30 @@ class Tracer:
         self._measured = False
         self._found: dict[tuple[str, int, bool], Placement | MethodRefused | None] = {}
 
-    def placement(self, tensor: str, *, channel: int = 1, folded: bool = False) -> Placement | None:
+    def state(self, tensor: str) -> Placed | Lost | None:
+        """Places of a tensor's units; None where it does not depend on the image."""
+        state = self._coordinates.of(tensor)
+        if not isinstance(state, Placed) and not self._measured:
+            self._measured = True
+            self._coordinates = self._started(self._measure())
+            state = self._coordinates.of(tensor)
+        return state
+
+    def placement(
+        self,
+        tensor: str,
+        *,
+        channel: int = 1,
+        folded: bool = False,
+        tokens: Tokens | None = None,
+    ) -> Placement | None:
         """Where the cells of a layer lie on the input.
 
         Args:
             tensor: The layer, (N, C, h, w) or (N, h, w, C).
             channel: Axis of its channels.
             folded: Rows of its batch are parts of one image.
+            tokens: The grid that its tokens form; its channels are axis 1 then.
 
         Returns:
             None where the grid is stretched over the whole input as usual.
@@ -156,7 +174,7 @@ class Tracer:
         key = tensor, channel, folded
         if key not in self._found:
             try:
-                self._found[key] = self._placement(*key)
+                self._found[key] = self._placement(*key, tokens)
             except MethodRefused as refused:
                 self._found[key] = refused
         found = self._found[key]
@@ -169,16 +187,12 @@ class Tracer:
         net = GraphExtents(self._graph, shapes)
         return Coordinates(net, self._source, self._shape, space)
 
-    def _state(self, tensor: str) -> Placed | Lost | None:
-        state = self._coordinates.of(tensor)
-        if not isinstance(state, Placed) and not self._measured:
-            self._measured = True
-            self._coordinates = self._started(self._measure())
-            state = self._coordinates.of(tensor)
-        return state
-
-    def _placement(self, tensor: str, channel: int, folded: bool) -> Placement | None:
-        state = self._state(tensor)
+    def _placement(
+        self, tensor: str, channel: int, folded: bool, tokens: Tokens | None
+    ) -> Placement | None:
+        state = self.state(tensor)
+        if tokens is not None and isinstance(state, Placed):
+            state = tokens.laid(state)
         if isinstance(state, Lost) and state.scattered:
             raise _refused(state)
         grids = None

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from converters.graph import Graph, Node
+from converters.graph.operators import facts
 from inspector.errors import ExplainedError, MethodRefused, UsageError
 from inspector.network.field_lines import (
     FAR,
@@ -251,10 +252,13 @@ def needed_shapes(graph: Graph) -> tuple[str, ...]:
     """
     net = GraphExtents(graph)
     names = (name for node in net.nodes for name in (*node.inputs[:1], *node.outputs))
+    # What is joined to maps and tokens counts too: class tokens, expanded to the batch.
+    joins = (node.inputs for node in net.nodes if facts(node).joins)
+    joined = dict.fromkeys(name for inputs in joins for name in inputs if name)
     return tuple(
         name
-        for name in dict.fromkeys(names)
-        if name in net.carried and None in (net.shape(name) or (None, None))[1:]
+        for name in dict.fromkeys([*names, *joined])
+        if (name in net.carried or name in joined) and None in (net.shape(name) or (None, None))[1:]
     )
 
 

@@ -86,7 +86,7 @@ def layer_of(
         ModelRefused: The model has no convolution, or a target depends on none.
     """
     if layer is not None:
-        found, why = opened.layer_for(layer)
+        found, why = opened.layer_for(layer, tokens=True)
         return found.tensor, why
     if not any(request.method.through_layer for request in requests):
         return None, ""

@@ -193,7 +193,7 @@ def test_a_network_with_channels_last_has_its_layers_where_one_with_channels_fir
         assert maps.shape == (1, 8, 8, 5)
 
 
-def test_a_map_that_exists_with_channels_last_alone_is_refused(tmp_path):
+def test_a_map_that_exists_with_channels_last_alone_is_read_so(tmp_path):
     """Read as (N, C, h, w) it would give a picture of 8 places by 5 channels."""
     proto = residual()
     at = next(i for i, node in enumerate(proto.graph.node) if node.op_type == "ReduceMean")
@@ -201,9 +201,14 @@ def test_a_map_that_exists_with_channels_last_alone_is_refused(tmp_path):
     proto.graph.node.insert(at, oh.make_node("Add", ["r1", "places"], ["shifted"]))
     onnx.save(proto, tmp_path / "net.onnx")
     found = inspector.load(tmp_path / "net.onnx", preprocess="raw")
-    photo = inspector.Photo.of(np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(UnknownLayer, match="channels last"):
-        found.explain(photo, "grad-cam", layer="shifted")
+    photo = inspector.Photo.of(np.random.default_rng(2).integers(0, 256, (8, 8, 3), np.uint8))
+    drawn = found.explain(photo, "grad-cam", layer="shifted", target="1").attribution
+    x, _ = found.preprocessing.preprocess.apply(photo)
+    maps = found.forward(x[None], ["shifted"])["shifted"][0]
+    weights = numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == "W2"))
+    wanted = np.maximum(maps @ weights[:, 1] / 64, 0)  # the mean over 8 x 8 places
+    assert wanted.any()
+    np.testing.assert_allclose(drawn, wanted, atol=1e-4 * wanted.max())
 
 
 @pytest.mark.parametrize("last", [False, True])
