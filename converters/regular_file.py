@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
+    "NotRegular",
     "first_bytes",
     "open_regular",
     "open_to_append",
@@ -31,10 +32,16 @@ __all__ = [
     "read_regular",
 ]
 
+_NOT_REGULAR = "is not a regular file"
+
 # Windows has neither; there the look at the opened file has to do.
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _ALWAYS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | _NO_WAITING
+
+
+class NotRegular(OSError):
+    """A pipe, a device or a socket where a file is meant."""
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
@@ -147,7 +154,7 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
         if error.errno == errno.ELOOP and Path(path).is_symlink():
             raise _error(errno.ELOOP, "is a link, which is not followed", path) from None
         if error.errno in (errno.ENXIO, errno.ENODEV):  # a pipe or socket without a partner
-            raise _error(errno.EINVAL, "is not a regular file", path) from None
+            raise NotRegular(errno.EINVAL, _NOT_REGULAR, os.fspath(path)) from None
         raise
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
@@ -155,7 +162,7 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise _error(errno.EISDIR, "is a folder", path)
-    raise _error(errno.EINVAL, "is not a regular file", path)
+    raise NotRegular(errno.EINVAL, _NOT_REGULAR, os.fspath(path))
 
 
 def _check_one_name(handle: int, path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,6 @@ the parser sees it after its fields are counted.  External data is examined, nev
 
 import hashlib
 import os
-import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from converters.onnx_file.preflight import Limits, Survey, survey
 from converters.onnx_file.scopes import quote
 from converters.onnx_file.tensor_data import Folder, normalise_external
 from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
+from converters.regular_file import NotRegular, open_regular
 
 __all__ = ["Facts", "Limits", "OnnxFile", "from_proto", "read"]
 
@@ -217,14 +217,9 @@ def _load(path: Path, limits: Limits) -> bytes:
     """Read a regular file whole."""
     where = str(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise NotAModel("is a folder", where=where, hint=_folder_hint(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise NotAModel("is not a regular file", where=where, hint="copy it to a file first")
-        with path.open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            head = stream.read(HEAD_BYTES)
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            head = stream.read(min(HEAD_BYTES, size))
             named = foreign(head)
             if named:
                 raise NotAModel(
@@ -232,18 +227,20 @@ def _load(path: Path, limits: Limits) -> bytes:
                     where=where,
                     hint=named[1],
                 )
-            if status.st_size > limits.file_bytes:
-                raise UnsafeModel([_too_large(status.st_size, limits)], where=where)
-            # What is there and one byte more: `read` allocates what it is asked for.
-            data = head + stream.read(status.st_size + 1 - len(head))
+            if size > limits.file_bytes:
+                raise UnsafeModel([_too_large(size, limits)], where=where)
+            # What it holds and no more: `read` allocates what it is asked for.
+            stream.seek(0)
+            return stream.read(size)
     except FileNotFoundError:
         raise NotAModel("does not exist", where=where, hint="look at the path") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NotAModel(f"cannot be read: {reason}", where=where) from None
-    if len(data) > limits.file_bytes:
-        raise UnsafeModel([_too_large(len(data), limits)], where=where)
-    return data
+    except IsADirectoryError:
+        raise NotAModel("is a folder", where=where, hint=_folder_hint(path)) from None
+    except NotRegular:
+        hint = "copy it to a file first"
+        raise NotAModel("is not a regular file", where=where, hint=hint) from None
+    except OSError as error:
+        raise NotAModel(f"cannot be read: {error.strerror or error}", where=where) from None
 
 
 def _folder_hint(path: Path) -> str:

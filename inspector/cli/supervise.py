@@ -257,15 +257,14 @@ def _explain(error: Exception, memory: int | None) -> int:
 
 def _explain_system(error: OSError) -> int:
     """What the system refused: a full disk, a folder that nobody may write to, too many files."""
-    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    where = error.filename if isinstance(error.filename, str) else "output"
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         forget_stdout()
-        where = where or "standard output: "
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = "the disk is full: make room" if full else "look at the place and its permissions"
-    say(f"{where}{error.strerror or error}; {hint}")
+    say(f"{where}: {error.strerror or error}; {hint}")
     return UsageError.exit_status
 
 

@@ -75,7 +75,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         else:
             names = _from_csv(text) or _from_lines(text)
         return _checked(names)
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise _refused(path, str(error)) from error
 
 
@@ -182,7 +182,10 @@ def _from_lines(text: str) -> list[str]:
 
 def _from_csv(text: str) -> list[str]:
     """Names of ``index,name`` rows, with or without a heading; empty when it is not such a CSV."""
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
+    except csv.Error:  # a quote that is never closed, a line that is longer than any field
+        return []
     if rows and whole_number(rows[0][0]) is None and all(_numbered(r) for r in rows[1:]):
         rows = rows[1:]
     if not rows or not all(_numbered(row) for row in rows):

@@ -1,11 +1,13 @@
 """Results of a long run outlive it."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from inspector.errors import UsageError
-from inspector.passes.journal import Journal, identity_of
+from inspector.passes.journal import Journal, discard, identity_of
 
 
 def lines(path):
@@ -97,6 +99,30 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="cannot be written"):
         Journal(tmp_path / "file" / "j", "run").keep("a", 1)
+
+
+@pytest.mark.parametrize("second_name", [Path.symlink_to, Path.hardlink_to])
+def test_a_journal_is_not_written_through_another_name(tmp_path, second_name):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    path = tmp_path / "x.partial.jsonl"
+    second_name(path, precious)
+    with pytest.raises(UsageError, match="link"):
+        Journal(path, "run").keep("a", 1)
+    assert precious.read_text() == "precious"
+    discard(path)  # --fresh: the name goes, what it stood for stays
+    journal = Journal(path, "run")
+    journal.keep("a", 1)
+    journal.close()
+    assert Journal(path, "run").found == 1
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_not_a_journal(tmp_path):
+    os.mkfifo(tmp_path / "j")
+    with pytest.raises(UsageError, match="not a regular file"):
+        Journal(tmp_path / "j", "run")
 
 
 def test_identity_depends_on_all_that_matters(tmp_path):
