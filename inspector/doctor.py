@@ -22,6 +22,7 @@ __all__ = [
     "frameworks",
     "problems",
     "runtimes",
+    "sandbox",
     "statistics",
 ]
 
@@ -97,6 +98,20 @@ def statistics() -> str:
     found = os.environ.get("ORT_DISABLE_TELEMETRY", "")
     state = "off" if found == "1" else "as its ORT_DISABLE_TELEMETRY says"
     return f"{state} (ORT_DISABLE_TELEMETRY={found})"
+
+
+def sandbox() -> list[tuple[str, str]]:
+    """What a command's child processes may not do on this machine, each tried: name and answer."""
+    from converters import rights
+
+    if not rights.wanted():
+        return [("child processes", "have all your rights (INSPECTOR_SANDBOX=off)")]
+    version = rights.landlock_version()
+    kernel = f"Landlock {version}" if version else "this system has no Landlock"
+    return [
+        (f"child: {name}", f"refused ({kernel})" if holds else f"allowed ({kernel})")
+        for name, holds in rights.held().items()
+    ]
 
 
 def frameworks() -> list[Framework]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from converters import factory, onnx_file
 from converters.conversion.content import content_hash
+from converters.conversion.environment import readable
 from converters.conversion.record import (
     LEVEL_TOLERANCE,
     METADATA_KEY,
@@ -196,7 +197,16 @@ def convert(
     with _written_at(output), contextlib.ExitStack() as stack:
         folder = stack.enter_context(work_folder(output.parent))
         draft = folder / output.name
-        child = Sandbox(folder, seconds=seconds, memory=memory, where=source, python=python)
+        child = Sandbox(
+            folder,
+            seconds=seconds,
+            memory=memory,
+            where=source,
+            python=python,
+            reads=readable(
+                (*filter(as_path, found.parts), options.weights, os.curdir if found.program else "")
+            ),
+        )
         with child:
             made = child.ask(
                 {

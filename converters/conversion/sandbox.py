@@ -1,8 +1,9 @@
 """A child process that converts, under a memory cap and a clock, and hands back files.
 
-Converting may run a stranger's program.  It gets a folder of its own to work in, no network of
-model hubs, no GPU, and nothing of this process but its standard streams; it can still read what
-the user can read: ``SECURITY.md`` says what that means.
+Converting may run a stranger's program.  It gets a folder of its own to work in, no GPU, few of
+the user's environment variables, and nothing of this process but its standard streams.  Where the
+system allows it (see ``converters.rights``), it reads the source and Python's own folders, writes
+into its work folder, and opens no socket to anywhere.  ``SECURITY.md`` says what remains.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from converters.conversion.environment import environment_of
 from converters.errors import (
     DISK_FULL,
     ConversionFailed,
@@ -27,9 +29,11 @@ from converters.errors import (
     says_disk_full,
     says_out_of_memory,
 )
+from converters.rights import Rights, environment_folders, restrict, wanted
 
 __all__ = ["Sandbox"]
 
+_CODE = Path(__file__).resolve().parents[2]
 _TAIL = 4000  # characters of the child's last words that are kept
 _GRACE = 5.0
 _OFFLINE = {
@@ -54,6 +58,7 @@ class Sandbox:
         memory: Bytes that it may allocate; None for no limit.
         where: The source, for messages.
         python: The interpreter, of another environment perhaps; this one when empty.
+        reads: Files and folders that it may read beside Python's own.
     """
 
     def __init__(
@@ -64,9 +69,11 @@ class Sandbox:
         memory: int | None,
         where: str,
         python: str = "",
+        reads: tuple[Path, ...] = (),
     ) -> None:
         self._python = _interpreter(python)
         self.folder, self.seconds, self.memory, self.where = folder, seconds, memory, where
+        self._reads = reads
         self._late = threading.Event()
 
     def __enter__(self) -> Self:
@@ -81,7 +88,7 @@ class Sandbox:
             encoding="utf-8",
             cwd=self.folder,
             env=self._environment(),
-            **_isolated(self.memory, os.getpid()),
+            **_isolated(self.memory, os.getpid(), self._rights()),
         )
         self._clock: threading.Timer | None = None
         if self.seconds is not None:
@@ -133,11 +140,11 @@ class Sandbox:
             raise NotWritten("no room is left for the result", where=self.where, hint=DISK_FULL)
         if "refused" in answer:
             what, where, hint = answer["refused"]
-            raise ConversionFailed(what, where=where or self.where, hint=hint)
+            raise ConversionFailed(what, where=where or self.where, hint=_lifted(what) or hint)
         said = str(answer.get("failed", ""))
         if "memory" in answer or says_out_of_memory(said):
             raise self._no_memory()
-        raise ConversionFailed(said[:400], where=self.where)
+        raise ConversionFailed(said[:400], where=self.where, hint=_lifted(said))
 
     def _ended(self) -> Exception:
         """Error for a child that ended without an answer."""
@@ -179,7 +186,7 @@ class Sandbox:
         return ""
 
     def _environment(self) -> dict[str, str]:
-        """The user's environment, with caches and settings of frameworks in the folder."""
+        """What is kept of the user's environment, with caches of frameworks in the folder."""
         here = str(self.folder)
         places = (
             "TMPDIR",
@@ -192,17 +199,21 @@ class Sandbox:
             "TORCHINDUCTOR_CACHE_DIR",
             "MPLCONFIGDIR",
         )
-        code = Path(__file__).resolve().parents[2]
-        path = [str(code), os.environ.get("PYTHONPATH", "")]
+        path = [str(_CODE), os.environ.get("PYTHONPATH", "")]
         if self._python != sys.executable:
             # Nothing of this environment but the converters: its packages are for another Python.
-            path = [str(self._alone(code / "converters"))]
+            path = [str(self._alone(_CODE / "converters"))]
         return {
-            **os.environ,
+            **environment_of(self.folder),
             **_OFFLINE,
             **dict.fromkeys(places, here),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
         }
+
+    def _rights(self) -> Rights:
+        reads = (_CODE / "converters", *environment_folders(self._python), *self._reads)
+        lists = tuple(dict.fromkeys(path.parent for path in self._reads))
+        return Rights(reads=reads, writes=(self.folder,), lists=lists, seconds=self.seconds)
 
     def _alone(self, package: Path) -> Path:
         """A folder that holds the converters and nothing else."""
@@ -225,6 +236,16 @@ class Sandbox:
                 self._child.kill()
 
 
+def _lifted(said: str) -> str:
+    """What to do where the source missed a right; nothing for another failure."""
+    if not wanted() or "ermission denied" not in said:
+        return ""
+    return (
+        "a source may read itself and Python's folders, and has no network; give what it needs "
+        "beside it, or INSPECTOR_SANDBOX=off if you trust it with all that you can do"
+    )
+
+
 def _interpreter(python: str) -> str:
     """The interpreter's path.
 
@@ -243,14 +264,14 @@ def _interpreter(python: str) -> str:
     return str(Path(found).absolute())  # not resolved: its own path tells it its environment
 
 
-def _isolated(memory: int | None, parent: int) -> dict[str, Any]:
+def _isolated(memory: int | None, parent: int, rights: Rights) -> dict[str, Any]:
     """How the child is started on this system: a session of its own, capped, and mortal."""
     if os.name != "posix":
         return {}
-    return {"start_new_session": True, "preexec_fn": _prepare(memory, parent)}
+    return {"start_new_session": True, "preexec_fn": _prepare(memory, parent, rights)}
 
 
-def _prepare(memory: int | None, parent: int) -> Callable[[], None]:
+def _prepare(memory: int | None, parent: int, rights: Rights) -> Callable[[], None]:
     import resource
 
     prctl = None
@@ -264,13 +285,11 @@ def _prepare(memory: int | None, parent: int) -> Callable[[], None]:
             prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
             if os.getppid() != parent:
                 os._exit(1)
-        limits = [(resource.RLIMIT_CORE, 0)]
         if memory is not None:
-            limits.append((resource.RLIMIT_DATA, memory))
-        for kind, wanted in limits:
-            hard = resource.getrlimit(kind)[1]
-            value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            value = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
             with contextlib.suppress(OSError, ValueError):
-                resource.setrlimit(kind, (value, value))
+                resource.setrlimit(resource.RLIMIT_DATA, (value, value))
+        restrict(rights)
 
     return prepare

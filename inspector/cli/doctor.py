@@ -13,7 +13,7 @@ _SATURATE = (
 
 @click.command("doctor")
 def command() -> int:
-    """Show versions, the providers that really run, and conflicts of this installation."""
+    """Show versions, what really runs, what child processes may do, and conflicts."""
     from inspector import doctor
     from inspector.versions import versions
 
@@ -22,6 +22,8 @@ def command() -> int:
     for framework in doctor.frameworks():
         show(f"from {framework.title:13} {framework}")
     show(f"{'ONNX Runtime statistics':26} {doctor.statistics()}")
+    for what, answer in doctor.sandbox():
+        show(f"{what:26} {answer}")
     found = doctor.runtimes()
     problems = doctor.problems(found)
     try:

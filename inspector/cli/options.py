@@ -1,7 +1,7 @@
 """Options that several commands share, each with one text."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from converters.plain_values import LARGEST, quoted, whole_number
 from inspector.cli import supervise
+from inspector.cli.rights import child_rights
 from inspector.cli.streams import say
 from inspector.errors import UsageError
 from inspector.whole_file import check_file, check_folder
@@ -310,9 +311,12 @@ def supervised(
     limit = supervise.default_memory() if memory is None else math.ceil(memory * 2**30)
     if device == "cuda":
         limit = 0
-    return supervise.run(
-        lambda: _with_cache_said(work), seconds=timeout or None, memory=limit or None
-    )
+    seconds = timeout or None
+    python = next((c.params["python"] for c in _contexts() if c.params.get("python")), "")
+    with child_rights(_texts(), _outputs(), seconds, python) as rights:
+        return supervise.run(
+            lambda: _with_cache_said(work), seconds=seconds, memory=limit or None, rights=rights
+        )
 
 
 def _with_cache_said(work: Callable[[], int]) -> int:
@@ -324,3 +328,33 @@ def _with_cache_said(work: Callable[[], int]) -> int:
 
         if why := why_unwritable():
             say(f"{why}: what it would hold is computed anew each time", "note")
+
+
+def _contexts() -> Iterator[click.Context]:
+    """The context of the command that runs, and those around it."""
+    context = click.get_current_context(silent=True)
+    while context is not None:
+        yield context
+        context = context.parent
+
+
+def _texts() -> Iterator[str]:
+    """Every text that the command line gives."""
+    waiting: list[Any] = [value for context in _contexts() for value in context.params.values()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str | Path):
+            yield str(value)
+        elif isinstance(value, list | tuple):
+            waiting += value
+
+
+def _outputs() -> Iterator[Path]:
+    """Folders that the command writes into."""
+    for context in _contexts():
+        for parameter in context.command.params:
+            value = context.params.get(parameter.name or "")
+            if isinstance(value, Path) and isinstance(parameter.type, OutputFolder):
+                yield value
+            elif isinstance(value, Path) and isinstance(parameter.type, OutputFile):
+                yield value.parent

@@ -20,6 +20,7 @@ process itself, without clock or cap.
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -32,7 +33,9 @@ from pathlib import Path
 import click
 
 from converters.errors import ExplainedError, out_of_memory, says_out_of_memory
+from converters.rights import Rights
 from converters.work_folder import announce_to, sweep
+from inspector.cli.rights import take_away
 from inspector.cli.streams import forget_stdout, say, say_usage, show_traceback
 from inspector.errors import UsageError
 
@@ -102,7 +105,13 @@ def default_memory() -> int | None:
     return int(total * MEMORY_SHARE)
 
 
-def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -> int:
+def run(
+    work: Callable[[], int],
+    *,
+    seconds: float | None,
+    memory: int | None,
+    rights: Rights | None = None,
+) -> int:
     """Do some work on an untrusted file and return its exit status.
 
     Args:
@@ -110,6 +119,7 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
         seconds: Wall clock; None for no limit.
         memory: Bytes of memory that the work may allocate; None for no limit (a CUDA device
             reserves addresses far beyond any sensible cap).
+        rights: What the work may read and write; all that this process may when None.
 
     Returns:
         What :func:`outcome` makes of the work; 5 when time or memory ran out, 3 when native
@@ -125,10 +135,12 @@ def run(work: Callable[[], int], *, seconds: float | None, memory: int | None) -
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
     with _ending_signals():
-        return _run_apart(work, seconds, memory)
+        return _run_apart(work, seconds, memory, rights)
 
 
-def _run_apart(work: Callable[[], int], seconds: float | None, memory: int | None) -> int:
+def _run_apart(
+    work: Callable[[], int], seconds: float | None, memory: int | None, rights: Rights | None
+) -> int:
     alive, alive_end = os.pipe()
     noise, noise_end = os.pipe()
     folders, folders_end = os.pipe()
@@ -144,7 +156,12 @@ def _run_apart(work: Callable[[], int], seconds: float | None, memory: int | Non
         os.close(noise)
         os.close(folders)
         announce_to(folders_end)
-        _child(_unmasked(work, before), parent, memory, noise_end)
+
+        def take() -> None:
+            if rights is not None:
+                take_away(rights, [alive_end, folders_end, *_streams()])
+
+        _child(_unmasked(work, before), parent, memory, noise_end, take)
     os.close(alive_end)
     os.close(noise_end)
     os.close(folders_end)
@@ -197,19 +214,37 @@ def _flush(stream: object) -> None:
 # --- the child -------------------------------------------------------------------------
 
 
-def _child(work: Callable[[], int], parent: int, memory: int | None, noise: int) -> None:
+def _child(
+    work: Callable[[], int],
+    parent: int,
+    memory: int | None,
+    noise: int,
+    take: Callable[[], None],
+) -> None:
     """Prepare, work, and leave; never returns."""
     status = 1
     try:
         _die_with(parent)
         _native_errors_to(noise)
         _cap(memory)
+        take()
         status = outcome(work, memory)
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
     finally:
         # Not sys.exit: the parent's exit handlers and buffers must not run twice.
         os._exit(status)
+
+
+def _streams() -> Iterator[int]:
+    """Descriptors that this process needs: its streams, and files that are named by number."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            yield stream.fileno()
+    for word in sys.argv:  # a shell's <(command)
+        found = re.search(r"/(?:dev|proc/self)/fd/(\d+)", word)
+        if found:
+            yield int(found[1])
 
 
 def outcome(work: Callable[[], int | None], memory: int | None = None) -> int:
@@ -405,6 +440,9 @@ def _interrupt(watch: _Watch) -> None:
 def _killed(number: int, said: str, memory: int | None) -> int:
     if number in (signal.SIGINT, *_ENDING):
         return 128 + number
+    if number == getattr(signal, "SIGXCPU", None):
+        say(f"stopped for want of processor time; raise {_TIME_OPTION}, or distrust the model")
+        return _LIMIT
     if number == signal.SIGKILL or (number == signal.SIGABRT and says_out_of_memory(said)):
         _say_memory(memory)
         return _LIMIT

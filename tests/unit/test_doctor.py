@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from converters import rights
 from converters.conversion import frameworks
 from inspector import doctor
 from inspector.cli import run
@@ -108,6 +109,19 @@ def test_a_file_of_the_same_size_is_told_by_its_hash(site):
     assert doctor.runtimes()[0].changed == 1
 
 
+@pytest.mark.skipif(rights.landlock_version() < 2, reason="this kernel has no Landlock")
+def test_what_child_processes_may_not_do_is_tried(monkeypatch):
+    version = rights.landlock_version()
+    assert dict(doctor.sandbox()) == dict.fromkeys(
+        ("child: reading elsewhere", "child: writing elsewhere", "child: network"),
+        f"refused (Landlock {version})",
+    )
+    monkeypatch.setattr(rights, "restrict", lambda _: None)
+    assert {a for _, a in doctor.sandbox()} == {f"allowed (Landlock {version})"}
+    monkeypatch.setenv("INSPECTOR_SANDBOX", "off")
+    assert doctor.sandbox() == [("child processes", "have all your rights (INSPECTOR_SANDBOX=off)")]
+
+
 def test_none_at_all(site):
     assert doctor.problems([]) == ["no distribution of ONNX Runtime is installed"]
     assert doctor.fixes([])[0].startswith("pip install onnxruntime")
@@ -140,6 +154,7 @@ def test_the_command_works_where_onnxruntime_does_not(site, monkeypatch, capsys)
     said = capsys.readouterr().out
     assert "conflict: onnxruntime-gpu 1.31.1 lacks 2 of its 3 files" in said
     assert "conflict: ONNX Runtime does not start (" in said
+    assert "child: writing elsewhere   " in said
     assert "ONNX Runtime statistics    off (ORT_DISABLE_TELEMETRY=1)" in said
     assert "    pip install onnxruntime-gpu==1.31.1" in said
     assert "not installed: pip install 'onnx-inspector[keras]'" in said
