@@ -21,6 +21,7 @@ from inspector.errors import (
 )
 from inspector.heatmap import Heatmap
 from inspector.methods import Request, parse_requests
+from inspector.network.inputs import Feeds
 from inspector.network.labels import count_warning
 from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
@@ -62,6 +63,7 @@ def load(
     options: Options | None = None,
     python: str = "",
     limits: onnx_file.Limits | None = None,
+    feed: Feeds = (),
 ) -> "Explainer":
     """Open an ONNX file, or a model of another framework, which is converted first.
 
@@ -79,6 +81,8 @@ def load(
         options: What a source of another framework does not say of itself.
         python: The Python of an environment that holds its framework; this one when empty.
         limits: What a stranger's file may demand; defaults in ``converters.onnx_file``.
+        feed: Constants for the inputs that are not the image: arrays, numbers or ``.npy`` files by
+            name. A number fills the declared shape, in which free axes are 1.
 
     Returns:
         The opened model, ready to explain.
@@ -106,6 +110,7 @@ def load(
         options=options,
         python=python,
         limits=limits,
+        feed=feed,
     )
     return opening.open(Explainer)
 

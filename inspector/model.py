@@ -29,6 +29,13 @@ from inspector.network.coordinates import Placed
 from inspector.network.form import Form, Forms
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.input_sizes import sizes_to_try
+from inspector.network.inputs import (
+    Feeds,
+    described,
+    image_without_samples,
+    inputs_to_feed,
+    read_feeds,
+)
 from inspector.network.labels import Labels, labels_from_metadata
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
@@ -38,6 +45,7 @@ from inspector.network.receptive_field import needed_shapes
 from inspector.network.shapes import Shapes
 from inspector.network.tail import Tail, tail_of
 from inspector.network.tokens import channels_last, tokens_of
+from inspector.surgery.inputs import bind_inputs, with_sample_axis
 from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
@@ -97,9 +105,20 @@ class Model:
     Args:
         file: From ``converters.onnx_file.read``.
         device: ``auto``, ``cpu`` or ``cuda``; see ``Runtime``.
+        feed: Constants for the inputs that are not the image; see ``read_feeds``.
+
+    Attributes:
+        file: The file, in which what was fed is a constant, and an image without an axis of
+            samples has one.
+        constants: What was fed, by the name of the input.
     """
 
-    def __init__(self, file: OnnxFile, *, device: str = "auto") -> None:
+    def __init__(self, file: OnnxFile, *, device: str = "auto", feed: Feeds = ()) -> None:
+        self.constants = read_feeds(feed, file.graph)
+        if self.constants:
+            file = bind_inputs(file, self.constants)
+        if bare := image_without_samples(file.graph):
+            file = with_sample_axis(file, bare)
         self.file, self.device = file, device
         self.graph: Graph = file.graph
         self.input = find_image_input(self.graph)
@@ -506,7 +525,7 @@ def find_image_input(graph: Graph) -> ImageInput:
             be fed.
     """
     candidates = [value for value in graph.inputs.values() if _is_image(graph, value)]
-    listing = ", ".join(f"{v.name!r} {list(v.shape or ())}" for v in graph.inputs.values())
+    listing = ", ".join(map(described, graph.inputs.values()))
     if not candidates:
         raise ModelRefused(
             "no input takes an image (rank 4 with 1, 3 or 4 channels)",
@@ -516,7 +535,8 @@ def find_image_input(graph: Graph) -> ImageInput:
         raise ModelRefused(
             "the model needs more than an image",
             where=f"inputs {listing}",
-            hint="only models with one image input can be explained",
+            hint="give the others constants: "
+            + " ".join(inputs_to_feed(graph, candidates[0].name)),
         )
     value = candidates[0]
     layout = _layout(graph, value)

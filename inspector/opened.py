@@ -13,6 +13,7 @@ from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
 from inspector.model import ImageInput, Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead, NoHead
+from inspector.network.inputs import Feeds, feed_facts
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
@@ -38,6 +39,7 @@ class Opened:
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the certificate fails.
+        feed: Constants for the inputs that are not the image, as ``load`` takes them.
     """
 
     def __init__(
@@ -49,13 +51,15 @@ class Opened:
         overrides: Sequence[str] = (),
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
+        feed: Feeds = (),
     ) -> None:
-        self.model = Model(file, device=device)
+        self.model = Model(file, device=device, feed=feed)
         self.settings: dict[str, Any] = {
             "preprocess": preprocess,
             "overrides": tuple(overrides),
             "labels": labels,
             "unverified": unverified,
+            "feed": self.model.constants,
         }
         self.unverified = unverified
         self.preprocessing = self._resolve(preprocess, overrides)
@@ -361,6 +365,7 @@ class Opened:
                 "scores": self.scores.tensor,
                 "activation": self.scores.activation,
                 "labels": self.class_labels.source,
+                **({"fed": fed} if (fed := feed_facts(self.model.constants)) else {}),
             },
             "layer": {"tensor": layer[0], "reason": layer[1]} if layer else None,
             "preprocess": self.preprocessing.to_dict(),

@@ -21,6 +21,7 @@ from converters.source import InputSpec, Options
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
 from inspector.errors import ExplainedError, InspectorWarning, UsageError
+from inspector.network.inputs import Feeds
 from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
 from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice
@@ -54,6 +55,7 @@ class Opening:
     options: Options | None = None
     python: str = ""
     limits: onnx_file.Limits | None = None
+    feed: Feeds = ()
 
     @classmethod
     def of(cls, opened: Opened) -> "Opening":
@@ -88,6 +90,7 @@ class Opening:
             overrides=self.overrides,
             labels=self.labels,
             unverified=self.unverified,
+            feed=self.feed,
         )
 
 

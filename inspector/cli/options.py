@@ -247,14 +247,26 @@ python = click.option(
     "this program: apart/bin/python.",
 )
 
+feed = click.option(
+    "--feed",
+    "feed",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Constant for an input that is not the image: numbers (NAME=640,640) or a file "
+    "(NAME=ids.npy); may be repeated.",
+)
+
 limit_options = _stack(timeout(supervise.SECONDS), memory)
 source_options = _stack(weights, inputs, python)
-_opening_options = _stack(preprocess, overrides, labels, device, trust, source_options)
+_opening_options = _stack(preprocess, overrides, labels, feed, device, trust, source_options)
 model_options = _stack(_opening_options, limit_options)
 check_options = _stack(_opening_options, timeout(supervise.CHECK_SECONDS), memory)
 """As :data:`model_options`, under the clock of a command that somebody waits for."""
 
-OPENING = ("device", "preprocess", "overrides", "labels", "trust", "weights", "inputs", "python")
+OPENING = (
+    *("device", "preprocess", "overrides", "labels", "feed"),
+    *("trust", "weights", "inputs", "python"),
+)
 """Names of the options that :func:`open_model` takes."""
 
 
@@ -269,6 +281,7 @@ def open_model(
     weights: str,
     inputs: Sequence[str],
     python: str,
+    feed: Sequence[str] = (),
 ) -> "Explainer":
     """Open a model with the shared options."""
     from converters.source import Options
@@ -282,6 +295,7 @@ def open_model(
         labels=labels,
         trust=trust,
         python=python,
+        feed=feed,
         options=Options(inputs=shapes(inputs), weights=weights),
     )
 

@@ -17,6 +17,7 @@ import converters.to_torch as twin_package
 from converters.errors import ConverterError
 from inspector.cache_folder import cache_folder, read_entry, write_entry
 from inspector.errors import InspectorError
+from inspector.network.inputs import feed_facts
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
 
@@ -131,6 +132,7 @@ def _key(model: "Model", preprocess: "Preprocess | None", tensor: str) -> dict[s
     return {
         "schema": str(SCHEMA),
         "model": model.file.sha256,
+        "fed": json.dumps(feed_facts(model.constants), sort_keys=True),
         "device": model.device,
         "target": tensor or (scores.tensor if scores.classifier else ""),
         "recipe": json.dumps(recipe, sort_keys=True, default=str),

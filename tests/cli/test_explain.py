@@ -4,7 +4,10 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
+from networks import onnx_model
+from onnx import TensorProto, helper
 from PIL import Image
 
 
@@ -212,3 +215,38 @@ def test_a_refused_method_does_not_discard_the_others(inspector, samples, tmp_pa
     }
     report = json.loads((tmp_path / "inspection" / "cat_1.json").read_text())
     assert [refusal["method"] for refusal in report["refused"]] == ["cam"]
+
+
+def test_inputs_beside_the_image_are_fed(inspector, tmp_path):
+    """Scores (N, texts): pooled colours times the mean embedding of each text."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("ReduceMean", ["r"], ["p"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gather", ["tokens", "ids"], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["m"], axes=[1], keepdims=0),
+        helper.make_node("Transpose", ["m"], ["mt"], perm=[1, 0]),
+        helper.make_node("MatMul", ["p", "mt"], ["scores"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["texts", "length"]),
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 16, 16]),
+    ]
+    constants = {
+        "w": rng.standard_normal((6, 3, 3, 3)).astype(np.float32),
+        "tokens": rng.standard_normal((20, 6)).astype(np.float32),
+    }
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", "texts"])]
+    model, photo, ids = (tmp_path / name for name in ("two.onnx", "photo.png", "ids.npy"))
+    onnx.save(onnx_model(nodes, inputs, outputs, constants), model)
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(photo)
+    np.save(ids, np.array([[1, 2, 3], [4, 5, 6]]))
+    asked = ("explain", model, photo, "--target", "scores[1]", "-m", "grad-cam", "--json")
+    done = inspector(*asked, "--feed", f"ids={ids}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["model"]["fed"]["ids"]["shape"] == [2, 3]
+    assert inspector(*asked, "--feed", "ids=4,5,6").returncode == 2  # one text has one score
+    bare = inspector(*asked)
+    assert bare.returncode == 3
+    assert "--feed ids=1" in bare.stderr
