@@ -10,9 +10,10 @@ import numpy as np
 from converters import onnx_file
 from converters.graph import Graph
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
-from inspector.model import ImageInput, Model
+from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead, NoHead
+from inspector.network.image_input import ImageInput
 from inspector.network.inputs import Feeds, feed_facts
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
