@@ -6,7 +6,6 @@ the model as ``MODEL.certificate.json`` and in the file's own metadata, ``inspec
 (which is the word of whoever wrote the file).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
 from converters.parity import compare, top1_agreement
+from converters.plain_values import finite_number, parse_json
 from converters.source import InputSpec, concrete, random_input
 
 __all__ = [
@@ -234,15 +234,15 @@ def recorded(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     if not text or len(text) > _MOST_BYTES:
         return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("source"), dict):
         return None
     source = {k: str(v)[:200] for k, v in found["source"].items() if isinstance(v, str)}
     numbers = {
-        key: float(found[key])
+        key: number
         for key in ("worst", "mean", "top1_agreement", "tolerance")
-        if isinstance(found.get(key), int | float)
+        if (number := finite_number(found.get(key))) is not None
     }
     return {"source": source, **numbers}

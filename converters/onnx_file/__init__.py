@@ -38,6 +38,7 @@ __all__ = ["Facts", "Limits", "OnnxFile", "from_proto", "read"]
 IN_MEMORY = 1 << 30
 """Bytes of external data up to which ONNX Runtime is given what was hashed, not the files."""
 
+_LONGEST_WORD = 200  # characters of a program's name or version
 _SHOWN = 12
 _IN_MEMORY = Path("in-memory-model")
 
@@ -103,12 +104,12 @@ class OnnxFile:
     @property
     def exporter(self) -> str:
         """Name of the program that wrote the file; empty when it does not say."""
-        return _text(self.model.producer_name)
+        return _text(self.model.producer_name)[:_LONGEST_WORD]
 
     @property
     def producer(self) -> str:
         """Name and version of the program that wrote the file."""
-        return f"{self.exporter} {_text(self.model.producer_version)}".strip()
+        return f"{self.exporter} {_text(self.model.producer_version)[:_LONGEST_WORD]}".strip()
 
     @cached_property
     def graph(self) -> Graph:

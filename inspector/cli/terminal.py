@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show_layers", "show_report"]
 
+_LONGEST_NAME = 1000  # a tensor's name has to be whole to be typed
+
 
 def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
     """Print what was found in one photo and where it was written."""
@@ -80,7 +82,7 @@ def show_layers(found: "Overview") -> None:
             row.offset,
             mark,
         )
-        table.add_row(*(Text(clean_text(cell)) for cell in cells), style=style)
+        table.add_row(*(Text(clean_text(cell, limit=_LONGEST_NAME)) for cell in cells), style=style)
     console.print(table)
     console.print()
     for label, text in found.sentences:

@@ -176,7 +176,7 @@ def _windows_ml(image: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...
         scale, mean, std = ranges[nominal]
         found |= {"scale": scale, "mean": mean, "std": std}
     else:
-        notes.append(f"unknown Image.NominalPixelRange {nominal!r} in the model's metadata")
+        notes.append(f"unknown Image.NominalPixelRange {quoted(nominal)} in the model's metadata")
     if image.get("image.colorspacegamma") == "linear":
         notes.append("the model asks for linear light (Image.ColorSpaceGamma), photos are sRGB")
     return found, "Image.* metadata of Windows ML", tuple(notes)

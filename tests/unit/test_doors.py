@@ -93,7 +93,6 @@ READERS = {
     "converters/plain_values.py": "the reader",
     "converters/conversion/child.py": "requests of this program to its own child",
     "converters/conversion/sandbox.py": "answers of that child",
-    "converters/conversion/record.py": "plain values of known keys alone are taken",
     "converters/to_onnx/keras.py": "layers are walked without recursion, in the child",
     "converters/to_onnx/other.py": "asked for two keys alone",
     "converters/to_onnx/pytorch/program.py": "held against lists of what is allowed, in the child",
