@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from converters.graph import Graph
+from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
 from inspector.network.attention import attended_tensors
 from inspector.network.form import Form
@@ -83,8 +84,9 @@ class TokenLayers:
         text = str(spec).strip()
         if any(layer.tensor == text for layer in self._maps):
             return None
-        if text.lstrip("-").isdecimal() and self.attended:
-            layers, index = (*self._maps, *self.every), int(text)
+        index = whole_number(text)
+        if index is not None and self.attended:
+            layers = (*self._maps, *self.every)
             if -len(layers) <= index < len(layers):
                 return layers[index]
         if text in self._graph.tensors:

@@ -12,6 +12,7 @@ PACKAGES = ("converters", "inspector")
 
 OWN_FILES = {
     "converters/regular_file.py": "the door",
+    "converters/rights.py": "paths for a rule of the kernel, of which nothing is read",
     "converters/work_folder.py": "files of the kernel that say which processes live",
     "converters/conversion/__init__.py": "copies and records in a work folder of its own",
     "converters/conversion/child.py": "the child's pipe, and arrays in its work folder",
@@ -92,6 +93,7 @@ def test_arrays_are_loaded_without_pickles_from_own_folders():
 READERS = {
     "converters/plain_values.py": "the reader",
     "converters/conversion/child.py": "requests of this program to its own child",
+    "converters/rights.py": "the answer of an interpreter that the user named",
     "converters/conversion/sandbox.py": "answers of that child",
     "converters/to_onnx/keras.py": "layers are walked without recursion, in the child",
     "converters/to_onnx/other.py": "asked for two keys alone",
@@ -123,7 +125,9 @@ def test_numbers_are_not_told_by_their_digits(name):
     )
     allowed = {
         "converters/onnx_file/tensor_data.py": "at most 19 ASCII digits without a sign",
+        "converters/rights.py": "numbers of processes, from the kernel",
         "converters/to_onnx/jax.py": "names only",
+        "inspector/cli/rights.py": "numbers of descriptors, from the kernel",
         "inspector/studies/evolution/snapshots.py": "digits of a file's name, found by \\d",
         "inspector/studies/localisation/maps.py": "one character at a time",
         "inspector/studies/transfer/summary.py": "names only",
