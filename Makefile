@@ -16,8 +16,8 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help field demo test test-lowest coverage converters converters-apart conformance lint docs \
-    pre-commit benchmark clean
+.PHONY: help audit field demo test test-lowest coverage converters converters-apart conformance \
+    hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -95,5 +95,24 @@ FOLDER ?= sample_models
 field: $(VENV)/test.stamp ## Verdicts on every .onnx file below FOLDER=...
 	$(BIN)/python benchmarks/field.py $(FOLDER) $(if $(PHOTO),--photo $(PHOTO)) $(OPTIONS)
 
+# Programs that look at the environment live in one of their own.
+.venv-audit/bin/pip:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom uv
+
+hashes: .venv-audit/bin/pip ## Write constraints-hashes.txt anew, from constraints.txt
+	sed '/^[^#]/,$$d' constraints-hashes.txt > constraints-hashes.new
+	.venv-audit/bin/uv pip compile constraints.txt --quiet --no-deps --generate-hashes --no-header \
+	    --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    >> constraints-hashes.new
+	mv constraints-hashes.new constraints-hashes.txt
+
+audit: .venv-audit/bin/pip ## Known vulnerabilities of the versions in constraints.txt
+	.venv-audit/bin/pip-audit --requirement constraints-hashes.txt --require-hashes --disable-pip
+
+sbom: $(VENV)/test.stamp .venv-audit/bin/pip ## Bill of materials of .venv as CycloneDX: sbom.cdx.json
+	.venv-audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+	    --output-reproducible --of JSON -o sbom.cdx.json
+
 clean: ## Remove the environments and what the demo wrote
-	rm -rf $(VENV) .venv-jax .venv-lowest .venv-paddle demo inspection .coverage
+	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-jax .venv-lowest .venv-paddle demo inspection .coverage

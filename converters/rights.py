@@ -167,11 +167,20 @@ def environment_folders(python: str = "") -> tuple[Path, ...]:
     """
     if python not in {"", sys.executable}:
         # The program itself may be a link into another installation.
-        found = [Path(python).absolute().parents[1], Path(python).resolve().parents[1]]
+        programs = (Path(python).absolute(), Path(python).resolve())
+        roots = (path.parents[1] for path in programs if len(path.parents) > 1)
+        found = [
+            *programs,
+            *(p for p in roots if (p / "pyvenv.cfg").is_file() or (p / "lib").is_dir()),
+        ]
         with contextlib.suppress(OSError, ValueError, TypeError, subprocess.SubprocessError):
             words = [python, "-c", _ASK]
             said = subprocess.run(  # noqa: S603 - the user's own word, never a file's
-                words, capture_output=True, check=True, timeout=_SECONDS
+                words,
+                capture_output=True,
+                check=True,
+                timeout=_SECONDS,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             ).stdout
             found += [Path(entry) for entry in json.loads(said) if Path(entry).is_absolute()]
         return tuple(dict.fromkeys(found))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
+from converters.hdf5 import refuse_other_files
 from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, concrete, lacking, versions
 
@@ -56,6 +57,10 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     path = Path(source)
     _refuse_programs(path)
+    try:
+        refuse_other_files(path)
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, path.name) from None
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         import keras

@@ -302,6 +302,7 @@ def test_another_python_converts(here, monkeypatch):
     """It gets the converters and nothing else of this environment."""
     (here / "own").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(here / "own"))
+    monkeypatch.setenv("INSPECTOR_SANDBOX", "off")  # it could not tell otherwise
     (here / "own" / "torch.py").write_text("raise RuntimeError('of the other environment')")
     told = f'echo "$PYTHONPATH" > {here}/path; ls "$PYTHONPATH" > {here}/listing\n'
     python = script(here / "python", f'{told}exec {sys.executable} "$@"\n')

@@ -133,6 +133,22 @@ def test_the_lowest_versions_are_the_bounds():
     assert numbers == {name: version(text) for name, text in bounds.items()}
 
 
+def test_hashes_are_of_the_known_good_versions():
+    """After a change of constraints.txt: make hashes."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    wanted = {version_pin(line) for line in pins if line and not line.startswith("#")}
+    text = (ROOT / "constraints-hashes.txt").read_text()
+    hashed = re.findall(
+        r"^([\w.-]+==\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE
+    )
+    assert {version_pin(pin) for pin, _ in hashed} == wanted
+
+
+def version_pin(line: str) -> tuple[str, str]:
+    name, _, number = line.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower(), number.strip()
+
+
 def version(text: str) -> tuple[int, ...]:
     """A version's numbers without trailing zeros: 9 is 9.0.0."""
     return tuple(int(part) for part in re.sub(r"(\.0)+$", "", text).split("."))
