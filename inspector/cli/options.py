@@ -93,10 +93,12 @@ class Number(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; refuses NaN, which is within any bounds, and infinities."""
-        number = super().convert(value, param, ctx)
+        number = click.FLOAT.convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
-        return number
+        if self.max is not None and number > self.max:
+            self.fail(f"{number:g} is more than {self.max:g}.", param, ctx)
+        return super().convert(number, param, ctx)
 
     def _describe_range(self) -> str:
         """The bounds for the help, without one that is only there against slips."""

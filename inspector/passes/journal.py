@@ -98,6 +98,7 @@ class Journal:
         """
         try:
             data = read_regular(path, MOST_BYTES, follow=False)
+            open_to_append(path).close()  # what could not be written to is refused before the work
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
