@@ -28,6 +28,7 @@ def check_folder(path: Path) -> None:
             written into.
     """
     path = path.absolute()
+    _check_name(path)
     there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
     if not there.is_dir():
         what = "is a file, not a folder" if there.exists() else "is not a folder"
@@ -47,12 +48,23 @@ def check_file(path: Path) -> None:
             device's, which a file would take the place of.
     """
     check_folder(path.parent)
+    _check_name(path)
     try:
         mode = path.stat().st_mode if os.path.exists(path) else None  # noqa: PTH110 - never raises
     except OSError as error:
         raise refused(path, error) from None
     if mode is not None and not stat.S_ISREG(mode):
         raise UsageError("is not a regular file", where=str(path), hint=_FILE_HINT)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that no file can have."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except OSError as error:  # too long; a circle of links
+        raise refused(path, error) from None
 
 
 def make_folder(path: Path) -> None:
