@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.graph.activations import data_nodes
 from inspector.errors import ExplainedError, MethodRefused
 from inspector.explain import Explainer, attribute
 from inspector.methods import Method, methods
@@ -19,6 +20,10 @@ __all__ = ["method_verdicts", "probe_target"]
 
 Array = np.ndarray[Any, Any]
 
+MOST_NODES = 3000
+"""Nodes of a network on which methods are tried. Trying all of them costs some 20 ms per node, and
+only networks that nobody trains have more."""
+
 PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 """Seed and contrast of the probe images; one of them has to give a map."""
 
@@ -26,11 +31,20 @@ PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 def method_verdicts(explainer: Explainer) -> dict[str, str]:
     """For each method, "works" or why it is refused, by drawing a map of a probe image.
 
+    Networks of more than ``MOST_NODES`` nodes are not run: "not tried" is said of each method.
+
     Gradient methods need the twin (and so torch) and the model's certificate, which is kept.
 
     Args:
         explainer: The opened model.
     """
+    nodes = len(data_nodes(explainer.graph))
+    if nodes > MOST_NODES:
+        text = (
+            f"not tried: {nodes:,} nodes, and at most {MOST_NODES:,} are run on trial; "
+            "`inspector explain` tries it"
+        )
+        return dict.fromkeys(methods(), text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         recipe = explainer.preprocessing.preprocess

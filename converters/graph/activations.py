@@ -28,6 +28,7 @@ _MAX_DEPTH = 8
 # Operators behind which a constant has the same mean.
 _COPIES = ("Cast", "Unsqueeze", "Reshape", "Expand", "Squeeze")
 _GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
+_DATA_NODES: WeakKeyDictionary[Graph, tuple[Node, ...]] = WeakKeyDictionary()
 _FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
 
 
@@ -68,14 +69,20 @@ class Activation:
 
 
 def data_nodes(graph: Graph) -> tuple[Node, ...]:
-    """Nodes that compute with the values of an input, not with constants or with its shape."""
-    carried = set(graph.inputs)
-    found = []
-    for node in graph.nodes:
-        if not node.is_op("Shape", "Size") and any(name in carried for name in node.inputs):
-            carried.update(filter(None, node.outputs))
-            found.append(node)
-    return tuple(found)
+    """Nodes that compute with the values of an input, not with constants or with its shape.
+
+    They are looked for once per graph.
+    """
+    known = _DATA_NODES.get(graph)
+    if known is None:
+        carried = set(graph.inputs)
+        found = []
+        for node in graph.nodes:
+            if not carried.isdisjoint(node.inputs) and not node.is_op("Shape", "Size"):
+                carried.update(filter(None, node.outputs))
+                found.append(node)
+        known = _DATA_NODES[graph] = tuple(found)
+    return known
 
 
 def find_activations(graph: Graph) -> tuple[Activation, ...]:

@@ -36,6 +36,8 @@ _ROOTS = ("Mul", "Div", "Add", "Sub", "Max", "Min", "Where", "Clip", "Log", "Rel
 _CLAMPS = ("Relu", "Clip")
 # The longest spelling met (GELU's tanh form with casts) has 14 nodes.
 _MAX_NODES = 18
+# Element-wise nodes in a row, none of which joins anything else: longer runs are no exporter's.
+_MAX_RUN = 64
 # Rows kept for consumers that stand far behind: some 16 MB.
 _MAX_ROWS = 10_000
 
@@ -97,6 +99,7 @@ class _Walk:
         self.graph, self.carried, self.scalar = graph, carried, scalar
         self.tables: OrderedDict[str, _Table] = OrderedDict()
         self.kept = 0
+        self.runs: dict[str, int] = {}
 
     def run(self, nodes: Sequence[Node]) -> dict[int, Spelled]:
         found: dict[int, Spelled] = {}
@@ -141,6 +144,10 @@ class _Walk:
         if node.domain or not scalar_operator(node.op_type, len(node.inputs)):
             return None
         inputs = self._inputs(node)
+        run = 1 + min((self.runs.get(n, 0) for n in inputs if n in self.carried), default=0)
+        self.runs.update(dict.fromkeys(node.outputs, run))
+        if run > _MAX_RUN:
+            return None
         constants: dict[str, tuple[float, bool]] = {}
         data: list[str] = []
         for name in dict.fromkeys(filter(None, inputs)):

@@ -99,8 +99,10 @@ class Runtime:
     @property
     def provider(self) -> str:
         """The execution provider that really runs, as ONNX Runtime names it."""
-        session = self._session_for(())
-        providers: list[str] = session.get_providers()
+        possible = self._providers(_onnxruntime())
+        if len(possible) == 1:
+            return possible[0]  # no session could run elsewhere
+        providers: list[str] = self._session_for(()).get_providers()
         return providers[0]
 
     def _session_for(self, fetch: Sequence[str]) -> "onnxruntime.InferenceSession":
