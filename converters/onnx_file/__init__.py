@@ -21,7 +21,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
     EncodeError,
 )
 
-from converters.errors import NotAModel, UnsafeModel
+from converters.errors import NotAModel, UnsafeModel, out_of_memory
 from converters.graph import Graph
 from converters.onnx_file import scopes as scoping
 from converters.onnx_file.channels_first import move_channels_first
@@ -30,6 +30,7 @@ from converters.onnx_file.external import ExternalData
 from converters.onnx_file.preflight import Limits, Survey, survey
 from converters.onnx_file.scopes import quote
 from converters.onnx_file.tensor_data import Folder, normalise_external
+from converters.onnx_file.unread import drop_uncalled_functions, drop_unread_initialisers
 from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
 from converters.regular_file import NotRegular, open_regular
 
@@ -284,8 +285,11 @@ def _open(
     tensors = (tensor for _, tensor in scoping.tensors(seen.scopes))
     data_apart = ExternalData(normalise_external(tensors, folder, base))
     functions = tuple(f.name for f in model.functions)
-    if functions:
+    initialisers = len(model.graph.initializer)
+    drop_uncalled_functions(model)
+    if model.functions:
         model = _inline(model, where)
+    drop_unread_initialisers(model.graph)
     split_fused_activations(model)
     move_channels_first(model)
     return OnnxFile(
@@ -293,7 +297,7 @@ def _open(
         model=model,
         folder=base,
         external=tuple(sorted(set(folder.files.values()))),
-        facts=_facts(model, seen, functions, (len(data), fields)),
+        facts=_facts(model, seen, (functions, initialisers), (len(data), fields)),
         metadata={_text(entry.key): _text(entry.value) for entry in model.metadata_props},
         _digest=hashlib.sha256(data).hexdigest(),
         _data=data_apart,
@@ -334,8 +338,11 @@ def _inline(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inlined = onnx.inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError, TypeError, DecodeError, EncodeError) as error:
-        reason = f"its local functions cannot be inlined ({type(error).__name__})"
+    except Exception as error:  # onnx's own checks have errors of their own
+        if out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        reason = f"its local functions cannot be inlined ({type(error).__name__}: {quote(said)})"
         raise UnsafeModel([reason], where=where) from None
     found = scoping.scopes(inlined.graph)
     findings = list(scoping.name_findings(found))
@@ -347,7 +354,10 @@ def _inline(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _facts(
-    model: onnx.ModelProto, seen: Survey, functions: tuple[str, ...], size: tuple[int, int]
+    model: onnx.ModelProto,
+    seen: Survey,
+    before: tuple[tuple[str, ...], int],
+    size: tuple[int, int],
 ) -> Facts:
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     used = {node.domain or "ai.onnx" for s in scoping.scopes(model.graph) for node in s.proto.node}
@@ -356,8 +366,8 @@ def _facts(
         fields=size[1],
         nodes=seen.nodes,
         nesting=seen.nesting,
-        functions=functions,
-        initialisers=len(model.graph.initializer),
+        functions=before[0],
+        initialisers=before[1],
         data_bytes=seen.folder.declared,
         opsets=opsets,
         unused_domains=tuple(sorted(opsets.keys() - used)),

@@ -48,6 +48,7 @@ class Limits:
         calls: Local functions that call one another in a chain.
         expansion_bytes: What expanding all calls adds to the file.
         initialisers: Stored tensors.
+        outputs: Outputs of the graph; each is a number to look for scores in.
         data_bytes: Bytes that all tensors declare together, external data included.
         name_bytes: Length of one name.
     """
@@ -59,6 +60,7 @@ class Limits:
     calls: int = 64
     expansion_bytes: int = 256 << 20
     initialisers: int = 100_000
+    outputs: int = 1024
     data_bytes: int = 16 << 30
     name_bytes: int = 4096
 
@@ -124,6 +126,8 @@ def survey(model: onnx.ModelProto, folder: Folder, limits: Limits) -> Survey:
         result.findings += _order(group, result)
     if not model.graph.output:
         result.findings.append("the graph has no outputs")
+    if len(model.graph.output) > limits.outputs:
+        result.findings.append(f"{len(model.graph.output):,} outputs (limit {limits.outputs:,})")
     result.findings += _tensors(result, limits)
     result.findings += _inputs(model, limits)
     return result

@@ -44,8 +44,8 @@ __all__ = [
 Box = tuple[int, int, int, int]
 
 _MAX_PERIOD = 64
-# Nodes that are stepped over for one call of receptive_fields: some 20 seconds.
-_MAX_STEPS = 200_000
+# Nodes that are stepped over for one call of receptive_fields: some 10 seconds.
+_MAX_STEPS = 100_000
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ class _Candidate:
         return self.classes == 1 and self.activation is None
 
 
+# Outputs of a network whose nodes are counted; of more, the order in the file has to tell.
+_COUNTED = 32
+
+
 def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> Scores:
     """Find the scores of the classifier, walking back from the graph's outputs.
 
@@ -238,7 +242,7 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     reasons = [_no_classifier(graph, t, s, measured=measured) for t, _, s in options]
     chosen = max((i for i, reason in enumerate(reasons) if not reason), default=len(options) - 1)
     tensor, activation, shape = options[chosen]
-    depth = 0 if reasons[chosen] else len(_ancestors(graph, tensor))
+    depth = 0 if reasons[chosen] else _depth(graph, tensor)
     unit = unit if activation == "sigmoid" else None
     return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth, unit)
 
@@ -428,14 +432,18 @@ def _no_classifier(graph: Graph, tensor: str, shape: Shape | None, *, measured: 
             sequence = measured and len(shape) == 3 and shape[1] == 1
             more = f": it is a sequence of {shape[0]} steps" if sequence else ""
             return f"{name} of shape {shown} does not have one row per image{more}"
-    if any(node.is_op("NonMaxSuppression") for node in _ancestors(graph, tensor)):
+    suppresses = any(node.is_op("NonMaxSuppression") for node in graph.nodes)
+    if suppresses and any(node.is_op("NonMaxSuppression") for node in _walk(graph, tensor)):
         return f"{name} lists detections"
     return ""
 
 
-def _ancestors(graph: Graph, tensor: str) -> set[Node]:
-    """All nodes that a tensor depends on."""
-    return set(_walk(graph, tensor))
+def _depth(graph: Graph, tensor: str) -> int:
+    """How many nodes a tensor depends on, for telling a main head from auxiliary ones."""
+    if len(graph.outputs) <= _COUNTED:
+        return len(set(_walk(graph, tensor)))
+    maker = graph.producer(tensor)
+    return 0 if maker is None else maker.index
 
 
 def _walk(graph: Graph, tensor: str) -> Iterator[Node]:

@@ -1,0 +1,57 @@
+"""What a file holds and nothing reads: local functions that no node calls, spare initialisers.
+
+It changes no result, but onnx and ONNX Runtime take time for it that grows faster than the file.
+"""
+
+import onnx
+
+from converters.graph import DEFAULT_DOMAINS
+from converters.onnx_file.scopes import scopes
+
+__all__ = ["drop_uncalled_functions", "drop_unread_initialisers"]
+
+_Key = tuple[str, str, str]
+
+
+def _key(proto: onnx.NodeProto | onnx.FunctionProto) -> _Key:
+    name = proto.name if isinstance(proto, onnx.FunctionProto) else proto.op_type
+    return "" if proto.domain in DEFAULT_DOMAINS else proto.domain, name, proto.overload
+
+
+def drop_uncalled_functions(model: onnx.ModelProto) -> None:
+    """Remove local functions that neither the graph nor a function that it calls calls, in place.
+
+    Args:
+        model: A model that was examined already.
+    """
+    known = {_key(function): function for function in model.functions}
+    called: set[_Key] = set()
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph]
+    while waiting:
+        for scope in scopes(waiting.pop()):
+            for key in map(_key, scope.proto.node):
+                if key in known and key not in called:
+                    called.add(key)
+                    waiting.append(known[key])
+    if len(called) < len(model.functions):
+        kept = [function for function in model.functions if _key(function) in called]
+        del model.functions[:]
+        model.functions.extend(kept)
+
+
+def drop_unread_initialisers(graph: onnx.GraphProto) -> None:
+    """Remove stored tensors that no node, body or output of a graph names, in place.
+
+    Args:
+        graph: A main graph that was examined already. Tensors that a caller may replace (they
+            stand among the inputs too) are left.
+    """
+    read = {value.name for value in graph.input}
+    for scope in scopes(graph):
+        read.update(scope.outputs)
+        for node in scope.proto.node:
+            read.update(node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    if len(kept) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
