@@ -5,6 +5,7 @@ the nodes behind that layer, which the model's gradient engine runs on the activ
 Runtime computed; a gradient with respect to the input needs the whole network.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,6 +62,11 @@ def tensors_for(
     if not {"gradient", "tail"}.isdisjoint(needs) and layer is not None:
         for target in targets:
             fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
+    if "attention" in needs:
+        for name, target in itertools.product(model.attention[0], targets):
+            tail = model.tail(name, target)
+            if tail.connected:
+                fetch |= dict.fromkeys((name, *_floating(model, tail)))
     return tuple(fetch)
 
 
@@ -237,6 +243,76 @@ class Evidence:
         rows = np.asarray(found).reshape(len(images), -1)
         known = probabilities(rows, scores.activation)
         return None if known is None else of_target(known.values, target)
+
+    # -- attention -------------------------------------------------------------------------
+
+    @cached_property
+    def attentions(self) -> tuple[str, ...]:
+        """Names of the attention weights before the targets, in graph order.
+
+        Raises:
+            MethodRefused: The targets depend on none, or on one whose weights no tensor holds.
+        """
+        known, fused = self.model.attention
+        if fused:
+            raise MethodRefused(
+                "the weights of this attention are no tensor of the file: one operator keeps them "
+                "to itself",
+                where=f"node {fused[0]!r}",
+                hint="grad-cam and hires-cam need none; an export at opset 17 spells them out",
+            )
+        found = tuple(name for name in known if name in self.values)
+        if not found:
+            raise MethodRefused(
+                "the target depends on no self-attention",
+                where=self.targets[0].tensor,
+                hint="grad-cam is defined for convolutional networks",
+            )
+        return found
+
+    def attention(self, name: str) -> Array:
+        """Weights of one self-attention, (N, heads, T, T): queries down, keys across."""
+        return self._by_head(name, self.values[name])
+
+    def attention_gradient(self, name: str) -> Array:
+        """Gradient of the score by the weights of one self-attention, (N, heads, T, T)."""
+        if name not in self._gradients:
+            targets = dict.fromkeys(target.tensor for target in self.targets)
+            tails = [self.model.tail(name, target) for target in targets]
+            around = dict.fromkeys(part for tail in tails for part in tail.frontier)
+            start = {name: self.model.as_in_graph(name, self.values[name])}
+            found = self._signals(start, list(around), Rule())[name]
+            self._gradients[name] = self.model.with_samples(name, found)
+        return self._by_head(name, self._gradients[name])
+
+    def on_tokens(self, relevance: Array) -> Array:
+        """Relevance of tokens (N, T) as the map of the layer's grid, (N, h, w).
+
+        Raises:
+            MethodRefused: The layer is not one of tokens, or of another number of them.
+        """
+        tokens = self._form.tokens
+        if tokens is None:
+            raise MethodRefused(
+                "the layer holds no tokens",
+                where=repr(self.layer),
+                hint="name one that `inspector layers` lists as tokens, with --layer",
+            )
+        return tokens.read(relevance[..., None] if tokens.axis == 1 else relevance[:, None])[:, 0]
+
+    def _by_head(self, name: str, value: Array) -> Array:
+        """(N, heads, T, T), where the graph may hold heads as rows of the batch."""
+        tokens = self._form.tokens
+        sides = value.shape[-2:]
+        if tokens is None or sides != (tokens.count, tokens.count):
+            have = "none" if tokens is None else str(tokens.count)
+            raise MethodRefused(
+                f"attention among {sides[0]} x {sides[1]} tokens, where the layer has {have}: "
+                "windows and merged tokens have no common sequence",
+                where=repr(name),
+                hint="grad-cam and hires-cam are defined there",
+            )
+        return value.reshape(len(self.images), -1, *sides).astype(np.float64)
 
     # -- backward --------------------------------------------------------------------------
 

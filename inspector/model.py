@@ -24,6 +24,7 @@ from inspector.engines.independence import (
 )
 from inspector.engines.runtime import Runtime
 from inspector.errors import ConverterError, InspectorError, ModelRefused
+from inspector.network.attention import attention_weights
 from inspector.network.class_evidence import class_evidence
 from inspector.network.coordinates import Placed
 from inspector.network.form import Form, Forms
@@ -138,6 +139,11 @@ class Model:
     def forms(self) -> Forms:
         """How the network holds its tensors: channel axis and levels."""
         return Forms(self.graph)
+
+    @cached_property
+    def attention(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Weights of every self-attention, and nodes that keep theirs to themselves."""
+        return attention_weights(self.graph)
 
     @cached_property
     def suspicions(self) -> tuple[Suspicion, ...]:

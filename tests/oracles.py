@@ -352,3 +352,10 @@ def rise(net, x, target):
         scores.append(net(x * mask)[target])  # what is hidden has the mean colour: 0
     mean = sum(scores) / 9
     return sum((s - mean) * m for s, m in zip(scores, masks, strict=True))[None] / (9 * 0.4)
+
+
+def convolutional():
+    """Methods that are defined on networks without attention."""
+    from inspector.methods import methods
+
+    return {name: one for name, one in methods().items() if "attention" not in one.needs}

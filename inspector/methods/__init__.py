@@ -11,6 +11,7 @@ documentation list them, and the report records them.
     head               the linear head and the maps that it pools       the graph, the same pass
     forward            scores of other images                           further passes
     tail               scores of other values of the layer              the tail in the twin
+    attention          weights of every self-attention, and dS/d(them)  the same pass, the twin
 """
 
 import importlib
@@ -43,7 +44,7 @@ __all__ = [
 
 Function = Callable[..., np.ndarray[Any, Any]]
 
-Need = Literal["activation", "gradient", "input-gradient", "head", "forward", "tail"]
+Need = Literal["activation", "gradient", "input-gradient", "head", "forward", "tail", "attention"]
 
 OTHER_THRESHOLD = 0.15
 """Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""
@@ -120,7 +121,7 @@ class Method:
     @property
     def differentiates(self) -> bool:
         """Whether it needs the twin, for gradients or the tail; else ONNX Runtime is enough."""
-        return bool(self.needs & {"gradient", "input-gradient", "tail"})
+        return bool(self.needs & {"gradient", "input-gradient", "tail", "attention"})
 
     @property
     def through_layer(self) -> bool:

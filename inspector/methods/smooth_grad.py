@@ -37,8 +37,8 @@ def smooth_grad(
         samples: Noisy copies.
         noise: Standard deviation of the noise as a share of the image's range; the paper advises
             0.1 to 0.2.
-        seed: Of the noise, ``numpy.random.default_rng(seed).standard_normal((samples, C, H, W))``,
-            the same for every photo.
+        seed: Of the noise, NumPy's default_rng(seed).standard_normal((samples, C, H, W)), the same
+            for every photo.
 
     Source: Smilkov et al. 2017, section 3.
 

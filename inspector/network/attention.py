@@ -15,7 +15,7 @@ from converters.graph import Graph, Node
 from converters.graph.activations import data_nodes, find_activations
 from converters.graph.operators import MICROSOFT, facts
 
-__all__ = ["attended_tensors"]
+__all__ = ["attended_tensors", "attention_weights"]
 
 _STEPS = 40
 """Nodes that a walk back from a product to its projection may take."""
@@ -35,6 +35,28 @@ def attended_tensors(graph: Graph) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def attention_weights(graph: Graph) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Weights of every self-attention, as they are multiplied with the values.
+
+    Returns:
+        Names of tensors (N, heads, T, T) or (N heads, T, T), in graph order; and nodes that keep
+        their weights to themselves, being attention in one operator.
+    """
+    walk = _Walk(graph)
+    softmaxes = {a.output: a for a in find_activations(graph) if a.kind == "Softmax"}
+    weights, fused = [], []
+    for node in data_nodes(graph):
+        if node.is_op("Attention", "MultiHeadAttention"):
+            fused.append(node.name)
+            continue
+        activation = softmaxes.get(node.outputs[0])
+        multiplied = None if activation is None else _multiplied(graph, activation.output)
+        product = None if activation is None else walk.product(activation.input)
+        if multiplied and product and walk.shared(product.inputs[0], product.inputs[1]):
+            weights.append(multiplied)
+    return tuple(weights), tuple(fused)
+
+
 def _products(graph: Graph, walk: "_Walk") -> Iterator[tuple[str, str]]:
     """Queries and keys of every attention; of one that projects itself, its input twice."""
     softmaxes = {a.output: a for a in find_activations(graph) if a.kind == "Softmax"}
@@ -45,23 +67,27 @@ def _products(graph: Graph, walk: "_Walk") -> Iterator[tuple[str, str]]:
             yield node.inputs[0], node.inputs[0] if own else keys
             continue
         activation = softmaxes.get(node.outputs[0])
-        if activation is not None and _weighs(graph, activation.output):
+        if activation is not None and _multiplied(graph, activation.output):
             product = walk.product(activation.input)
             if product is not None:
                 yield product.inputs[0], product.inputs[1]
 
 
-def _weighs(graph: Graph, tensor: str) -> bool:
-    """Whether attention weights are multiplied with values, through masks and casts perhaps."""
+def _multiplied(graph: Graph, tensor: str) -> str:
+    """Attention weights as they are multiplied with values, through masks and casts perhaps.
+
+    Returns:
+        Empty where they are not.
+    """
     for _ in range(_STEPS):
         users = [node for node in graph.consumers(tensor) if not node.is_op("Shape", "Size")]
         if any(node.op_type in ("MatMul", "Einsum") for node in users):
-            return True
+            return tensor
         onward = next((n for n in users if facts(n).keeps_shape or n.is_op("Where", "Mul")), None)
         if onward is None:
-            return False
+            return ""
         tensor = onward.outputs[0]
-    return False
+    return ""
 
 
 class _Walk:

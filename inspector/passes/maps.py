@@ -318,6 +318,15 @@ class _Samples:
                 if others
                 else "its value may be cut off or saturated; occlusion needs no gradient",
             )
+        if "attention" in method.needs:
+            last = evidence.attentions[-1]
+            if not np.any(evidence.attention_gradient(last)[row]):
+                raise MethodRefused(
+                    f"{method.name}: {target.label!r} does not depend on this attention: the "
+                    "gradient is zero everywhere",
+                    where=repr(last),
+                    hint="its value may be cut off or saturated; occlusion needs no gradient",
+                )
         plain = method.needs == {"input-gradient"} and method.rule is None
         if plain and not np.any(evidence.input_gradient("gradient")[row]):
             raise MethodRefused(

@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from networks import CLASSES, HEIGHT, WIDTH, Net, node, onnx_model
+from oracles import convolutional
 
 import inspector
 from inspector.errors import UsageError
-from inspector.methods import eigen_cam, methods, x_grad_cam
+from inspector.methods import eigen_cam, x_grad_cam
 from inspector.photos.preprocess_choice import Preprocess
 
 RECIPE = Preprocess(size=(HEIGHT, WIDTH), scale=255.0, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -101,7 +102,7 @@ def test_a_map_whose_values_cancel_makes_its_weight_unreliable(opened):
 
 def test_a_method_that_is_not_class_specific_says_so(opened):
     model = opened(Net(7).proto())
-    for name, method in methods().items():
+    for name, method in convolutional().items():
         quick = f"{name}:{method.quick.format(side=8)}"
         report = model.explain(photo(7), quick, layer="A", target="0")
         said = any("not class-specific" in text for text in report.explanation.warnings)
@@ -182,7 +183,7 @@ def test_a_planted_square_is_found_by_every_method(opened):
     pixels[2:6, 3:8] = (255, 40, 40)
     inside = np.zeros((HEIGHT, WIDTH), bool)
     inside[1:7, 2:9] = True
-    for name, method in methods().items():
+    for name, method in convolutional().items():
         if method.rule == "deconvnet":  # without pooling it does not depend on the image at all
             continue
         quick = {
