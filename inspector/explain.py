@@ -1,6 +1,7 @@
 """Photos and methods in, maps out: the orchestration that command line and library share."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -33,7 +34,9 @@ from inspector.photos.photo_warnings import photo_warnings
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal, Report
-from inspector.target import Target, TargetSpec
+from inspector.target import Target, TargetSpec, names_elements, target_text
+from inspector.tasks import Item, Reading, Sample
+from inspector.tasks.items import ItemSpec
 
 __all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
 
@@ -128,25 +131,40 @@ class Explainer(Opened):
     def explain(
         self,
         images: ImageSource | Iterable[ImageSource],
-        methods: str | Sequence[str] = "grad-cam",
+        methods: str | Sequence[str] | None = None,
         *,
-        target: str | int = "top1",
+        target: str | int | None = None,
         layer: str | int | None = None,
+        task: str | None = None,
+        similar_to: ImageSource | None = None,
     ) -> Report:
         """Maps of one or several photos; see ``inspector.explain.explain``."""
-        return explain(self, images, methods, target=target, layer=layer)
+        return explain(
+            self, images, methods, target=target, layer=layer, task=task, similar_to=similar_to
+        )
 
     def explain_each(
         self,
         images: ImageSource | Iterable[ImageSource],
-        methods: str | Sequence[str] = "grad-cam",
+        methods: str | Sequence[str] | None = None,
         *,
-        target: str | int = "top1",
+        target: str | int | None = None,
         layer: str | int | None = None,
+        task: str | None = None,
+        similar_to: ImageSource | None = None,
         progress: Progress | None = None,
     ) -> Iterator[ImageReport | ImageRefused]:
         """Maps photo by photo, in bounded memory; see ``inspector.explain.explain_each``."""
-        return explain_each(self, images, methods, target=target, layer=layer, progress=progress)
+        return explain_each(
+            self,
+            images,
+            methods,
+            target=target,
+            layer=layer,
+            task=task,
+            similar_to=similar_to,
+            progress=progress,
+        )
 
     def attribute(
         self,
@@ -163,10 +181,12 @@ class Explainer(Opened):
 def explain(
     opened: Opened,
     images: ImageSource | Iterable[ImageSource],
-    methods: str | Sequence[str] = "grad-cam",
+    methods: str | Sequence[str] | None = None,
     *,
-    target: str | int = "top1",
+    target: str | int | None = None,
     layer: str | int | None = None,
+    task: str | None = None,
+    similar_to: ImageSource | None = None,
 ) -> Report:
     """Show where the model looks.
 
@@ -174,10 +194,15 @@ def explain(
         opened: The opened model.
         images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3).
         methods: Names as the command line takes them, options included:
-            ``"occlusion:window=16,stride=8"``.
-        target: ``top1``, ``top3``, an index, a label, or ``OUTPUT[i,j,...]``; with a leading
-            ``-`` the opposite direction.
+            ``"occlusion:window=16,stride=8"``; None for the one that is right for the task:
+            grad-cam for a classifier, hires-cam for a detector.
+        target: ``top1``, ``top3``, an index, a label, ``OUTPUT[i,j,...]``, or an item of the
+            model's task (``person#2``, ``box:LEFT,TOP,RIGHT,BOTTOM``, ``tumour@X,Y``,
+            ``mask:FILE``); with a leading ``-`` the opposite direction; None for the default.
         layer: A tensor name, an index, ``last``, or None for the default.
+        task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
+            ``segmenter`` or ``embedding``.
+        similar_to: The reference photo of an embedding.
 
     Returns:
         One map per image, method and target.
@@ -196,7 +221,11 @@ def explain(
         >>> [found.heatmap.values.shape for found in report.explanations]
         [(32, 32), (32, 32)]
     """
-    found = list(explain_each(opened, images, methods, target=target, layer=layer))
+    found = list(
+        explain_each(
+            opened, images, methods, target=target, layer=layer, task=task, similar_to=similar_to
+        )
+    )
     refused = tuple(item for item in found if isinstance(item, ImageRefused))
     reports = tuple(item for item in found if isinstance(item, ImageReport))
     if not any(report.explanations for report in reports):
@@ -209,10 +238,12 @@ def explain(
 def explain_each(
     opened: Opened,
     images: ImageSource | Iterable[ImageSource],
-    methods: str | Sequence[str] = "grad-cam",
+    methods: str | Sequence[str] | None = None,
     *,
-    target: str | int = "top1",
+    target: str | int | None = None,
     layer: str | int | None = None,
+    task: str | None = None,
+    similar_to: ImageSource | None = None,
     progress: Progress | None = None,
 ) -> Iterator[ImageReport | ImageRefused]:
     """Explain photo by photo, in bounded memory.
@@ -223,6 +254,8 @@ def explain_each(
         methods: As for ``explain``.
         target: As for ``explain``.
         layer: As for ``explain``.
+        task: As for ``explain``.
+        similar_to: As for ``explain``.
         progress: Called with (what, done, total) during long work.
 
     Yields:
@@ -236,7 +269,7 @@ def explain_each(
         >>> [found.photo.name for found in model.explain_each(photos, "cam")]
         ['dog_1.png', 'dog_2.png']
     """
-    run = _Run(opened, methods, target, layer, progress)
+    run = _Run(opened, methods, target, layer, progress, task=task, similar_to=similar_to)
     batch: list[_Item] = []
     for source in image_sources(images):
         try:
@@ -294,7 +327,8 @@ def attribute(
     parts = []
     for start in range(0, len(images), step):
         batch = images[start : start + step]
-        for row in run.maps(batch, run.forward(batch)):
+        values = run.forward(batch)
+        for row in run.maps(batch, values, run.targets(values, len(batch))):
             if len(row) != 1:
                 raise UsageError(f"{target!r} names several targets", hint="ask for one")
             if isinstance(row[0], MapRefused):
@@ -328,27 +362,70 @@ _Item = tuple[Photo, Array, Geometry]
 """A photo, its tensor (C, H, W), and how the two lie on each other."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Items of one photo: those that are explained, and all that there are."""
+
+    chosen: Sequence[Item]
+    every: Sequence[Item]
+
+    def described(self, geometry: Geometry) -> list[dict[str, Any]]:
+        """Plain data, boxes in pixels of the photo; those that are explained first."""
+        labels = {item.label for item in self.chosen}
+        others = [item for item in self.every if item.label not in labels]
+        return [
+            {
+                "label": item.label,
+                "index": item.index,
+                "score": item.score,
+                "box": None if item.box is None else _on_photo(item.box, geometry),
+                "pixels": None if item.mask is None else int(item.mask.sum()),
+                "explained": item.label in labels,
+            }
+            for item in (*self.chosen, *others)
+        ]
+
+
+def _on_photo(box: Sequence[float], geometry: Geometry) -> list[float]:
+    """Left, top, right, bottom on the photo of a box (top, left, bottom, right) of the input."""
+    (sy, sx), (ty, tx) = geometry.scale, geometry.shift
+    top, left, bottom, right = box
+    found = ((left - tx) / sx, (top - ty) / sy, (right - tx) / sx, (bottom - ty) / sy)
+    return [round(float(v), 2) for v in found]
+
+
 class _Run:
     """One request to explain, checked before the first photo is opened."""
 
     def __init__(
         self,
         opened: Opened,
-        methods: str | Sequence[str],
-        target: str | int,
+        methods: str | Sequence[str] | None,
+        target: str | int | None,
         layer: str | int | None,
         progress: Progress | None,
+        *,
+        task: str | None = None,
+        similar_to: ImageSource | None = None,
     ) -> None:
         self.opened, self.progress = opened, progress
-        requests = parse_requests(methods)
-        self.spec = TargetSpec.parse(target, scores=opened.scores, labels=opened.class_labels.names)
+        self.reading = self._read(task, similar_to)
+        self.spec: TargetSpec | ItemSpec
+        text = None if target is None else target_text(target)
+        if self.reading is None or (text is not None and names_elements(text, opened.scores)):
+            self.items, names = None, opened.class_labels.names
+            self.spec = TargetSpec.parse(text or "top1", scores=opened.scores, labels=names)
+        else:
+            self.items = self.spec = ItemSpec.parse(text, self.reading)
+        usual = "grad-cam" if self.items is None else self.items.reading.method
+        requests = parse_requests(usual if methods is None else methods)
         self.layer, self.why = None, ""
         self.denied: dict[str, ConverterError | InspectorError] = {}
+        tensors = self.spec.tensors()
         try:
-            self.layer, self.why = layer_of(opened, requests, layer, self.spec.tensors())
+            self.layer, self.why = self._layer(requests, layer, tensors)
         except ModelRefused as error:
             self._deny(error, [r for r in requests if r.method.through_layer])
-        tensors = self.spec.tensors()
         opened.model.refuse_chance(tensors)
         for request in requests:
             if request.label not in self.denied:
@@ -363,20 +440,52 @@ class _Run:
         if not self.requests:
             raise next(iter(self.denied.values()))
 
+    def _read(self, task: str | None, similar_to: ImageSource | None) -> Reading | None:
+        """What the outputs mean, with the outputs for the reference photo where there is one."""
+        if similar_to is None:
+            return self.opened.reading(task)
+        photo = Photo.open(similar_to)
+        tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
+        outputs = list(self.opened.graph.outputs)
+        found = self.opened.forward(tensor[None], outputs)
+        references = {name: np.asarray(value)[0] for name, value in found.items()}
+        return self.opened.reading(task or "embedding", references)
+
+    def _layer(
+        self, requests: Sequence[Request], layer: str | int | None, tensors: Sequence[str]
+    ) -> tuple[str | None, str]:
+        """The layer that the user names, or the task, or the last one before the targets."""
+        if layer is None and self.items and any(r.method.through_layer for r in requests):
+            found = self.items.reading.layer(self.opened.maps_before(tensors))
+            if found is not None:
+                return found
+        return layer_of(self.opened, requests, layer, tensors)
+
     def _deny(self, error: ConverterError | InspectorError, requests: Sequence[Request]) -> None:
         """Leave methods out that cannot be right for the model, whatever the photo."""
         self.denied |= {request.label: error for request in requests}
 
     def forward(self, tensors: Array) -> Mapping[str, Array]:
         """Everything that the methods and the report read of a batch (N, C, H, W)."""
-        scores, names = self.opened.scores, list(self.spec.tensors())
-        if scores.classifier:  # for the predictions of the report
-            names = list(dict.fromkeys([*names, scores.tensor]))
-        return forward_for(self.opened, tensors, names, self.requests, self.layer)
+        also = () if self.items is None else self.items.reading.outputs
+        if self._classifies:  # for the predictions of the report
+            also = (*also, self.opened.scores.tensor)
+        return forward_for(
+            self.opened, tensors, self.spec.tensors(), self.requests, self.layer, also=also
+        )
 
-    def maps(self, tensors: Array, values: Mapping[str, Array]) -> list[list[Map | MapRefused]]:
+    @property
+    def _classifies(self) -> bool:
+        """Whether there are classes to be predicted."""
+        return self.opened.scores.classifier and self.reading is None
+
+    def maps(
+        self,
+        tensors: Array,
+        values: Mapping[str, Array],
+        targets: Sequence[Sequence[Target]],
+    ) -> list[list[Map | MapRefused]]:
         """Maps of a batch (N, C, H, W) from what the forward pass gave."""
-        targets = self._targets(values, len(tensors))
         return maps_of(
             self.opened,
             tensors,
@@ -387,13 +496,30 @@ class _Run:
             progress=self.progress,
         )
 
-    def _targets(self, values: Mapping[str, Array], count: int) -> list[tuple[Target, ...]]:
-        """The targets of each photo."""
-        scores = self.opened.scores
-        if not scores.classifier:
-            return [self.spec.resolve()] * count
-        rows = np.asarray(values[scores.tensor]).reshape(count, -1)
-        return [self.spec.resolve(row) for row in rows]
+    def targets(self, values: Mapping[str, Array], count: int) -> list[tuple[Target, ...]]:
+        """The targets of inputs that are preprocessed already.
+
+        Raises:
+            ImageRefused: What is asked for is not in one of them.
+        """
+        size = self.opened.size(*self.opened.preprocessing.preprocess.size)
+        geometry = Geometry.identity(size)
+        found = [self._wanted(values, row, geometry, f"image {row}") for row in range(count)]
+        return [targets for targets, _ in found]
+
+    def _wanted(
+        self, values: Mapping[str, Array], row: int, geometry: Geometry, name: str
+    ) -> tuple[tuple[Target, ...], _Found | None]:
+        """The targets of one photo; and its items, where the model's task has any."""
+        if isinstance(self.spec, TargetSpec):
+            scores = self.opened.scores
+            if not scores.classifier or scores.tensor not in values:
+                return self.spec.resolve(), None
+            return self.spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
+        outputs = self.spec.reading.outputs
+        sample = Sample({n: np.asarray(values[n][row]) for n in outputs}, geometry, name)
+        chosen, every = self.spec.resolve(sample)
+        return tuple(item.target for item in chosen), _Found(chosen, every)
 
     def reports(self, batch: Sequence[_Item]) -> Iterator[ImageReport | ImageRefused]:
         """The reports of some photos, which go through the network together."""
@@ -401,54 +527,64 @@ class _Run:
             return
         tensors = np.stack([tensor for _, tensor, _ in batch])
         values = self.forward(tensors)
-        rows = [row for row in range(len(batch)) if self._finite(values, row)]
+        refused: dict[int, ImageRefused] = {}
+        wanted: dict[int, tuple[tuple[Target, ...], _Found | None]] = {}
+        for row, (photo, _, geometry) in enumerate(batch):
+            if not self._finite(values, row):
+                continue
+            try:
+                wanted[row] = self._wanted(values, row, geometry, photo.name)
+            except ImageRefused as error:
+                refused[row] = error
         found: dict[int, list[Map | MapRefused]] = {}
-        if rows:
+        if rows := list(wanted):
             kept = values
             if len(rows) < len(batch):
                 kept = {name: value[rows] for name, value in values.items()}
-            found = dict(zip(rows, self.maps(tensors[rows], kept), strict=True))
-        for row, (photo, _, geometry) in enumerate(batch):
-            own = found.get(row, [])
-            drawn = [one for one in own if isinstance(one, Map)]
-            refused = [one for one in own if isinstance(one, MapRefused)]
-            if not drawn and all(isinstance(one.error, NotFinite) for one in refused):
-                yield ImageRefused(
-                    "the network's numbers for this photo are not finite",
-                    where=photo.name,
-                    hint="it overflows; check the preprocessing",
-                )
-                continue
-            explanations = [
-                Explanation(
-                    heatmap=Heatmap.of(one.attribution, geometry),
-                    label=one.request.label,
-                    options=one.request.settings,
-                    facts=one.facts,
-                )
-                for one in drawn
-            ]
-            yield self._report(batch[row], explanations, refused, values, row)
+            targets = [wanted[row][0] for row in rows]
+            found = dict(zip(rows, self.maps(tensors[rows], kept, targets), strict=True))
+        for row in range(len(batch)):
+            items = wanted[row][1] if row in wanted else None
+            yield refused.get(row) or self._report(
+                batch[row], found.get(row, []), values, row, items
+            )
 
     def _finite(self, values: Mapping[str, Array], row: int) -> bool:
         """Whether the scores of a photo are numbers that can be ranked."""
         scores = self.opened.scores
-        return not scores.classifier or bool(np.isfinite(values[scores.tensor][row]).all())
+        return not self._classifies or bool(np.isfinite(values[scores.tensor][row]).all())
 
     def _report(
         self,
         item: _Item,
-        explanations: Sequence[Explanation],
-        refused: Sequence[MapRefused],
+        found: Sequence[Map | MapRefused],
         values: Mapping[str, Array],
         row: int,
-    ) -> ImageReport:
+        items: _Found | None,
+    ) -> ImageReport | ImageRefused:
         opened = self.opened
         photo, _, geometry = item
+        drawn = [one for one in found if isinstance(one, Map)]
+        refused = [one for one in found if isinstance(one, MapRefused)]
+        if not drawn and all(isinstance(one.error, NotFinite) for one in refused):
+            return ImageRefused(
+                "the network's numbers for this photo are not finite",
+                where=photo.name,
+                hint="it overflows; check the preprocessing",
+            )
+        explanations = [
+            Explanation(
+                heatmap=Heatmap.of(one.attribution, geometry),
+                label=one.request.label,
+                options=one.request.settings,
+                facts=one.facts,
+            )
+            for one in drawn
+        ]
         warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
         warnings += photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
         best: list[dict[str, Any]] = []
-        if opened.scores.classifier:
+        if self._classifies:
             scores = np.asarray(values[opened.scores.tensor][row]).reshape(-1)
             names = opened.class_labels.names
             best = predictions(opened.scores, names, scores, PREDICTIONS)
@@ -456,14 +592,21 @@ class _Run:
             warnings.append(
                 count_warning(names, 2 if opened.scores.unit is not None else scores.size)
             )
+        if self.items is not None:
+            cautions = self.items.reading.cautions
+            warnings += [cautions.get(request.method.name, "") for request in self.requests]
         lost = lost_note(opened.graph, opened.model.suspicions)
         if lost and not any(lost in e.warnings for e in explanations):
             warnings.append(lost)
+        context = opened.context((self.layer, self.why) if self.why else None)
+        if self.reading is not None:
+            context["task"] = {"name": self.reading.task, "reason": self.reading.why}
         return ImageReport(
             photo=photo,
             explanations=tuple(explanations),
-            context=opened.context((self.layer, self.why) if self.why else None),
+            context=context,
             predictions=best,
+            items=[] if items is None else items.described(geometry),
             seen_share=geometry.seen_share,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
             refused=(

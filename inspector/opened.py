@@ -21,6 +21,7 @@ from inspector.network.layers import Layer
 from inspector.network.token_layers import TokenLayers
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
+from inspector.tasks import Outputs, Reading, find_reading
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
 from inspector.versions import versions
 
@@ -69,6 +70,7 @@ class Opened:
         self._layers: dict[Any, tuple[Layer, str]] = {}
         self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
         self._verdicts: dict[str, Verdict] = {}
+        self._readings: dict[str | None, Reading | None] = {}
 
     def _resolve(self, preprocess: PreprocessChoice | None, overrides: Sequence[str]) -> Resolved:
         image = self.input
@@ -323,6 +325,58 @@ class Opened:
             return self.model.form(name, size)
 
         return TokenLayers(self.graph, self.layers, form)
+
+    def reading(
+        self, task: str | None = None, references: Mapping[str, Array] | None = None
+    ) -> Reading | None:
+        """What the outputs mean; None for a classifier, and where no task fits.
+
+        Args:
+            task: The task that the user names; None to find it out.
+            references: Outputs for a reference photo, by name.
+
+        Raises:
+            UsageError: No task of that name, or the outputs do not fit it.
+        """
+        if task not in self._readings or references:
+            known = Outputs(
+                self.scores,
+                self.class_labels.names,
+                self.file.metadata,
+                self.size(*self.preprocessing.preprocess.size),
+                references or {},
+            )
+            found = find_reading(known, task)
+            if references:
+                return found
+            self._readings[task] = found
+        return self._readings[task]
+
+    @property
+    def meaning(self) -> str:
+        """What the model is, in one line, and by what evidence."""
+        found = self.reading()
+        if found is not None:
+            return found.why
+        if not self.scores.classifier:
+            return f"not recognised: {self.scores.why}"
+        count = 2 if self.scores.unit is not None else self.scores.classes
+        names = f", names from {self.class_labels.source}" if self.class_labels.names else ""
+        sure = "" if self.scores.classifies else ", though nothing says that these are classes"
+        return f"classifier ({count or 'an unknown number of'} classes{names}{sure})"
+
+    def maps_before(self, tensors: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+        """Shapes (N, C, h, w) of all layers of maps that some tensors depend on, in graph order."""
+        shapes = self.shapes(self.preprocessing.preprocess.size)
+        found = {}
+        for layer in self.layers:
+            shape = shapes.get(layer.tensor, ())
+            small = len(shape) != 4 or shape[2] * shape[3] == 1 or shape[1] == 1
+            if layer.gate or small:
+                continue
+            if any(self.model.tail(layer.tensor, name).connected for name in tensors):
+                found[layer.tensor] = tuple(shape)
+        return found
 
     def shape_of(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor, batch axis included (N = 1), at the size that photos come in."""

@@ -120,6 +120,8 @@ class ImageReport:
         refused: Maps that were asked for and not drawn.
         stem: Start of the file names; the photo's name without its suffix when empty.
         seen_share: Share of the photo's pixels that the preprocessing shows to the network.
+        items: What the outputs say, of a model that is no classifier: label, index, score, box
+            (left, top, right, bottom) in the photo's pixels, and whether it is explained.
 
     Example:
         >>> import inspector
@@ -139,6 +141,7 @@ class ImageReport:
     refused: tuple[Refusal, ...] = ()
     stem: str = ""
     seen_share: float | None = None
+    items: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -158,6 +161,7 @@ class ImageReport:
                 "seen share": self.seen_share,
             },
             "predictions": [dict(p) for p in self.predictions],
+            **({"items": [dict(one) for one in self.items]} if self.items else {}),
             "results": [
                 e.to_dict() | {"files": {"png": f"{name}.png", "npz": f"{name}.npz"}}
                 for name, e in self._named()

@@ -29,8 +29,10 @@ __all__ = [
     "Scores",
     "Target",
     "TargetSpec",
+    "element_target",
     "find_scores",
     "is_doubtful",
+    "names_elements",
     "parse_target",
     "target_text",
 ]
@@ -105,6 +107,31 @@ class Target:
         axes = tuple(range(1, values.ndim))
         values = values.sum(axes) if axes else values
         return values if self.sign > 0 else -values
+
+
+def element_target(output: str, index: Sequence[int], label: str, scores: Scores) -> Target:
+    """An element of an output under a label of its own, before its softmax or sigmoid.
+
+    Args:
+        output: The output.
+        index: Where in one sample of it; axes that are left out stay whole.
+        label: How it is shown.
+        scores: What is known of the model.
+    """
+    found = _before(Target(output, tuple(index), label), scores)
+    # Of an item nobody thinks of the element by name: only what could not be followed is said.
+    return found if found.tensor == output else replace(found, note="")
+
+
+def names_elements(text: str, scores: Scores) -> bool:
+    """Whether every piece of a user's words is a tensor of the graph or an element of one."""
+    found = _pieces(text)
+    for piece in found:
+        own = piece if piece in scores.tensors else piece.removeprefix("-")
+        element = _ELEMENT.fullmatch(own)
+        if (own if element is None else element["name"]) not in scores.tensors:
+            return False
+    return bool(found)
 
 
 def target_text(target: object) -> str:

@@ -42,6 +42,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
         "nodes": facts.nodes,
         "data bytes": facts.data_bytes,
         "external files": [path.name for path in explainer.file.external],
+        "task": explainer.meaning,
         **dict(overview(explainer).sentences),
         "preprocessing": explainer.preprocessing.to_dict(),
         "provider": explainer.model.runtime.provider,

@@ -49,15 +49,28 @@ class _ExplainCommand(click.Command):
     metavar="METHOD",
     multiple=True,
     help="A method as listed below, with options as METHOD:option=value,option=value; "
-    "may be repeated.  [default: grad-cam]",
+    "may be repeated.  [default: grad-cam; hires-cam for a detector]",
 )
 @click.option(
     "--target",
     metavar="T",
-    default="top1",
-    show_default=True,
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
-    "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction.",
+    "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction. "
+    "Of a detector also CLASS#2, box:LEFT,TOP,RIGHT,BOTTOM and CLASS@X,Y; of a segmenter "
+    "CLASS@X,Y and mask:FILE.  [default: top1; the best three boxes of a detector]",
+)
+@click.option(
+    "--task",
+    metavar="TASK",
+    help="What the outputs mean: classifier, detector, segmenter or embedding.  "
+    "[default: found out; `inspector check` says which]",
+)
+@click.option(
+    "--similar-to",
+    "similar_to",
+    metavar="PHOTO",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Reference photo of an embedding: what makes the two alike is explained.",
 )
 @click.option(
     "--layer",
@@ -92,7 +105,9 @@ def _explain(
     model: Path,
     images: Sequence[Path],
     methods: Sequence[str],
-    target: str,
+    target: str | None,
+    task: str | None,
+    similar_to: Path | None,
     layer: str | None,
     output: Path,
     sheet: bool,
@@ -115,7 +130,13 @@ def _explain(
     drawn = 0
     with progress_bar(f"{len(paths)} image(s)") as progress:
         found = explainer.explain_each(
-            paths, methods or ["grad-cam"], target=target, layer=layer, progress=progress
+            paths,
+            methods or None,
+            target=target,
+            layer=layer,
+            task=task,
+            similar_to=similar_to,
+            progress=progress,
         )
         for stem, item in zip(stems, found, strict=True):
             if isinstance(item, ImageRefused):

@@ -29,6 +29,10 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
         if "output" in best:  # of several
             heading.append(f" of {best['output']}", style="green")
         heading.append(f"  {_certainty(best)}")
+    if report.items:
+        shown = ", ".join(map(_item, report.items[:_ITEMS]))
+        more = len(report.items) - _ITEMS
+        heading.append(f"  {clean_text(shown)}" + (f" and {more} more" if more > 0 else ""))
     console.print(heading)
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("method", "target", "score", "peak (x, y)", "layer", "checks"):
@@ -91,6 +95,15 @@ def show_layers(found: "Overview") -> None:
 
 def _by(values: Sequence[Any] | None) -> str:
     return "x".join(f"{v:g}" for v in values) if values else "-"
+
+
+_ITEMS = 8
+"""Items that the line above a table names."""
+
+
+def _item(item: Any) -> str:
+    score = "" if item["score"] is None else f" {item['score']:.2f}"
+    return f"{item['label']}{score}"
 
 
 def _certainty(prediction: Any) -> str:

@@ -137,14 +137,15 @@ def overlaps(boxes: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
         others: (M, 4).
 
     Returns:
-        (K, M), from 0 to 1.
+        (K, M), from 0 to 1; 0 for boxes without extent.
     """
     a = np.asarray(boxes, np.float64).reshape(-1, 1, 4)
     b = np.asarray(others, np.float64).reshape(1, -1, 4)
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     common = np.clip(sides, 0, None).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)]
-    shares: NDArray[np.float64] = common / (areas[0] + areas[1] - common)
+    union = areas[0] + areas[1] - common
+    shares: NDArray[np.float64] = np.where(union > 0, common / np.where(union > 0, union, 1), 0)
     return shares
 
 

@@ -29,16 +29,16 @@ def smooth_grad(
 
     The mean of dS/dx at x + e over the copies, with x the preprocessed input (N, C, H, W), S the
     target's score before softmax, and e normal noise whose standard deviation is a share of the
-    range max(x) - min(x) of the image.  Signed; the heatmap takes the largest absolute value over
-    the channels.
+    range max(x) - min(x) of the image: that share of the range times
+    ``numpy.random.default_rng(seed).standard_normal((samples, C, H, W))``.  Signed; the heatmap
+    takes the largest absolute value over the channels.
 
     Args:
         evidence: The samples to explain.
         samples: Noisy copies.
         noise: Standard deviation of the noise as a share of the image's range; the paper advises
             0.1 to 0.2.
-        seed: Of the noise, NumPy's default_rng(seed).standard_normal((samples, C, H, W)), the same
-            for every photo.
+        seed: Of the noise, which is the same for every photo.
 
     Source: Smilkov et al. 2017, section 3.
 

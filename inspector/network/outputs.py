@@ -21,12 +21,18 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
+_FEW_AXES = 2
+"""Axes of boxes (D, 4), scores (D,) and labels (D,) of one image."""
+
 _ATTRIBUTES = 512
 """Longest axis that may hold a row's attributes: box, objectness and classes."""
 
 
 def has_no_batch(name: str, scores: Scores) -> bool:
-    """Whether an output is declared without a batch axis: the file fixes another first axis."""
+    """Whether an output has no batch axis: the file fixes another first axis, or a run shows it.
+
+    A free first axis may count detections of one image, as torchvision's detectors export them.
+    """
     shape = next((value.shape for value in scores.outputs if value.name == name), None)
     if shape is None or scores.graph is None:
         return False
@@ -38,7 +44,12 @@ def has_no_batch(name: str, scores: Scores) -> bool:
     if not shape:
         return True
     known = batches if all(isinstance(batch, int) for batch in batches) else {1}
-    return isinstance(shape[0], int) and shape[0] not in known
+    if isinstance(shape[0], int):
+        return shape[0] not in known
+    if len(shape) > _FEW_AXES:
+        return False
+    value = _measured([name], scores).get(name)
+    return value is not None and value.ndim == len(shape) + 1
 
 
 def sample_shape(name: str, scores: Scores) -> tuple[int | None, ...] | None:

@@ -13,6 +13,7 @@ import numpy as np
 from converters.graph import Graph, Node, Value
 from converters.graph.operators import facts
 from inspector.network.class_evidence import class_evidence
+from inspector.network.embedding import is_normalised
 from inspector.network.shapes import Shape, Shapes, merge
 from inspector.printable import clean_text
 
@@ -435,6 +436,8 @@ def _no_classifier(graph: Graph, tensor: str, shape: Shape | None, *, measured: 
     suppresses = any(node.is_op("NonMaxSuppression") for node in graph.nodes)
     if suppresses and any(node.is_op("NonMaxSuppression") for node in _walk(graph, tensor)):
         return f"{name} lists detections"
+    if is_normalised(graph, tensor):
+        return f"{name} is divided by its own length: an embedding, not scores"
     return ""
 
 

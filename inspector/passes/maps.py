@@ -110,6 +110,8 @@ def forward_for(
     names: Sequence[str],
     requests: "Sequence[Request]",
     layer: str | None,
+    *,
+    also: Sequence[str] = (),
 ) -> Mapping[str, Array]:
     """The one ONNX Runtime pass that all methods share.
 
@@ -119,6 +121,7 @@ def forward_for(
         names: Tensors that targets are read from.
         requests: The methods.
         layer: From ``layer_of``.
+        also: Other tensors that are read of the same pass.
 
     Returns:
         Everything that the methods need, by name, N rows each.
@@ -132,7 +135,7 @@ def forward_for(
             wanted = needs | {"gradient"} if len(layers) > 1 else needs
             for one in layers:
                 fetch |= dict.fromkeys(tensors_for(opened.model, wanted, one.tensor, [name]))
-    return opened.forward(tensors, list(fetch))
+    return opened.forward(tensors, list(fetch | dict.fromkeys(also)))
 
 
 def maps_of(

@@ -168,7 +168,6 @@ def test_p_and_1_minus_p_are_two_classes_of_one_unit(opened, photo, order):
 
 PERCENT = {
     # output name, classes, class names, whether percentages are given
-    "an embedding": ("embedding", 512, None, False),
     "an embedding without a name": ("output", 128, None, False),
     "angles": ("angles", 3, None, False),
     "five landmarks": ("landmarks", 10, None, False),
@@ -286,7 +285,7 @@ def test_the_hint_is_a_score_that_works(opened, photo, case):
     model = opened(FEATURES + body, outputs, inputs=inputs)
     assert not model.scores.classifier
     with pytest.raises(UnknownTarget) as caught:
-        model.explain(photo, OCCLUSION)
+        model.explain(photo, OCCLUSION, task="classifier")
     target = _hinted(caught.value)
     assert target.startswith(start)
     if case == "coordinates and scores in one":

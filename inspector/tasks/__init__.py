@@ -1,0 +1,263 @@
+"""What do the outputs mean?  One task per file, declared with ``@task``.
+
+A task is a *reading* of a model's outputs.  It says what there is to explain in one photo (boxes,
+regions, a similarity), selects among it by the user's words, and names the tensors that have to be
+read.  It is recognised by evidence, which is ranked and said: what the user names, the file's
+metadata, names and shapes of the outputs, and their values on one probe image.
+
+A classifier needs none of this: its classes are named before any photo is seen (``TargetSpec``).
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from inspector.errors import ConverterError, InspectorError, UnknownTarget, UsageError, nearest
+from inspector.network.scores import Scores
+from inspector.photos.geometry import Geometry
+from inspector.target import Target
+
+__all__ = [
+    "Item",
+    "Outputs",
+    "Reading",
+    "Sample",
+    "find_reading",
+    "task",
+    "tasks",
+]
+
+Array = np.ndarray[Any, Any]
+
+Box = tuple[float, float, float, float]
+"""Top, left, bottom, right in continuous pixels of the input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One thing that a photo's outputs say, and that can be explained.
+
+    Attributes:
+        label: How it is shown: ``person``.
+        target: The number that is explained.
+        score: How sure the model is, from 0 to 1; None where that has no meaning.
+        index: Number of its class; None where there is none.
+        box: Where it lies on the input; None where it has no box.
+        mask: (H, W) of the input, True where it lies; None where it has none.
+    """
+
+    label: str
+    target: Target
+    score: float | None = None
+    index: int | None = None
+    box: Box | None = None
+    mask: Array | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What one photo gave.
+
+    Attributes:
+        values: The outputs by name, without the axis of samples.
+        geometry: How the photo and the network's input lie on each other.
+        photo: The photo's name, for messages.
+    """
+
+    values: Mapping[str, Array]
+    geometry: Geometry
+    photo: str = ""
+
+
+class Reading(Protocol):
+    """What one model's outputs mean.
+
+    Attributes:
+        task: Name of the task.
+        why: What it was recognised by, and what the model is, in one line.
+        outputs: Outputs that ``items`` reads.
+        tensors: Tensors that targets are elements of, as far as they are known before a photo is.
+        method: The method that is right for the task.
+        wanted: What is explained unless the user says so: a text that ``select`` takes.
+        cautions: What to know of a method for this task, by the method's name.
+    """
+
+    @property
+    def task(self) -> str: ...  # noqa: D102
+    @property
+    def why(self) -> str: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def tensors(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def wanted(self) -> str: ...  # noqa: D102
+    @property
+    def cautions(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def items(self, sample: Sample) -> Sequence[Item]:
+        """What the outputs of one photo say, the most certain first."""
+        ...
+
+    def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """The items that a user names.
+
+        Args:
+            text: One piece of the user's words, without a leading ``-``.
+            items: From ``items`` for the same photo.
+            sample: What the photo gave.
+
+        Raises:
+            UnknownTarget: The words name nothing, whatever the photo.
+            ImageRefused: They name nothing of this photo.
+        """
+        ...
+
+    def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
+        """The layer that the task asks for and why; None for the last one before the target.
+
+        Args:
+            maps: Shapes (N, C, h, w) of the layers before the targets, in graph order.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What is known of a model's outputs before a photo is seen.
+
+    Attributes:
+        scores: The graph and its outputs, as :func:`find_scores` reads them.
+        labels: Class names; empty when unknown.
+        metadata: The file's ``metadata_props``.
+        size: Height and width of the input.
+        references: Outputs for a reference photo, by name; empty without one.
+    """
+
+    scores: Scores
+    labels: tuple[str, ...]
+    metadata: Mapping[str, str]
+    size: tuple[int, int]
+    references: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the file's order."""
+        return tuple(value.name for value in self.scores.outputs)
+
+    def probe(self, *names: str) -> dict[str, Array]:
+        """Outputs on a probe image, without the axis of samples; empty where it does not run."""
+        if self.scores.measure is None:
+            return {}
+        try:
+            found = self.scores.measure(names or self.names)
+        except (ConverterError, InspectorError):
+            return {}
+        return {name: np.asarray(value)[0] for name, value in found.items() if len(value)}
+
+    def declared(self, key: str) -> str:
+        """A value of the metadata, in lower case; empty where there is none."""
+        return next((v for k, v in self.metadata.items() if k.lower() == key), "").strip().lower()
+
+
+Recogniser = Callable[[Outputs, bool], Reading | None]
+"""From what is known of the outputs, and whether the user named the task, to a reading."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task and how it is recognised.
+
+    Attributes:
+        name: As typed after ``--task``.
+        rank: Order in which tasks are tried: what is easily told from others first.
+        words: Values of the metadata's ``task`` that name it.
+        recognise: Gives the reading of a model's outputs, or None.
+    """
+
+    name: str
+    rank: int
+    words: tuple[str, ...]
+    recognise: Recogniser
+
+
+_REGISTRY: dict[str, Task] = {}
+
+
+def task(name: str, *, rank: int, words: Iterable[str] = ()) -> Callable[[Recogniser], Recogniser]:
+    """Declare the function below as what recognises a task; see ``Task`` for the arguments."""
+
+    def keep(function: Recogniser) -> Recogniser:
+        _REGISTRY[name] = Task(name, rank, tuple(words), function)
+        return function
+
+    return keep
+
+
+@cache
+def tasks() -> Mapping[str, Task]:
+    """All tasks by name, in the order in which they are tried."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return {one.name: one for one in sorted(_REGISTRY.values(), key=lambda one: one.rank)}
+
+
+def find_reading(outputs: Outputs, wanted: str | None = None) -> Reading | None:
+    """What the outputs of a model mean.
+
+    Args:
+        outputs: What is known of them.
+        wanted: The task that the user names; None to find it out.
+
+    Returns:
+        None for a classifier, and where no task fits.
+
+    Raises:
+        UsageError: No task of that name, or the outputs do not fit the one named.
+    """
+    known = tasks()
+    if wanted is not None:
+        if wanted == "classifier":
+            return None
+        if wanted not in known:
+            names = ["classifier", *known]
+            raise UsageError(
+                f"no task is called {wanted!r}",
+                hint=nearest(wanted, names) or "one of " + ", ".join(names),
+            )
+        found = known[wanted].recognise(outputs, True)
+        if found is None:
+            raise UsageError(
+                f"the outputs do not fit the task {wanted!r}: {outputs.scores.why}",
+                hint="name an element, OUTPUT[i,j,...], as the target; `inspector check` says what "
+                "the model is",
+            )
+        return found
+    said = outputs.declared("task")
+    named = [one for one in known.values() if said and said in one.words]
+    if named:
+        found = named[0].recognise(outputs, True)
+        if found is not None:
+            return found
+    if outputs.scores.classifier and outputs.scores.classifies:
+        return None
+    for one in known.values():
+        found = one.recognise(outputs, False)
+        if found is not None:
+            return found
+    return None
+
+
+def unknown(text: str, reading: Reading, hint: str) -> UnknownTarget:
+    """The refusal of words that name nothing for a task."""
+    return UnknownTarget(
+        f"{text!r} names nothing of a {reading.task}",
+        hint=f"{hint}; or an element, OUTPUT[i,j,...]",
+    )

@@ -1,0 +1,220 @@
+"""Detectors: boxes, each with a class and a score.
+
+Boxes are decoded and suppressed here, whatever the file leaves to its caller.  What is explained of
+a box is the element that holds its class's score, before its sigmoid or softmax.
+
+Grad-CAM averages the gradient over the places of a layer.  Behind a head of 1x1 convolutions the
+gradient of every box of a class is the same vector, at the box's own cell: averaged, every box gets
+the same map.  HiResCAM keeps the place (with smoothing it is ODAM, Zhao & Chan 2023).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from inspector.errors import ImageRefused
+from inspector.measures.boxes import overlaps
+from inspector.printable import clean_text
+from inspector.target import Target, element_target
+from inspector.tasks import Box, Item, Outputs, Reading, Sample, task, unknown
+from inspector.tasks.detector.layouts import Layout, Rows, find_layout
+from inspector.tasks.words import Words, class_of, read_words
+
+__all__ = ["Detector"]
+
+CERTAIN = 0.25
+"""Score from which a box is listed; Ultralytics' default."""
+
+SAME = 0.45
+"""Intersection over union from which two boxes of one class are one object."""
+
+MEANT = 0.3
+"""Intersection over union from which a box that the user draws is an item."""
+
+MOST = 100
+"""Boxes that are listed of one photo."""
+
+_SAMPLED = 9
+"""Candidates that are asked for the tensor of their score; levels may hold them apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """The reading of a detector's outputs; see ``Reading``."""
+
+    known: Outputs
+    layout: Layout
+    task: str = "detector"
+    method: str = "hires-cam"
+    wanted: str = "top3"
+    cautions: Mapping[str, str] = field(
+        default_factory=lambda: {
+            name: f"{name} averages the gradient over the layer's places: behind a head of 1x1 "
+            "convolutions every box of a class gets the same map; hires-cam keeps the place"
+            for name in ("grad-cam", "grad-cam++", "x-grad-cam")
+        }
+    )
+
+    @property
+    def why(self) -> str:
+        """What the model is, in one line."""
+        count, names = self.layout.classes, len(self.known.labels)
+        said = [self.layout.name]
+        said += [f"{count} class" + ("es" if count > 1 else "")] if count else []
+        said += [f"{names} names"] if names else ["no class names"]
+        if not self.layout.final:
+            before = [name for name in self.tensors if name not in self.outputs]
+            said += ["scores before the sigmoid or softmax"] if before else []
+            said += ["boxes suppressed here"]
+        return f"detector ({', '.join(said)})"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Outputs that hold boxes, scores and classes."""
+        return self.layout.outputs
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """Tensors of scores: one, or one per level."""
+        count = self.layout.candidates or 1
+        rows = sorted({round(i * (count - 1) / (_SAMPLED - 1)) for i in range(_SAMPLED)})
+        found = (self._element(row, 0, "").tensor for row in rows)
+        return tuple(dict.fromkeys(found))
+
+    def items(self, sample: Sample) -> Sequence[Item]:
+        """Boxes, the most certain first: those that are certain, else the one best."""
+        return self._listed(self.layout.read(sample.values))
+
+    def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """``top3``, ``person``, ``person#2``, ``box:LEFT,TOP,RIGHT,BOTTOM``, ``person@X,Y``.
+
+        Raises:
+            UnknownTarget: There is no such class.
+            ImageRefused: There is no such box in this photo.
+        """
+        words = read_words(text)
+        if words.mask or text.startswith("char:"):
+            raise unknown(clean_text(text), self, "write top3, CLASS, CLASS#2 or box:L,T,R,B")
+        if words.top is not None:
+            if not items:
+                raise self._none(sample, "there is no box")
+            return items[: words.top]
+        among = items
+        if words.name:
+            number = class_of(words.name, self.known.labels, self.layout.classes)
+            among = self._of_class(number, sample)
+            if not among or (among[0].score or 0) < CERTAIN:
+                raise self._none(sample, f"there is no {self._name(number)}", items)
+        return [self._one(words, among, sample)]
+
+    def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
+        """None: of several levels the gradient takes the target's own."""
+        del maps
+        return None
+
+    def _of_class(self, number: int, sample: Sample) -> Sequence[Item]:
+        """Boxes of one class by its own score, also where another class wins."""
+        rows = self.layout.read(sample.values)
+        if rows.table is None:
+            return [item for item in self.items(sample) if item.index == number]
+        own = np.full(len(rows.boxes), number)
+        return self._listed(Rows(rows.boxes, rows.table[:, number], own))
+
+    def _listed(self, rows: Rows) -> list[Item]:
+        """Rows as items, numbered within their class."""
+        found, seen = [], dict[int, int]()
+        for row in self._kept(rows):
+            number = int(rows.classes[row])
+            seen[number] = seen.get(number, 0) + 1
+            top, left, bottom, right = (float(v) for v in rows.boxes[row])
+            label = f"{self._name(number)}#{seen[number]}"
+            target = self._element(row, number, label)
+            score = float(rows.scores[row])
+            found.append(Item(label, target, score, number, (top, left, bottom, right)))
+        return found
+
+    def _one(self, words: Words, items: Sequence[Item], sample: Sample) -> Item:
+        if words.box is not None:
+            return self._at_box(words.box, items, sample)
+        if words.point is not None:
+            return self._at_point(words.point, items, sample)
+        rank = words.rank or 1
+        if rank > len(items):
+            raise self._none(sample, f"there are {len(items)} such boxes, not {rank}", items)
+        return items[rank - 1]
+
+    def _at_box(
+        self, box: tuple[float, float, float, float], items: Sequence[Item], sample: Sample
+    ) -> Item:
+        left, top, right, bottom = box
+        (sy, sx), (ty, tx) = sample.geometry.scale, sample.geometry.shift
+        own = [[sy * top + ty, sx * left + tx, sy * bottom + ty, sx * right + tx]]
+        boxes = [item.box for item in items if item.box is not None]
+        shares = overlaps(own, boxes)[0] if boxes else np.zeros(0)
+        if not len(shares) or shares.max() < MEANT:
+            best = f" (the nearest by {shares.max():.2f})" if len(shares) else ""
+            raise self._none(sample, f"no box overlaps this one by {MEANT}{best}", items)
+        return items[int(shares.argmax())]
+
+    def _at_point(self, point: tuple[float, float], items: Sequence[Item], sample: Sample) -> Item:
+        y, x = (float(v) + 0.5 for v in sample.geometry.to_input(point[1], point[0]))
+        inside = [
+            item
+            for item in items
+            if item.box and item.box[0] <= y <= item.box[2] and item.box[1] <= x <= item.box[3]
+        ]
+        if not inside:
+            raise self._none(sample, "no box covers this point", items)
+        return min(inside, key=lambda item: _area(item.box))
+
+    def _kept(self, rows: Rows) -> list[int]:
+        """Candidates that are certain, suppressed within each class, the most certain first."""
+        scores = np.where(np.isfinite(rows.scores), rows.scores, 0)
+        order = np.argsort(-scores, kind="stable")
+        certain = [int(row) for row in order if scores[row] >= CERTAIN]
+        left = certain or [int(row) for row in order[:1]]
+        if self.layout.final:
+            return left[:MOST]
+        kept: list[int] = []
+        for row in left:
+            same = [k for k in kept if rows.classes[k] == rows.classes[row]]
+            if same and overlaps(rows.boxes[[row]], rows.boxes[same]).max() > SAME:
+                continue
+            kept.append(row)
+            if len(kept) == MOST:
+                break
+        return kept
+
+    def _element(self, row: int, number: int, label: str) -> Target:
+        output, index = self.layout.element(row, number)
+        found = element_target(output, index, label, self.known.scores)
+        if found.tensor == output and not found.note and self.layout.final:
+            note = (
+                f"{label} is a row of a list that the graph sorts: explained is its score as it "
+                "comes out, not the score before a sigmoid"
+            )
+            return replace(found, note=note)
+        return found
+
+    def _name(self, number: int) -> str:
+        names = self.known.labels
+        return clean_text(names[number]) if 0 <= number < len(names) else f"class {number}"
+
+    def _none(self, sample: Sample, what: str, items: Sequence[Item] = ()) -> ImageRefused:
+        """The refusal of a photo in which the user's words name nothing."""
+        shown = ", ".join(f"{item.label} ({item.score:.2f})" for item in items[:8])
+        return ImageRefused(what, where=sample.photo, hint=f"its boxes: {shown}" if shown else "")
+
+
+def _area(box: Box | None) -> float:
+    return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
+
+
+@task("detector", rank=1, words=("detect", "object-detection", "segment", "pose"))
+def detector(outputs: Outputs, asked: bool) -> Reading | None:
+    """Boxes with scores, in a layout that is known."""
+    del asked
+    layout = find_layout(outputs)
+    return None if layout is None else Detector(outputs, layout)

@@ -1,0 +1,105 @@
+"""Embeddings: a vector per photo, which means something beside another photo's only.
+
+What is explained is the cosine of the angle between the photo's vector and that of a reference
+photo; the gradient passes through the normalisation.  Swapping the two photos leaves it unchanged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inspector.errors import UnknownTarget
+from inspector.network.embedding import normalised_outputs
+from inspector.printable import clean_text
+from inspector.tasks import Item, Outputs, Reading, Sample, task
+from inspector.tasks.numbers import Similarity
+
+__all__ = ["Embedding"]
+
+_NAMES = ("embed", "feature", "descriptor")
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The reading of an embedding's output; see ``Reading``."""
+
+    known: Outputs
+    output: str
+    length: int
+    evidence: str
+    task: str = "embedding"
+    method: str = "grad-cam"
+    wanted: str = "similarity"
+    cautions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """What the model is, in one line."""
+        return (
+            f"embedding ({clean_text(self.output)!r}, {self.length} numbers, {self.evidence}): "
+            "--similar-to PHOTO explains the cosine to a photo"
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The vector."""
+        return (self.output,)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The vector."""
+        return (self.output,)
+
+    def items(self, sample: Sample) -> Sequence[Item]:
+        """The similarity to the reference photo."""
+        reference = self.known.references.get(self.output)
+        if reference is None:
+            raise UnknownTarget(
+                "the model is an embedding: its numbers are not classes",
+                where=clean_text(self.output),
+                hint="give a photo to compare with, --similar-to PHOTO, or an element, "
+                f"{clean_text(self.output)}[i]",
+            )
+        vector = np.asarray(reference, np.float64).reshape(-1)
+        target = Similarity(self.output, (), "similarity", reference=vector)
+        own = np.asarray(sample.values[self.output], np.float64).reshape(1, -1)
+        return [Item("similarity", target, float(target.of(own)[0]))]
+
+    def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """``similarity`` or ``top1``: there is one.
+
+        Raises:
+            UnknownTarget: Anything else.
+        """
+        del sample
+        if text not in ("similarity", "top1"):
+            raise UnknownTarget(
+                f"an embedding has no {clean_text(text)!r}",
+                hint=f"leave the target out, or name an element, {clean_text(self.output)}[i]",
+            )
+        return items
+
+    def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
+        """None: the last map, or the tokens, before the vector."""
+        del maps
+        return None
+
+
+@task("embedding", rank=2, words=("embedding", "feature-extraction", "face-recognition"))
+def embedding(outputs: Outputs, asked: bool) -> Reading | None:
+    """One vector per photo: divided by its length, or called an embedding; with a reference any."""
+    graph = outputs.scores.graph
+    found = {n: v for n, v in outputs.probe().items() if v.ndim >= 1 and v.dtype.kind == "f"}
+    vectors = {n: v for n, v in found.items() if v.size == max(v.shape) > 1}
+    unit = normalised_outputs(graph) if graph is not None else ()
+    for name, vector in vectors.items():
+        if name in unit:
+            return Embedding(outputs, name, vector.size, "divided by its length")
+    named = [n for n in vectors if any(word in n.lower() for word in _NAMES)]
+    if named and len(vectors) == len(found):
+        return Embedding(outputs, named[0], vectors[named[0]].size, "by its name")
+    if asked and vectors:
+        name = next(iter(vectors))
+        return Embedding(outputs, name, vectors[name].size, "as you say")
+    return None

@@ -1,0 +1,276 @@
+"""Segmenters: a class per pixel.
+
+What is explained of a class is the sum of its scores over a region (Seg-Grad-CAM, Vinogradova et
+al. 2020): the part of the photo that the model gives to the class, the part around a point, or a
+mask of the user's.  At the last layer such a map would be the class's own scores once more, so the
+layer is the smallest map on the way, the bottleneck.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from inspector.errors import ImageRefused
+from inspector.heatmap import upsample
+from inspector.network.class_evidence import is_score_like
+from inspector.network.scores import ends_in_activation
+from inspector.photos.photo import Photo
+from inspector.printable import clean_text
+from inspector.target import element_target
+from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
+from inspector.tasks.numbers import Region
+from inspector.tasks.words import class_of, read_words
+
+__all__ = ["Segmenter"]
+
+Array = np.ndarray[Any, Any]
+
+LEAST = 0.001
+"""Share of the pixels from which a class's region is listed."""
+
+_CELLS = 64
+"""Places from which an output is a map of classes and not a few scores."""
+
+_BACKGROUND = {"background", "__background__", "bg", "unlabeled", "unlabelled", "void"}
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """The reading of a segmenter's outputs; see ``Reading``."""
+
+    known: Outputs
+    output: str
+    classes: int
+    task: str = "segmenter"
+    method: str = "grad-cam"
+    wanted: str = "top1"
+    cautions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """What the model is, in one line."""
+        names = f", {len(self.known.labels)} names" if self.known.labels else ""
+        return f"segmenter ({clean_text(self.output)!r}, {self.classes} classes per pixel{names})"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The output that holds a score per class and pixel."""
+        return (self.output,)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensor before a softmax or sigmoid."""
+        return (self._target(0).tensor,)
+
+    def items(self, sample: Sample) -> Sequence[Item]:
+        """Regions that the model gives to a class, the largest first, the background last."""
+        winners = self._winners(sample)
+        counts = np.bincount(winners[winners >= 0], minlength=self.classes)
+        order = sorted(
+            np.flatnonzero(counts >= LEAST * winners.size),
+            key=lambda number: (self._is_background(int(number)), -counts[number]),
+        )
+        return [
+            self._item(int(n), winners == n, sample, float(counts[n] / winners.size)) for n in order
+        ]
+
+    def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """``top2``, ``tumour``, ``tumour@X,Y`` for the part around a point, ``mask:FILE``.
+
+        A mask is explained by the class that most of it is given to; ``tumour@`` names another.
+
+        Raises:
+            UnknownTarget: There is no such class.
+            ImageRefused: The class has no such region in this photo, or the mask does not fit it.
+        """
+        words = read_words(text)
+        if words.box is not None or words.rank is not None:
+            raise unknown(clean_text(text), self, "write top2, CLASS, CLASS@X,Y or mask:FILE")
+        if words.mask:
+            return [self._masked(words.mask, sample)]
+        if words.top is not None:
+            return items[: words.top]
+        winners = self._winners(sample)
+        number = None
+        if words.name:
+            number = class_of(words.name, self.known.labels, self.classes)
+        if words.point is None:
+            among = [item for item in items if item.index == number]
+            if number is None or not among:
+                raise self._none(sample, f"nothing is given to {self._name(number or 0)}", items)
+            return among
+        y, x = (float(v) for v in sample.geometry.to_input(words.point[1], words.point[0]))
+        height, width = sample.geometry.input
+        row, column = (
+            int(np.floor((y + 0.5) / height * winners.shape[0])),
+            int(np.floor((x + 0.5) / width * winners.shape[1])),
+        )
+        if not (0 <= row < winners.shape[0] and 0 <= column < winners.shape[1]):
+            raise self._none(sample, "the network does not see this point", items)
+        own = int(winners[row, column])
+        if own < 0 or number not in (None, own):
+            given = self._name(own) if own >= 0 else "no class"
+            raise self._none(sample, f"this point is given to {given}", items)
+        return [self._item(own, _around(winners == own, (row, column)), sample, None)]
+
+    def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
+        """The smallest map before the first upsampling; the last one of that size."""
+        halved = {n: s for n, s in maps.items() if _halved(s[2:], self.known.size)}
+        among = halved or maps
+        if not among:
+            return None
+        least = min(s[2] * s[3] for s in among.values())
+        name = [n for n, s in among.items() if s[2] * s[3] == least][-1]
+        shape = among[name]
+        return name, (
+            f"the bottleneck: the last of the smallest maps on the way, {shape[1]} maps of "
+            f"{shape[2]}x{shape[3]} (Vinogradova et al. 2020)"
+        )
+
+    def _winners(self, sample: Sample) -> Array:
+        """Class of every cell (h, w); -1 for none."""
+        values = np.asarray(sample.values[self.output])
+        if values.ndim == 2:
+            return np.asarray(values.astype(np.intp))
+        if values.shape[0] == 1 and values.dtype.kind in "iu":
+            return np.asarray(values[0].astype(np.intp))
+        if self.classes == 1:
+            low = 0.5 if float(values.min()) >= 0 and float(values.max()) <= 1 else 0.0
+            return np.asarray(np.where(values[0] > low, 0, -1))
+        return np.asarray(values.argmax(axis=0))
+
+    def _target(self, number: int, label: str = "") -> Any:
+        return element_target(self.output, (number,), label, self.known.scores)
+
+    def _item(self, number: int, mask: Array, sample: Sample, share: float | None) -> Item:
+        target = self._target(number, self._name(number))
+        region = Region.of_mask(target, mask)
+        size = sample.geometry.input
+        laid = upsample(mask.astype(np.float32), size) > 0.5
+        return Item(self._name(number), region, share, number, mask=laid)
+
+    def _masked(self, file: str, sample: Sample) -> Item:
+        winners = self._winners(sample)
+        photo = Photo.open(Path(file))
+        if photo.size != sample.geometry.photo:
+            height, width = photo.size
+            raise ImageRefused(
+                f"the mask has {width}x{height} pixels and the photo "
+                f"{sample.geometry.photo[1]}x{sample.geometry.photo[0]}",
+                where=sample.photo,
+                hint="a mask has the size of its photo; white is inside",
+            )
+        inside = np.asarray(Image.fromarray(photo.rgb8).convert("L")) > 127
+        rows = (np.arange(winners.shape[0]) + 0.5) / winners.shape[0] * sample.geometry.input[0]
+        columns = (np.arange(winners.shape[1]) + 0.5) / winners.shape[1] * sample.geometry.input[1]
+        y, x = sample.geometry.to_photo(rows - 0.5, columns - 0.5)
+        at = np.rint(y).astype(int), np.rint(x).astype(int)
+        seen = [
+            (place >= 0) & (place < length)
+            for place, length in zip(at, sample.geometry.photo, strict=True)
+        ]
+        clipped = [np.clip(p, 0, n - 1) for p, n in zip(at, sample.geometry.photo, strict=True)]
+        mask = inside[np.ix_(*clipped)] & seen[0][:, None] & seen[1][None, :]
+        given = winners[mask & (winners >= 0)]
+        if not given.size:
+            raise self._none(sample, "the mask covers nothing that is given to a class", ())
+        return self._item(int(np.bincount(given).argmax()), mask, sample, None)
+
+    def _name(self, number: int) -> str:
+        names = self.known.labels
+        return clean_text(names[number]) if 0 <= number < len(names) else f"class {number}"
+
+    def _is_background(self, number: int) -> bool:
+        return self._name(number).casefold() in _BACKGROUND
+
+    def _none(self, sample: Sample, what: str, items: Sequence[Item]) -> ImageRefused:
+        shown = ", ".join(item.label for item in items[:8])
+        hint = f"its regions: {shown}" if shown else ""
+        return ImageRefused(what, where=sample.photo, hint=hint)
+
+
+def _around(mask: Array, place: tuple[int, int]) -> Array:
+    """The connected part of a mask that holds a place, grown step by step."""
+    found = np.zeros_like(mask)
+    found[place] = True
+    while True:
+        grown = found.copy()
+        grown[1:] |= found[:-1]
+        grown[:-1] |= found[1:]
+        grown[:, 1:] |= found[:, :-1]
+        grown[:, :-1] |= found[:, 1:]
+        grown &= mask
+        if np.array_equal(grown, found):
+            return found
+        found = grown
+
+
+def _halved(size: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether a map has the size of an input that was halved some times over.
+
+    Maps that are pooled to a few cells on the way (pyramid pooling) have not.
+    """
+    for power in range(8):
+        low = [length // 2**power for length in whole]
+        high = [-(-length // 2**power) for length in whole]
+        if all(a <= n <= b + 1 for a, n, b in zip(low, size, high, strict=True)):
+            return True
+    return False
+
+
+@task("segmenter", rank=3, words=("segmentation", "semantic-segmentation", "image-segmentation"))
+def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
+    """One map of scores per class, or of class numbers; outputs of several sizes are levels."""
+    found = {n: v for n, v in outputs.probe().items() if v.ndim in (2, 3)}
+    maps = {n: v for n, v in found.items() if v.shape[-1] * v.shape[-2] >= _CELLS}
+    if not maps or len({v.shape[-2:] for v in maps.values()}) > 1 or len(maps) < len(found):
+        return None
+    name, value = next(iter(maps.items()))
+    if value.ndim == 2 or value.dtype.kind in "iu":
+        return _of_numbers(outputs, name, value)
+    count = len(value)
+    if value.dtype.kind != "f" or (count == 1 and not asked and not _is_binary(outputs, name)):
+        return None
+    if not asked and (is_score_like(name) < 0 or not _speaks_for_classes(outputs, name, value)):
+        return None
+    return Segmenter(outputs, name, count)
+
+
+def _speaks_for_classes(outputs: Outputs, name: str, value: Array) -> bool:
+    """Whether a map of several channels is one of classes: three without a word are colours."""
+    count = len(value)
+    graph = outputs.scores.graph
+    ends = graph is not None and ends_in_activation(graph, name)
+    words = any(word in name.lower() for word in ("seg", "mask", "sem", "logit", "class"))
+    if count == len(outputs.labels) or ends or words or is_score_like(name) > 0:
+        return True
+    return count != 3 and count > 1
+
+
+def _is_binary(outputs: Outputs, name: str) -> bool:
+    graph = outputs.scores.graph
+    words = any(word in name.lower() for word in ("seg", "mask"))
+    return words or (len(outputs.labels) in (1, 2) and graph is not None)
+
+
+def _of_numbers(outputs: Outputs, name: str, value: Array) -> Reading | None:
+    """A map of class numbers that an ArgMax made: its scores are explained."""
+    del value
+    graph = outputs.scores.graph
+    at = name
+    for _ in range(8):
+        node = None if graph is None else graph.producer(at)
+        if node is None:
+            return None
+        if node.is_op("ArgMax") and int(node.attributes.get("axis", 0)) in (1, -3):
+            scores = node.inputs[0]
+            shape = np.shape(outputs.probe(scores).get(scores, ()))
+            return Segmenter(outputs, scores, int(shape[0])) if len(shape) == 3 else None
+        if not node.is_op("Cast", "Squeeze", "Unsqueeze", "Reshape", "Identity"):
+            return None
+        at = node.inputs[0]
+    return None

@@ -1,0 +1,422 @@
+"""Readings: what the outputs of planted networks say, and that maps point where they must."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from detectors import BOX, CELL, CELLS, OUTPUTS, SIDE, exported, traced
+from networks import CLASSES, Net
+from PIL import Image
+from torch import nn
+
+import inspector
+from inspector.errors import ImageRefused, UnknownTarget, UsageError
+from inspector.tasks.words import Words, pieces, read_words
+
+CLOSE = 1e-4
+GREY = 60
+PLACES = {"red": (1, 1), "green": (1, 5), "blue": (5, 2), "red#2": (6, 6)}
+"""Cells of single colour on the planted photo; the second red one is paler."""
+
+
+def planted():
+    pixels = np.full((SIDE, SIDE, 3), GREY, np.uint8)
+    for name, (i, j) in PLACES.items():
+        colour = ("red", "green", "blue").index(name.partition("#")[0])
+        cell = pixels[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL]
+        cell[:] = 10
+        cell[..., colour] = {"red": 250, "green": 235, "blue": 220, "red#2": 200}[name]
+    return pixels
+
+
+def load(path, **more):
+    settings = {"device": "cpu", "preprocess": "unit", "unverified": True, **more}
+    return inspector.load(path, overrides=("resize=squash",), **settings)
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detectors")
+    found = {}
+    for layout in OUTPUTS:
+        module = exported(layout, folder / f"{layout}.onnx")
+        found[layout] = module, load(folder / f"{layout}.onnx")
+    return found
+
+
+def box_of(name):
+    """Left, top, right, bottom of the box that a planted cell proposes."""
+    i, j = PLACES[name]
+    y, x = i * CELL + CELL / 2, j * CELL + CELL / 2
+    return [x - BOX / 2, y - BOX / 2, x + BOX / 2, y + BOX / 2]
+
+
+# -- detectors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", OUTPUTS)
+def test_boxes_of_every_layout_are_those_that_were_planted(detectors, layout):
+    _, model = detectors[layout]
+    assert model.reading().task == "detector"
+    assert "detector" in model.meaning
+    report = model.explain(planted())
+    items = report.images[0].items
+    assert [item["label"] for item in items] == ["red#1", "green#1", "blue#1", "red#2"]
+    for item, name in zip(items, ("red", "green", "blue", "red#2"), strict=True):
+        assert item["box"] == pytest.approx(box_of(name), abs=0.01)
+    assert [item["explained"] for item in items] == [True, True, True, False]  # top3
+    assert report.images[0].predictions == []
+
+
+@pytest.mark.parametrize("layout", OUTPUTS)
+def test_the_default_map_lies_at_the_box_and_is_that_of_the_module(detectors, layout):
+    module, model = detectors[layout]
+    x = torch.from_numpy(planted().transpose(2, 0, 1)[None] / np.float32(255))
+    for name, (i, j) in PLACES.items():
+        report = model.explain(planted(), target=name)
+        attribution = report.explanation.attribution
+        assert attribution.method == "hires-cam"
+        assert attribution.values.shape == (CELLS, CELLS)
+        assert np.unravel_index(attribution.values.argmax(), (CELLS, CELLS)) == (i, j)
+        A = module.layer(x).detach().requires_grad_()
+        colour = ("red", "green", "blue").index(name.partition("#")[0])
+        score = module.logits(A)[0, colour, i * CELLS + j]
+        if layout in {"listed", "combined"}:  # rows that moved are explained as they come out
+            score = score.sigmoid()
+            assert any("that the graph sorts" in text for text in report.explanation.warnings)
+        else:
+            assert not report.explanation.warnings
+        (g,) = torch.autograd.grad(score, A)
+        wanted = np.maximum((g * A).sum(1)[0].detach().numpy(), 0)
+        assert attribution.score == pytest.approx(float(score.detach()), rel=1e-4)
+        np.testing.assert_allclose(attribution.values, wanted, atol=CLOSE * wanted.max())
+
+
+def test_grad_cam_of_a_detector_says_why_not(detectors):
+    _, model = detectors["columns"]
+    report = model.explain(planted(), "grad-cam", target="red,red#2")
+    first, second = (e.attribution.values for e in report.explanations)
+    np.testing.assert_allclose(first, second, atol=1e-6)  # the same for both boxes
+    assert any("same map" in text for text in report.images[0].warnings)
+    assert not any("same map" in text for text in model.explain(planted()).images[0].warnings)
+
+
+def test_overlapping_boxes_of_a_class_are_one(detectors):
+    """A red bar of three cells proposes three boxes; each covers half of the next."""
+    _, model = detectors["columns"]
+    pixels = np.full((SIDE, SIDE, 3), GREY, np.uint8)
+    pixels[16:24, 16:40] = (240, 10, 10)
+    pixels[16:24, 24:32, 0] = 255  # the most certain is the middle one
+    (item,) = model.explain(pixels).images[0].items
+    assert item["box"] == pytest.approx([28 - BOX / 2, 20 - BOX / 2, 28 + BOX / 2, 20 + BOX / 2])
+    pixels[16:24, 32:40] = (10, 240, 10)  # of another class: not suppressed
+    labels = [item["label"] for item in model.explain(pixels).images[0].items]
+    assert labels == ["red#1", "green#1"]
+
+
+def test_where_no_box_is_certain_the_best_one_is_explained(detectors):
+    _, model = detectors["columns"]
+    pixels = np.full((SIDE, SIDE, 3), GREY, np.uint8)
+    pixels[20:28, 20:28] = (250, 10, 10)  # between four cells, each a quarter red
+    (item,) = model.explain(pixels).images[0].items
+    assert item["score"] < 0.25
+    with pytest.raises(ImageRefused, match="no red"):
+        model.explain(pixels, target="red")
+
+
+@pytest.mark.parametrize("layout", ["columns", "listed", "detr"])
+def test_items_are_named_by_class_rank_box_and_point(detectors, layout):
+    _, model = detectors[layout]
+    i, j = PLACES["blue"]
+    left, top, right, bottom = box_of("green")
+    for text, label in (
+        ("BLUE", "blue#1"),
+        ("2", "blue#1"),
+        ("red#2", "red#2"),
+        (f"box:{left + 2},{top},{right + 2},{bottom + 1}", "green#1"),
+        (f"@{j * CELL + 4},{i * CELL + 4}", "blue#1"),
+        (f"blue@{j * CELL + 4},{i * CELL + 4}", "blue#1"),
+        ("-green", "-green#1"),
+    ):
+        found = model.explain(planted(), target=text).explanation.attribution
+        assert found.label == label, text
+    both = model.explain(planted(), target="red#2,green")
+    assert [e.attribution.label for e in both.explanations] == ["red#2", "green#1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("yellow", UnknownTarget),
+        ("7", UnknownTarget),
+        ("box:9,9,3,3", UnknownTarget),
+        ("mask:roi.png", UnknownTarget),
+        ("red#3", ImageRefused),
+        ("box:0,50,4,54", ImageRefused),
+        ("@63,1", ImageRefused),
+    ],
+)
+def test_what_is_not_there_is_named(detectors, text, refusal):
+    _, model = detectors["columns"]
+    with pytest.raises(refusal):
+        model.explain(planted(), target=text)
+
+
+def test_a_class_that_is_not_in_one_photo_of_several_refuses_that_one(detectors):
+    _, model = detectors["columns"]
+    without = planted()
+    i, j = PLACES["blue"]
+    without[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL] = GREY
+    report = model.explain([planted(), without], target="blue")
+    assert len(report.images) == 1
+    assert len(report.refused) == 1
+    assert "no blue" in str(report.refused[0])
+    assert "red#1" in str(report.refused[0])  # what there is instead
+
+
+def test_boxes_are_given_in_the_photo_s_pixels(detectors, tmp_path):
+    """A photo of twice the width in a letterbox: half the input shows it."""
+    path = tmp_path / "net.onnx"
+    exported("columns", path)
+    model = inspector.load(
+        path, device="cpu", preprocess="unit", overrides=("resize=letterbox",), unverified=True
+    )
+    pixels = np.full((SIDE, 2 * SIDE, 3), GREY, np.uint8)
+    pixels[16:32, 32:48] = (255, 0, 0)  # cell (3, 2) of the input, whose photo begins in row 16
+    (item,) = model.explain(pixels).images[0].items
+    assert item["box"] == pytest.approx([16, 0, 64, 48], abs=0.01)
+    same = model.explain(pixels, target="box:16,0,64,48").explanation.attribution
+    assert same.label == "red#1"
+
+
+def test_an_element_by_name_is_still_one(detectors):
+    _, model = detectors["columns"]
+    found = model.explain(planted(), target="output0[4,9]").explanation.attribution
+    assert found.label == "output0[4,9]"
+    assert found.values.argmax() == 9  # cell (1, 1)
+    _, model = detectors["listed"]
+    score = model.explain(planted(), "gradient", target="scores[0]").explanation.attribution.score
+    assert score == pytest.approx(model.explain(planted()).images[0].items[0]["score"], rel=1e-5)
+
+
+def test_a_task_is_what_the_user_says(detectors):
+    _, model = detectors["columns"]
+    with pytest.raises(UsageError, match="no task"):
+        model.explain(planted(), task="oracle")
+    with pytest.raises(UsageError, match="do not fit"):
+        model.explain(planted(), task="embedding")
+
+
+# -- segmenters ------------------------------------------------------------------------------------
+
+
+class Segmenter(nn.Module):
+    """A small U-Net; its bottleneck is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2 = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.up, self.out = nn.ConvTranspose2d(8, 6, 2, 2), nn.Conv2d(12, 3, 1)
+
+    def bottleneck(self, x):
+        self.skip = torch.relu(self.down1(x))
+        return torch.relu(self.down2(self.skip))
+
+    def rest(self, A):
+        y = self.out(torch.cat((self.up(A), self.skip), 1))
+        return nn.functional.interpolate(y, scale_factor=2, mode="bilinear")
+
+    def forward(self, x):
+        return self.rest(self.bottleneck(x))
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    torch.manual_seed(2)
+    module = Segmenter().eval()
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 48, 3), np.uint8)
+    pixels[10:30, 8:28] = (230, 20, 30)
+    x = torch.from_numpy(pixels.transpose(2, 0, 1)[None] / np.float32(255))
+    with torch.no_grad():
+        module.out.bias -= module(x).mean((0, 2, 3))
+    path = tmp_path_factory.mktemp("segmenter") / "unet.onnx"
+    traced(module, x, path, ["logits"])
+    return module, load(path, labels=["soil", "leaf", "fruit"]), pixels, x
+
+
+def seg_grad_cam(module, x, number, mask):
+    """Vinogradova et al. 2020: the sum of a class's logits over a region."""
+    A = module.bottleneck(x).detach().requires_grad_()
+    score = (module.rest(A)[0, number] * torch.from_numpy(mask)).sum()
+    (g,) = torch.autograd.grad(score, A)
+    found = (g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy()
+    return np.maximum(found, 0), float(score.detach())
+
+
+def test_regions_of_classes_at_the_bottleneck(segmented):
+    module, model, pixels, x = segmented
+    won = module(x)[0].argmax(0).numpy()
+    assert "segmenter" in model.meaning
+    drawn = 0
+    for number, name in enumerate(("soil", "leaf", "fruit")):
+        wanted, score = seg_grad_cam(module, x, number, won == number)
+        report = model.explain(pixels, target=name)
+        found = report.explanation.attribution
+        assert found.layer == model.layers[1].tensor
+        assert found.score == pytest.approx(score, rel=1e-3)
+        np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-6))
+        drawn += wanted.max() > 0
+        mine = next(i for i in report.images[0].items if i["label"] == name)
+        assert mine["pixels"] == (won == number).sum()
+    assert drawn
+    default = model.explain(pixels).explanation.attribution.label
+    assert default == ("soil", "leaf", "fruit")[np.bincount(won.ravel()).argmax()]
+
+
+def test_a_point_names_the_connected_region_and_a_mask_is_the_region(segmented, tmp_path):
+    from scipy import ndimage
+
+    module, model, pixels, x = segmented
+    won = module(x)[0].argmax(0).numpy()
+    parts, _ = ndimage.label(won == won[20, 18])
+    wanted, score = seg_grad_cam(module, x, int(won[20, 18]), parts == parts[20, 18])
+    found = model.explain(pixels, target="@18,20").explanation.attribution
+    assert found.score == pytest.approx(score, rel=1e-3)
+    np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-6))
+    mask = np.zeros((40, 48), bool)
+    mask[5:25, 4:30] = True
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "roi.png")
+    own = int(np.bincount(won[mask]).argmax())
+    _, score = seg_grad_cam(module, x, own, mask)
+    found = model.explain(pixels, target=f"mask:{tmp_path / 'roi.png'}").explanation.attribution
+    assert found.score == pytest.approx(score, rel=1e-3)
+    Image.fromarray(mask[:20].astype(np.uint8) * 255).save(tmp_path / "small.png")
+    with pytest.raises(ImageRefused, match="48x20"):
+        model.explain(pixels, target=f"mask:{tmp_path / 'small.png'}")
+    other = ("soil", "leaf", "fruit")[(int(won[20, 18]) + 1) % 3]
+    with pytest.raises(ImageRefused, match="given to"):
+        model.explain(pixels, target=f"{other}@18,20")
+    with pytest.raises(UnknownTarget):
+        model.explain(pixels, target="stone")
+
+
+# -- embeddings ------------------------------------------------------------------------------------
+
+
+class Embedding(nn.Module):
+    def __init__(self, *, unit=True):
+        super().__init__()
+        self.unit = unit
+        self.features, self.head = nn.Conv2d(3, 8, 6, 6), nn.Linear(8 * 16, 12)
+
+    def rest(self, A):
+        y = self.head(A.flatten(1))
+        return nn.functional.normalize(y, dim=1) if self.unit else y
+
+    def forward(self, x):
+        return self.rest(torch.relu(self.features(x)))
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_the_cosine_to_a_reference_is_explained(tmp_path, unit):
+    torch.manual_seed(1)
+    module = Embedding(unit=unit).eval()
+    rng = np.random.default_rng(3)
+    photos = [rng.integers(0, 256, (24, 24, 3), np.uint8) for _ in range(2)]
+    inputs = [torch.from_numpy(p.transpose(2, 0, 1)[None] / np.float32(255)) for p in photos]
+    path = tmp_path / "face.onnx"
+    traced(module, inputs[0], path, ["fc1"])
+    model = load(path)
+    assert model.scores.classifier is not unit
+    if unit:
+        assert "embedding" in model.meaning
+        with pytest.raises(UnknownTarget, match="similar-to"):
+            model.explain(photos[0])
+    report = model.explain(photos[0], similar_to=inspector.Photo.of(photos[1]))
+    A = torch.relu(module.features(inputs[0])).detach().requires_grad_()
+    reference = module(inputs[1]).detach()
+    score = nn.functional.cosine_similarity(module.rest(A), reference)[0]
+    (g,) = torch.autograd.grad(score, A)
+    wanted = np.maximum((g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy(), 0)
+    found = report.explanation.attribution
+    assert found.score == pytest.approx(float(score.detach()), abs=1e-5)
+    assert report.images[0].predictions == []
+    np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-9))
+    swapped = model.explain(photos[1], similar_to=inspector.Photo.of(photos[0]))
+    assert swapped.explanation.attribution.score == pytest.approx(found.score, abs=1e-5)
+
+
+def test_what_is_called_an_embedding_has_no_classes(tmp_path):
+    from networks import node, onnx_model
+
+    rng = np.random.default_rng(0)
+    proto = onnx_model(
+        [
+            node("Conv", "x w", "c"),
+            node("GlobalAveragePool", "c", "m"),
+            node("Flatten", "m", "embedding"),
+        ],
+        {"x": [1, 3, 16, 16]},
+        {"embedding": [1, 64]},
+        {"w": rng.standard_normal((64, 3, 3, 3)).astype(np.float32)},
+        opset=17,
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path)
+    model = load(path)
+    pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+    with pytest.raises(UnknownTarget, match="embedding"):
+        model.explain(pixels)
+    assert model.explain(pixels, similar_to=pixels).explanation.attribution.score == pytest.approx(
+        1
+    )
+    assert model.explain(pixels, "gradient", target="embedding[3]").attribution.any()
+    report = model.explain(pixels, "gradient", task="classifier")
+    assert report.images[0].predictions[0]["probability"] is None
+
+
+# -- what is none of these -------------------------------------------------------------------------
+
+
+def test_a_classifier_is_read_as_before(tmp_path):
+    path = tmp_path / "net.onnx"
+    onnx.save(Net(1, softmax=True).proto(), path)
+    model = inspector.load(path, device="cpu")
+    assert model.reading() is None
+    assert model.meaning.startswith(f"classifier ({CLASSES} classes")
+    assert model.reading("classifier") is None
+
+
+def test_pictures_of_the_input_s_size_are_not_classes(tmp_path):
+    """Three channels that nothing calls classes: style transfer."""
+    from networks import node, onnx_model
+
+    proto = onnx_model(
+        [node("Conv", "x w", "picture", pads=[1, 1, 1, 1])],
+        {"x": [1, 3, 16, 16]},
+        {"picture": [1, 3, 16, 16]},
+        {"w": np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32)},
+        opset=17,
+    )
+    path = tmp_path / "style.onnx"
+    onnx.save(proto, path)
+    model = inspector.load(path, device="cpu")
+    assert model.reading() is None
+    assert model.meaning.startswith("not recognised")
+    assert model.reading("segmenter").task == "segmenter"
+
+
+# -- the words -------------------------------------------------------------------------------------
+
+
+def test_words_are_taken_apart():
+    listed = "person, dog#2,box:1,2,30,40,-cat@3,4,top2,mask:a b.png,output0[4,219]"
+    found = ["person", "dog#2", "box:1,2,30,40", "-cat@3,4", "top2", "mask:a b.png"]
+    assert list(pieces(listed)) == [*found, "output0[4,219]"]
+    assert read_words("dog#2") == Words(name="dog", rank=2)
+    assert read_words("box:1,2,30,40") == Words(box=(1, 2, 30, 40))
+    assert read_words("cat@3,4.5") == Words(name="cat", point=(3, 4.5))
+    assert read_words("@3,4") == Words(point=(3, 4))
+    assert read_words("top2") == Words(top=2)
+    assert read_words("mask:a b.png") == Words(mask="a b.png")
+    assert read_words("C#") == Words(name="C#")
