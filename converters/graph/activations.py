@@ -78,7 +78,7 @@ def data_nodes(graph: Graph) -> tuple[Node, ...]:
         carried = set(graph.inputs)
         found = []
         for node in graph.nodes:
-            if not carried.isdisjoint(node.inputs) and not node.is_op("Shape", "Size"):
+            if not carried.isdisjoint(graph.reads(node)) and not node.is_op("Shape", "Size"):
                 carried.update(filter(None, node.outputs))
                 found.append(node)
         known = _DATA_NODES[graph] = tuple(found)

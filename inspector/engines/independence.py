@@ -89,7 +89,7 @@ def _before(graph: Graph, tensors: Iterable[str]) -> Iterator[Node]:
             continue
         seen.add(node.outputs[0])
         yield node
-        pending += [name for name in node.inputs if name]
+        pending += [name for name in graph.reads(node) if name]
 
 
 def _named(node: Node) -> str:

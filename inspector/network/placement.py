@@ -18,7 +18,7 @@ from inspector.errors import MethodRefused
 from inspector.network.coordinates import Lost, Placed, apart, cell_size, merged
 from inspector.network.graph_extents import GraphExtents
 from inspector.network.tokens import Tokens
-from inspector.network.traced_coordinates import Coordinates
+from inspector.network.traced_coordinates import Coordinates, image_places
 
 __all__ = ["Grid", "Line", "Placement", "Tracer"]
 
@@ -185,7 +185,7 @@ class Tracer:
     def _started(self, shapes: Mapping[str, Sequence[int]]) -> Coordinates:
         space = (1, 2) if self._last else (2, 3)
         net = GraphExtents(self._graph, shapes)
-        return Coordinates(net, self._source, self._shape, space)
+        return Coordinates(net, image_places(self._source, self._shape, space))
 
     def _placement(
         self, tensor: str, channel: int, folded: bool, tokens: Tokens | None

@@ -458,4 +458,4 @@ def _walk(graph: Graph, tensor: str) -> Iterator[Node]:
         seen.add(name)
         if node is not None:
             yield node
-            todo += node.inputs
+            todo += graph.reads(node)

@@ -11,6 +11,7 @@ import numpy as np
 
 from converters.graph import Node
 from converters.graph.operators import facts
+from inspector.network.coordinate_bodies import through_bodies
 from inspector.network.coordinate_moves import (
     concat,
     crop,
@@ -43,7 +44,7 @@ from inspector.network.coordinates import (
 )
 from inspector.network.graph_extents import GraphExtents
 
-__all__ = ["Coordinates"]
+__all__ = ["Coordinates", "image_places"]
 
 
 class Coordinates:
@@ -51,23 +52,14 @@ class Coordinates:
 
     Args:
         net: The graph with the concrete shapes of its tensors, as far as known.
-        source: The image input.
-        shape: The input's shape; rows and columns are its axes ``space``.
-        space: The axes that are rows and columns.
+        states: Places that are known: those of the image, from `image_places`; in a body those of
+            all tensors that it reads.
     """
 
-    def __init__(
-        self, net: GraphExtents, source: str, shape: Sequence[int], space: tuple[int, int]
-    ) -> None:
-        self.net, self.source = net, source
-        self._states: dict[str, State] = {}
-        self._made = {name: node for node in net.nodes for name in node.outputs if name}
-        axes = []
-        for axis in space:
-            along = np.arange(shape[axis], dtype=np.float64)
-            dims = [3] + [shape[axis] if a == axis else 1 for a in range(len(shape))]
-            axes.append(np.broadcast_to(along.reshape(dims[1:]), dims).copy())
-        self._states[source] = Placed(tuple(shape), *axes)
+    def __init__(self, net: GraphExtents, states: Mapping[str, State]) -> None:
+        self.net, self._nodes = net, net.graph.nodes
+        self._states: dict[str, State] = dict(states)
+        self._made = {name: node for node in self._nodes for name in node.outputs if name}
 
     def of(self, tensor: str) -> State | None:
         """Places of a tensor's units; None where it does not depend on the image."""
@@ -82,7 +74,7 @@ class Coordinates:
         """Nodes that a tensor depends on and the states of their results, in graph order."""
         self.of(tensor)
         wanted = self._ancestors(tensor)
-        for node in self.net.nodes:
+        for node in self._nodes:
             for name in node.outputs:
                 if name in wanted and name in self._states:
                     yield node, self._states[name]
@@ -94,28 +86,50 @@ class Coordinates:
             if name not in found:
                 found.add(name)
                 node = self._made.get(name)
-                rest += node.inputs if node is not None else ()
+                rest += self.net.graph.reads(node) if node is not None else ()
         return found
 
     def _before(self, tensor: str) -> list[Node]:
         wanted = self._ancestors(tensor)
         return [
             node
-            for node in self.net.nodes
+            for node in self._nodes
             if any(n in wanted and n not in self._states for n in node.outputs if n)
         ]
 
     def _step(self, node: Node) -> Mapping[str, State]:
-        states = {name: self._states[name] for name in node.inputs if name in self._states}
-        if not states:
+        read = self.net.graph.reads(node)
+        states = {name: self._states[name] for name in read if name in self._states}
+        if not states or node.is_op("Shape", "Size"):  # numbers of no place
             return {}
+        step = Step(self.net, node, states)
         try:
-            return _place(Step(self.net, node, states))
+            return through_bodies(step, _inside) if facts(node).bodies else _place(step)
         except Lost as lost:
             state = lost
         except (ArithmeticError, LookupError, TypeError, ValueError):  # shapes that do not fit
             state = Lost(node, "has shapes that do not fit")
         return dict.fromkeys(filter(None, node.outputs), state)
+
+
+def image_places(source: str, shape: Sequence[int], space: tuple[int, int]) -> dict[str, State]:
+    """Places of the image's own pixels, from which a trace begins.
+
+    Args:
+        source: The image input.
+        shape: Its shape; rows and columns are its axes ``space``.
+        space: The axes that are rows and columns.
+    """
+    axes = []
+    for axis in space:
+        along = np.arange(shape[axis], dtype=np.float64)
+        dims = [3] + [shape[axis] if a == axis else 1 for a in range(len(shape))]
+        axes.append(np.broadcast_to(along.reshape(dims[1:]), dims).copy())
+    return {source: Placed(tuple(shape), *axes)}
+
+
+def _inside(net: GraphExtents, states: Mapping[str, State]) -> Callable[[str], State | None]:
+    return Coordinates(net, states).of
 
 
 def _place(step: Step) -> Mapping[str, State]:

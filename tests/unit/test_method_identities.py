@@ -103,7 +103,7 @@ def test_a_map_whose_values_cancel_makes_its_weight_unreliable(opened):
 def test_a_method_that_is_not_class_specific_says_so(opened):
     model = opened(Net(7).proto())
     for name, method in convolutional().items():
-        quick = f"{name}:{method.quick.format(side=8)}"
+        quick = f"{name}:{method.quick.format(half=4)}"
         report = model.explain(photo(7), quick, layer="A", target="0")
         said = any("not class-specific" in text for text in report.explanation.warnings)
         assert said != method.class_specific, name

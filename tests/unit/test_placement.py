@@ -131,6 +131,80 @@ def test_an_ordinary_grid_is_stretched_as_usual(kind):
     assert placed(ORDINARY[kind], **SHAPES) is None
 
 
+FLIPPED = "m = Slice(x, s, e, a, p) {out} = Conv<pads=[1,1,1,1]>(m, w, b)"
+UPRIGHT = "{out} = Conv<pads=[1,1,1,1]>(x, w, b)"
+
+
+def branched(first, second, condition="h = ReduceMean<keepdims=0>(x) i = Less(h, one)"):
+    """An If whose branches read the image by name, and say so by no input."""
+    ways = [
+        f"f{k} () => (float y{k}) {{ {t.format(out=f'y{k}')} }}"
+        for k, t in enumerate((first, second))
+    ]
+    return f"{condition} r = If(i)<then_branch = {ways[0]}, else_branch = {ways[1]}>"
+
+
+ONE = {"one": np.float32(1), "w": weights()["w"], "b": weights()["b"]}
+
+
+def placed_behind(body, **constants):
+    model = made(body, **constants)
+    for value in (v for n in model.graph.node for a in n.attribute for v in a.g.output):
+        value.type.tensor_type.ClearField("shape")
+    known = {t.name for t in model.graph.initializer}
+    for name, value in constants.items():
+        if name not in known:  # read in a body alone
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return Tracer(Graph(model), "x", (SIZE, SIZE), dict).placement("r")
+
+
+def flip_constants():
+    return {name: np.array(value) for name, value in FLIP.items()}
+
+
+def test_branches_that_mirror_the_image_are_laid_mirrored():
+    found = placed_behind(branched(FLIPPED, FLIPPED), **ONE, **flip_constants())
+    (grid,) = found.grids
+    assert (grid.columns.offset, grid.columns.stride) == (63, -1)
+    assert (grid.rows.offset, grid.rows.stride) == (0, 1)
+
+
+def test_branches_that_leave_the_image_upright_are_stretched_as_usual():
+    assert placed_behind(branched(UPRIGHT, UPRIGHT), **ONE) is None
+
+
+def test_branches_that_look_elsewhere_are_refused_with_the_node():
+    with pytest.raises(MethodRefused, match=r"If node .*different places"):
+        placed_behind(branched(UPRIGHT, FLIPPED), **ONE, **flip_constants())
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_constant_condition_chooses_the_branch(chosen):
+    body = branched(FLIPPED, UPRIGHT, "i = Identity(yes)")
+    found = placed_behind(body, yes=np.array(chosen), **ONE, **flip_constants())
+    assert (found is not None) is chosen
+
+
+ROUND = (
+    "r = Loop(rounds, yes, x)"
+    "<body = f (int64 k, bool go, float[1,3,64,64] c) => (bool on, float d) "
+    "{{ on = Identity(go) {step} }}>"
+)
+LOOPED = {"rounds": np.array(3), "yes": np.array(True)}
+
+
+def test_a_loop_that_keeps_places_is_stretched_as_usual():
+    same = "d = Conv<pads=[1,1,1,1]>(c, square)"
+    square = np.ones((3, 3, 3, 3), np.float32)
+    assert placed_behind(ROUND.format(step=same), square=square, **LOOPED) is None
+
+
+def test_a_loop_that_moves_places_is_refused_with_the_node():
+    body = ROUND.format(step="d = Slice(c, s, e, a, p)")
+    with pytest.raises(MethodRefused, match="Loop node"):
+        placed_behind(body, **LOOPED, **flip_constants())
+
+
 def test_tiles_in_the_batch_are_one_grid_each():
     body = "u = Reshape(x, q) v = Transpose<perm=[0,2,4,1,3,5]>(u) t = Reshape(v, k)" + CONV
     shapes = {"q": np.array([1, 3, 2, 32, 2, 32]), "k": np.array([4, 3, 32, 32])}
