@@ -329,7 +329,7 @@ class Evidence:
             passing = {name: v for name, v in around.items() if v.dtype.kind == "f"}
             start = dict.fromkeys(copies, value) | passing
             signals = self._signals(start, [n for n in around if n not in passing], Rule())
-            found = self.model.with_samples(layer, np.sum([signals[n] for n in copies], axis=0))
+            found = self.model.gathered(layer, np.sum([signals[n] for n in copies], axis=0))
             if bypassing := [name for name in passing if np.any(signals[name])]:
                 names = ", ".join(map(repr, bypassing[:3])) + (", ..." if bypassing[3:] else "")
                 self.note(f"part of the score does not pass through this layer: it takes {names}")
@@ -373,9 +373,9 @@ class Evidence:
         self._remark()
         key = f"{rule}/{extension}"
         if key not in self._gradients:
-            start = {name: self.model.input.arrange(self.images).astype(np.float32)}
+            start = {name: self._input(self.images)}
             found = self._signals(start, (), Rule(rule, extension))[name]
-            self._gradients[key] = self.model.input.restore(found)
+            self._gradients[key] = self.model.input.restore(self.model.gathered(name, found))
         return self._gradients[key]
 
     def gradients_at(self, images: Array, row: int) -> Array:
@@ -389,15 +389,20 @@ class Evidence:
         parts = []
         for at in range(0, len(images), step):
             some = images[at : at + step]
-            start = {name: self.model.input.arrange(some).astype(np.float32)}
+            start = {name: self._input(some)}
             objectives = [Sampled(target, self.model.with_samples)] * len(some)
             found = self._engine.signals(start, {}, objectives, Rule())
             if at < len(reference):
                 known = reference[at : at + step]
                 self._check_twin(found.scores[: len(known)], known, [row] * len(known))
-            parts.append(self.model.input.restore(found[name]))
+            parts.append(self.model.input.restore(self.model.gathered(name, found[name])))
         self._remark()
         return np.concatenate(parts).astype(np.float32)
+
+    def _input(self, images: Array) -> Array:
+        """Images (N, C, H, W) as the graph takes them, in float32."""
+        arranged = self.model.input.arrange(images).astype(np.float32)
+        return self.model.as_in_graph(self.model.input.name, arranged)
 
     def drops_at_layer(self, activations: Array, row: int) -> Array:
         """How far a sample's score drops when the layer holds something else: (P, C, h, w) to (P,).
@@ -415,7 +420,8 @@ class Evidence:
 
     def _together(self, copies: Array, row: int) -> Array | None:
         """Scores by one run of the tail; None where it does not take several samples at once."""
-        self._tail_batches &= not any(map(self.model.folds, self._frontier))
+        target = self.targets[row].tensor
+        self._tail_batches &= not any(map(self.model.folds, (*self._frontier, target)))
         if not self._tail_batches:
             return None
         try:
@@ -478,7 +484,7 @@ class Evidence:
         """
         some = slice(None) if row is None else slice(row, row + 1)
         if name == self.model.input.name:
-            return self.model.input.arrange(self.images[some])
+            return self.model.as_in_graph(name, self.model.input.arrange(self.images[some]))
         return self.model.as_in_graph(name, self.values[name][some])
 
     def _peak(self, row: int) -> float:

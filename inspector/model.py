@@ -12,6 +12,7 @@ import onnx
 from converters.graph import Graph
 from converters.graph.operators import mixes_samples
 from converters.onnx_file import OnnxFile
+from inspector.engines.copies import Copies, FixedBatch
 from inspector.engines.independence import (
     HALF_TOLERANCE,
     LEVEL_TOLERANCE,
@@ -89,6 +90,7 @@ class Model:
         self._repeatable: set[str] = set()  # tensors that come out the same twice
         self._unbatched: set[str] = set()  # tensors without an axis of samples
         self._probed: Arrays = {}  # tensors of the probe image
+        self.fixed = None if self.input.batch in (None, 1) else self._fixed_batch()
         self._tails: dict[tuple[str, str], Tail] = {}
         self._shapes: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {}
         self._tracers: dict[tuple[int, int], Tracer] = {}
@@ -125,9 +127,7 @@ class Model:
         """Tensors of one image of smooth noise, (1, ...); each computed once."""
         missing = [name for name in names if name not in self._probed]
         if missing:
-            at = (self.input.channels, *self.size())
-            noise = np.random.default_rng(0).random((1, *at)) * (255 if self.input.integer else 1)
-            self._probed |= self.forward(noise.astype(np.float32), missing)
+            self._probed |= self.forward(self._noise(0), missing)
         return {name: self._probed[name] for name in names}
 
     @cached_property
@@ -241,17 +241,53 @@ class Model:
         parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
         for part in parts:
             self._unbatched |= {name for name, value in part.items() if _rows(value) != 1}
-        return {
-            name: _joined([self.with_samples(name, part[name]) for part in parts]) for name in fetch
-        }
+        return {name: _joined([self._led(name, part[name]) for part in parts]) for name in fetch}
+
+    def _led(self, name: str, value: Any) -> Any:
+        """What one image gives of a tensor, with the axis of samples in front."""
+        return value[None] if name in self._unbatched else value
 
     def with_samples(self, name: str, value: Any) -> Any:
-        """A tensor of one image as the graph holds it, with the axis of samples in front."""
-        return value[None] if name in self._unbatched else value
+        """A tensor of one image as the graph holds it, with the axis of samples in front.
+
+        Where the file fixes a batch, that of the first copy of the image.
+        """
+        copies = self._copies(name)
+        return self._led(name, value if copies is None else copies.first(value))
 
     def as_in_graph(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """A tensor (N, ...) of ``forward`` as the graph holds it; the inverse of `with_samples`."""
-        return value[0] if name in self._unbatched else value
+        own = value[0] if name in self._unbatched else value
+        copies = self._copies(name)
+        return own if copies is None else copies.filled(own)
+
+    def gathered(self, name: str, signal: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The gradient at a tensor of the graph, with respect to what one image gives of it.
+
+        Where the file fixes a batch, the sum over the copies of the image.
+        """
+        copies = self._copies(name)
+        own: np.ndarray[Any, Any] = signal if copies is None else copies.total(signal)
+        return own[None] if name in self._unbatched else own
+
+    def _copies(self, name: str) -> Copies | None:
+        """Where a tensor holds the copies of one image, in a file that fixes a batch."""
+        if self.fixed is None:
+            return None
+        return Copies(self.fixed.batch) if name == self.input.name else self.fixed.of(name)
+
+    def _fixed_batch(self) -> FixedBatch:
+        def run(numbers: np.ndarray[Any, Any], names: list[str]) -> Mapping[str, Any]:
+            images = np.concatenate([self._noise(int(number)) for number in numbers])
+            return self.runtime.run(self.feeds(self.input.arrange(images)), names)
+
+        return FixedBatch(int(self.input.batch or 1), run, lambda: self._rounding)
+
+    def _noise(self, seed: int) -> np.ndarray[Any, Any]:
+        """An image of noise, (1, C, H, W)."""
+        at = (1, self.input.channels, *self.size())
+        noise = np.random.default_rng(seed).random(at) * (255 if self.input.integer else 1)
+        return noise.astype(np.float32)
 
     def folds(self, name: str) -> bool:
         """Whether a tensor's first axis counts parts of one image, as `forward` has shown."""
@@ -270,9 +306,13 @@ class Model:
         Raises:
             MethodRefused: The cells have no place that fits, or none that is known.
         """
-        form = self.form(tensor, size)
+        form, copies = self.form(tensor, size), self._copies(tensor)
         return self._tracer(size).placement(
-            tensor, channel=form.axis, folded=self.folds(tensor), tokens=form.tokens
+            tensor,
+            channel=form.axis,
+            folded=self.folds(tensor),
+            tokens=form.tokens,
+            own=None if copies is None else copies.first,
         )
 
     def form(self, tensor: str, size: tuple[int, int]) -> Form:
@@ -308,6 +348,7 @@ class Model:
                 size,
                 lambda: self.shapes(size),
                 channels_last=self.input.layout == "NHWC",
+                batch=self.input.batch or 1,
             )
         return self._tracers[size]
 
@@ -368,11 +409,12 @@ class Model:
         return self.input.batch is None and self.runtime.batches
 
     def _run(self, feed: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
-        if self.input.batch not in (None, 1) and self.input.batch != len(feed):
+        if self.fixed is not None:
             # A file that fixes another batch size: fill it up with the same image.
-            filled = np.repeat(feed[:1], self.input.batch, axis=0)
+            self.fixed.settle(fetch)
+            filled = np.repeat(feed[:1], self.fixed.batch, axis=0)
             found = self.runtime.run(self.feeds(filled), fetch)
-            return {name: value[:1] for name, value in found.items()}
+            return {name: self._first(name, value) for name, value in found.items()}
         try:
             return self.runtime.run(self.feeds(feed), fetch)
         except ModelRefused as error:
@@ -383,6 +425,13 @@ class Model:
             self.runtime.batches = False
             parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
             return {name: _stack([part[name] for part in parts]) for name in fetch}
+
+    def _first(self, name: str, value: Any) -> Any:
+        """What the first copy of the image gives of a tensor, in a file that fixes a batch."""
+        if not isinstance(value, np.ndarray):
+            return value[:1]
+        copies = self._copies(name)
+        return value if copies is None else copies.first(value)
 
     def _at_size(self, error: ModelRefused, size: tuple[int, int]) -> ModelRefused:
         """A refusal that names the size that was tried, where the model leaves one free."""

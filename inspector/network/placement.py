@@ -118,6 +118,7 @@ class Tracer:
         measure: Measures concrete shapes of tensors by a forward pass; asked where the file alone
             does not tell enough.
         channels_last: The input is (N, H, W, C).
+        batch: Images that the graph takes at once.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Tracer:
         measure: Callable[[], Mapping[str, Sequence[int]]],
         *,
         channels_last: bool = False,
+        batch: int = 1,
     ) -> None:
         """Trace nothing yet."""
         self._graph, self._source, self._size, self._measure = graph, source, size, measure
@@ -135,10 +137,11 @@ class Tracer:
         declared = graph.inputs[source].shape or (None,) * 4
         channels = declared[3 if channels_last else 1]
         many = channels if isinstance(channels, int) else 3
-        self._shape = (1, *size, many) if channels_last else (1, many, *size)
+        self._shape = (batch, *size, many) if channels_last else (batch, many, *size)
         self._coordinates = self._started({source: self._shape})
         self._measured = False
         self._found: dict[tuple[str, int, bool], Placement | MethodRefused | None] = {}
+        self._own: dict[str, Callable[[Array], Array] | None] = {}
 
     def state(self, tensor: str) -> Placed | Lost | None:
         """Places of a tensor's units; None where it does not depend on the image."""
@@ -156,6 +159,7 @@ class Tracer:
         channel: int = 1,
         folded: bool = False,
         tokens: Tokens | None = None,
+        own: Callable[[Array], Array] | None = None,
     ) -> Placement | None:
         """Where the cells of a layer lie on the input.
 
@@ -164,6 +168,8 @@ class Tracer:
             channel: Axis of its channels.
             folded: Rows of its batch are parts of one image.
             tokens: The grid that its tokens form; its channels are axis 1 then.
+            own: Picks the rows of the first image from those of a batch; the first row, or all
+                that are folded, when None.
 
         Returns:
             None where the grid is stretched over the whole input as usual.
@@ -172,6 +178,7 @@ class Tracer:
             MethodRefused: The cells have no place that fits, or none that is known.
         """
         key = tensor, channel, folded
+        self._own[tensor] = own
         if key not in self._found:
             try:
                 self._found[key] = self._placement(*key, tokens)
@@ -203,8 +210,13 @@ class Tracer:
             return None
         if not folded and len(grids) == 1 and self._usual(grids[0]):
             return None
-        count = state.shape[0] if folded and isinstance(state, Placed) else None
+        count = len(self._rows(tensor, state)) if folded and isinstance(state, Placed) else None
         return Placement(tuple(grids), count)
+
+    def _rows(self, tensor: str, state: Placed) -> list[int]:
+        """Rows of a tensor that are of the first image."""
+        own, rows = self._own.get(tensor), np.arange(state.shape[0], dtype=np.float64)
+        return [int(row) for row in (rows if own is None or len(rows) == 1 else own(rows))]
 
     def _usual(self, grid: Grid) -> bool:
         height, width = self._size
@@ -230,8 +242,8 @@ class Tracer:
             places.append(np.squeeze(middle, channel + 1))  # (3, T, h, w), 1 where nothing varies
         height, width = (n for axis, n in enumerate(state.shape) if axis not in {0, channel})
         grids: list[Grid] = []
-        for index in range(state.shape[0]):
-            rows, columns = (p[:, min(index, p.shape[1] - 1)] for p in places)
+        for index, row in enumerate(self._rows(tensor, state)):
+            rows, columns = (p[:, min(row, p.shape[1] - 1)] for p in places)
             found = self._grid(tensor, index, rows, columns, (height, width))
             if found is None:
                 return None

@@ -370,6 +370,12 @@ class _Samples:
     ) -> Iterator[str]:
         if evidence.targets[row].note:
             yield evidence.targets[row].note
+        fixed = self.opened.model.fixed
+        if fixed is not None and evidence.targets[row].tensor in fixed.mixed:
+            yield (
+                f"the file takes {fixed.batch} images at once, and they act on each other: this "
+                "photo fills all places, and beside others it would have another score"
+            )
         yield from evidence.notes
         own = evidence.notes_of.get(row, [])
         yield from own
