@@ -16,6 +16,7 @@ import numpy as np
 from inspector.engines import GradientEngine
 from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused, UnknownTarget
+from inspector.heatmap import UNCHANGED
 from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead
@@ -29,15 +30,18 @@ from inspector.target import Target
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["SATURATED", "Evidence", "tensors_for"]
+__all__ = ["Evidence", "tensors_for"]
 
 Array = np.ndarray[Any, Any]
 
 TWIN_TOLERANCE = 1e-3
 """Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
 
-SATURATED = "saturated"
-"""First word of the sentence on a probability that is 0 or 1 whatever the image shows."""
+ROUNDING = 1e-6
+"""Change of a score, relative to the score, that float32 may make of nothing."""
+
+WEAK = 1e-3
+"""Peak of the evidence for a target, relative to that against it, below which it is said."""
 
 ROUNDING_TOLERANCE = 5e-2
 """The same for a quantised network, where a level that falls the other way is one of 256."""
@@ -135,6 +139,35 @@ class Evidence:
         kept = self.notes if row is None else self.notes_of.setdefault(row, [])
         if text not in kept:
             kept.append(text)
+
+    def compare_evidence(self, positive: Array, negative: Array) -> None:
+        """Note samples of whose evidence next to nothing is positive: a map shows that part alone.
+
+        Args:
+            positive: Maps (N, h, w) of what speaks for the targets, not below 0.
+            negative: The same of what speaks against them.
+        """
+        sides = [
+            self.by_sample(side).reshape(len(self.targets), -1) for side in (positive, negative)
+        ]
+        for row, (own, other) in enumerate(zip(*(side.max(1) for side in sides), strict=True)):
+            if 0 < own <= WEAK * other:
+                self.note(
+                    f"hardly any positive evidence: at its peak {own / other:.0e} of what speaks "
+                    "against the target at this layer",
+                    row,
+                )
+
+    def note_rounding(self, scores: Array, row: int) -> None:
+        """Note a sample whose score is the same, up to rounding, whatever is hidden.
+
+        Args:
+            scores: Of the image with places hidden.
+            row: The sample.
+        """
+        moved = float(np.ptp([float(self.scores[row]), *map(float, scores)]))
+        if 0 < moved <= ROUNDING * float(np.abs(scores).max(initial=0.0)):
+            self.note(f"{UNCHANGED}: what this map shows is rounding", row)
 
     # -- forward ---------------------------------------------------------------------------
 

@@ -19,7 +19,12 @@ from inspector.photos.geometry import Geometry, sample_bilinear
 
 __all__ = [
     "EMPTY",
+    "NO_SIGNAL",
     "REDUCTIONS",
+    "SATURATED",
+    "SILENT",
+    "UNCHANGED",
+    "ZERO",
     "Attribution",
     "Heatmap",
     "lay_on_input",
@@ -31,6 +36,13 @@ __all__ = [
 
 EMPTY = "no positive evidence at this layer"
 """What an empty map of a layer means; it is said, never drawn as a constant picture."""
+
+ZERO = ("saturated", "silent layer", "unchanged score", "no signal")
+SATURATED, SILENT, UNCHANGED, NO_SIGNAL = ZERO
+"""First words of the sentences that say why a map is zero everywhere: the probability is 0 or 1
+whatever the image shows; the layer itself is 0; nothing that was hidden changes the score; nothing
+comes down to the image.  None of them is a lack of positive evidence, which is said of maps that
+would be negative."""
 
 Float32 = NDArray[np.float32]
 
@@ -127,6 +139,14 @@ class Attribution:
         if self.projection is not None:
             return not bool(self.values.any())
         return not bool((self.values > 0).any())
+
+    @property
+    def why_empty(self) -> str:
+        """Why there is nothing to show, in short: what a note says, else `EMPTY`."""
+        for note in self.notes:
+            if note.startswith(ZERO):
+                return note.partition(";")[0]
+        return EMPTY if self.space == "layer" else "no positive evidence"
 
     @property
     def projection(self) -> Float32 | None:

@@ -183,8 +183,15 @@ def source_of(scores: Scores, values: Array, *, hint: str = "") -> str:
         hint: What to do instead where there is no probability.
 
     Raises:
-        MethodRefused: One score, which no activation turns into a probability.
+        MethodRefused: One score, which no activation turns into a probability; or one that falls
+            where the output rises.
     """
+    if scores.flipped:
+        raise MethodRefused(
+            "the output is 1 minus a probability, which experiments on classes do not follow",
+            where=scores.output,
+            hint=hint or "`inspector explain` does",
+        )
     if scores.activation is not None:
         return str(scores.activation)
     if looks_like_probabilities(values):

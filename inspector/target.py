@@ -57,6 +57,7 @@ class Target:
         number: The class as it is counted, where one unit scores two: 1 or 0; else
             ``class_index``.
         note: What must be known of how the name was read.
+        base: -1 where the class itself is -S: an output of 1 minus a sigmoid.
     """
 
     tensor: str
@@ -66,6 +67,7 @@ class Target:
     sign: int = 1
     number: int | None = None
     note: str = ""
+    base: int = 1
 
     @property
     def shown_index(self) -> int | None:
@@ -75,7 +77,7 @@ class Target:
     @property
     def opposed(self) -> bool:
         """Whether it is the opposite direction of ``shown_index``."""
-        return self.sign < 0 and self.number is None
+        return self.sign != self.base and self.number is None
 
     def opposite(self, label: str) -> "Target":
         """The same number in the opposite direction, under another label."""
@@ -295,7 +297,7 @@ def _other_label(target: Target, scores: Scores, labels: Sequence[str]) -> str:
     if target.number is not None:
         return _name_of(1 - target.number, scores, labels)
     name = None if target.class_index is None else _name_of(target.class_index, scores, labels)
-    if target.sign < 0 and target.label == f"not {name}":
+    if target.opposed and target.label == f"not {name}":
         return str(name)
     return f"not {name}" if target.label == name else f"-{target.label}"
 
@@ -356,7 +358,7 @@ def _best(
         return tuple(_class(i, scores, labels) for i in (first, 1 - first)[:k])
     order = np.argsort(-z, kind="stable")[:k]  # ties: the first index, as ArgMax does
     found = tuple(_class(int(i), scores, labels) for i in order)
-    if z.size == 1 and z[0] < 0 and scores.activation == "sigmoid":
+    if z.size == 1 and z[0] * found[0].sign < 0 and scores.activation == "sigmoid":
         return (found[0].opposite(_other_label(found[0], scores, labels)),)
     return found
 
@@ -364,11 +366,12 @@ def _best(
 def _unit_of(scores: Scores, labels: Sequence[str]) -> int | None:
     """Which of two classes the one unit scores; None where each class has its own score.
 
-    One unit with two names scores the second one (Keras' convention).
+    One unit with two names scores the second one (Keras' convention); 1 minus it the first.
     """
     if scores.unit is not None:
         return scores.unit
-    return 1 if scores.classes == 1 and len(labels) == 2 else None
+    second = 0 if scores.flipped else 1
+    return second if scores.classes == 1 and len(labels) == 2 else None
 
 
 def _class(index: int, scores: Scores, labels: Sequence[str]) -> Target:
@@ -377,7 +380,8 @@ def _class(index: int, scores: Scores, labels: Sequence[str]) -> Target:
     place = index if unit is None else 0
     where: _Index = (*(slice(None) for _ in range(scores.axis - 1)), place)
     if unit is None:
-        return Target(scores.tensor, where, label, place)
+        base = -1 if scores.flipped else 1
+        return Target(scores.tensor, where, label, place, base, base=base)
     return Target(scores.tensor, where, label, place, 1 if index == unit else -1, index)
 
 
@@ -516,7 +520,8 @@ def _named_class(target: Target, scores: Scores, labels: Sequence[str]) -> Targe
         return target
     unit = _unit_of(scores, labels)
     number = None if unit is None else unit if target.sign > 0 else 1 - unit
-    return replace(target, index=own, class_index=last, number=number)
+    base = -1 if scores.flipped and unit is None else 1
+    return replace(target, index=own, class_index=last, number=number, base=base)
 
 
 def _index(text: str) -> _Index | None:

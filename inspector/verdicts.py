@@ -83,7 +83,8 @@ def probe_target(explainer: Explainer, image: Array) -> str:
 
 def _verdict(explainer: Explainer, method: Method, images: Sequence[Array], target: str) -> str:
     # A few windows show as well as hundreds whether it works.
-    request = f"{method.name}:{method.quick.format(side=min(images[0].shape[2:]))}"
+    half = max(1, min(images[0].shape[2:]) // 2)
+    request = f"{method.name}:{method.quick.format(half=half)}"
     why = ""
     for image in images:
         try:

@@ -116,8 +116,10 @@ def _certainty(prediction: Any) -> str:
 
 def _why_empty(warnings: Sequence[str]) -> str:
     """What stands in the place of an empty map's peak; the warnings say more."""
-    saturated = any(text.startswith("saturated") for text in warnings)
-    return "saturated" if saturated else "no positive evidence"
+    from inspector.heatmap import ZERO
+
+    known = (first for text in warnings for first in ZERO if text.startswith(first))
+    return next(known, "no positive evidence")
 
 
 def _checks(facts: Any) -> str:

@@ -109,8 +109,9 @@ class FixedBatch:
                 self._found[name] = None
                 continue
             found = self._found[name] = copies_in(value, self.batch, self._tolerance())
-            own = (value, beside) if found is None else (found.first(value), found.first(beside))
-            if not alike(*own, self._tolerance()):
+            if found is not None:
+                value, beside = found.first(value), found.first(beside)
+            if not alike(value, beside, self._tolerance()):
                 self.mixed.add(name)
 
     def of(self, name: str) -> Copies | None:

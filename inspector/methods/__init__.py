@@ -100,8 +100,8 @@ class Method:
         box_threshold: Share of the map's maximum above which the paper draws a box.
         function: Takes an ``Evidence`` and the options.
         cost: What one map costs, in F: one forward pass of the network in ONNX Runtime.
-        quick: Options with which one map of a probe image is soon drawn; ``{side}`` stands for the
-            image's short side in pixels.
+        quick: Options with which one map of a probe image is soon drawn; ``{half}`` stands for
+            half of the image's short side in pixels.
         class_specific: Whether the map depends on the target.
     """
 

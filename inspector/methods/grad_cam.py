@@ -51,4 +51,5 @@ def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarra
     gradient = -evidence.gradient if counterfactual else evidence.gradient
     alpha = weights(gradient)
     result: np.ndarray[Any, Any] = weighted_map(evidence.activation, alpha)
+    evidence.compare_evidence(result, weighted_map(evidence.activation, -alpha))
     return result

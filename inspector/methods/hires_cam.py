@@ -36,4 +36,5 @@ def hires_cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     Source: Draelos & Carin 2020, section 3.2; the ReLU as in Grad-CAM.
     """
     result: np.ndarray[Any, Any] = weighted_map(evidence.activation, evidence.gradient)
+    evidence.compare_evidence(result, weighted_map(evidence.activation, -evidence.gradient))
     return result

@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
     reduction="sum",
     signed=True,
     cost="(1 + H W / stride^2) F: about 200 F at the defaults",
-    quick="window={side},stride={side}",
+    quick="window={half},stride={half}",
 )
 def occlusion(
     evidence: "Evidence",
@@ -93,6 +93,8 @@ def occlusion(
             progress=progress,
         )
         maps.append(average_over_windows(drops, boxes, (height, width)))
+        if not use_probability:
+            evidence.note_rounding(untouched - drops, row)
         if use_probability and measure == "auto":
             _note_saturation(evidence, row, untouched, drops)
     return np.stack(maps)[:, None].astype(np.float32)

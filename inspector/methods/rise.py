@@ -83,6 +83,9 @@ def rise(
                 scores.append(float(score))
             evidence.progress(row * masks + len(scores), masks * len(evidence.targets))
         halves = weighted - np.mean(scores) * shown
+        if not np.ptp(scores):  # else what rounding leaves of the difference is drawn
+            halves = np.zeros_like(halves)
+        evidence.note_rounding(np.asarray(scores), row)
         maps.append(halves.sum(axis=0) / (masks * keep))
         agreements.append(_correlation(halves[0], halves[1]))
         if agreements[-1] < UNSTABLE:

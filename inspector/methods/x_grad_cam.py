@@ -64,4 +64,5 @@ def x_grad_cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     n, _, h, w = activation.shape
     combined = (alpha[:, None, :] @ activation.reshape(n, -1, h * w)).reshape(n, h, w)
     result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
+    evidence.compare_evidence(result, np.maximum(-combined, 0))
     return result

@@ -2,17 +2,20 @@
 
 An element of a tensor that ends in a softmax or a sigmoid is explained by the element before it,
 because behind the activation the gradient vanishes on confident images (Selvaraju et al. 2017,
-section 3.1).  The index is followed through copies, reshapes, transposes, joins and ``1 - p``.
+section 3.1).  The index is followed through copies, reshapes, transposes, joins, selections and
+what keeps or turns round the order of numbers, such as ``1 - p`` and ``100 p``.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converters.graph import Graph, Node
 from converters.graph.operators import facts
+from inspector.network.graph_extents import GraphExtents
+from inspector.network.monotone import monotone
 from inspector.network.scores import INTEGERS, activation_of, before_rounding
 
 __all__ = ["Before", "Index", "Stuck", "before_activation"]
@@ -34,7 +37,7 @@ class Before:
         index: The element in it.
         activation: ``softmax``, ``sigmoid``, ``log_softmax`` or ``hard_sigmoid``.
         node: The activation's node, ``OPERATOR 'name'``.
-        sign: -1 where the named element is 1 minus the probability.
+        sign: -1 where the named element falls as the probability rises.
     """
 
     tensor: str
@@ -62,6 +65,7 @@ class _At:
     tensor: str
     index: Index
     sign: int = 1
+    bounded: bool = True
 
 
 def before_activation(
@@ -80,12 +84,14 @@ def before_activation(
     """
     at = _At(tensor, index)
     for _ in range(_MAX_STEPS):
-        at = _At(before_rounding(graph, at.tensor), at.index, at.sign)
+        at = replace(at, tensor=before_rounding(graph, at.tensor))
         node = graph.producer(at.tensor)
         if node is None:
             return None
         found = _final(graph, node)
         if found is not None:
+            if not at.bounded and found[0] not in ("softmax", "log_softmax"):
+                return None  # an age or a depth, which a sigmoid keeps in its range
             inner = before_rounding(graph, found[1])
             return Before(inner, at.index, found[0], _named(node), at.sign)
         if not _carries(graph, node):
@@ -105,39 +111,76 @@ def _final(graph: Graph, node: Node) -> tuple[str, str] | None:
 
 
 def _carries(graph: Graph, node: Node) -> bool:
-    """Whether a node only moves values, joins tensors, clips or takes 1 - p."""
+    """Whether a node only moves values, joins tensors, or keeps or turns round their order."""
     if node.is_op("Cast"):
         return node.attributes.get("to") not in INTEGERS
     known = facts(node)
     moves = known.copies or known.moves or known.reshapes or known.joins
-    return moves or node.is_op("Clip") or _is_rest(graph, node)
-
-
-def _is_rest(graph: Graph, node: Node) -> bool:
-    """Whether a node is 1 - p."""
-    if not node.is_op("Sub"):
-        return False
-    one = graph.constant(node.inputs[0])
-    return one is not None and one.dtype.kind == "f" and bool(np.all(one == 1))
+    return moves or monotone(graph, node) is not None
 
 
 def _step(graph: Graph, node: Node, at: _At, shape_of: ShapeOf) -> _At | None:
     """The same element in the node's input; None where it cannot be followed."""
-    if _is_rest(graph, node):
-        return _At(node.inputs[1], at.index, -at.sign)
+    turned = monotone(graph, node)
+    if turned is not None:
+        bounded = at.bounded and turned.bounded
+        return _At(turned.tensor, at.index, at.sign * turned.sign, bounded)
     source = node.inputs[0]
-    if facts(node).copies or node.is_op("Clip"):
-        return _At(source, at.index, at.sign)
     if node.is_op("Transpose"):
         index = _transposed(node.attributes.get("perm"), at.index)
-        return None if index is None else _At(source, index, at.sign)
+        return None if index is None else replace(at, tensor=source, index=index)
     before, behind = shape_of(source), shape_of(at.tensor)
     if node.is_op("Concat"):
         return _part(node, at, behind, shape_of)
-    if not facts(node).reshapes or before is None or behind is None:
+    if before is None or behind is None:
         return None
-    index = _reshaped(at.index, tuple(behind), tuple(before))
-    return None if index is None else _At(source, index, at.sign)
+    if node.is_op("Gather"):
+        index = _gathered(graph, node, at.index, before)
+    elif node.is_op("Slice"):
+        index = _sliced(GraphExtents(graph), node, at.index, before)
+    else:
+        index = _reshaped(at.index, tuple(behind), tuple(before)) if _reshapes(node) else None
+    return None if index is None else replace(at, tensor=source, index=index)
+
+
+def _reshapes(node: Node) -> bool:
+    return facts(node).reshapes
+
+
+def _gathered(graph: Graph, node: Node, index: Index, before: Sequence[int]) -> Index | None:
+    """The index before constant places of one axis were chosen."""
+    chosen, axis = graph.constant(node.inputs[1]), int(node.attributes.get("axis", 0))
+    place = (axis if axis >= 0 else axis + len(before) + 1) - 1  # among the axes of one sample
+    if chosen is None or chosen.ndim > 1 or place < 0:
+        return None
+    whole = (*index, *(slice(None) for _ in range(len(before) - (chosen.ndim == 0) - len(index))))
+    if chosen.ndim == 0:
+        return (*whole[:place], int(chosen) % before[place], *whole[place:])
+    wanted = whole[place]
+    if not isinstance(wanted, int):
+        return None
+    return (*whole[:place], int(chosen[wanted]) % before[place], *whole[place + 1 :])
+
+
+def _sliced(net: GraphExtents, node: Node, index: Index, before: Sequence[int]) -> Index | None:
+    """The index before an axis was cut at constant places."""
+    starts, ends = net.ints(node, 1, "starts"), net.ints(node, 2, "ends")
+    if starts is None or ends is None:
+        return None
+    axes = net.ints(node, 3, "axes") or list(range(len(starts)))
+    steps = net.ints(node, 4, "steps") or [1] * len(starts)
+    found = [*index, *(slice(None) for _ in range(len(before) - len(index)))]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        place = (axis if axis >= 0 else axis + len(before) + 1) - 1
+        if place < 0:
+            return None
+        kept, wanted = range(before[place])[start:end:step], found[place]
+        if len(kept) == before[place] and step == 1:
+            continue
+        if not isinstance(wanted, int) or not -len(kept) <= wanted < len(kept):
+            return None
+        found[place] = kept[wanted]
+    return tuple(found)
 
 
 def _transposed(perm: Sequence[int] | None, index: Index) -> Index | None:
@@ -165,7 +208,8 @@ def _part(node: Node, at: _At, shape: Sequence[int] | None, shape_of: ShapeOf) -
         if own is None or len(own) != len(shape):
             return None
         if left < own[place]:
-            return _At(name, (*at.index[:place], left, *at.index[place + 1 :]), at.sign)
+            index = (*at.index[:place], left, *at.index[place + 1 :])
+            return replace(at, tensor=name, index=index)
         left -= own[place]
     return None
 
@@ -198,7 +242,8 @@ def _ends_in(graph: Graph, tensor: str) -> str:
         if _final(graph, node) is not None:
             return _named(node)
         if _carries(graph, node):
-            todo += node.inputs[1:2] if _is_rest(graph, node) else node.inputs
+            turned = monotone(graph, node)
+            todo += node.inputs if turned is None else (turned.tensor,)
     return ""
 
 

@@ -14,6 +14,7 @@ from converters.graph import Graph, Node, Value
 from converters.graph.operators import facts
 from inspector.network.class_evidence import class_evidence
 from inspector.network.embedding import is_normalised
+from inspector.network.monotone import Monotone, monotone
 from inspector.network.shapes import Shape, Shapes, merge
 from inspector.printable import clean_text
 
@@ -60,6 +61,7 @@ class Scores:
         tensors: Names of all tensors that a target may name.
         unit: Which of two classes one unit scores, where the output holds p and 1 - p; the other
             class is its negative side.  None where each class has a score of its own.
+        flipped: The output is one number that falls where the score rises, as 1 minus a sigmoid.
         heads: Other outputs that hold one score per class, with the number of their classes.
         classifies: Whether something says that these are class scores and not other numbers.
         graph: The graph that the scores are of.
@@ -76,6 +78,7 @@ class Scores:
     outputs: tuple[Value, ...] = field(default=(), repr=False)
     tensors: frozenset[str] = field(default=frozenset(), repr=False)
     unit: int | None = None
+    flipped: bool = False
     heads: tuple[tuple[str, int | None], ...] = ()
     classifies: bool = True
     graph: Graph | None = field(default=None, repr=False, compare=False)
@@ -94,6 +97,7 @@ class _Candidate:
     reason: str  # why it is not a classifier; empty when it is one
     depth: int
     unit: int | None = None
+    flipped: bool = False
 
     @property
     def classes(self) -> int | None:
@@ -154,6 +158,7 @@ def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None)
         outputs,
         names,
         unit=best.unit,
+        flipped=best.flipped,
         heads=tuple((output, classes) for output, (_, classes) in heads.items()),
         graph=graph,
     )
@@ -214,6 +219,7 @@ def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
 def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     """Follow one output back to the scores it is made from."""
     tensor, shape, named, unit = output, shapes.of(output), False, None
+    flipped = False
     # (tensor, activation behind it, shape), the most wanted last.
     options: list[tuple[str, Activation | None, Shape | None]] = [(output, None, shape)]
     for _ in range(_MAX_STEPS):
@@ -231,6 +237,11 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
             tensor, unit = pair
             options.append((tensor, "sigmoid", (shape[0] if shape else None, 1)))
             break
+        wrapped = _wrapped(graph, shapes, node, shape)
+        if wrapped is not None:
+            kind, before, flipped = wrapped
+            options.append((before, kind, merge(shapes.of(before), shape)))
+            break
         step = _step(graph, node, tensor)
         if step is None:
             break
@@ -245,7 +256,40 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     tensor, activation, shape = options[chosen]
     depth = 0 if reasons[chosen] else _depth(graph, tensor)
     unit = unit if activation == "sigmoid" else None
-    return _Candidate(output, tensor, activation, shape, named, reasons[chosen], depth, unit)
+    flipped = flipped and activation is not None
+    reason = reasons[chosen]
+    return _Candidate(output, tensor, activation, shape, named, reason, depth, unit, flipped)
+
+
+def _wrapped(
+    graph: Graph, shapes: Shapes, node: Node, shape: Shape | None
+) -> tuple[Activation, str, bool] | None:
+    """A final activation behind which numbers keep their order: 100 p, log p, a clamp.
+
+    A multiple of a sigmoid may be an age; of a softmax it is a percentage.
+
+    Returns:
+        Its kind, the scores before it, and whether the order is turned round, as in 1 - p, which
+        is followed for one number alone.
+    """
+    sign, bounded = 1, True
+    for _ in range(_MAX_STEPS):
+        found = activation_of(graph, node)
+        if found is not None:
+            kind, before = found
+            one = shape is not None and shape[1:] == (1,)
+            fits = bounded and (sign > 0 or one) if kind == "sigmoid" else sign > 0
+            if not fits or not _over_classes(graph, shapes, node, kind):
+                return None
+            return kind, before_rounding(graph, before), sign < 0
+        step = monotone(graph, node)
+        if step is None and facts(node).reshapes:
+            step = Monotone(node.inputs[0])
+        made = None if step is None else graph.producer(step.tensor)
+        if step is None or made is None:
+            return None
+        sign, bounded, node = sign * step.sign, bounded and step.bounded, made
+    return None
 
 
 def _pair(graph: Graph, node: Node, shape: Shape | None) -> tuple[str, int] | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
-from inspector.evidence import SATURATED, Evidence, tensors_for
-from inspector.heatmap import Attribution
+from inspector.evidence import Evidence, tensors_for
+from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, Attribution
 from inspector.network.layer_choice import last_of
 from inspector.probability import looks_like_probabilities, of_target, probabilities
 
@@ -387,7 +387,7 @@ class _Samples:
         if certificate is not None:
             yield f"unverified: {certificate.text}"
         if not np.any(values > 0) and not any(text.startswith(SATURATED) for text in own):
-            yield "no positive evidence" + (" at this layer" if method.space == "layer" else "")
+            yield _why_empty(evidence, row, values, method)
         if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
             yield "the map has the same value everywhere: it points at no place"
 
@@ -401,6 +401,25 @@ class _Samples:
             return None
         values = found if known is None else known.values
         return float(of_target(values[None], target)[0])
+
+
+def _why_empty(evidence: Evidence, row: int, values: Array, method: "Method") -> str:
+    """What a map without a positive value means.
+
+    Only one with negative values, or of which the negative part is cut off, lacks evidence.
+    """
+    if not np.any(values):
+        if "activation" in method.needs and not np.any(
+            evidence.by_sample(evidence.activation)[row]
+        ):
+            return f"{SILENT}: it is 0 everywhere for this photo; choose another with --layer"
+        if "head" in method.needs and not np.any(evidence.values[evidence.head.features][row]):
+            return f"{SILENT}: it is 0 everywhere for this photo; other methods take another layer"
+        if method.space == "input" and "forward" in method.needs:
+            return f"{UNCHANGED}: nothing that is hidden changes it"
+        if method.space == "input" and not method.through_layer:
+            return f"{NO_SIGNAL}: what comes down to the image is 0 everywhere"
+    return "no positive evidence" + (" at this layer" if method.space == "layer" else "")
 
 
 def _by_sample(evidence: Evidence, request: "Request") -> Array:

@@ -28,7 +28,13 @@ def opened(tmp_path):
             model.graph.initializer.append(
                 onnx.numpy_helper.from_array(np.array([number], np.int64), f"i{number}")
             )
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1, np.float32), "one"))
+        numbers = {"one": 1, "hundred": 100, "small": 1e-6}
+        for tensor, number in numbers.items():
+            value = onnx.numpy_helper.from_array(np.array(number, np.float32), tensor)
+            model.graph.initializer.append(value)
+        for tensor, places in {"turn": [2, 1, 0], "many": [99]}.items():
+            value = onnx.numpy_helper.from_array(np.array(places, np.int64), tensor)
+            model.graph.initializer.append(value)
         path = tmp_path / f"{name}.onnx"
         onnx.save(model, path)
         return inspector.load(path, device="cpu", preprocess="unit", unverified=True, **more)
@@ -54,6 +60,12 @@ ENDS = {
     "transposed": (
         "s = Softmax(z) t = Unsqueeze(s, i1) v = Transpose<perm = [0,2,1]>(t) y = Flatten(v)"
     ),
+    "chosen": "s = Softmax(z) g = Gather<axis = 1>(s, turn) y = Gather<axis = 1>(g, turn)",
+    "cut": "s = Softmax(z) y = Slice(s, i0, many, i1)",
+    "percent": "s = Softmax(z) y = Mul(s, hundred)",
+    "clamped": "s = Softmax(z) y = Clip(s, small, one)",
+    "clamped logarithm": "s = Softmax(z) a = Add(s, small) y = Log(a)",
+    "log-sigmoid": "s = Sigmoid(z) y = Log(s)",
     "joined": "s = Softmax(z) y = Concat<axis = 1>(s, f)",
 }
 
@@ -65,9 +77,66 @@ def test_a_named_probability_stands_for_the_score_before_it(opened, photo, end):
     found = model.explain(photo, "gradient", target="y[1]").explanation
     score = model.explain(photo, "gradient", target="z[1]").explanation
     assert found.attribution.tensor == "z"
+    assert found.attribution.score == score.attribution.score
     np.testing.assert_array_equal(found.attribution.values, score.attribution.values)
     assert any("the score before it, in 'z'" in text for text in found.warnings)
     assert not any("the score before it" in text for text in score.warnings)
+
+
+CARRIED = [*(end for end in ENDS if end not in {"joined", "transposed", "hard sigmoid"})]
+
+
+@pytest.mark.parametrize("end", CARRIED)
+def test_the_scores_of_a_classifier_are_those_before_what_keeps_their_order(opened, photo, end):
+    if end in {"chosen", "cut"}:
+        pytest.skip("another choice of classes has another number of each")
+    model = opened(FEATURES + "z = MatMul(f, k) " + ENDS[end], "float[1,3] y")
+    assert model.scores.tensor == "z"
+    assert model.explain(photo, OCCLUSION).images[0].predictions[0]["probability"] is not None
+
+
+def test_one_minus_a_sigmoid_is_explained_on_the_side_that_it_predicts(opened, photo):
+    body = FEATURES + "z = MatMul(f, k) s = Sigmoid(z) y = Sub(one, s)"
+    model = opened(body, "float[1,1] y", head=(4, 1))
+    z = model.forward(_input_of(photo), ["z"])["z"].item()
+    report = model.explain(photo, "gradient", target="0")
+    (found,) = report.explanations
+    assert (found.attribution.tensor, found.attribution.opposed) == ("z", False)
+    assert found.attribution.score == pytest.approx(-z, rel=1e-5)
+    assert found.attribution.probability == pytest.approx(1 - 1 / (1 + np.exp(-z)), rel=1e-5)
+    score = model.explain(photo, "gradient", target="z[0]").explanation.attribution.values
+    np.testing.assert_array_equal(found.attribution.values, -score)
+    top = model.explain(photo, "gradient", target="top1").explanation.attribution
+    assert top.probability > 0.5
+    assert top.opposed is (z > 0)
+    assert top.label == ("not class 0" if z > 0 else "class 0")
+    other = model.explain(photo, "gradient", target="-top1").explanation.attribution
+    assert (other.label, other.opposed) == ("class 0" if z > 0 else "not class 0", z <= 0)
+    named = model.explain(photo, "gradient", target="y[0]").explanation.attribution
+    assert named.score == pytest.approx(-z, rel=1e-5)
+
+
+def test_one_minus_a_sigmoid_scores_the_second_of_two_labels(opened, photo):
+    body = FEATURES + "z = MatMul(f, k) s = Sigmoid(z) y = Sub(one, s)"
+    model = opened(body, "float[1,1] y", head=(4, 1), labels=["ill", "well"])
+    y = model.forward(_input_of(photo), ["y"])["y"].item()
+    for label, share in (("well", y), ("ill", 1 - y)):
+        found = model.explain(photo, "gradient", target=label).explanation.attribution
+        assert found.probability == pytest.approx(share, rel=1e-4)
+        assert (found.label, found.opposed) == (label, False)
+
+
+def test_a_multiple_of_a_sigmoid_is_a_quantity(opened, photo):
+    """100 sigmoid(z) may be an age: neither a class nor explained by the score before it."""
+    body = FEATURES + "z = MatMul(f, k) s = Sigmoid(z) age = Mul(s, hundred)"
+    model = opened(body, "float[1,1] age", head=(4, 1))
+    assert model.scores.activation is None
+    found = model.explain(photo, "gradient", target="age[0]").explanation
+    assert found.attribution.tensor == "age"
+
+
+def _input_of(photo):
+    return photo.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
 
 
 def test_a_part_of_a_join_without_an_activation_is_explained_as_it_is_named(opened, photo):
@@ -78,10 +147,12 @@ def test_a_part_of_a_join_without_an_activation_is_explained_as_it_is_named(open
 
 
 def test_a_probability_that_cannot_be_followed_is_said(opened, photo):
-    body = FEATURES + "z = MatMul(f, k) s = Softmax(z) y = Gather<axis = 1>(s, i1)"
+    body = FEATURES + (
+        "z = MatMul(f, k) s = Softmax(z) u = Unsqueeze(i1, i0) y = GatherElements<axis = 1>(s, u)"
+    )
     found = opened(body, "float[1,1] y").explain(photo, "gradient", target="y[0]").explanation
     assert found.attribution.tensor == "y"
-    assert any("Gather" in text and "Softmax" in text for text in found.warnings)
+    assert any("GatherElements" in text and "Softmax" in text for text in found.warnings)
 
 
 HEADS = FEATURES + (

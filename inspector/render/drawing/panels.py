@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inspector.heatmap import EMPTY, Attribution, Heatmap
+from inspector.heatmap import Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.render.drawing.colormap import apply_diverging, apply_sequential
@@ -39,7 +39,6 @@ OPACITY = 0.88
 """Of the map where it is highest; the photo shines through everywhere."""
 
 _CLIPPED_QUANTILE = 0.995
-_SATURATED = "saturated"  # how the sentence on a probability of 0 or 1 begins
 _RGB8 = NDArray[np.uint8]
 _GREY = 128.0
 
@@ -74,7 +73,7 @@ def scale_of(heatmap: Heatmap) -> Scale:
     """
     attribution, limit = heatmap.attribution, heatmap.limit
     if attribution.empty:
-        return Scale(0, limit, heatmap.signed, _reason(attribution))
+        return Scale(0, limit, heatmap.signed, attribution.why_empty)
     if limit == 0:
         return Scale(0, 0, signed=False, message="no evidence on the visible part of the photo")
     if attribution.projection is None:
@@ -82,14 +81,6 @@ def scale_of(heatmap: Heatmap) -> Scale:
     values = np.abs(heatmap.values[heatmap.seen])
     clipped = float(np.quantile(values, _CLIPPED_QUANTILE))
     return Scale(clipped if clipped > 0 else limit, limit, heatmap.signed)
-
-
-def _reason(attribution: Attribution) -> str:
-    """Why a map is empty: the method's own sentence where it knows better, up to its advice."""
-    for note in attribution.notes:
-        if note.startswith(_SATURATED):
-            return note.partition(";")[0]
-    return EMPTY if attribution.space == "layer" else "no positive evidence"
 
 
 def panel_size(
