@@ -31,7 +31,8 @@ _ATTRIBUTES = 512
 def has_no_batch(name: str, scores: Scores) -> bool:
     """Whether an output has no batch axis: the file fixes another first axis, or a run shows it.
 
-    A free first axis may count detections of one image, as torchvision's detectors export them.
+    A free first axis may count detections of one image, as torchvision's detectors export them; one
+    of another name than the batch may count steps or cells.
     """
     shape = next((value.shape for value in scores.outputs if value.name == name), None)
     if shape is None or scores.graph is None:
@@ -46,7 +47,7 @@ def has_no_batch(name: str, scores: Scores) -> bool:
     known = batches if all(isinstance(batch, int) for batch in batches) else {1}
     if isinstance(shape[0], int):
         return shape[0] not in known
-    if len(shape) > _FEW_AXES:
+    if len(shape) > _FEW_AXES and (shape[0] is None or shape[0] in batches):
         return False
     value = _measured([name], scores).get(name)
     return value is not None and value.ndim == len(shape) + 1
