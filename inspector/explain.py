@@ -1,7 +1,6 @@
 """Photos and methods in, maps out: the orchestration that command line and library share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -11,32 +10,18 @@ import numpy as np
 from converters import onnx_file
 from converters.source import Options
 from inspector.errors import (
-    ConverterError,
     ImageRefused,
-    InspectorError,
     InspectorWarning,
-    MethodRefused,
-    ModelRefused,
-    NotFinite,
     UsageError,
 )
-from inspector.heatmap import Heatmap
-from inspector.methods import Request, parse_requests
 from inspector.network.inputs import Feeds
-from inspector.network.labels import count_warning
-from inspector.network.lost_activations import lost_note
 from inspector.opened import Opened
 from inspector.opening import Opening
-from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
-from inspector.photos.geometry import Geometry
+from inspector.passes.maps import MapRefused
 from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
-from inspector.photos.photo_warnings import photo_warnings
 from inspector.photos.preprocess_choice import PreprocessChoice
-from inspector.probability import predictions, score_warnings
-from inspector.report import Explanation, ImageReport, Refusal, Report
-from inspector.target import Target, TargetSpec, names_elements, target_text
-from inspector.tasks import Item, Reading, Sample
-from inspector.tasks.items import ItemSpec
+from inspector.report import ImageReport, Report
+from inspector.run import ExplainRun, PhotoInput
 
 __all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
 
@@ -48,9 +33,6 @@ BATCH = 8
 
 FAR = 10.0
 """Values as many ranges of the recipe outside of it are taken for images without its steps."""
-
-PREDICTIONS = 5
-"""Best classes that a report lists."""
 
 
 def load(
@@ -269,8 +251,8 @@ def explain_each(
         >>> [found.photo.name for found in model.explain_each(photos, "cam")]
         ['dog_1.png', 'dog_2.png']
     """
-    run = _Run(opened, methods, target, layer, progress, task=task, similar_to=similar_to)
-    batch: list[_Item] = []
+    run = ExplainRun(opened, methods, target, layer, progress, task=task, similar_to=similar_to)
+    batch: list[PhotoInput] = []
     for source in image_sources(images):
         try:
             photo = Photo.open(source)
@@ -322,7 +304,7 @@ def attribute(
     """
     images = input_batch(images)
     _warn_of_values(opened, images)
-    run = _Run(opened, method, target, layer, None)
+    run = ExplainRun(opened, method, target, layer, None)
     step = BATCH if opened.batches else 1
     parts = []
     for start in range(0, len(images), step):
@@ -355,262 +337,4 @@ def _warn_of_values(opened: Opened, images: Array) -> None:
             f"{low:.4g} .. {high:.4g}: preprocess them first, or pass photos to `explain`",
             InspectorWarning,
             stacklevel=3,
-        )
-
-
-_Item = tuple[Photo, Array, Geometry]
-"""A photo, its tensor (C, H, W), and how the two lie on each other."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """Items of one photo: those that are explained, and all that there are."""
-
-    chosen: Sequence[Item]
-    every: Sequence[Item]
-
-    def described(self, geometry: Geometry) -> list[dict[str, Any]]:
-        """Plain data, boxes in pixels of the photo; those that are explained first."""
-        labels = {item.label for item in self.chosen}
-        others = [item for item in self.every if item.label not in labels]
-        return [
-            {
-                "label": item.label,
-                "index": item.index,
-                "score": item.score,
-                "box": None if item.box is None else _on_photo(item.box, geometry),
-                "pixels": None if item.mask is None else int(item.mask.sum()),
-                "explained": item.label in labels,
-            }
-            for item in (*self.chosen, *others)
-        ]
-
-
-def _on_photo(box: Sequence[float], geometry: Geometry) -> list[float]:
-    """Left, top, right, bottom on the photo of a box (top, left, bottom, right) of the input."""
-    (sy, sx), (ty, tx) = geometry.scale, geometry.shift
-    top, left, bottom, right = box
-    found = ((left - tx) / sx, (top - ty) / sy, (right - tx) / sx, (bottom - ty) / sy)
-    return [round(float(v), 2) for v in found]
-
-
-class _Run:
-    """One request to explain, checked before the first photo is opened."""
-
-    def __init__(
-        self,
-        opened: Opened,
-        methods: str | Sequence[str] | None,
-        target: str | int | None,
-        layer: str | int | None,
-        progress: Progress | None,
-        *,
-        task: str | None = None,
-        similar_to: ImageSource | None = None,
-    ) -> None:
-        self.opened, self.progress = opened, progress
-        self.reading = self._read(task, similar_to)
-        self.spec: TargetSpec | ItemSpec
-        text = None if target is None else target_text(target)
-        if self.reading is None or (text is not None and names_elements(text, opened.scores)):
-            self.items, names = None, opened.class_labels.names
-            self.spec = TargetSpec.parse(text or "top1", scores=opened.scores, labels=names)
-        else:
-            self.items = self.spec = ItemSpec.parse(text, self.reading)
-        usual = "grad-cam" if self.items is None else self.items.reading.method
-        requests = parse_requests(usual if methods is None else methods)
-        self.layer, self.why = None, ""
-        self.denied: dict[str, ConverterError | InspectorError] = {}
-        tensors = self.spec.tensors()
-        try:
-            self.layer, self.why = self._layer(requests, layer, tensors)
-        except ModelRefused as error:
-            self._deny(error, [r for r in requests if r.method.through_layer])
-        opened.model.refuse_chance(tensors)
-        for request in requests:
-            if request.label not in self.denied:
-                try:
-                    if request.method.differentiates:
-                        opened.require_certificate([request.method.name], tensors)
-                    if "forward" in request.method.needs:
-                        opened.require_occlusion([request.method.name], tensors)
-                except (ConverterError, MethodRefused, ModelRefused) as error:
-                    self._deny(error, [request])
-        self.requests = [request for request in requests if request.label not in self.denied]
-        if not self.requests:
-            raise next(iter(self.denied.values()))
-
-    def _read(self, task: str | None, similar_to: ImageSource | None) -> Reading | None:
-        """What the outputs mean, with the outputs for the reference photo where there is one."""
-        if similar_to is None:
-            return self.opened.reading(task)
-        photo = Photo.open(similar_to)
-        tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
-        outputs = list(self.opened.graph.outputs)
-        found = self.opened.forward(tensor[None], outputs)
-        references = {name: np.asarray(value)[0] for name, value in found.items()}
-        return self.opened.reading(task or "embedding", references)
-
-    def _layer(
-        self, requests: Sequence[Request], layer: str | int | None, tensors: Sequence[str]
-    ) -> tuple[str | None, str]:
-        """The layer that the user names, or the task, or the last one before the targets."""
-        if layer is None and self.items and any(r.method.through_layer for r in requests):
-            found = self.items.reading.layer(self.opened.maps_before(tensors))
-            if found is not None:
-                return found
-        return layer_of(self.opened, requests, layer, tensors)
-
-    def _deny(self, error: ConverterError | InspectorError, requests: Sequence[Request]) -> None:
-        """Leave methods out that cannot be right for the model, whatever the photo."""
-        self.denied |= {request.label: error for request in requests}
-
-    def forward(self, tensors: Array) -> Mapping[str, Array]:
-        """Everything that the methods and the report read of a batch (N, C, H, W)."""
-        also = () if self.items is None else self.items.reading.outputs
-        if self._classifies:  # for the predictions of the report
-            also = (*also, self.opened.scores.tensor)
-        return forward_for(
-            self.opened, tensors, self.spec.tensors(), self.requests, self.layer, also=also
-        )
-
-    @property
-    def _classifies(self) -> bool:
-        """Whether there are classes to be predicted."""
-        return self.opened.scores.classifier and self.reading is None
-
-    def maps(
-        self,
-        tensors: Array,
-        values: Mapping[str, Array],
-        targets: Sequence[Sequence[Target]],
-    ) -> list[list[Map | MapRefused]]:
-        """Maps of a batch (N, C, H, W) from what the forward pass gave."""
-        return maps_of(
-            self.opened,
-            tensors,
-            targets,
-            self.requests,
-            self.layer,
-            values=values,
-            progress=self.progress,
-        )
-
-    def targets(self, values: Mapping[str, Array], count: int) -> list[tuple[Target, ...]]:
-        """The targets of inputs that are preprocessed already.
-
-        Raises:
-            ImageRefused: What is asked for is not in one of them.
-        """
-        size = self.opened.size(*self.opened.preprocessing.preprocess.size)
-        geometry = Geometry.identity(size)
-        found = [self._wanted(values, row, geometry, f"image {row}") for row in range(count)]
-        return [targets for targets, _ in found]
-
-    def _wanted(
-        self, values: Mapping[str, Array], row: int, geometry: Geometry, name: str
-    ) -> tuple[tuple[Target, ...], _Found | None]:
-        """The targets of one photo; and its items, where the model's task has any."""
-        if isinstance(self.spec, TargetSpec):
-            scores = self.opened.scores
-            if not scores.classifier or scores.tensor not in values:
-                return self.spec.resolve(), None
-            return self.spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
-        outputs = self.spec.reading.outputs
-        sample = Sample({n: np.asarray(values[n][row]) for n in outputs}, geometry, name)
-        chosen, every = self.spec.resolve(sample)
-        return tuple(item.target for item in chosen), _Found(chosen, every)
-
-    def reports(self, batch: Sequence[_Item]) -> Iterator[ImageReport | ImageRefused]:
-        """The reports of some photos, which go through the network together."""
-        if not batch:
-            return
-        tensors = np.stack([tensor for _, tensor, _ in batch])
-        values = self.forward(tensors)
-        refused: dict[int, ImageRefused] = {}
-        wanted: dict[int, tuple[tuple[Target, ...], _Found | None]] = {}
-        for row, (photo, _, geometry) in enumerate(batch):
-            if not self._finite(values, row):
-                continue
-            try:
-                wanted[row] = self._wanted(values, row, geometry, photo.name)
-            except ImageRefused as error:
-                refused[row] = error
-        found: dict[int, list[Map | MapRefused]] = {}
-        if rows := list(wanted):
-            kept = values
-            if len(rows) < len(batch):
-                kept = {name: value[rows] for name, value in values.items()}
-            targets = [wanted[row][0] for row in rows]
-            found = dict(zip(rows, self.maps(tensors[rows], kept, targets), strict=True))
-        for row in range(len(batch)):
-            items = wanted[row][1] if row in wanted else None
-            yield refused.get(row) or self._report(
-                batch[row], found.get(row, []), values, row, items
-            )
-
-    def _finite(self, values: Mapping[str, Array], row: int) -> bool:
-        """Whether the scores of a photo are numbers that can be ranked."""
-        scores = self.opened.scores
-        return not self._classifies or bool(np.isfinite(values[scores.tensor][row]).all())
-
-    def _report(
-        self,
-        item: _Item,
-        found: Sequence[Map | MapRefused],
-        values: Mapping[str, Array],
-        row: int,
-        items: _Found | None,
-    ) -> ImageReport | ImageRefused:
-        opened = self.opened
-        photo, _, geometry = item
-        drawn = [one for one in found if isinstance(one, Map)]
-        refused = [one for one in found if isinstance(one, MapRefused)]
-        if not drawn and all(isinstance(one.error, NotFinite) for one in refused):
-            return ImageRefused(
-                "the network's numbers for this photo are not finite",
-                where=photo.name,
-                hint="it overflows; check the preprocessing",
-            )
-        explanations = [
-            Explanation(
-                heatmap=Heatmap.of(one.attribution, geometry),
-                label=one.request.label,
-                options=one.request.settings,
-                facts=one.facts,
-            )
-            for one in drawn
-        ]
-        warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
-        warnings += photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
-        best: list[dict[str, Any]] = []
-        if self._classifies:
-            scores = np.asarray(values[opened.scores.tensor][row]).reshape(-1)
-            names = opened.class_labels.names
-            best = predictions(opened.scores, names, scores, PREDICTIONS)
-            warnings += score_warnings(opened.scores, names, scores)
-            warnings.append(
-                count_warning(names, 2 if opened.scores.unit is not None else scores.size)
-            )
-        if self.items is not None:
-            cautions = self.items.reading.cautions
-            warnings += [cautions.get(request.method.name, "") for request in self.requests]
-        lost = lost_note(opened.graph, opened.model.suspicions)
-        if lost and not any(lost in e.warnings for e in explanations):
-            warnings.append(lost)
-        context = opened.context((self.layer, self.why) if self.why else None)
-        if self.reading is not None:
-            context["task"] = {"name": self.reading.task, "reason": self.reading.why}
-        return ImageReport(
-            photo=photo,
-            explanations=tuple(explanations),
-            context=context,
-            predictions=best,
-            items=[] if items is None else items.described(geometry),
-            seen_share=geometry.seen_share,
-            warnings=tuple(dict.fromkeys(filter(None, warnings))),
-            refused=(
-                *(Refusal(label, "", error) for label, error in self.denied.items()),
-                *(Refusal(one.request.label, one.target.label, one.error) for one in refused),
-            ),
         )

@@ -80,6 +80,9 @@ class Attribution:
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
         placement: Where the cells of a layer's map lie on the input; None where it is stretched
             over the whole input as usual.
+        box: Top, left, bottom, right of what is explained, in pixels of the input; None where it
+            has no box.
+        region: (H, W) of the input, True where it lies; None where it is no region.
 
     Raises:
         NotFinite: The values are not finite.
@@ -109,6 +112,8 @@ class Attribution:
     signed: bool = False
     placement: Placement | None = None
     opposed: bool = False
+    box: tuple[float, float, float, float] | None = None
+    region: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""

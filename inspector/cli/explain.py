@@ -80,7 +80,10 @@ class _ExplainCommand(click.Command):
 )
 @output_folder("Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")
 @click.option(
-    "--sheet", is_flag=True, help="Also write STEM.sheet.png: all methods and targets side by side."
+    "--sheet",
+    is_flag=True,
+    help="Also write STEM.sheet.png: all methods and targets side by side; several items of a "
+    "detector or segmenter are always drawn so.",
 )
 @json_report
 @click.option(
@@ -153,7 +156,8 @@ def _explain(
                 _say_once([source + text for text in explanation.warnings], said)
             drawn += 1
             named = replace(item, stem=stem)
-            written = named.save(output, sheet=sheet)
+            several = len([one for one in named.items if one["explained"]]) > 1
+            written = named.save(output, sheet=sheet or several)
             if as_json:
                 done.append(plain(named.document()))
             else:

@@ -12,6 +12,7 @@ from inspector.heatmap import Heatmap
 from inspector.photos.own_figures import MARK
 from inspector.photos.photo import Photo
 from inspector.render import File, Result, file_format
+from inspector.render.drawing.outline import outlined
 from inspector.render.drawing.page import (
     BAR_WIDTH,
     GAP,
@@ -80,10 +81,11 @@ def overlay(
     """
     attribution, scale = heatmap.attribution, scale_of(heatmap)
     size = panel_size(photo.size)
-    over = overlay_panel(photo, heatmap, size, scale)
+    over = outlined(overlay_panel(photo, heatmap, size, scale), heatmap)
     if scale.message:
         over = message_box(over, scale.message)
-    panels = [(photo_panel(photo, size), f"photo, {photo.size[1]} x {photo.size[0]} pixels")]
+    plain = outlined(photo_panel(photo, size), heatmap)
+    panels = [(plain, f"photo, {photo.size[1]} x {photo.size[0]} pixels")]
     panels.append((over, _caption(heatmap)))
     projection = projection_panel(heatmap, size)
     if projection is not None:

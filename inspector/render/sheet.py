@@ -7,6 +7,7 @@ from PIL import Image
 
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
+from inspector.render.drawing.outline import outlined
 from inspector.render.drawing.page import (
     GAP,
     MARGIN,
@@ -95,7 +96,8 @@ def contact_sheet(
     for row, target in table.rows.items():
         _row_title(page, target)
         top = page.y
-        page.paste(photo_panel(photo, size), MARGIN, top)
+        some = next(cell for (key, _), cell in table.cells.items() if key == row)
+        page.paste(outlined(photo_panel(photo, size), some), MARGIN, top)
         for index, column_key in enumerate(table.columns):
             cell = table.cells.get((row, column_key))
             if cell is not None:
@@ -135,7 +137,7 @@ def _cell(
     """One map, its colours lying below it, and its range."""
     x, y = place
     scale = scale_of(heatmap)
-    panel = overlay_panel(photo, heatmap, size, scale)
+    panel = outlined(overlay_panel(photo, heatmap, size, scale), heatmap)
     page.paste(message_box(panel, scale.message, 13) if scale.message else panel, x, y)
     if scale.limit <= 0:
         return

@@ -11,6 +11,7 @@ from torch import nn
 
 import inspector
 from inspector.errors import ImageRefused, UnknownTarget, UsageError
+from inspector.render.drawing.outline import LINE, outlined
 from inspector.tasks.words import Words, pieces, read_words
 
 CLOSE = 1e-4
@@ -420,3 +421,36 @@ def test_words_are_taken_apart():
     assert read_words("top2") == Words(top=2)
     assert read_words("mask:a b.png") == Words(mask="a b.png")
     assert read_words("C#") == Words(name="C#")
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+def _lined(picture):
+    return (np.asarray(picture, int) == LINE).all(axis=2)
+
+
+def test_the_box_is_drawn_on_the_photo_and_on_the_map(detectors):
+    _, model = detectors["columns"]
+    image = model.explain(planted(), target="green").images[0]
+    (explanation,) = image.explanations
+    panel = outlined(Image.new("RGB", (SIDE * 4, SIDE * 4)), explanation.heatmap)
+    left, top, right, bottom = (round(4 * v) for v in box_of("green"))
+    rows, columns = np.nonzero(_lined(panel))
+    found = (columns.min(), max(rows.min(), top), columns.max(), rows.max())
+    assert found == pytest.approx((left, max(top, 0), right, bottom), abs=3)
+    middle = _lined(panel)[max(top, 0) + 8 : bottom - 8, left + 8 : right - 8]
+    assert not middle.any()
+    assert _lined(image.figure(explanation)).sum() > 100  # both panels
+    bare = model.explain(planted(), target="output0[4,9]").images[0]
+    assert not _lined(bare.figure(bare.explanations[0])).any()
+
+
+def test_the_border_of_a_region_is_drawn(segmented):
+    module, model, pixels, x = segmented
+    won = module(x)[0].argmax(0).numpy()
+    (explanation,) = model.explain(pixels, target="leaf").images[0].explanations
+    panel = outlined(Image.new("RGB", (won.shape[1], won.shape[0])), explanation.heatmap)
+    mask = np.pad(won == 1, 1)
+    inner = mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    np.testing.assert_array_equal(_lined(panel), (won == 1) & ~inner)
