@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from inspector.errors import ImageRefused, UsageError
 
 __all__ = [
     "FORMATS",
+    "MAX_DECODED_BYTES",
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "ImageSource",
@@ -50,6 +51,10 @@ MAX_PIXELS = 2**27
 
 MAX_FILE_BYTES = 2**29
 """512 MiB: `MAX_PIXELS` uncompressed pixels of 4 bytes each."""
+
+MAX_DECODED_BYTES = 2**31
+"""2 GiB for all stages of decoding one file together: what Pillow holds, once or (for 16 bits per
+channel) twice, and the array that is made of it, once more where it is turned upright."""
 
 _ORIENTATION = 0x0112  # EXIF tag 274
 _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
@@ -322,9 +327,36 @@ def _check_size(image: Image.Image) -> None:
 _Read = tuple[Pixels, tuple[str, ...], tuple[str, ...]]
 """Pixels (H, W, 3), what was done to them, and what of that is a warning."""
 
+_LARGE = 2**28
+"""256 MiB: what takes more at once is decoded alone, however many threads read photos."""
+
+_ONE_LARGE = threading.Lock()
+_BAND = 2**20  # pixels that are turned into an array at a time
+
 
 def _decode(image: Image.Image, data: bytes | None = None) -> _Read:
-    """Upright RGB pixels of an opened image, and what was done to them."""
+    """Upright RGB pixels of an opened image, and what was done to them.
+
+    Raises:
+        ImageRefused: Decoding would take too much memory, or the pixels mean nothing known.
+    """
+    low_bytes = data is not None and _other_order(image) is not None
+    needed = image.width * image.height * (20 if low_bytes else 16 if _is_deep(image) else 10)
+    if needed > MAX_DECODED_BYTES:
+        raise ImageRefused(
+            f"{image.width * image.height / 1e6:.0f} megapixels of 16 bits per channel take "
+            f"{needed / 2**30:.1f} GiB to decode, more than {MAX_DECODED_BYTES / 2**30:.0f}",
+            hint=_SCALE,
+        )
+    with _ONE_LARGE if needed > _LARGE else contextlib.nullcontext():
+        return _decoded(image, data)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
+
+
+def _decoded(image: Image.Image, data: bytes | None) -> _Read:
     notes: list[str] = []
     if getattr(image, "is_animated", False) and image.format != "MPO":
         notes.append("several frames: the first is used")
@@ -332,31 +364,54 @@ def _decode(image: Image.Image, data: bytes | None = None) -> _Read:
     image.load()
     orientation = image.getexif().get(_ORIENTATION, 1)
     mode = image.mode
-    values: Pixels
     warned = ""
     if low is not None:
         notes.append("16 bits per channel kept")
-        high = np.asarray(image, np.uint8).astype(np.float32)
-        whole = high * 256 + low
-        warned = _few_bits(whole[:, :, :3])
-        values = whole / np.float32(257)
-    elif mode.startswith(("I", "F")):
-        values, warned = _deep_grey(image, notes)
-    elif mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        values = np.asarray(image.convert("RGBA"), np.uint8)
+        top = max(float(whole[:, :, :3].max(initial=0)) for whole in _wholes(image, low))
+        warned = _few_bits(top)
+        bands = (whole / np.float32(257) for whole in _wholes(image, low))
+    elif _is_deep(image):
+        scale, warned = _deep_grey(image, notes)
+        bands = (scale(np.asarray(band).astype(np.float64)) for band in _bands(image))
     else:
-        if mode == "CMYK":
-            notes.append("CMYK converted to RGB without a colour profile")
-        elif mode in ("1", "L"):
-            notes.append("grey")
-        elif mode == "LAB":
+        alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+        if mode == "LAB":
             raise ImageRefused("CIELAB pixels", hint="convert the photo to RGB")
-        values = np.asarray(image.convert("RGB"), np.uint8)
+        if not alpha and mode == "CMYK":
+            notes.append("CMYK converted to RGB without a colour profile")
+        elif not alpha and mode in ("1", "L"):
+            notes.append("grey")
+        wanted = "RGBA" if alpha else "RGB"
+        bands = (np.asarray(band.convert(wanted), np.uint8) for band in _bands(image))
+    values, composited = _stacked(bands, (image.height, image.width))
     if orientation in _UPRIGHT:
-        values = cast("Pixels", _UPRIGHT[orientation](values))
+        values = cast("Pixels", np.ascontiguousarray(_UPRIGHT[orientation](values)))
         notes.append(f"turned upright (EXIF orientation {orientation})")
     warnings = (warned,) if warned else ()
-    return _opaque(values, notes), (*notes, *warnings), warnings
+    return values, (*notes, *composited, *warnings), warnings
+
+
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    """The image as strips from top to bottom, so that no second copy of a large one is made."""
+    step = max(1, _BAND // image.width)
+    for top in range(0, image.height, step):
+        yield image.crop((0, top, image.width, min(top + step, image.height)))
+
+
+def _stacked(bands: Iterable[Any], size: tuple[int, int]) -> tuple[Pixels, list[str]]:
+    """Strips (h, W), (h, W, 1), (h, W, 3) or (h, W, 4) as one picture (H, W, 3)."""
+    whole: Pixels | None = None
+    notes: list[str] = []
+    top = 0
+    for band in bands:
+        part = _opaque(band, notes)
+        if whole is None:
+            whole = cast("Pixels", np.empty((*size, 3), part.dtype))
+        whole[top : top + len(part)] = part
+        top += len(part)
+    if whole is None:
+        raise ImageRefused("an image without pixels")
+    return whole, list(dict.fromkeys(notes))
 
 
 _FULL, _TOP12 = 65535, 4095
@@ -364,9 +419,8 @@ _BITS, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 _SIGNED = 2  # of the latter, for signed whole numbers
 
 
-def _few_bits(values: NDArray[Any]) -> str:
+def _few_bits(top: float) -> str:
     """A warning about 16-bit values that use the lowest twelve bits at most; empty otherwise."""
-    top = float(values.max(initial=0))
     if not 0 < top <= _TOP12:
         return ""
     return (
@@ -375,14 +429,10 @@ def _few_bits(values: NDArray[Any]) -> str:
     )
 
 
-def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | None:
-    """The lower byte of each 16-bit channel value, which Pillow drops for colour images.
-
-    Pillow unpacks 16-bit RGB(A) into eight bits by keeping the byte that its raw mode calls the
-    high one. Read a second time with the other byte order, the same unpacker keeps the other.
-    """
+def _other_order(image: Image.Image) -> str | None:
+    """Pillow's raw mode with the byte order turned round; None for colours of eight bits."""
     tiles = getattr(image, "tile", None)
-    if data is None or image.mode not in ("RGB", "RGBA") or not tiles:
+    if image.mode not in ("RGB", "RGBA") or not tiles:
         return None
     raw = tiles[0][3]
     raw_mode = raw if isinstance(raw, str) else raw[0] if isinstance(raw, tuple) else ""
@@ -390,7 +440,18 @@ def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | 
         return None
     native = "L" if sys.byteorder == "little" else "B"
     order = native if raw_mode[-1] == "N" else raw_mode[-1]
-    other = raw_mode[:-1] + ("B" if order == "L" else "L")
+    return raw_mode[:-1] + ("B" if order == "L" else "L")
+
+
+def _low_bytes(data: bytes | None, image: Image.Image) -> Image.Image | None:
+    """The lower byte of each 16-bit channel value, which Pillow drops for colour images.
+
+    Pillow unpacks 16-bit RGB(A) into eight bits by keeping the byte that its raw mode calls the
+    high one. Read a second time with the other byte order, the same unpacker keeps the other.
+    """
+    other = _other_order(image)
+    if data is None or other is None:
+        return None
     with Image.open(io.BytesIO(data), formats=FORMATS) as again:
         opened: Any = again  # `tile` belongs to ImageFile, and its type has changed before
         opened.tile = [
@@ -398,17 +459,26 @@ def _low_bytes(data: bytes | None, image: Image.Image) -> NDArray[np.float32] | 
             for tile in opened.tile
         ]
         again.load()
-        return np.asarray(again, np.uint8).astype(np.float32)
+        return again
 
 
-def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.float32], str]:
-    """Grey of more than eight bits, (H, W), scaled to 0..255 by the range of its type.
+def _wholes(high: Image.Image, low: Image.Image) -> Iterator[NDArray[np.float32]]:
+    """Strips of 16-bit values out of their higher and lower bytes."""
+    for upper, lower in zip(_bands(high), _bands(low), strict=True):
+        yield np.asarray(upper, np.uint8).astype(np.float32) * 256 + np.asarray(lower, np.uint8)
+
+
+_Scale = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+
+
+def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[_Scale, str]:
+    """How grey of more than eight bits is scaled to 0..255: by the range of its type.
 
     Returns:
-        The values, and a warning about them or an empty text.
+        A function of strips, and a warning about the values or an empty text.
     """
-    values = np.asarray(image).astype(np.float64)
-    low, high = float(values.min()), float(values.max())
+    ends = [(float(part.min()), float(part.max())) for part in map(np.asarray, _bands(image))]
+    low, high = (float(f([end[i] for end in ends])) for i, f in ((0, np.min), (1, np.max)))
     tags: Any = getattr(image, "tag_v2", {})
     signed = image.mode.startswith("I") and all(
         value in np.atleast_1d(tags.get(tag, 0))
@@ -416,19 +486,19 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.float32
     )
     if signed and low >= 0 and high <= _FULL // 2:
         notes.append("signed 16-bit grey scaled from 0..32767 to 0..255")
-        warned = _few_bits(values) or (
+        warned = _few_bits(high) or (
             "the file holds signed 16-bit values: 0..32767 was taken for black to white"
         )
-        return (values * (255 / (_FULL // 2))).astype(np.float32), warned
+        return lambda values: (values * (255 / (_FULL // 2))).astype(np.float32), warned
     if image.mode.startswith("I") and low >= 0 and high <= 65535:
         notes.append("16-bit grey scaled to 0..255")
-        return (values / 257).astype(np.float32), _few_bits(values)
+        return lambda values: (values / 257).astype(np.float32), _few_bits(high)
     if image.mode == "F" and low >= 0 and high <= 1:
         notes.append("floating-point grey scaled from 0..1 to 0..255")
-        return (values * 255).astype(np.float32), ""
+        return lambda values: (values * 255).astype(np.float32), ""
     if image.mode == "F" and low >= 0 and high <= 255:
         notes.append("floating-point grey taken as 0..255")
-        return values.astype(np.float32), ""
+        return lambda values: values.astype(np.float32), ""
     kind = "signed grey values" if low < 0 else "grey values"
     raise ImageRefused(
         f"{kind} {low:g} .. {high:g} without a known range: nothing says which of them is black "
@@ -477,7 +547,8 @@ def _from_array(array: NDArray[np.generic], name: str) -> _Read:
         return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes), ()
     if array.dtype == np.uint16:
         notes.append("16 bits per channel kept")
-        dark = _few_bits(np.asarray(array if array.ndim == 2 else array[:, :, :3]))
+        colours = np.asarray(array if array.ndim == 2 else array[:, :, :3])
+        dark = _few_bits(float(colours.max(initial=0)))
         deep = _opaque(array.astype(np.float32) / np.float32(257), notes)
         said = (dark,) if dark else ()
         return deep, (*notes, *said), said

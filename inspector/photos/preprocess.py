@@ -33,6 +33,7 @@ from inspector.errors import UsageError, nearest
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess_files import Settings, read_settings
+from inspector.photos.scaling import scaled
 
 __all__ = ["INTERPOLATIONS", "PRESETS", "Preprocess"]
 
@@ -298,11 +299,8 @@ def _resized(photo: Photo, size: tuple[int, int], to: Preprocess) -> NDArray[np.
     height, width = size
     how = INTERPOLATIONS[to.interpolation]
     if photo.pixels.dtype == np.uint8:
-        picture = Image.fromarray(photo.rgb8)
-        if to.channels == "GRAY":
-            picture = picture.convert("L")
-        pixels: NDArray[Any] = np.asarray(picture.resize((width, height), how))
-        pixels = np.atleast_3d(pixels)
+        grey = to.channels == "GRAY"
+        pixels: NDArray[Any] = np.atleast_3d(scaled(photo.rgb8, size, how, grey=grey))
     else:
         source = photo.pixels.astype(np.float32, copy=False)
         if to.channels == "GRAY":

@@ -14,6 +14,7 @@ from PIL import Image
 from inspector.heatmap import Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
+from inspector.photos.scaling import scaled
 from inspector.render.drawing.colormap import apply_diverging, apply_sequential
 
 __all__ = [
@@ -103,7 +104,7 @@ def photo_panel(photo: Photo, size: tuple[int, int]) -> Image.Image:
     """The photo at ``size`` (height, width)."""
     grows = size[0] >= photo.size[0]
     how = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
-    return Image.fromarray(photo.rgb8).resize(size[::-1], how)
+    return Image.fromarray(scaled(photo.rgb8, size, how))
 
 
 def overlay_panel(
@@ -243,15 +244,16 @@ def _at_size(
     heatmap: Heatmap, size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Values and mask at the panel's size: means of a box when it is smaller than the photo."""
-    values = np.where(heatmap.seen, heatmap.values, 0).astype(np.float32)
-    mask = heatmap.seen.astype(np.float32)
-    if values.shape == size:
-        return values.astype(np.float64), heatmap.seen
-    how = Image.Resampling.NEAREST if size[0] >= values.shape[0] else Image.Resampling.BOX
-    total, weight = (
-        np.asarray(Image.fromarray(part).resize(size[::-1], how), np.float64)
-        for part in (values, mask)
-    )
+    if heatmap.values.shape == size:
+        return np.where(heatmap.seen, heatmap.values, 0).astype(np.float64), heatmap.seen
+    how = Image.Resampling.NEAREST if size[0] >= len(heatmap.values) else Image.Resampling.BOX
+
+    def resized(part: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(Image.fromarray(part).resize(size[::-1], how), np.float64)
+
+    # One after the other: each is as large as the photo.
+    total = resized(np.where(heatmap.seen, heatmap.values, np.float32(0)))
+    weight = resized(heatmap.seen.astype(np.float32))
     return total / np.maximum(weight, 1e-9), weight >= 0.5
 
 
