@@ -183,7 +183,7 @@ def explain(
             ``mask:FILE``); with a leading ``-`` the opposite direction; None for the default.
         layer: A tensor name, an index, ``last``, or None for the default.
         task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
-            ``segmenter`` or ``embedding``.
+            ``segmenter``, ``embedding``, ``sequence`` or ``dense``.
         similar_to: The reference photo of an embedding.
 
     Returns:

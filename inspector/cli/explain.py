@@ -57,12 +57,13 @@ class _ExplainCommand(click.Command):
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
     "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction. "
     "Of a detector also CLASS#2, box:LEFT,TOP,RIGHT,BOTTOM and CLASS@X,Y; of a segmenter "
-    "CLASS@X,Y and mask:FILE.  [default: top1; the best three boxes of a detector]",
+    "CLASS@X,Y and mask:FILE; of a reader of text char:3.  [default: top1; the best three boxes "
+    "of a detector, every character of a reader]",
 )
 @click.option(
     "--task",
     metavar="TASK",
-    help="What the outputs mean: classifier, detector, segmenter or embedding.  "
+    help="What the outputs mean: classifier, detector, segmenter, embedding, sequence or dense.  "
     "[default: found out; `inspector check` says which]",
 )
 @click.option(

@@ -8,21 +8,19 @@ layer is the smallest map on the way, the bottleneck.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from inspector.errors import ImageRefused
 from inspector.heatmap import upsample
 from inspector.network.class_evidence import is_score_like
 from inspector.network.scores import ends_in_activation
-from inspector.photos.photo import Photo
 from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
 from inspector.tasks.numbers import Region
+from inspector.tasks.planes import bottleneck, cell_of, connected, mask_on_grid
 from inspector.tasks.words import class_of, read_words
 
 __all__ = ["Segmenter"]
@@ -103,33 +101,18 @@ class Segmenter:
             if number is None or not among:
                 raise self._none(sample, f"nothing is given to {self._name(number or 0)}", items)
             return among
-        y, x = (float(v) for v in sample.geometry.to_input(words.point[1], words.point[0]))
-        height, width = sample.geometry.input
-        row, column = (
-            int(np.floor((y + 0.5) / height * winners.shape[0])),
-            int(np.floor((x + 0.5) / width * winners.shape[1])),
-        )
-        if not (0 <= row < winners.shape[0] and 0 <= column < winners.shape[1]):
+        place = cell_of(words.point, sample.geometry, winners.shape)
+        if place is None:
             raise self._none(sample, "the network does not see this point", items)
-        own = int(winners[row, column])
+        own = int(winners[place])
         if own < 0 or number not in (None, own):
             given = self._name(own) if own >= 0 else "no class"
             raise self._none(sample, f"this point is given to {given}", items)
-        return [self._item(own, _around(winners == own, (row, column)), sample, None)]
+        return [self._item(own, connected(winners == own, place), sample, None)]
 
     def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
         """The smallest map before the first upsampling; the last one of that size."""
-        halved = {n: s for n, s in maps.items() if _halved(s[2:], self.known.size)}
-        among = halved or maps
-        if not among:
-            return None
-        least = min(s[2] * s[3] for s in among.values())
-        name = [n for n, s in among.items() if s[2] * s[3] == least][-1]
-        shape = among[name]
-        return name, (
-            f"the bottleneck: the last of the smallest maps on the way, {shape[1]} maps of "
-            f"{shape[2]}x{shape[3]} (Vinogradova et al. 2020)"
-        )
+        return bottleneck(maps, self.known.size)
 
     def _winners(self, sample: Sample) -> Array:
         """Class of every cell (h, w); -1 for none."""
@@ -155,26 +138,7 @@ class Segmenter:
 
     def _masked(self, file: str, sample: Sample) -> Item:
         winners = self._winners(sample)
-        photo = Photo.open(Path(file))
-        if photo.size != sample.geometry.photo:
-            height, width = photo.size
-            raise ImageRefused(
-                f"the mask has {width}x{height} pixels and the photo "
-                f"{sample.geometry.photo[1]}x{sample.geometry.photo[0]}",
-                where=sample.photo,
-                hint="a mask has the size of its photo; white is inside",
-            )
-        inside = np.asarray(Image.fromarray(photo.rgb8).convert("L")) > 127
-        rows = (np.arange(winners.shape[0]) + 0.5) / winners.shape[0] * sample.geometry.input[0]
-        columns = (np.arange(winners.shape[1]) + 0.5) / winners.shape[1] * sample.geometry.input[1]
-        y, x = sample.geometry.to_photo(rows - 0.5, columns - 0.5)
-        at = np.rint(y).astype(int), np.rint(x).astype(int)
-        seen = [
-            (place >= 0) & (place < length)
-            for place, length in zip(at, sample.geometry.photo, strict=True)
-        ]
-        clipped = [np.clip(p, 0, n - 1) for p, n in zip(at, sample.geometry.photo, strict=True)]
-        mask = inside[np.ix_(*clipped)] & seen[0][:, None] & seen[1][None, :]
+        mask = mask_on_grid(file, sample.geometry, winners.shape, sample.photo)
         given = winners[mask & (winners >= 0)]
         if not given.size:
             raise self._none(sample, "the mask covers nothing that is given to a class", ())
@@ -191,35 +155,6 @@ class Segmenter:
         shown = ", ".join(item.label for item in items[:8])
         hint = f"its regions: {shown}" if shown else ""
         return ImageRefused(what, where=sample.photo, hint=hint)
-
-
-def _around(mask: Array, place: tuple[int, int]) -> Array:
-    """The connected part of a mask that holds a place, grown step by step."""
-    found = np.zeros_like(mask)
-    found[place] = True
-    while True:
-        grown = found.copy()
-        grown[1:] |= found[:-1]
-        grown[:-1] |= found[1:]
-        grown[:, 1:] |= found[:, :-1]
-        grown[:, :-1] |= found[:, 1:]
-        grown &= mask
-        if np.array_equal(grown, found):
-            return found
-        found = grown
-
-
-def _halved(size: Sequence[int], whole: Sequence[int]) -> bool:
-    """Whether a map has the size of an input that was halved some times over.
-
-    Maps that are pooled to a few cells on the way (pyramid pooling) have not.
-    """
-    for power in range(8):
-        low = [length // 2**power for length in whole]
-        high = [-(-length // 2**power) for length in whole]
-        if all(a <= n <= b + 1 for a, n, b in zip(low, size, high, strict=True)):
-            return True
-    return False
 
 
 @task("segmenter", rank=3, words=("segmentation", "semantic-segmentation", "image-segmentation"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inspector.tasks import Outputs
+from inspector.tasks.planes import is_halved
 
 __all__ = ["Layout", "Rows", "find_layout"]
 
@@ -20,6 +21,9 @@ Element = tuple[str, tuple[int, ...]]
 """An output and where in one sample of it."""
 
 _STRIDES = (8, 16, 32)
+_SIDE = 8
+"""Shortest side of a plane; boxes (D, 4) and rows of few classes are shorter."""
+
 _MOST_DETECTIONS = 2000
 """Rows of a list of final detections; rows of anchors are more."""
 
@@ -66,9 +70,16 @@ class Layout:
 
 def find_layout(outputs: Outputs) -> Layout | None:
     """The layout that a model's outputs have, by their names, shapes and values on a probe."""
-    values = {n: v for n, v in outputs.probe().items() if v.dtype.kind in "fiu"}
+    found = {n: v for n, v in outputs.probe().items() if v.dtype.kind in "fiu"}
+    # A plane of the input's size, halved some times over, is a picture and not a list.
+    planes = {n for n, v in found.items() if v.ndim == 2 and _is_plane(v, outputs)}
+    values = {n: v for n, v in found.items() if n not in planes}
     ways = (_listed, _paired, _combined, _columns, _rows_of_anchors)
     return next((found for way in ways for found in way(outputs, values)), None)
+
+
+def _is_plane(value: Array, outputs: Outputs) -> bool:
+    return min(value.shape) >= _SIDE and is_halved(value.shape, outputs.size)
 
 
 # -- one list of final detections -----------------------------------------------------------------
