@@ -10,10 +10,12 @@ import numpy as np
 from converters import onnx_file
 from converters.source import Options
 from inspector.errors import (
+    ExplainedError,
     ImageRefused,
     InspectorWarning,
     UsageError,
 )
+from inspector.methods import parse_requests
 from inspector.network.inputs import Feeds
 from inspector.opened import Opened
 from inspector.opening import Opening
@@ -323,6 +325,40 @@ def attribute(
             hint="name the layer, or pass the images one by one",
         )
     return np.stack([part.values for part in parts])
+
+
+def attempts(
+    opened: Opened, image: Array, methods: Sequence[str], target: str
+) -> dict[str, ExplainedError | None]:
+    """Whether each method gives a map of one image, by one forward pass for all of them.
+
+    Args:
+        opened: The opened model.
+        image: (1, C, H, W), as for ``attribute``.
+        methods: Names, options included.
+        target: As for ``attribute``.
+
+    Returns:
+        For each method None, or what ``attribute`` raises of it.
+    """
+    found: dict[str, ExplainedError | None] = {}
+    try:
+        run = ExplainRun(opened, methods, target, None, None)
+        values = run.forward(image)
+        rows = run.maps(image, values, run.targets(values, 1))[0]
+    except ExplainedError as error:
+        if len(methods) == 1:
+            return {methods[0]: error}
+        for method in methods:  # what one of them asks for may stop them all
+            found |= attempts(opened, image, [method], target)
+        return found
+    labels = {
+        request.label: text for request, text in zip(parse_requests(methods), methods, strict=True)
+    }
+    found = {labels[label]: error for label, error in run.denied.items()}
+    for one in rows:
+        found[labels[one.request.label]] = one.error if isinstance(one, MapRefused) else None
+    return found
 
 
 def _warn_of_values(opened: Opened, images: Array) -> None:

@@ -4,15 +4,14 @@
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from converters.graph.activations import data_nodes
 from inspector.errors import ExplainedError, MethodRefused
-from inspector.explain import Explainer, attribute
-from inspector.methods import Method, methods
+from inspector.explain import Explainer, attempts
+from inspector.methods import methods
 from inspector.network.score_tensors import candidates
 from inspector.verify.subject import SEED, noise
 
@@ -21,8 +20,8 @@ __all__ = ["method_verdicts", "probe_target"]
 Array = np.ndarray[Any, Any]
 
 MOST_NODES = 3000
-"""Nodes of a network on which methods are tried. Trying all of them costs some 20 ms per node, and
-only networks that nobody trains have more."""
+"""Nodes of a network on which methods are tried: all of them together cost some 20 ms per node, and
+`check` answers within a minute."""
 
 PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 """Seed and contrast of the probe images; one of them has to give a map."""
@@ -56,7 +55,18 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
             target = probe_target(explainer, images[0])
         except ExplainedError as error:
             return dict.fromkeys(methods(), _refused(error))
-        return {name: _verdict(explainer, one, images, target) for name, one in methods().items()}
+        # A few windows show as well as hundreds whether a method works.
+        half = max(1, min(images[0].shape[2:]) // 2)
+        texts = {f"{name}:{one.quick.format(half=half)}": name for name, one in methods().items()}
+        refused: dict[str, str] = {}
+        waiting = list(texts)
+        for image in images:
+            found = attempts(explainer, image, waiting, target) if waiting else {}
+            waiting = [text for text, error in found.items() if error is not None]
+            for text in waiting:
+                refused.setdefault(texts[text], _refused(cast("ExplainedError", found[text])))
+    works = set(texts.values()) - {texts[text] for text in waiting}
+    return {name: "works" if name in works else refused[name] for name in methods()}
 
 
 def probe_target(explainer: Explainer, image: Array) -> str:
@@ -79,21 +89,6 @@ def probe_target(explainer: Explainer, image: Array) -> str:
             place = np.unravel_index(best, found[0].shape)
             return f"{name}[{','.join(str(int(i)) for i in place)}]"
     raise MethodRefused("no output of the model is a tensor of floating point numbers")
-
-
-def _verdict(explainer: Explainer, method: Method, images: Sequence[Array], target: str) -> str:
-    # A few windows show as well as hundreds whether it works.
-    half = max(1, min(images[0].shape[2:]) // 2)
-    request = f"{method.name}:{method.quick.format(half=half)}"
-    why = ""
-    for image in images:
-        try:
-            attribute(explainer, image, request, target=target)
-        except ExplainedError as error:
-            why = why or _refused(error)
-        else:
-            return "works"
-    return why
 
 
 def _refused(error: ExplainedError) -> str:
