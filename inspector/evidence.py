@@ -241,7 +241,17 @@ class Evidence:
         return found
 
     def score(self, images: Array, targets: Sequence[Target]) -> Array:
-        """Scores of other images: a forward pass in ONNX Runtime, (N,)."""
+        """Scores of other images: a forward pass in ONNX Runtime, (N,).
+
+        A target that changes its place (a row of a sorted list of boxes) is followed by its own
+        measure, image by image: lists may have a length each.
+        """
+        if any(target.moves for target in targets):
+            parts = [
+                target.measured(self.model.forward(images[i : i + 1], target.read_from))
+                for i, target in enumerate(targets)
+            ]
+            return np.asarray(parts, dtype=np.float64)
         names = list(dict.fromkeys(target.tensor for target in targets))
         found = self.model.forward(images, names)
         return _pick(found, targets)

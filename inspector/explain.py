@@ -264,7 +264,7 @@ def explain_each(
             yield error
             continue
         batch.append((photo, *opened.preprocessing.preprocess.apply(photo)))
-        if len(batch) == (BATCH if opened.batches else 1):
+        if len(batch) == (BATCH if opened.batches and not run.alone else 1):
             yield from run.reports(batch)
             batch = []
     yield from run.reports(batch)

@@ -18,6 +18,7 @@ from inspector.heatmap import Attribution, Heatmap
 from inspector.methods import Request, parse_requests
 from inspector.network.labels import count_warning
 from inspector.network.lost_activations import lost_note
+from inspector.network.outputs import has_no_batch
 from inspector.opened import Opened
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
 from inspector.photos.geometry import Geometry
@@ -148,6 +149,13 @@ class ExplainRun:
             if found is not None:
                 return found
         return layer_of(self.opened, requests, layer, tensors)
+
+    @property
+    def alone(self) -> bool:
+        """Whether photos go through one by one: lists of boxes have a length each."""
+        return self.items is not None and any(
+            has_no_batch(name, self.opened.scores) for name in self.items.reading.outputs
+        )
 
     def _deny(self, error: ConverterError | InspectorError, requests: Sequence[Request]) -> None:
         """Leave methods out that cannot be right for the model, whatever the photo."""

@@ -6,7 +6,7 @@ box of a detector are the same thing to everybody else.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -68,6 +68,20 @@ class Target:
     number: int | None = None
     note: str = ""
     base: int = 1
+
+    @property
+    def read_from(self) -> tuple[str, ...]:
+        """Tensors that the number is measured by when the image is changed."""
+        return (self.tensor,)
+
+    @property
+    def moves(self) -> bool:
+        """Whether what is explained changes its place in the tensor when the image is changed."""
+        return False
+
+    def measured(self, values: Mapping[str, Any]) -> float:
+        """The number on a changed image, from the tensors of one sample (1, ...)."""
+        return float(np.sum(self.of(np.asarray(values[self.tensor]))))
 
     @property
     def shown_index(self) -> int | None:

@@ -1,5 +1,6 @@
 """Numbers that a task explains besides an element: a region's sum, a similarity."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from inspector.errors import UnknownTarget
 from inspector.target import Target
 
-__all__ = ["Region", "Similarity"]
+__all__ = ["Followed", "Region", "Similarity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,51 @@ class Similarity(Target):
         length = (values * values).sum(1) ** 0.5
         found = (values * reference).sum(1) / length
         return found if self.sign > 0 else -found
+
+
+@dataclass(frozen=True, eq=False)
+class Followed(Target):
+    """A row of a list of boxes that the graph sorts: rows change places when the photo is changed.
+
+    On a changed photo the number is the largest over its rows of IoU x same class x score, so that
+    another object that moves into the row does not stand for this one (D-RISE, Petsiuk et al. 2021,
+    equation 4).
+
+    Attributes:
+        outputs: Outputs that the list is read from.
+        follow: From one sample of the outputs to that number.
+    """
+
+    outputs: tuple[str, ...] = ()
+    follow: Callable[[Mapping[str, Any]], float] | None = None
+
+    @property
+    def read_from(self) -> tuple[str, ...]:
+        """The outputs of the list."""
+        return self.outputs
+
+    @property
+    def moves(self) -> bool:
+        """It does."""
+        return True
+
+    def measured(self, values: Mapping[str, Any]) -> float:
+        """The number on a changed photo."""
+        if self.follow is None:
+            return super().measured(values)
+        found = self.follow({name: np.asarray(value)[0] for name, value in values.items()})
+        return found if self.sign > 0 else -found
+
+    @classmethod
+    def by(
+        cls,
+        target: Target,
+        outputs: tuple[str, ...],
+        follow: Callable[[Mapping[str, Any]], float],
+    ) -> "Followed":
+        """A target that is followed by a measure."""
+        own = {f.name: getattr(target, f.name) for f in fields(target)}
+        return cls(**own, outputs=outputs, follow=follow)
 
 
 def _like(values: Any, other: Any) -> Any:

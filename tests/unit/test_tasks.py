@@ -190,6 +190,37 @@ def test_boxes_are_given_in_the_photo_s_pixels(detectors, tmp_path):
     assert same.label == "red#1"
 
 
+@pytest.mark.parametrize("layout", ["listed", "combined"])
+def test_a_box_is_followed_where_rows_of_a_sorted_list_change_places(detectors, layout):
+    """Hiding the first object puts another one into its row, and the score hardly changes."""
+    _, model = detectors[layout]
+    method = f"occlusion:window={CELL},stride={CELL},fill={GREY}"
+    found = model.explain(planted(), [method, "rise:masks=400,cells=8"], target="red#1")
+    drops = found.explanations[0].attribution.values[0]
+    i, j = PLACES["red"]
+    inside = drops[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL]
+    score = found.images[0].items[0]["score"]
+    assert inside.min() > 0.9 * score
+    outside = drops.copy()
+    outside[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL] = 0
+    assert np.abs(outside).max() < 0.01 * score
+    shown = found.explanations[1].heatmap.values
+    assert shown[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL].mean() > 0
+    row = model.explain(
+        planted(), method, target="scores[0]" if layout == "listed" else "output0[0,4]"
+    )
+    assert row.attribution.max() < 0.5 * score  # the row, as a user may still ask for it
+
+
+def test_lists_without_a_batch_axis_go_through_one_by_one(detectors):
+    _, model = detectors["listed"]
+    report = model.explain([planted(), planted()[::-1].copy()], target="blue")
+    boxes = [image.items[0]["box"] for image in report.images]
+    left, top, right, bottom = box_of("blue")
+    assert boxes[0] == pytest.approx([left, top, right, bottom], abs=0.01)
+    assert boxes[1] == pytest.approx([left, SIDE - bottom, right, SIDE - top], abs=0.01)
+
+
 def test_an_element_by_name_is_still_one(detectors):
     _, model = detectors["columns"]
     found = model.explain(planted(), target="output0[4,9]").explanation.attribution

@@ -11,6 +11,7 @@ the same map.  HiResCAM keeps the place (with smoothing it is ODAM, Zhao & Chan 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from inspector.printable import clean_text
 from inspector.target import Target, element_target
 from inspector.tasks import Box, Item, Outputs, Reading, Sample, task, unknown
 from inspector.tasks.detector.layouts import Layout, Rows, find_layout
+from inspector.tasks.numbers import Followed
 from inspector.tasks.words import Words, class_of, read_words
 
 __all__ = ["Detector"]
@@ -131,6 +133,8 @@ class Detector:
             top, left, bottom, right = (float(v) for v in rows.boxes[row])
             label = f"{self._name(number)}#{seen[number]}"
             target = self._element(row, number, label)
+            if self.layout.final:
+                target = self._followed(target, rows.boxes[row], number)
             score = float(rows.scores[row])
             found.append(Item(label, target, score, number, (top, left, bottom, right)))
         return found
@@ -197,6 +201,18 @@ class Detector:
             )
             return replace(found, note=note)
         return found
+
+    def _followed(self, target: Target, box: Any, number: int) -> Target:
+        """A row of a sorted list, found again on a changed photo by its box and class."""
+
+        def follow(values: Mapping[str, Any]) -> float:
+            rows = self.layout.read(values)
+            if not len(rows.boxes):
+                return 0.0
+            shares = overlaps([box], rows.boxes)[0] * (rows.classes == number) * rows.scores
+            return float(shares.max(initial=0.0))
+
+        return Followed.by(target, self.outputs, follow)
 
     def _name(self, number: int) -> str:
         names = self.known.labels
