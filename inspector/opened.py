@@ -18,6 +18,7 @@ from inspector.network.inputs import Feeds, feed_facts
 from inspector.network.labels import Labels, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
+from inspector.network.own_normalisation import expected_range
 from inspector.network.token_layers import TokenLayers
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
 from inspector.target import Scores
@@ -85,6 +86,7 @@ class Opened:
             integer=image.integer,
             bounds=image.bounds,
             first_operators=[node.op_type for node in self.graph.consumers(image.name)],
+            normalises=expected_range(self.graph, image.name),
             producer=self.file.exporter,
             names=[node.name for node in self.graph.nodes],
             classifier=self.scores.classifier,

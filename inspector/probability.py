@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import MethodRefused, UsageError
+from inspector.network.before_activation import final_activation
 from inspector.network.scores import Activation, Scores
 from inspector.printable import clean_text
 from inspector.target import Target, parse_target
@@ -155,6 +156,14 @@ def score_warnings(scores: Scores, labels: Sequence[str], values: Array) -> list
         found.append(looks_like_probabilities(values))
         if not scores.classifies and not any(labels) and not found[0]:
             output, count = clean_text(scores.output), values.size
+            ends = "" if scores.graph is None else final_activation(scores.graph, scores.tensor)
+            if ends:  # some of its numbers, or several, put together
+                found.append(
+                    f"the numbers of {output!r} come from {clean_text(ends)} and are not all of "
+                    "it: no percentages are given, and their gradients vanish where it saturates; "
+                    f"--target {output}[0] explains the score before it"
+                )
+                return [*filter(None, found), *_other_heads(scores)]
             found.append(
                 f"the file does not say what the {count} numbers of {output!r} are (no softmax, "
                 "sigmoid or class names): no percentages are given, and top1 is the largest number"
@@ -162,16 +171,22 @@ def score_warnings(scores: Scores, labels: Sequence[str], values: Array) -> list
                 else f"the file does not say what the number {output!r} is (no sigmoid or class "
                 "names): no percentage is given"
             )
-    if scores.heads:
-        shown = [
-            f"{clean_text(name)!r}" + ("" if count is None else f" ({count})")
-            for name, count in scores.heads[:8]
-        ]
-        found.append(
-            f"predictions are those of output {clean_text(scores.output)!r}; other outputs are "
-            f"{', '.join(shown)}: name an element with --target {clean_text(scores.heads[0][0])}[0]"
-        )
-    return found
+    return [*filter(None, found), *_other_heads(scores)]
+
+
+def _other_heads(scores: Scores) -> list[str]:
+    """A sentence on outputs that hold scores too, if there are any."""
+    if not scores.heads:
+        return []
+    shown = [
+        f"{clean_text(name)!r}" + ("" if count is None else f" ({count})")
+        for name, count in scores.heads[:8]
+    ]
+    text = (
+        f"predictions are those of output {clean_text(scores.output)!r}; other outputs are "
+        f"{', '.join(shown)}: name an element with --target {clean_text(scores.heads[0][0])}[0]"
+    )
+    return [text]
 
 
 def source_of(scores: Scores, values: Array, *, hint: str = "") -> str:

@@ -18,7 +18,7 @@ from inspector.network.graph_extents import GraphExtents
 from inspector.network.monotone import monotone
 from inspector.network.scores import INTEGERS, activation_of, before_rounding
 
-__all__ = ["Before", "Index", "Stuck", "before_activation"]
+__all__ = ["Before", "Index", "Stuck", "before_activation", "final_activation"]
 
 Index = tuple[int | slice, ...]
 """Where in one sample: integers and slices; axes left out at the end are whole."""
@@ -26,6 +26,9 @@ Index = tuple[int | slice, ...]
 ShapeOf = Callable[[str], Sequence[int] | None]
 
 _MAX_STEPS = 64
+
+_OVER_CLASSES = ("softmax", "log_softmax")
+"""Activations of which a multiple is a percentage; one of a sigmoid may be an age."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def before_activation(
             return None
         found = _final(graph, node)
         if found is not None:
-            if not at.bounded and found[0] not in ("softmax", "log_softmax"):
+            if not at.bounded and found[0] not in _OVER_CLASSES:
                 return None  # an age or a depth, which a sigmoid keeps in its range
             inner = before_rounding(graph, found[1])
             return Before(inner, at.index, found[0], _named(node), at.sign)
@@ -98,7 +101,7 @@ def before_activation(
             return None
         step = _step(graph, node, at, shape_of)
         if step is None:
-            ends = next(filter(None, (_ends_in(graph, name) for name in node.inputs)), "")
+            ends = next(filter(None, (final_activation(graph, name) for name in node.inputs)), "")
             return Stuck(_named(node), ends) if ends else None
         at = step
     return None
@@ -230,20 +233,33 @@ def _reshaped(index: Index, behind: tuple[int, ...], before: tuple[int, ...]) ->
     return tuple(next(rest) if size != 1 else slice(None) for size in before)
 
 
-def _ends_in(graph: Graph, tensor: str) -> str:
-    """The activation's node that a tensor ends in, whichever element is asked for."""
-    todo, seen = [tensor], set[str]()
+def final_activation(graph: Graph, tensor: str) -> str:
+    """The softmax or sigmoid that a tensor ends in, whichever element is asked for.
+
+    Args:
+        graph: The graph.
+        tensor: The tensor.
+
+    Returns:
+        ``OPERATOR 'name'``; empty where there is none.
+    """
+    todo, seen = [(tensor, True)], set[str]()
     while todo and len(seen) < _MAX_STEPS:
-        name = before_rounding(graph, todo.pop())
+        name, bounded = todo.pop()
+        name = before_rounding(graph, name)
         node = None if name in seen else graph.producer(name)
         seen.add(name)
         if node is None:
             continue
-        if _final(graph, node) is not None:
+        found = _final(graph, node)
+        if found is not None and (bounded or found[0] in _OVER_CLASSES):
             return _named(node)
-        if _carries(graph, node):
+        if found is None and _carries(graph, node):
             turned = monotone(graph, node)
-            todo += node.inputs if turned is None else (turned.tensor,)
+            if turned is None:
+                todo += [(one, bounded) for one in node.inputs]
+            else:
+                todo.append((turned.tensor, bounded and turned.bounded))
     return ""
 
 

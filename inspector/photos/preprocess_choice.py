@@ -90,6 +90,7 @@ def resolve(
     integer: bool = False,
     bounds: tuple[int, int] | None = None,
     first_operators: Sequence[str] = (),
+    normalises: tuple[str, str] | None = None,
     producer: str = "",
     names: Sequence[str] = (),
     classifier: bool = True,
@@ -110,6 +111,8 @@ def resolve(
         bounds: Smallest and largest number that an integer input holds.
         first_operators: Operators that consume the input; a model that subtracts or divides
             first normalises by itself.
+        normalises: The preset that the model's own normalisation asks for, and its first operator,
+            where its numbers tell.
         producer: Program that wrote the file.
         names: Names of nodes, in which converters leave traces.
         classifier: Whether the model is a classifier.
@@ -136,6 +139,7 @@ def resolve(
             integer=integer,
             bounds=bounds,
             first_operators=first_operators,
+            normalises=normalises,
             maker=maker,
         )
     )

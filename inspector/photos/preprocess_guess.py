@@ -95,6 +95,7 @@ def guess(
     integer: bool,
     bounds: tuple[int, int] | None,
     first_operators: Sequence[str],
+    normalises: tuple[str, str] | None,
     maker: str,
 ) -> tuple[Settings, str]:
     """The likeliest preset for a model that says nothing, and the reason."""
@@ -104,6 +105,7 @@ def guess(
         integer=integer,
         bounds=bounds,
         first_operators=first_operators,
+        normalises=normalises,
         maker=maker,
     )
     why += f", so the preset {preset}"
@@ -134,6 +136,7 @@ def _preset(
     integer: bool,
     bounds: tuple[int, int] | None,
     first_operators: Sequence[str],
+    normalises: tuple[str, str] | None,
     maker: str,
 ) -> tuple[str, str]:
     """A preset's name and what speaks for it."""
@@ -142,6 +145,10 @@ def _preset(
         return "raw", "the input takes int8: pixels minus 128"
     if integer:
         return "raw", "the input takes integers"
+    if normalises is not None:
+        preset, operator = normalises
+        pixels = "0 .. 255" if preset == "raw" else "0 .. 1"
+        return preset, f"the model normalises pixels of {pixels} itself, first by {operator}"
     if normalising and set(normalising) & {"Sub", "Div", "Mul", "BatchNormalization"}:
         return "raw", f"the model's first operator, {normalising[0]}, normalises"
     if channels == 1:

@@ -133,6 +133,9 @@ def test_a_multiple_of_a_sigmoid_is_a_quantity(opened, photo):
     assert model.scores.activation is None
     found = model.explain(photo, "gradient", target="age[0]").explanation
     assert found.attribution.tensor == "age"
+    assert not any(
+        "come from" in text for text in model.explain(photo, "gradient").images[0].warnings
+    )
 
 
 def _input_of(photo):
@@ -402,3 +405,22 @@ def test_two_models_are_compared_on_the_same_side_of_a_unit(opened, photo):
         assert not found.images[0].flip
         assert pair.scores[0] == pair.scores[1]
         assert pair.similarity.rank == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "s = Softmax(z) y = Slice(s, i1, many, i1)",
+        "s = Softmax(z) t = Sigmoid(z) u = Slice(t, i1, many, i1) y = Concat<axis = 1>(u, s)",
+    ],
+)
+def test_a_part_of_a_softmax_is_not_called_unknown(opened, photo, end):
+    width = 5 if "Concat" in end else 2
+    model = opened(FEATURES + "z = MatMul(f, k) " + end, f"float[1,{width}] y")
+    report = model.explain(photo, "gradient")
+    (said,) = (text for text in report.images[0].warnings if "percentages" in text)
+    assert "come from S" in said
+    assert "no softmax" not in said
+    target = said.partition("--target ")[2].split()[0]
+    found = model.explain(photo, "gradient", target=target).explanation
+    assert found.attribution.tensor == "z"
