@@ -110,6 +110,7 @@ class Runtime:
         wanted = frozenset(fetch) - set(self.file.graph.outputs) - set(self.file.graph.inputs)
         if self._session is None or not wanted <= self._exposed:
             self._exposed |= wanted
+            self._session = None  # two of a large model at once would double what it takes
             self._session = self._load()
         return self._session
 
