@@ -17,11 +17,12 @@ ExplainedError (converters.errors)
     └── BrokenInstallation   6  an installed package does not start
 """
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from converters.errors import ConverterError, ExplainedError
+from converters.errors import ConverterError, ExplainedError, out_of_memory
 
 __all__ = [
     "BrokenInstallation",
@@ -41,6 +42,7 @@ __all__ = [
     "UnknownTarget",
     "UsageError",
     "nearest",
+    "refusing",
     "require",
 ]
 
@@ -143,6 +145,30 @@ class InspectorWarning(UserWarning):
 
 
 _NAME_LIMIT = 200
+
+
+@contextlib.contextmanager
+def refusing(what: str, hint: str = "") -> Iterator[None]:
+    """Make a refusal of whatever the operators of a stranger's network raise; or as a decorator.
+
+    Errors that explain themselves, and memory that ran out, pass as they are.
+
+    Args:
+        what: What failed.
+        hint: What to do.
+
+    Raises:
+        MethodRefused: Anything else was raised.
+    """
+    try:
+        yield
+    except ExplainedError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise MethodRefused(f"{what} ({type(error).__name__}: {reason})", hint=hint) from error
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

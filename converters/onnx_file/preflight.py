@@ -15,6 +15,7 @@ from onnx import defs
 
 from converters.graph import DEFAULT_DOMAINS
 from converters.onnx_file import scopes as scoping
+from converters.onnx_file.attributes import senseless_attributes
 from converters.onnx_file.scopes import Scope, label, quote
 from converters.onnx_file.tensor_data import Folder, tensor_findings
 
@@ -320,6 +321,7 @@ def _nodes(model: onnx.ModelProto, result: Survey) -> Iterator[str]:
                 schema = _schema(node.op_type, domain, versions.get(domain, 1))
                 if schema is not None:
                     yield from _against_schema(node, schema)
+                    yield from senseless_attributes(node)
 
 
 def _attributes(node: onnx.NodeProto, *, in_function: bool) -> Iterator[str]:

@@ -175,13 +175,13 @@ class Program(nn.Module):
         env = dict(plan.constants)
         env.update(feeds)
         for step, dead in zip(plan.steps, plan.dead, strict=True):
-            self._run_step(step, env, rules)
+            self.run_step(step, env, rules)
             for name in dead:
                 env.pop(name, None)
         return {name: env[name] for name in fetch}
 
     @staticmethod
-    def _run_step(step: Step, env: dict[str, Tensor], rules: OpTable | None) -> None:
+    def run_step(step: Step, env: dict[str, Tensor], rules: OpTable | None) -> None:
         """Run one step; whatever an operator raises on a stranger's attributes names the node.
 
         Raises:
@@ -335,7 +335,7 @@ class Program(nn.Module):
             # What fails is no constant: it fails again, and is said, where it is needed.
             with contextlib.suppress(CannotBind, ConverterError):
                 if known:
-                    self._run_step(self._compiled(node, None), env, None)
+                    self.run_step(self._compiled(node, None), env, None)
                     made = {n: env[n] for n in node.outputs if n in env}
             if sum(elements(value) for value in made.values()) > MAX_FOLDED_ELEMENTS:
                 made = {}

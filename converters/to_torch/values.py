@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import Tensor
 
-__all__ = ["NARROW", "TORCH_TYPES", "CannotBind", "as_tensor", "elements"]
+__all__ = ["NARROW", "TORCH_TYPES", "CannotBind", "as_array", "as_tensor", "elements"]
 
 NARROW = {torch.float16, torch.bfloat16, torch.float32}
 """Types that a program computes in its own precision."""
@@ -66,3 +66,12 @@ def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
 def elements(value: Any) -> int:
     """Number of elements of a tensor, or of all tensors of a sequence."""
     return sum(map(elements, value)) if isinstance(value, list) else int(value.numel())
+
+
+def as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as an array; the types of 8 bits and fewer that NumPy lacks as float32."""
+    tensor = tensor.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.float().numpy()

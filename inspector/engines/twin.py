@@ -20,7 +20,7 @@ from converters.to_torch.values import NARROW
 from inspector.engines import Objective, Signals
 from inspector.engines.overlays import overlay_of
 from inspector.engines.rules import Coverage, Rule, coverage
-from inspector.errors import NoGradient
+from inspector.errors import NoGradient, refusing
 from inspector.network.quantisation import copies_of
 from inspector.network.tail import Tail, tail_of
 
@@ -31,6 +31,7 @@ Array = np.ndarray[Any, Any]
 LIGHT_WEIGHTS = 2**23
 """A tail with fewer weights, and no convolution, is done before a second thread has woken up."""
 
+_FAILED, _UNHARMED = "the twin's gradient failed", "occlusion needs no gradient"
 _BODIES = ("body", "then_branch")
 
 
@@ -78,7 +79,8 @@ class TwinEngine:
         }
         feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
         names = list(dict.fromkeys(target.tensor for target in targets))
-        with _threads_for(light=self._is_light(start, names)), torch.enable_grad():
+        light = self._is_light(start, names)
+        with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.enable_grad():
             found = program.run(feeds, names, None if rule is None else self.overlay(rule))
             scores = torch.stack(
                 [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
@@ -87,7 +89,7 @@ class TwinEngine:
                 raise NoGradient(
                     "the target's gradient stops on the way: an operator that cannot be "
                     "differentiated lies between",
-                    hint="occlusion needs no gradient",
+                    hint=_UNHARMED,
                 )
             gradients = torch.autograd.grad(
                 scores.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
@@ -106,7 +108,8 @@ class TwinEngine:
         """Scores from other values of some tensors; see ``GradientEngine.scores``."""
         feeds = {name: self._fed(value) for name, value in (*start.items(), *frontier.items())}
         names = list(dict.fromkeys(target.tensor for target in targets))
-        with _threads_for(light=self._is_light(start, names)), torch.inference_mode():
+        light = self._is_light(start, names)
+        with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.inference_mode():
             found = self.program.run(feeds, names)
             scores = [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
             return torch.stack(scores).cpu().numpy()

@@ -104,7 +104,8 @@ def step_back(
     reaches = []
     at = At(net, node, output, region, bounded)
     try:
-        reads = list(step(at))
+        with np.errstate(divide="raise"):
+            reads = list(step(at))
     except (ArithmeticError, LookupError, TypeError, ValueError):
         # Attributes that make no sense (a permutation out of range): nothing can be left out.
         reads = list(_everything(at))

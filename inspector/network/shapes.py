@@ -69,7 +69,11 @@ class Shapes:
             elif depth <= 0:
                 return declared
             else:
-                self._known[tensor] = merge(declared, self._derived(tensor, depth - 1))
+                try:
+                    derived = self._derived(tensor, depth - 1)
+                except (ArithmeticError, LookupError, TypeError, ValueError):
+                    derived = None  # attributes that make no sense: nothing follows from them
+                self._known[tensor] = merge(declared, derived)
         return self._known[tensor]
 
     def _derived(self, tensor: str, depth: int) -> Shape | None:

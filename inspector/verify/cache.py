@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import converters.to_torch as twin_package
 from converters.errors import ConverterError
 from inspector.cache_folder import cache_folder, read_entry, write_entry
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, refusing
 from inspector.network.inputs import feed_facts
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
@@ -53,7 +53,8 @@ def verdict_for(
     from inspector.verify.checks import quick
 
     try:
-        certificate = quick(model, preprocess=preprocess, tensor=tensor)
+        with refusing("a check failed"):
+            certificate = quick(model, preprocess=preprocess, tensor=tensor)
     except (ConverterError, InspectorError) as error:
         return Verdict(None, f"the twin cannot be certified: {error}", "now")
     remember(model, certificate, preprocess, tensor)

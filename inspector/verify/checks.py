@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.engines.rules import RULES, Rule
-from inspector.errors import ExplainedError
+from inspector.errors import ExplainedError, refusing
 from inspector.model import Model
 from inspector.target import Target
 from inspector.verify import invariants, report_lines, slopes
@@ -53,6 +53,7 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
+@refusing("a check of the twin failed")
 def certify(
     model: Model,
     photos: Sequence[Probe] = (),

@@ -115,6 +115,8 @@ def _sides(
 
     The twins run once, side by side; ONNX Runtime runs once for each group of tensors.
     """
+    from converters.to_torch.values import as_array
+
     feeds = subject.feeds(probe)
     home = {name: i for i, group in enumerate(split) for name in group}
     ours = walk(subject.twin, subject.tensors(subject.twin, feeds), subject.names)
@@ -134,8 +136,8 @@ def _sides(
             value = reference.pop(name)
             if not _is_numbers(value):
                 continue
-            twin = environment[name].cpu().numpy()
-            yield name, (value, twin, None if other is None else other[1][name].cpu().numpy())
+            twin = as_array(environment[name])
+            yield name, (value, twin, None if other is None else as_array(other[1][name]))
 
 
 def groups(subject: Subject, probe: Probe, names: Sequence[str]) -> Iterator[tuple[str, ...]]:

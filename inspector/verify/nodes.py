@@ -145,12 +145,14 @@ def _rerun(
     """The twin's node alone."""
     import torch
 
+    from converters.to_torch.values import as_array
+
     twin = subject.twin
     read = [n for n in dict.fromkeys(subject.model.graph.reads(node)) if n in values]
     given = subject.tensors(twin, {name: values[name] for name in read})
     with torch.no_grad():
         found = twin.run(given, outputs)
-    return {name: value.detach().cpu().numpy() for name, value in found.items()}
+    return {name: as_array(value) for name, value in found.items()}
 
 
 def _refereed(

@@ -442,6 +442,8 @@ def _agrees(
 ) -> bool:
     import torch
 
+    from converters.to_torch import Program
+
     inputs = {n: environment[n] for n in (*step.sources, *step.captures) if n}
     moving = {n: v for n, v in inputs.items() if n in variable and v.is_floating_point()}
     outputs = [n for n in step.outputs if n and environment[n].is_floating_point()]
@@ -449,7 +451,7 @@ def _agrees(
 
     def run(values: dict[str, Any]) -> dict[str, Any]:
         inner = {**inputs, **values}
-        step.run(inner, None)
+        Program.run_step(step, inner, None)
         return {n: torch.where(inner[n].isfinite(), inner[n], 0) for n in outputs}
 
     if not moving or not outputs:

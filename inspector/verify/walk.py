@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from converters.errors import ConverterError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -44,12 +42,7 @@ def walk(
     environment: Environment = {**plan.constants, **feeds}
     for index, step in enumerate(plan.steps):
         with torch.no_grad():  # not around the yield: the caller's mode is the caller's
-            try:
-                step.run(environment, None)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                reason = str(error).partition("\n")[0]
-                node = f"{step.node.op_type} node {step.node.name!r}"
-                raise ConverterError(f"the PyTorch twin failed: {reason}", where=node) from error
+            program.run_step(step, environment, None)
         yield step, environment
         for name in (*step.sources, *step.captures, *step.outputs):
             if last.get(name) == index:
