@@ -4,7 +4,7 @@ Plain names of inputs and outputs, a free batch axis where a file wrote a 1, and
 file that names this machine or this run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,34 @@ def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """The inputs of a model."""
-    found = []
+    """The inputs of a model, with their spans of values where they are quantised at once."""
+    found, constants = [], {t.name: t for t in model.graph.initializer}
     for value in model.graph.input:
         kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         shape = tuple(
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
             for dim in value.type.tensor_type.shape.dim
         )
-        found.append(InputSpec(value.name, shape, kind.name))
+        found.append(InputSpec(value.name, shape, kind.name, _span(model, value.name, constants)))
     return tuple(found)
+
+
+def _span(
+    model: onnx.ModelProto, name: str, constants: Mapping[str, onnx.TensorProto]
+) -> tuple[float, float] | None:
+    """Lowest and highest value that the quantiser of an input can represent."""
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] != name:
+            continue
+        if len(node.input) < 3 or not {node.input[1], node.input[2]} <= constants.keys():
+            return None
+        scale, zero = (numpy_helper.to_array(constants[key]) for key in node.input[1:3])
+        if scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+            return None
+        bounds = np.iinfo(zero.dtype)
+        step, middle = float(scale.reshape(())), int(zero.reshape(()))
+        return (bounds.min - middle) * step, (bounds.max - middle) * step
+    return None
 
 
 def write(model: onnx.ModelProto, draft: Path) -> None:

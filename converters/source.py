@@ -69,11 +69,19 @@ class InputSpec:
         name: As the ONNX file calls it.
         shape: Lengths of its axes, the batch first; None where one is free.
         dtype: NumPy's name of its type.
+        span: Lowest and highest value that the input is made for; None where it is not known.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    span: tuple[float, float] | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """An input from plain data that was JSON."""
+        span = data.get("span")
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], tuple(span) if span else None)
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,8 @@ class Export:
         quantised: Its values are rounded to integers: outputs may differ by a level, and classes
             are compared instead.
         notes: What a user should know about the result.
+        kernels: The same with the framework's other implementation of its operators, where a
+            quantised source has one: how far apart the two are is what rounding can do.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -127,9 +137,10 @@ class Export:
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     quantised: bool = False
     notes: tuple[str, ...] = ()
+    kernels: Callable[[Sequence[Array]], Sequence[Array]] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data of everything but the function."""
+        """Plain data of everything but the functions."""
         return {
             "inputs": [asdict(spec) for spec in self.inputs],
             "versions": dict(self.versions),
@@ -137,6 +148,7 @@ class Export:
             "preprocess": dict(self.preprocess),
             "quantised": self.quantised,
             "notes": list(self.notes),
+            "kernels": self.kernels is not None,
         }
 
 
@@ -192,12 +204,14 @@ def concrete(shape: Sequence[int | None], batch: int, free: int = 64) -> tuple[i
 
 
 def random_input(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
-    """Random values for an input: normal, or every level of an integer type alike."""
+    """Random values for an input: every value of its span or type alike, or else normal."""
     shape, dtype = concrete(spec.shape, batch), np.dtype(spec.dtype)
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
         low, high = max(bounds.min, -128), min(bounds.max, 255)
         return generator.integers(low, high, shape, endpoint=True).astype(dtype)
+    if spec.span is not None:
+        return generator.uniform(*spec.span, shape).astype(dtype)
     return generator.standard_normal(shape).astype(dtype)
 
 

@@ -29,12 +29,17 @@ from converters import factory, onnx_file
 from converters.conversion.content import content_hash
 from converters.conversion.environment import readable
 from converters.conversion.record import (
+    EQUAL,
+    EQUAL_QUANTISED,
     LEVEL_TOLERANCE,
     METADATA_KEY,
+    OFFSET,
+    PHOTOS,
     TOLERANCE,
     TOP1_QUANTISED,
     ConversionRecord,
     Trial,
+    constant_offset,
     judged,
     recorded,
     run_onnx,
@@ -218,20 +223,29 @@ def convert(
                 }
             )
             examined = _preflight(draft, source)
-            specs = [InputSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in made["inputs"]]
+            specs = [InputSpec.from_dict(spec) for spec in made["inputs"]]
             wanted = dict(made["preprocess"]) if preprocess is None else dict(preprocess)
             inputs = trial_inputs(specs)
             if samples is not None and len(specs) == 1:
                 inputs["photos"] = [samples(specs[0], wanted)]
-            limit = tolerance or (LEVEL_TOLERANCE if made["quantised"] else TOLERANCE)
             expected = {name: _answered(child, arrays) for name, arrays in inputs.items()}
+            others = {
+                name: _answered(child, arrays, kernels=True)
+                for name, arrays in inputs.items()
+                if made.get("kernels") and PHOTOS in name
+            }
         # The child is gone: nothing that it still holds open is what gets the name.
         final = stack.enter_context(work_folder(output.parent)) / output.name
         _settle(draft, final, examined, source)
-        trials = tuple(
-            judged(name, expected[name], run_onnx(final, arrays, source), limit)
-            for name, arrays in inputs.items()
-        )
+        got = {name: run_onnx(final, arrays, source) for name, arrays in inputs.items()}
+        quantised = made["quantised"]
+        level, equal = (LEVEL_TOLERANCE, EQUAL_QUANTISED) if quantised else (TOLERANCE, EQUAL)
+        own = [judged(name, expected[name], other, level, equal) for name, other in others.items()]
+        own = [trial for trial in own if not trial.why]
+        limit = tolerance or max([level, *(trial.worst for trial in own)])
+        equal = min([equal, *(t.equal for t in own if t.equal is not None)])
+        trials = tuple(judged(name, expected[name], got[name], limit, equal) for name in inputs)
+        offset = constant_offset([*expected.values()], [*got.values()])
         if content_hash(*found.parts, options.weights) != content:
             raise ConversionFailed("the source changed while it was converted", where=source)
         record = ConversionRecord(
@@ -242,10 +256,12 @@ def convert(
             versions=made["versions"],
             trials=trials,
             tolerance=limit,
-            quantised=made["quantised"],
+            quantised=quantised,
             preprocess=wanted,
             labels=len(labels or made["labels"]),
             notes=tuple(made["notes"]),
+            kernels=tuple(own),
+            offset=offset if offset > OFFSET and not tolerance else 0.0,
         )
         _require(record, source)
         _finish(final, record, list(labels or made["labels"]))
@@ -302,12 +318,12 @@ def _settle(draft: Path, final: Path, examined: onnx_file.OnnxFile, source: str)
         raise ConversionFailed("the converted file changed after it was examined", where=source)
 
 
-def _answered(child: Sandbox, inputs: Sequence[Array]) -> list[Array]:
-    """What the source, in the child, computes of inputs."""
+def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False) -> list[Array]:
+    """What the source, in the child, computes of inputs, by its other kernels where asked."""
     place = child.folder / "inputs.npz"
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
     np.savez(place, allow_pickle=False, **named)
-    answer = child.ask({"run": str(place)})
+    answer = child.ask({"run": str(place), "kernels": kernels})
     with (
         open_regular(answer["outputs"], follow=False) as file,
         np.load(file, allow_pickle=False) as stored,
@@ -318,16 +334,31 @@ def _answered(child: Sandbox, inputs: Sequence[Array]) -> list[Array]:
 def _require(record: ConversionRecord, source: str) -> None:
     """Refuse a file that computes something else than its source."""
     broken = next((trial for trial in record.trials if trial.why), None)
+    if broken is None and record.offset:
+        raise ConversionFailed(
+            "the ONNX file differs from the source by the same amount on every input "
+            f"({record.offset:.1e} of the outputs' peak), which rounding does not do: a constant "
+            "such as a bias was lost or changed",
+            where=source,
+            hint="report it with the file; --tolerance accepts a difference that you chose",
+        )
     top1 = 1.0 if record.top1 is None else record.top1  # 0.0 is an agreement too: none
-    same = not record.quantised or top1 >= TOP1_QUANTISED
+    kernels = [trial.top1 for trial in record.kernels if trial.top1 is not None]
+    least = min([TOP1_QUANTISED, *([sum(kernels) / len(kernels)] if kernels else [])])
+    same = not record.quantised or top1 >= least
     if broken is None and record.worst <= record.tolerance and same:
         return
     raise ConversionFailed(
         "the ONNX file computes something else than the source: "
-        + (broken.why if broken else str(record)),
+        + (f"{broken.why} ({broken.name})" if broken else f"{record}; worst on {_worst(record)}"),
         where=source,
         hint=f"at most {record.tolerance:g} is accepted (--tolerance)",
     )
+
+
+def _worst(record: ConversionRecord) -> str:
+    """Name of the trial that differs most."""
+    return max(record.trials, key=lambda trial: trial.worst).name if record.trials else "nothing"
 
 
 def _finish(draft: Path, record: ConversionRecord, labels: Sequence[str]) -> None:

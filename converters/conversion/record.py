@@ -23,6 +23,7 @@ __all__ = [
     "METADATA_KEY",
     "ConversionRecord",
     "Trial",
+    "constant_offset",
     "judged",
     "recorded",
     "run_onnx",
@@ -43,6 +44,16 @@ LEVEL_TOLERANCE = 0.1
 TOP1_QUANTISED = 0.9
 """Least share of inputs on which a quantised source and its file name the same class."""
 
+EQUAL, EQUAL_QUANTISED = 0.99, 0.9
+"""Least share of equal elements of an output of integers (class numbers) that is not judged by
+its values."""
+
+OFFSET = 0.01
+"""Difference that is the same on every input, relative to the peak, that rounding does not make."""
+
+PHOTOS = "photo"
+"""What the names of trials on images have in them."""
+
 SCHEMA = 1
 _MOST_BYTES = 1 << 16
 
@@ -58,6 +69,8 @@ class Trial:
         mean: Mean difference of the outputs' elements, likewise; the largest of all outputs.
         top1: Share of samples with the same largest score; None where no output is (N, K).
         why: What is wrong where the two cannot be compared (shapes, NaN); else empty.
+        equal: Share of equal elements of the outputs of integers; the smallest of all; None where
+            there are none. Class numbers that mostly agree are left out of ``worst``.
     """
 
     name: str
@@ -66,6 +79,7 @@ class Trial:
     mean: float
     top1: float | None
     why: str = ""
+    equal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,9 @@ class ConversionRecord:
         preprocess: What the source says of its input.
         labels: How many class names it brought.
         notes: What a user should know about the result.
+        kernels: The same comparison on images between two implementations of the source's own
+            framework, of a quantised source: what rounding alone can do.
+        offset: Difference that all inputs have in common and that rounding does not make.
     """
 
     path: Path
@@ -97,6 +114,8 @@ class ConversionRecord:
     preprocess: Mapping[str, Any]
     labels: int
     notes: tuple[str, ...] = ()
+    kernels: tuple[Trial, ...] = ()
+    offset: float = 0.0
 
     @property
     def worst(self) -> float:
@@ -115,6 +134,19 @@ class ConversionRecord:
         total = sum(trial.samples for trial in known)
         return sum((t.top1 or 0.0) * t.samples for t in known) / total if total else None
 
+    @property
+    def equal(self) -> float | None:
+        """Smallest share of equal elements of outputs of integers; None where there are none."""
+        return min((t.equal for t in self.trials if t.equal is not None), default=None)
+
+    @property
+    def spread(self) -> float | None:
+        """Largest difference between the source's own kernels; None where there is one kind."""
+        return max(
+            (max(t.worst, 1.0 - (1.0 if t.equal is None else t.equal)) for t in self.kernels),
+            default=None,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the path is left out, so that equal conversions have equal documents."""
         return {
@@ -129,6 +161,8 @@ class ConversionRecord:
             "worst": self.worst,
             "mean": self.mean,
             "top1_agreement": self.top1,
+            "equal_elements": self.equal,
+            "kernel_spread": self.spread,
             "quantised": self.quantised,
             "trials": [asdict(trial) for trial in self.trials],
             "preprocess": dict(self.preprocess),
@@ -140,6 +174,10 @@ class ConversionRecord:
         """One line: how well source and file agree."""
         samples = sum(trial.samples for trial in self.trials)
         agreement = "" if self.top1 is None else f", same class on {self.top1:.0%}"
+        if self.equal is not None:
+            agreement += f", {self.equal:.1%} of integers equal"
+        if self.spread is not None:
+            agreement += f" ({self.framework}'s own kernels differ by {self.spread:.1e})"
         return (
             f"{self.framework} and ONNX Runtime differ by at most {self.worst:.1e} of the "
             f"outputs' peak (mean {self.mean:.1e}) on {samples} inputs{agreement}"
@@ -156,13 +194,20 @@ def trial_inputs(specs: Sequence[InputSpec], seed: int = 0) -> dict[str, list[Ar
         for n in ((1, 3) if free else (fixed,))
     }
     if len(specs) == 1 and len(specs[0].shape) == 4:
-        batch = 4 if free else 1
-        trials["noise with the spectrum of photographs"] = [pink_noise(specs[0], batch, generator)]
+        name = f"noise with the spectrum of {PHOTOS}graphs"
+        if free:
+            trials[name] = [pink_noise(specs[0], 4, generator)]
+        else:
+            # Several, because no verdict should hang on one sample.
+            trials |= {f"{name}, {n}": [pink_noise(specs[0], 1, generator)] for n in range(1, 5)}
     return trials
 
 
 def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
-    """Noise with amplitudes of 1 / frequency along the two longest axes: natural images' own."""
+    """Noise with amplitudes of 1 / frequency along the two longest axes: natural images' own.
+
+    Of a standard deviation of 1, or around the middle of the values that the input is made for.
+    """
     shape = concrete(spec.shape, batch)
     last = sorted(sorted(range(1, 4), key=lambda axis: -shape[axis])[:2])
     white = np.fft.fft2(generator.standard_normal(shape), axes=last)
@@ -173,24 +218,45 @@ def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> A
     noise = np.fft.ifft2(white * weights, axes=last).real
     noise /= max(noise.std(), 1e-12)
     dtype = np.dtype(spec.dtype)
+    span = spec.span
     if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        middle, spread = (bounds.max + bounds.min) / 2, (bounds.max - bounds.min) / 5
-        noise = np.clip(np.rint(noise * spread + middle), bounds.min, bounds.max)
-    return noise.astype(dtype)
+        span = (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if span is not None:
+        noise = np.clip(noise * (span[1] - span[0]) / 5 + (span[1] + span[0]) / 2, *span)
+    return np.rint(noise).astype(dtype) if dtype.kind in "iu" else noise.astype(dtype)
 
 
-def judged(name: str, expected: Sequence[Array], got: Sequence[Array], tolerance: float) -> Trial:
-    """Compare the outputs of the two sides."""
+def judged(
+    name: str,
+    expected: Sequence[Array],
+    got: Sequence[Array],
+    tolerance: float,
+    equal: float = EQUAL,
+) -> Trial:
+    """Compare the outputs of the two sides.
+
+    Args:
+        name: What the inputs were.
+        expected: Outputs of the source.
+        got: Outputs of the file.
+        tolerance: Largest difference that is accepted, relative to an output's peak.
+        equal: Share of equal elements from which on an output of integers is not judged by its
+            values: class 3 in the place of class 17 is one wrong element, not a large difference.
+    """
     keys = [f"output {index}" for index in range(max(len(expected), len(got)))]
+    shares = [_equal_share(a, b) for a, b in zip(expected, got, strict=False)]
     sides = [dict(zip(keys, arrays, strict=False)) for arrays in (expected, got)]
+    for key, share in zip(keys, shares, strict=False):
+        if share is not None and share >= equal:
+            sides[1][key] = sides[0][key]
     found = compare(sides[0], sides[1], keys, tolerance=tolerance)
     worst = found.worst.worst if found.worst else float("inf")
     samples = len(expected[0]) if expected and expected[0].ndim else 1
     if found.missing or not np.isfinite(worst):
         return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, str(found))
     top1, mean = None, 0.0
-    for a, b in zip(expected, got, strict=True):
+    for key in keys:
+        a, b = sides[0][key], sides[1][key]
         if a.dtype.kind not in "fiub":
             continue
         peak = float(np.abs(a.astype(np.float64)).max(initial=0)) or 1.0
@@ -198,7 +264,67 @@ def judged(name: str, expected: Sequence[Array], got: Sequence[Array], tolerance
         if top1 is None and a.ndim >= 2 and a.size == a.shape[0] * max(a.shape[1:]) > a.shape[0]:
             rows = len(a)
             top1 = top1_agreement(a.reshape(rows, -1), b.reshape(rows, -1))
-    return Trial(name, samples, worst, mean, top1)
+    known = [share for share in shares if share is not None]
+    return Trial(name, samples, worst, mean, top1, equal=min(known, default=None))
+
+
+def _equal_share(a: Array, b: Array) -> float | None:
+    """Share of equal elements of two outputs of integers of one shape; else None."""
+    if a.dtype.kind not in "iub" or b.dtype.kind not in "iub" or a.shape != b.shape:
+        return None
+    return float(np.mean(a == b)) if a.size else 1.0
+
+
+def constant_offset(expected: Sequence[Sequence[Array]], got: Sequence[Sequence[Array]]) -> float:
+    """Largest difference of an output that is the same on every input, relative to its peak.
+
+    Rounding errors change with the input.  What is off by the same amount on all inputs has lost a
+    constant, such as a bias, even where the difference is within the tolerance of levels.
+
+    Args:
+        expected: Outputs of the source, trial by trial.
+        got: Outputs of the file.
+
+    Returns:
+        Root of the mean square over an output's elements; 0 where the differences change more than
+        a third of it with the input, or fewer than four samples say nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> from converters.conversion.record import constant_offset
+        >>> scores = np.eye(4)
+        >>> constant_offset([[scores]], [[scores + 0.05]])
+        0.05
+    """
+    found = 0.0
+    for a, b in zip(zip(*expected, strict=True), zip(*got, strict=True), strict=True):
+        sides = [_samples(arrays) for arrays in (a, b)]
+        if sides[0] is None or sides[1] is None or sides[0].shape != sides[1].shape:
+            continue
+        if len(sides[0]) < 4:
+            continue
+        difference = sides[1] - sides[0]
+        common = difference.mean(axis=0)
+        offset = _root_mean_square(common)
+        # Where the outputs themselves hardly change, neither do the errors of rounding.
+        varies = _root_mean_square(sides[0] - sides[0].mean(axis=0))
+        if offset > 3 * _root_mean_square(difference - common) and varies > offset / 2:
+            found = max(found, offset / (float(np.abs(sides[0]).max()) or 1.0))
+    return round(found, 12)
+
+
+def _samples(arrays: Sequence[Array]) -> NDArray[np.float64] | None:
+    """All samples (N, elements) of an output of floats; None where they are not comparable."""
+    if any(a.dtype.kind != "f" or a.ndim < 2 or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+        return None
+    if not arrays[0][0].size:
+        return None
+    table = np.concatenate([a.reshape(len(a), -1) for a in arrays]).astype(np.float64)
+    return table if np.isfinite(table).all() else None
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def run_onnx(path: Path, inputs: Sequence[Array], where: str) -> list[Array]:

@@ -6,7 +6,7 @@ reads it like the float model that it was made from.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,20 +76,22 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
 
-    def single(image: Array) -> list[Array]:
-        interpreter.set_tensor(details[0][0]["index"], _encoded(image, details[0][0]))
-        interpreter.invoke()
-        return [_decoded(interpreter.get_tensor(d["index"]), d) for d in details[1]]
+    def runner(interpreter: Any) -> Callable[[Sequence[Array]], list[Array]]:
+        def single(image: Array) -> list[Array]:
+            interpreter.set_tensor(details[0][0]["index"], _encoded(image, details[0][0]))
+            interpreter.invoke()
+            return [_decoded(interpreter.get_tensor(d["index"]), d) for d in details[1]]
 
-    def run(inputs: Sequence[Array]) -> list[Array]:
-        return exported.one_by_one(single, inputs[0])
+        return lambda inputs: exported.one_by_one(single, inputs[0])
 
     rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
+    reference = _reference_kernels(tf, path) if rounded else None
     notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
     return Export(
         inputs=exported.specs(proto),
-        run=run,
+        run=runner(interpreter),
         quantised=rounded,
+        kernels=runner(reference) if reference else None,
         notes=notes,
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
@@ -108,6 +110,18 @@ def _interpreter(tf: Any, path: Path) -> Any:
         raise ConversionFailed(f"TFLite does not load it: {text}", where=path.name) from None
     if len(interpreter.get_input_details()) != 1:
         raise ConversionFailed("takes more than one input", where=path.name)
+    return interpreter
+
+
+def _reference_kernels(tf: Any, path: Path) -> Any:
+    """TFLite's interpreter with its plain kernels, which round otherwise than its fast ones."""
+    kind = tf.lite.experimental.OpResolverType.BUILTIN_REF
+    try:
+        interpreter = tf.lite.Interpreter(str(path), experimental_op_resolver_type=kind)
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+    except (ValueError, RuntimeError):
+        return None  # not every operator has a plain kernel
     return interpreter
 
 

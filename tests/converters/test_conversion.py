@@ -1,5 +1,6 @@
 """The frame around every converter: limits, crashes, interruptions; nothing half is left."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from converters.conversion import (
     recognise,
     recorded,
 )
-from converters.conversion.record import judged, pink_noise, trial_inputs
+from converters.conversion.record import constant_offset, judged, pink_noise, trial_inputs
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
 
@@ -245,7 +246,7 @@ def test_a_quantised_source_must_name_the_same_classes(here, monkeypatch):
     assert run("good", here, tolerance=10.0).top1 < 0.9
 
 
-def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why=""):
+def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why="", offset=0.0):
     trials = (Trial("a", 3, worst, worst, top1, why), Trial("b", 1, 0.0, 0.0, None))
     return ConversionRecord(
         path=Path("m.onnx"),
@@ -258,6 +259,7 @@ def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why="")
         quantised=quantised,
         preprocess={},
         labels=0,
+        offset=offset,
     )
 
 
@@ -409,6 +411,52 @@ def test_judgement():
     assert "shape" in judged("t", [a], [a[:1]], 1e-4).why
     assert "missing" in judged("t", [a, a], [a], 1e-4).why
     assert judged("t", [a], [np.full_like(a, np.nan)], 1e-4).why
+
+
+def test_class_numbers_are_judged_by_the_share_that_is_equal():
+    a = np.arange(1000).reshape(1, 10, 100) % 21
+    b = a.copy()
+    b[0, 0, :95] = 20 - b[0, 0, :95]
+    few = judged("t", [a], [b], 0.1, 0.9)
+    assert few.worst == 0.0
+    assert few.equal == pytest.approx(np.mean(a == b))
+    assert judged("t", [a], [b], 0.1, 0.99).worst > 0.9  # a float source: too many of them
+    assert judged("t", [a], [20 - a], 0.1, 0.9).worst > 0.9
+    assert judged("t", [a + 0.0], [b + 0.0], 0.1, 0.9).worst > 0.9  # floats are no class numbers
+
+
+def test_a_difference_that_all_inputs_share_is_a_lost_constant():
+    """Levels may fall the other way by chance; a bias that was dropped never does."""
+    generator = np.random.default_rng(0)
+    scores = [[generator.normal(size=(n, 5))] for n in (1, 3, 4)]
+    step = np.abs(np.concatenate([s[0] for s in scores])).max() / 127
+    rounded = [[np.rint(s[0] / step) * step] for s in scores]
+    bias = step * np.array([3, -3, 3, -3, 0])
+    lost = [[np.rint((s[0] - bias) / step) * step] for s in scores]
+    assert constant_offset(scores, scores) == 0
+    assert constant_offset(scores, rounded) < 0.01
+    assert 0.01 < constant_offset(scores, lost) < 0.1  # within the tolerance of levels
+    assert constant_offset(scores[:1], lost[:1]) == 0  # one sample says nothing
+    flat = [[np.ones_like(s[0])] for s in scores]
+    assert constant_offset(flat, [[f[0] + 0.02] for f in flat]) == 0  # these inputs say nothing
+    with pytest.raises(ConversionFailed, match="bias was lost"):
+        conversion._require(certificate(quantised=True, offset=0.02), "m")
+
+
+def test_inputs_cover_the_span_that_a_quantised_source_is_made_for():
+    """Normal noise into an input of 0 to 255 meets 5 of its 256 levels."""
+    for spec in (
+        InputSpec("x", (None, 32, 32, 3), "float32", (0.0, 255.0)),
+        InputSpec("x", (1, 32, 32, 3), "float32", (-1.0, 1.0)),
+    ):
+        low, high = spec.span
+        for name, (array,) in trial_inputs([spec]).items():
+            assert array.min() >= low, name
+            assert array.max() <= high, name
+            levels = np.unique(np.rint((array - low) / (high - low) * 255))
+            assert len(levels) > 200, name
+        again = InputSpec.from_dict(json.loads(json.dumps(dataclasses.asdict(spec))))
+        assert again == spec
 
 
 def test_recorded_words_are_plain():

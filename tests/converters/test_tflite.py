@@ -1,0 +1,48 @@
+"""TFLite files and SavedModels as people have them: what tf2onnx loses, and what it is told."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from converters.conversion import convert
+
+MISSING = [name for name in ("tensorflow", "tf2onnx") if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.converters,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """All files, built by TensorFlow in a process of its own."""
+    folder = tmp_path_factory.mktemp("tflite")
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, Path(__file__).with_name("tflite_networks.py"), folder],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", ["pool_dense", "pool_dense_int8", "upsampled", "softmax"])
+def test_every_input_of_an_operator_is_kept(networks, tmp_path, name):
+    """The bias behind a pool, that of a transposed convolution, the beta of a softmax."""
+    record = convert(str(networks / f"{name}.tflite"), tmp_path / "m.onnx")
+    assert record.worst <= (0.01 if "int8" in name else 1e-5)
+    assert record.offset == 0
+    assert (record.spread is None) == ("int8" not in name)  # the kernels are compared too
+
+
+def test_class_numbers_of_a_quantised_segmenter(networks, tmp_path):
+    record = convert(str(networks / "classes_uint8.tflite"), tmp_path / "m.onnx")
+    assert 0.9 <= record.equal <= 1.0
+    assert "integers equal" in str(record)
