@@ -75,10 +75,7 @@ def overview(opened: Opened) -> Overview:
     """
     shapes = opened.shapes(opened.preprocessing.preprocess.size)
     try:
-        default, reason = opened.layer_for(None, tokens=True)
-        before = opened.layers_before(opened.scores.tensor)[0] or (default,)
-        chosen = {one.tensor for one in before}
-        why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
+        chosen, why = _default(opened)
     except ModelRefused as error:
         chosen, why = set(), str(error)
     tensors = [layer.tensor for layer in opened.layers]
@@ -113,6 +110,28 @@ def overview(opened: Opened) -> Overview:
         ("cam", _head(opened)),
     )
     return Overview(tuple(rows), sentences)
+
+
+def _default(opened: Opened) -> tuple[set[str], str]:
+    """The layers that `explain` takes unless told otherwise, and why.
+
+    Raises:
+        ModelRefused: There is none.
+    """
+    reading = opened.reading()
+    if reading is not None:
+        found = reading.layer(opened.maps_before(reading.tensors))
+        if found is not None:
+            return {found[0]}, f"{found[0]!r}: {found[1]}"
+        chosen = [opened.layers_before(tensor) for tensor in reading.tensors]
+        names = {one.tensor for layers, _ in chosen for one in layers}
+        if names:
+            why = "; ".join(dict.fromkeys(text for _, text in chosen))
+            return names, why if len(names) > 1 else f"{next(iter(names))!r}: {why}"
+    default, reason = opened.layer_for(None, tokens=True)
+    before = opened.layers_before(opened.scores.tensor)[0] or (default,)
+    why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
+    return {one.tensor for one in before}, why
 
 
 def _token_row(opened: Opened, layer: Layer, default: bool) -> LayerRow:

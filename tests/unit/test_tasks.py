@@ -11,6 +11,7 @@ from torch import nn
 
 import inspector
 from inspector.errors import ImageRefused, UnknownTarget, UsageError
+from inspector.overview import overview
 from inspector.render.drawing.outline import LINE, outlined
 from inspector.tasks.words import Words, pieces, read_words
 
@@ -608,3 +609,10 @@ def test_the_maximum_a_point_and_a_mask_of_a_plane(tmp_path, channel):
         np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-9))
     with pytest.raises(UnknownTarget):
         model.explain(pixels, target="sky")
+
+
+def test_the_overview_names_the_layers_that_explain_takes(detectors, segmented):
+    for model, pixels in ((detectors["columns"][1], planted()), (segmented[1], segmented[2])):
+        rows = overview(model).rows
+        taken = model.explain(pixels).explanations[0].attribution.layer
+        assert [row.tensor for row in rows if row.default] == [taken]
