@@ -321,14 +321,17 @@ class Tracer:
         return True
 
 
-_MOVERS = ("GridSample", "AffineGrid", "RoiAlign", "MaxRoiPool", "DeformConv", "Col2Im")
+_MOVERS = (
+    *("GridSample", "AffineGrid", "RoiAlign", "MaxRoiPool", "DeformConv", "Col2Im", "Einsum"),
+    *("Scatter", "ScatterElements", "ScatterND", "TopK", "Unique", "NonZero"),
+)
 
 
 def _moves(lost: Lost) -> bool:
     """Whether a node of unknown places is of a kind that moves space."""
     known = facts(lost.node)
     reshapes = known.reshapes or lost.node.op_type in ("Expand", "Tile", "Transpose")
-    return lost.node.op_type in _MOVERS or (known.moves and not reshapes)
+    return lost.node.op_type in _MOVERS or known.sequences or (known.moves and not reshapes)
 
 
 def _refused(lost: Lost) -> MethodRefused:

@@ -33,18 +33,26 @@ from inspector.network.coordinate_windows import (
     window,
 )
 from inspector.network.coordinates import (
+    LARGEST,
     Array,
     Lost,
     Placed,
     State,
     Step,
     aligned,
+    cell_size,
     joined,
     reduced,
 )
 from inspector.network.graph_extents import GraphExtents
 
 __all__ = ["Coordinates", "image_places"]
+
+_FEW = 4
+"""Places that each number of a product may be made of, for it to have a place of its own."""
+
+_APART = 4.0
+"""Cells that a matrix may add up around a place, on average, and leave it one place."""
 
 
 class Coordinates:
@@ -213,6 +221,8 @@ def _matmul(step: Step) -> Placed:
     def either(read: Callable[[Placed], Array]) -> Array:
         for number, (state, axis, turn) in enumerate(sides):
             own = np.swapaxes(read(state), -1, -2) if turn else read(state)
+            if own.shape[axis] > 1 and (placed := _mixed(step, own, axis)) is not None:
+                return aligned(placed, len(shape))
             found = reduced(step, own, [own.ndim - 1 + axis])
             if found[0].size > 1 or number == len(sides) - 1:
                 break
@@ -221,12 +231,87 @@ def _matmul(step: Step) -> Placed:
     return Placed(shape, either(lambda s: s.rows), either(lambda s: s.columns))
 
 
+def _mixed(step: Step, coordinate: Array, axis: int) -> Array | None:
+    """What a sparse constant matrix makes of the places that it adds up; None for any other.
+
+    Columns of an upright image times a matrix: an exporter's way to mirror, to resample, to pool.
+
+    Args:
+        step: A product.
+        coordinate: Places of its computed input.
+        axis: -1 where the matrix stands behind it, -2 where it stands in front.
+    """
+    behind = axis == -1
+    matrix = step.net.graph.constant(step.node.inputs[1 if behind else 0])
+    if not step.node.is_op("MatMul") or matrix is None or matrix.ndim != 2:
+        return None
+    lines = np.moveaxis(coordinate, axis, -1)  # (3, ..., k)
+    count = lines.shape[-1]
+    weights = np.abs((matrix if behind else matrix.T).astype(np.float64))  # (k, outputs)
+    many = lines[0].size * weights.shape[1] > LARGEST or np.isnan(lines[0]).any()
+    if many or (weights > 0).sum(0).max() > max(_FEW, count // 4):
+        return None  # features, not places, are added up
+    total = weights.sum(0)
+    shares = weights / np.where(total > 0, total, 1)
+    centre = np.where(total > 0, lines[:1] @ shares, np.nan)
+    used = np.where(weights > 0, 0.0, np.nan)
+    low = np.fmin.reduce(lines[1][..., None] + used, axis=-2)[None]
+    high = np.fmax.reduce(lines[2][..., None] + used, axis=-2)[None]
+    away = np.abs(lines[0][..., None] - centre[0][..., None, :])
+    spread = float((np.nan_to_num(away) * shares).sum(-2).max())
+    if spread > _APART * max(cell_size(coordinate), 1.0):
+        return None
+    return np.moveaxis(np.concatenate([centre, low, high]), -1, axis)
+
+
+def _einsum(step: Step) -> Placed:
+    """Each axis of the result lies where the axis of the same letter lies."""
+    equation = str(step.attribute("equation", "")).replace(" ", "")
+    before, arrow, behind = equation.partition("->")
+    terms = before.split(",")
+    if not arrow or "." in equation or len(terms) != len(step.node.inputs):
+        raise step.lost("has places that are not known")
+    sides, lengths = [], dict[str, int]()
+    for term, name in zip(terms, step.node.inputs, strict=True):
+        state = step.states.get(name)
+        if isinstance(state, Lost):
+            raise state
+        known = state.shape if isinstance(state, Placed) else step.net.shape(name)
+        if known is None or len(known) != len(term) or len(set(term)) != len(term):
+            raise step.lost("has places that are not known")
+        lengths |= {letter: n or 1 for letter, n in zip(term, known, strict=True)}
+        if isinstance(state, Placed):
+            sides.append((term, state))
+
+    def laid(term: str, coordinate: Array) -> Array:
+        gone = [axis for axis, letter in enumerate(term) if letter not in behind]
+        found = reduced(step, coordinate, gone)
+        kept = [term.index(letter) + 1 for letter in behind if letter in term]
+        found = found.transpose(0, *kept, *(axis + 1 for axis in gone))
+        found = found.reshape(3, *found.shape[1 : len(kept) + 1])
+        dims = iter(found.shape[1:])
+        return found.reshape(3, *(next(dims) if letter in term else 1 for letter in behind))
+
+    rows = joined(step, [laid(term, state.rows) for term, state in sides])
+    columns = joined(step, [laid(term, state.columns) for term, state in sides])
+    return Placed(tuple(lengths[letter] for letter in behind), rows, columns)
+
+
+def _written(step: Step) -> Placed:
+    """A tensor some of whose elements are overwritten, by constants or by what lies elsewhere."""
+    if len(step.node.inputs) > 2 and step.node.inputs[2] in step.states:
+        raise step.lost("writes elements to places that are not known")
+    return step.first
+
+
 _STEPS: Mapping[str, Callable[[Step], Placed]] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
     **dict.fromkeys(("ConvTranspose", "QLinearConvTranspose"), transposed_window),
     **dict.fromkeys(("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"), _matmul),
     **dict.fromkeys(("FusedMatMul", "FusedGemm", "QGemm"), _matmul),
     **dict.fromkeys(("Resize", "Upsample"), resize),
+    **dict.fromkeys(("Scatter", "ScatterElements", "ScatterND"), _written),
+    "Einsum": _einsum,
     "DynamicQuantizeLinear": lambda step: step.first,
     "Trilu": lambda step: step.first,
     "CumSum": lambda step: step.first,

@@ -57,6 +57,21 @@ MOVES = {
         (0, 1),
         True,
     ),
+    "transposed by letters": ('t = Einsum<equation="bchw->bcwh">(x)', {}, (0, 1), (0, 1), True),
+    "mirrored by a matrix": (
+        "t = MatMul(x, m)",
+        {"m": np.eye(SIZE, dtype=np.float32)[::-1]},
+        (0, 1),
+        (63, -1),
+        False,
+    ),
+    "upside down by a matrix": (
+        "t = MatMul(m, x)",
+        {"m": np.eye(SIZE, dtype=np.float32)[::-1]},
+        (63, -1),
+        (0, 1),
+        False,
+    ),
     "cropped": (
         "t = Slice(x, s, e, a)",
         {"s": [0, 20], "e": [40, 60], "a": [2, 3]},
@@ -113,6 +128,9 @@ ORDINARY = {
     "v = Transpose<perm=[0,2,1,3,4]>(u) r = Reshape(v, k)",
     "unknown, but upright": "c = Conv<pads=[1,1,1,1]>(x, w, b) "
     'r = Einsum<equation="bchw->bchw">(c)',
+    "resampled by a matrix": "t = MatMul(x, half) r = Conv<pads=[1,1,1,1]>(t, w, b)",
+    "constants written": "u = ScatterElements<axis=3>(x, first, zeros) "
+    "r = Conv<pads=[1,1,1,1]>(u, w, b)",
     "depth to space": "u = SpaceToDepth<blocksize=2>(x) c = DepthToSpace<blocksize=2>(u) "
     "r = Conv<pads=[1,1,1,1]>(c, w, b)",
 }
@@ -123,6 +141,9 @@ SHAPES = {
     "j": np.array([1, 1, 2, SIZE, SIZE]),
     "z": np.array([1, 1, 2, 2], np.float32),
     "o": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "half": np.kron(np.eye(SIZE // 2), np.full((2, 1), 0.5)).astype(np.float32),
+    "first": np.zeros((1, 3, SIZE, 1), np.int64),
+    "zeros": np.zeros((1, 3, SIZE, 1), np.float32),
 }
 
 
@@ -266,9 +287,25 @@ REFUSED = {
         "Reshape node",
     ),
     "unknown behind a mirror": (
-        'u = Slice(x, s, e, a, p) t = Einsum<equation="bchw->bchw">(u)' + CONV,
+        "u = Slice(x, s, e, a, p) t = Mystery(u)" + CONV,
         {k: np.array(v) for k, v in FLIP.items()},
         "Slice node",
+    ),
+    "letters that are not written out": (
+        't = Einsum<equation="...hw->...wh">(x)' + CONV,
+        {},
+        "Einsum node",
+    ),
+    "sorted along the rows": ("t, i = TopK<axis=3>(x, n)" + CONV, {"n": [64]}, "TopK node"),
+    "written elsewhere": (
+        "t = ScatterElements<axis=3>(x, i, x)" + CONV,
+        {"i": np.broadcast_to((np.arange(SIZE) + 20) % SIZE, (1, 3, SIZE, SIZE)).copy()},
+        "ScatterElements node",
+    ),
+    "a sequence": (
+        "q = SplitToSequence<axis=3>(x, n) t = SequenceAt(q, o)" + CONV,
+        {"n": np.array([32, 32]), "o": np.array(1)},
+        "SplitToSequence node",
     ),
 }
 
