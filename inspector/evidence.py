@@ -153,8 +153,8 @@ class Evidence:
         for row, (own, other) in enumerate(zip(*(side.max(1) for side in sides), strict=True)):
             if 0 < own <= WEAK * other:
                 self.note(
-                    f"hardly any positive evidence: at its peak {own / other:.0e} of what speaks "
-                    "against the target at this layer",
+                    f"hardly any positive evidence: its peak is {own / other:.0e} times that of "
+                    "what speaks against the target at this layer",
                     row,
                 )
 

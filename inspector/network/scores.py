@@ -209,6 +209,8 @@ def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
         if best.tensor != best.output
         else f"output {clean_text(best.output)!r} itself, which no softmax or sigmoid ends",
     }[best.activation]
+    if best.flipped:
+        what += ", which falls where they rise"
     others = list(dict.fromkeys(c.output for c in good if c.tensor != best.tensor))
     if not others:
         return f"scores are {what}"

@@ -63,7 +63,7 @@ def test_a_map_of_next_to_nothing_is_said(tmp_path, method):
     explainer = open_case(tmp_path, against())
     report = explainer.explain(painted(), method, target="1")
     assert not report.explanation.attribution.empty
-    assert is_said(report, "^hardly any positive evidence: .* of what speaks against")
+    assert is_said(report, "^hardly any positive evidence: .* times that of what speaks against")
     other = explainer.explain(painted(), method, target="-1")
     assert not is_said(other, "positive evidence")
 

@@ -98,6 +98,7 @@ def test_the_scores_of_a_classifier_are_those_before_what_keeps_their_order(open
 def test_one_minus_a_sigmoid_is_explained_on_the_side_that_it_predicts(opened, photo):
     body = FEATURES + "z = MatMul(f, k) s = Sigmoid(z) y = Sub(one, s)"
     model = opened(body, "float[1,1] y", head=(4, 1))
+    assert "which falls where they rise" in model.scores.why
     z = model.forward(_input_of(photo), ["z"])["z"].item()
     report = model.explain(photo, "gradient", target="0")
     (found,) = report.explanations
