@@ -1,7 +1,6 @@
 """What is done to a model that another exporter made, before it is written as a draft.
 
-Plain names of inputs and outputs, a free batch axis where a file wrote a 1, and nothing in the
-file that names this machine or this run.
+Plain names of inputs and outputs, and nothing in the file that names this machine or this run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,29 +15,9 @@ from onnx import numpy_helper
 from converters.errors import ConversionFailed
 from converters.source import InputSpec
 
-__all__ = ["free_batch", "one_by_one", "specs", "tidy", "write"]
+__all__ = ["one_by_one", "specs", "tidy", "write"]
 
 Array = NDArray[Any]
-
-
-def free_batch(model: onnx.ModelProto, batch: int = 1) -> None:
-    """Leave the first axis of inputs and outputs free, also in constant targets of `Reshape`."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if dims:
-            dims[0].Clear()
-            dims[0].dim_param = "batch"
-    del model.graph.value_info[:]
-    for index, node in enumerate(model.graph.node):
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        target = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if target.size > 1 and target[0] == batch and 0 not in target:
-            target[0] = 0  # copied from the input
-            name = f"{node.input[1]}_free_{index}"
-            model.graph.initializer.append(numpy_helper.from_array(target, name))
-            node.input[1] = name
 
 
 def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = ()) -> None:

@@ -1,13 +1,16 @@
-"""Keras 3 models: ``.keras`` archives and ``.h5`` files.
+"""Keras models: ``.keras`` archives and ``.h5`` files; those of Keras 2 by tf_keras.
 
 Both are data as long as no layer in them is a program: Lambda layers and layers that load a
 SavedModel are refused by Keras' safe mode, and named here before Keras sees the file.
 """
 
+import contextlib
+import importlib
 import json
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
 from converters.hdf5 import refuse_other_files
+from converters.plain_values import parse_json, whole_number
 from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, concrete, lacking, versions
 
@@ -27,7 +31,10 @@ Array = NDArray[Any]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PROGRAMS = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+_BEFORE = frozenset({"InputLayer", "Resizing", "CenterCrop"})
+"""Layers that leave pixels what they are; so do those of augmentation, Random..."""
 _MOST_CONFIG = 64 << 20
+_MOST_METADATA = 1 << 16
 
 
 def recognises(source: str) -> str | None:
@@ -62,8 +69,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    legacy = _version(path) < 3
     try:
-        import keras
         import tensorflow as tf
         import tf2onnx
 
@@ -71,14 +78,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
-    try:
-        model = keras.saving.load_model(path, safe_mode=True, compile=False)
-    except Exception as error:  # noqa: BLE001 - loading builds layers, which raise anything
-        raise ConversionFailed(
-            f"Keras does not load it: {_reason(error)}",
-            where=path.name,
-            hint="custom layers have to be replaced by Keras' own, weights alone are not a model",
-        ) from None
+    model = _loaded(path, legacy=legacy)
     shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
     batch = None if options.dynamic_batch else 1
     signature = [
@@ -95,35 +95,106 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         )
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
+    preprocess = _preprocess(model, shapes[0])
+    inputs = exported.specs(proto)
+    if preprocess:  # pixels, whose noise would hardly differ from zero otherwise
+        inputs = (replace(inputs[0], span=(0.0, 255.0)), *inputs[1:])
 
     def run(inputs: Sequence[Array]) -> list[Array]:
         found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
         return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
 
     return Export(
-        inputs=exported.specs(proto),
+        inputs=inputs,
         run=run,
-        preprocess=_preprocess(model, shapes[0]),
-        versions=versions("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
+        preprocess=preprocess,
+        versions=versions(
+            "tf_keras" if legacy else "keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"
+        ),
     )
+
+
+def _loaded(path: Path, *, legacy: bool) -> Any:
+    """A model, built of Keras' own layers.
+
+    Raises:
+        ConversionFailed: It cannot be loaded; or Keras 2 made it, and tf_keras is not installed.
+    """
+    try:
+        keras: Any = importlib.import_module("tf_keras" if legacy else "keras")
+    except ImportError as error:
+        if legacy:
+            raise ConversionFailed(
+                f"was saved by Keras 2, which Keras 3 does not load ({error})",
+                where=path.name,
+                hint="pip install tf-keras",
+            ) from None
+        raise lacking(error, TITLE, EXTRA, path.name) from None
+    try:
+        model = keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # noqa: BLE001 - loading builds layers, which raise anything
+        raise ConversionFailed(
+            f"Keras does not load it: {_reason(error)}",
+            where=path.name,
+            hint="custom layers have to be replaced by Keras' own, weights alone are not a model",
+        ) from None
+    if not getattr(model, "inputs", None):
+        raise ConversionFailed(
+            "was never built, so the shape of its input is not known",
+            where=path.name,
+            hint="call model.build((None, h, w, channels)) and save it again",
+        )
+    if type(model).__name__ == "Sequential":
+        # tf2onnx looks tensors up by names that Keras gives to functional models alone.
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    return model
+
+
+def _version(path: Path) -> int:
+    """Number before the first dot of the Keras that wrote a file; 3 where it does not say."""
+    found: object = ""
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as entry:
+                found = parse_json(entry.read(_MOST_METADATA)).get("keras_version", "")
+        else:
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                # Files of Keras 1 and of the first tf.keras have no version.
+                found = file.attrs.get("keras_version", "2")
+    text = found.decode("ascii", "replace") if isinstance(found, bytes) else str(found)
+    number = whole_number(text.partition(".")[0])
+    return 3 if number is None else number
 
 
 def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
     """What the model's own first layers say of its input: pixel values where it rescales them."""
     if len(shape) != 4 or None in shape[1:3]:
         return {}
-    kinds = [type(layer).__name__ for layer in model.layers[:3]]
-    if "Rescaling" in kinds or "Normalization" in kinds:
+    kinds = [type(layer).__name__ for layer in _flat(model)]
+    count = 1 if shape[3] == 1 else 3
+    first = next((kind for kind in kinds if kind not in _BEFORE and "Random" not in kind), "")
+    if first in {"Rescaling", "Normalization"}:
         return {
             "size": list(shape[1:3]),
             "resize": "squash",
             "scale": 1.0,
-            "mean": [0.0] * 3,
-            "std": [1.0] * 3,
-            "channels": "RGB",
+            "mean": [0.0] * count,
+            "std": [1.0] * count,
+            "channels": "GRAY" if count == 1 else "RGB",
             "layout": "NHWC",
         }
     return {}
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    """Layers of a model and of the models within it, in order."""
+    for layer in model.layers:
+        if getattr(layer, "layers", None):
+            yield from _flat(layer)
+        else:
+            yield layer
 
 
 def _refuse_programs(path: Path) -> None:

@@ -55,6 +55,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import tf2onnx
 
         from converters import exported
+        from converters.free_batch import free_batch
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
@@ -70,8 +71,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
                 where=path.name,
             ) from None
     details = interpreter.get_input_details(), interpreter.get_output_details()
-    if options.dynamic_batch:
-        exported.free_batch(proto)
+    fixed = free_batch(proto) if options.dynamic_batch else ""
     quantised = _as_floats(proto, *details)
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
@@ -86,13 +86,14 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
     rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
     reference = _reference_kernels(tf, path) if rounded else None
-    notes = ("its integers are read as the numbers that they stand for",) if quantised else ()
+    notes = [f"the batch stays 1: {fixed}"] if fixed else []
+    notes += ["its integers are read as the numbers that they stand for"] if quantised else []
     return Export(
         inputs=exported.specs(proto),
         run=runner(interpreter),
         quantised=rounded,
         kernels=runner(reference) if reference else None,
-        notes=notes,
+        notes=tuple(notes),
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
 

@@ -46,3 +46,25 @@ def test_class_numbers_of_a_quantised_segmenter(networks, tmp_path):
     record = convert(str(networks / "classes_uint8.tflite"), tmp_path / "m.onnx")
     assert 0.9 <= record.equal <= 1.0
     assert "integers equal" in str(record)
+
+
+@pytest.mark.parametrize(("name", "node"), [("points", "Split"), ("boxes", "Slice")])
+def test_a_batch_that_the_network_leaves_stays_one(networks, tmp_path, name, node):
+    """Writing "copy" into every Reshape that begins with 1 broke these networks."""
+    record = convert(str(networks / f"{name}.tflite"), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+    assert any("batch stays 1" in note and node in note for note in record.notes)
+    assert {trial.samples for trial in record.trials} == {1}
+    assert len(record.trials) > 3  # no verdict by one sample
+
+
+def test_a_batch_that_is_proved_is_free(networks, tmp_path):
+    record = convert(str(networks / "joined.tflite"), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+    assert {trial.samples for trial in record.trials} == {1, 3, 4}
+
+
+def test_constants_that_a_saved_model_captures_are_its_weights(networks, tmp_path):
+    record = convert(str(networks / "captured"), tmp_path / "m.onnx", trust=True)
+    assert record.worst <= 1e-5
+    assert {trial.samples for trial in record.trials} == {1, 3, 4}

@@ -52,9 +52,10 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     folder = Path(*parts(source))
     try:
         import tensorflow as tf
-        import tf2onnx
+        import tf2onnx  # noqa: F401 - the child has it, or says so
 
         from converters import exported
+        from converters.free_batch import free_batch
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, folder.name) from None
@@ -75,14 +76,12 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         return [found[name] for name in outputs]
 
     with tf2onnx_export.repaired() as handlers:
-        proto, _ = tf2onnx.convert.from_function(
-            tf.function(call),
-            input_signature=signature,
-            custom_op_handlers=handlers,
-            opset=options.opset or tf2onnx_export.OPSET,
+        proto = tf2onnx_export.from_function(
+            tf.function(call), signature, handlers, options.opset or tf2onnx_export.OPSET
         )
+    fixed = ""
     if static and options.dynamic_batch and len(shapes) == 1 and shapes[0][0] == 1:
-        exported.free_batch(proto)
+        fixed = free_batch(proto)
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
 
@@ -97,6 +96,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     return Export(
         inputs=exported.specs(proto),
         run=run,
+        notes=(f"the batch stays 1: {fixed}",) if fixed else (),
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
 

@@ -6,12 +6,12 @@ tf2onnx does the conversion. Added here is what it gets wrong on models of today
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["OPSET", "PREFIXES", "repaired"]
+__all__ = ["OPSET", "PREFIXES", "from_function", "repaired"]
 
 OPSET = 17
 """The newest that tf2onnx writes pooling in; from 18 on it spells means by other operators."""
@@ -62,6 +62,40 @@ def repaired() -> Iterator[dict[str, Any]]:
         tf.function, optimiser._add_handler = function, add  # noqa: SLF001 - as above
         handler.tfl_op.create_tfl_to_tf_mapping = staticmethod(mapping)
         logging.disable(disabled)
+
+
+def from_function(call: Any, signature: Sequence[Any], handlers: Any, opset: int) -> Any:
+    """The ONNX model of a TensorFlow function, whose captured tensors become constants.
+
+    tf2onnx's own function takes captured constants (onnx-tf writes weights so) for inputs.
+
+    Args:
+        call: A ``tf.function`` of tensors.
+        signature: One ``tf.TensorSpec`` per tensor.
+        handlers: What ``repaired`` yields.
+        opset: Version of the default operator set.
+    """
+    import tensorflow as tf
+    from tf2onnx import convert, tf_loader
+
+    concrete = call.get_concrete_function(*signature)
+    captured = {tensor.name for _, tensor in concrete.graph.captures}
+    inputs = [tensor.name for tensor in concrete.inputs if tensor.name not in captured]
+    outputs = [t.name for t in concrete.outputs if t.dtype != tf.dtypes.resource]
+    names = convert.tensor_names_from_structed(concrete, inputs, outputs)
+    with tf.device("/cpu:0"):
+        frozen = tf_loader.from_function(concrete, inputs, outputs)
+        proto, _ = convert._convert_common(  # noqa: SLF001 - as tf2onnx's own from_function does
+            frozen,
+            name=concrete.name,
+            continue_on_error=True,
+            opset=opset,
+            custom_op_handlers=handlers,
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=names,
+        )
+    return proto
 
 
 def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:

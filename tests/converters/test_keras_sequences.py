@@ -1,0 +1,61 @@
+"""Keras models as people write them: `Sequential`, nested, augmented, and files of Keras 2."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inspector
+from converters.conversion import convert
+
+MISSING = [name for name in ("tensorflow", "tf2onnx") if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.converters,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+def built(folder, *arguments):
+    """Let Keras write its files in a process of its own."""
+    script = Path(__file__).with_name("keras_sequences.py")
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, script, folder, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sequences(tmp_path_factory):
+    """Files of Keras 3."""
+    return built(tmp_path_factory.mktemp("sequences"))
+
+
+@pytest.mark.parametrize(
+    "name", ["input_layer.keras", "input_layer.h5", "built.keras", "nested_augmented.keras"]
+)
+def test_a_sequence_of_layers_converts(sequences, tmp_path, name):
+    record = convert(str(sequences / name), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+    assert {trial.samples for trial in record.trials} == {1, 3, 4}  # the batch is free
+    model = inspector.load(tmp_path / "m.onnx")
+    assert model.input.layout == "NHWC"
+    if "augmented" in name:  # it rescales pixels itself, and its augmentation is gone
+        assert model.preprocessing.preprocess.scale == 1.0
+        assert model.preprocessing.preprocess.channels == "GRAY"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="tf-keras is missing")
+def test_a_file_of_keras_2_is_loaded_by_tf_keras(tmp_path):
+    source = built(tmp_path, "tf_keras") / "keras_model.h5"
+    record = convert(str(source), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+    assert "tf_keras" in record.versions
