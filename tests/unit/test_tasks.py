@@ -240,6 +240,49 @@ def test_a_task_is_what_the_user_says(detectors):
         model.explain(planted(), task="embedding")
 
 
+@pytest.mark.parametrize("count", [235, 236])
+def test_offsets_from_anchors_are_decoded_or_are_no_boxes(tmp_path, count):
+    """UltraFace leaves its anchors to the caller; one row more, and nobody knows which they are."""
+    from networks import node, onnx_model
+
+    rng = np.random.default_rng(2)
+    offsets = rng.standard_normal((1, count, 4)).astype(np.float32)
+    logits = np.zeros((1, count, 2), np.float32)
+    logits[..., 0], logits[0, 200, 1] = 5, 9  # row 200 is a face
+    proto = onnx_model(
+        [
+            node("ReduceMean", "x", "mean", axes=[1, 2, 3], keepdims=1),
+            node("Reshape", "mean shape", "m"),
+            node("Mul", "m small", "s"),
+            node("Add", "s offsets", "boxes"),
+            node("Add", "s logits", "z"),
+            node("Softmax", "z", "scores", axis=2),
+        ],
+        {"x": [1, 3, 64, 64]},
+        {"scores": [1, count, 2], "boxes": [1, count, 4]},
+        {
+            "shape": np.array([1, 1, 1]),
+            "small": np.float32(1e-6),
+            "offsets": offsets,
+            "logits": logits,
+        },
+        opset=17,
+    )
+    path = tmp_path / "faces.onnx"
+    onnx.save(proto, path)
+    model = load(path)
+    if count != 235:
+        assert model.reading() is None
+        return
+    (item,) = model.explain(planted(), "gradient", target="top1").images[0].items
+    # 192 anchors of stride 8 come first, then two per cell of stride 16: row 200 is cell (1, 0).
+    side, (x, y) = 32, (0.5 * 16, 1.5 * 16)
+    dx, dy, dw, dh = (float(v) for v in offsets[0, 200])
+    cx, cy = x + dx * 0.1 * side, y + dy * 0.1 * side
+    w, h = side * np.exp(dw * 0.2), side * np.exp(dh * 0.2)
+    assert item["box"] == pytest.approx([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], abs=0.02)
+
+
 # -- segmenters ------------------------------------------------------------------------------------
 
 

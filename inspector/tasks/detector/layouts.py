@@ -21,6 +21,8 @@ Element = tuple[str, tuple[int, ...]]
 """An output and where in one sample of it."""
 
 _STRIDES = (8, 16, 32)
+_FACE_SIDES = {8: (10, 16, 24), 16: (32, 48), 32: (64, 96), 64: (128, 192, 256)}
+_NEARLY_ALL = 0.99
 _SIDE = 8
 """Shortest side of a plane; boxes (D, 4) and rows of few classes are shorter."""
 
@@ -153,11 +155,12 @@ def _paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
     if made is None:
         return
     kind, first, last = made
-    centred = "pred" in boxes.lower() or not _ordered(values[boxes])
+    written = _written(values[boxes].astype(np.float64), boxes, outputs)
+    if written is None:
+        return
 
     def read(found: Mapping[str, Array]) -> Rows:
-        own = found[boxes].reshape(-1, 4).astype(np.float64)
-        own = _from_centre(own) if centred else own
+        own = written(found[boxes].reshape(-1, 4).astype(np.float64))
         table = _probabilities(found[scores].reshape(len(own), -1).astype(np.float64), kind)
         return _best(own, table[:, first:last], outputs)
 
@@ -166,6 +169,43 @@ def _paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
 
     name = f"boxes beside scores of every class (N, {count}, {width})"
     yield Layout(name, (boxes, scores), last - first, False, read, element, count)
+
+
+def _written(boxes: Array, name: str, outputs: Outputs) -> Callable[[Array], Array] | None:
+    """From rows as they are written to left, top, right, bottom; None where it is not known how.
+
+    Corners in order, or centre and a positive size; else offsets from the anchors of UltraFace,
+    where there is one row for each. Offsets from anchors that are not known are no boxes.
+    """
+    if "pred" not in name.lower() and _ordered(boxes):
+        return lambda rows: rows
+    if bool((boxes[:, 2:] > 0).all(axis=1).mean() > _NEARLY_ALL):
+        return _from_centre
+    anchors = _face_anchors(outputs)
+    if len(anchors) != len(boxes):
+        return None
+
+    def decoded(rows: Array) -> Array:
+        centres = anchors[:, :2] + rows[:, :2] * 0.1 * anchors[:, 2:]
+        sizes = anchors[:, 2:] * np.exp(rows[:, 2:] * 0.2)
+        return _from_centre(np.hstack([centres, sizes]))
+
+    return decoded
+
+
+def _face_anchors(outputs: Outputs) -> Array:
+    """Anchors of UltraFace as shares of the input: centre, width and height, (A, 4).
+
+    From its published configuration: squares of these sides at every cell of four levels.
+    """
+    height, width = outputs.size
+    found = []
+    for stride, sides in _FACE_SIDES.items():
+        rows, columns = -(-height // stride), -(-width // stride)
+        for row, column in np.ndindex(rows, columns):
+            x, y = (column + 0.5) * stride / width, (row + 0.5) * stride / height
+            found += [(x, y, side / width, side / height) for side in sides]
+    return np.asarray(np.clip(np.asarray(found), 0, 1))
 
 
 def _probabilities_of(scores: Array, outputs: Outputs) -> tuple[str, int, int] | None:
@@ -304,7 +344,7 @@ def _corners(boxes: Array, outputs: Outputs) -> Array:
 
 def _ordered(boxes: Array) -> bool:
     """Whether the last two numbers of nearly every row lie behind the first two."""
-    return bool((boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean() > 0.99)
+    return bool((boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean() > _NEARLY_ALL)
 
 
 def _named(values: Mapping[str, Array], word: str, fits: Callable[[Array], bool]) -> str | None:
