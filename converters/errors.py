@@ -12,6 +12,7 @@ ExplainedError               says what happened, where, and what to do
 """
 
 import errno
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ __all__ = [
     "UnsupportedNode",
     "UnsupportedOperator",
     "out_of_memory",
+    "reason_of",
     "says_disk_full",
     "says_out_of_memory",
 ]
@@ -169,6 +171,29 @@ def says_out_of_memory(text: str) -> bool:
     """Whether a message, of an exception or of a process that died, says that memory ran out."""
     lower = text.lower()
     return any(word in lower for word in _MEMORY_WORDS)
+
+
+def reason_of(error: BaseException) -> str:
+    r"""The line of a framework's error that says why: the last, of the innermost cause.
+
+    Frameworks begin with what they were doing ("Error when deserializing class ...") and end with
+    what went wrong; where lines name an exception, the last of those is taken.
+
+    Example:
+        >>> from converters.errors import reason_of
+        >>> reason_of(TypeError("While loading.\nException encountered: no 'groups'\n"))
+        "no 'groups'"
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [found for line in lines if (found := _EXCEPTION.match(line))]
+    if named:
+        return named[-1]["said"][:300]
+    return (lines[-1] if lines else "")[:300]
+
+
+_EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (?P<said>.*\S)")
 
 
 def says_disk_full(text: str) -> bool:

@@ -1,6 +1,7 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from inspector.network.form import Form
 from inspector.network.head import LinearHead, NoHead
 from inspector.network.image_input import ImageInput
 from inspector.network.inputs import Feeds, feed_facts
-from inspector.network.labels import Labels, read_labels
+from inspector.network.labels import Labels, names_beside, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
 from inspector.network.own_normalisation import expected_range
@@ -43,6 +44,8 @@ class Opened:
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the certificate fails.
         feed: Constants for the inputs that are not the image, as ``load`` takes them.
+        source: What the file was converted from, where class names may lie beside; the file
+            itself when None.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Opened:
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
         feed: Feeds = (),
+        source: Path | None = None,
     ) -> None:
+        self.source = source or file.path
         self.model = Model(file, device=device, feed=feed)
         self.settings: dict[str, Any] = {
             "preprocess": preprocess,
@@ -68,6 +73,9 @@ class Opened:
         self.preprocessing = self._resolve(preprocess, overrides)
         self.model.free_size = self.preprocessing.preprocess.size
         self.class_labels = self._read_labels(labels)
+        if labels is None and self.source != file.path and not self.model.labels.names:
+            # Another process opens the converted file, beside which there are none.
+            self.settings["labels"] = self.class_labels.names or None
         self._layers: dict[Any, tuple[Layer, str]] = {}
         self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -95,7 +103,11 @@ class Opened:
 
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
         if labels is None:
-            return self.model.labels
+            found = self.model.labels
+            if found.names or not self.scores.classifier:
+                return found
+            beside = names_beside(self.source, self.scores.classes)
+            return replace(beside, warnings=found.warnings + beside.warnings)
         if isinstance(labels, str | Path):
             return Labels(read_labels(labels), f"file {Path(labels).name}")
         return Labels(tuple(labels), "given")

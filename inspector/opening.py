@@ -17,7 +17,7 @@ import numpy as np
 
 from converters import conversion, onnx_file
 from converters.errors import NotAModel, NotWritten
-from converters.source import InputSpec, Options
+from converters.source import InputSpec, Options, as_path
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
 from inspector.errors import ExplainedError, InspectorWarning, UsageError
@@ -29,6 +29,7 @@ from inspector.versions import versions
 
 __all__ = ["Opening", "is_module", "open_module", "open_source", "photo_inputs"]
 
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 Array = np.ndarray[Any, Any]
 Kind = TypeVar("Kind", bound=Opened)
 
@@ -91,6 +92,7 @@ class Opening:
             labels=self.labels,
             unverified=self.unverified,
             feed=self.feed,
+            source=None if is_module(self.path) else as_path(str(self.path)),
         )
 
 
@@ -106,7 +108,8 @@ def open_source(
     """Open an ONNX file, or convert what is none.
 
     Args:
-        path: The ``.onnx`` file, or a model of another framework.
+        path: The ``.onnx`` file, a folder that holds one below ``onnx/`` (as the hub's
+            onnx-community lays them out), or a model of another framework.
         trust: Whether a program in such a source may run.
         options: What such a source does not say of itself.
         limits: What a stranger's ONNX file may demand.
@@ -119,7 +122,7 @@ def open_source(
         NotTrusted: The source is a program, and ``trust`` is off.
         ConverterError: It is not safe to open, or cannot be converted.
     """
-    text = str(path)
+    text = str(_file_of_layout(Path(path)) or path)
     limits = limits or onnx_file.Limits()
     if Path(text).suffix.lower() == ".onnx":
         if options is not None and (options.inputs or options.weights):
@@ -128,7 +131,7 @@ def open_source(
                 where=text,
                 hint="--input and --weights are for sources of other frameworks",
             )
-        return onnx_file.read(Path(path), limits=limits)
+        return onnx_file.read(Path(text), limits=limits)
     found = conversion.recognise(text)
     if found is None:
         return onnx_file.read(Path(path), limits=limits)  # says what it is instead
@@ -153,6 +156,21 @@ def open_source(
             return _through(make, limits)
         write_entry(f"{name}/seal.json", {"sha256": kept.sha256})
     return kept
+
+
+def _file_of_layout(folder: Path) -> Path | None:
+    """The ONNX file of a folder of weights for the web: ``config.json``, ``onnx/model.onnx``.
+
+    The plain file is taken before its quantised versions; with weights of another framework beside
+    them, which are converted, none is.
+    """
+    inner = folder / "onnx"
+    if not (folder / "config.json").is_file() or not inner.is_dir():
+        return None
+    if any((folder / name).exists() for name in _WEIGHTS):
+        return None
+    files = sorted(inner.glob("*.onnx"), key=lambda path: (len(path.name), path.name))
+    return next((path for path in files if path.is_file()), None)
 
 
 def is_module(model: object) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from converters.errors import ExplainedError
+from converters.errors import ExplainedError, reason_of
 from converters.source import Export, Options
 
 __all__ = ["main"]
@@ -34,6 +34,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     export: Export | None = None
+    title = ""
     for line in sys.stdin:
         request = json.loads(line)
 
@@ -45,10 +46,14 @@ def main() -> None:
         def run(request: Mapping[str, Any] = request) -> dict[str, Any]:
             return _run(export, request)
 
-        _answer(answers, convert if "convert" in request else run)
+        if "convert" in request:
+            title = _title(request)
+            _answer(answers, convert, f"{title}: the conversion fails")
+        else:
+            _answer(answers, run, f"{title}: the source itself fails on an input")
 
 
-def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
+def _answer(answers: TextIO, work: Callable[[], dict[str, Any]], step: str) -> None:
     try:
         answer: dict[str, Any] = {"done": work()}
     except ExplainedError as error:
@@ -56,8 +61,8 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]]) -> None:
         answer = {"memory": True} if _ran_out(error) else {"refused": parts}
     except MemoryError:
         answer = {"memory": True}
-    except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        answer = {"failed": f"{type(error).__name__}: {_short(error)}"}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - frameworks raise anything
+        answer = {"failed": f"{step} ({type(error).__name__}: {reason_of(error)})"}
         with contextlib.suppress(ValueError):
             if os.environ.get("INSPECTOR_DEBUG"):
                 traceback.print_exc()
@@ -72,6 +77,14 @@ def _ran_out(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _title(request: Mapping[str, Any]) -> str:
+    """What people call the framework that is asked for."""
+    name = str(request["convert"])
+    with contextlib.suppress(ImportError):
+        return str(importlib.import_module(f"converters.to_onnx.{name}").TITLE) or name
+    return name
 
 
 def _convert(request: Mapping[str, Any]) -> Export:
@@ -94,14 +107,6 @@ def _run(export: Export | None, request: Mapping[str, Any]) -> dict[str, Any]:
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(outputs)}
     np.savez(place, allow_pickle=False, **named)
     return {"outputs": str(place)}
-
-
-def _short(error: BaseException) -> str:
-    """The first line of what an exception says, innermost cause first."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else ""
 
 
 if __name__ == "__main__":

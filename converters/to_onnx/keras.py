@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, reason_of
 from converters.hdf5 import refuse_other_files
 from converters.plain_values import parse_json, whole_number
 from converters.regular_file import first_bytes
@@ -134,7 +134,7 @@ def _loaded(path: Path, *, legacy: bool) -> Any:
         model = keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # noqa: BLE001 - loading builds layers, which raise anything
         raise ConversionFailed(
-            f"Keras does not load it: {_reason(error)}",
+            f"Keras does not load it: {reason_of(error) or type(error).__name__}",
             where=path.name,
             hint="custom layers have to be replaced by Keras' own, weights alone are not a model",
         ) from None
@@ -259,8 +259,3 @@ def _layers(config: Any) -> Iterator[tuple[str, str]]:
 
 def _plain(name: str) -> str:
     return name.partition(":")[0].rpartition("/")[2] or "input"
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

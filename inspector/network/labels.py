@@ -6,6 +6,7 @@ capped before anybody sees it.
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from converters.graph import Graph
 from converters.plain_values import parse_json, parse_literal, whole_number
-from converters.regular_file import read_regular
+from converters.regular_file import read_beside, read_regular
 from converters.source import LABELS
 from inspector.errors import UsageError
 from inspector.printable import clean_text
@@ -24,10 +25,16 @@ __all__ = [
     "Labels",
     "count_warning",
     "labels_from_metadata",
+    "names_beside",
     "read_labels",
 ]
 
 _METADATA_KEYS = (LABELS, "names", "labels", "classes", "class_names", "id2label")
+_CONFIG = "config.json"
+_BESIDE = ("labels.txt", "labelmap.txt", _CONFIG)
+_INNER = ("onnx",)
+"""Folders of a model's ONNX files, whose settings lie in the folder above."""
+_NUMBERED = re.compile(r"(?P<number>\d{1,6})(\s*:\s*|\s+)(?P<name>.*\S)")
 _MAX_LABELS = 100_000
 _MAX_BYTES = 16 << 20
 _SYNSET = re.compile(r"[nvars]\d{8}")
@@ -48,23 +55,26 @@ class Labels:
     warnings: tuple[str, ...] = ()
 
 
-def read_labels(path: str | Path) -> tuple[str, ...]:
+def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
     """Read class names from a file, in the order of the scores.
 
     Understood: text with one name per line (a WordNet id in front, ``n01440764 tench, Tinca
-    tinca``, is kept out of the name); ``index,name`` CSV; JSON as a list, as
-    ``{index: name}``, as ``{name: index}``, as Keras' ``{index: [wordnet id, name]}``, or as a
-    Hugging Face ``config.json`` with ``id2label``.
+    tinca``, is kept out of the name, and so is the line's own number, ``0 tench``); ``index,name``
+    CSV; JSON as a list, as ``{index: name}``, as ``{name: index}``, as Keras' ``{index: [wordnet
+    id, name]}``, or as a Hugging Face ``config.json`` with ``id2label``.
 
     Args:
         path: The file; UTF-8, with or without a byte order mark.
+        beside: Whether it lies beside a stranger's model, so that no link out of that folder is
+            followed.
 
     Raises:
         UsageError: The file cannot be read, holds no names, or its indices have gaps.
     """
     path = Path(path)
     try:
-        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
+        read = read_beside(path.parent, path.name, _MAX_BYTES) if beside else None
+        text = (read_regular(path, _MAX_BYTES) if read is None else read).decode("utf-8-sig")
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -174,10 +184,53 @@ def _from_lines(text: str) -> list[str]:
     if "" in lines:
         raise ValueError(f"line {lines.index('') + 1} is empty, which would shift the names")
     names = []
-    for line in lines:
+    for line in _without_numbers(lines):
         first, _, rest = line.partition(" ")
         names.append(rest if rest.strip() and _SYNSET.fullmatch(first) else line)
     return names
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """Lines without an index in front, where every line has its own number, from 0 or from 1."""
+    parts = [_NUMBERED.fullmatch(line) for line in lines]
+    numbers = [whole_number(part["number"]) if part else None for part in parts]
+    for first in (0, 1):
+        if numbers == list(range(first, first + len(lines))):
+            return [part["name"] for part in parts if part]
+    return lines
+
+
+def names_beside(path: Path, classes: int | None) -> Labels:
+    """Class names in a file that lies beside a model, if there is one name per class.
+
+    Looked for: ``labels.txt``, ``labelmap.txt`` and ``config.json`` (``id2label``) in the model's
+    folder, and the last one folder up, as ``onnx/model.onnx`` has it.
+
+    Args:
+        path: The model.
+        classes: Number of its scores; nothing is taken where it is not known.
+    """
+    if classes is None:
+        return Labels()
+    warnings: list[str] = []
+    folder = path if path.is_dir() else path.parent
+    above = (folder.parent / _CONFIG,) if folder.name in _INNER else ()
+    for beside in (*(folder / name for name in _BESIDE), *above):
+        if not os.path.lexists(beside):
+            continue
+        try:
+            names = read_labels(beside, beside=True)
+        except UsageError as error:
+            if beside.name != _CONFIG:  # which may be anything
+                warnings.append(f"not used: {error}")
+            continue
+        wrong = count_warning(names, classes)
+        if not wrong:
+            where = "beside" if beside.parent == folder else "above"
+            return Labels(names, f"{beside.name} {where} the model", tuple(warnings))
+        if beside.name != _CONFIG:
+            warnings.append(f"{beside.name} beside the model is not used: {wrong}")
+    return Labels(warnings=tuple(warnings))
 
 
 def _from_csv(text: str) -> list[str]:

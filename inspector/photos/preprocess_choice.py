@@ -10,6 +10,7 @@ classifiers with square inputs. Inputs of another aspect, and networks that are 
 get the whole photo.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -327,8 +328,11 @@ def _side_file(model_path: Path | None, warnings: list[str]) -> tuple[Settings, 
     if model_path is None:
         return None
     names = (f"{model_path.stem}.preprocess.toml", "preprocessor_config.json", "config.json")
-    for name in names:
-        path = model_path.parent / name
+    places = [(model_path.parent, "beside")]
+    if model_path.parent.name == "onnx":  # the hub's layout has them one folder up
+        places.append((model_path.parent.parent, "above"))
+    for (folder, where), name in itertools.product(places, names):
+        path = folder / name
         if not os.path.lexists(path):
             continue
         try:
@@ -340,5 +344,5 @@ def _side_file(model_path: Path | None, warnings: list[str]) -> tuple[Settings, 
             continue
         if "preset" not in settings:
             settings["preset"] = "unit"
-        return settings, f"{kind} {name} beside the model"
+        return settings, f"{kind} {name} {where} the model"
     return None

@@ -54,6 +54,9 @@ def greedy():
 def crashing():
     os.kill(os.getpid(), signal.SIGSEGV)
 
+def exiting():
+    raise SystemExit("the last word\\nValueError: rank 0 is not supported")
+
 def leaving():
     os._exit(7)
 
@@ -113,6 +116,7 @@ def test_programs_need_trust(here):
         ("greedy", ConversionLimit, "memory ran out", {"memory": 2 << 30}),
         ("crashing", ConversionFailed, "crashed", {}),
         ("leaving", ConversionFailed, "status 7", {}),
+        ("exiting", ConversionFailed, r"PyTorch.*fails.*rank 0 is not supported", {}),
         ("noisy", ConversionFailed, "computes something else", {}),
         ("absent", ConversionFailed, "absent", {}),
     ],

@@ -5,11 +5,19 @@ import json
 import numpy as np
 import onnx
 import pytest
+from networks import onnx_model
 from onnx import TensorProto, helper
 
+import inspector
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.labels import count_warning, labels_from_metadata, read_labels
+from inspector.network.labels import (
+    Labels,
+    count_warning,
+    labels_from_metadata,
+    names_beside,
+    read_labels,
+)
 from inspector.printable import clean_text
 
 THREE = ("tench, Tinca tinca", "goldfish", "great white shark")
@@ -34,6 +42,84 @@ FILES = {
 def test_every_layout_gives_the_same_names(name, tmp_path):
     (tmp_path / name).write_bytes(FILES[name].encode())
     assert read_labels(tmp_path / name) == THREE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 tabby cat\n1 dog\n2 fox\n",  # Teachable Machine
+        "0: tabby cat\n1: dog\n2: fox\n",
+        "1\ttabby cat\n2\tdog\n3\tfox\n",
+    ],
+)
+def test_a_number_that_is_the_line_s_own_is_no_part_of_the_name(text, tmp_path):
+    (tmp_path / "labels.txt").write_text(text)
+    assert read_labels(tmp_path / "labels.txt") == ("tabby cat", "dog", "fox")
+
+
+@pytest.mark.parametrize("text", ["0\n1\n2\n", "2 cars\n1 car\n0 cars\n", "0 a\n1 b\nc\n"])
+def test_other_numbers_belong_to_the_names(text, tmp_path):
+    (tmp_path / "labels.txt").write_text(text)
+    assert read_labels(tmp_path / "labels.txt") == tuple(text.splitlines())
+
+
+class TestNamesBesideTheModel:
+    """One name per class, in the model's folder, or above the folder ``onnx``."""
+
+    def test_text_and_id2label(self, tmp_path):
+        model = tmp_path / "onnx" / "model.onnx"
+        model.parent.mkdir()
+        assert names_beside(model, 3) == Labels()
+        (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}}))
+        found = names_beside(model, 2)
+        assert (found.names, found.source) == (("a", "b"), "config.json above the model")
+        assert names_beside(model, 3) == Labels()  # those of another model
+        assert names_beside(model, None) == Labels()
+        (model.parent / "labelmap.txt").write_text("0 x\n1 y\n")
+        assert names_beside(model, 2).names == ("x", "y")
+        (model.parent / "labels.txt").write_text("one\ntwo\nthree\n")
+        found = names_beside(model, 2)
+        assert found.names == ("x", "y")
+        assert "labels.txt beside the model is not used: 3 class names" in found.warnings[0]
+
+    def test_no_link_out_of_the_folder_is_followed(self, tmp_path):
+        (tmp_path / "secret").write_text("a\nb\n")
+        folder = tmp_path / "model"
+        folder.mkdir()
+        (folder / "labels.txt").symlink_to(tmp_path / "secret")
+        found = names_beside(folder / "m.onnx", 2)
+        assert found.names == ()
+        assert "labels.txt" in found.warnings[0]
+
+    def test_a_folder_of_the_hub_opens(self, tmp_path):
+        (tmp_path / "onnx").mkdir()
+        for name in ("model.onnx", "model_quantized.onnx"):
+            onnx.save(
+                onnx_model(
+                    [
+                        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+                        helper.make_node("Flatten", ["p"], ["logits"]),
+                    ],
+                    {"x": (1, 3, 32, 32)},
+                    {"logits": (1, 3)},
+                ),
+                tmp_path / "onnx" / name,
+            )
+        (tmp_path / "config.json").write_text(
+            json.dumps({"id2label": {"0": "r", "1": "g", "2": "b"}})
+        )
+        processor = {
+            "do_resize": True,
+            "size": {"height": 32, "width": 32},
+            "image_mean": [0.5] * 3,
+        }
+        processor |= {"image_std": [0.5] * 3, "do_normalize": True, "resample": 3}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+        opened = inspector.load(tmp_path)
+        assert opened.path == tmp_path / "onnx" / "model.onnx"
+        assert opened.class_labels.names == ("r", "g", "b")
+        assert opened.preprocessing.preprocess.interpolation == "bicubic"
+        assert "above the model" in opened.preprocessing.evidence["mean"]
 
 
 BAD = {
