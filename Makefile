@@ -16,7 +16,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit field demo test test-lowest coverage converters converters-apart conformance \
+.PHONY: help audit field demo test test-lowest coverage converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -72,6 +72,11 @@ converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp 
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
+
+# FUZZ are options of tests/fuzz/run.py: how long, how many processes, from which mutant on.
+FUZZ ?= --seconds 1200 --workers 2 --start $(shell date +%s)
+fuzz: $(VENV)/test.stamp ## Mutants of models, side files and options through the real command path
+	$(BIN)/python tests/fuzz/run.py $(if $(shell $(BIN)/python -c 'import atheris' 2>&1),,--guided) $(FUZZ)
 
 lint: $(VENV)/lint.stamp $(VENV)/test.stamp ## What a reviewer would otherwise have to say
 	$(BIN)/ruff check

@@ -1,0 +1,124 @@
+"""Faults of the disk at each step of writing, in a forked child.
+
+A *step* is whatever touches the disk: a file opened for writing, bytes brought to the disk, a
+name given, a folder made. A run counts its steps; another run fails at the n-th of them.
+"""
+
+import builtins
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["FAULTS", "contents", "leftovers", "run"]
+
+FAULTS = ("ENOSPC", "EIO", "kill")
+
+_WRITING = frozenset("wax+")
+
+
+class _Steps:
+    """Counts steps and fails at one of them."""
+
+    def __init__(self, at: int, fault: str, below: Path) -> None:
+        self.count, self.at, self.fault, self.below = 0, at, fault, str(below)
+
+    def _is_below(self, path: str | os.PathLike[str]) -> bool:
+        return str(Path.cwd() / path).startswith(self.below)
+
+    def take(self, path: object) -> None:
+        if isinstance(path, str | os.PathLike) and not self._is_below(path):
+            return
+        self.count += 1
+        if self.count != self.at:
+            return
+        if self.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        number = getattr(errno, self.fault)
+        raise OSError(number, os.strerror(number))
+
+
+def _patch(steps: _Steps) -> None:
+    """Let the functions that everything is written with count; for a child that ends soon."""
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object, *rest: object, **named: object) -> object:
+            steps.take(path)
+            return function(path, *rest, **named)
+
+        return call
+
+    for name in ("replace", "rename", "mkdir", "link", "truncate", "ftruncate", "fsync"):
+        setattr(os, name, counted(getattr(os, name)))
+    mkstemp, opened = tempfile.mkstemp, io.open
+
+    def make(*parts: object, **named: object) -> object:
+        steps.take(named.get("dir") or (parts[2] if len(parts) > 2 else tempfile.gettempdir()))
+        return mkstemp(*parts, **named)
+
+    def open_(file: object, mode: str = "r", *rest: object, **named: object) -> object:
+        if _WRITING & set(mode):
+            steps.take(file)
+        return opened(file, mode, *rest, **named)
+
+    tempfile.mkstemp = make  # type: ignore[assignment]
+    io.open = builtins.open = open_  # type: ignore[assignment]
+
+
+def run(arguments: list[str], folder: Path, *, at: int = 0, fault: str = "EIO") -> tuple[int, int]:
+    """Run a command in a forked child, with a fault at one step.
+
+    Args:
+        arguments: Of ``inspector``.
+        folder: Where it runs, its cache and its temporary files included.
+        at: The step, from 1; 0 for none.
+        fault: ``ENOSPC``, ``EIO`` or ``kill``.
+
+    Returns:
+        The exit status (the negative number of a signal), and the steps that were taken.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            log = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(log, stream)
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as it lives
+            os.chdir(folder)
+            os.environ["INSPECTOR_CACHE"] = str(folder / "cache")
+            steps = _Steps(at, fault, folder)
+            _patch(steps)
+            from inspector.cli import run as command
+
+            status = command(arguments)
+            os.write(writing, str(steps.count).encode())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading) as stream:
+        taken = stream.read()
+    return os.waitstatus_to_exitcode(status), int(taken or 0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and its bytes; what is hidden is not a result."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.parts)
+    }
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Hidden files and folders below a folder: what the program works in."""
+    with contextlib.suppress(OSError):
+        return sorted(str(p.relative_to(folder)) for p in folder.rglob(".*"))
+    return []

@@ -1,0 +1,132 @@
+"""Real commands, killed at random with ``kill -9``: ``python tests/faults/kill.py --kills 200``.
+
+Each command runs as a user runs it, in a folder of its own, and its process is killed after a
+random share of the time that it takes. After every kill each file that is there has to be the
+whole one; at the end of a series one run without a kill has to leave the same bytes, and nothing
+else. Status 1 where that does not hold.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from injection import contents, leftovers
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "sample_models"
+MODEL = str(SAMPLES / "all_cnn_c.onnx")
+PHOTOS = [str(path) for path in sorted((SAMPLES / "images").glob("*.png"))[:4]]
+FACTORY = """from torch import nn
+
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+"""
+COMMANDS = {
+    "explain": ["explain", MODEL, *PHOTOS[:2], "-m", "cam", "-m", "grad-cam", "-o", "out"],
+    "study": ["study", "top-activations", MODEL, *PHOTOS, "--units", "0,1", "-o", "out"],
+    "verify": ["verify", MODEL, "-o", "out/certificate.json"],
+    "convert": [
+        *("convert", "network:net", "--trust", "--input", "?,3,16,16"),
+        *("--weights", "weights.pt", "-o", "out/model.onnx"),
+    ],
+}
+
+
+def start(arguments: list[str], folder: Path) -> "subprocess.Popen[bytes]":
+    """The command, in a process group of its own."""
+    environment = {
+        **os.environ,
+        "INSPECTOR_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(folder / "tmp"),
+    }
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-P", "-m", "inspector", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def prepared(folder: Path) -> Path:
+    """A folder with what the commands read."""
+    import torch
+
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
+    (folder / "out").mkdir()
+    (folder / "network.py").write_text(FACTORY)
+    torch.manual_seed(0)
+    sys.path.insert(0, str(folder))
+    namespace: dict[str, object] = {}
+    exec(FACTORY, namespace)  # noqa: S102 - the text above
+    network = namespace["net"]()  # type: ignore[operator]
+    torch.save(network.state_dict(), folder / "weights.pt")
+    return folder
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Files of the results; the document of a conversion says when it was made."""
+    found = contents(folder / "out")
+    return {name: b"" if name.endswith(".certificate.json") else c for name, c in found.items()}
+
+
+def series(name: str, kills: int, rng: random.Random) -> int:
+    """Kill one command several times, let it end, and count what is wrong."""
+    base = Path(tempfile.mkdtemp(prefix=f"kill-{name}-"))
+    arguments = COMMANDS[name]
+    whole = prepared(base / "whole")
+    begin = time.monotonic()
+    if start(arguments, whole).wait() != 0:
+        sys.stdout.write(f"{name}: fails without a kill\n")
+        return 1
+    took, wanted = time.monotonic() - begin, results(whole)
+    folder, faults = prepared(base / "killed"), 0
+    for _ in range(kills):
+        process = start(arguments, folder)
+        try:
+            process.wait(rng.random() * took)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.3)  # for the child, which dies with its parent
+        faults += not results(folder).items() <= wanted.items()
+    faults += start(arguments, folder).wait() != 0
+    faults += results(folder) != wanted
+    left = [*leftovers(folder / "out"), *leftovers(folder / "cache"), *os.listdir(folder / "tmp")]
+    faults += bool([one for one in left if ".inspector-" in one or (folder / "tmp" / one).exists()])
+    sys.stdout.write(
+        f"{name}: {kills} kills, {took:.1f} s each at most, {faults} faults, left {left}\n"
+    )
+    sys.stdout.flush()
+    shutil.rmtree(base, ignore_errors=True)
+    return faults
+
+
+def main() -> int:
+    """All commands in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rng = random.Random(given.seed)  # noqa: S311 - for repeating, not for secrets
+    share = -(-given.kills // len(COMMANDS))
+    return min(1, sum(series(name, share, rng) for name in COMMANDS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
