@@ -107,8 +107,9 @@ def series(name: str, kills: int, rng: random.Random) -> int:
         faults += not results(folder).items() <= wanted.items()
     faults += start(arguments, folder).wait() != 0
     faults += results(folder) != wanted
-    left = [*leftovers(folder / "out"), *leftovers(folder / "cache"), *os.listdir(folder / "tmp")]
-    faults += bool([one for one in left if ".inspector-" in one or (folder / "tmp" / one).exists()])
+    left = [*leftovers(folder / "out"), *leftovers(folder / "cache")]
+    left += [path.name for path in (folder / "tmp").iterdir()]
+    faults += bool(left)
     sys.stdout.write(
         f"{name}: {kills} kills, {took:.1f} s each at most, {faults} faults, left {left}\n"
     )
