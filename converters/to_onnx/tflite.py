@@ -57,6 +57,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         from converters import exported
         from converters.free_batch import free_batch
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
+        from converters.to_onnx.tensorflow.tflite_metadata import preprocess_of_span, read_metadata
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     with tf2onnx_export.repaired() as handlers:
@@ -84,13 +85,23 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
         return lambda inputs: exported.one_by_one(single, inputs[0])
 
+    said, inputs = read_metadata(path), exported.specs(proto)
+    image = len(inputs[0].shape) == 4 and inputs[0].shape[3] in (1, 3)
+    channels = inputs[0].shape[3] or 0 if image else 0
+    preprocess = said.preprocess(channels) if image else {}
+    if image and not preprocess:
+        preprocess = preprocess_of_span(inputs[0].span, channels)
+    if preprocess:
+        preprocess["channels"] = "GRAY" if channels == 1 else "RGB"
     rounded = quantised or any(n.op_type in _ROUNDING for n in proto.graph.node)
     reference = _reference_kernels(tf, path) if rounded else None
     notes = [f"the batch stays 1: {fixed}"] if fixed else []
     notes += ["its integers are read as the numbers that they stand for"] if quantised else []
     return Export(
-        inputs=exported.specs(proto),
+        inputs=inputs,
         run=runner(interpreter),
+        labels=said.labels,
+        preprocess=preprocess,
         quantised=rounded,
         kernels=runner(reference) if reference else None,
         notes=tuple(notes),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import inspector
 from converters.conversion import convert
+from converters.to_onnx.tensorflow.tflite_metadata import preprocess_of_span, read_metadata
 
 MISSING = [name for name in ("tensorflow", "tf2onnx") if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -68,3 +70,35 @@ def test_constants_that_a_saved_model_captures_are_its_weights(networks, tmp_pat
     record = convert(str(networks / "captured"), tmp_path / "m.onnx", trust=True)
     assert record.worst <= 1e-5
     assert {trial.samples for trial in record.trials} == {1, 3, 4}
+
+
+def test_names_and_normalisation_of_tflite_metadata(networks, tmp_path):
+    record = convert(str(networks / "described.tflite"), tmp_path / "m.onnx")
+    assert record.labels == 4
+    assert record.preprocess["mean"] == [127.5] * 3
+    assert record.preprocess["std"] == [63.75] * 3
+    model = inspector.load(tmp_path / "m.onnx")
+    assert model.class_labels.names == ("cat", "dog", "fox", "owl")
+    assert not model.preprocessing.guessed
+
+
+def test_a_usual_span_of_a_quantised_input_is_its_preprocessing():
+    for span, low, high in (
+        ((0.0, 0.9999), 0.0, 1.0),
+        ((-1.0, 0.9922), -1.0, 1.0),
+        ((0.0, 255.0), 0.0, 255.0),
+    ):
+        found = preprocess_of_span(span, 3)
+        ends = [(pixel / found["scale"] - found["mean"][0]) / found["std"][0] for pixel in (0, 255)]
+        assert ends == pytest.approx([low, high])
+    assert preprocess_of_span((-4.6, 4.7), 3) == {}  # of normalised pixels: says no more
+    assert preprocess_of_span(None, 3) == {}
+
+
+def test_broken_metadata_says_nothing(networks, tmp_path):
+    data = bytearray((networks / "described.tflite").read_bytes())
+    start = data.index(b"M001") - 4
+    data[start : start + 4] = b"\xff\xff\xff\x7f"
+    (tmp_path / "broken.tflite").write_bytes(data)
+    found = read_metadata(tmp_path / "broken.tflite")
+    assert (found.labels, found.mean) == ((), ())

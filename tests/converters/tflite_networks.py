@@ -4,10 +4,13 @@ python tflite_networks.py FOLDER
 """
 
 import sys
+import zipfile
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 SIZE = 32
@@ -115,6 +118,52 @@ def without_samples(folder, generator):
     save(folder / "joined.tflite", joined)
 
 
+def described(folder):
+    """A copy of a network with TFLite Metadata: its normalisation, and a file of class names."""
+    model = flatbuffer_utils.read_model(str(folder / "pool_dense.tflite"))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(metadata(), np.uint8)
+    entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    path = folder / "described.tflite"
+    flatbuffer_utils.write_model(model, str(path))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("names.txt", "cat\ndog\nfox\nowl\n")
+        archive.writestr("licence.txt", "none")
+
+
+def metadata():
+    """A ModelMetadata: pixels are (x - 127.5) / 63.75, and output 0 has names.txt."""
+    builder = flatbuffers.Builder(1024)
+    name = builder.CreateString("names.txt")
+    mean = builder.CreateNumpyVector(np.array([127.5], np.float32))
+    std = builder.CreateNumpyVector(np.array([63.75], np.float32))
+
+    def table(**fields):
+        """A table of offsets (``o``) and bytes (``b``) by number of their field."""
+        builder.StartObject(8)
+        for field, value in fields.items():
+            number = int(field[1:])
+            if field[0] == "o":
+                builder.PrependUOffsetTRelativeSlot(number, value, 0)
+            else:
+                builder.PrependUint8Slot(number, value, 0)
+        return builder.EndObject()
+
+    def one(item):
+        builder.StartVector(4, 1, 4)
+        builder.PrependUOffsetTRelative(item)
+        return builder.EndVector()
+
+    unit = table(b0=1, o1=table(o0=mean, o1=std))
+    image = table(o4=one(unit))
+    scores = table(o6=one(table(o0=name, b2=2)))
+    graph = table(o2=one(image), o3=one(scores))
+    builder.Finish(table(o3=one(graph)), file_identifier=b"M001")
+    return bytes(builder.Output())
+
+
 class Captured(tf.Module):
     """A module whose weights are constants that its serving function captures."""
 
@@ -135,6 +184,7 @@ def main(folder):
     generator = np.random.default_rng(0)
     for make in (biased, transposed, sharpened, segmented, without_samples):
         make(folder, generator)
+    described(folder)
     captured = Captured(generator)
     signature = captured.__call__.get_concrete_function()
     tf.saved_model.save(captured, folder / "captured", signatures=signature)

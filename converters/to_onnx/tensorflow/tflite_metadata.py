@@ -1,0 +1,162 @@
+"""Class names and normalisation that a TFLite file carries: TFLite Metadata.
+
+A buffer of the file, ``TFLITE_METADATA``, is a flatbuffer of its own (schema:
+``metadata_schema.fbs`` of TFLite Support), and associated files lie in a ZIP archive that is
+appended to the file.
+"""
+
+import contextlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TFLiteMetadata", "preprocess_of_span", "read_metadata"]
+
+_NAME = b"TFLITE_METADATA"
+_MOST_BYTES = 16 << 20
+_MOST_LABELS = 100_000
+_NORMALISATION = 1  # of the union of process units
+_LABEL_FILES = (2, 3)  # types of associated files: labels of an axis, labels of values
+_USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+
+
+@dataclass(frozen=True)
+class TFLiteMetadata:
+    """What a file says of its first input and its outputs.
+
+    Attributes:
+        labels: K class names; empty where it has none.
+        mean: Subtracted from pixels 0..255, one number or one per channel; empty likewise.
+        std: What the difference is divided by.
+    """
+
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def preprocess(self, channels: int) -> dict[str, Any]:
+        """Settings for pixels, in the keys of ``converters.source``; empty where it says none."""
+        if not self.mean or len(self.mean) != len(self.std) or 0 in self.std:
+            return {}
+        if len(self.mean) not in (1, channels):
+            return {}
+        spread = channels // len(self.mean)
+        return {"scale": 1.0, "mean": list(self.mean) * spread, "std": list(self.std) * spread}
+
+
+def preprocess_of_span(span: tuple[float, float] | None, channels: int) -> dict[str, Any]:
+    """Settings that lay pixels over the values of a quantised input, where those are usual ones.
+
+    Args:
+        span: Lowest and highest value; 0..1, -1..1 and 0..255 are taken, to a hundredth.
+        channels: Length of the settings.
+    """
+    for low, high in _USUAL:
+        width = high - low
+        if span and abs(span[0] - low) <= width / 100 and abs(span[1] - high) <= width / 100:
+            std = 255.0 / width
+            return {"scale": 1.0, "mean": [-low * std] * channels, "std": [std] * channels}
+    return {}
+
+
+def read_metadata(path: Path) -> TFLiteMetadata:
+    """Metadata of a file; empty where it has none, or none that can be read."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    file = ""
+    with contextlib.suppress(Exception):  # a stranger's offsets lead anywhere
+        mean, std, file = _described(path)
+    return TFLiteMetadata(_labels(path, file), mean, std)
+
+
+def _labels(path: Path, wanted: str) -> tuple[str, ...]:
+    """Lines of the file of labels in the appended archive, or of the only text in it."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
+        if not zipfile.is_zipfile(path):
+            return ()
+        with zipfile.ZipFile(path) as archive:
+            texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
+            name = wanted if wanted in texts else texts[0] if len(texts) == 1 else ""
+            if not name or archive.getinfo(name).file_size > _MOST_BYTES:
+                return ()
+            lines = archive.read(name).decode("utf-8-sig").rstrip().splitlines()
+            names = tuple(line.strip() for line in lines)
+            return names if all(names) and len(names) <= _MOST_LABELS else ()
+    return ()
+
+
+def _described(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Mean, standard deviation and name of the file of labels."""
+    from tf2onnx.tflite.Model import Model
+
+    model = Model.GetRootAsModel(path.read_bytes(), 0)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == _NAME:
+            data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+            graph = next(_tables(_root(data), 3))
+            inputs, outputs = list(_tables(graph, 2)), list(_tables(graph, 3))
+            mean, std = _normalisation(inputs[0]) if inputs else ((), ())
+            return mean, std, next(filter(None, map(_label_file, outputs)), "")
+    return (), (), ""
+
+
+def _normalisation(tensor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    for unit in _tables(tensor, 4):
+        if _byte(unit, 0) == _NORMALISATION:
+            options = _table(unit, 1)
+            return _floats(options, 0), _floats(options, 1)
+    return (), ()
+
+
+def _label_file(tensor: Any) -> str:
+    for file in _tables(tensor, 6):
+        if _byte(file, 2) in _LABEL_FILES:
+            place = _offset(file, 0)
+            return file.String(place + file.Pos).decode() if place else ""
+    return ""
+
+
+def _root(data: bytes) -> Any:
+    from flatbuffers import encode, number_types
+    from flatbuffers.table import Table
+
+    return Table(data, encode.Get(number_types.UOffsetTFlags.packer_type, data, 0))
+
+
+def _offset(table: Any, field: int) -> int:
+    """Place of a field relative to its table; 0 where it is not set."""
+    return int(table.Offset(4 + 2 * field))
+
+
+def _table(parent: Any, field: int) -> Any:
+    from flatbuffers.table import Table
+
+    return Table(parent.Bytes, parent.Indirect(parent.Pos + _offset(parent, field)))
+
+
+def _tables(parent: Any, field: int) -> Iterator[Any]:
+    from flatbuffers.table import Table
+
+    place = _offset(parent, field)
+    if place:
+        start = parent.Vector(place)
+        for index in range(min(parent.VectorLen(place), 1000)):
+            yield Table(parent.Bytes, parent.Indirect(start + 4 * index))
+
+
+def _byte(table: Any, field: int) -> int:
+    place = _offset(table, field)
+    return table.Bytes[table.Pos + place] if place else 0
+
+
+def _floats(table: Any, field: int) -> tuple[float, ...]:
+    from flatbuffers import number_types
+
+    place = _offset(table, field)
+    if not place:
+        return ()
+    vector = table.GetVectorAsNumpy(number_types.Float32Flags, place)
+    return tuple(float(number) for number in vector[:16])
