@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converters.errors import ConversionFailed
+from converters.frozen_graph import command_for
 from converters.regular_file import first_bytes, read_regular
 from converters.source import Export, Options, as_path
 
@@ -44,7 +46,8 @@ def recognises(source: str) -> None:
         return
     for kind in _KINDS:
         if _suffix(path) in kind.suffixes and kind.holds(path):
-            raise ConversionFailed(f"is {kind.what}", where=source, hint=kind.hint)
+            what, hint = (text(path) if callable(text) else text for text in (kind.what, kind.hint))
+            raise ConversionFailed(f"is {what}", where=source, hint=hint)
 
 
 def convert(source: str, draft: Path, options: Options) -> Export:
@@ -133,13 +136,26 @@ def _frozen_graph(path: Path) -> bool:
 
 def _tf_js(path: Path) -> bool:
     """JSON of a topology and a manifest of its weights."""
+    return {"modelTopology", "weightsManifest"} <= set(_tf_js_content(path))
+
+
+def _tf_js_layers(path: Path) -> bool:
+    """Whether it holds Keras' layers, by its own word or by its topology."""
+    content = _tf_js_content(path)
+    said, topology = content.get("format"), content.get("modelTopology")
+    if said in ("layers-model", "graph-model"):
+        return bool(said == "layers-model")
+    return isinstance(topology, dict) and "node" not in topology
+
+
+def _tf_js_content(path: Path) -> dict[str, Any]:
     if path.is_dir():
         path /= "model.json"
     try:
         content = json.loads(read_regular(path, _MOST_JSON))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and {"modelTopology", "weightsManifest"} <= set(content)
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _mxnet(path: Path) -> bool:
@@ -179,8 +195,8 @@ class _Kind:
 
     suffixes: tuple[str, ...]
     holds: Callable[[Path], bool]
-    what: str
-    hint: str
+    what: str | Callable[[Path], str]
+    hint: str | Callable[[Path], str]
 
 
 _SKLEARN = (
@@ -199,12 +215,31 @@ _DARKNET = (
 )
 _MXNET = "export with MXNet's own mx.onnx.export_model (MXNet 1.9), in an environment of its own"
 _NCNN = "give the ONNX or PyTorch model that onnx2ncnn or pnnx made it from"
+
+
+def _frozen(path: Path) -> str:
+    """The command with the graph's own placeholders and results, where they can be read."""
+    command = command_for(path)
+    return f"convert it with {command}, and give the .onnx file" if command else _FROZEN
+
+
 _FROZEN = (
     "export with python -m tf2onnx.convert --graphdef MODEL.pb --inputs NAME:0 --outputs NAME:0 "
     "--output MODEL.onnx, or save it as a SavedModel"
 )
+
+
+def _tf_js_kind(path: Path) -> str:
+    return "a layers model of TensorFlow.js" if _tf_js_layers(path) else _TF_JS_GRAPH
+
+
+def _tf_js_hint(path: Path) -> str:
+    return _TF_JS if _tf_js_layers(path) else "give the SavedModel that it was made from"
+
+
+_TF_JS_GRAPH = "a graph model of TensorFlow.js"
 _TF_JS = (
-    "give the Keras model or SavedModel that it was made from, or turn it back with "
+    "give the Keras model that it was made from, or turn it back with "
     "tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras"
 )
 _FLAX = (
@@ -249,8 +284,8 @@ _KINDS = (
         "a GGUF file of a language model",
         "only image models are read; take the checkpoint that llama.cpp converted it from",
     ),
-    _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _FROZEN),
+    _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _frozen),
     _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),
     _Kind(("",), _folder_with("_METADATA", "manifest.ocdbt"), "a checkpoint of Orbax", _FLAX),
-    _Kind((".json", ""), _tf_js, "a model of TensorFlow.js", _TF_JS),
+    _Kind((".json", ""), _tf_js, _tf_js_kind, _tf_js_hint),
 )

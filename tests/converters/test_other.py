@@ -37,6 +37,7 @@ def graph():
 PICKLE = pickle.dumps(Bomb(), protocol=4)
 IR = b'<?xml version="1.0"?>\n<net name="model" version="11">\n<layers></layers></net>'
 TF_JS = json.dumps({"modelTopology": {}, "weightsManifest": []}).encode()
+TF_JS_GRAPH = json.dumps({"modelTopology": {"node": []}, "weightsManifest": []}).encode()
 KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "model.pkl": (PICKLE, "scikit-learn", "skl2onnx"),
     "model.joblib": (zlib.compress(PICKLE), "scikit-learn", "skl2onnx"),
@@ -54,7 +55,8 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
     "frozen.pb": (graph(), "frozen graph", "tf2onnx"),
     "flax_model.msgpack": (b"\x81\xa6params\x80", "Flax", "package.module:name"),
-    "model.json": (TF_JS, "TensorFlow.js", "tensorflowjs_converter"),
+    "model.json": (TF_JS, "layers model of TensorFlow.js", "tensorflowjs_converter"),
+    "graph.json": (TF_JS_GRAPH, "graph model of TensorFlow.js", "SavedModel"),
 }
 
 
@@ -80,6 +82,41 @@ def test_a_name_alone_is_not_enough(name, tmp_path):
         assert recognise(str(path)) is None
 
 
+def frozen(*nodes):
+    """A GraphDef of (name, operator, inputs), with a constant's value to be skipped."""
+
+    def field(number, data):
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    made = b""
+    for name, kind, *inputs in nodes:
+        node = field(1, name.encode()) + field(2, kind.encode())
+        node += b"".join(field(3, i.encode()) for i in inputs) + field(5, b"\x0a\x04data")
+        made += field(1, node)
+    return made
+
+
+def test_the_command_for_a_frozen_graph_names_its_inputs_and_outputs(tmp_path):
+    path = tmp_path / "frozen.pb"
+    nodes = [
+        ("image", "Placeholder"),
+        ("w", "Const"),
+        ("conv", "Conv2D", "image", "w"),
+        ("head/scores", "Softmax", "conv:0", "^init"),
+        ("head/boxes", "Relu", "conv"),
+        ("init", "NoOp"),
+    ]
+    path.write_bytes(frozen(*nodes))
+    with pytest.raises(ConversionFailed) as caught:
+        recognise(str(path))
+    assert "--inputs image:0 --outputs head/scores:0,head/boxes:0" in caught.value.hint
+    path.write_bytes(frozen(*nodes, ("; rm x", "Relu", "conv")))
+    with pytest.raises(ConversionFailed) as caught:
+        recognise(str(path))
+    assert "rm x" not in caught.value.hint
+    assert "--inputs NAME:0" in caught.value.hint
+
+
 def test_a_real_frozen_graph(tmp_path):
     tf = pytest.importorskip("tensorflow", reason="not installed: tensorflow")
     with tf.Graph().as_default() as made:
@@ -87,7 +124,7 @@ def test_a_real_frozen_graph(tmp_path):
         tf.nn.relu(x, name="scores")
     path = tmp_path / "frozen.pb"
     path.write_bytes(made.as_graph_def().SerializeToString())
-    with pytest.raises(ConversionFailed, match="frozen graph"):
+    with pytest.raises(ConversionFailed, match="--inputs image:0 --outputs scores:0"):
         recognise(str(path))
 
 
