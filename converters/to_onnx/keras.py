@@ -31,6 +31,8 @@ Array = NDArray[Any]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PROGRAMS = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+_TEACHABLE = "keras_model"
+_TAUGHT = "read as a model of Teachable Machine, by its name and its two sequences: pixels of -1..1"
 _BEFORE = frozenset({"InputLayer", "Resizing", "CenterCrop"})
 """Layers that leave pixels what they are; so do those of augmentation, Random..."""
 _MOST_CONFIG = 64 << 20
@@ -79,6 +81,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     model = _loaded(path, legacy=legacy)
+    nested = [type(layer).__name__ for layer in model.layers][-2:] == ["Sequential"] * 2
     shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
     batch = None if options.dynamic_batch else 1
     signature = [
@@ -95,9 +98,10 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         )
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
-    preprocess = _preprocess(model, shapes[0])
+    taught = legacy and path.stem == _TEACHABLE and nested
+    preprocess = _teachable(shapes[0]) if taught else _preprocess(model, shapes[0])
     inputs = exported.specs(proto)
-    if preprocess:  # pixels, whose noise would hardly differ from zero otherwise
+    if preprocess and not taught:  # pixels, whose noise would hardly differ from zero otherwise
         inputs = (replace(inputs[0], span=(0.0, 255.0)), *inputs[1:])
 
     def run(inputs: Sequence[Array]) -> list[Array]:
@@ -108,6 +112,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         inputs=inputs,
         run=run,
         preprocess=preprocess,
+        notes=(_TAUGHT,) if taught else (),
         versions=versions(
             "tf_keras" if legacy else "keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"
         ),
@@ -186,6 +191,23 @@ def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
             "layout": "NHWC",
         }
     return {}
+
+
+def _teachable(shape: Sequence[int | None]) -> dict[str, Any]:
+    """What the program that Teachable Machine gives with its models does to a photo."""
+    if len(shape) != 4 or None in shape[1:3]:
+        return {}
+    return {
+        "size": list(shape[1:3]),
+        "resize": "crop",
+        "crop_pct": 1.0,
+        "interpolation": "lanczos",
+        "scale": 127.5,
+        "mean": [1.0] * (shape[3] or 3),
+        "std": [1.0] * (shape[3] or 3),
+        "channels": "GRAY" if shape[3] == 1 else "RGB",
+        "layout": "NHWC",
+    }
 
 
 def _flat(model: Any) -> Iterator[Any]:

@@ -54,8 +54,16 @@ def test_a_sequence_of_layers_converts(sequences, tmp_path, name):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="tf-keras is missing")
-def test_a_file_of_keras_2_is_loaded_by_tf_keras(tmp_path):
+def test_a_file_of_keras_2_is_loaded_by_tf_keras(tmp_path, monkeypatch):
+    """As Teachable Machine writes it, with numbered names beside it."""
+    monkeypatch.setenv("INSPECTOR_CACHE", str(tmp_path / "cache"))
     source = built(tmp_path, "tf_keras") / "keras_model.h5"
     record = convert(str(source), tmp_path / "m.onnx")
     assert record.worst <= 1e-5
     assert "tf_keras" in record.versions
+    assert (record.preprocess["scale"], record.preprocess["crop_pct"]) == (127.5, 1.0)
+    (tmp_path / "labels.txt").write_text("0 cat\n1 dog\n2 fox\n")
+    model = inspector.load(source)
+    assert model.class_labels.names == ("cat", "dog", "fox")
+    assert model.class_labels.source == "labels.txt beside the model"
+    assert model.preprocessing.preprocess.mean == (1.0,)
