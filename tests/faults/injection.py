@@ -108,12 +108,19 @@ def run(arguments: list[str], folder: Path, *, at: int = 0, fault: str = "EIO") 
     return os.waitstatus_to_exitcode(status), int(taken or 0)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder and its bytes; what is hidden is not a result."""
+def contents(folder: Path, *, journals: bool = False) -> dict[str, bytes]:
+    """Every file below a folder and its bytes; what is hidden is not a result.
+
+    Args:
+        folder: The folder.
+        journals: Also those from which an interrupted study goes on: they grow line by line.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.parts)
+        and (journals or not path.name.endswith(".partial.jsonl"))
     }
 
 

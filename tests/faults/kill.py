@@ -79,9 +79,9 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def results(folder: Path, *, journals: bool = False) -> dict[str, bytes]:
     """Files of the results; the document of a conversion says when it was made."""
-    found = contents(folder / "out")
+    found = contents(folder / "out", journals=journals)
     return {name: b"" if name.endswith(".certificate.json") else c for name, c in found.items()}
 
 
@@ -106,7 +106,7 @@ def series(name: str, kills: int, rng: random.Random) -> int:
         time.sleep(0.3)  # for the child, which dies with its parent
         faults += not results(folder).items() <= wanted.items()
     faults += start(arguments, folder).wait() != 0
-    faults += results(folder) != wanted
+    faults += results(folder, journals=True) != wanted
     left = [*leftovers(folder / "out"), *leftovers(folder / "cache")]
     left += [path.name for path in (folder / "tmp").iterdir()]
     faults += bool(left)
