@@ -24,7 +24,7 @@ from inspector.engines.independence import (
     stochastic_node,
 )
 from inspector.engines.runtime import Runtime
-from inspector.errors import ConverterError, InspectorError, ModelRefused
+from inspector.errors import ConverterError, InspectorError, LimitExceeded, ModelRefused
 from inspector.network.attention import attention_weights
 from inspector.network.class_evidence import class_evidence
 from inspector.network.coordinates import Placed
@@ -461,15 +461,25 @@ class Model:
         if at not in self._shapes:
             blank = np.zeros((1, self.input.channels, *at), dtype=np.float32)
             names = [tensor for tensor in self._measured if tensor in self.graph.tensors]
-            # A runtime of its own: exposing every layer would slow the kept session down.
-            probe = Runtime(self.file, device="cpu", optimise=False)
             try:
-                found = probe.run(self.feeds(self._fill(self.input.arrange(blank))), names)
+                shapes = self._shapes_of(names, self.feeds(self._fill(self.input.arrange(blank))))
             except ModelRefused as error:
                 raise self._at_size(error, at) from error
-            shapes = {name: tuple(np.shape(value)) for name, value in found.items()}
             self._shapes[at] = shapes | {self.input.name: self.input.arrange(blank).shape}
         return self._shapes[at]
+
+    def _shapes_of(self, names: Sequence[str], feeds: Arrays) -> dict[str, tuple[int, ...]]:
+        """Shapes of tensors by one pass, or by several where memory does not hold them at once."""
+        # A runtime of its own: exposing every layer would slow the kept session down.
+        probe = Runtime(self.file, device="cpu", optimise=False, once=True)
+        try:
+            return {name: tuple(np.shape(v)) for name, v in probe.run(feeds, names).items()}
+        except LimitExceeded:
+            if len(names) < 2:
+                raise
+        del probe
+        half = len(names) // 2
+        return self._shapes_of(names[:half], feeds) | self._shapes_of(names[half:], feeds)
 
     def _fill(self, feed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.repeat(feed, self.input.batch or 1, axis=0)

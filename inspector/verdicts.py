@@ -4,12 +4,14 @@
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from converters.errors import out_of_memory
 from converters.graph.activations import data_nodes
-from inspector.errors import ExplainedError, MethodRefused
+from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
 from inspector.methods import methods
 from inspector.network.score_tensors import candidates
@@ -61,12 +63,30 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
         refused: dict[str, str] = {}
         waiting = list(texts)
         for image in images:
-            found = attempts(explainer, image, waiting, target) if waiting else {}
+            found = _within_memory(explainer, image, waiting, target) if waiting else {}
             waiting = [text for text, error in found.items() if error is not None]
             for text in waiting:
                 refused.setdefault(texts[text], _refused(cast("ExplainedError", found[text])))
     works = set(texts.values()) - {texts[text] for text in waiting}
     return {name: "works" if name in works else refused[name] for name in methods()}
+
+
+def _within_memory(
+    explainer: Explainer, image: Array, requests: Sequence[str], target: str
+) -> dict[str, ExplainedError | None]:
+    """What each method fails at: tried together, or one by one where that takes too much memory."""
+    try:
+        return dict(attempts(explainer, image, requests, target))
+    except Exception as error:
+        if not isinstance(error, LimitExceeded) and not out_of_memory(error):
+            raise
+    # Outside of the handler, whose traceback holds on to what the attempt has allocated.
+    if len(requests) == 1:
+        return {requests[0]: LimitExceeded("memory ran out", hint="raise the limit with --memory")}
+    found: dict[str, ExplainedError | None] = {}
+    for request in requests:
+        found |= _within_memory(explainer, image, [request], target)
+    return found
 
 
 def probe_target(explainer: Explainer, image: Array) -> str:

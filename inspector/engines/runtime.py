@@ -44,14 +44,23 @@ class Runtime:
         threads: Threads within an operator; 0 leaves the choice to ONNX Runtime.
         optimise: Whether ONNX Runtime may fuse operators.  Off, every tensor is computed as the
             graph spells it out: the reference of a parity check.
+        once: It will run once: memory is taken as it is needed and given back, not kept for the
+            next run.
     """
 
     def __init__(
-        self, file: OnnxFile, *, device: str = "auto", threads: int = 0, optimise: bool = True
+        self,
+        file: OnnxFile,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        optimise: bool = True,
+        once: bool = False,
     ) -> None:
         if device not in DEVICES:
             raise UsageError(f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES))
         self.file, self.threads, self.optimise = file, threads, optimise
+        self._once = once
         self._device = device
         self._session: onnxruntime.InferenceSession | None = None
         self._exposed: frozenset[str] = frozenset()
@@ -119,6 +128,7 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.threads
+        options.enable_cpu_mem_arena = not self._once
         # Idle threads that spin on would take the cores from the twin's part of the work.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if not self.optimise:
