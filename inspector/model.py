@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from converters.graph import Graph
+from converters.graph.activations import data_nodes
 from converters.graph.operators import mixes_samples
 from converters.onnx_file import OnnxFile
 from inspector.engines.copies import Copies, FixedBatch
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 __all__ = ["Model"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+LONG = 3000
+"""Nodes of a network that nobody trains; ONNX Runtime's optimiser is slower than linear in them."""
 
 FREE_SIZE = 224
 """Height and width, in pixels, where neither the model nor the preprocessing names one."""
@@ -127,8 +131,22 @@ class Model:
         """Tensors of one image of smooth noise, (1, ...); each computed once."""
         missing = [name for name in names if name not in self._probed]
         if missing:
-            self._probed |= self.forward(self._noise(0), missing)
+            self._probed |= self._measured_once(self._noise(0), missing)
         return {name: self._probed[name] for name in names}
+
+    def _measured_once(self, image: np.ndarray[Any, Any], names: Sequence[str]) -> Arrays:
+        """As ``forward``; of networks so long that optimising them takes minutes, as they stand."""
+        if self._plain is None:
+            return self.forward(image, names)
+        found = self._plain.run(self.feeds(self._fill(self.input.arrange(image))), names)
+        return {name: value[:1] if _rows(value) else value[None] for name, value in found.items()}
+
+    @cached_property
+    def _plain(self) -> Runtime | None:
+        """A long network as it stands, loaded once for all that is measured; None for others."""
+        if len(data_nodes(self.graph)) <= LONG:
+            return None
+        return Runtime(self.file, device="cpu", optimise=False, once=True)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -471,13 +489,14 @@ class Model:
     def _shapes_of(self, names: Sequence[str], feeds: Arrays) -> dict[str, tuple[int, ...]]:
         """Shapes of tensors by one pass, or by several where memory does not hold them at once."""
         # A runtime of its own: exposing every layer would slow the kept session down.
-        probe = Runtime(self.file, device="cpu", optimise=False, once=True)
+        probe = self._plain or Runtime(self.file, device="cpu", optimise=False, once=True)
         try:
             return {name: tuple(np.shape(v)) for name, v in probe.run(feeds, names).items()}
         except LimitExceeded:
             if len(names) < 2:
                 raise
         del probe
+        self._plain = None
         half = len(names) // 2
         return self._shapes_of(names[:half], feeds) | self._shapes_of(names[half:], feeds)
 

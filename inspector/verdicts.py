@@ -14,16 +14,13 @@ from converters.graph.activations import data_nodes
 from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
 from inspector.methods import methods
+from inspector.model import LONG
 from inspector.network.score_tensors import candidates
 from inspector.verify.subject import SEED, noise
 
 __all__ = ["method_verdicts", "probe_target"]
 
 Array = np.ndarray[Any, Any]
-
-MOST_NODES = 3000
-"""Nodes of a network on which methods are tried: all of them together cost some 20 ms per node, and
-`check` answers within a minute."""
 
 PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 """Seed and contrast of the probe images; one of them has to give a map."""
@@ -32,7 +29,7 @@ PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 def method_verdicts(explainer: Explainer) -> dict[str, str]:
     """For each method, "works" or why it is refused, by drawing a map of a probe image.
 
-    Networks of more than ``MOST_NODES`` nodes are not run: "not tried" is said of each method.
+    Networks of more than ``LONG`` nodes are not run: "not tried" is said of each method.
 
     Gradient methods need the twin (and so torch) and the model's certificate, which is kept.
 
@@ -40,9 +37,9 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
         explainer: The opened model.
     """
     nodes = len(data_nodes(explainer.graph))
-    if nodes > MOST_NODES:
+    if nodes > LONG:
         text = (
-            f"not tried: {nodes:,} nodes, and at most {MOST_NODES:,} are run on trial; "
+            f"not tried: {nodes:,} nodes, and at most {LONG:,} are run on trial; "
             "`inspector explain` tries it"
         )
         return dict.fromkeys(methods(), text)

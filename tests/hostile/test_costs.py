@@ -118,4 +118,14 @@ def test_check_takes_less_than_ten_seconds(kind, count, tmp_path):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "not tried" in done.stdout
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 10 * max(1.0, slowness())
+
+
+def slowness():
+    """How much slower this machine counts, at the moment, than one that nobody else uses."""
+    start, total = time.process_time(), 0
+    for number in range(10_000_000):
+        total += number
+    assert total
+    return (time.process_time() - start) / 0.6
