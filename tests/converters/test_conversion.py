@@ -469,7 +469,7 @@ def test_recorded_words_are_plain():
         assert recorded({"inspector.conversion": text}) is None
     hostile = {"source": {"name": "n" * 999, "x": {"y": 1}}, "worst": "1e-9", "mean": True}
     found = recorded({"inspector.conversion": json.dumps(hostile)})
-    assert found == {"source": {"name": "n" * 200}, "mean": 1.0}
+    assert found == {"source": {"name": "n" * 200}}
 
 
 def test_check_reads_the_certificate_back(tmp_path):

@@ -254,6 +254,7 @@ def test_external_tensor_without_elements(tmp_path):
     empty = model.graph.initializer.add()
     empty.CopyFrom(model.graph.initializer[0])
     empty.name, empty.dims[0], empty.external_data[2].value = "none", 0, "0"
+    model.graph.node.append(helper.make_node("Identity", ["none"], ["read"]))
     save_data(tmp_path / "m.onnx.data")
     opened = read(save(tmp_path / "m.onnx", model))
     assert opened.graph.constant("none").shape == (0, 2)
@@ -390,12 +391,13 @@ def test_every_element_type_has_the_size_that_onnx_writes(kind):
         forms = [numpy_helper.from_array(array, "w")]
         forms.append(helper.make_tensor("w", kind, [3], [1, 1, 1]))
         assert forms[0].data_type == kind
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", ["w"], ["read"])]
     for tensor in forms:
-        opened = from_proto(built(helper.make_node("Relu", ["x"], ["y"]), initialisers=[tensor]))
+        opened = from_proto(built(*nodes, initialisers=[tensor]))
         assert opened.graph.constant("w").shape == (3,)
         tensor.dims[0] = 9
         with pytest.raises(UnsafeModel, match="initialiser 'w' declares"):
-            from_proto(built(helper.make_node("Relu", ["x"], ["y"]), initialisers=[tensor]))
+            from_proto(built(*nodes, initialisers=[tensor]))
 
 
 def test_text_in_a_local_encoding_is_no_obstacle(tmp_path):
