@@ -26,7 +26,7 @@ __all__ = ["Activation", "data_nodes", "find_activations", "unknown_nonlineariti
 # DequantizeLinear of the scale of a DequantizeLinear of ...
 _MAX_DEPTH = 8
 # Operators behind which a constant has the same mean.
-_COPIES = ("Cast", "Unsqueeze", "Reshape", "Expand", "Squeeze")
+_COPIES = ("Cast", "CastLike", "Unsqueeze", "Reshape", "Expand", "Squeeze")
 _GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
 _DATA_NODES: WeakKeyDictionary[Graph, tuple[Node, ...]] = WeakKeyDictionary()
 _FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
@@ -271,9 +271,12 @@ class _Search:
     def _scalar(self, tensor: str, depth: int = _MAX_DEPTH) -> tuple[float, bool] | None:
         """Mean of a constant, and whether its elements differ; None when it is computed."""
         passed: list[str] = []
-        while tensor not in self.scalars and tensor not in self.carried:
+        while tensor not in self.scalars:
             node = self.graph.producer(tensor)
+            # Asked before what is carried: CastLike takes the type of its data, and no value.
             copies = node is not None and node.is_op(*_COPIES) and len(passed) < len(self.nodes)
+            if tensor in self.carried and not copies:
+                break
             if node is None or not copies or self.graph.constant(tensor) is not None:
                 self.scalars[tensor] = self._scalar_here(tensor, node, depth)
                 break

@@ -24,6 +24,8 @@ def check(model, shared, least):
     assert abs(cam["max_box_acc"]["value"] - grad_cam["max_box_acc"]["value"]) <= 0.05
 
 
+@pytest.mark.filterwarnings("ignore:.*the network sees:inspector.errors.InspectorWarning")
+@pytest.mark.filterwarnings("ignore:.*more photos have warnings:inspector.errors.InspectorWarning")
 @pytest.mark.parametrize(
     ("name", "options", "least"),
     [
@@ -35,5 +37,7 @@ def test_zoo(shared, name, options, least):
     check(inspector.load(shared / "zoo" / f"{name}.onnx", **options), shared, least)
 
 
+@pytest.mark.filterwarnings("ignore:.*the network sees:inspector.errors.InspectorWarning")
+@pytest.mark.filterwarnings("ignore:.*more photos have warnings:inspector.errors.InspectorWarning")
 def test_efficientnet_lite0(lite0, shared):
     check(inspector.load(lite0.path), shared, 0.75)

@@ -315,3 +315,9 @@ def test_a_clamp_that_guards_a_divisor_is_part_of_a_normalisation(body):
 )
 def test_other_clamps_stay_activations(body, kind):
     assert kind in [a.kind for a in find_activations(graph(body, z=0, t=1e-6, c=3, i=1 / 3))]
+
+
+def test_bounds_that_take_the_type_of_the_data_are_bounds():
+    """torch's exporter writes ReLU6 as Clip between CastLike(0, x) and CastLike(6, x)."""
+    found = only(graph("l = CastLike(z, x) u = CastLike(h, x) y = Clip(x, l, u)", z=0, h=6))
+    assert (found.kind, found.low, found.high) == ("Clip", 0, 6)
