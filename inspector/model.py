@@ -138,6 +138,8 @@ class Model:
         """As ``forward``; of networks so long that optimising them takes minutes, as they stand."""
         if self._plain is None:
             return self.forward(image, names)
+        # With all that shapes are measured of: loading it twice takes longer than all the rest.
+        self._plain.prepare([*names, *(n for n in self._measured if n in self.graph.tensors)])
         found = self._plain.run(self.feeds(self._fill(self.input.arrange(image))), names)
         return {name: value[:1] if _rows(value) else value[None] for name, value in found.items()}
 

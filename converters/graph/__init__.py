@@ -178,7 +178,8 @@ class Graph:
     @classmethod
     def reads(cls, node: Node) -> tuple[str, ...]:
         """Names that a node reads: its inputs, and whatever its bodies mention."""
-        return (*node.inputs, *cls._captured(node))
+        # Few nodes have attributes that are bodies, and this is asked of all of them.
+        return (*node.inputs, *cls._captured(node)) if node.attributes else node.inputs
 
     @staticmethod
     def _captured(node: Node) -> Iterator[str]:

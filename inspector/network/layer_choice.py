@@ -102,6 +102,8 @@ def layers_before(
         In graph order; empty when the target depends on no such layer.
     """
     maps = [layer for layer in layers if not layer.gate and _is_map(shapes.get(layer.tensor))]
+    if not maps:
+        return ()
     wide = [one for one in maps if shapes[one.tensor][1] > 1]
     axes = channel_axes(graph)
     kept = {one.tensor: one for one in wide}

@@ -18,6 +18,7 @@ Two conventions the papers leave open:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, data_nodes, find_activations
@@ -69,7 +70,7 @@ def find_layers(graph: Graph) -> tuple[Layer, ...]:
 
 def channel_axes(graph: Graph) -> dict[str, int]:
     """Axis of the channels, 1 or 3, of every tensor that is a map of features."""
-    return {name: mapped.axis for name, mapped in _maps(graph, find_activations(graph)).items()}
+    return {name: mapped.axis for name, mapped in _maps(graph).items()}
 
 
 def axis_ahead(graph: Graph, tensor: str) -> int | None:
@@ -117,7 +118,17 @@ def _pointwise(graph: Graph, node: Node, maps: Mapping[str, _Map]) -> bool:
     return weight is not None and weight.ndim == 2
 
 
-def _maps(graph: Graph, activations: Sequence[Activation]) -> dict[str, _Map]:
+_FOUND: WeakKeyDictionary[Graph, dict[str, _Map]] = WeakKeyDictionary()
+
+
+def _maps(graph: Graph) -> Mapping[str, _Map]:
+    """Tensors that are maps of features; looked for once per graph."""
+    if graph not in _FOUND:
+        _FOUND[graph] = _find_maps(graph, find_activations(graph))
+    return _FOUND[graph]
+
+
+def _find_maps(graph: Graph, activations: Sequence[Activation]) -> dict[str, _Map]:
     found: dict[str, _Map] = {}
     active = {node.index for activation in activations for node in activation.nodes}
     for node in data_nodes(graph):
@@ -160,7 +171,7 @@ class _Finder:
         self.nodes = data_nodes(graph)
         self.carried = {*graph.inputs, *(n for node in self.nodes for n in node.outputs)}
         activations = find_activations(graph)
-        self.maps = _maps(graph, activations)
+        self.maps = _maps(graph)
         self.activation = {found.input: found for found in activations if not found.fused}
         self.gates = [found for found in activations if found.gate]
         self.cut = self._true_gates()
@@ -174,6 +185,8 @@ class _Finder:
             rival = by_tensor.get(layer.tensor)
             if rival is None or self._depth(layer) >= self._depth(rival):
                 by_tensor[layer.tensor] = layer
+        if not by_tensor:
+            return ()
         order = {name: node.index for node in self.nodes for name in node.outputs}
         path = self._ancestors([find_scores(self.graph).tensor], cut=())
         attention = [gate.input for gate in self.gates if gate.kind == "Softmax"]
