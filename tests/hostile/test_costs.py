@@ -105,27 +105,26 @@ def test_what_nobody_reads_is_left_out(tmp_path):
 
 
 @pytest.mark.conformance
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("kind", "count"), [("relus", 50_000), ("additions", 50_000), ("convolutions", 3000)]
+    ("kind", "short", "long"),
+    [("relus", 12_500, 50_000), ("additions", 12_500, 50_000), ("convolutions", 3200, 6400)],
 )
-def test_check_takes_less_than_ten_seconds(kind, count, tmp_path):
-    path = getattr(long_models, kind)(tmp_path / f"{kind}.onnx", count)
+def test_check_of_a_long_file_costs_as_a_short_one_does(kind, short, long, tmp_path):
+    """By the command itself, with ONNX Runtime: as a ratio, for machines differ in seconds."""
+    make = getattr(long_models, kind)
+    less, more = (spent(make(tmp_path / f"{n}.onnx", n), "not tried") for n in (short, long))
+    assert more / less < 1.6 * long / short
+
+
+def spent(path, said):
+    """Processor seconds of ``inspector check``."""
     resource = pytest.importorskip("resource")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "inspector", "check", path]
+    command = [sys.executable, "-m", "inspector", "check", path, "--timeout", "300"]
     done = subprocess.run(command, capture_output=True, env=environment, text=True, check=False)  # noqa: S603 - our own program
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    assert "not tried" in done.stdout
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent < 10 * max(1.0, slowness())
-
-
-def slowness():
-    """How much slower this machine counts, at the moment, than one that nobody else uses."""
-    start, total = time.process_time(), 0
-    for number in range(10_000_000):
-        total += number
-    assert total
-    return (time.process_time() - start) / 0.4
+    assert said in done.stdout
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
