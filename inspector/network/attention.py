@@ -10,6 +10,7 @@ behind the last block's attention the class token alone carries the score.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from converters.graph import Graph, Node
 from converters.graph.activations import data_nodes, find_activations
@@ -29,9 +30,7 @@ def attended_tensors(graph: Graph) -> tuple[tuple[str, ...], ...]:
         change of a value (windows of a map, a map as rows of a matrix), nearest first.
     """
     walk = _Walk(graph)
-    found = [
-        chain for queries, keys in _products(graph, walk) if (chain := walk.shared(queries, keys))
-    ]
+    found = [chain for one in _attentions(graph, walk) if (chain := walk.shared(*one.attended))]
     return tuple(dict.fromkeys(found))
 
 
@@ -43,34 +42,34 @@ def attention_weights(graph: Graph) -> tuple[tuple[str, ...], tuple[str, ...]]:
         their weights to themselves, being attention in one operator.
     """
     walk = _Walk(graph)
-    softmaxes = {a.output: a for a in find_activations(graph) if a.kind == "Softmax"}
-    weights, fused = [], []
-    for node in data_nodes(graph):
-        if node.is_op("Attention", "MultiHeadAttention"):
-            fused.append(node.name)
-            continue
-        activation = softmaxes.get(node.outputs[0])
-        multiplied = None if activation is None else _multiplied(graph, activation.output)
-        product = None if activation is None else walk.product(activation.input)
-        if multiplied and product and walk.shared(product.inputs[0], product.inputs[1]):
-            weights.append(multiplied)
-    return tuple(weights), tuple(fused)
+    found = tuple(_attentions(graph, walk))
+    weights = [one.weights for one in found if one.weights and walk.shared(*one.attended)]
+    return tuple(weights), tuple(one.node.name for one in found if not one.weights)
 
 
-def _products(graph: Graph, walk: "_Walk") -> Iterator[tuple[str, str]]:
-    """Queries and keys of every attention; of one that projects itself, its input twice."""
+@dataclass(frozen=True)
+class _Attention:
+    """One attention: its node, queries and keys, and its weights where a tensor holds them."""
+
+    node: Node
+    attended: tuple[str, str]
+    weights: str = ""
+
+
+def _attentions(graph: Graph, walk: "_Walk") -> Iterator[_Attention]:
+    """Every attention in graph order; of one that projects itself, its input is both."""
     softmaxes = {a.output: a for a in find_activations(graph) if a.kind == "Softmax"}
     for node in data_nodes(graph):
         if node.is_op("Attention", "MultiHeadAttention"):
             keys = next((n for n in node.inputs[1:2] if n in walk.carried), node.inputs[0])
             own = node.domain == MICROSOFT and node.op_type == "Attention"
-            yield node.inputs[0], node.inputs[0] if own else keys
+            yield _Attention(node, (node.inputs[0], node.inputs[0] if own else keys))
             continue
         activation = softmaxes.get(node.outputs[0])
-        if activation is not None and _multiplied(graph, activation.output):
-            product = walk.product(activation.input)
-            if product is not None:
-                yield product.inputs[0], product.inputs[1]
+        weights = "" if activation is None else _multiplied(graph, activation.output)
+        product = walk.product(activation.input) if activation is not None and weights else None
+        if product is not None:
+            yield _Attention(node, (product.inputs[0], product.inputs[1]), weights)
 
 
 def _multiplied(graph: Graph, tensor: str) -> str:
