@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.plain_values import whole_number
 from inspector.errors import ImageRefused
 from inspector.printable import clean_text
 from inspector.target import element_target
@@ -103,10 +104,10 @@ class Sequences:
         if words.top is not None:
             return sorted(items, key=lambda item: -(item.score or 0))[: words.top]
         if text.startswith("char:"):
-            place = text.removeprefix("char:").strip()
-            if not place.isdecimal():
+            place = whole_number(text.removeprefix("char:"))
+            if place is None:
                 raise unknown(clean_text(text), self, "write char:1 for the first")
-            among = items[int(place) - 1 : int(place)] if int(place) > 0 else []
+            among = items[place - 1 : place] if place > 0 else []
         else:
             named = [item for item in items if self._name(item.index or 0) == words.name]
             rank = words.rank or 1

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from converters.plain_values import whole_number
 from inspector.errors import UnknownTarget, nearest
 from inspector.printable import clean_text
 
@@ -94,9 +95,10 @@ def class_of(name: str, labels: Sequence[str], count: int | None) -> int:
         if found:
             shown = ", ".join(f"{i} ({labels[i]})" for i in found[:5])
             raise UnknownTarget(f"{clean_text(name)!r} names several classes: {shown}")
-    if wanted.isdecimal() and (count is None or int(wanted) < count):
-        return int(wanted)
-    if wanted.isdecimal():
+    number = whole_number(wanted)
+    if number is not None and number >= 0 and (count is None or number < count):
+        return number
+    if number is not None:
         raise UnknownTarget(f"there is no class {wanted}", hint=f"classes run from 0 to {count}-1")
     raise UnknownTarget(
         f"no class is called {clean_text(name)!r}",

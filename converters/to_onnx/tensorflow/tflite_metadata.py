@@ -9,12 +9,16 @@ import contextlib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from converters.regular_file import read_regular
 
 __all__ = ["TFLiteMetadata", "preprocess_of_span", "read_metadata"]
 
 _NAME = b"TFLITE_METADATA"
+_MOST_OF_FILE = 2 << 30  # what a flatbuffer can address
 _MOST_BYTES = 16 << 20
 _MOST_LABELS = 100_000
 _NORMALISATION = 1  # of the union of process units
@@ -63,20 +67,24 @@ def preprocess_of_span(span: tuple[float, float] | None, channels: int) -> dict[
 
 def read_metadata(path: Path) -> TFLiteMetadata:
     """Metadata of a file; empty where it has none, or none that can be read."""
+    try:
+        data = read_regular(path, _MOST_OF_FILE)
+    except OSError:
+        return TFLiteMetadata()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     file = ""
     with contextlib.suppress(Exception):  # a stranger's offsets lead anywhere
-        mean, std, file = _described(path)
-    return TFLiteMetadata(_labels(path, file), mean, std)
+        mean, std, file = _described(data)
+    return TFLiteMetadata(_labels(data, file), mean, std)
 
 
-def _labels(path: Path, wanted: str) -> tuple[str, ...]:
+def _labels(data: bytes, wanted: str) -> tuple[str, ...]:
     """Lines of the file of labels in the appended archive, or of the only text in it."""
     with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(BytesIO(data)):
             return ()
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
             texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
             name = wanted if wanted in texts else texts[0] if len(texts) == 1 else ""
             if not name or archive.getinfo(name).file_size > _MOST_BYTES:
@@ -87,16 +95,16 @@ def _labels(path: Path, wanted: str) -> tuple[str, ...]:
     return ()
 
 
-def _described(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+def _described(data: bytes) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Mean, standard deviation and name of the file of labels."""
     from tf2onnx.tflite.Model import Model
 
-    model = Model.GetRootAsModel(path.read_bytes(), 0)
+    model = Model.GetRootAsModel(data, 0)
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
         if entry.Name() == _NAME:
-            data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-            graph = next(_tables(_root(data), 3))
+            inner = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+            graph = next(_tables(_root(inner), 3))
             inputs, outputs = list(_tables(graph, 2)), list(_tables(graph, 3))
             mean, std = _normalisation(inputs[0]) if inputs else ((), ())
             return mean, std, next(filter(None, map(_label_file, outputs)), "")
