@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from converters.graph import Node
 from converters.graph.operators import facts
 from inspector.network.coordinate_moves import rearranged
-from inspector.network.coordinates import Array, Lost, Placed, Step, over_windows, reduced
+from inspector.network.coordinates import Array, Lost, Placed, Step, over_windows, reduced, squeezed
 from inspector.network.index_sets import kernel_of, pad_before
+from inspector.network.kernel_taps import taps_along
 
 __all__ = ["depth_to_space", "reduce", "resize", "transposed_window", "window"]
 
@@ -30,27 +32,62 @@ def window(step: Step) -> Placed:
     strides = step.attribute("strides") or [1] * len(axes)
     dilations = step.attribute("dilations") or [1] * len(axes)
     shape, moves = list(source.shape), []
+    used = taps_along(step.net.graph, node, kernel)
     for i, (axis, k, s, d) in enumerate(zip(axes, kernel, strides, dilations, strict=True)):
         length, effective = source.shape[axis], (k - 1) * d + 1
         pad = pad_before(node, i, effective, s, length)
         count = _windows_along(node, i, length, effective, s)
-        starts = np.arange(count) * float(s) - pad
-        taps = starts[:, None] + np.arange(k) * d
-        moves.append((axis, starts + (effective - 1) / 2, s, taps))
+        starts = np.arange(count, dtype=np.float64) * s - pad
+        taps = starts[:, None] + np.arange(used[i].first, used[i].last + 1) * d
+        moves.append(_Windows(axis, starts, used[i].centres * d, s, taps, used[i].aside))
         shape[axis] = count
     channel = rank - 1 if last else 1
 
     def change(coordinate: Array) -> Array:
         if known.convolves:
             coordinate = _grouped(step, coordinate, channel)
-        for axis, centres, stride, taps in moves:
-            settled = _settled(centres, stride, coordinate, axis)
-            coordinate = over_windows(coordinate, axis, settled, taps)
+        for move in moves:
+            coordinate = move.over(coordinate, channel)
         return coordinate
 
     if known.convolves:
         shape[channel] = _filters(step, shape[channel])
     return source.map(shape, change)
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """The windows of one node along one axis, in cells of its input.
+
+    Attributes:
+        axis: The axis.
+        starts: (O,) where each begins.
+        centres: From there to what it looks at: (1,), or (M,) for M filters that look far apart.
+        stride: From one to the next.
+        taps: (O, k) cells that each reads.
+        aside: Its weights lie to one side.
+    """
+
+    axis: int
+    starts: Array
+    centres: Array
+    stride: float
+    taps: Array
+    aside: bool
+
+    def over(self, coordinate: Array, channel: int) -> Array:
+        """Coordinates of the windows, from those of the cells."""
+        if not self.aside:
+            settled = _settled(self.starts + self.centres[0], self.stride, coordinate, self.axis)
+            return over_windows(coordinate, self.axis, settled, self.taps)
+        several = len(self.centres) > 1
+        parts = []
+        for number, centre in enumerate(self.centres):
+            own = coordinate
+            if several and own.shape[channel + 1] > 1:
+                own = own.take([number], channel + 1)
+            parts.append(over_windows(own, self.axis, self.starts + centre, self.taps))
+        return squeezed(np.concatenate(parts, channel + 1)) if several else parts[0]
 
 
 def _settled(places: Array, stride: float, coordinate: Array, axis: int) -> Array:
@@ -126,6 +163,7 @@ def transposed_window(step: Step) -> Placed:
     mode = step.attribute("auto_pad", "NOTSET")
     wanted = step.attribute("output_shape")
     shape, moves = list(source.shape), []
+    used = taps_along(step.net.graph, node, kernel)
     for i, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
         axis, effective = 2 + i, (k - 1) * d + 1
         full = s * (source.shape[axis] - 1) + extra[i] + effective
@@ -136,17 +174,18 @@ def transposed_window(step: Step) -> Placed:
         else:
             pad = 0 if mode == "VALID" else int(pads[i])
             length = full - (0 if mode == "VALID" else int(pads[i]) + int(pads[i + rank - 2]))
-        places = (np.arange(length) + pad - (effective - 1) / 2) / s
+        starts = (np.arange(length) + float(pad)) / s
+        places = starts - (effective - 1) / 2 / s
         reach = np.stack([np.ceil(places - k / 2 / s), np.floor(places + k / 2 / s)], axis=1)
-        moves.append((axis, places, 1 / s, reach))
+        centres = -used[i].centres * d / s
+        moves.append(_Windows(axis, starts, centres, 1 / s, reach, used[i].aside))
         shape[axis] = int(length)
     shape[1] = _filters(step, shape[1])
 
     def change(coordinate: Array) -> Array:
         coordinate = _grouped(step, coordinate, 1)
-        for axis, places, stride, reach in moves:
-            settled = _settled(places, stride, coordinate, axis)
-            coordinate = over_windows(coordinate, axis, settled, reach)
+        for move in moves:
+            coordinate = move.over(coordinate, 1)
         return coordinate
 
     return source.map(shape, change)

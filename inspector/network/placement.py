@@ -222,11 +222,11 @@ class Tracer:
         height, width = self._size
         return not grid.swapped and grid.rows.covers(height) and grid.columns.covers(width)
 
-    def _grids(self, tensor: str, state: Placed, channel: int) -> list[Grid] | None:
-        """The grids of a placed tensor; None where some axis of it has no place.
+    def _grids(self, tensor: str, state: Placed, channel: int) -> list[Grid]:
+        """The grids of a placed tensor.
 
         Raises:
-            MethodRefused: The places of its cells are not a grid.
+            MethodRefused: Its cells have no place, or their places are not a grid.
         """
         places = []
         for coordinate in (state.rows, state.columns):
@@ -244,25 +244,22 @@ class Tracer:
         grids: list[Grid] = []
         for index, row in enumerate(self._rows(tensor, state)):
             rows, columns = (p[:, min(row, p.shape[1] - 1)] for p in places)
-            found = self._grid(tensor, index, rows, columns, (height, width))
-            if found is None:
-                return None
-            grids += found
+            grids += self._grid(tensor, index, rows, columns, (height, width))
         return grids
 
     def _grid(
         self, tensor: str, index: int, rows: Array, columns: Array, size: tuple[int, int]
-    ) -> list[Grid] | None:
+    ) -> list[Grid]:
         along = [[axis for axis in (0, 1) if p.shape[axis + 1] > 1] for p in (rows, columns)]
         if any(len(axes) > 1 for axes in along) or (along[0] and along[0] == along[1]):
             raise self._no_grid(tensor)
         swapped = along[0] == [1] or along[1] == [0]
         lengths = size[::-1] if swapped else size
         pieces = []
-        for coordinate, length in zip((rows, columns), lengths, strict=True):
+        for axis, (coordinate, length) in enumerate(zip((rows, columns), lengths, strict=True)):
             line = coordinate.reshape(3, -1)
             if line.shape[1] == 1 and length > 1:
-                return None  # every cell sees the same along this axis
+                raise self._no_place(tensor, axis)
             found = list(_lines(line))
             if not found:
                 raise self._no_grid(tensor)
@@ -282,6 +279,16 @@ class Tracer:
             "this node",
             where=where,
             hint="gradient and occlusion need no layer",
+        )
+
+    def _no_place(self, tensor: str, axis: int) -> MethodRefused:
+        """The refusal of cells that all see the same rows (axis 0) or columns (axis 1)."""
+        node = self._coordinates.mixing(tensor, axis)
+        return MethodRefused(
+            "the layer's cells have no place on the image: behind this node each reads "
+            f"all {('rows', 'columns')[axis]} of the image",
+            where=f"{node.op_type} node {node.name!r}" if node is not None else repr(tensor),
+            hint="choose a layer before it; gradient and occlusion need none",
         )
 
     def _require_upright(self, tensor: str, state: Placed | Lost | None, *, folded: bool) -> None:

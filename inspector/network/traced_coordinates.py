@@ -87,6 +87,20 @@ class Coordinates:
                 if name in wanted and name in self._states:
                     yield node, self._states[name]
 
+    def mixing(self, tensor: str, axis: int) -> Node | None:
+        """The last node before a tensor that makes one place of all rows (0) or columns (1)."""
+
+        def varies(name: str) -> bool:
+            state = self._states.get(name)
+            return isinstance(state, Placed) and (state.rows, state.columns)[axis][0].size > 1
+
+        while (node := self._made.get(tensor)) is not None:
+            read = [n for n in self.net.graph.reads(node) if n in self._states]
+            if not read or any(varies(name) for name in read):
+                return node
+            tensor = read[0]
+        return None
+
     def _ancestors(self, tensor: str) -> set[str]:
         found, rest = set(), [tensor]
         while rest:

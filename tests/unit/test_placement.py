@@ -258,6 +258,127 @@ def test_a_rolled_map_is_laid_in_pieces():
     assert right.columns.start == 40
 
 
+def shift(rows, columns, *, noise=0.0, length=33):
+    """A filter per channel with its weight at one tap, (3, 1, length, length)."""
+    middle = length // 2
+    filters = np.full((3, 1, length, length), noise, np.float32)
+    filters[:, :, middle + rows, middle + columns] = 1
+    return filters
+
+
+SHIFTED = {
+    "a filter per channel": ("t = Conv<pads=[16,16,16,16], group=3>(x, f)", shift(-16, 10)),
+    "all channels at once": (
+        "t = Conv<pads=[16,16,16,16]>(x, f)",
+        np.eye(3, dtype=np.float32)[:, :, None, None] * shift(-16, 10),
+    ),
+    "nearly one tap": (
+        "t = Conv<pads=[16,16,16,16], group=3>(x, f)",
+        shift(-16, 10, noise=1e-6),
+    ),
+    "holes between the taps": (
+        "t = Conv<pads=[16,10,16,10], dilations=[16,10], group=3>(x, f)",
+        shift(-1, 1, length=3),
+    ),
+    "transposed": ("t = ConvTranspose<pads=[16,16,16,16], group=3>(x, f)", shift(16, -10)),
+    "8-bit weights": (
+        "f = DequantizeLinear(g, scale, zero) t = Conv<pads=[16,16,16,16], group=3>(x, f)",
+        shift(-16, 10),
+    ),
+    "8-bit operator": (
+        (
+            "q = QuantizeLinear(x, scale, zero) "
+            "y = QLinearConv<pads=[16,16,16,16], group=3>"
+            "(q, scale, zero, g, scale, zero, scale, zero) "
+            "t = DequantizeLinear(y, scale, zero)"
+        ),
+        shift(-16, 10),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHIFTED)
+def test_a_convolution_that_shifts_its_map_is_laid_where_it_looks(kind):
+    body, filters = SHIFTED[kind]
+    levels = {"scale": np.float32(1 / 64), "zero": np.uint8(128)}
+    levels["g"] = (filters * 64 + 128).astype(np.uint8)
+    given = {"f": filters} if "f = " not in body else {}
+    (grid,) = placed(body + CONV, **levels, **given).grids
+    assert (grid.rows.offset, grid.rows.stride) == pytest.approx((-16, 1), abs=0.05)
+    assert (grid.columns.offset, grid.columns.stride) == pytest.approx((10, 1), abs=0.05)
+
+
+def test_a_convolution_that_shifts_points_at_the_planted_square():
+    """The map of the mirror case's network, shifted by 16 rows: the square is where it was."""
+    found = placed("t = Conv<pads=[16,16,16,16], group=3>(x, f)" + CONV, f=shift(-16, 10))
+    cells = np.zeros((1, SIZE, SIZE), np.float32)
+    top, bottom, left, right = SQUARE
+    cells[0, top + 16 : bottom + 16, left - 10 : right - 10] = 1
+    seen = lay_on_input(cells[0], found, (SIZE, SIZE))
+    assert seen[top + 1 : bottom - 1, left + 1 : right - 1].min() == 1
+    assert np.isclose(seen.sum(), cells.sum(), rtol=0.01)
+
+
+BALANCED = {
+    "ordinary weights": np.random.default_rng(0).normal(size=(3, 1, 7, 7)),
+    "filters that look a cell aside": np.concatenate(
+        [shift(0, 1, length=7), shift(0, -1, length=7), shift(0, 0, length=7)]
+    )[::3],
+    "zeros at the border": np.pad(np.ones((3, 1, 5, 5)), [(0, 0), (0, 0), (1, 1), (1, 1)]),
+    "nothing": np.zeros((3, 1, 7, 7)),
+}
+
+
+@pytest.mark.parametrize("kind", BALANCED)
+def test_a_balanced_kernel_is_stretched_as_usual(kind):
+    body = "t = Conv<pads=[3,3,3,3], group=3>(x, f)" + CONV
+    assert placed(body, f=BALANCED[kind].astype(np.float32)) is None
+
+
+def test_filters_that_look_far_apart_and_are_mixed_are_refused():
+    filters = np.concatenate([shift(0, 16)[:1], shift(0, -16)[:1], shift(0, 0)[:1]])
+    with pytest.raises(MethodRefused) as refused:
+        placed("t = Conv<pads=[16,16,16,16], group=3>(x, f)" + CONV, f=filters)
+    assert refused.value.where.startswith("Conv node")
+    with pytest.raises(MethodRefused, match="channels look at places that lie apart"):
+        placed("t = Conv<pads=[16,16,16,16], group=3>(x, f) r = Relu(t)", f=filters)
+
+
+DENSE = np.random.default_rng(1).normal(size=(SIZE, SIZE)).astype(np.float32)
+MIXED = {
+    "columns by a matrix": ("t = MatMul(x, m)" + CONV, {"m": DENSE}, "MatMul", "columns"),
+    "rows by a matrix": ("t = MatMul(m, x)" + CONV, {"m": DENSE}, "MatMul", "rows"),
+    "rows as channels of a convolution": (
+        "u = Transpose<perm=[0,2,1,3]>(x) v = Conv(u, k) t = Transpose<perm=[0,2,1,3]>(v)" + CONV,
+        {"k": DENSE[:, :, None, None]},
+        "Conv",
+        "rows",
+    ),
+    "a linear layer laid out as a map": (
+        (
+            "c = Conv<pads=[1,1,1,1], strides=[8,8]>(x, w, b) u = Flatten(c) v = Gemm(u, n) "
+            "r = Reshape(v, o)"
+        ),
+        {"n": DENSE.repeat(2, 0), "o": np.array([1, 1, 8, 8])},
+        "Gemm",
+        "rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_cells_that_all_read_everything_are_refused_with_the_node(kind):
+    body, constants, node, axis = MIXED[kind]
+    with pytest.raises(MethodRefused, match=f"all {axis} of the image") as refused:
+        placed(body, **constants)
+    assert refused.value.where.startswith(f"{node} node")
+
+
+def test_a_map_that_a_mixed_one_is_added_to_keeps_its_places():
+    body = "c = Conv<pads=[1,1,1,1]>(x, w, b) u = MatMul(c, m) r = Add(c, u)"
+    assert placed(body, m=DENSE) is None
+
+
 REFUSED = {
     "places in channels": (
         (
