@@ -1,11 +1,15 @@
 """Overview of a model: its layers and its head."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.head import LinearHead
 from inspector.network.layers import Layer
+from inspector.network.placement import Placement
 from inspector.network.receptive_field import ReceptiveField, fields_or_reasons
 from inspector.opened import Opened
 
@@ -22,11 +26,13 @@ class LayerRow:
             the map is mirrored; None where that has no meaning.
         field: Receptive field in pixels; "global" where a unit sees the whole input. Where only
             gates (squeeze-excite) spread it, the local field stands before "+ global gates".
-            "axes swapped" where going down in the map goes across in the input.
+            "axes swapped" where going down in the map goes across in the input; "within its
+            grid" where the layer is laid on the input in several grids.
         offset: Centre of unit (0, 0) in input pixels.
         gate: Whether it is part of a gate and therefore no target layer.
         module: Path of the module that makes it, where the exporter says it.
-        note: Why it has no receptive field, or that it is a grid of tokens; else empty.
+        note: Why it has no receptive field or no place, where its several grids lie, or that it
+            is a grid of tokens; else empty.
     """
 
     index: int
@@ -86,6 +92,12 @@ def overview(opened: Opened) -> Overview:
         note = str(found) if isinstance(found, ExplainedError) else ""
         field, stride, offset = _described(None if isinstance(found, ExplainedError) else found)
         shape = shapes.get(layer.tensor)
+        try:
+            placement = _placement(opened, layer.tensor, shape)
+        except ExplainedError as error:
+            placement, note = None, note or str(error)
+        if placement is not None and len(placement.grids) > 1:
+            field, stride, offset, note = _several(placement)
         rows.append(
             LayerRow(
                 index=layer.index,
@@ -132,6 +144,31 @@ def _default(opened: Opened) -> tuple[set[str], str]:
     before = opened.layers_before(opened.scores.tensor)[0] or (default,)
     why = reason if len(before) > 1 else f"{default.tensor!r}: {reason}"
     return {one.tensor for one in before}, why
+
+
+def _placement(opened: Opened, tensor: str, shape: Sequence[int] | None) -> Placement | None:
+    """Where a layer's cells lie on the input; None where its map is stretched as usual.
+
+    Raises:
+        ExplainedError: They have no place.
+    """
+    model, size = opened.model, opened.size(*opened.preprocessing.preprocess.size)
+    if shape is None or len(shape) != 4:
+        return None
+    if shape[0] > 1 and model.input.batch in {None, 1}:  # a pass shows what its rows are
+        model.forward(np.zeros((1, model.input.channels, *size), np.float32), [tensor])
+    return model.placement(tensor, size)
+
+
+def _several(placement: Placement) -> tuple[str, tuple[float, float] | None, str, str]:
+    """Receptive field, stride, offset and note of a layer whose map is laid in several grids."""
+    first = placement.grids[0]
+    corners = [(grid.rows.hull[0] + 0.5, grid.columns.hull[0] + 0.5) for grid in placement.grids]
+    places = ", ".join(f"({top:g}, {left:g})" for top, left in corners[:4])
+    rest = f" and {len(corners) - 4} more" if len(corners) > 4 else ""
+    rows = " that are rows of its batch" if placement.count else ""
+    note = f"{len(corners)} grids{rows}; top left corners (row, column) at {places}{rest}"
+    return "within its grid", (first.rows.stride, first.columns.stride), "-", note
 
 
 def _token_row(opened: Opened, layer: Layer, default: bool) -> LayerRow:

@@ -74,7 +74,7 @@ def show_layers(found: "Overview") -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in found.rows:
         style = "bold green" if row.default else ("dim" if row.gate else "")
-        mark = "<- default" if row.default else ("gate" if row.gate else row.note)
+        mark = "; ".join(filter(None, ["<- default" * row.default, "gate" * row.gate, row.note]))
         cells = (
             str(row.index),
             row.tensor,
