@@ -24,6 +24,7 @@ from wrongable_pieces import (
     rolled,
     rotated,
     scale_of,
+    shifted,
     tiles_reshape,
     tiles_slices,
     transposed,
@@ -485,4 +486,5 @@ KINDS: dict[str, Callable[[Net], Draft]] = {
     "pyramid": pyramid,
     "attention": attention,
     "dice": dice,
+    "shifted": _moved(shifted),
 }

@@ -150,6 +150,22 @@ def rolled(net: Net, x: str) -> str:
     return net.add("Concat", parts, (rows, channels, h, w), axis=axis)
 
 
+def shifted(net: Net, x: str) -> str:
+    """Moved by a convolution whose weights lie to one side of its kernel."""
+    rows, channels, h, w = net.shapes[x]
+    reach = 4 * int(net.rng.integers(2, 5))
+    down, across = (int(n) for n in net.rng.integers(-reach, reach + 1, 2))
+    if max(abs(down), abs(across)) < 8:
+        raise Rejected
+    weight = np.zeros((channels, 1, 2 * reach + 1, 2 * reach + 1), np.float32)
+    weight[:, :, reach + down, reach + across] = 1
+    if net.chance(0.5):  # the same for all channels at once
+        weight = np.eye(channels, dtype=np.float32)[:, :, None, None] * weight
+    more = {"group": channels} if weight.shape[1] == 1 else {}
+    shape = (rows, channels, h, w)
+    return net.add("Conv", [x, net.constant(weight)], shape, pads=[reach] * 4, **more)
+
+
 def resized(net: Net, x: str) -> str:
     rows, channels, h, w = net.shapes[x]
     factor = net.among(0.5, 2.0) if min(h, w) >= 36 else 2.0
