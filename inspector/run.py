@@ -30,7 +30,7 @@ from inspector.target import Target, TargetSpec, names_elements, target_text
 from inspector.tasks import Item, Reading, Sample
 from inspector.tasks.items import ItemSpec
 
-__all__ = ["ExplainRun", "PhotoInput"]
+__all__ = ["ExplainRun", "PhotoInput", "PhotoMaps"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
@@ -81,6 +81,19 @@ def _on_photo(box: Sequence[float], geometry: Geometry) -> list[float]:
     top, left, bottom, right = box
     found = ((left - tx) / sx, (top - ty) / sy, (right - tx) / sx, (bottom - ty) / sy)
     return [round(float(v), 2) for v in found]
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoMaps:
+    """What was drawn of one photo.
+
+    Attributes:
+        maps: A map, or why there is none, per method and target.
+        items: What the outputs say, of a model that is no classifier.
+    """
+
+    maps: Sequence[Map | MapRefused]
+    items: Found | None
 
 
 class ExplainRun:
@@ -217,12 +230,16 @@ class ExplainRun:
         chosen, every = self.spec.resolve(sample)
         return tuple(item.target for item in chosen), Found(chosen, every)
 
-    def reports(self, batch: Sequence[PhotoInput]) -> Iterator[ImageReport | ImageRefused]:
-        """The reports of some photos, which go through the network together."""
-        if not batch:
-            return
-        tensors = np.stack([tensor for _, tensor, _ in batch])
-        values = self.forward(tensors)
+    def found(
+        self, batch: Sequence[PhotoInput], tensors: Array, values: Mapping[str, Array]
+    ) -> "list[PhotoMaps | ImageRefused]":
+        """The maps of some photos that went through the network together.
+
+        Args:
+            batch: The photos.
+            tensors: Their tensors, (N, C, H, W).
+            values: From ``forward`` for these.
+        """
         refused: dict[int, ImageRefused] = {}
         wanted: dict[int, tuple[tuple[Target, ...], Found | None]] = {}
         for row, (photo, _, geometry) in enumerate(batch):
@@ -239,11 +256,23 @@ class ExplainRun:
                 kept = {name: value[rows] for name, value in values.items()}
             targets = [wanted[row][0] for row in rows]
             found = dict(zip(rows, self.maps(tensors[rows], kept, targets), strict=True))
-        for row in range(len(batch)):
-            items = wanted[row][1] if row in wanted else None
-            yield refused.get(row) or self._report(
-                batch[row], found.get(row, []), values, row, items
-            )
+        return [
+            refused.get(row)
+            or PhotoMaps(found.get(row, []), wanted[row][1] if row in wanted else None)
+            for row in range(len(batch))
+        ]
+
+    def reports(self, batch: Sequence[PhotoInput]) -> Iterator[ImageReport | ImageRefused]:
+        """The reports of some photos, which go through the network together."""
+        if not batch:
+            return
+        tensors = np.stack([tensor for _, tensor, _ in batch])
+        values = self.forward(tensors)
+        for row, one in enumerate(self.found(batch, tensors, values)):
+            if isinstance(one, ImageRefused):
+                yield one
+            else:
+                yield self._report(batch[row], one.maps, values, row, one.items)
 
     def _finite(self, values: Mapping[str, Array], row: int) -> bool:
         """Whether the scores of a photo are numbers that can be ranked."""

@@ -22,13 +22,18 @@ from inspector.photos.own_figures import is_own_figure
 from inspector.printable import clean_text
 
 __all__ = [
+    "IMAGE_COLUMNS",
+    "LABEL_COLUMNS",
     "PICTURES",
     "Box",
     "LabelledPhoto",
     "class_indices",
+    "column_of",
     "labelled_photos",
+    "photo_of_row",
     "pictures",
     "read_boxes",
+    "read_table",
 ]
 
 PICTURES = frozenset(
@@ -50,8 +55,8 @@ PICTURES = frozenset(
 
 _MAX_BYTES = 64 << 20
 _MAX_ROWS = 1_000_000
-_IMAGE = ("image", "file", "filename", "path", "name")
-_LABEL = (
+IMAGE_COLUMNS = ("image", "file", "filename", "path", "name")
+LABEL_COLUMNS = (
     *("label", "class", "imagenet_index", "imagenet_indices", "index", "target", "category"),
     *("classes", "labels"),
 )
@@ -135,10 +140,10 @@ def labelled_photos(
         UsageError: A table that cannot be read or reaches outside its folder; no photos.
     """
     if table is not None:
-        rows = _rows(table)
-        image, label = _column(table, rows, _IMAGE), _column(table, rows, _LABEL)
+        rows = read_table(table)
+        image, label = column_of(table, rows, IMAGE_COLUMNS), column_of(table, rows, LABEL_COLUMNS)
         found = [
-            LabelledPhoto(_photo(table, folders, row[image], at), clean_text(row[label]))
+            LabelledPhoto(photo_of_row(table, folders, row[image], at), clean_text(row[label]))
             for at, row in rows
         ]
     else:
@@ -173,8 +178,8 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
         UsageError: A table that cannot be read or reaches outside its folder; every box whose
             corners are not numbers or the wrong way round, all of them in one error.
     """
-    rows = _rows(table)
-    image, label = _column(table, rows, _IMAGE), _column(table, rows, _LABEL)
+    rows = read_table(table)
+    image, label = column_of(table, rows, IMAGE_COLUMNS), column_of(table, rows, LABEL_COLUMNS)
     found, wrong = [], []
     for at, row in rows:
         try:
@@ -185,7 +190,7 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
         if not (x0 < x1 and y0 < y1 and max(map(abs, (x0, y0, x1, y1))) < 1e9):
             wrong.append(f"line {at}: the corners are the wrong way round")
             continue
-        path = _photo(table, folders, row[image], at)
+        path = photo_of_row(table, folders, row[image], at)
         found.append(Box(path, clean_text(row[label]), x0, y0, x1, y1, at))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -223,8 +228,12 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
 # -- tables -----------------------------------------------------------------------------------
 
 
-def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
-    """Line numbers and cells by column, the headings in small letters."""
+def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Line numbers and cells by column of a CSV table, the headings in small letters.
+
+    Raises:
+        UsageError: It cannot be read, is not UTF-8 or not CSV, or has too many rows.
+    """
     try:
         text = read_regular(table, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -245,9 +254,14 @@ def _rows(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     return rows
 
 
-def _column(
+def column_of(
     table: Path, rows: Sequence[tuple[int, Mapping[str, str]]], names: Sequence[str]
 ) -> str:
+    """The first of some columns that a table has.
+
+    Raises:
+        UsageError: It has none of them.
+    """
     heading = list(rows[0][1]) if rows else []
     found = next((name for name in names if name in heading), None)
     if found is None:
@@ -259,8 +273,12 @@ def _column(
     return found
 
 
-def _photo(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
-    """The photo of a row: a file below the folder, whatever the row says."""
+def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
+    """The photo of a row: a file below the folder, whatever the row says.
+
+    Raises:
+        UsageError: The name leads outside.
+    """
     relative = Path(name)
     if not name or "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise UsageError(
