@@ -10,7 +10,7 @@ import numpy as np
 
 from converters import onnx_file
 from converters.graph import Graph
-from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
+from inspector.errors import MethodRefused, ModelRefused, UnknownLayer, UsageError
 from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead, NoHead
@@ -350,7 +350,8 @@ class Opened:
             references: Outputs for a reference photo, by name.
 
         Raises:
-            UsageError: No task of that name, or the outputs do not fit it.
+            UsageError: No task of that name, the outputs do not fit it, or they can be read in
+                several ways.
         """
         if task not in self._readings or references:
             known = Outputs(
@@ -367,9 +368,20 @@ class Opened:
         return self._readings[task]
 
     @property
+    def sure_reading(self) -> Reading | None:
+        """What the outputs mean; None also where they can be read in several ways."""
+        try:
+            return self.reading()
+        except UsageError:
+            return None
+
+    @property
     def meaning(self) -> str:
         """What the model is, in one line, and by what evidence."""
-        found = self.reading()
+        try:
+            found = self.reading()
+        except UsageError as error:
+            return f"not known: {error}"
         if found is not None:
             return found.why
         if not self.scores.classifier:

@@ -130,7 +130,7 @@ def _default(opened: Opened) -> tuple[set[str], str]:
     Raises:
         ModelRefused: There is none.
     """
-    reading = opened.reading()
+    reading = opened.sure_reading
     if reading is not None:
         found = reading.layer(opened.maps_before(reading.tensors))
         if found is not None:

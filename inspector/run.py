@@ -13,6 +13,7 @@ from inspector.errors import (
     MethodRefused,
     ModelRefused,
     NotFinite,
+    UsageError,
 )
 from inspector.heatmap import Attribution, Heatmap
 from inspector.methods import Request, parse_requests
@@ -111,10 +112,11 @@ class ExplainRun:
         similar_to: ImageSource | None = None,
     ) -> None:
         self.opened, self.progress = opened, progress
-        self.reading = self._read(task, similar_to)
         self.spec: TargetSpec | ItemSpec
         text = None if target is None else target_text(target)
-        if self.reading is None or (text is not None and names_elements(text, opened.scores)):
+        by_name = text is not None and names_elements(text, opened.scores)
+        self.reading = self._read(task, similar_to, doubtful=by_name)
+        if self.reading is None or by_name:
             self.items, names = None, opened.class_labels.names
             self.spec = TargetSpec.parse(text or "top1", scores=opened.scores, labels=names)
         else:
@@ -142,10 +144,23 @@ class ExplainRun:
         if not self.requests:
             raise next(iter(self.denied.values()))
 
-    def _read(self, task: str | None, similar_to: ImageSource | None) -> Reading | None:
-        """What the outputs mean, with the outputs for the reference photo where there is one."""
+    def _read(
+        self, task: str | None, similar_to: ImageSource | None, *, doubtful: bool
+    ) -> Reading | None:
+        """What the outputs mean, with the outputs for the reference photo where there is one.
+
+        Args:
+            task: As the user names it.
+            similar_to: The reference photo.
+            doubtful: Whether outputs that can be read in several ways are nothing to refuse.
+        """
         if similar_to is None:
-            return self.opened.reading(task)
+            try:
+                return self.opened.reading(task)
+            except UsageError:
+                if task is not None or not doubtful:
+                    raise
+                return None
         photo = Photo.open(similar_to)
         tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
         outputs = list(self.opened.graph.outputs)

@@ -79,6 +79,16 @@ class Target:
         """Whether what is explained changes its place in the tensor when the image is changed."""
         return False
 
+    @property
+    def seen_in(self) -> tuple[str, ...]:
+        """Outputs by which what is explained is found again; empty where it is only a number."""
+        return ()
+
+    def similarity(self, values: Mapping[str, Any]) -> float:
+        """How alike it is to what a changed image has most like it, from those of one sample."""
+        del values
+        return 0.0
+
     def measured(self, values: Mapping[str, Any]) -> float:
         """The number on a changed image, from the tensors of one sample (1, ...)."""
         return float(np.sum(self.of(np.asarray(values[self.tensor]))))

@@ -97,7 +97,7 @@ def probe_target(explainer: Explainer, image: Array) -> str:
         MethodRefused: No output holds floating point numbers.
         ModelRefused: ONNX Runtime cannot run the model.
     """
-    if explainer.scores.classifier and explainer.reading() is None:
+    if explainer.scores.classifier and explainer.sure_reading is None:
         return "top1"
     for name in candidates(explainer.graph):
         found = explainer.forward(image, [name])[name]

@@ -106,3 +106,44 @@ def exported(layout, path):
     entry.key, entry.value = "names", str(dict(enumerate(COLOURS)))
     onnx.save(proto, path)
     return module
+
+
+class Pyramid(nn.Module):
+    """Two levels with outputs of their own, as SCRFD writes them: one for red, one for green.
+
+    Every cell of stride s proposes a box that reaches 1.5 s to each side of its upper left corner.
+    """
+
+    STRIDES = (8, 16)
+
+    def __init__(self):
+        super().__init__()
+        self.stems = nn.ModuleList(nn.Conv2d(3, 2, s, s) for s in self.STRIDES)
+        self.heads = nn.ModuleList(nn.Conv2d(2, 1, 1) for _ in self.STRIDES)
+        with torch.no_grad():
+            for colour, (stem, head) in enumerate(zip(self.stems, self.heads, strict=True)):
+                stem.weight.zero_()
+                stem.bias.zero_()
+                head.bias.fill_(-GAIN / 2)
+                for c in range(3):  # channel 0: the level's colour; channel 1: the two others
+                    stem.weight[int(c != colour), c] = 1 / self.STRIDES[colour] ** 2
+                head.weight[0, 0], head.weight[0, 1] = GAIN, -GAIN / 2
+
+    def layer(self, x, level):
+        return torch.relu(self.stems[level](x))
+
+    def logits(self, A, level):
+        """Scores (N, A, 1) of a level's values."""
+        return self.heads[level](A).flatten(2).transpose(1, 2)
+
+    def forward(self, x):
+        scores = [self.logits(self.layer(x, level), level).sigmoid() for level in (0, 1)]
+        return (*scores, *(z.new_full((*z.shape[:2], 4), 1.5) + 0 * z for z in scores))
+
+
+def pyramid(path):
+    """The pyramid as an ONNX file."""
+    module = Pyramid().eval()
+    names = [f"{part}_{s}" for part in ("score", "bbox") for s in Pyramid.STRIDES]
+    traced(module, torch.rand(1, 3, SIDE, SIDE), path, names)
+    return module

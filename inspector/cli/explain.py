@@ -63,7 +63,8 @@ class _ExplainCommand(click.Command):
 @click.option(
     "--task",
     metavar="TASK",
-    help="What the outputs mean: classifier, detector, segmenter, embedding, sequence or dense.  "
+    help="What the outputs mean: classifier, detector, segmenter, embedding, sequence or dense; "
+    "detector:OUTPUT where boxes can be read in several ways.  "
     "[default: found out; `inspector check` says which]",
 )
 @click.option(

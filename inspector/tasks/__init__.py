@@ -11,12 +11,13 @@ A classifier needs none of this: its classes are named before any photo is seen 
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from converters.plain_values import quoted
 from inspector.errors import ConverterError, InspectorError, UnknownTarget, UsageError, nearest
 from inspector.network.scores import Scores
 from inspector.photos.geometry import Geometry
@@ -139,6 +140,7 @@ class Outputs:
         metadata: The file's ``metadata_props``.
         size: Height and width of the input.
         references: Outputs for a reference photo, by name; empty without one.
+        layout: The layout that the user names within a task; empty to find it out.
     """
 
     scores: Scores
@@ -146,6 +148,7 @@ class Outputs:
     metadata: Mapping[str, str]
     size: tuple[int, int]
     references: Mapping[str, Array] = field(default_factory=dict)
+    layout: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -214,32 +217,19 @@ def find_reading(outputs: Outputs, wanted: str | None = None) -> Reading | None:
 
     Args:
         outputs: What is known of them.
-        wanted: The task that the user names; None to find it out.
+        wanted: The task that the user names, perhaps with a layout, ``detector:yolox``; None to
+            find it out.
 
     Returns:
         None for a classifier, and where no task fits.
 
     Raises:
-        UsageError: No task of that name, or the outputs do not fit the one named.
+        UsageError: No task of that name, the outputs do not fit the one named, or they can be read
+            in several ways.
     """
     known = tasks()
     if wanted is not None:
-        if wanted == "classifier":
-            return None
-        if wanted not in known:
-            names = ["classifier", *known]
-            raise UsageError(
-                f"no task is called {wanted!r}",
-                hint=nearest(wanted, names) or "one of " + ", ".join(names),
-            )
-        found = known[wanted].recognise(outputs, True)
-        if found is None:
-            raise UsageError(
-                f"the outputs do not fit the task {wanted!r}: {outputs.scores.why}",
-                hint="name an element, OUTPUT[i,j,...], as the target; `inspector check` says what "
-                "the model is",
-            )
-        return found
+        return _named(outputs, wanted)
     said = outputs.declared("task")
     named = [one for one in known.values() if said and said in one.words]
     if named:
@@ -253,6 +243,36 @@ def find_reading(outputs: Outputs, wanted: str | None = None) -> Reading | None:
         if found is not None:
             return found
     return None
+
+
+def _named(outputs: Outputs, wanted: str) -> Reading | None:
+    """The reading that the user names; None for a classifier.
+
+    Raises:
+        UsageError: There is no such task, or the outputs do not fit it.
+    """
+    known = tasks()
+    name, colon, layout = wanted.partition(":")
+    if colon and name in known and (name != "detector" or not layout):
+        raise UsageError(
+            f"{quoted(wanted)} is not a task", hint="only a detector has layouts, detector:LAYOUT"
+        )
+    if name == "classifier":
+        return None
+    if name not in known:
+        names = ["classifier", *known]
+        raise UsageError(
+            f"no task is called {quoted(name)}",
+            hint=nearest(name, names) or "one of " + ", ".join(names),
+        )
+    found = known[name].recognise(replace(outputs, layout=layout), True)
+    if found is None:
+        raise UsageError(
+            f"the outputs do not fit the task {name!r}: {outputs.scores.why}",
+            hint="name an element, OUTPUT[i,j,...], as the target; `inspector check` says what "
+            "the model is",
+        )
+    return found
 
 
 def unknown(text: str, reading: Reading, hint: str) -> UnknownTarget:

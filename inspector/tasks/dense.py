@@ -123,7 +123,13 @@ def dense(outputs: Outputs, asked: bool) -> Reading | None:
         for n, v in found.items()
         if v.shape[-1:] and v.size >= _CELLS and (v.ndim == 2 or (v.ndim == 3 and len(v) == 1))
     }
-    wide = {n: v for n, v in planes.items() if min(v.shape[-2:]) * 8 >= max(v.shape[-2:])}
+    # A picture has the proportions of the input, up to a cell; a table of boxes has not.
+    height, width = outputs.size
+    wide = {
+        n: v
+        for n, v in planes.items()
+        if abs(v.shape[-2] * width - v.shape[-1] * height) <= max(height, width)
+    }
     if len(found) != 1 or not wide:
         return None
     name, value = next(iter(wide.items()))

@@ -9,7 +9,7 @@ import numpy as np
 from inspector.errors import UnknownTarget
 from inspector.target import Target
 
-__all__ = ["Followed", "Region", "Similarity"]
+__all__ = ["Detected", "Region", "Similarity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,48 +65,62 @@ class Similarity(Target):
 
 
 @dataclass(frozen=True, eq=False)
-class Followed(Target):
-    """A row of a list of boxes that the graph sorts: rows change places when the photo is changed.
+class Detected(Target):
+    """The score of a box, which can be found again among the boxes of a changed photo.
 
-    On a changed photo the number is the largest over its rows of IoU x same class x score, so that
-    another object that moves into the row does not stand for this one (D-RISE, Petsiuk et al. 2021,
-    equation 4).
+    Where the graph sorts its boxes, rows change places when the photo is changed: the number is
+    then the largest similarity to the box over all rows, so that another object that moves into
+    the row does not stand for this one.
 
     Attributes:
-        outputs: Outputs that the list is read from.
-        follow: From one sample of the outputs to that number.
+        outputs: Outputs that boxes are read from.
+        similar: From one sample of the outputs to the largest similarity over its boxes: IoU x
+            cosine of the class scores x objectness (D-RISE, Petsiuk et al. 2021, section 3.3).
+        sorted_rows: Whether rows change places.
     """
 
     outputs: tuple[str, ...] = ()
-    follow: Callable[[Mapping[str, Any]], float] | None = None
+    similar: Callable[[Mapping[str, Any]], float] | None = None
+    sorted_rows: bool = False
 
     @property
     def read_from(self) -> tuple[str, ...]:
-        """The outputs of the list."""
-        return self.outputs
+        """The outputs with boxes where rows change places."""
+        return self.outputs if self.sorted_rows else super().read_from
 
     @property
     def moves(self) -> bool:
-        """It does."""
-        return True
+        """Whether rows change places."""
+        return self.sorted_rows
+
+    @property
+    def seen_in(self) -> tuple[str, ...]:
+        """The outputs with boxes."""
+        return self.outputs
 
     def measured(self, values: Mapping[str, Any]) -> float:
         """The number on a changed photo."""
-        if self.follow is None:
+        if not self.sorted_rows:
             return super().measured(values)
-        found = self.follow({name: np.asarray(value)[0] for name, value in values.items()})
+        found = self.similarity({name: np.asarray(value)[0] for name, value in values.items()})
         return found if self.sign > 0 else -found
+
+    def similarity(self, values: Mapping[str, Any]) -> float:
+        """Similarity of the box to the most similar one of a changed photo."""
+        return 0.0 if self.similar is None else self.similar(values)
 
     @classmethod
     def by(
         cls,
         target: Target,
         outputs: tuple[str, ...],
-        follow: Callable[[Mapping[str, Any]], float],
-    ) -> "Followed":
-        """A target that is followed by a measure."""
+        similar: Callable[[Mapping[str, Any]], float],
+        *,
+        sorted_rows: bool,
+    ) -> "Detected":
+        """A target that is found again by a similarity."""
         own = {f.name: getattr(target, f.name) for f in fields(target)}
-        return cls(**own, outputs=outputs, follow=follow)
+        return cls(**own, outputs=outputs, similar=similar, sorted_rows=sorted_rows)
 
 
 def _like(values: Any, other: Any) -> Any:

@@ -11,6 +11,7 @@ the same map.  HiResCAM keeps the place (with smoothing it is ODAM, Zhao & Chan 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from inspector.measures.boxes import overlaps
 from inspector.printable import clean_text
 from inspector.target import Target, element_target
 from inspector.tasks import Box, Item, Outputs, Reading, Sample, task, unknown
-from inspector.tasks.detector.layouts import Layout, Rows, find_layout
-from inspector.tasks.numbers import Followed
+from inspector.tasks.detector.layouts import find_layout
+from inspector.tasks.detector.rows import Layout, Rows
+from inspector.tasks.numbers import Detected
 from inspector.tasks.words import Words, class_of, read_words
 
 __all__ = ["Detector"]
@@ -37,6 +39,9 @@ MEANT = 0.3
 
 MOST = 100
 """Boxes that are listed of one photo."""
+
+_SMALL = 1e-12
+"""Length of class scores that have no direction."""
 
 _SAMPLED = 9
 """Candidates that are asked for the tensor of their score; levels may hold them apart."""
@@ -70,6 +75,7 @@ class Detector:
             before = [name for name in self.tensors if name not in self.outputs]
             said += ["scores before the sigmoid or softmax"] if before else []
             said += ["boxes suppressed here"]
+        said += [self.layout.caution] if self.layout.caution else []
         return f"detector ({', '.join(said)})"
 
     @property
@@ -82,12 +88,19 @@ class Detector:
         """Tensors of scores: one, or one per level."""
         count = self.layout.candidates or 1
         rows = sorted({round(i * (count - 1) / (_SAMPLED - 1)) for i in range(_SAMPLED)})
-        found = (self._element(row, 0, "").tensor for row in rows)
-        return tuple(dict.fromkeys(found))
+        found = {row: self._element(row, 0, "").tensor for row in rows}
+        waiting = list(pairwise(rows))
+        while waiting:  # a level between two rows of others
+            first, last = waiting.pop()
+            middle = (first + last) // 2
+            if found[first] != found[last] and first < middle:
+                found[middle] = self._element(middle, 0, "").tensor
+                waiting += [(first, middle), (middle, last)]
+        return tuple(dict.fromkeys(found[row] for row in sorted(found)))
 
     def items(self, sample: Sample) -> Sequence[Item]:
         """Boxes, the most certain first: those that are certain, else the one best."""
-        return self._listed(self.layout.read(sample.values))
+        return self._listed(self.layout.read(sample.values), sample)
 
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
         """``top3``, ``person``, ``person#2``, ``box:LEFT,TOP,RIGHT,BOTTOM``, ``person@X,Y``.
@@ -122,9 +135,10 @@ class Detector:
         if rows.table is None:
             return [item for item in self.items(sample) if item.index == number]
         own = np.full(len(rows.boxes), number)
-        return self._listed(Rows(rows.boxes, rows.table[:, number], own))
+        mine = replace(rows, scores=rows.table[:, number], classes=own)
+        return self._listed(mine, sample)
 
-    def _listed(self, rows: Rows) -> list[Item]:
+    def _listed(self, rows: Rows, sample: Sample) -> list[Item]:
         """Rows as items, numbered within their class."""
         found, seen = [], dict[int, int]()
         for row in self._kept(rows):
@@ -132,11 +146,12 @@ class Detector:
             seen[number] = seen.get(number, 0) + 1
             top, left, bottom, right = (float(v) for v in rows.boxes[row])
             label = f"{self._name(number)}#{seen[number]}"
-            target = self._element(row, number, label)
-            if self.layout.final:
-                target = self._followed(target, rows.boxes[row], number)
-            score = float(rows.scores[row])
-            found.append(Item(label, target, score, number, (top, left, bottom, right)))
+            target = self._found_again(self._element(row, number, label), rows, row)
+            score, box = float(rows.scores[row]), (top, left, bottom, right)
+            mask = None
+            if self.layout.mask is not None:
+                mask = self.layout.mask(sample.values, row, sample.geometry.input)
+            found.append(Item(label, target, score, number, box, mask))
         return found
 
     def _one(self, words: Words, items: Sequence[Item], sample: Sample) -> Item:
@@ -200,19 +215,29 @@ class Detector:
                 "comes out, not the score before a sigmoid"
             )
             return replace(found, note=note)
+        if self.layout.caution:
+            return replace(found, note="; ".join(filter(None, (found.note, self.layout.caution))))
         return found
 
-    def _followed(self, target: Target, box: Any, number: int) -> Target:
-        """A row of a sorted list, found again on a changed photo by its box and class."""
+    def _found_again(self, target: Target, rows: Rows, row: int) -> Target:
+        """A box that is found again on a changed photo by its place, classes and objectness."""
+        box, number = rows.boxes[row], int(rows.classes[row])
+        own = None if rows.table is None else rows.table[row]
 
-        def follow(values: Mapping[str, Any]) -> float:
-            rows = self.layout.read(values)
-            if not len(rows.boxes):
+        def similar(values: Mapping[str, Any]) -> float:
+            other = self.layout.read(values)
+            if not len(other.boxes):
                 return 0.0
-            shares = overlaps([box], rows.boxes)[0] * (rows.classes == number) * rows.scores
-            return float(shares.max(initial=0.0))
+            alike = (other.classes == number).astype(np.float64)
+            if own is not None and other.table is not None:
+                lengths = np.linalg.norm(other.table, axis=1) * np.linalg.norm(own)
+                alike = other.table @ own / np.maximum(lengths, _SMALL)
+            sure = other.scores if other.objectness is None else other.objectness
+            found = overlaps([box], other.boxes)[0] * alike * sure
+            return float(np.nan_to_num(found).max(initial=0.0))
 
-        return Followed.by(target, self.outputs, follow)
+        moves = self.layout.final
+        return Detected.by(target, self.outputs, similar, sorted_rows=moves)
 
     def _name(self, number: int) -> str:
         names = self.known.labels
@@ -228,7 +253,7 @@ def _area(box: Box | None) -> float:
     return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
 
 
-@task("detector", rank=1, words=("detect", "object-detection", "segment", "pose"))
+@task("detector", rank=1, words=("detect", "object-detection", "segment", "pose", "obb"))
 def detector(outputs: Outputs, asked: bool) -> Reading | None:
     """Boxes with scores, in a layout that is known."""
     del asked

@@ -1,0 +1,204 @@
+"""Heads that write every anchor into one output: YOLOv5 to YOLO26, YOLOX, NanoDet, RT-DETR."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from inspector.tasks import Outputs
+from inspector.tasks.detector.lists import hull, mask_of, prototypes
+from inspector.tasks.detector.rows import (
+    Array,
+    Layout,
+    Rows,
+    best_of,
+    cells_of,
+    from_centre,
+    from_distances,
+    looks_like_shares,
+    looks_whole,
+    mean_distances,
+    one_of_several_levels,
+    pyramids,
+)
+
+__all__ = ["columns", "distributions", "rows_of_anchors"]
+
+_BINS = (32, 68, 44, 64)
+"""Numbers of a distribution over distances: of NanoDet (8 steps a side) and its relatives."""
+
+
+def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
+    """(4 + K, A): the head of YOLOv8 and later, one column per anchor.
+
+    Behind the classes may lie coefficients of masks, keypoints or an angle. (A, 4 + K) is the same
+    turned round, where the class names or the metadata say that there is no objectness.
+    """
+    masks = [len(v) for v in values.values() if v.ndim == 3]
+    for name, value in values.items():
+        if value.ndim != 2:
+            continue
+        turned = value.shape[0] > value.shape[1]
+        own = value if turned else value.T  # (A, 4 + K)
+        width = own.shape[1]
+        if not 5 <= width < len(own):
+            continue
+        count = _classes_of(width - 4, own[:, 4:].T, outputs, masks)
+        if count is None or (turned and width != 4 + len(outputs.labels)):
+            continue
+        if turned and width == 6 and looks_whole(own[:, 5]):
+            continue  # a list: score and class
+        extra = width - 4 - count
+        angle = extra == 1 and (bool(outputs.labels) or outputs.declared("task") == "obb")
+        proto = prototypes(values, extra)
+
+        def read(
+            found: Mapping[str, Array],
+            name: str = name,
+            count: int = count,
+            turned: bool = turned,
+            angle: bool = angle,
+        ) -> Rows:
+            rows = found[name].astype(np.float64)
+            rows = rows if turned else rows.T
+            boxes = hull(rows[:, :4], rows[:, -1]) if angle else from_centre(rows)
+            return best_of(boxes, rows[:, 4 : 4 + count], outputs.size)
+
+        def element(
+            row: int, number: int, name: str = name, turned: bool = turned
+        ) -> tuple[str, tuple[int, ...]]:
+            return name, (row, 4 + number) if turned else (4 + number, row)
+
+        more = f" + {extra}" if extra else ""
+        shape = f"{len(own)}, 4 + {count}" if turned else f"4 + {count}{more}, {len(own)}"
+        what = f"YOLOv8 head (N, {shape})"
+        what += ", oriented boxes" if angle else ", masks" if proto is not None else ""
+        mask = None
+        if proto is not None:
+            mask = mask_of(name, proto, 4 + count, read, axis=1 if turned else 0)
+        names = (name,) if proto is None else (name, proto)
+        yield Layout(
+            "yolov8", what, names, count, False, read, element, len(own), mask=mask,
+            caution="what is drawn is the upright box around the turned one" if angle else "",
+        )  # fmt: skip
+
+
+def _classes_of(width: int, scores: Array, outputs: Outputs, masks: list[int]) -> int | None:
+    """Number of classes among the rows behind a box; None where they are no probabilities."""
+    named = len(outputs.labels)
+    counts = [named] if 0 < named <= width else []
+    counts += [width - extra for extra in masks if width > extra]
+    # Without a name: as many as are shares, before keypoints or coefficients of masks.
+    inside = np.asarray(((scores >= 0) & (scores <= 1)).all(axis=1))
+    counts.append(int(inside.argmin()) if not inside.all() else width)
+    return next((n for n in counts if n > 0 and bool(inside[:n].all())), None)
+
+
+def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
+    """(A, 5 + K): the head of YOLOv5 and YOLOX, one row per anchor, with an objectness.
+
+    YOLOX is exported with its boxes decoded, or with offsets from the cell and logarithms.
+    """
+    for name, value in values.items():
+        if value.ndim != 2 or not 6 <= value.shape[1] < len(value):
+            continue
+        if one_of_several_levels(name, values):
+            continue
+        count, names = value.shape[1] - 5, len(outputs.labels)
+        proto = prototypes(values, count - names) if 0 < names < count else None
+        count = names if proto is not None else count
+        known = next(pyramids(len(value), outputs.size), None)
+        if not looks_like_shares(value[:, 4 : 5 + count]) or (known is None and names != count):
+            continue
+        if names == count + 1 and proto is None:
+            continue  # (A, 4 + K)
+        cells = cells_of(outputs.size, known[0]) if known is not None and known[1] == 1 else None
+        raw = cells is not None and _is_raw(value, cells)
+
+        def read(
+            found: Mapping[str, Array],
+            name: str = name,
+            cells: Array | None = cells if raw else None,
+            count: int = count,
+        ) -> Rows:
+            rows = found[name].astype(np.float64)
+            boxes = rows[:, :4]
+            if cells is not None:
+                step = cells[:, 2:]
+                boxes = np.hstack(
+                    [(boxes[:, :2] + cells[:, :2]) * step, np.exp(boxes[:, 2:]) * step]
+                )
+            sure, scores = rows[:, 4], rows[:, 5 : 5 + count]
+            return best_of(from_centre(boxes), sure[:, None] * scores, outputs.size, sure)
+
+        # The one class of a head with an objectness is not told from others: YOLOv5 does not train
+        # it, and what says that there is an object is the objectness.
+        def element(
+            row: int, number: int, name: str = name, first: int = 5 if count > 1 else 4
+        ) -> tuple[str, tuple[int, ...]]:
+            return name, (row, first + number)
+
+        kind = "YOLOX" if cells is not None and known and len(known[0]) > 1 else "YOLOv5"
+        what = f"{kind} head (N, {len(value)}, 5 + {count})"
+        what += ", offsets from the cells" if raw else ""
+        mask = None if proto is None else mask_of(name, proto, 5 + count, read)
+        outs = (name,) if proto is None else (name, proto)
+        yield Layout(
+            kind.lower(), what, outs, count, False, read, element, len(value), mask=mask
+        )  # fmt: skip
+
+
+def _is_raw(value: Array, cells: Array) -> bool:
+    """Whether boxes are offsets from their cells: centres that do not follow the cells."""
+    middle = (cells[:, :2] + 0.5) * cells[:, 2:]
+    decoded = np.median(np.abs(value[:, :2] - middle) / cells[:, 2:])
+    offsets = np.median(np.abs(value[:, :2] - 0.5))
+    return bool((value[:, 2:4] < 0).any() or offsets < decoded)
+
+
+def distributions(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
+    """(A, K + 4 (R + 1)): class scores and distributions over the distances of each side (NanoDet).
+
+    NanoDet has three levels and measures from the middle of a cell, NanoDet-Plus four and from its
+    corner.
+    """
+    for name, value in values.items():
+        if value.ndim != 2 or not 17 <= value.shape[1] < len(value):
+            continue
+        if one_of_several_levels(name, values):
+            continue
+        known = next((k for k in pyramids(len(value), outputs.size) if k[1] == 1), None)
+        count = _distributed(value, len(outputs.labels))
+        if known is None or count is None or looks_like_shares(value[:, count:]):
+            continue
+        cells = cells_of(outputs.size, known[0])
+        centres = (cells[:, :2] + middle_of(len(known[0]))) * cells[:, 2:]
+
+        def read(
+            found: Mapping[str, Array],
+            name: str = name,
+            count: int = count,
+            centres: Array = centres,
+            steps: Array = cells[:, 2:],
+        ) -> Rows:
+            rows = found[name].astype(np.float64)
+            distances = mean_distances(rows[:, count:]) * steps
+            return best_of(from_distances(centres, distances), rows[:, :count], outputs.size)
+
+        def element(row: int, number: int, name: str = name) -> tuple[str, tuple[int, ...]]:
+            return name, (row, number)
+
+        what = f"NanoDet head (N, {len(value)}, {count} + {value.shape[1] - count})"
+        yield Layout("nanodet", what, (name,), count, False, read, element, len(value))
+
+
+def middle_of(levels: int) -> float:
+    """Where in its cell a distance begins: in the middle; NanoDet-Plus, of four levels, at 0."""
+    return 0.5 if levels <= 3 else 0.0
+
+
+def _distributed(value: Array, names: int) -> int | None:
+    """Number of classes before the distributions, which are no shares; None where it is unknown."""
+    width = value.shape[1]
+    counts = [names, *(width - bins for bins in _BINS)]
+    fits = (n for n in counts if 0 < n < width and (width - n) % 4 == 0 and width - n >= 16)
+    return next((n for n in fits if looks_like_shares(value[:, :n])), None)

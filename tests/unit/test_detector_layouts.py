@@ -1,0 +1,220 @@
+"""Layouts of detectors' outputs: planted boxes are read back, whatever the head writes down."""
+
+from types import SimpleNamespace
+
+import detector_heads as heads
+import numpy as np
+import pytest
+from detector_heads import NAMES, OBJECTS, SIZE
+
+from inspector.errors import UsageError
+from inspector.photos.geometry import Geometry
+from inspector.tasks import Outputs, Sample, find_reading
+from inspector.tasks.detector import Detector
+from inspector.tasks.detector.layouts import find_layout
+
+PIXEL = 1e-3
+FACES = ("scrfd", "yunet", "retinaface", "centerface")
+
+ONE_CLASS = {
+    "scrfd": (heads.scrfd, "SCRFD"),
+    "scrfd, one anchor": (lambda: heads.scrfd(anchors=1), "SCRFD"),
+    "scrfd, numbered": (lambda: heads.numbered(heads.scrfd()), "SCRFD"),
+    "yunet": (heads.yunet, "YuNet"),
+    "retinaface": (heads.retinaface, "RetinaFace"),
+    "centerface": (heads.centerface, "CenterFace"),
+    "yolox, one class": (lambda: heads.yolox_rows(classes=1), "YOLOX head (N, 252, 5 + 1)"),
+}
+SEVERAL = {
+    "yolox": (heads.yolox_rows, "offsets from the cells"),
+    "yolox, decoded": (lambda: heads.yolox_rows(decoded=True), "YOLOX head (N, 252, 5 + 3)"),
+    "yolox, maps": (heads.yolox_maps, "YOLOX head, levels of stride 8, 16, 32"),
+    "yolox, parts": (heads.yolox_parts, "YOLOX head, levels of stride 8, 16, 32"),
+    "nanodet": (heads.nanodet_parts, "NanoDet head, levels of stride 8, 16, 32"),
+    "nanodet-plus": (heads.nanodet_plus, "NanoDet head (N, 256, 3 + 32)"),
+    "yolov8, maps": (heads.yolov8_maps, "YOLOv8 head, levels of stride 8, 16, 32"),
+    "yolov8": (heads.columns, "YOLOv8 head (N, 4 + 3, 252)"),
+    "yolov8-seg": (heads.masked, "4 + 3 + 32, 252), masks"),
+    "yolov8-obb": (heads.turned, "oriented boxes"),
+    "yolov8-pose": (heads.posed, "4 + 3 + 51"),
+    "rt-detr": (heads.rt_detr, "(N, 300, 4 + 3)"),
+    "centernet": (heads.centernet, "CenterNet"),
+    "fastestdet": (heads.fastestdet, "FastestDet"),
+    "end to end": (heads.end_to_end, "(N, D, 6)"),
+    "end to end, masks": (heads.end_to_end_masks, "(N, D, 6 + 32)"),
+    "batch index": (heads.batch_index, "(M, 7)"),
+    "detection output": (heads.detection_output, "(M, 7)"),
+    "tensorflow": (heads.tensorflow, "boxes, scores and labels"),
+    "tensorflow, raw": (heads.tensorflow_raw, "(N, 50, 4)"),
+    "torchvision": (heads.torchvision, "boxes, scores and labels"),
+    "mmdeploy": (heads.mmdeploy, "boxes, scores and labels"),
+}
+EVERY = ONE_CLASS | SEVERAL
+
+
+def known(values, labels=NAMES, task="", layout=""):
+    """What is known of a model whose outputs are these, of one sample each."""
+    scores = SimpleNamespace(
+        outputs=[SimpleNamespace(name=name, shape=(1, *v.shape)) for name, v in values.items()],
+        measure=lambda names: {name: values[name][None] for name in names},
+        graph=None,
+        classifier=False,
+        classifies=False,
+        why="planted",
+    )
+    return Outputs(scores, tuple(labels), {"task": task} if task else {}, SIZE, layout=layout)
+
+
+def read(values, labels=NAMES, task=""):
+    outputs = known(values, labels, task)
+    layout = find_layout(outputs)
+    sample = Sample(values, Geometry.identity(SIZE))
+    return layout, Detector(outputs, layout).items(sample)
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_planted_boxes_are_read_back(case):
+    make, name = EVERY[case]
+    values = make()
+    several = case in SEVERAL
+    layout, items = read(values, NAMES if several else (), "obb" if case == "yolov8-obb" else "")
+    assert name in layout.name
+    assert len(items) == len(OBJECTS)
+    for item, one in zip(items, OBJECTS, strict=True):
+        left, top, right, bottom = one.box
+        assert item.box == pytest.approx((top, left, bottom, right), abs=PIXEL)
+        assert item.score == pytest.approx(one.score, abs=1e-6)
+        assert item.index == (one.kind if several else 0)
+        # The element that is explained is that of this object and no other.
+        element = values[item.target.tensor][item.target.index]
+        shown = element if 0 <= element <= 1 else 1 / (1 + np.exp(-element))
+        assert shown > 0.4
+
+
+@pytest.mark.parametrize("case", ["scrfd", "yunet", "nanodet", "yolox, maps", "yolov8, maps"])
+def test_each_level_s_scores_are_explained_in_its_own_output(case):
+    values = EVERY[case][0]()
+    layout, items = read(values, NAMES if case in SEVERAL else ())
+    assert len({item.target.tensor for item in items}) == len(OBJECTS)
+    tensors = Detector(known(values), layout).tensors
+    assert set(tensors) == {item.target.tensor for item in items}
+
+
+def test_every_level_is_found_however_small():
+    """The smallest of four levels has four rows of 256."""
+    outputs = known(heads.nanodet_plus())
+    layout = find_layout(outputs)
+    asked = []
+
+    def element(row, number):
+        asked.append(row)
+        level = int(np.searchsorted([192, 240, 252], row, side="right"))
+        return f"level{level}", (row, number)
+
+    object.__setattr__(layout, "element", element)
+    assert Detector(outputs, layout).tensors == ("level0", "level1", "level2", "level3")
+    assert len(asked) < 60
+
+
+def test_boxes_of_unknown_anchors_are_cells_and_it_is_said():
+    layout, items = read(heads.yolov5_raw())
+    assert "cannot be decoded" in layout.caution
+    for item, one in zip(items, OBJECTS, strict=True):
+        i, j = heads.cell(one)
+        s = one.stride
+        assert item.box == pytest.approx((i * s, j * s, (i + 1) * s, (j + 1) * s))
+        assert item.score == pytest.approx(one.score)
+        assert item.target.tensor == f"output{s}"
+        assert item.target.index == (1, i, j, 5 + one.kind)
+        assert "cannot be decoded" in item.target.note
+    assert "cannot be decoded" in Detector(known(heads.yolov5_raw()), layout).why
+
+
+@pytest.mark.parametrize("make", [heads.masked, heads.end_to_end_masks])
+def test_masks_are_sums_of_prototypes_within_the_box(make):
+    _, items = read(make())
+    for item, one in zip(items, OBJECTS, strict=True):
+        left, top, right, bottom = (int(v) for v in one.box)
+        wanted = np.zeros(SIZE, bool)
+        wanted[top:bottom, left : min(right, SIZE[1] // 2)] = True
+        np.testing.assert_array_equal(item.mask, wanted)
+
+
+def test_a_second_peak_beside_the_first_is_not_an_object():
+    _, items = read(heads.centernet())
+    assert [item.label for item in items] == ["red#1", "green#1", "blue#1"]
+
+
+@pytest.mark.parametrize("names", [NAMES, ("background", *NAMES)])
+def test_ids_of_tensorflow_begin_at_one_unless_the_names_say_background(names):
+    _, items = read(heads.tensorflow(), names)
+    assert [item.label for item in items] == ["red#1", "green#1", "blue#1"]
+
+
+def test_two_heads_of_one_kind_are_asked_about():
+    values = {"street": heads.columns()["output0"], "sky": heads.columns()["output0"]}
+    with pytest.raises(UsageError, match="2 ways") as refused:
+        find_reading(known(values))
+    assert "--task detector:sky" in refused.value.hint
+    found = find_reading(known(values), "detector:sky")
+    assert found.outputs == ("sky",)
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("detector:centernet", "do not fit the layout"),
+        ("detector:", "not a task"),
+        ("dense:yolox", "not a task"),
+        ("detektor:yolox", "no task"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(wanted, words):
+    with pytest.raises(UsageError, match=words):
+        find_reading(known(heads.columns()), wanted)
+
+
+@pytest.mark.parametrize("case", ["yolox", "scrfd", "centernet", "torchvision"])
+def test_a_named_layout_is_taken(case):
+    values = EVERY[case][0]()
+    outputs = known(values, NAMES if case in SEVERAL else ())
+    assert find_reading(outputs, f"detector:{find_layout(outputs).key}").layout.name
+
+
+def test_what_is_no_detector_is_not_read_as_one():
+    rng = np.random.default_rng(3)
+    for values in (
+        {"logits": rng.normal(size=(3, 96, 128))},  # a segmenter
+        {"depth": rng.normal(size=(1, 96, 128))},
+        {"embedding": rng.normal(size=128)},
+        {"text": rng.normal(size=(32, 97))},
+        {"a": rng.normal(size=(8, 12, 16)), "b": rng.normal(size=(8, 6, 8))},  # feature maps
+        {"hidden": rng.normal(size=(48, 64))},
+        {"scores": rng.random(1000)},
+    ):
+        assert find_layout(known(values, ())) is None, list(values)
+
+
+def test_a_box_is_found_again_by_place_classes_and_objectness():
+    """IoU x cosine of the class scores x objectness, over all boxes, written out."""
+    values = heads.yolox_rows()
+    outputs = known(values)
+    layout = find_layout(outputs)
+    (red, *_) = Detector(outputs, layout).items(Sample(values, Geometry.identity(SIZE)))
+    rng = np.random.default_rng(5)
+    changed = {"output": values["output"].copy()}
+    changed["output"][:, 4:] = rng.random(changed["output"][:, 4:].shape)
+    own = values["output"][int(red.target.index[0])]
+    best = 0.0
+    boxes = layout.read(changed).boxes
+    for row, box in enumerate(boxes):
+        top, left = max(box[0], red.box[0]), max(box[1], red.box[1])
+        bottom, right = min(box[2], red.box[2]), min(box[3], red.box[3])
+        inner = max(bottom - top, 0) * max(right - left, 0)
+        areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, red.box)]
+        p, q = own[4] * own[5:], changed["output"][row, 4] * changed["output"][row, 5:]
+        cosine = (p * q).sum() / np.sqrt((p * p).sum() * (q * q).sum())
+        best = max(best, inner / (sum(areas) - inner) * cosine * changed["output"][row, 4])
+    assert red.target.similarity(changed) == pytest.approx(best, rel=1e-6)
+    assert red.target.similarity(values) == pytest.approx(own[4], rel=1e-6)
