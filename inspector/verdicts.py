@@ -16,6 +16,8 @@ from inspector.explain import Explainer, attempts
 from inspector.methods import methods
 from inspector.model import LONG
 from inspector.network.score_tensors import candidates
+from inspector.photos.geometry import Geometry
+from inspector.tasks import Sample
 from inspector.verify.subject import SEED, noise
 
 __all__ = ["method_verdicts", "probe_target"]
@@ -87,7 +89,7 @@ def _within_memory(
 
 
 def probe_target(explainer: Explainer, image: Array) -> str:
-    """What the probes explain: ``top1``, or the largest element of an output, as a user names it.
+    """What the probes explain: ``top1``, or the largest element of an output, as a user says it.
 
     Args:
         explainer: The opened model.
@@ -99,6 +101,12 @@ def probe_target(explainer: Explainer, image: Array) -> str:
     """
     if explainer.scores.classifier and explainer.sure_reading is None:
         return "top1"
+    if explainer.sure_reading is not None and explainer.sure_reading.task == "detector":
+        values = explainer.forward(image, explainer.sure_reading.outputs)
+        size = (image.shape[2], image.shape[3])
+        sample = Sample({n: v[0] for n, v in values.items()}, Geometry.identity(size))
+        if explainer.sure_reading.items(sample):
+            return "top1"
     for name in candidates(explainer.graph):
         found = explainer.forward(image, [name])[name]
         if isinstance(found, np.ndarray) and found.dtype.kind == "f" and found[0].size:

@@ -355,7 +355,7 @@ def rise(net, x, target):
 
 
 def convolutional():
-    """Methods that are defined on networks without attention."""
+    """Methods that are defined on classifiers without attention."""
     from inspector.methods import methods
 
-    return {name: one for name, one in methods().items() if "attention" not in one.needs}
+    return {name: one for name, one in methods().items() if not one.needs & {"attention", "boxes"}}

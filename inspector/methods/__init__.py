@@ -10,6 +10,7 @@ documentation list them, and the report records them.
     input-gradient     the signal at the input under a backward rule    the whole twin
     head               the linear head and the maps that it pools       the graph, the same pass
     forward            scores of other images                           further passes
+    boxes              boxes of other images, to find the explained    the same passes
     tail               scores of other values of the layer              the tail in the twin
     attention          weights of every self-attention, and dS/d(them)  the same pass, the twin
 """
@@ -44,7 +45,9 @@ __all__ = [
 
 Function = Callable[..., np.ndarray[Any, Any]]
 
-Need = Literal["activation", "gradient", "input-gradient", "head", "forward", "tail", "attention"]
+Need = Literal[
+    "activation", "gradient", "input-gradient", "head", "forward", "boxes", "tail", "attention"
+]
 
 OTHER_THRESHOLD = 0.15
 """Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""

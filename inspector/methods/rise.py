@@ -1,14 +1,12 @@
 """RISE."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import UsageError
-from inspector.heatmap import upsample
 from inspector.methods import method
 from inspector.photos.occluder import fill_colour
+from inspector.photos.random_masks import correlation, random_masks, require_masks
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
@@ -67,7 +65,7 @@ def rise(
         UsageError: an option out of range.
     """
     height, width = evidence.images.shape[2:]
-    _require_range(masks, cells, keep, seed, short=min(height, width))
+    require_masks("rise", masks, cells, keep, seed, short=min(height, width))
     colour = fill_colour(evidence.preprocess, fill, where="rise")[:, None, None]
     maps, agreements = [], []
     for row, (image, target) in enumerate(zip(evidence.images, evidence.targets, strict=True)):
@@ -87,7 +85,7 @@ def rise(
             halves = np.zeros_like(halves)
         evidence.note_rounding(np.asarray(scores), row)
         maps.append(halves.sum(axis=0) / (masks * keep))
-        agreements.append(_correlation(halves[0], halves[1]))
+        agreements.append(correlation(halves[0], halves[1]))
         if agreements[-1] < UNSTABLE:
             evidence.note(
                 f"the maps of two halves of the masks correlate by {agreements[-1]:.2f} only: much "
@@ -96,39 +94,3 @@ def rise(
             )
     evidence.facts["rise"] = {"masks": masks, "agreement_of_halves": min(agreements)}
     return np.stack(maps)[:, None].astype(np.float32)
-
-
-def random_masks(
-    size: tuple[int, int], count: int, cells: int, keep: float, seed: int
-) -> Iterator[Array]:
-    """Masks (H, W) from 0 to 1 of square cells, one after the other.
-
-    Per mask one draw of the cells, ``random((rows + 1, columns + 1)) < keep``, and one of the
-    shift, ``integers`` below the cell's side in pixels, of the rows and then of the columns.
-    """
-    drawn = np.random.default_rng(seed)
-    side = -(-min(size) // cells)
-    grid = tuple(-(-length // side) + 1 for length in size)
-    whole = (grid[0] * side, grid[1] * side)
-    for _ in range(count):
-        shown = (drawn.random(grid) < keep).astype(np.float32)
-        top, left = (int(drawn.integers(side)) for _ in range(2))
-        yield upsample(shown, whole)[top : top + size[0], left : left + size[1]]
-
-
-def _correlation(left: Array, right: Array) -> float:
-    """Pearson's correlation of two maps; 1 where both are constant."""
-    a, b = left - left.mean(), right - right.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else 1.0
-
-
-def _require_range(masks: int, cells: int, keep: float, seed: int, *, short: int) -> None:
-    if masks < 2:
-        raise UsageError(f"rise: masks is at least 2, not {masks}")
-    if not 1 <= cells <= short:
-        raise UsageError(f"rise: cells is 1 to {short}, the input's shorter side, not {cells}")
-    if not 0 < keep < 1:
-        raise UsageError(f"rise: keep is a probability between 0 and 1, not {keep}")
-    if seed < 0:
-        raise UsageError(f"rise: seed is 0 or more, not {seed}")

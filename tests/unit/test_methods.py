@@ -69,9 +69,11 @@ def close(found, wanted, tolerance=1e-4):
 def test_every_method_has_an_oracle():
     """A method without one is not tested: write its formula down in ``tests/oracles.py``.
 
-    Those of transformers have theirs in ``test_attention_methods.py``.
+    Those of transformers have theirs in ``test_attention_methods.py``, those of boxes in
+    ``test_d_rise.py``.
     """
-    assert set(methods()) - set(convolutional()) == {"attention-rollout", "attention-gradient"}
+    others = {"attention-rollout", "attention-gradient", "d-rise"}
+    assert set(methods()) - set(convolutional()) == others
     assert sorted(ORACLES) == sorted(convolutional())
 
 
