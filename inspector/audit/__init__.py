@@ -1,0 +1,1 @@
+"""What does a model look at, over a whole data set, and may it ship?"""
