@@ -17,10 +17,12 @@ from inspector.errors import (
 )
 from inspector.methods import parse_requests
 from inspector.network.inputs import Feeds
+from inspector.network.space import plane
 from inspector.opened import Opened
 from inspector.opening import Opening
 from inspector.passes.maps import MapRefused
-from inspector.photos.photo import ImageSource, Photo, image_sources, input_batch
+from inspector.photos.bands import input_batch
+from inspector.photos.photo import ImageSource, image_sources
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import ImageReport, Report
 from inspector.run import ExplainRun, PhotoInput
@@ -121,10 +123,18 @@ class Explainer(Opened):
         layer: str | int | None = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
+        bands: Sequence[int] = (),
     ) -> Report:
         """Maps of one or several photos; see ``inspector.explain.explain``."""
         return explain(
-            self, images, methods, target=target, layer=layer, task=task, similar_to=similar_to
+            self,
+            images,
+            methods,
+            target=target,
+            layer=layer,
+            task=task,
+            similar_to=similar_to,
+            bands=bands,
         )
 
     def explain_each(
@@ -136,6 +146,7 @@ class Explainer(Opened):
         layer: str | int | None = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
+        bands: Sequence[int] = (),
         progress: Progress | None = None,
     ) -> Iterator[ImageReport | ImageRefused]:
         """Maps photo by photo, in bounded memory; see ``inspector.explain.explain_each``."""
@@ -147,6 +158,7 @@ class Explainer(Opened):
             layer=layer,
             task=task,
             similar_to=similar_to,
+            bands=bands,
             progress=progress,
         )
 
@@ -171,12 +183,14 @@ def explain(
     layer: str | int | None = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
+    bands: Sequence[int] = (),
 ) -> Report:
     """Show where the model looks.
 
     Args:
         opened: The opened model.
-        images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3).
+        images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3); for a model
+            of bands, signals or volumes an array (C, H, W), (C, L) or (C, D, H, W).
         methods: Names as the command line takes them, options included:
             ``"occlusion:window=16,stride=8"``; None for the one that is right for the task:
             grad-cam for a classifier, hires-cam for a detector.
@@ -187,6 +201,8 @@ def explain(
         task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
             ``segmenter``, ``embedding``, ``sequence`` or ``dense``.
         similar_to: The reference photo of an embedding.
+        bands: Bands that are drawn of a file that holds more than colours, counted from 1; the
+            first three (or the first) when none are named.
 
     Returns:
         One map per image, method and target.
@@ -207,7 +223,14 @@ def explain(
     """
     found = list(
         explain_each(
-            opened, images, methods, target=target, layer=layer, task=task, similar_to=similar_to
+            opened,
+            images,
+            methods,
+            target=target,
+            layer=layer,
+            task=task,
+            similar_to=similar_to,
+            bands=bands,
         )
     )
     refused = tuple(item for item in found if isinstance(item, ImageRefused))
@@ -228,6 +251,7 @@ def explain_each(
     layer: str | int | None = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
+    bands: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Iterator[ImageReport | ImageRefused]:
     """Explain photo by photo, in bounded memory.
@@ -240,6 +264,7 @@ def explain_each(
         layer: As for ``explain``.
         task: As for ``explain``.
         similar_to: As for ``explain``.
+        bands: As for ``explain``.
         progress: Called with (what, done, total) during long work.
 
     Yields:
@@ -257,7 +282,7 @@ def explain_each(
     batch: list[PhotoInput] = []
     for source in image_sources(images):
         try:
-            photo = Photo.open(source)
+            photo = opened.photo(source, bands)
         except ImageRefused as error:
             yield from run.reports(batch)
             batch = []
@@ -283,13 +308,14 @@ def attribute(
     Args:
         opened: The opened model.
         images: (N, C, H, W), as the network takes them; channels first even when the model
-            wants them last.
+            wants them last. (N, C, L) of signals, (N, C, D, H, W) of volumes.
         method: A name, options included.
         target: One target per image, as for ``explain``.
         layer: As for ``explain``.
 
     Returns:
-        float32 (N, h, w) for layer methods, (N, C, H, W) for input methods.
+        float32 (N, h, w) for layer methods, (N, C, H, W) for input methods; of signals and
+        volumes with their own axes of space.
 
     Raises:
         InspectorError: As ``explain``; UsageError for several targets.
@@ -304,8 +330,9 @@ def attribute(
         >>> model.attribute(images, "gradient", target="horse").shape
         (2, 3, 32, 32)
     """
-    images = input_batch(images)
-    _warn_of_values(opened, images)
+    images = plane(input_batch(images, opened.input.space))
+    if not opened.preprocessing.preprocess.bands:
+        _warn_of_values(opened, images)
     run = ExplainRun(opened, method, target, layer, None)
     step = BATCH if opened.batches else 1
     parts = []
@@ -324,7 +351,7 @@ def attribute(
             f"the images' targets lie behind different layers: {', '.join(layers)}",
             hint="name the layer, or pass the images one by one",
         )
-    return np.stack([part.values for part in parts])
+    return np.stack([part.own for part in parts])
 
 
 def attempts(

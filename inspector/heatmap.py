@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import NotFinite
+from inspector.network.lattice import Lattice
 from inspector.network.placement import Placement
 from inspector.photos.geometry import Geometry, sample_bilinear
 
@@ -80,6 +81,8 @@ class Attribution:
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
         placement: Where the cells of a layer's map lie on the input; None where it is stretched
             over the whole input as usual.
+        lattice: How the map lies on a signal or a volume, whose values are a plane here; None on
+            a picture.
         box: Top, left, bottom, right of what is explained, in pixels of the input; None where it
             has no box.
         region: (H, W) of the input, True where it lies; None where it is no region.
@@ -111,6 +114,7 @@ class Attribution:
     channels: str = "RGB"
     signed: bool = False
     placement: Placement | None = None
+    lattice: Lattice | None = None
     opposed: bool = False
     box: tuple[float, float, float, float] | None = None
     region: NDArray[np.bool_] | None = None
@@ -135,6 +139,11 @@ class Attribution:
             )
 
     @property
+    def own(self) -> Float32:
+        """The values at their own shape: (l,) or (C, L) of a signal, (d, h, w) of a volume."""
+        return self.values if self.lattice is None else self.lattice.own(self.values)
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to show.
 
@@ -157,7 +166,7 @@ class Attribution:
     def projection(self) -> Float32 | None:
         """The signed channels (C, H, W) that a projection panel shows; None when there are none."""
         channels = self.space == "input" and self.values.ndim == 3
-        signed = channels and self.reduction != "sum"
+        signed = channels and self.reduction != "sum" and self.lattice is None
         return self.values if signed else None
 
     def reduced(self) -> Float32:
@@ -190,6 +199,9 @@ class Heatmap:
         whose cells lie elsewhere is laid cell by cell, and pixels in no cell are not seen.
         """
         grid = attribution.reduced()
+        if attribution.lattice is not None:
+            values, seen = attribution.lattice.laid(grid)
+            return cls(values, seen, attribution, geometry)
         if attribution.placement is not None and attribution.space == "layer":
             at = geometry.to_input(np.arange(geometry.photo[0]), np.arange(geometry.photo[1]))
             values, seen = sample_placed(grid, attribution.placement, *at)
@@ -202,6 +214,12 @@ class Heatmap:
             grid = upsample(grid, geometry.input)
         values, seen = geometry.lay_back(grid)
         return cls(values, seen, attribution, geometry)
+
+    @property
+    def own(self) -> Float32:
+        """The values at the sample's own shape: (L,) of a signal, (D, H, W) of a volume."""
+        lattice = self.attribution.lattice
+        return self.values if lattice is None else self.values.reshape(lattice.sizes)
 
     @property
     def maximum(self) -> float:

@@ -39,6 +39,7 @@ from inspector.network.inputs import (
     read_feeds,
 )
 from inspector.network.labels import Labels, labels_from_metadata
+from inspector.network.lattice import Lattice, trace
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
 from inspector.network.placement import Placement, Tracer
@@ -326,6 +327,8 @@ class Model:
         Raises:
             MethodRefused: The cells have no place that fits, or none that is known.
         """
+        if self.input.space != 2:
+            return None
         form, copies = self.form(tensor, size), self._copies(tensor)
         return self._tracer(size).placement(
             tensor,
@@ -333,6 +336,31 @@ class Model:
             folded=self.folds(tensor),
             tokens=form.tokens,
             own=None if copies is None else copies.first,
+        )
+
+    def lattice(self, tensor: str, size: tuple[int, int], cells: Sequence[int]) -> Lattice | None:
+        """Where the cells of a layer lie on a signal or a volume; None on a picture.
+
+        Args:
+            tensor: The layer.
+            size: Height and width of the input as a plane.
+            cells: Places of the layer along its axes of space.
+
+        Raises:
+            MethodRefused: It is not known.
+        """
+        if self.input.space == 2:
+            return None
+        sizes = self.input.sizes(size)
+        shapes = self.shapes(size)
+        return trace(
+            self.graph,
+            self.input.name,
+            tensor,
+            shapes,
+            sizes=sizes,
+            cells=cells,
+            last=self.input.layout == "NHWC",
         )
 
     def form(self, tensor: str, size: tuple[int, int]) -> Form:
@@ -346,7 +374,7 @@ class Model:
             MethodRefused: It is a tensor (N, T, C) whose tokens form no grid that can be proved.
         """
         found = self.forms.of(tensor)
-        if self.forms.is_map(tensor) or self.folds(tensor):
+        if self.forms.is_map(tensor) or self.folds(tensor) or self.input.space != 2:
             return found
         state = self._tracer(size).state(tensor)
         if channels_last(state):

@@ -1,5 +1,6 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 
 from converters import onnx_file
 from converters.graph import Graph
+from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer, UsageError
 from inspector.model import Model
 from inspector.network.form import Form
@@ -20,8 +22,12 @@ from inspector.network.labels import Labels, names_beside, read_labels
 from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
 from inspector.network.layers import Layer
 from inspector.network.own_normalisation import expected_range
+from inspector.network.space import KINDS
 from inspector.network.token_layers import TokenLayers
+from inspector.photos.bands import Bands, open_photo
+from inspector.photos.photo import ImageSource, Photo
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
+from inspector.photos.preprocess_files import parse_override
 from inspector.target import Scores
 from inspector.tasks import Outputs, Reading, find_reading
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
@@ -82,6 +88,7 @@ class Opened:
         self._readings: dict[str | None, Reading | None] = {}
 
     def _resolve(self, preprocess: PreprocessChoice | None, overrides: Sequence[str]) -> Resolved:
+        overrides = [self._as_plane(text) for text in overrides]
         image = self.input
         return resolve(
             preprocess,
@@ -97,9 +104,61 @@ class Opened:
             normalises=expected_range(self.graph, image.name),
             producer=self.file.exporter,
             names=[node.name for node in self.graph.nodes],
-            classifier=self.scores.classifier,
+            classifier=image.space != 2 or self.scores.classifier,
+            space=image.space,
             workable=self.model.workable_size,
         )
+
+    def _as_plane(self, override: str) -> str:
+        """The size of a volume, ``size=D,H,W``, as that of its slices below each other.
+
+        Raises:
+            UsageError: The file fixes another number of slices.
+        """
+        image = self.input
+        key, value = parse_override(override)
+        if image.space != 3 or key != "size":
+            return override
+        sizes = [whole_number(str(one)) for one in value] if isinstance(value, list) else []
+        if len(sizes) != 3 or any(one is None or one < 1 for one in sizes):
+            raise UsageError(f"{override!r}: three sizes are meant", hint="--set size=D,H,W")
+        depth, height, width = (one or 1 for one in sizes)
+        if not image.free_depth and depth != image.depth:
+            raise UsageError(f"size = {depth} slices, but the model takes {image.depth}")
+        self.model.input = replace(image, depth=depth)
+        return f"size={depth * height},{width}"
+
+    def photo(self, source: ImageSource, drawn: Sequence[int] = ()) -> Photo:
+        """A photo, or an array of bands, a signal or a volume that fits the model.
+
+        Args:
+            source: A path, a ``Photo``, a PIL image or an array.
+            drawn: Bands that are drawn, counted from 1.
+
+        Raises:
+            ImageRefused: It cannot be read, or does not fit the model.
+        """
+        to = Bands(
+            self.preprocessing.preprocess,
+            self.input.space,
+            self.input.depth,
+            chosen=self.preprocessing.chosen,
+            drawn=tuple(drawn),
+        )
+        return open_photo(source, to)
+
+    def require_pictures(self, what: str) -> None:
+        """Refuse what is defined for pictures alone.
+
+        Raises:
+            ModelRefused: The model takes signals or volumes.
+        """
+        if self.input.space != 2:
+            raise ModelRefused(
+                f"{what} is defined for pictures, and this model takes {KINDS[self.input.space]}",
+                where=self.path.name,
+                hint="`inspector explain` draws maps of them",
+            )
 
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
         if labels is None:
@@ -293,7 +352,7 @@ class Opened:
                 self._layers[layer] = (
                     (before[-1], describe(before, shapes, self.scores.tensor))
                     if before
-                    else default_layer(self.layers, shapes)
+                    else default_layer(self.layers, shapes, self.input.space)
                 )
         return self._layers[layer]
 
@@ -353,6 +412,10 @@ class Opened:
             UsageError: No task of that name, the outputs do not fit it, or they can be read in
                 several ways.
         """
+        if self.input.space != 2:
+            if task not in {None, "classifier"}:
+                self.require_pictures(f"the task {task!r}")
+            return None
         if task not in self._readings or references:
             known = Outputs(
                 self.scores,
@@ -397,7 +460,8 @@ class Opened:
         found = {}
         for layer in self.layers:
             shape = shapes.get(layer.tensor, ())
-            small = len(shape) != 4 or shape[2] * shape[3] == 1 or shape[1] == 1
+            rank = self.input.space + 2
+            small = len(shape) != rank or math.prod(shape[2:]) == 1 or shape[1] == 1
             if layer.gate or small:
                 continue
             if any(self.model.tail(layer.tensor, name).connected for name in tensors):

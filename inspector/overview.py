@@ -1,6 +1,6 @@
 """Overview of a model: its layers and its head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.head import LinearHead
+from inspector.network.lattice import fields as lattice_fields
 from inspector.network.layers import Layer
 from inspector.network.placement import Placement
 from inspector.network.receptive_field import ReceptiveField, fields_or_reasons
@@ -40,7 +41,7 @@ class LayerRow:
     convolution: str
     chain: tuple[str, ...]
     shape: tuple[int, ...] | None
-    stride: tuple[float, float] | None
+    stride: tuple[float, ...] | None
     field: str
     offset: str
     gate: bool
@@ -85,12 +86,19 @@ def overview(opened: Opened) -> Overview:
     except ModelRefused as error:
         chosen, why = set(), str(error)
     tensors = [layer.tensor for layer in opened.layers]
-    fields = fields_or_reasons(opened.graph, tensors, opened.input.name, shapes)
+    flat = opened.input.space == 2
+    name = opened.input.name
+    fields: Mapping[str, Any] = (
+        fields_or_reasons(opened.graph, tensors, name, shapes)
+        if flat
+        else lattice_fields(opened.graph, name, shapes, tensors, last=opened.input.layout == "NHWC")
+    )
     rows = []
     for layer in opened.layers:
         found = fields[layer.tensor]
         note = str(found) if isinstance(found, ExplainedError) else ""
-        field, stride, offset = _described(None if isinstance(found, ExplainedError) else found)
+        known: Any = None if isinstance(found, ExplainedError) else found
+        field, stride, offset = _described(known) if flat else _along(known)
         shape = shapes.get(layer.tensor)
         try:
             placement = _placement(opened, layer.tensor, shape)
@@ -197,6 +205,17 @@ def _token_row(opened: Opened, layer: Layer, default: bool) -> LayerRow:
     )
 
 
+def _along(
+    found: Sequence[tuple[float, float, float]] | None,
+) -> tuple[str, tuple[float, ...] | None, str]:
+    """As ``_described``, along one axis or three."""
+    if found is None:
+        return "none", None, "-"
+    offsets, strides, fields = zip(*found, strict=True)
+    text = "x".join(f"{one:g}" for one in fields)
+    return text, tuple(strides), ", ".join(f"{one:g}" for one in offsets)
+
+
 def _described(
     found: ReceptiveField | None,
 ) -> tuple[str, tuple[float, float] | None, str]:
@@ -217,8 +236,9 @@ def _input(opened: Opened) -> str:
     image = opened.input
     height, width = opened.size(*opened.preprocessing.preprocess.size)
     free = "" if image.height and image.width else " (free in the model)"
+    sizes = " x ".join(map(str, image.sizes((height, width))))
     batch = "any batch" if image.batch is None else f"batch {image.batch}"
-    return f"{image.name!r}, {image.layout}, {image.channels} x {height} x {width}{free}, {batch}"
+    return f"{image.name!r}, {image.axes}, {image.channels} x {sizes}{free}, {batch}"
 
 
 def _head(opened: Opened) -> str:

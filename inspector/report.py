@@ -54,7 +54,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the JSON report."""
         source = self.attribution
-        values = source.values
+        values = source.own
         return {
             "method": source.method,
             "options": dict(self.options),
@@ -80,12 +80,12 @@ class Explanation:
         }
 
     def _peak(self) -> dict[str, int] | None:
-        """The photo pixel where the heatmap is highest."""
-        values = self.heatmap.values
+        """The photo pixel where the heatmap is highest; x of a signal, x, y and z of a volume."""
+        values = self.heatmap.own
         if self.attribution.empty or not np.isfinite(values).any():
             return None
-        y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
-        return {"x": int(x), "y": int(y)}
+        place = np.unravel_index(int(np.nanargmax(values)), values.shape)
+        return dict(zip("xyz", (int(at) for at in place[::-1]), strict=False))
 
 
 @dataclass(frozen=True)

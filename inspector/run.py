@@ -161,7 +161,7 @@ class ExplainRun:
                 if task is not None or not doubtful:
                     raise
                 return None
-        photo = Photo.open(similar_to)
+        photo = self.opened.photo(similar_to)
         tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
         outputs = list(self.opened.graph.outputs)
         found = self.opened.forward(tensor[None], outputs)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from converters.plain_values import quoted, whole_number
 from inspector.cli import say
 from inspector.cli.options import json_report, model_options, open_model, output_folder, supervised
 from inspector.cli.streams import progress_bar, show_json
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
@@ -80,6 +81,13 @@ class _ExplainCommand(click.Command):
     help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
     "an index, or last.  [default: the last convolution's activation]",
 )
+@click.option(
+    "--bands",
+    metavar="R,G,B",
+    default="",
+    help="Bands that are drawn of a file that holds more than colours (.npy, .npz, TIFF of several "
+    "pages), counted from 1.  [default: 1,2,3; 1 where there are fewer]",
+)
 @output_folder("Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")
 @click.option(
     "--sheet",
@@ -114,6 +122,7 @@ def _explain(
     task: str | None,
     similar_to: Path | None,
     layer: str | None,
+    bands: str,
     output: Path,
     sheet: bool,
     as_json: bool,
@@ -141,6 +150,7 @@ def _explain(
             layer=layer,
             task=task,
             similar_to=similar_to,
+            bands=_bands(bands),
             progress=progress,
         )
         for stem, item in zip(stems, found, strict=True):
@@ -171,6 +181,14 @@ def _explain(
     if as_json:
         show_json({"images": done, "refused": refused}, indent=2, sort_keys=True)
     return ImageRefused.exit_status if refused else 0
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    """``3,2,1`` as numbers."""
+    found = [whole_number(piece.strip()) for piece in text.split(",") if piece.strip()]
+    if any(one is None or one < 1 for one in found):
+        raise UsageError(f"--bands {quoted(text)}", hint="bands count from 1: --bands 3,2,1")
+    return tuple(one or 1 for one in found)
 
 
 def _refusals(item: "ImageReport") -> Iterator[str]:

@@ -35,7 +35,15 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
         heading.append(f"  {clean_text(shown)}" + (f" and {more} more" if more > 0 else ""))
     console.print(heading)
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("method", "target", "score", "peak (x, y)", "layer", "checks"):
+    flat = report.photo.space == 2
+    for column in (
+        "method",
+        "target",
+        "score",
+        "peak (x, y)" if flat else "peak",
+        "layer",
+        "checks",
+    ):
         table.add_column(column)
     for explanation in report.explanations:
         data = explanation.to_dict()
@@ -44,7 +52,7 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
             Text(explanation.label),
             Text(data["target"]["label"]),
             f"{data['target']['score']:.3f}",
-            f"{peak['x']}, {peak['y']}" if peak else _why_empty(data["warnings"]),
+            ", ".join(map(str, peak.values())) if peak else _why_empty(data["warnings"]),
             Text(data["layer"] or "-"),
             Text(_checks(data["facts"])),
         )

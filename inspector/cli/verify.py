@@ -94,7 +94,6 @@ def _verify(
 
 
 def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
-    from inspector.photos.photo import load_photo
     from inspector.photos.photo_warnings import PhotoWarnings
     from inspector.verify.subject import Probe
 
@@ -102,7 +101,7 @@ def _photos(explainer: "Explainer", images: Sequence[Path]) -> "list[Probe]":
     warned = PhotoWarnings(preprocess.resize)
     found: list[Probe] = []
     for number, path in enumerate(images):
-        photo = load_photo(path)
+        photo = explainer.photo(path)
         tensor, geometry = preprocess.apply(photo)
         warned.add(photo, geometry)
         # Two photos of one name would be taken for one input.

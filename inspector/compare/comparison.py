@@ -112,6 +112,8 @@ def _opened(
 ) -> tuple[Explainer, Explainer, list[str]]:
     """Both networks; preprocessing that one of them does not tell is taken from the other."""
     left, right = (m if isinstance(m, Explainer) else load(m) for m in (a, b))
+    for one in (left, right):
+        one.require_pictures("comparing")
     notes = []
     count = left.scores.classes, right.scores.classes
     if left.scores.classifier != right.scores.classifier or (
@@ -278,7 +280,7 @@ class _Run:
     def add(self, source: ImageSource, layer_images: int) -> None:
         """Compare one photo, or take down why it cannot be read."""
         try:
-            photo = Photo.open(source)
+            photo = self.a.photo(source)
         except ImageRefused as error:
             self.refused.append(error)
             return

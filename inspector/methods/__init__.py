@@ -106,6 +106,7 @@ class Method:
         quick: Options with which one map of a probe image is soon drawn; ``{half}`` stands for
             half of the image's short side in pixels.
         class_specific: Whether the map depends on the target.
+        pictures_only: Why it is not defined for signals and volumes; empty where it is.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Method:
     cost: str = ""
     quick: str = ""
     class_specific: bool = True
+    pictures_only: str = ""
 
     @property
     def differentiates(self) -> bool:
@@ -193,6 +195,7 @@ def method(
     cost: str = "",
     quick: str = "",
     class_specific: bool = True,
+    pictures_only: str = "",
 ) -> Callable[[Function], Function]:
     """Declare the function below as an attribution method; see ``Method`` for the arguments."""
 
@@ -210,6 +213,7 @@ def method(
             cost,
             quick,
             class_specific,
+            pictures_only,
         )
         return function
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     order=2021,
     space="layer",
     needs={"activation", "attention"},
+    pictures_only="tokens are laid on the grid of a picture",
     cost="1 F and for each block the network behind its attention, forwards and backwards",
 )
 def attention_gradient(evidence: "Evidence") -> np.ndarray[Any, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     order=2020,
     space="layer",
     needs={"activation", "attention"},
+    pictures_only="tokens are laid on the grid of a picture",
     cost="1 F and the last block backwards",
     class_specific=False,
 )

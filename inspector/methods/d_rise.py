@@ -30,6 +30,7 @@ Array = np.ndarray[Any, Any]
     needs={"forward", "boxes"},
     reduction="sum",
     signed=True,
+    pictures_only="boxes are those of pictures",
     cost="(1 + masks) F: 129 F to 2001 F at the defaults, as soon as the error is small",
     quick="masks=2",
 )

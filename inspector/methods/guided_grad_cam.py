@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.heatmap import lay_on_input
 from inspector.methods import method, methods
 
 if TYPE_CHECKING:
@@ -35,6 +34,4 @@ def guided_grad_cam(evidence: "Evidence", *, extension: str = "refuse") -> np.nd
     """
     coarse = evidence.by_sample(methods()["grad-cam"](evidence))
     fine = methods()["guided-backprop"](evidence, extension=extension)
-    size = (fine.shape[2], fine.shape[3])
-    placement = evidence.placement(evidence.layer or "")
-    return fine * np.stack([lay_on_input(row, placement, size) for row in coarse])[:, None]
+    return fine * evidence.on_input(coarse)[:, None]

@@ -51,10 +51,10 @@ def integrated_gradients(
     """
     if steps < 1:
         raise UsageError(f"integrated-gradients: steps is at least 1, not {steps}")
-    colour = fill_colour(evidence.preprocess, baseline, where="integrated-gradients")
     parts = (np.arange(steps, dtype=np.float32) + 0.5) / steps
     maps, residuals = [], []
     for row, (image, target) in enumerate(zip(evidence.images, evidence.targets, strict=True)):
+        colour = fill_colour(evidence.preprocess, baseline, image, where="integrated-gradients")
         plain = np.broadcast_to(colour[:, None, None], image.shape).astype(np.float32)
         total = np.zeros(image.shape)
         for start in range(0, steps, BATCH):

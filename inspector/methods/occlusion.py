@@ -8,12 +8,11 @@ import numpy as np
 from inspector.errors import UsageError
 from inspector.methods import method
 from inspector.photos.occluder import (
-    Box,
     average_over_windows,
     covered,
     fill_colour,
     window_and_stride,
-    windows,
+    windows_of,
 )
 
 if TYPE_CHECKING:
@@ -66,17 +65,20 @@ def occlusion(
     Raises:
         UsageError: an option out of range.
     """
-    height, width = evidence.images.shape[2:]
-    window, stride = window_and_stride(window, stride, height, width, where="occlusion")
-    colour = fill_colour(evidence.preprocess, fill, where="occlusion")
+    sizes = evidence.model.input.sizes((evidence.images.shape[2], evidence.images.shape[3]))
+    window, stride = window_and_stride(window, stride, *sizes, where="occlusion")
+    colours = [
+        fill_colour(evidence.preprocess, fill, image, where="occlusion")
+        for image in evidence.images
+    ]
     use_probability = _uses_probability(evidence, measure)
     evidence.facts["occlusion"] = {
         "window": window,
         "stride": stride,
-        "fill": [float(v) for v in colour],
+        "fill": [float(v) for v in colours[0]],
         "measure": "probability" if use_probability else "score",
     }
-    boxes = list(windows(height, width, window, stride))
+    boxes = list(windows_of(sizes, window, stride))
     maps = []
     for row, target in enumerate(evidence.targets):
 
@@ -88,11 +90,11 @@ def occlusion(
             row,
             target,
             boxes=boxes,
-            colour=colour,
+            colour=colours[row],
             use_probability=use_probability,
             progress=progress,
         )
-        maps.append(average_over_windows(drops, boxes, (height, width)))
+        maps.append(average_over_windows(drops, boxes, sizes).reshape(evidence.images.shape[2:]))
         if not use_probability:
             evidence.note_rounding(untouched - drops, row)
         if use_probability and measure == "auto":
@@ -105,13 +107,15 @@ def _drops(
     row: int,
     target: "Target",
     *,
-    boxes: list[Box],
+    boxes: list[tuple[int, ...]],
     colour: Array,
     use_probability: bool,
     progress: Any,
 ) -> tuple[float, Array]:
     """f(x), and f(x) - f(x occluded) for every box, (P,)."""
     image = evidence.images[row]
+    sizes = evidence.model.input.sizes((image.shape[1], image.shape[2]))
+    own = image.reshape(-1, *sizes)
 
     def values(images: Array) -> Array:
         if use_probability:
@@ -124,7 +128,8 @@ def _drops(
     drops: list[float] = []
     remaining = iter(boxes)
     while batch := list(islice(remaining, BATCH)):
-        drops += (untouched - values(covered(image, batch, colour))).tolist()
+        painted = covered(own, batch, colour).reshape(-1, *image.shape)
+        drops += (untouched - values(painted)).tolist()
         progress(len(drops))
     return float(untouched), np.asarray(drops)
 

@@ -22,6 +22,7 @@ KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16
     space="layer",
     needs={"activation", "tail"},
     signed=True,
+    pictures_only="its window of 3 x 3 places is one of pictures",
     cost="1 F and h w tails: 49 on ResNet-50",
 )
 def recipro_cam(evidence: "Evidence", *, window: bool = True) -> np.ndarray[Any, Any]:

@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
     needs={"forward"},
     reduction="sum",
     signed=True,
+    pictures_only="its masks are grids of square cells",
     cost="(1 + masks) F: 1001 F at the defaults",
     quick="masks=2",
 )
@@ -66,9 +67,9 @@ def rise(
     """
     height, width = evidence.images.shape[2:]
     require_masks("rise", masks, cells, keep, seed, short=min(height, width))
-    colour = fill_colour(evidence.preprocess, fill, where="rise")[:, None, None]
     maps, agreements = [], []
     for row, (image, target) in enumerate(zip(evidence.images, evidence.targets, strict=True)):
+        colour = fill_colour(evidence.preprocess, fill, image, where="rise")[:, None, None]
         scores: list[float] = []
         weighted, shown = np.zeros((2, 2, height, width))
         drawn = random_masks((height, width), masks, cells, keep, seed)

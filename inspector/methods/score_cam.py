@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.heatmap import lay_on_input
 from inspector.methods import method
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ def score_cam(evidence: "Evidence", *, channels: int = 0) -> np.ndarray[Any, Any
     if channels < 0:
         raise UsageError(f"score-cam: channels is 0 or more, not {channels}")
     evidence.require_one_grid("score-cam")
-    size = (evidence.images.shape[2], evidence.images.shape[3])
-    placement = evidence.placement(evidence.layer or "")
     maps = []
     for row, (image, activation, target) in enumerate(
         zip(evidence.images, evidence.activation, evidence.targets, strict=True)
@@ -56,7 +53,7 @@ def score_cam(evidence: "Evidence", *, channels: int = 0) -> np.ndarray[Any, Any
         total = np.zeros(activation.shape[1:])
         for start in range(0, len(kept), BATCH):
             chosen = activation[kept[start : start + BATCH]]
-            masks = np.stack([_stretched(lay_on_input(own, placement, size)) for own in chosen])
+            masks = np.stack([_stretched(own) for own in evidence.on_input(chosen)])
             seen = evidence.score(image * masks[:, None], [target] * len(chosen))
             total += np.tensordot(seen - nothing, chosen, axes=1)
             evidence.progress(row * len(kept) + start, len(kept) * len(evidence.targets))

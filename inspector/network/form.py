@@ -16,6 +16,7 @@ from converters.graph import Graph
 from inspector.errors import MethodRefused
 from inspector.network.layers import channel_axes
 from inspector.network.quantisation import Levels, levels_of
+from inspector.network.space import plane, space_axes
 from inspector.network.tokens import Tokens
 
 __all__ = ["Form", "Forms"]
@@ -28,14 +29,18 @@ class Form:
     """Form in which a network holds one tensor.
 
     Attributes:
-        axis: Axis of the channels of a map, 1 or 3; tensors of other ranks are left as they are.
+        axis: Axis of the channels of a map, 1 or the last; tensors of other ranks are left as they
+            are.
         levels: What its integers stand for; None for real numbers.
         tokens: The grid that its tokens form; None for maps.
+        space: Axes of space of the map. One of a signal (N, C, l) is read as the plane
+            (N, C, 1, l), one of a volume (N, C, d, h, w) as (N, C, d h, w).
     """
 
     axis: int = 1
     levels: Levels | None = None
     tokens: Tokens | None = None
+    space: int = 2
 
     def real(self, value: Array) -> Array:
         """Real numbers in the tensor's own layout; integers that are not levels stay integers."""
@@ -48,19 +53,24 @@ class Form:
         value = self.real(value)
         if self.tokens is not None:
             return self.tokens.read(value)
-        return value.transpose(0, 3, 1, 2) if self._turned(value) else value
+        return self._plane(value)
 
     def write(self, real: Array, like: Array | None = None) -> Array:
         """The inverse of ``read``, up to the rounding to levels.
 
         Args:
             real: A map (N, C, h, w), or real numbers in the tensor's own layout.
-            like: The tensor whose extra tokens are kept; needed where there are tokens.
+            like: The tensor whose extra tokens are kept, and whose slices are taken; needed where
+                there are tokens, and of volumes.
         """
         if self.tokens is not None and like is not None:
             value = self.tokens.write(real, self.real(like))
+        elif self.space != 2 and like is not None and like.ndim == self.space + 2:
+            sizes = like.shape[1:-1] if self._last else like.shape[2:]
+            value = real.reshape(*real.shape[:2], *sizes)
+            value = np.moveaxis(value, 1, -1) if self._last else value
         else:
-            value = real.transpose(0, 2, 3, 1) if self._turned(real) else real
+            value = real.transpose(0, 2, 3, 1) if self._last and real.ndim == 4 else real
         return value if self.levels is None else self.levels.write(value)
 
     def read_gradient(self, signal: Array) -> Array:
@@ -73,7 +83,7 @@ class Form:
             signal = signal / self.levels.steps(signal.ndim)
         if self.tokens is not None:
             return self.tokens.read(signal)
-        return signal.transpose(0, 3, 1, 2) if self._turned(signal) else signal
+        return self._plane(signal)
 
     def require_known(self, value: Array, tensor: str) -> None:
         """Refuse integers that stand for nothing known.
@@ -93,8 +103,20 @@ class Form:
                 hint="choose one that `inspector layers` lists",
             )
 
-    def _turned(self, value: Array) -> bool:
-        return value.ndim == 4 and self.axis == 3
+    @property
+    def _last(self) -> bool:
+        return self.axis > 1
+
+    def _plane(self, value: Array) -> Array:
+        if value.ndim != self.space + 2:
+            return value
+        value = np.moveaxis(value, -1, 1) if self._last else value
+        return value if self.space == 2 else plane(value)
+
+    def cells(self, value: Array) -> tuple[int, ...]:
+        """Places of a map along its axes of space: (l,), (h, w) or (d, h, w)."""
+        found: tuple[int, ...] = value.shape[1:-1] if self._last else value.shape[2:]
+        return found
 
 
 class Forms:
@@ -121,5 +143,6 @@ class Forms:
         """The form of one tensor, as far as the graph alone shows it."""
         if tensor not in self._found:
             levels = levels_of(self._graph, tensor)
-            self._found[tensor] = Form(self._axes.get(tensor, 1), levels)
+            axis = self._axes.get(tensor, 1)
+            self._found[tensor] = Form(axis, levels, space=space_axes(self._graph))
         return self._found[tensor]

@@ -7,6 +7,7 @@ back from the scores through affine nodes to the pooling, and its weights by fol
 nodes forward in numbers, so folded normalisations and rearranged channels need no special case.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,7 @@ from inspector.network.affine import (
 from inspector.network.global_pooling import Pooling, find_pooling
 from inspector.network.scores import Scores
 from inspector.network.shapes import Shapes
+from inspector.network.space import plane, space_axes
 from inspector.printable import clean_text
 
 __all__ = ["LinearHead", "NoHead", "find_head"]
@@ -116,7 +118,7 @@ class LinearHead:
             class_index: c, 0 <= c < K.
 
         Returns:
-            (N, h, w) float64.
+            (N, h, w) float64; of a signal (N, 1, l), of a volume (N, d h, w).
 
         Raises:
             IndexError: There is no such class.
@@ -124,14 +126,15 @@ class LinearHead:
         if not 0 <= class_index < len(self.bias):
             raise IndexError(f"class {class_index} of {len(self.bias)}")
         maps = self._channels_first(A)
-        weights = self.weights[class_index] * self.factor(maps.shape[2] * maps.shape[3])
-        found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", weights, maps)
+        weights = self.weights[class_index] * self.factor(math.prod(maps.shape[2:]))
+        found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", weights, plane(maps))
         return found
 
     def logits_of(self, A: ArrayLike) -> NDArray[np.float64]:
         """Scores (N, K) that the head gives for values of ``features``."""
         maps = self._channels_first(A)
-        pooled = maps.mean(axis=(2, 3)) * self.factor(maps.shape[2] * maps.shape[3])
+        space = tuple(range(2, maps.ndim))
+        pooled = maps.mean(axis=space) * self.factor(math.prod(maps.shape[2:]))
         scores: NDArray[np.float64] = pooled @ self.weights.T + self.bias
         return scores
 
@@ -276,7 +279,7 @@ def _explained(graph: Graph, shapes: Shapes, error: NotAffine, path: Sequence[No
 def _is_map(graph: Graph, shapes: Shapes, node: Node, linear: Node) -> bool:
     """Whether a node's output is a map with several positions that a linear layer flattens."""
     shape = shapes.of(node.outputs[0])
-    if shape is None or len(shape) != 4:
+    if shape is None or len(shape) != space_axes(graph) + 2:
         return False
     if None not in shape[1:]:
         return sum(size != 1 for size in shape[1:]) > 1  # pooled: only the channels are left

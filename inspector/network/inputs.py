@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 
 from converters.graph import Graph, Value
-from converters.graph.operators import facts
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
+from inspector.network.space import first_convolution
 
 __all__ = [
     "Feeds",
@@ -35,7 +35,6 @@ Feeds = Mapping[str, Any] | Sequence[str]
 """What ``read_feeds`` takes."""
 
 _MOST_BYTES = 64 * 2**20
-_CHANNELS = {1, 3, 4}
 _SIDE = 8
 """Pixels of the shortest side that is taken for an image's."""
 
@@ -117,27 +116,9 @@ def image_without_samples(graph: Graph) -> str:
             (value.shape[2], value.shape[:2]),
         ):
             large = all(not isinstance(side, int) or side >= _SIDE for side in sides)
-            if channels in _CHANNELS and large and _convolved(graph, value.name) == channels:
+            if large and first_convolution(graph, value.name) == (2, channels):
                 return value.name
     return ""
-
-
-def _convolved(graph: Graph, tensor: str) -> int:
-    """Input channels of the first convolution over two axes behind a tensor; 0 without one."""
-    seen, waiting = {tensor}, [tensor]
-    while waiting:
-        for node in graph.consumers(waiting.pop(0)):
-            known = facts(node)
-            if known.convolves and known.weights is not None:
-                weights = graph.constant(node.inputs[known.weights])
-                if weights is None or weights.ndim != 4:
-                    return 0
-                axis = 3 if known.channels_last else 1
-                return int(weights.shape[axis]) * int(node.attributes.get("group", 1))
-            new = [name for name in node.outputs if name and name not in seen]
-            seen.update(new)
-            waiting += new
-    return 0
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ Layer methods explain through one layer.  Unless told otherwise it is the last o
 space (Selvaraju et al. 2017, section 3).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from converters.graph import Graph
@@ -12,6 +13,7 @@ from converters.plain_values import whole_number
 from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
 from inspector.network.quantisation import copies_of
+from inspector.network.space import size_text, space_axes
 from inspector.network.tail import tail_of
 
 __all__ = ["default_layer", "describe", "last_of", "layers_before", "select_layer"]
@@ -23,7 +25,7 @@ _ACTIVATIONS = frozenset(known.activation for known in _KNOWN) - _SCORING
 
 
 def default_layer(
-    layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]
+    layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], space: int = 2
 ) -> tuple[Layer, str]:
     """Layer that layer methods explain through unless told otherwise.
 
@@ -34,6 +36,7 @@ def default_layer(
     Args:
         layers: As :func:`find_layers` lists them.
         shapes: Concrete shapes (N, C, h, w), measured by a forward pass.
+        space: Axes of space of the network.
 
     Returns:
         The layer, and a sentence for the user why it is this one.
@@ -41,7 +44,7 @@ def default_layer(
     Raises:
         ModelRefused: No layer has a map larger than 1x1.
     """
-    maps = [layer for layer in layers if not layer.gate and _is_map(shapes.get(layer.tensor))]
+    maps = [one for one in layers if not one.gate and _is_map(shapes.get(one.tensor), space)]
     chosen = next((layer for layer in reversed(maps) if layer.on_path), None)
     if chosen is None and not maps:
         raise ModelRefused(
@@ -72,7 +75,7 @@ def _reason(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> str:
     what = "join of branches" if layer.chain[:1] == ("Concat",) else "convolution"
     done = ", ".join(layer.chain[1:])
     reason = (
-        f"the last {what} whose map is larger than 1x1: {shape[1]} maps of {shape[2]}x{shape[3]}"
+        f"the last {what} whose map is larger than 1x1: {shape[1]} maps of {size_text(shape[2:])}"
         + (f", taken after {done}" if done else "")
     )
     if layer.attended:
@@ -101,7 +104,8 @@ def layers_before(
     Returns:
         In graph order; empty when the target depends on no such layer.
     """
-    maps = [layer for layer in layers if not layer.gate and _is_map(shapes.get(layer.tensor))]
+    space = space_axes(graph)
+    maps = [one for one in layers if not one.gate and _is_map(shapes.get(one.tensor), space)]
     if not maps:
         return ()
     wide = [one for one in maps if shapes[one.tensor][1] > 1]
@@ -172,8 +176,8 @@ def _is_score_map(
     return True
 
 
-def _is_map(shape: Sequence[int] | None) -> bool:
-    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+def _is_map(shape: Sequence[int] | None, space: int) -> bool:
+    return shape is not None and len(shape) == space + 2 and math.prod(shape[2:]) > 1
 
 
 def select_layer(
@@ -202,7 +206,7 @@ def select_layer(
     if listed and isinstance(spec, str):
         return listed[0]
     if text == "last" and layers:
-        return default_layer(layers, shapes)[0]
+        return default_layer(layers, shapes, space_axes(graph))[0]
     index = whole_number(text)
     if index is not None and -len(layers) <= index < len(layers):
         return layers[index]
@@ -213,7 +217,7 @@ def select_layer(
     if not known or isinstance(spec, int):
         raise UnknownLayer(_unknown(text, index, layers), hint=_hint(text, layers, graph))
     shape = shapes.get(text)
-    if shape is None or len(shape) != 4:
+    if shape is None or len(shape) != space_axes(graph) + 2:
         size = "of unknown shape" if shape is None else f"of shape {list(shape)}"
         raise UnknownLayer(
             f"tensor {text!r} is {size}, not a map (N, C, h, w)",

@@ -25,6 +25,7 @@ from converters.graph.activations import Activation, data_nodes, find_activation
 from converters.graph.operators import facts, facts_of
 from inspector.network.quantisation import copies_of
 from inspector.network.scores import find_scores
+from inspector.network.space import space_axes
 
 __all__ = [
     "Layer",
@@ -32,8 +33,6 @@ __all__ = [
     "channel_axes",
     "find_layers",
 ]
-
-_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,18 @@ def find_layers(graph: Graph) -> tuple[Layer, ...]:
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
-    """Axis of the channels, 1 or 3, of every tensor that is a map of features."""
+    """Axis of the channels, 1 or the last, of every tensor that is a map of features."""
     return {name: mapped.axis for name, mapped in _maps(graph).items()}
 
 
 def axis_ahead(graph: Graph, tensor: str) -> int | None:
-    """Axis of the channels, 1 or 3, as the first convolution behind a tensor reads them."""
+    """Axis of the channels, 1 or the last, as the first convolution behind a tensor reads them."""
     waiting, seen = [tensor], {tensor}
     while waiting:
         name = waiting.pop()
         for node in graph.consumers(name):
             if _is_convolution(graph, node) and node.inputs[0] == name:
-                return _channels_of(node)
+                return _channels_of(graph, node)
             if facts(node).keeps_axes and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
@@ -92,7 +91,7 @@ def axis_ahead(graph: Graph, tensor: str) -> int | None:
 
 @dataclass(frozen=True)
 class _Map:
-    axis: int  # of the channels
+    axis: int  # of the channels, 1 or the last
     origin: str  # output of the convolution it comes from
     depth: int  # convolutions before it, on the longest way
 
@@ -102,17 +101,18 @@ def _is_convolution(graph: Graph, node: Node) -> bool:
     if not known.convolves or known.weights is None:
         return False
     stored = graph.initialiser(node.inputs[known.weights])
-    return stored is None or len(stored.dims) == 4
+    return stored is None or len(stored.dims) == space_axes(graph) + 2
 
 
-def _channels_of(convolution: Node) -> int:
+def _channels_of(graph: Graph, convolution: Node) -> int:
     """Axis of the channels of what a convolution makes."""
-    return 3 if facts(convolution).channels_last else 1
+    return space_axes(graph) + 1 if facts(convolution).channels_last else 1
 
 
 def _pointwise(graph: Graph, node: Node, maps: Mapping[str, _Map]) -> bool:
     """Whether a MatMul over the last axis of an NHWC map is a 1x1 convolution (ConvNeXt)."""
-    if not node.is_op("MatMul") or node.inputs[0] not in maps or maps[node.inputs[0]].axis != 3:
+    last = space_axes(graph) + 1
+    if not node.is_op("MatMul") or node.inputs[0] not in maps or maps[node.inputs[0]].axis != last:
         return False
     weight = graph.constant(node.inputs[1])
     return weight is not None and weight.ndim == 2
@@ -131,22 +131,26 @@ def _maps(graph: Graph) -> Mapping[str, _Map]:
 def _find_maps(graph: Graph, activations: Sequence[Activation]) -> dict[str, _Map]:
     found: dict[str, _Map] = {}
     active = {node.index for activation in activations for node in activation.nodes}
+    last = space_axes(graph) + 1
+    to_last, to_first = [0, *range(2, last + 1), 1], [0, last, *range(1, last)]
     for node in data_nodes(graph):
         before = [found[name] for name in node.inputs if name in found]
         deepest = max(before, key=lambda m: m.depth, default=_Map(1, "", 0))
         if _is_convolution(graph, node):
-            found[node.outputs[0]] = _Map(_channels_of(node), node.outputs[0], deepest.depth + 1)
+            found[node.outputs[0]] = _Map(
+                _channels_of(graph, node), node.outputs[0], deepest.depth + 1
+            )
         elif _pointwise(graph, node, found):
-            found[node.outputs[0]] = _Map(3, node.outputs[0], deepest.depth + 1)
+            found[node.outputs[0]] = _Map(last, node.outputs[0], deepest.depth + 1)
         elif before and node.is_op("Transpose"):
             order = node.attributes.get("perm")
-            if (deepest.axis, order) in ((1, _TO_NHWC), (3, _TO_NCHW)):
-                found[node.outputs[0]] = replace(deepest, axis=4 - deepest.axis)
+            if (deepest.axis, order) in ((1, to_last), (last, to_first)):
+                found[node.outputs[0]] = replace(deepest, axis=last + 1 - deepest.axis)
         elif before and (facts(node).keeps_axes or node.index in active):
             found.update((name, deepest) for name in node.outputs if name)
         elif deepest.axis == 1 and _group_normalisation(graph, node) is not None:
-            last = _group_normalisation(graph, node)
-            found[last or ""] = deepest
+            normalised = _group_normalisation(graph, node)
+            found[normalised or ""] = deepest
     return found
 
 
@@ -169,6 +173,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.nodes = data_nodes(graph)
+        self.rank = space_axes(graph) + 2
         self.carried = {*graph.inputs, *(n for node in self.nodes for n in node.outputs)}
         activations = find_activations(graph)
         self.maps = _maps(graph)
@@ -215,7 +220,9 @@ class _Finder:
             known = self.maps.get(node.outputs[0])
             if known is None:
                 continue
-            joins = node.is_op("Concat") and node.attributes.get("axis", 1) % 4 == known.axis
+            joins = (
+                node.is_op("Concat") and node.attributes.get("axis", 1) % self.rank == known.axis
+            )
             if known.origin == node.outputs[0] or (
                 joins and all(name in self.maps for name in node.inputs)
             ):

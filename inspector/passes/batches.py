@@ -188,7 +188,7 @@ class _Opened:
 def _opened(model: "Opened", job: _Job) -> tuple[int, _Opened | ImageRefused]:
     place, source = job
     try:
-        photo = Photo.open(source)
+        photo = model.photo(source)
     except ImageRefused as error:
         return place, error
     return place, _Opened(place, source, photo, *model.preprocessing.preprocess.apply(photo))

@@ -10,6 +10,7 @@ from inspector.errors import ConverterError, InspectorError, MethodRefused, Mode
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, Attribution
 from inspector.network.layer_choice import last_of
+from inspector.network.space import KINDS
 from inspector.probability import looks_like_probabilities, of_target, probabilities
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ class _Samples:
         """One method on some samples together; one by one where it refuses them together."""
         try:
             layer, said = self._common_layer(rows, targets, request)
+            self._require_space(request.method)
             evidence = self._evidence(rows, targets, layer, request.label)
             if said:
                 evidence.note(said)
@@ -232,6 +234,20 @@ class _Samples:
                 yield self._map(evidence, request, place, arrays[place])
             except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
+
+    def _require_space(self, method: "Method") -> None:
+        """Refuse a method that is defined for pictures alone on signals and volumes.
+
+        Raises:
+            MethodRefused: It is.
+        """
+        space = self.opened.input.space
+        if space != 2 and method.pictures_only:
+            raise MethodRefused(
+                f"{method.name} is defined for pictures, and this model takes {KINDS[space]}: "
+                f"{method.pictures_only}",
+                hint="grad-cam, layer-cam, gradient and occlusion are defined there",
+            )
 
     def _evidence(
         self, rows: Sequence[int], targets: "Sequence[Target]", layer: str | None, label: str
@@ -361,6 +377,7 @@ class _Samples:
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
             placement=evidence.placement(layer or "") if placed else None,
+            lattice=evidence.lattice(layer if method.space == "layer" else None),
             opposed=target.opposed,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.plain_values import finite_number, quoted
 from inspector.errors import UsageError
 from inspector.photos.preprocess import Preprocess
 
@@ -18,8 +19,10 @@ __all__ = [
     "average_over_windows",
     "covered",
     "fill_colour",
+    "inside_of",
     "window_and_stride",
     "windows",
+    "windows_of",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -27,26 +30,25 @@ Box = tuple[int, int, int, int]
 """Top, left, bottom, right in input pixels, the last two exclusive."""
 
 
-def window_and_stride(
-    window: int, stride: int, height: int, width: int, *, where: str = ""
-) -> tuple[int, int]:
+def window_and_stride(window: int, stride: int, *sizes: int, where: str = "") -> tuple[int, int]:
     """Side of the square and step, in input pixels.
 
     Args:
         window: The side; 0 stands for a seventh of the short side.
         stride: The step; 0 stands for half a window.
-        height: Of the input.
-        width: Of the input.
+        sizes: Of the input along its axes of space: height and width of a picture.
         where: What is configured, for messages.
 
     Raises:
         UsageError: A square that does not fit, or steps that would leave pixels uncovered.
     """
-    short = min(height, width)
+    short = min(sizes)
     window = window or max(1, round(short / 7))
     stride = stride or max(1, window // 2)
     if not 1 <= window <= short:
-        raise UsageError(f"window {window} does not fit an input of {height}x{width}", where=where)
+        raise UsageError(
+            f"window {window} does not fit an input of {'x'.join(map(str, sizes))}", where=where
+        )
     if not 1 <= stride <= window:
         raise UsageError(
             f"stride {stride} would leave pixels uncovered", where=where, hint=f"1 to {window}"
@@ -56,10 +58,19 @@ def window_and_stride(
 
 def windows(height: int, width: int, window: int, stride: int) -> Iterator[Box]:
     """Windows of a sweep, row by row; those at the border are clipped, both borders alike."""
-    for (y0, y1), (x0, x1) in product(
-        _positions(height, window, stride), _positions(width, window, stride)
-    ):
-        yield y0, x0, y1, x1
+    for box in windows_of((height, width), window, stride):
+        yield box[0], box[1], box[2], box[3]
+
+
+def windows_of(sizes: Sequence[int], window: int, stride: int) -> Iterator[tuple[int, ...]]:
+    """Windows of a sweep over any axes of space: spans of a signal, cubes of a volume.
+
+    Yields:
+        The first place along each axis, and then one past the last along each.
+    """
+    for spans in product(*(_positions(size, window, stride) for size in sizes)):
+        starts, stops = zip(*spans, strict=True)
+        yield *starts, *stops
 
 
 def _positions(length: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -70,18 +81,25 @@ def _positions(length: int, window: int, stride: int) -> list[tuple[int, int]]:
     return [(max(0, a), min(length, b)) for a, b in spans]
 
 
-def fill_colour(preprocess: Preprocess, fill: str, *, where: str = "") -> Array:
+def fill_colour(
+    preprocess: Preprocess, fill: str, image: Array | None = None, *, where: str = ""
+) -> Array:
     """Network values (C,) of the occluder's colour, which is named in pixel space.
 
     Args:
         preprocess: How pixels become network values.
         fill: ``mean`` (the data set's, where the preprocessing knows it, else mid-grey),
-            ``grey`` (127.5), or a number from 0 to 255.
+            ``grey`` (127.5), or a number from 0 to 255. Of bands, which are no pixels, ``mean`` is
+            that of each band over the sample itself where no mean is known, and a number one in
+            the file's own unit.
+        image: The sample (C, H, W), as network values.
         where: What is configured, for messages.
 
     Raises:
         UsageError: Neither ``mean``, ``grey`` nor a number from 0 to 255.
     """
+    if preprocess.bands:
+        return _fill_bands(preprocess, fill, image, where)
     if fill == "mean":
         return np.asarray(preprocess.fill(), dtype=np.float32)
     try:
@@ -93,18 +111,45 @@ def fill_colour(preprocess: Preprocess, fill: str, *, where: str = "") -> Array:
     return np.asarray(preprocess.encode((level,) * 3), dtype=np.float32)
 
 
-def covered(image: Array, boxes: Sequence[Box], colour: Array) -> Array:
-    """Copies of an image (C, H, W), each with one box of the colour (C,): (P, C, H, W)."""
+def _fill_bands(preprocess: Preprocess, fill: str, image: Array | None, where: str) -> Array:
+    if fill in {"mean", "grey"}:
+        if image is None or any(preprocess.mean):
+            return np.asarray(preprocess.fill(), dtype=np.float32)
+        return np.asarray(image.mean(axis=(1, 2)), dtype=np.float32)
+    level = finite_number(_float(fill))
+    if level is None:
+        raise UsageError(f"fill is mean or a number, not {quoted(fill)}", where=where)
+    return np.asarray(preprocess.encode((level,) * 3), dtype=np.float32)
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def covered(image: Array, boxes: Sequence[tuple[int, ...]], colour: Array) -> Array:
+    """Copies of an image (C, *sizes), each with one box of the colour (C,): (P, C, *sizes)."""
     copies = np.repeat(image[None], len(boxes), axis=0)
-    for copy, (y0, x0, y1, x1) in zip(copies, boxes, strict=True):
-        copy[:, y0:y1, x0:x1] = colour[:, None, None]
+    flat = colour.reshape(-1, *[1] * (image.ndim - 1))
+    for copy, box in zip(copies, boxes, strict=True):
+        copy[(slice(None), *inside_of(box))] = flat
     return copies
 
 
-def average_over_windows(values: Array, boxes: Sequence[Box], size: tuple[int, int]) -> Array:
-    """Mean over the windows that cover each pixel: values (P,) of P boxes to (H, W)."""
+def average_over_windows(
+    values: Array, boxes: Sequence[tuple[int, ...]], size: tuple[int, ...]
+) -> Array:
+    """Mean over the windows that cover each place: values (P,) of P boxes to (H, W), or (*size)."""
     total, count = np.zeros(size), np.zeros(size)
-    for value, (y0, x0, y1, x1) in zip(values, boxes, strict=True):
-        total[y0:y1, x0:x1] += value
-        count[y0:y1, x0:x1] += 1
+    for value, box in zip(values, boxes, strict=True):
+        total[inside_of(box)] += value
+        count[inside_of(box)] += 1
     return total / np.maximum(count, 1)
+
+
+def inside_of(box: Sequence[int]) -> tuple[slice, ...]:
+    """The places of a box, axis by axis."""
+    half = len(box) // 2
+    return tuple(slice(a, b) for a, b in zip(box[:half], box[half:], strict=True))

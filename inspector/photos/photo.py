@@ -34,7 +34,6 @@ __all__ = [
     "ImageSource",
     "Photo",
     "image_sources",
-    "input_batch",
     "load_photo",
 ]
 
@@ -95,6 +94,12 @@ class Photo:
         notes: What was done to the pixels, one clause each.
         path: The file, None when there was none.
         warnings: Those of the notes that must be known when a result is read.
+        bands: Values (C, H, W) of a file that holds more than colours, as a plane; the pixels
+            are the picture that is drawn of them then. None of an ordinary photo.
+        space: Axes of space of the bands: 1 of a signal, 2, or 3 of a volume.
+        depth: Slices of a volume.
+        drawn: Which bands the pixels show, counted from 0.
+        as_they_are: Whether the network takes the bands without any preprocessing.
 
     Example:
         >>> import numpy as np
@@ -110,6 +115,11 @@ class Photo:
     notes: tuple[str, ...] = ()
     path: Path | None = None
     warnings: tuple[str, ...] = ()
+    bands: NDArray[np.float32] | None = None
+    space: int = 2
+    depth: int = 1
+    drawn: tuple[int, ...] = ()
+    as_they_are: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -255,24 +265,6 @@ def image_sources(images: ImageSource | Iterable[ImageSource]) -> Iterable[Image
             hint=f"{_ACCEPTED}, or a list of them",
         )
     return images
-
-
-def input_batch(images: object) -> NDArray[Any]:
-    """Images that are preprocessed already, checked: (N, C, H, W) numbers with N at least 1.
-
-    Raises:
-        UsageError: The value has another shape or type, or holds no image.
-    """
-    hint = "pass preprocessed images as an array (N, C, H, W)"
-    try:
-        array: NDArray[Any] = np.asarray(images)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"images: not an array ({error})", hint=hint) from None
-    if array.dtype.kind not in "biuf":
-        raise UsageError(f"images: a value of type {type(images).__name__}", hint=hint)
-    if array.ndim != 4 or 0 in array.shape:
-        raise UsageError(f"images: an array of shape {array.shape}", hint=hint)
-    return array
 
 
 _ACCEPTED = "pass a path, a Photo, a PIL image or an array (H, W, 3)"

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from converters.plain_values import finite_number, quoted
+from converters.plain_values import finite_number, quoted, whole_number
 from converters.source import PREPROCESS_KEYS
 from inspector.errors import UsageError, nearest
 from inspector.photos.geometry import Geometry
@@ -53,6 +53,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "layout": ("NCHW", "NHWC"),
 }
 _MAX_SIDE = 16384  # a settings file or a model may ask for anything
+_MAX_LENGTH = 2**24  # places of a signal, or of all slices of a volume below each other
+_MAX_BANDS = 4096
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Preprocess:
         mean: Subtracted after the division, one number per channel, **in the model's channel
             order** (so blue first for BGR).
         std: Divides last, in the same order.
-        channels: Order that the model takes: "RGB", "BGR" or "GRAY" (one channel).
+        channels: Order that the model takes: "RGB", "BGR" or "GRAY" (one channel); or a number
+            of bands, as text: "13".
         layout: "NCHW" or "NHWC"; arrays of this module are (C, H, W) all the same.
         pad: RGB colour in 0..255 around a letterboxed photo.
 
@@ -99,9 +102,10 @@ class Preprocess:
     def __post_init__(self) -> None:
         """Check every value and bring it to its type; one number stands for all channels."""
         for key, known in _CHOICES.items():
-            object.__setattr__(self, key, _one_of(key, getattr(self, key), known))
+            bands = _bands(getattr(self, key)) if key == "channels" else ""
+            object.__setattr__(self, key, bands or _one_of(key, getattr(self, key), known))
         size = self.size if isinstance(self.size, list | tuple) else (self.size, self.size)
-        sides = _numbers("size", size, 2, low=1, high=_MAX_SIDE)
+        sides = _numbers("size", size, 2, low=1, high=_MAX_LENGTH if self.bands else _MAX_SIDE)
         if len(size) != 2 or any(side != int(side) for side in sides):
             raise UsageError(
                 f"size = {quoted(self.size)}", hint="height and width in pixels are meant"
@@ -117,8 +121,13 @@ class Preprocess:
 
     @property
     def channel_count(self) -> int:
-        """C: 1 for GRAY, else 3."""
-        return 1 if self.channels == "GRAY" else 3
+        """C: 1 for GRAY, 3 for RGB and BGR, else the number of bands."""
+        return _count(self.channels)
+
+    @property
+    def bands(self) -> bool:
+        """Whether the model takes bands, which have no colour and no known range."""
+        return bool(_bands(self.channels))
 
     @classmethod
     def preset(cls, name: str) -> "Preprocess":
@@ -163,8 +172,9 @@ class Preprocess:
                     f"unknown preprocessing key {quoted(key)}", hint=nearest(key, PREPROCESS_KEYS)
                 )
         new: Settings = dict(settings)
-        channels = _one_of("channels", new.get("channels", self.channels), _CHOICES["channels"])
-        count = 1 if channels == "GRAY" else 3
+        named = new.get("channels", self.channels)
+        channels = _bands(named) or _one_of("channels", named, _CHOICES["channels"])
+        count = _count(channels)
         for key in ("mean", "std"):
             if key not in new and count != self.channel_count:
                 values: tuple[float, ...] = getattr(self, key)
@@ -193,21 +203,34 @@ class Preprocess:
             (C, H, W) float32 in the model's channel order, whatever the layout, and where each
             of its pixels lies on the photo.
         """
+        if photo.bands is not None and photo.space != 2:
+            return self._whole(photo.bands, as_they_are=photo.as_they_are)
         height, width = self._scaled_size(*photo.size)
         scaled = _resized(photo, (height, width), self)
         top, left = _offset(height, self.size[0]), _offset(width, self.size[1])
-        pixels = self._placed(scaled, top, left)
+        pad = self._pad(photo)
+        pixels = self._placed(scaled, top, left, pad)
         geometry = Geometry(
             photo=photo.size,
             input=self.size,
             scale=(height / photo.size[0], width / photo.size[1]),
             shift=(-float(top), -float(left)),
         )
-        return self._normalised(pixels), geometry
+        return pixels if photo.as_they_are else self._normalised(pixels), geometry
+
+    def _whole(
+        self, values: NDArray[np.float32], *, as_they_are: bool
+    ) -> tuple[NDArray[np.float32], Geometry]:
+        """A signal or a volume, whose size is the model's: (C, H, W) as a plane."""
+        copy = np.array(values, np.float32)
+        return copy if as_they_are else self._normalised(copy), Geometry.identity(self.size)
 
     def encode(self, rgb: Sequence[float]) -> NDArray[np.float32]:
         """Network values (C,) of one pixel colour, RGB in 0..255."""
         red, green, blue = (float(v) for v in rgb)
+        if self.bands:
+            level = np.full((self.channel_count, 1, 1), (red + green + blue) / 3, np.float32)
+            return self._normalised(level)[:, 0, 0]
         if self.channels == "GRAY":
             values = [0.299 * red + 0.587 * green + 0.114 * blue]
         else:
@@ -234,6 +257,9 @@ class Preprocess:
         the middle of the pixel range: a network zero would be black there, not grey.
         """
         pixel = tuple(m * self.scale for m in self.mean)
+        if self.bands:
+            known = "mean that the preprocessing subtracts" if any(pixel) else "no mean is known"
+            return pixel, known
         if any(pixel) and all(0 <= value <= 255 for value in pixel):
             return pixel, "mean that the preprocessing subtracts"
         return (127.5,) * self.channel_count, "middle of the pixel range (no mean is known)"
@@ -252,6 +278,8 @@ class Preprocess:
         pixels = (np.asarray(x, np.float64) * std + mean) * self.scale
         if self.channels == "BGR":
             pixels = pixels[::-1]
+        if self.bands:
+            pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
         pixels = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
         rounded: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         return rounded.transpose(1, 2, 0)
@@ -270,14 +298,22 @@ class Preprocess:
         ratio = pick(height / want[0], width / want[1])
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
-    def _placed(self, scaled: NDArray[Any], top: int, left: int) -> NDArray[np.float32]:
+    def _pad(self, photo: Photo) -> Sequence[float]:
+        """What stands around a letterboxed photo, one value per channel, before normalisation."""
+        if photo.as_they_are:
+            return [float(value) for value in self.encode(self.pad)]
+        red, green, blue = self.pad
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        known = {"RGB": self.pad, "BGR": (blue, green, red), "GRAY": (grey,)}
+        return known.get(self.channels, (0.0,) * self.channel_count)
+
+    def _placed(
+        self, scaled: NDArray[Any], top: int, left: int, pad: Sequence[float]
+    ) -> NDArray[np.float32]:
         """Crop or pad (h, w, C) to the input's size, starting at ``top``, ``left``: (C, H, W)."""
         out = np.empty((scaled.shape[2], *self.size), np.float32)
         part = scaled[max(top, 0) : top + self.size[0], max(left, 0) : left + self.size[1]]
         if part.shape[:2] != self.size:
-            red, green, blue = self.pad
-            grey = 0.299 * red + 0.587 * green + 0.114 * blue
-            pad = {"RGB": self.pad, "BGR": (blue, green, red), "GRAY": (grey,)}[self.channels]
             out[:] = np.reshape(pad, (-1, 1, 1))
         y, x = max(-top, 0), max(-left, 0)
         out[:, y : y + part.shape[0], x : x + part.shape[1]] = part.transpose(2, 0, 1)
@@ -298,6 +334,9 @@ def _resized(photo: Photo, size: tuple[int, int], to: Preprocess) -> NDArray[np.
     """The photo scaled to ``size``, as (h, w, C) in 0..255 and the model's channel order."""
     height, width = size
     how = INTERPOLATIONS[to.interpolation]
+    if photo.bands is not None:
+        planes = [np.asarray(Image.fromarray(c).resize((width, height), how)) for c in photo.bands]
+        return np.stack(planes, 2)
     if photo.pixels.dtype == np.uint8:
         grey = to.channels == "GRAY"
         pixels: NDArray[Any] = np.atleast_3d(scaled(photo.rgb8, size, how, grey=grey))
@@ -317,6 +356,18 @@ def _resized(photo: Photo, size: tuple[int, int], to: Preprocess) -> NDArray[np.
 def _offset(scaled: int, size: int) -> int:
     """Where the input starts on the scaled photo; negative when the photo is padded."""
     return -((size - scaled) // 2) if scaled < size else round((scaled - size) / 2)
+
+
+def _bands(value: object) -> str:
+    """A number of bands as text; empty for anything else."""
+    number = whole_number(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int):
+        return ""
+    return str(number) if 1 <= number <= _MAX_BANDS else ""
+
+
+def _count(channels: str) -> int:
+    return whole_number(_bands(channels)) or (1 if channels == "GRAY" else 3)
 
 
 def _preset_named(value: object) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from converters.plain_values import quoted
 from converters.source import PREPROCESS_KEYS
-from inspector.errors import ModelRefused, UsageError, nearest
+from inspector.errors import UsageError, nearest
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo, load_photo
 from inspector.photos.preprocess import PRESETS, Preprocess
@@ -35,6 +35,7 @@ from inspector.photos.preprocess_guess import (
     WIDE,
     doubts,
     guess,
+    guess_bands,
     made_by_tensorflow,
     short,
 )
@@ -63,12 +64,14 @@ class Resolved:
         evidence: For each key of `Preprocess`, where its value comes from.
         guessed: Whether mean, std, scale or channels are a guess.
         warnings: Sentences for standard error and for the report.
+        chosen: Whether the user named mean, std or scale.
     """
 
     preprocess: Preprocess
     evidence: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     guessed: bool = False
     warnings: tuple[str, ...] = ()
+    chosen: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
@@ -95,6 +98,7 @@ def resolve(
     producer: str = "",
     names: Sequence[str] = (),
     classifier: bool = True,
+    space: int = 2,
     workable: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> Resolved:
     """Choose the preprocessing.
@@ -106,7 +110,7 @@ def resolve(
         model_path: The model; its folder is searched for side files.
         metadata: The model's ``metadata_props``.
         input_size: Height and width that the model fixes, None where it leaves them free.
-        input_channels: 1 or 3.
+        input_channels: Bands that the model takes; 1 or 3 of a photo.
         layout: "NCHW" or "NHWC", as the model declares its input.
         integer: Whether the input takes integers, which is evidence for raw pixels.
         bounds: Smallest and largest number that an integer input holds.
@@ -117,33 +121,31 @@ def resolve(
         producer: Program that wrote the file.
         names: Names of nodes, in which converters leave traces.
         classifier: Whether the model is a classifier.
+        space: Axes of space of the input: 1 of signals, 2 of pictures, 3 of volumes.
         workable: Called with a guessed size (H, W) where the model leaves a side free; returns
             the size that the network runs with.
 
     Raises:
         UsageError: An unknown preset, key or value; a size that the model does not take.
-        ModelRefused: The input has neither one nor three channels.
     """
     channels, declared = input_channels, input_size
-    if channels not in (1, 3):
-        raise ModelRefused(
-            f"the input takes {channels} channels, a photo has 1 or 3",
-            hint="only grey and colour models can be explained",
-        )
     sources = _Sources()
-    maker = made_by_tensorflow(producer, names)
-    sources.add(
-        *guess(
-            channels,
-            declared,
-            layout,
-            integer=integer,
-            bounds=bounds,
-            first_operators=first_operators,
-            normalises=normalises,
-            maker=maker,
+    bands = channels not in (1, 3) or space != 2
+    if bands:
+        sources.add(*guess_bands(channels, declared, space))
+    else:
+        sources.add(
+            *guess(
+                channels,
+                declared,
+                layout,
+                integer=integer,
+                bounds=bounds,
+                first_operators=first_operators,
+                normalises=normalises,
+                maker=made_by_tensorflow(producer, names),
+            )
         )
-    )
     guess_only = True
     if flag is None:
         found = _side_file(model_path, sources.warnings)
@@ -167,19 +169,27 @@ def resolve(
         key, value = parse_override(text)
         sources.add({key: value}, f"option {text}")
         given.add(key)
-    sources.fit_model(channels, declared, layout, given)
-    if workable is not None and None in declared and _unsaid(sources.evidence["size"]):
+    sources.fit_model(channels, declared, layout, given, bands=bands)
+    if (
+        workable is not None
+        and space == 2
+        and None in declared
+        and _unsaid(sources.evidence["size"])
+    ):
         sources.take_size(workable(sources.preprocess.size))
-    sources.fit_photo(classifier=classifier)
-    sources.warnings += doubts(sources.preprocess, bounds if integer else None)
-    guessed = guess_only and not {"mean", "std", "scale"} <= given
+    if not bands:
+        sources.fit_photo(classifier=classifier)
+        sources.warnings += doubts(sources.preprocess, bounds if integer else None)
+    named = {"mean", "std", "scale"} & given
+    guessed = guess_only and len(named) < (1 if bands else 3)
     if guessed:
-        sources.warnings.insert(0, _sentence(sources))
+        sources.warnings.insert(0, _AS_THEY_ARE if bands else _sentence(sources))
     return Resolved(
         sources.preprocess,
         MappingProxyType(sources.evidence),
         guessed,
         tuple(sources.warnings),
+        flag is not None or bool({"mean", "std", "scale"} & given),
     )
 
 
@@ -216,18 +226,21 @@ class _Sources:
         declared: tuple[int | None, int | None],
         layout: str,
         given: set[str],
+        *,
+        bands: bool,
     ) -> None:
         """Bring channels, size and layout to what the model's input declares."""
-        if self.preprocess.channel_count != channels:
+        if self.preprocess.channel_count != channels or self.preprocess.bands != bands:
             if "channels" in given:
                 raise UsageError(
                     f"channels = {self.preprocess.channels}, but the model takes {channels}"
                 )
-            word = "GRAY" if channels == 1 else "RGB"
-            self.warnings.append(
-                f"the preprocessing is for {self.preprocess.channels} pictures, the model takes "
-                f"{channels} channel(s): {word} is used"
-            )
+            word = str(channels) if bands else "GRAY" if channels == 1 else "RGB"
+            if not bands or self.preprocess.channel_count != channels:
+                self.warnings.append(
+                    f"the preprocessing is for {self.preprocess.channels} pictures, the model "
+                    f"takes {channels} channel(s): {word} is used"
+                )
             self.add({"channels": word}, "declared input of the model")
         size = self.preprocess.size
         fixed = (declared[0] or size[0], declared[1] or size[1])
@@ -276,6 +289,12 @@ class _Sources:
             settings["crop_pct"] = 1.0
             wanted = {k: v for k, v in settings.items() if _unsaid(self.evidence[k])}
             self.add(wanted, f"guess: {why}")
+
+
+_AS_THEY_ARE = (
+    "the values of the files are taken as they are, since no recipe is named; name one with "
+    "--set mean=..., --set std=... and --set scale=..."
+)
 
 
 def _unsaid(evidence: str) -> bool:

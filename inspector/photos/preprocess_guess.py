@@ -11,12 +11,19 @@ __all__ = [
     "WIDE",
     "doubts",
     "guess",
+    "guess_bands",
     "made_by_tensorflow",
     "short",
 ]
 
 FREE_SIZE = 224
 """Height and width where neither the model nor the preprocessing names one."""
+
+FREE_LENGTH = 1024
+"""The same of a signal."""
+
+FREE_DEPTH = 32
+"""The same of each side of a volume."""
 
 SMALL_INPUT = 100
 """Networks for inputs below this are fed whole pictures, not centre crops (CIFAR, MNIST)."""
@@ -121,6 +128,22 @@ def guess(
     if None in declared:
         settings["size"] = [axis or FREE_SIZE for axis in declared]
     return settings, f"guess: {why}"
+
+
+def guess_bands(
+    channels: int, declared: tuple[int | None, int | None], space: int
+) -> tuple[Settings, str]:
+    """Settings of an input that takes no photo: values as they are, and why."""
+    kind = {1: "signals", 2: "pictures", 3: "volumes"}[space]
+    settings: Settings = {
+        "preset": "raw",
+        "channels": str(channels),
+        "resize": "squash",
+        "crop_pct": 1.0,
+    }
+    free = {1: (1, FREE_LENGTH), 2: (FREE_SIZE, FREE_SIZE), 3: (FREE_DEPTH**2, FREE_DEPTH)}[space]
+    settings["size"] = [axis or side for axis, side in zip(declared, free, strict=True)]
+    return settings, f"guess: {kind} of {channels} band(s), values as they are in the file"
 
 
 def short(values: Sequence[float]) -> str:

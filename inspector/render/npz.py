@@ -26,14 +26,15 @@ def dumps(heatmap: Heatmap) -> bytes:
 
     ``heatmap`` is float32 (H, W) in the photo's pixels, not normalised, NaN where the network
     saw nothing; ``seen`` its mask; ``attribution`` float32 in its own space: (h, w) of the
-    layer, (T, h, w) of a layer that holds the image as T parts, or (C, H, W) of the input.
+    layer, (T, h, w) of a layer that holds the image as T parts, or (C, H, W) of the input. Of a
+    signal they are (L,) and (l,) or (C, L), of a volume (D, H, W) and (d, h, w) or (C, D, H, W).
     """
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        heatmap=heatmap.values,
-        seen=heatmap.seen,
-        attribution=heatmap.attribution.values,
+        heatmap=heatmap.own,
+        seen=heatmap.seen.reshape(heatmap.own.shape),
+        attribution=heatmap.attribution.own,
     )
     return buffer.getvalue()
 

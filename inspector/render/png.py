@@ -31,6 +31,7 @@ from inspector.render.drawing.panels import (
     projection_panel,
     scale_of,
 )
+from inspector.render.drawing.spaces import shown
 from inspector.whole_file import write_whole
 
 __all__ = ["dumps", "files", "overlay", "write"]
@@ -80,27 +81,33 @@ def overlay(
         An RGB image.
     """
     attribution, scale = heatmap.attribution, scale_of(heatmap)
-    size = panel_size(photo.size)
-    over = outlined(overlay_panel(photo, heatmap, size, scale), heatmap)
+    caption, name = _caption(heatmap), photo.name
+    drawn = shown(photo, heatmap)
+    photo, heatmap = drawn.photo, drawn.heatmap
+    size = photo.size if drawn.drawn else panel_size(photo.size)
+    over = drawn.marked(outlined(overlay_panel(photo, heatmap, size, scale), heatmap))
     if scale.message:
         over = message_box(over, scale.message)
-    plain = outlined(photo_panel(photo, size), heatmap)
-    panels = [(plain, f"photo, {photo.size[1]} x {photo.size[0]} pixels")]
-    panels.append((over, _caption(heatmap)))
+    plain = drawn.marked(outlined(photo_panel(photo, size), heatmap))
+    panels = [(plain, drawn.what)]
+    if photo.space == 1:  # the map lies along the curve
+        panels, caption = [], f"{drawn.what}; {caption}"
+    panels.append((over, caption))
+    mapped = len(panels) - 1
     projection = projection_panel(heatmap, size)
     if projection is not None:
         panels.append((projection, "the signed map, grey is zero"))
     room = _BAR_ROOM if scale.limit > 0 else 0
     width = len(panels) * (size[1] + GAP) - GAP + room + 2 * MARGIN
     page = Page(max(width, _MIN_WIDTH))
-    _header(page, heatmap, model, photo.name)
+    _header(page, heatmap, model, name)
     top, x = page.y, MARGIN
     for index, (panel, caption) in enumerate(panels):
         page.paste(panel, x, top)
         page.y = top + size[0] + 6
         page.text(caption, _CAPTION, MUTED, x=x, width=size[1])
         x += size[1]
-        if index == 1 and scale.limit > 0:
+        if index == mapped and scale.limit > 0:
             draw_bar(page, (x + 8, top), max(size[0], _MIN_BAR), scale)
             x += room
         x += GAP
@@ -133,9 +140,11 @@ def _caption(heatmap: Heatmap) -> str:
     """What the overlay shows."""
     attribution, words = heatmap.attribution, [heatmap.attribution.method]
     if attribution.space == "layer":
-        *grids, rows, columns = attribution.values.shape
+        grids = () if attribution.placement is None else attribution.own.shape[:-2]
         many = f"{grids[0]} maps of " if grids else ""
-        words = [f"{many}{rows} x {columns}" + ("" if grids else " map")]
+        sizes = attribution.own.shape[len(grids) :]
+        cells = " x ".join(map(str, sizes)) if len(sizes) > 1 else f"a map of {sizes[0]} cells"
+        words = [f"{many}{cells}" + ("" if grids or len(sizes) == 1 else " map")]
     elif attribution.projection is not None:
         words = [_REDUCED[attribution.reduction]]
     if not heatmap.seen.all():

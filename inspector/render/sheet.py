@@ -27,10 +27,12 @@ from inspector.render.drawing.panels import (
     photo_panel,
     scale_of,
 )
+from inspector.render.drawing.spaces import shown
 
 __all__ = ["contact_sheet"]
 
 _LOW, _HIGH = 224, 288  # bounds of a cell's longer side
+_WIDE = 420  # of a signal's cell
 _BAR = 10
 _CAPTION = 13
 _NOTE_LINES = 8
@@ -83,7 +85,8 @@ def contact_sheet(
     table = _Table()
     for heatmap in heatmaps:
         table.add(heatmap)
-    size = panel_size(photo.size, _LOW, _HIGH)
+    some = shown(photo, heatmaps[0], _WIDE if photo.space == 1 else _HIGH)
+    size = some.photo.size if some.drawn else panel_size(photo.size, _LOW, _HIGH)
     step = max(size[1], 150) + GAP
     page = Page(2 * MARGIN + (1 + len(table.columns)) * step - GAP)
     page.text(photo.name, 22)
@@ -96,8 +99,10 @@ def contact_sheet(
     for row, target in table.rows.items():
         _row_title(page, target)
         top = page.y
-        some = next(cell for (key, _), cell in table.cells.items() if key == row)
-        page.paste(outlined(photo_panel(photo, size), some), MARGIN, top)
+        one = next(cell for (key, _), cell in table.cells.items() if key == row)
+        drawn = shown(photo, one, size[1])
+        plain = outlined(photo_panel(drawn.photo, size), drawn.heatmap)
+        page.paste(drawn.marked(plain), MARGIN, top)
         for index, column_key in enumerate(table.columns):
             cell = table.cells.get((row, column_key))
             if cell is not None:
@@ -137,7 +142,9 @@ def _cell(
     """One map, its colours lying below it, and its range."""
     x, y = place
     scale = scale_of(heatmap)
-    panel = outlined(overlay_panel(photo, heatmap, size, scale), heatmap)
+    drawn = shown(photo, heatmap, size[1])
+    panel = overlay_panel(drawn.photo, drawn.heatmap, size, scale)
+    panel = drawn.marked(outlined(panel, drawn.heatmap))
     page.paste(message_box(panel, scale.message, 13) if scale.message else panel, x, y)
     if scale.limit <= 0:
         return

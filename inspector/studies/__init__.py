@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,13 @@ def study(name: str, *, images: bool, labelled: bool = False) -> Callable[[Funct
     """Declare the function below as a study; see ``Study`` for the arguments."""
 
     def keep(function: Function) -> Function:
-        _REGISTRY[name] = Study(name, images, labelled, function)
-        return function
+        @wraps(function)
+        def checked(model: Any, *args: Any, **options: Any) -> Findings:
+            model.require_pictures(f"the study {name}")
+            return function(model, *args, **options)
+
+        _REGISTRY[name] = Study(name, images, labelled, checked)
+        return checked
 
     return keep
 

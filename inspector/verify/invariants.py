@@ -19,7 +19,7 @@ from inspector.methods.grad_cam import weighted_map, weights
 from inspector.methods.occlusion import occlusion
 from inspector.network.head import LinearHead
 from inspector.network.layer_choice import default_layer, layers_before
-from inspector.photos.occluder import windows
+from inspector.photos.occluder import covered, fill_colour, inside_of, windows_of
 from inspector.target import Target
 from inspector.verify.certificate import Check
 from inspector.verify.slopes import gradient_of
@@ -111,33 +111,31 @@ def occlusion_checks(
     subject: Subject, probe: Probe, target: Target, preprocess: "Preprocess"
 ) -> list[Check]:
     """An occluder of no size, and the method against painting by hand at three places."""
-    height, width = probe.image.shape[2:]
-    side = max(1, min(height, width) // 2)
+    sizes = subject.model.input.sizes((probe.image.shape[2], probe.image.shape[3]))
+    side = max(1, min(sizes) // 2)
     evidence = _evidence(
         subject, probe, target, methods=["occlusion"], layer=None, preprocess=preprocess
     )
-    found = occlusion(evidence, window=side, stride=side, measure="score")[0, 0]
-    colour = np.asarray(preprocess.fill(), dtype=np.float32)[:, None, None]
+    found = occlusion(evidence, window=side, stride=side, measure="score")[0, 0].reshape(sizes)
+    colour = fill_colour(preprocess, "mean", probe.image[0])
 
-    def score(box: tuple[int, int, int, int]) -> float:
-        y0, x0, y1, x1 = box
-        painted = probe.image.copy()
-        painted[0, :, y0:y1, x0:x1] = colour
+    def score(box: tuple[int, ...]) -> float:
+        own = probe.image[0].reshape(-1, *sizes)
+        painted = covered(own, [box], colour).reshape(probe.image.shape)
         # The method's own session: how that one rounds is another check's business.
         values = subject.model.forward(painted, [target.tensor])[target.tensor]
         return float(np.sum(target.of(values[:1]), dtype=np.float64))
 
-    boxes = list(windows(height, width, side, side))
+    boxes = list(windows_of(sizes, side, side))
     rng = np.random.default_rng(SEED + 4)
     chosen = [boxes[i] for i in sorted(rng.permutation(len(boxes))[:3])]
-    untouched = score((0, 0, 0, 0))
+    untouched = score((0,) * 2 * len(sizes))
     whole = float(evidence.scores[0])
     values = np.abs(np.asarray(evidence.values[target.tensor][0], dtype=np.float64))
     peak = float(values.max(initial=0.0)) or 1.0
     still = abs(untouched - whole) / peak
     apart = max(
-        abs(untouched - score(box) - float(found[box[0] : box[2], box[1] : box[3]].mean())) / peak
-        for box in chosen
+        abs(untouched - score(box) - float(found[inside_of(box)].mean())) / peak for box in chosen
     )
     allowed = {"float32": 1e-3, "float16": 2e-2, "quantised": 0.1}[subject.kind]
     return [
@@ -219,7 +217,7 @@ def _grad_cam(subject: Subject, probe: Probe, target: Target, preprocess: "Prepr
     model = subject.model
     shapes = model.shapes((probe.image.shape[2], probe.image.shape[3]))
     found = layers_before(model.graph, model.layers, shapes, target.tensor)
-    layer = found[-1] if found else default_layer(model.layers, shapes)[0]
+    layer = found[-1] if found else default_layer(model.layers, shapes, model.input.space)[0]
     evidence = _evidence(
         subject, probe, target, methods=["grad-cam"], layer=layer.tensor, preprocess=preprocess
     )

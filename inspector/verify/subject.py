@@ -12,12 +12,11 @@ from converters.errors import ConverterError
 from converters.graph import Node
 from inspector.engines.rules import is_rectifier
 from inspector.engines.runtime import Runtime
-from inspector.evidence import Sampled
 from inspector.model import Model
 from inspector.network.quantisation import is_quantised
 from inspector.network.score_tensors import candidates
 from inspector.photos.preprocess_guess import SIGNED_BYTE
-from inspector.target import Target
+from inspector.target import Sampled, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +76,7 @@ def noise(
         coarse = rng.standard_normal((-(-height // grain), -(-width // grain), 3))
         planes += coarse.repeat(grain, axis=0).repeat(grain, axis=1)[:height, :width]
     planes *= contrast / planes.std()
-    if preprocess is None:
+    if preprocess is None or preprocess.bands:
         middle = 0 if model.input.bounds == SIGNED_BYTE else 128
         planes = planes * 50 + middle if model.input.integer else planes
         channels = np.resize(np.arange(3), model.input.channels)
@@ -95,7 +94,7 @@ def blank(model: Model, preprocess: "Preprocess | None" = None) -> Probe:
     """A picture of one grey: mid-grey pixels, or zeros where no preprocessing is known."""
     height, width = model.size(*(preprocess.size if preprocess else (None, None)))
     image: Array = np.zeros((1, model.input.channels, height, width), dtype=np.float32)
-    if preprocess is not None:
+    if preprocess is not None and not preprocess.bands:
         image += np.asarray(preprocess.encode((127.0,) * 3)).reshape(1, -1, 1, 1)
     return Probe("blank", image)
 

@@ -10,7 +10,8 @@ import inspector
 from inspector.compare import compare
 from inspector.errors import ImageRefused, UsageError
 from inspector.methods import parse_request, parse_requests
-from inspector.photos.photo import Photo, image_sources, input_batch, load_photo
+from inspector.photos.bands import input_batch
+from inspector.photos.photo import Photo, image_sources, load_photo
 from inspector.target import target_text
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspector.errors import ModelRefused, UsageError
+from inspector.errors import UsageError
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess_choice import PRESETS, Preprocess, resolve
 
@@ -474,10 +474,23 @@ def test_contradicting_the_model_is_a_usage_error():
         resolve("imagenet", ["size=64"], input_size=(32, 32))
     with pytest.raises(UsageError, match="channels"):
         resolve("imagenet", ["channels=RGB"], input_channels=1)
-    with pytest.raises(ModelRefused, match="4 channels"):
-        resolve(input_channels=4)
     with pytest.raises(UsageError, match="imagenet"):
         resolve("imgnet")
+
+
+@pytest.mark.parametrize(("channels", "space"), [(1, 1), (2, 2), (4, 2), (13, 2), (1, 3)])
+def test_bands_are_taken_as_they_are_unless_a_recipe_is_named(channels, space):
+    found = resolve(input_channels=channels, space=space)
+    assert found.preprocess.bands
+    assert found.preprocess.channel_count == channels
+    assert found.preprocess.span() == ((0.0,) * channels, (255.0,) * channels)
+    assert found.guessed
+    assert not found.chosen
+    assert "as they are" in found.warnings[0]
+    named = resolve(overrides=["mean=2", "std=4"], input_channels=channels, space=space)
+    assert named.chosen
+    assert named.preprocess.mean == (2.0,) * channels
+    assert not named.warnings
 
 
 def test_a_grey_model_with_colour_statistics_gets_their_average():

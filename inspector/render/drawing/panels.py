@@ -121,8 +121,11 @@ def overlay_panel(
     picture: NDArray[np.float32] = muted
     if scale.limit > 0:
         share = np.clip(values / scale.limit, -1 if scale.signed else 0, 1)
-        picture = _blend(muted * 0.8, share, signed=scale.signed)
+        picture = _blend(muted * (1.0 if photo.space == 1 else 0.8), share, signed=scale.signed)
     picture = np.where(seen[:, :, None], picture, _hatched(muted))
+    if photo.space == 1:  # the curve stands on the map, not below it
+        ink = 1 - grey[:, :, None] / 255
+        picture = (picture * (1 - ink)).astype(np.float32)
     return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
 
 
@@ -138,15 +141,16 @@ def bar_colours(height: int, width: int, scale: Scale) -> Image.Image:
 def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | None:
     """The signed channels of an input-space map as a picture; None when there are none.
 
-    Grey is zero, the model's channels are red, green and blue, all scaled by the one largest
-    magnitude, and each pixel of the input is laid onto the photo as it is.
+    Grey is zero, the model's channels are red, green and blue (bands are summed up), all scaled by
+    the one largest magnitude, and each pixel of the input is laid onto the photo as it is.
     """
     values = heatmap.attribution.projection
     if values is None or not heatmap.seen.any():
         return None
     geometry = heatmap.geometry
-    peak = float(np.abs(values).max()) or 1.0
-    channels = values if len(values) == 3 else np.repeat(values[:1], 3, axis=0)
+    own = values if len(values) in (1, 3) else values.sum(0, keepdims=True)
+    channels = own if len(own) == 3 else np.repeat(own, 3, axis=0)
+    peak = float(np.abs(own).max()) or 1.0
     if heatmap.attribution.channels == "BGR":
         channels = channels[::-1]
     tones = np.rint(_GREY + 127 * channels.transpose(1, 2, 0).astype(np.float64) / peak)

@@ -1,4 +1,4 @@
-"""What is explained: one score of the network, and how a user names it.
+"""How a user names what is explained.
 
 A target is an element (or a sum of elements) of one tensor, so a class of a classifier and a
 box of a detector are the same thing to everybody else.
@@ -6,7 +6,7 @@ box of a detector are the same thing to everybody else.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -22,16 +22,13 @@ from inspector.network.outputs import (
     measured_shape,
     sample_shape,
 )
-from inspector.network.scores import Scores, find_scores, is_doubtful
+from inspector.network.scores import Scores
 from inspector.printable import clean_text
+from inspector.target.number import Target
 
 __all__ = [
-    "Scores",
-    "Target",
     "TargetSpec",
     "element_target",
-    "find_scores",
-    "is_doubtful",
     "names_elements",
     "parse_target",
     "target_text",
@@ -41,98 +38,6 @@ _TOP = re.compile(r"top(\d{1,9})", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _ELEMENT = re.compile(r"(?P<name>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 _Index = tuple[int | slice, ...]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One number per sample, to be explained.
-
-    Attributes:
-        tensor: The tensor that is differentiated.
-        index: Where in it, without the batch axis; axes that the index leaves out, and slices,
-            are summed over.
-        label: How it is shown.
-        class_index: Place of the class in the scores, when it is one.
-        sign: -1 for the opposite direction: the number is -S.
-        number: The class as it is counted, where one unit scores two: 1 or 0; else
-            ``class_index``.
-        note: What must be known of how the name was read.
-        base: -1 where the class itself is -S: an output of 1 minus a sigmoid.
-    """
-
-    tensor: str
-    index: _Index
-    label: str
-    class_index: int | None = None
-    sign: int = 1
-    number: int | None = None
-    note: str = ""
-    base: int = 1
-
-    @property
-    def read_from(self) -> tuple[str, ...]:
-        """Tensors that the number is measured by when the image is changed."""
-        return (self.tensor,)
-
-    @property
-    def moves(self) -> bool:
-        """Whether what is explained changes its place in the tensor when the image is changed."""
-        return False
-
-    @property
-    def seen_in(self) -> tuple[str, ...]:
-        """Outputs by which what is explained is found again; empty where it is only a number."""
-        return ()
-
-    def similarity(self, values: Mapping[str, Any]) -> float:
-        """How alike it is to what a changed image has most like it, from those of one sample."""
-        del values
-        return 0.0
-
-    def measured(self, values: Mapping[str, Any]) -> float:
-        """The number on a changed image, from the tensors of one sample (1, ...)."""
-        return float(np.sum(self.of(np.asarray(values[self.tensor]))))
-
-    @property
-    def shown_index(self) -> int | None:
-        """The class as reports count it."""
-        return self.class_index if self.number is None else self.number
-
-    @property
-    def opposed(self) -> bool:
-        """Whether it is the opposite direction of ``shown_index``."""
-        return self.sign != self.base and self.number is None
-
-    def opposite(self, label: str) -> "Target":
-        """The same number in the opposite direction, under another label."""
-        number = None if self.number is None else 1 - self.number
-        return replace(self, sign=-self.sign, label=label, number=number)
-
-    def of(self, array: Any) -> Any:
-        """The target's value for each sample.
-
-        Args:
-            array: The tensor's values (N, ...), numpy or torch.
-
-        Returns:
-            (N,) values, of the same kind and data type; differentiable in torch.
-
-        Raises:
-            UnknownTarget: The index lies outside of the array, or selects nothing.
-        """
-        # One number per sample is element 0 of itself.
-        index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
-        try:
-            values = array[(slice(None), *index)]
-        except IndexError as error:
-            raise UnknownTarget(
-                f"{self.label!r} lies outside of a tensor of shape {tuple(array.shape)}"
-            ) from error
-        if 0 in tuple(values.shape)[1:]:
-            raise UnknownTarget(f"{self.label!r} selects no element of {tuple(array.shape)}")
-        axes = tuple(range(1, values.ndim))
-        values = values.sum(axes) if axes else values
-        return values if self.sign > 0 else -values
 
 
 def element_target(output: str, index: Sequence[int], label: str, scores: Scores) -> Target:

@@ -5,9 +5,7 @@ the nodes behind that layer, which the model's gradient engine runs on the activ
 Runtime computed; a gradient with respect to the input needs the whole network.
 """
 
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +14,17 @@ import numpy as np
 from inspector.engines import GradientEngine
 from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused, UnknownTarget
-from inspector.heatmap import UNCHANGED
+from inspector.evidence.fetch import tensors_for
+from inspector.heatmap import UNCHANGED, lay_on_input
 from inspector.model import Model
 from inspector.network.form import Form
 from inspector.network.head import LinearHead
+from inspector.network.lattice import Lattice
 from inspector.network.lost_activations import lost_note
 from inspector.network.placement import Placement
 from inspector.network.quantisation import copies_of, is_quantised, saturation_note
-from inspector.network.tail import Tail
 from inspector.probability import of_target, probabilities
-from inspector.target import Target
+from inspector.target import Sampled, Target
 
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
@@ -45,60 +44,6 @@ WEAK = 1e-3
 
 ROUNDING_TOLERANCE = 5e-2
 """The same for a quantised network, where a level that falls the other way is one of 256."""
-
-
-def tensors_for(
-    model: Model, needs: Collection[str], layer: str | None, targets: Sequence[str]
-) -> tuple[str, ...]:
-    """Tensors that one ONNX Runtime pass must return so that the methods can work.
-
-    Args:
-        model: The model.
-        needs: What the methods need; see ``inspector.methods``.
-        layer: Layer that the layer methods explain through.
-        targets: Names of the tensors that targets are read from.
-    """
-    fetch = dict.fromkeys(targets)
-    if "head" in needs and isinstance(model.head, LinearHead):
-        fetch[model.head.features] = None
-    if "activation" in needs and layer is not None:
-        fetch[layer] = None
-    if not {"gradient", "tail"}.isdisjoint(needs) and layer is not None:
-        for target in targets:
-            fetch |= dict.fromkeys(_floating(model, model.tail(layer, target)))
-    if "attention" in needs:
-        for name, target in itertools.product(model.attention[0], targets):
-            tail = model.tail(name, target)
-            if tail.connected:
-                fetch |= dict.fromkeys((name, *_floating(model, tail)))
-    return tuple(fetch)
-
-
-def _floating(model: Model, tail: Tail) -> tuple[str, ...]:
-    """Frontier tensors worth taking from the forward pass (the input is at hand anyway)."""
-    return tuple(name for name in tail.frontier if name != model.input.name)
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A target on the tensors of an engine, which holds them as the graph does.
-
-    Attributes:
-        target: What is explained.
-        with_samples: Puts the axis of samples in front of a tensor that has none.
-    """
-
-    target: Target
-    with_samples: Callable[[str, Any], Any]
-
-    @property
-    def tensor(self) -> str:
-        """Name of the tensor."""
-        return self.target.tensor
-
-    def of(self, array: Any) -> Any:
-        """The number of each sample, (N,)."""
-        return self.target.of(self.with_samples(self.tensor, array))
 
 
 class Evidence:
@@ -227,6 +172,33 @@ class Evidence:
         """
         height, width = self.images.shape[2:]
         return self.model.placement(layer, (height, width))
+
+    def lattice(self, layer: str | None) -> Lattice | None:
+        """How a map lies on a signal or a volume; None on a picture.
+
+        Args:
+            layer: Of whose cells; None of a map of the input.
+
+        Raises:
+            MethodRefused: Its cells lie nowhere that is known.
+        """
+        if self.model.input.space == 2:
+            return None
+        size = (self.images.shape[2], self.images.shape[3])
+        if layer is None:
+            sizes = self.model.input.sizes(size)
+            return Lattice(sizes, sizes)
+        cells = self.model.forms.of(layer).cells(self.values[layer])
+        return self.model.lattice(layer, size, cells)
+
+    def on_input(self, maps: Array) -> Array:
+        """Maps of the layer (P, h, w) on the input, (P, H, W); 0 where no cell lies."""
+        layer, size = self.layer or "", (self.images.shape[2], self.images.shape[3])
+        lattice = self.lattice(layer)
+        if lattice is not None:
+            return np.stack([np.nan_to_num(lattice.laid(one)[0]) for one in maps])
+        placement = self.placement(layer)
+        return np.stack([lay_on_input(one, placement, size) for one in maps])
 
     @cached_property
     def _form(self) -> Form:

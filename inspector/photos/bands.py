@@ -1,0 +1,349 @@
+"""Files of bands, signals and volumes: arrays of NumPy, and TIFF files of several pages.
+
+A photo has three colours.  What a satellite, a microscope, a scanner or a sensor records has any
+number of bands, and its values mean what they mean: they are taken as they are unless the user
+names a recipe.  How many bands there are, and along which axis, is the model's word.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from converters.regular_file import read_regular
+from inspector.errors import ImageRefused, UsageError
+from inspector.photos.photo import MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photo
+from inspector.photos.preprocess import Preprocess
+
+__all__ = ["Bands", "input_batch", "open_photo"]
+
+Array = NDArray[Any]
+
+_ARRAYS = {".npy", ".npz"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PAGES = 4096
+_QUANTILES = 0.02, 0.98
+"""Of a band, drawn as black and as white."""
+
+_AS_THEY_ARE = (
+    "real numbers of an array are taken as they are, without the model's preprocessing; "
+    "--preprocess or --set mean=... applies one"
+)
+
+_KINDS = {1: "signal", 2: "picture", 3: "volume"}
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What a model takes, as far as files of bands must fit it.
+
+    Attributes:
+        preprocess: How values become network values; its size is that of the plane (H, W).
+        space: Axes of space: 1, 2 or 3.
+        depth: Slices of a volume.
+        chosen: Whether the user named a recipe, which is applied to real numbers then.
+        drawn: Bands that the user wants drawn, counted from 1; the first three when empty.
+    """
+
+    preprocess: Preprocess
+    space: int = 2
+    depth: int = 1
+    chosen: bool = False
+    drawn: tuple[int, ...] = ()
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether the model takes photos."""
+        return self.space == 2 and not self.preprocess.bands
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Places of the input along its axes of space."""
+        height, width = self.preprocess.size
+        return {1: (width,), 2: (height, width), 3: (self.depth, height // self.depth, width)}[
+            self.space
+        ]
+
+
+def open_photo(source: Any, to: Bands) -> Photo:
+    """Open a photo, or a file of bands that fits a model.
+
+    Args:
+        source: A path, a ``Photo``, a PIL image or an array.
+        to: What the model takes.
+
+    Raises:
+        ImageRefused: The file cannot be read, or does not fit the model.
+    """
+    if isinstance(source, Photo):
+        found = source
+    elif isinstance(source, str | Path) and Path(source).suffix.lower() in _ARRAYS:
+        found = _from_file(Path(source), to)
+    elif isinstance(source, str | Path) and not to.ordinary:
+        found = _from_pages(Path(source), to)
+    elif not to.ordinary and not isinstance(source, Image.Image):
+        found = _of_values(_array(source), "array", to)
+    else:
+        found = Photo.open(source)
+    if found.bands is None and not to.ordinary:
+        raise _wrong_count(found.name, 3, (3, *found.size), to)
+    return found
+
+
+def input_batch(images: object, space: int = 2) -> NDArray[Any]:
+    """Images that are preprocessed already, checked: (N, C, H, W) numbers with N at least 1.
+
+    Args:
+        images: The numbers.
+        space: Axes of space: 1 for (N, C, L), 3 for (N, C, D, H, W).
+
+    Raises:
+        UsageError: The value has another shape or type, or holds no image.
+    """
+    axes = {1: "L", 2: "H, W", 3: "D, H, W"}[space]
+    hint = f"pass preprocessed images as an array (N, C, {axes})"
+    try:
+        array: NDArray[Any] = np.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"images: not an array ({error})", hint=hint) from None
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"images: a value of type {type(images).__name__}", hint=hint)
+    if array.ndim != space + 2 or 0 in array.shape:
+        raise UsageError(f"images: an array of shape {array.shape}", hint=hint)
+    return array
+
+
+def _array(source: object) -> Array:
+    try:
+        return np.asarray(source)
+    except (TypeError, ValueError) as error:
+        raise ImageRefused(f"not an array ({error})", hint="pass numbers (C, *sizes)") from None
+
+
+def _from_file(path: Path, to: Bands) -> Photo:
+    data = _read(path)
+    try:
+        values = _npz(data) if path.suffix.lower() == ".npz" else _npy(data)
+    except (ValueError, EOFError, OSError, MemoryError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ImageRefused(f"not a NumPy array: {reason}", where=str(path)) from None
+    if to.ordinary and values.dtype in (np.uint8, np.uint16):
+        photo = Photo.of(values, path.name)
+    else:
+        photo = _of_values(values, path.name, to)
+    return replace(photo, sha256=hashlib.sha256(data).hexdigest(), path=path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise ImageRefused(
+            f"cannot be read ({error.strerror or error})", where=str(path), hint="give a file"
+        ) from None
+
+
+def _npy(data: bytes) -> Array:
+    """The array of a ``.npy`` file; its header says how large it is before it is made."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, kind = read(stream)
+    if kind.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    size = int(np.prod([int(axis) for axis in shape], dtype=object)) * kind.itemsize
+    if size > min(MAX_DECODED_BYTES, len(data)):
+        raise ValueError(f"its header promises {size} bytes, and it has {len(data)}")
+    stream.seek(0)
+    found: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return found
+
+
+def _npz(data: bytes) -> Array:
+    """The only array of a ``.npz`` archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            names = ", ".join(member.filename[:40] for member in members[:8])
+            raise ValueError(f"it holds {len(members)} arrays ({names}), and one is meant")
+        if members[0].file_size > MAX_FILE_BYTES:
+            raise ValueError("its array is larger than what is read")
+        with archive.open(members[0]) as member:
+            inside = member.read(MAX_FILE_BYTES + 1)
+    if len(inside) > MAX_FILE_BYTES:
+        raise ValueError("its array is larger than what is read")
+    return _npy(inside)
+
+
+def _from_pages(path: Path, to: Bands) -> Photo:
+    """A TIFF file whose pages are the bands, or the slices of a volume of one band."""
+    data = _read(path)
+    if not data.startswith(_TIFF):
+        return Photo.open(path)
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            if getattr(image, "n_frames", 1) == 1 and len(image.getbands()) != 1:
+                return Photo.open(path)
+            pages = _pages(image, str(path))
+    except ImageRefused:
+        raise
+    except Exception as error:  # decoders raise anything
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageRefused(
+            f"not a TIFF file that can be read ({reason})",
+            where=str(path),
+            hint="save it with one page per band, or as an array FILE.npy (bands first)",
+        ) from error
+    photo = _of_values(np.stack(pages), path.name, to)
+    return replace(photo, sha256=hashlib.sha256(data).hexdigest(), path=path)
+
+
+def _pages(image: Image.Image, where: str) -> list[Array]:
+    """The pages of an opened file, which are counted before one is decoded.
+
+    Raises:
+        ImageRefused: They are too many, of several sizes, or have colours.
+    """
+    count = int(getattr(image, "n_frames", 1))
+    width, height = image.size
+    if count > _PAGES or count * width * height > MAX_PIXELS:
+        raise ImageRefused(
+            f"{count} pages of {width} x {height} pixels are more than are read", where=where
+        )
+    pages = []
+    for page in range(count):
+        image.seek(page)
+        if image.size != (width, height) or len(image.getbands()) != 1:
+            raise ImageRefused(
+                f"page {page + 1} is not one band of {width} x {height} pixels",
+                where=where,
+                hint="save the bands as pages of one size, or as an array FILE.npy",
+            )
+        pages.append(np.asarray(image))
+    return pages
+
+
+def _of_values(values: Array, name: str, to: Bands) -> Photo:
+    """Values that fit the model, with the picture that is drawn of them.
+
+    Raises:
+        ImageRefused: They are not numbers, not finite, or do not fit.
+    """
+    if values.dtype.kind not in "biuf":
+        raise ImageRefused(f"values of type {values.dtype} are no numbers", where=name)
+    first, axis = _bands_first(values, name, to)
+    bands = np.ascontiguousarray(first, np.float32)
+    if not bool(np.isfinite(bands).all()):
+        raise ImageRefused("it holds values that are not finite", where=name)
+    if to.space != 2 and first.shape[1:] != to.sizes:
+        raise _wrong_size(name, first.shape[1:], to)
+    planes = bands.reshape(len(bands), -1, bands.shape[-1])
+    drawn = _drawn(to, len(bands), name)
+    shown = ", ".join(str(place + 1) for place in drawn)
+    notes = [f"{_KINDS[to.space]} of {len(bands)} band(s) along axis {axis}; drawn: {shown}"]
+    # Of a model of bands the recipe, found or named, is one of bands; none is the identity.
+    as_they_are = values.dtype.kind == "f" and not to.chosen and not to.preprocess.bands
+    said = (_AS_THEY_ARE,) if as_they_are else ()
+    return Photo(
+        _picture(planes, drawn),
+        name,
+        hashlib.sha256(planes.tobytes()).hexdigest(),
+        (*notes, *said),
+        warnings=said,
+        bands=planes,
+        space=to.space,
+        depth=to.depth,
+        drawn=drawn,
+        as_they_are=as_they_are,
+    )
+
+
+def _bands_first(values: Array, name: str, to: Bands) -> tuple[Array, int]:
+    """Values as (C, *sizes), and the axis that the bands were found along."""
+    count, rank = to.preprocess.channel_count, to.space + 1
+    own = values
+    if own.ndim == rank + 1 and own.shape[0] == 1:  # one sample
+        own = own[0]
+    if own.ndim == rank - 1 and count == 1:
+        own = own[None]
+    if own.ndim != rank or 0 in own.shape:
+        wanted = f"{count} bands and {to.space} axes of space"
+        raise ImageRefused(
+            f"an array of shape {list(values.shape)}, and the model takes {wanted}",
+            where=name,
+            hint=f"save it as ({count}, {', '.join(map(str, to.sizes))})",
+        )
+    fits = own.shape[1:] == to.sizes
+    if own.shape[0] == count and (own.shape[-1] != count or fits or own.shape[:-1] != to.sizes):
+        return own, 0
+    if own.shape[-1] == count:
+        return np.moveaxis(own, -1, 0), own.ndim - 1
+    raise _wrong_count(name, min(own.shape[0], own.shape[-1]), own.shape, to)
+
+
+def _wrong_count(name: str, have: int, shape: Sequence[int], to: Bands) -> ImageRefused:
+    count = to.preprocess.channel_count
+    first = shape[0] == have
+    if to.space != 2 and len(shape) != to.space + 1:
+        return ImageRefused(
+            f"a photo, and the model takes {_KINDS[to.space]}s of {count} band(s)",
+            where=name,
+            hint=f"save an array ({count}, {', '.join(map(str, to.sizes))}) as FILE.npy",
+        )
+    hint = f"save an array ({count}, {', '.join(map(str, to.sizes))}) as FILE.npy"
+    if have > count and Path(name).suffix.lower() == ".npy":
+        chosen = f"a[:{count}]" if first else f"a[..., :{count}]"
+        hint = (
+            f"for its first {count}: python -c \"import numpy as np; a = np.load('{name}'); "
+            f"np.save('{Path(name).stem}-{count}.npy', {chosen})\""
+        )
+    return ImageRefused(
+        f"{have} bands (shape {list(shape)}), and the model takes {count}", where=name, hint=hint
+    )
+
+
+def _wrong_size(name: str, have: Sequence[int], to: Bands) -> ImageRefused:
+    text, wanted = (" x ".join(map(str, one)) for one in (have, to.sizes))
+    numbers = ",".join(map(str, (1, *have) if to.space == 1 else have))
+    return ImageRefused(
+        f"a {_KINDS[to.space]} of {text} places, and the model is opened for {wanted}",
+        where=name,
+        hint=f"--set size={numbers} if the file leaves its size free; else cut or resample it",
+    )
+
+
+def _drawn(to: Bands, count: int, name: str) -> tuple[int, ...]:
+    """Bands that are drawn, counted from 0."""
+    if not to.drawn:
+        return tuple(range(3)) if count >= 3 else tuple(range(count if to.space == 1 else 1))
+    if any(not 1 <= band <= count for band in to.drawn):
+        wrong = next(band for band in to.drawn if not 1 <= band <= count)
+        raise ImageRefused(
+            f"there is no band {wrong}: it has {count}", where=name, hint="--bands counts from 1"
+        )
+    return tuple(band - 1 for band in to.drawn)
+
+
+def _picture(planes: NDArray[np.float32], drawn: Sequence[int]) -> NDArray[np.uint8]:
+    """(H, W, 3) of one band in grey, or of three; each from its 2nd to its 98th percentile."""
+    places = list(drawn[:3]) if len(drawn) >= 3 else [drawn[0]] * 3
+    chosen = [planes[place] for place in places]
+    stretched = []
+    for plane in chosen:
+        low, high = (float(v) for v in np.quantile(plane, _QUANTILES))
+        if high <= low:
+            low, high = float(plane.min()), float(plane.max())
+        scale = 255 / (high - low) if high > low else 0.0
+        stretched.append(np.clip(np.rint((plane - low) * scale), 0, 255).astype(np.uint8))
+    return np.stack(stretched, 2)

@@ -1,0 +1,28 @@
+"""What is explained: one number of the network per sample, and how a user names it.
+
+A target is an element (or a sum of elements) of one tensor, so a class of a classifier and a box of
+a detector are the same thing to everybody else.
+"""
+
+from inspector.network.scores import Scores, find_scores, is_doubtful
+from inspector.target.number import Sampled, Target
+from inspector.target.spec import (
+    TargetSpec,
+    element_target,
+    names_elements,
+    parse_target,
+    target_text,
+)
+
+__all__ = [
+    "Sampled",
+    "Scores",
+    "Target",
+    "TargetSpec",
+    "element_target",
+    "find_scores",
+    "is_doubtful",
+    "names_elements",
+    "parse_target",
+    "target_text",
+]
