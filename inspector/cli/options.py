@@ -17,6 +17,7 @@ from inspector.whole_file import check_file, check_folder
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
+    from inspector.opening import Opening
 
 __all__ = [
     "OPENING",
@@ -28,6 +29,7 @@ __all__ = [
     "limit_options",
     "model_options",
     "open_model",
+    "opening_of",
     "shapes",
     "source_options",
     "supervised",
@@ -272,7 +274,7 @@ OPENING = (
 """Names of the options that :func:`open_model` takes."""
 
 
-def open_model(
+def opening_of(
     path: Path,
     *,
     device: str,
@@ -284,22 +286,29 @@ def open_model(
     inputs: Sequence[str],
     python: str,
     feed: Sequence[str] = (),
-) -> "Explainer":
-    """Open a model with the shared options."""
+) -> "Opening":
+    """What opens a model with the shared options, here or in another process."""
     from converters.source import Options
-    from inspector.explain import load
+    from inspector.opening import Opening
 
-    return load(
+    return Opening(
         path,
         device=device,
         preprocess=preprocess,
-        overrides=overrides,
+        overrides=tuple(overrides),
         labels=labels,
         trust=trust,
         python=python,
-        feed=feed,
+        feed=tuple(feed),
         options=Options(inputs=shapes(inputs), weights=weights),
     )
+
+
+def open_model(path: Path, **options: Any) -> "Explainer":
+    """Open a model with the shared options; see :func:`opening_of`."""
+    from inspector.explain import Explainer
+
+    return opening_of(path, **options).open(Explainer)
 
 
 def shapes(texts: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:

@@ -1,0 +1,247 @@
+"""Annotations of data sets: COCO, YOLO and Pascal VOC, read as a stranger's text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from converters.plain_values import finite_number, parse_json, whole_number
+from converters.regular_file import read_regular
+from inspector.errors import UsageError, require
+from inspector.photos.dataset import PICTURES
+from inspector.printable import clean_text
+
+__all__ = ["Annotated", "Described", "coco", "of_folder", "voc", "yolo"]
+
+MOST_BYTES = 1 << 30
+_MOST_LABEL_BYTES = 4 << 20
+_COCO = ("_annotations.coco.json", "annotations.json", "instances.json", "coco.json")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An object on a photo.
+
+    Attributes:
+        label: Its class; None where nothing says it.
+        corners: Top, left, bottom, right in pixels of the upright photo.
+        relative: Whether the corners are shares of the photo's height and width instead.
+    """
+
+    label: str | None
+    corners: tuple[float, float, float, float]
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """A photo that annotations name.
+
+    Attributes:
+        photo: Its name.
+        places: Where it may lie below the data set's folder.
+        objects: What lies on it.
+    """
+
+    photo: str
+    places: tuple[PurePosixPath, ...]
+    objects: Sequence[Annotated]
+
+
+def of_folder(folder: Path) -> tuple[str, Sequence[Described]] | None:
+    """The kind of a folder's annotations, and what they say; None where it has none.
+
+    Raises:
+        UsageError: They cannot be read.
+    """
+    for name in _COCO:
+        if (folder / name).is_file():
+            return "coco", coco(folder / name)
+    if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
+        return "voc", voc(folder)
+    if (folder / "labels").is_dir() and (folder / "images").is_dir():
+        return "yolo", yolo(folder)
+    return None
+
+
+def _read(path: Path, limit: int = MOST_BYTES) -> bytes:
+    try:
+        return read_regular(path, limit)
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
+
+
+def _below(name: object, path: Path) -> PurePosixPath:
+    """A photo's name as a path below the data set's folder.
+
+    Raises:
+        UsageError: It leads outside.
+    """
+    found = PurePosixPath(str(name).replace("\\", "/"))
+    if not str(name) or "\0" in str(name) or found.is_absolute() or ".." in found.parts:
+        raise UsageError(
+            f"names a file outside the folder: {clean_text(str(name), limit=80)}",
+            where=str(path),
+        )
+    return found
+
+
+def coco(path: Path) -> list[Described]:
+    """Photos of COCO annotations: ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        UsageError: It is not COCO, or names files outside its folder.
+    """
+    try:
+        found = parse_json(_read(path))
+    except ValueError as error:
+        raise UsageError(f"is not JSON ({error})", where=str(path)) from None
+    parts = found if isinstance(found, dict) else {}
+    images, boxes = parts.get("images"), parts.get("annotations", [])
+    if not isinstance(images, list) or not isinstance(boxes, list):
+        raise UsageError(
+            "is not COCO: it has no list `images`",
+            where=str(path),
+            hint="COCO has the lists images, annotations and categories",
+        )
+    named = {
+        one.get("id"): clean_text(str(one.get("name", one.get("id"))))
+        for one in _objects(parts.get("categories", []))
+    }
+    objects: dict[Any, list[Annotated]] = {}
+    for box in _objects(boxes):
+        numbers = box.get("bbox")
+        corners = _corners(numbers) if isinstance(numbers, list) and len(numbers) == 4 else None
+        category = box.get("category_id")
+        label = named.get(category, None if category is None else str(category))
+        if corners is not None:
+            objects.setdefault(box.get("image_id"), []).append(Annotated(label, corners))
+    described = []
+    for image in _objects(images):
+        name = _below(image.get("file_name", ""), path)
+        places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
+        described.append(Described(clean_text(str(name)), places, objects.get(image.get("id"), [])))
+    return described
+
+
+def _objects(values: object) -> list[Mapping[str, Any]]:
+    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+
+
+def _corners(numbers: Sequence[Any]) -> tuple[float, float, float, float] | None:
+    """Corners of a box left, top, width, height; None where it has no area."""
+    found = [finite_number(one) for one in numbers]
+    if any(one is None for one in found):
+        return None
+    left, top, width, height = (float(one or 0) for one in found)
+    return (top, left, top + height, left + width) if width > 0 and height > 0 else None
+
+
+def yolo(folder: Path) -> list[Described]:
+    """Photos below ``images/`` with their lines ``class x y width height`` below ``labels/``.
+
+    The numbers are shares of the photo; names come from ``data.yaml`` or ``classes.txt``.
+
+    Raises:
+        UsageError: A file of labels cannot be read.
+    """
+    names = _yolo_names(folder)
+    described = []
+    for path in sorted((folder / "images").rglob("*")):
+        if path.suffix.lower() not in PICTURES:
+            continue
+        name = PurePosixPath(path.relative_to(folder).as_posix())
+        own = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
+        objects = _yolo_objects(own, names) if own.is_file() else []
+        described.append(Described(clean_text(str(name)), (name,), objects))
+    return described
+
+
+def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
+    objects = []
+    lines = _read(path, _MOST_LABEL_BYTES).decode("utf-8", "replace").splitlines()
+    for at, line in enumerate(lines):
+        words = line.split()
+        if not words:
+            continue
+        index = whole_number(words[0])
+        try:
+            numbers = [float(word) for word in words[1:5]]
+        except ValueError:
+            numbers = []
+        if index is None or len(numbers) < 4 or not all(-1 <= n <= 2 for n in numbers):
+            raise UsageError(
+                f"line {at + 1} is not `class x y width height` in shares of the photo",
+                where=str(path),
+            )
+        x, y, width, height = numbers
+        corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        if width > 0 and height > 0:
+            objects.append(Annotated(names.get(index, str(index)), corners, relative=True))
+    return objects
+
+
+def _yolo_names(folder: Path) -> dict[int, str]:
+    listed = folder / "classes.txt"
+    if listed.is_file():
+        lines = _read(listed, _MOST_LABEL_BYTES).decode("utf-8", "replace").splitlines()
+        return {i: clean_text(line.strip()) for i, line in enumerate(lines) if line.strip()}
+    described = next((p for p in sorted(folder.glob("*.y*ml")) if p.is_file()), None)
+    if described is None:
+        return {}
+    return _names_of_yaml(described)
+
+
+def _names_of_yaml(path: Path) -> dict[int, str]:
+    """The list or mapping ``names`` of a data.yaml.
+
+    Raises:
+        MissingExtra: PyYAML is not installed.
+        UsageError: It is not YAML.
+    """
+    require("yaml", "reading data.yaml", "audit")
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        found = yaml.safe_load(_read(path, _MOST_LABEL_BYTES))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise UsageError(f"is not YAML ({clean_text(first)})", where=str(path)) from None
+    names = found.get("names") if isinstance(found, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        return {}
+    return {i: clean_text(str(name)) for i, name in names.items() if isinstance(i, int)}
+
+
+def voc(folder: Path) -> list[Described]:
+    """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
+
+    Raises:
+        UsageError: A file is not such XML, or declares entities.
+    """
+    described = []
+    for path in sorted((folder / "Annotations").glob("*.xml")):
+        data = _read(path, _MOST_LABEL_BYTES)
+        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+            raise UsageError("declares entities, which no annotation needs", where=str(path))
+        try:
+            root = ET.fromstring(data)  # noqa: S314 - without declarations, see above
+        except ET.ParseError as error:
+            raise UsageError(f"is not XML ({error})", where=str(path)) from None
+        name = _below(root.findtext("filename") or f"{path.stem}.jpg", path)
+        objects = []
+        for one in root.iter("object"):
+            texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
+            try:
+                top, left, bottom, right = (float(text or "") for text in texts)
+            except ValueError:
+                continue
+            if top <= bottom and left <= right:
+                label = clean_text((one.findtext("name") or "").strip()) or None
+                objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
+        places = (PurePosixPath("JPEGImages") / name, name)
+        described.append(Described(clean_text(str(name)), places, objects))
+    return described

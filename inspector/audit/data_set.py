@@ -1,0 +1,276 @@
+"""Data sets: photos with what is known of them, from folders, tables and annotations.
+
+    dog/1.jpg  site-b/cat/7.jpg        folders of classes, at any depth
+    image,label,x0,y0,x1,y1,site       a table; what is no photo, label or box is a group
+    annotations.json                   COCO
+    images/1.jpg  labels/1.txt         YOLO, with the class names of data.yaml or classes.txt
+    JPEGImages/1.jpg  Annotations/1.xml    Pascal VOC
+
+All of it is a stranger's: a name leads to a file below the data set's folder or is refused.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters.plain_values import finite_number
+from inspector.audit import annotations
+from inspector.errors import UsageError, require
+from inspector.photos.dataset import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    PICTURES,
+    column_of,
+    photo_of_row,
+    read_table,
+)
+from inspector.photos.own_figures import is_own_figure
+from inspector.printable import clean_text
+
+__all__ = ["DataSet", "Entry", "open_data_set"]
+
+MOST_PHOTOS = 10_000_000
+_CORNERS = ("x0", "y0", "x1", "y1")
+_MASK = ("mask", "mask_file")
+_MOST_VALUES = 50
+"""Different values of a column beyond which it does not name groups."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo and what is known of it.
+
+    Attributes:
+        photo: Its name in the report: the path below the data set's folder, with ``/``.
+        path: The file.
+        label: The class that it is said to show; None where nothing says so.
+        objects: What lies on it where.
+        mask: A file whose pixels other than 0 are the object; None without one.
+        groups: Values of the other columns of its row.
+    """
+
+    photo: str
+    path: Path
+    label: str | None = None
+    objects: tuple[annotations.Annotated, ...] = ()
+    mask: Path | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Photos in their order.
+
+    Attributes:
+        source: The folder or file that was named.
+        kind: "class folders", "photos", "table", "coco", "yolo" or "voc".
+        entries: The photos.
+        missing: Photos that a table or annotations name and that are not there.
+    """
+
+    source: Path
+    kind: str
+    entries: tuple[Entry, ...]
+    missing: tuple[str, ...] = ()
+
+    @cached_property
+    def classes(self) -> Mapping[str, int]:
+        """Photos per label, the labels in their order."""
+        counted = Counter(entry.label for entry in self.entries if entry.label is not None)
+        return dict(sorted(counted.items()))
+
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Values by column that names groups."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries:
+            for name, value in entry.groups.items():
+                found.setdefault(name, set()).add(value)
+        return {name: tuple(sorted(values)) for name, values in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data for the report."""
+        return {
+            "source": self.source.name or str(self.source),
+            "kind": self.kind,
+            "photos": len(self.entries) + len(self.missing),
+            "labelled": sum(entry.label is not None for entry in self.entries),
+            "boxed": sum(bool(entry.objects) for entry in self.entries),
+            "masked": sum(entry.mask is not None for entry in self.entries),
+            "groups": sorted(self.groups),
+            "classes": dict(self.classes),
+        }
+
+
+def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
+    """Find the photos of a data set and what is known of them.
+
+    Args:
+        source: A folder; a table (``.csv``, ``.parquet``); COCO annotations (``.json``).
+        classes: Class names of the model; a folder that is named like one is a label at any
+            depth.
+
+    Raises:
+        UsageError: There is no photo, or what describes them cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from inspector.audit.data_set import open_data_set
+        >>> found = open_data_set(Path("sample_models/images"))
+        >>> found.kind, found.entries[0].photo
+        ('photos', 'airplane_1.png')
+    """
+    if not source.exists():
+        raise UsageError("does not exist", where=str(source))
+    if not source.is_dir():
+        suffix = source.suffix.lower()
+        if suffix in {".csv", ".parquet"}:
+            return _table(source)
+        if suffix == ".json":
+            return _annotated(source, "coco", annotations.coco(source), source.parent)
+        raise UsageError(
+            "is not a data set",
+            where=str(source),
+            hint="name a folder of photos, a table (.csv, .parquet) or COCO annotations (.json)",
+        )
+    found = annotations.of_folder(source)
+    if found is not None:
+        kind, described = found
+        return _annotated(source, kind, described, source)
+    return _folder(source, classes)
+
+
+def _folder(source: Path, classes: Sequence[str]) -> DataSet:
+    """Photos at any depth, labelled by the folders that they lie in."""
+    known = {name.casefold() for name in classes}
+    names = list(_pictures(source))
+    if not names:
+        raise UsageError(
+            "no photos in the folder",
+            where=str(source),
+            hint="pictures are told by their suffix: " + " ".join(sorted(PICTURES)),
+        )
+    entries = []
+    for name in names:
+        folders = name.parts[:-1]
+        label = next((part for part in reversed(folders) if part.casefold() in known), None)
+        label = label or (folders[-1] if folders else None)
+        shown = None if label is None else clean_text(label)
+        entries.append(Entry(clean_text(str(name)), source / name, shown))
+    labelled = any(entry.label is not None for entry in entries)
+    return DataSet(source, "class folders" if labelled else "photos", tuple(entries))
+
+
+def _pictures(source: Path) -> Iterator[PurePosixPath]:
+    """Names of the pictures below a folder, in order; folders that are links are not entered."""
+    count = 0
+    for folder, below, files in os.walk(source):
+        below.sort()
+        for name in sorted(files):
+            path = Path(folder, name)
+            if path.suffix.lower() in PICTURES and not is_own_figure(path):
+                count += 1
+                if count > MOST_PHOTOS:
+                    raise UsageError(f"more than {MOST_PHOTOS} photos", where=str(source))
+                yield PurePosixPath(path.relative_to(source).as_posix())
+
+
+def _table(source: Path) -> DataSet:
+    """Photos of a table; several rows of one photo are several objects on it."""
+    rows = read_table(source) if source.suffix.lower() == ".csv" else _parquet(source)
+    image = column_of(source, rows, IMAGE_COLUMNS)
+    heading = list(rows[0][1])
+    label = next((name for name in LABEL_COLUMNS if name in heading), None)
+    mask = next((name for name in _MASK if name in heading), None)
+    others = [n for n in heading if n not in {image, label, mask, *_CORNERS}]
+    groups = [n for n in others if len({row[n] for _, row in rows}) <= _MOST_VALUES]
+    entries: dict[str, Entry] = {}
+    objects: dict[str, list[annotations.Annotated]] = {}
+    missing: dict[str, None] = {}
+    wrong = []
+    for at, row in rows:
+        path = photo_of_row(source, [], row[image], at)
+        name = clean_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
+        if not path.is_file():
+            missing[name] = None
+            continue
+        own = clean_text(row[label]) if label and row[label] else None
+        if name not in entries:
+            values = {group: clean_text(row[group]) for group in groups}
+            file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
+            entries[name] = Entry(name, path, own, (), file, values)
+            objects[name] = []
+        if all(row.get(key) for key in _CORNERS):
+            corners = [finite_number(_number(row[key])) for key in _CORNERS]
+            if None in corners or not (corners[0] < corners[2] and corners[1] < corners[3]):  # type: ignore[operator]
+                wrong.append(f"line {at}: corners that are not numbers, or the wrong way round")
+                continue
+            left, top, right, bottom = (float(c or 0) for c in corners)
+            objects[name].append(annotations.Annotated(own, (top, left, bottom, right)))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError("; ".join(wrong[:5]) + more, where=str(source), hint="columns x0,y0,x1,y1")
+    if not entries:
+        raise UsageError(
+            f"none of its {len(missing)} photos is there",
+            where=str(source),
+            hint="photos are looked for below the table's own folder",
+        )
+    found = tuple(
+        Entry(e.photo, e.path, e.label, tuple(objects[name]), e.mask, e.groups)
+        for name, e in entries.items()
+    )
+    return DataSet(source, "table", found, tuple(missing))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Rows of a Parquet table as text, like those of a CSV table."""
+    require("pyarrow.parquet", "reading Parquet tables", "audit")
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    try:
+        table = parquet.read_table(source)
+    except (ArrowException, OSError) as error:
+        reason = clean_text(str(error))
+        raise UsageError(f"is not a Parquet table ({reason})", where=str(source)) from None
+    columns = {name.strip().lower(): table[name].to_pylist() for name in table.column_names}
+    texts = {
+        name: ["" if value is None else str(value) for value in values]
+        for name, values in columns.items()
+    }
+    return [
+        (at + 1, {name: values[at] for name, values in texts.items()})
+        for at in range(table.num_rows)
+    ]
+
+
+def _annotated(
+    source: Path, kind: str, described: Sequence[annotations.Described], folder: Path
+) -> DataSet:
+    """Photos of annotations; one class on a photo is its label."""
+    entries, missing = [], []
+    for one in described:
+        path = next((p for p in (folder / name for name in one.places) if p.is_file()), None)
+        if path is None:
+            missing.append(one.photo)
+            continue
+        names = dict.fromkeys(o.label for o in one.objects if o.label is not None)
+        label = next(iter(names)) if len(names) == 1 else None
+        entries.append(Entry(one.photo, path, label, tuple(one.objects)))
+    if not entries:
+        raise UsageError(
+            f"none of its {len(missing)} photos is there" if missing else "names no photos",
+            where=str(source),
+        )
+    return DataSet(source, kind, tuple(entries), tuple(missing))

@@ -1,0 +1,220 @@
+"""Interventions: is it this region that makes the class?  Painted over, and pasted elsewhere.
+
+A map only suggests; a changed photo answers.  Every change has a control of the same size from
+another place, and what counts is by how much the change is larger.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from inspector.audit.data_set import Entry
+from inspector.audit.rows import Auditor, Row
+from inspector.errors import ImageRefused, MethodRefused
+from inspector.measures.statistics import Z
+from inspector.photos.photo import Photo
+from inspector.probability import probabilities_of, source_of
+
+__all__ = ["EFFECT", "Interventions"]
+
+Array = np.ndarray[Any, Any]
+Region = Sequence[float]
+Corners = tuple[int, int, int, int]
+
+EFFECT = 0.1
+"""Change of the probability from which an intervention counts."""
+
+MOST = 48
+"""Photos per intervention."""
+
+_PATCH = 32
+
+
+@dataclass(eq=False)
+class Interventions:
+    """Changes of photos, and what the model says of them.
+
+    Args:
+        auditor: The opened model.
+        entries: The photos.
+        rows: Their rows.
+        seed: Of the photos that are drawn and of the controls' places.
+    """
+
+    auditor: Auditor
+    entries: Sequence[Entry]
+    rows: Sequence[Row]
+    seed: int
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Seed the draws."""
+        self._rng = np.random.default_rng(self.seed)
+
+    def of_cluster(self, cluster: Mapping[str, Any], own: Sequence[int]) -> list[dict[str, Any]]:
+        """The cluster's region painted over in its photos, and pasted into those of other classes.
+
+        Args:
+            cluster: From ``find_clusters``.
+            own: Places of its photos among the rows.
+
+        Returns:
+            ``paint over`` and ``paste``: change and control with intervals, and whether the change
+            is confirmed; fewer where there are no photos to change.
+        """
+        name, region = str(cluster["class"]), cluster["region"]
+        index = next(
+            (self.rows[p]["index"] for p in own if self.rows[p]["index"] is not None), None
+        )
+        control = self._elsewhere(region)
+        inside = self._drawn(own)
+        if index is None or not inside:
+            return []
+        others = self._drawn(
+            [
+                place
+                for place, row in enumerate(self.rows)
+                if row.get("predicted") not in {None, name} and row.get("refused") is None
+            ]
+        )
+        places = region, control
+        found = [self._measured("paint over", index, inside, places, _painted)]
+        if others:
+            sources = self._rng.choice(len(inside), len(others))
+
+            def pasted(pixels: Array, at: Region, number: int) -> Array:
+                return _pasted(pixels, inside[sources[number]], at)
+
+            found.append(self._measured("paste", index, others, places, pasted))
+        return [one for one in found if one["photos"]]
+
+    def constancy(self, region: Region, own: Sequence[int]) -> float:
+        """Mean correlation of the region's content between photos: near 1 for a watermark."""
+        patches = []
+        for pixels in self._drawn(own):
+            top, left, bottom, right = _corners(region, pixels.shape[:2])
+            grey = Image.fromarray(pixels[top:bottom, left:right]).convert("L")
+            values = np.asarray(grey.resize((_PATCH, _PATCH)), np.float64).ravel()
+            values -= values.mean()
+            norm = float(np.linalg.norm(values))
+            if norm:
+                patches.append(values / norm)
+        count = len(patches)
+        if count < 2:
+            return 0.0
+        total = float((np.sum(patches, 0) ** 2).sum())
+        return (total - count) / (count * (count - 1))
+
+    def _drawn(self, places: Sequence[int]) -> list[Array]:
+        """Pixels (H, W, 3) of some of the photos."""
+        chosen = list(places)
+        if len(chosen) > MOST:
+            chosen = sorted(self._rng.choice(chosen, MOST, replace=False).tolist())
+        found = []
+        for place in chosen:
+            try:
+                pixels = Photo.open(self.entries[place].path).pixels
+            except ImageRefused:  # it was there when its row was made
+                continue
+            found.append(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+        return found
+
+    def _elsewhere(self, region: Region) -> Region:
+        """A region of the same size that overlaps as little as one of 64 draws can."""
+        top, left, bottom, right = region
+        height, width = bottom - top, right - left
+        places = [
+            (float(y) * (1 - height), float(x) * (1 - width)) for y, x in self._rng.random((64, 2))
+        ]
+
+        def overlap(place: tuple[float, float]) -> float:
+            rows = min(bottom, place[0] + height) - max(top, place[0])
+            columns = min(right, place[1] + width) - max(left, place[1])
+            return max(rows, 0.0) * max(columns, 0.0)
+
+        y, x = min(places, key=overlap)
+        return (y, x, y + height, x + width)
+
+    def _measured(
+        self,
+        kind: str,
+        index: int,
+        photos: Sequence[Array],
+        places: tuple[Region, Region],
+        change: Callable[[Array, Region, int], Array],
+    ) -> dict[str, Any]:
+        """By how much the class's probability moves, at the region and at the control's place."""
+        before = self._probabilities(photos, index)
+        if before is None:
+            return {"kind": kind, "photos": 0}
+        changed = [
+            self._probabilities([change(p, at, i) for i, p in enumerate(photos)], index)
+            for at in places
+        ]
+        sign = -1 if kind == "paint over" else 1
+        effect, other = (sign * (after - before) for after in changed if after is not None)
+        excess = _interval(effect - other)
+        return {
+            "kind": kind,
+            "photos": len(photos),
+            "change": _interval(effect),
+            "control": _interval(other),
+            "excess": excess,
+            "confirmed": bool(excess["low"] > 0 and excess["value"] >= EFFECT),
+        }
+
+    def _probabilities(self, photos: Sequence[Array], index: int) -> Array | None:
+        """Probability of one class per photo; None where the model gives none."""
+        opened = self.auditor.opened
+        scores = opened.scores
+        preprocess = opened.preprocessing.preprocess
+        found = []
+        for start in range(0, len(photos), self.auditor.batch):
+            own = photos[start : start + self.auditor.batch]
+            tensors = np.stack([preprocess.apply(Photo.of(p, name="changed"))[0] for p in own])
+            values = opened.forward(tensors, [scores.tensor])[scores.tensor]
+            rows = np.asarray(values, np.float64).reshape(len(own), -1)
+            try:
+                found.append(probabilities_of(rows, source_of(scores, rows[0]))[:, index])
+            except (MethodRefused, IndexError):
+                return None
+        return np.concatenate(found)
+
+
+def _interval(values: Array) -> dict[str, Any]:
+    mean = float(values.mean())
+    half = Z * float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 1.0
+    return {"value": mean, "low": mean - half, "high": mean + half, "photos": int(values.size)}
+
+
+def _corners(region: Region, size: tuple[int, ...]) -> Corners:
+    """Top, left, bottom, right in pixels of a region in shares, at least one pixel each way."""
+    top, left, bottom, right = region
+    height, width = size[:2]
+    y0, x0 = min(round(top * height), height - 1), min(round(left * width), width - 1)
+    return y0, x0, max(round(bottom * height), y0 + 1), max(round(right * width), x0 + 1)
+
+
+def _painted(pixels: Array, region: Region, number: int) -> Array:
+    """A photo with a region in the mean colour of the rest."""
+    del number
+    top, left, bottom, right = _corners(region, pixels.shape)
+    outside = np.ones(pixels.shape[:2], bool)
+    outside[top:bottom, left:right] = False
+    colour = pixels[outside].mean(0) if outside.any() else pixels.mean((0, 1))
+    found = pixels.copy()
+    found[top:bottom, left:right] = np.rint(colour)
+    return found
+
+
+def _pasted(pixels: Array, source: Array, region: Region) -> Array:
+    """A photo with the region of another photo in the same place."""
+    top, left, bottom, right = _corners(region, source.shape)
+    patch = Image.fromarray(source[top:bottom, left:right])
+    top, left, bottom, right = _corners(region, pixels.shape)
+    found = pixels.copy()
+    found[top:bottom, left:right] = np.asarray(patch.resize((right - left, bottom - top)))
+    return found

@@ -1,0 +1,266 @@
+"""Run of an audit: thresholds first, then every photo, then what all of them say."""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from converters.plain_values import parse_json
+from converters.regular_file import read_regular
+from inspector.audit.clusters import find_clusters, require_clustering
+from inspector.audit.data_set import DataSet, open_data_set
+from inspector.audit.engine import audit_rows, usual_workers
+from inspector.audit.findings import find_findings
+from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
+from inspector.audit.interventions import Interventions
+from inspector.audit.report import AuditReport, require_parquet
+from inspector.audit.rows import Asked, Auditor, Row
+from inspector.audit.summary import calibration, groups_of, metrics, suspicious
+from inspector.errors import ImageRefused, UsageError
+from inspector.measures.statistics import require_scipy
+from inspector.opening import Opening
+from inspector.passes.journal import Journal, discard, identity_of
+from inspector.versions import versions
+from inspector.whole_file import check_folder
+
+__all__ = ["AuditOptions", "audit"]
+
+Progress = Callable[[str, int, int], None]
+
+SCHEMA = 1
+"""Version of the document; a field that changes its meaning raises it."""
+
+_MOST_REPORT = 1 << 30
+THUMBNAILS = "thumbnails"
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What an audit is asked.
+
+    Attributes:
+        method: The method with its options; None for the one that is right for the task.
+        target: What is explained of each photo, as `inspector explain` takes it.
+        layer: Layer of the CAM methods.
+        task: What the outputs mean; None to find it out.
+        fail_if: Conditions under which the audit fails, such as ``top1 < 0.8``.
+        thresholds: A TOML file with more of them; None for none.
+        workers: Local processes; 0 for one per core.
+        thumbnails: Whether small pictures are written.
+        seed: Of draws: photos of interventions, clusters of large classes.
+        fresh: Whether an interrupted run is begun anew, and another run's report replaced.
+    """
+
+    method: str | None = None
+    target: str | None = None
+    layer: str | None = None
+    task: str | None = None
+    fail_if: tuple[str, ...] = ()
+    thresholds: Path | None = None
+    workers: int = 0
+    thumbnails: bool = True
+    seed: int = 0
+    fresh: bool = False
+
+
+def audit(
+    opening: Opening,
+    data: Path,
+    folder: Path,
+    options: AuditOptions = AuditOptions(),
+    *,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Audit a model over a data set, and write the report.
+
+    Args:
+        opening: What opens the model.
+        data: A folder of photos, a table, or annotations; see ``open_data_set``.
+        folder: Where the report is written; also what is kept of an interrupted run.
+        options: What is asked.
+        progress: Called with (what, done, total).
+
+    Returns:
+        The report, written already.
+
+    Raises:
+        MissingExtra: The extra ``audit`` is not installed.
+        UsageError: Thresholds, data set or folder that cannot be used; nothing was computed.
+        InspectorError: The model or the request is refused.
+        ImageRefused: No photo could be audited.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from inspector.audit.run import audit
+        >>> from inspector.opening import Opening
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     photos = Path("sample_models/images")
+        ...     found = audit(Opening("sample_models/resnet20.onnx"), photos, Path(folder))
+        >>> found.contents["data"]["photos"], found.passed
+        (20, None)
+    """
+    for needed in (require_scipy, require_clustering, require_parquet):
+        needed()
+    check_folder(folder)
+    place = folder / THUMBNAILS if options.thumbnails else None
+    asked = Asked(
+        opening, options.method, options.target, options.layer, options.task, thumbnails=place
+    )
+    auditor = Auditor(asked)
+    found = open_data_set(data, auditor.opened.class_labels.names)
+    gates = _gates(options, found)
+    identity = _identity(auditor, found, options)
+    _check_report(folder, identity, fresh=options.fresh)
+    declared = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    path = folder / "audit.partial.jsonl"
+    if options.fresh:
+        discard(path)
+    journal = Journal(path, identity)
+    workers = options.workers or usual_workers(len(found.entries))
+    try:
+        rows = audit_rows(
+            auditor, found.entries, workers=workers, journal=journal, progress=progress
+        )
+    finally:
+        journal.close()
+    if all(row["refused"] for row in rows):
+        raise ImageRefused(
+            f"none of the {len(rows)} photos could be audited: {rows[0]['refused']}",
+            where=rows[0]["photo"],
+        )
+    contents = _document(auditor, found, rows, options, identity=identity)
+    contents["declared"] = declared
+    thresholds = [gate.row(contents) for gate in gates]
+    contents |= {"thresholds": thresholds, "verdict": verdict(thresholds)}
+    report = AuditReport(_ordered(contents), rows)
+    report.save(folder)
+    journal.finish()
+    return report
+
+
+def _gates(options: AuditOptions, found: DataSet) -> list[Gate]:
+    """The thresholds, read and checked against what is known before the first photo."""
+    names = Names(tuple(found.classes) or None, found.groups)
+    gates = [parse(text, names) for text in options.fail_if]
+    if options.thresholds is not None:
+        gates += read_gates(options.thresholds, names)
+    check(gates)
+    return gates
+
+
+def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
+    """Name of a run: everything that a row depends on."""
+    asked = {
+        key: str(value)
+        for key, value in asdict(replace(options, fail_if=(), thresholds=None)).items()
+        if key not in {"workers", "fresh"}
+    }
+    described = hashlib.sha256(
+        json.dumps(
+            [
+                [e.photo, e.label, [asdict(o) for o in e.objects], str(e.mask), dict(e.groups)]
+                for e in found.entries
+            ]
+        ).encode()
+    ).hexdigest()
+    facts = {"options": asked, "data": described, **auditor.opened.context(None)}
+    return identity_of(facts, [entry.path for entry in found.entries])
+
+
+def _check_report(folder: Path, identity: str, *, fresh: bool) -> None:
+    """Refuse a folder that holds the report of another run.
+
+    Raises:
+        UsageError: It does, or something else of that name.
+    """
+    path = folder / "report.json"
+    if fresh or not path.exists():
+        return
+    try:
+        found = parse_json(read_regular(path, _MOST_REPORT, follow=False))
+        other = found.get("run", {}).get("identity") if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        other = None
+    if other != identity:
+        raise UsageError(
+            "holds the report of another run",
+            where=str(folder),
+            hint="choose another folder with -o, or replace it with --fresh",
+        )
+
+
+def _document(
+    auditor: Auditor, found: DataSet, rows: list[Row], options: AuditOptions, *, identity: str
+) -> dict[str, Any]:
+    opened = auditor.opened
+    done = [row for row in rows if not row["refused"]]
+    places = [place for place, row in enumerate(rows) if not row["refused"]]
+    groups = groups_of(done, found.groups)
+    clusters, of_done = find_clusters(done, tuple(found.groups), options.seed)
+    for place, name in of_done.items():
+        done[place]["cluster"] = name
+    summary = metrics(done)
+    classifies = auditor.run.reading is None and opened.scores.classifier
+    entries = [found.entries[place] for place in places]
+    changes = Interventions(auditor, entries, done, options.seed) if classifies else None
+    reading = auditor.run.reading
+    reason = opened.scores.why if reading is None else reading.why
+    certificate = opened.certificate_of(auditor.run.spec.tensors()[0])
+    context = opened.context(None)
+    refused = [{"photo": row["photo"], "reason": row["refused"]} for row in rows if row["refused"]]
+    refused += [{"photo": name, "reason": "the file is not there"} for name in found.missing]
+    return {
+        "schema": SCHEMA,
+        "program": {"name": "onnx-inspector", "version": versions()["onnx-inspector"]},
+        "run": {"identity": identity},
+        "model": context,
+        "task": {"name": "classifier" if reading is None else reading.task, "reason": reason},
+        "certificate": {"passed": certificate.passed, "text": certificate.text},
+        "data": {**found.facts(), "audited": len(done), "refused": refused},
+        "options": {
+            "method": done[0]["method"],
+            "target": options.target or "top1",
+            "layer": options.layer,
+            "seed": options.seed,
+        },
+        "summary": summary,
+        "class": groups_of(done, ["label"])["label"],
+        "group": groups,
+        "calibration": calibration(done),
+        "faithfulness": None,
+        "clusters": clusters,
+        "findings": find_findings(clusters, of_done, done, changes, summary=summary, groups=groups),
+        "suspicious": suspicious(done),
+        "warnings": _warnings(auditor, rows, found),
+        "compare": None,
+    }
+
+
+def _warnings(auditor: Auditor, rows: Sequence[Row], found: DataSet) -> list[str]:
+    opened = auditor.opened
+    said = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
+    if found.classes:
+        unknown = [
+            name
+            for name in found.classes
+            if not any(row["correct"] is not None for row in rows if row["label"] == name)
+        ]
+        if unknown:
+            shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
+            said.append(f"labels that are no class of the model: {shown}")
+    return list(dict.fromkeys(filter(None, said)))
+
+
+_KEYS = (
+    *("schema", "program", "run", "verdict", "thresholds", "declared", "model", "task"),
+    *("certificate", "data", "options", "summary", "class", "group", "calibration"),
+    *("faithfulness", "clusters", "findings", "suspicious", "warnings", "compare"),
+)
+
+
+def _ordered(contents: dict[str, Any]) -> dict[str, Any]:
+    return {key: contents[key] for key in _KEYS}

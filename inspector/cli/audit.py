@@ -1,0 +1,142 @@
+"""``inspector audit``: a model over a whole data set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli import say
+from inspector.cli.options import (
+    OPENING,
+    WholeNumber,
+    json_report,
+    model_options,
+    opening_of,
+    output_folder,
+    supervised,
+)
+from inspector.cli.streams import progress_bar, show, show_json
+from inspector.errors import ImageRefused
+
+if TYPE_CHECKING:
+    from inspector.audit.report import AuditReport
+
+GATE_FAILED = 1
+_SHOWN = 5
+
+
+@click.command("audit")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "-m",
+    "--method",
+    metavar="METHOD",
+    help="A method as `explain` takes it.  [default: the one that is right for the task]",
+)
+@click.option(
+    "--target",
+    metavar="T",
+    help="What is explained of each photo, as in `explain`.  [default: top1]",
+)
+@click.option("--layer", metavar="L", help="Layer for the CAM methods.  [default: as `explain`]")
+@click.option("--task", metavar="TASK", help="What the outputs mean, as in `explain`.")
+@click.option(
+    "--fail-if",
+    "fail_if",
+    metavar="CONDITION",
+    multiple=True,
+    help="End with status 1 where this holds of the report, as in 'top1 < 0.8' or "
+    "'class.dog.inside_box < 0.5'; may be repeated.",
+)
+@click.option(
+    "--thresholds",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file with more conditions: fail-if = [...] in the table [thresholds].",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=WholeNumber(min=0),
+    default=0,
+    show_default=True,
+    help="Processes side by side; 0 for one per core.",
+)
+@click.option(
+    "--thumbnails/--no-thumbnails", default=True, help="Write small pictures of photos and maps."
+)
+@click.option(
+    "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
+)
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Begin anew where an interrupted run could go on, and replace another run's report.",
+)
+@output_folder("Folder for report.json, rows.csv, rows.parquet and thumbnails.")
+@json_report
+@model_options
+def command(**options: Any) -> int:
+    """Audit MODEL over DATA: what does it look at in a whole data set, and may it ship?
+
+    DATA is a folder of photos (folders of classes, COCO, YOLO or Pascal VOC annotations), a table
+    (.csv or .parquet: image, label, boxes x0,y0,x1,y1, mask, groups), or COCO annotations (.json).
+    """
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    opening = {name: options.pop(name) for name in OPENING}
+    return supervised(lambda: _audit(opening, **options), device=opening["device"], **limits)
+
+
+def _audit(
+    opening: Mapping[str, Any],
+    *,
+    model: Path,
+    data: Path,
+    output: Path,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    from inspector.audit.run import AuditOptions, audit
+    from inspector.render.json import plain
+
+    asked = AuditOptions(**options)
+    with progress_bar("audit") as progress:
+        found = audit(opening_of(model, **opening), data, output, asked, progress=progress)
+    for text in found.contents["warnings"]:
+        say(text, "warning")
+    refused = found.contents["data"]["refused"]
+    for one in refused[:_SHOWN]:
+        say(f"{one['photo']}: {one['reason']}")
+    if len(refused) > _SHOWN:
+        say(f"{len(refused) - _SHOWN} more photos were refused; the report names them")
+    if as_json:
+        show_json(plain(found.document()), indent=2)
+    else:
+        _print(found, output)
+    if found.passed is False:
+        for reason in found.contents["verdict"]["reasons"]:
+            say(f"gate failed: {reason}")
+        return GATE_FAILED
+    return ImageRefused.exit_status if refused else 0
+
+
+def _print(found: "AuditReport", output: Path) -> None:
+    """The verdict, the numbers that matter and the findings."""
+    contents = found.contents
+    show(contents["verdict"]["sentence"])
+    summary, data = contents["summary"], contents["data"]
+    show(f"{data['audited']} of {data['photos']} photos, {contents['task']['name']}")
+    for name in ("top1", "inside_box", "box_area", "pointing", "pointing_centre", "border"):
+        if (own := summary[name]) is not None:
+            shown = f"{own['value']:.3f} ({own['low']:.3f} to {own['high']:.3f})"
+            show(f"  {name.replace('_', ' ')}: {shown}, {own['photos']} photos")
+    if contents["calibration"] is not None:
+        show(f"  calibration error: {contents['calibration']['error']:.3f}")
+    for one in contents["findings"]:
+        proof = {True: "confirmed", False: "not confirmed", None: "not tested"}[one["confirmed"]]
+        show(f"{one['id']} {one['level']} ({proof}): {one['sentence']}")
+    if not contents["findings"]:
+        show("no findings")
+    show(str(output / "report.json"))

@@ -1,0 +1,284 @@
+"""Audits: rows, engine, clusters, interventions, command; on networks that cheat or do not."""
+
+import json
+import os
+import signal
+
+import audit_scenes as scenes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from inspector.audit import engine, rows
+from inspector.audit.clusters import find_clusters
+from inspector.audit.data_set import Entry, open_data_set
+from inspector.audit.rows import GRID, Asked, Auditor
+from inspector.audit.run import AuditOptions, audit
+from inspector.audit.summary import calibration, metrics, suspicious
+from inspector.errors import UsageError
+from inspector.opening import Opening
+from inspector.passes.journal import Journal
+
+SETTINGS = ("mean=0", "std=1")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    place = tmp_path_factory.mktemp("audit")
+    for cheats in (True, False):
+        scenes.saved(place, cheats=cheats)
+    scenes.folder(place / "data")
+    return place
+
+
+def opening(scene, name="cheating"):
+    return Opening(scene / f"{name}.onnx", overrides=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def report(scene):
+    options = AuditOptions(workers=1, fail_if=("top1 < 0.5", "findings.confirmed > 0"))
+    return audit(opening(scene), scene / "data", scene / "out", options)
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+def test_shares_of_evidence_in_boxes_and_on_the_border():
+    geometry = rows.Geometry((40, 20), (40, 20), (1.0, 1.0), (0.0, 0.0))
+    heat = np.zeros((40, 20))
+    heat[10:20, 5:10] = 1
+    heat[0, 0] = 50
+    box = rows.Entry("a", None, "dog", (annotated((10, 5, 20, 10)),))
+    found = rows._evidence(heat, geometry, box)
+    assert found["inside_box"] == 0.5
+    assert found["box_area"] == 50 / 800
+    assert found["border"] == 0.5
+    assert found["pointing"] is False
+    assert found["pointing_centre"] is False
+    assert (found["centre_y"], found["centre_x"]) == pytest.approx((7.75 / 40, 4.0 / 20))
+    assert found["empty"] is False
+
+
+def annotated(corners, relative=False):
+    from inspector.audit.annotations import Annotated
+
+    return Annotated("dog", corners, relative)
+
+
+def test_boxes_follow_the_photo_onto_the_input():
+    """A letterboxed photo: half of the input's rows show it, and its own share counts."""
+    geometry = rows.Geometry((20, 40), (40, 40), (1.0, 1.0), (10.0, 0.0))
+    heat = np.zeros((40, 40))
+    heat[10:20] = 1
+    heat[:10] = 7  # on the border that is no photo
+    entry = Entry("a", None, "dog", (annotated((0, 0, 0.5, 1), relative=True),))
+    found = rows._evidence(heat, geometry, entry)
+    assert found["inside_box"] == 1
+    assert found["box_area"] == 0.5
+
+
+def test_small_maps_are_the_photo_s_part_of_the_input():
+    heat = np.zeros((64, 64))
+    heat[16:20, 32:36] = 1
+    cells = np.frombuffer(bytes.fromhex(rows.grid_of(heat, (0, 0, 64, 64))), np.uint8)
+    assert np.argwhere(cells.reshape(GRID, GRID)).tolist() == [[4, 8]]
+    assert rows.grid_of(np.zeros((8, 8)), (0, 0, 8, 8)) == ""
+
+
+def test_a_photo_that_cannot_be_read_is_one_row(scene, tmp_path):
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    auditor = Auditor(Asked(opening(scene)))
+    found = list(auditor.rows(open_data_set(tmp_path).entries))
+    assert [row["photo"] for row in found] == ["a.png", "b.png"]
+    assert found[0]["refused"] is None
+    assert "b.png" in found[1]["refused"]
+
+
+def test_a_mask_of_another_size_is_that_photo_s_refusal(scene, tmp_path):
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "m.png")
+    entry = Entry("a.png", tmp_path / "a.png", mask=tmp_path / "m.png")
+    (row,) = Auditor(Asked(opening(scene))).rows([entry])
+    assert "the mask has 10x10 pixels, the photo 48x48" in row["refused"]
+
+
+# -- summary --------------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand():
+    given = [
+        {"probability": 0.95, "correct": True},
+        {"probability": 0.91, "correct": False},
+        {"probability": 0.55, "correct": True},
+    ]
+    found = calibration(given)
+    assert found["error"] == pytest.approx((2 * abs(0.93 - 0.5) + abs(0.55 - 1)) / 3)
+    assert found["bins"][9]["photos"] == 2
+    assert calibration([{"probability": None, "correct": True}]) is None
+
+
+def test_metrics_leave_out_what_no_photo_has():
+    found = metrics([{"correct": True, "inside_box": None}, {"correct": False}])
+    assert found["top1"]["value"] == 0.5
+    assert found["top1"]["low"] < 0.5 < found["top1"]["high"]
+    assert found["inside_box"] is None
+
+
+def test_photos_to_look_at_are_ranked():
+    sure = {"photo": "a", "probability": 0.99, "correct": False, "predicted": "x", "label": "y"}
+    fine = {"photo": "b", "probability": 0.99, "correct": True}
+    outside = {"photo": "c", "inside_box": 0.01, "box_area": 0.5}
+    found = suspicious([fine, sure, outside])
+    assert [one["photo"] for one in found] == ["a", "c"]
+    assert found[0]["reasons"] == ["wrong and sure: x 99%, labelled y"]
+
+
+# -- engine ---------------------------------------------------------------------------------------
+
+
+def test_rows_are_the_same_from_one_process_and_from_two(scene, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK", 8)
+    auditor = Auditor(Asked(opening(scene)))
+    entries = open_data_set(scene / "data").entries[:24]
+    one, two = (engine.audit_rows(auditor, entries, workers=n, journal=Journal()) for n in (1, 2))
+    for row in (*one, *two):
+        row.pop("seconds")
+    assert one == two
+    assert [row["photo"] for row in one] == [entry.photo for entry in entries]
+
+
+def _die(entries):
+    """Stands in for a fault in a decoder: one photo takes its process down."""
+    if any(entry.photo.endswith("003.png") for entry in entries):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [{"photo": entry.photo, "refused": None} for entry in entries]
+
+
+def test_a_photo_that_takes_its_process_down_is_one_row(scene, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK", 4)
+    monkeypatch.setattr(engine, "_rows_of", _die)
+    monkeypatch.setattr(engine, "_open", lambda *_: None)
+    context = engine.multiprocessing.get_context("fork")  # so that what is patched is there
+    monkeypatch.setattr(engine.multiprocessing, "get_context", lambda _: context)
+    auditor = Auditor(Asked(opening(scene)))
+    entries = open_data_set(scene / "data" / "thing").entries[:12]
+    found = engine.audit_rows(auditor, entries, workers=2, journal=Journal())
+    assert [row["photo"] for row in found if row["refused"]] == ["003.png"]
+    assert len(found) == 12
+
+
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, monkeypatch, report):
+    whole = engine._here
+
+    def cut_short(auditor, chunks):
+        for number, found in enumerate(whole(auditor, chunks)):
+            if number == 30:
+                raise KeyboardInterrupt
+            yield found
+
+    options = AuditOptions(workers=1)
+    monkeypatch.setattr(engine, "_here", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        audit(opening(scene), scene / "data", tmp_path, options)
+    seen = []
+    monkeypatch.setattr(engine, "_here", lambda a, chunks: seen.append(chunks) or whole(a, chunks))
+    audit(opening(scene), scene / "data", tmp_path, options)
+    assert sum(map(len, seen[0])) == 80 - 30
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.json", "rows.csv", "rows.parquet", "thumbnails"}
+    for name in ("rows.csv", "rows.parquet"):
+        assert (tmp_path / name).read_bytes() == (scene / "out" / name).read_bytes()
+    assert report.passed is False
+
+
+# -- findings -------------------------------------------------------------------------------------
+
+
+def test_a_mark_in_the_corner_is_found_and_proved(report):
+    (found,) = report.contents["findings"]
+    assert (found["rule"], found["level"], found["confirmed"]) == ("shared-region", "error", True)
+    top, left, bottom, right = found["region"]
+    size, mark = scenes.SIZE, scenes.MARK
+    assert top <= 1 / size + 1 / GRID
+    assert right >= 1 - 2 / GRID
+    assert bottom <= (mark + 2) / size + 1 / GRID
+    assert left >= 1 - (mark + 2) / size - 1 / GRID
+    assert set(found["photos"]) == {f"thing/{i:03}.png" for i in range(16)}
+    pasted = next(one for one in found["interventions"] if one["kind"] == "paste")
+    assert pasted["excess"]["low"] > 0.1
+    assert "pasted elsewhere, it rises by" in found["sentence"]
+
+
+def test_a_network_that_does_not_cheat_has_no_confirmed_finding(scene, tmp_path):
+    options = AuditOptions(workers=1, thumbnails=False)
+    found = audit(opening(scene, "honest"), scene / "data", tmp_path, options)
+    assert not any(one["confirmed"] for one in found.contents["findings"])
+    assert found.passed is None
+
+
+def test_two_places_are_two_clusters_and_groups_are_named():
+    rng, at = np.random.default_rng(0), np.arange(GRID)
+
+    def grid(centre):
+        y, x = rng.normal(centre, 0.6, 2)
+        cells = np.exp(-((at[:, None] - y) ** 2 + (at - x) ** 2) / 4)
+        return bytes(np.rint(255 * cells / cells.max()).astype(np.uint8)).hex()
+
+    given = [{"photo": f"{i}", "predicted": "dog", "grid": grid(3), "site": "a"} for i in range(20)]
+    given += [
+        {"photo": f"{i}", "predicted": "dog", "grid": grid(12), "site": "b"} for i in range(20, 50)
+    ]
+    clusters, of_row = find_clusters(given, ["site"], 0)
+    assert [cluster["photos"] for cluster in clusters] == [30, 20]
+    assert clusters[0]["shared"][0]["what"] == "site = b"
+    top, left, bottom, right = clusters[1]["region"]
+    assert top < 3 / 16 < 4 / 16 < bottom < 8 / 16
+    assert left < 3 / 16 < 4 / 16 < right < 8 / 16
+    assert {of_row[i] for i in range(20)} == {"dog-2"}
+
+
+# -- the report and the command -------------------------------------------------------------------
+
+
+def test_thresholds_are_checked_against_the_report(report):
+    first, second = report.contents["thresholds"]
+    assert (first["failed"], second["failed"]) == (False, True)
+    assert report.contents["verdict"]["passed"] is False
+    assert list(report.contents)[:5] == ["schema", "program", "run", "verdict", "thresholds"]
+
+
+def test_the_report_of_another_run_is_not_replaced(scene, tmp_path):
+    (tmp_path / "report.json").write_text('{"run": {"identity": "other"}}')
+    with pytest.raises(UsageError, match="another run"):
+        audit(opening(scene), scene / "data", tmp_path, AuditOptions(workers=1))
+
+
+def test_wrong_names_are_refused_before_a_photo_is_opened(scene, tmp_path, monkeypatch):
+    def opened(*_, **__):
+        raise AssertionError("a photo was audited")
+
+    monkeypatch.setattr(Auditor, "rows", opened)
+    for text in ("topp1 < 0.8", "class.horse.top1 < 0.8"):
+        with pytest.raises(UsageError):
+            audit(opening(scene), scene / "data", tmp_path, AuditOptions(fail_if=(text,)))
+
+
+def test_the_command_ends_with_status_1_where_a_threshold_is_not_met(scene, tmp_path):
+    from inspector.cli.audit import command
+
+    arguments = [
+        str(scene / "cheating.onnx"),
+        str(scene / "data"),
+        *("-o", str(tmp_path), "--workers", "1", "--no-thumbnails"),
+        *("--set", SETTINGS[0], "--set", SETTINGS[1]),
+        *("--fail-if", "findings.confirmed > 0"),
+    ]
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert result.return_value == 1, result.output
+    assert "F1 error (confirmed)" in result.output
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["data"]["classes"] == {"other": 40, "thing": 40}
+    assert not (tmp_path / "thumbnails").exists()

@@ -1,0 +1,198 @@
+"""Data sets: every kind that is read, and what a stranger may write into it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspector.audit.data_set import open_data_set
+from inspector.errors import UsageError
+
+
+def photos(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
+    return folder
+
+
+def test_folders_of_classes_at_any_depth(tmp_path):
+    photos(tmp_path, "site-a/dog/1.jpg", "site-b/dog/old/2.png", "cat/3.png", "4.png")
+    (tmp_path / "cat" / "notes.txt").write_text("no photo")
+    found = open_data_set(tmp_path, ["Dog", "cat"])
+    assert found.kind == "class folders"
+    assert {e.photo: e.label for e in found.entries} == {
+        "4.png": None,
+        "cat/3.png": "cat",
+        "site-a/dog/1.jpg": "dog",
+        "site-b/dog/old/2.png": "dog",
+    }
+    assert found.classes == {"cat": 1, "dog": 2}
+
+
+def test_folders_that_are_links_are_not_entered(tmp_path):
+    photos(tmp_path / "elsewhere", "1.png")
+    photos(tmp_path / "data", "2.png")
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    assert [e.photo for e in open_data_set(tmp_path / "data").entries] == ["2.png"]
+
+
+TABLE = """image,label,x0,y0,x1,y1,mask,site,comment
+a.png,dog,1,2,11,12,m.png,north,{0}
+a.png,cat,20,2,30,12,,north,{0}
+b.png,dog,,,,,,south,{1}
+gone.png,dog,,,,,,south,{1}
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    photos(tmp_path, "a.png", "b.png", "m.png")
+    (tmp_path / "t.csv").write_text(TABLE.format("one", "two"))
+    return tmp_path / "t.csv"
+
+
+def test_a_table_of_labels_boxes_masks_and_groups(table):
+    found = open_data_set(table)
+    one, other = found.entries
+    assert [(o.label, o.corners) for o in one.objects] == [
+        ("dog", (2, 1, 12, 11)),
+        ("cat", (2, 20, 12, 30)),
+    ]
+    assert one.mask == table.parent / "m.png"
+    assert other.objects == ()
+    assert found.groups == {"site": ("north", "south"), "comment": ("one", "two")}
+    assert found.missing == ("gone.png",)
+    assert found.facts()["photos"] == 3
+
+
+def test_a_column_of_many_values_names_no_groups(tmp_path):
+    names = [f"{i}.png" for i in range(60)]
+    photos(tmp_path, *names)
+    lines = [f"{name},{i % 2},{i}" for i, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("image,site,serial\n" + "\n".join(lines))
+    assert list(open_data_set(tmp_path / "t.csv").groups) == ["site"]
+
+
+def test_a_parquet_table_says_what_the_csv_table_says(table):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import csv, parquet
+
+    assert pa is not None
+    parquet.write_table(csv.read_csv(table), table.with_suffix(".parquet"))
+    assert open_data_set(table.with_suffix(".parquet")).entries == open_data_set(table).entries
+
+
+def test_coco(tmp_path):
+    photos(tmp_path, "images/a.png", "images/b.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 5]},
+            {"image_id": 2, "category_id": 7, "bbox": [1, 2, 10, 5]},
+            {"image_id": 2, "category_id": 8, "bbox": [0, 0, 3, 3]},
+            {"image_id": 2, "category_id": 8, "bbox": [0, 0, 0, 3]},
+            {"image_id": 2, "bbox": "nonsense"},
+        ],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    found = open_data_set(tmp_path)
+    assert found.kind == "coco"
+    assert [entry.label for entry in found.entries] == ["dog", None]
+    assert found.entries[0].objects[0].corners == (2, 1, 7, 11)
+    assert len(found.entries[1].objects) == 2
+    again = open_data_set(tmp_path / "annotations.json")
+    assert again.entries == found.entries
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", "names: [dog, 'big cat']"),
+        ("data.yaml", "nc: 2\nnames:\n  0: dog\n  1: big cat\n"),
+        ("classes.txt", "dog\nbig cat\n"),
+    ],
+)
+def test_yolo(tmp_path, name, text):
+    photos(tmp_path, "images/train/a.png", "images/train/b.png")
+    (tmp_path / name).write_text(text)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "a.txt").write_text("1 0.5 0.5 0.2 0.4\n")
+    found = open_data_set(tmp_path)
+    one, other = found.entries
+    assert found.kind == "yolo"
+    assert one.label == "big cat"
+    assert one.objects[0].relative
+    assert one.objects[0].corners == pytest.approx((0.3, 0.4, 0.7, 0.6))
+    assert (other.label, other.objects) == (None, ())
+
+
+VOC = """<annotation><filename>a.png</filename><object><name>dog</name>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>10</xmax><ymax>20</ymax></bndbox></object></annotation>"""
+
+
+def test_voc(tmp_path):
+    photos(tmp_path, "JPEGImages/a.png")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text(VOC)
+    found = open_data_set(tmp_path)
+    assert found.kind == "voc"
+    assert found.entries[0].label == "dog"
+    assert found.entries[0].objects[0].corners == (0, 0, 20, 10)
+
+
+def _voc(tmp_path, text):
+    photos(tmp_path, "JPEGImages/a.png")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    return tmp_path
+
+
+def _csv(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    return tmp_path / "t.csv"
+
+
+def _coco(tmp_path, text):
+    (tmp_path / "annotations.json").write_text(text)
+    return tmp_path
+
+
+HOSTILE = {
+    "nothing there": (lambda p: p / "gone", "does not exist"),
+    "no photos": (lambda p: p, "no photos in the folder"),
+    "another kind of file": (lambda p: Path(__file__), "is not a data set"),
+    "table that leads outside": (lambda p: _csv(p, "image\n../../etc/passwd\n"), "outside"),
+    "table without photos": (lambda p: _csv(p, "image\na.png\n"), "none of its 1 photos"),
+    "table without an image column": (lambda p: _csv(p, "x,y\n1,2\n"), "no column 'image'"),
+    "COCO that leads outside": (
+        lambda p: _coco(p, '{"images": [{"id": 1, "file_name": "/etc/passwd"}]}'),
+        "outside",
+    ),
+    "COCO that is nested without end": (lambda p: _coco(p, "[" * 100_000), "is not JSON"),
+    "COCO that is another document": (lambda p: _coco(p, "[1, 2]"), "is not COCO"),
+    "VOC with entities": (
+        lambda p: _voc(p, '<!DOCTYPE a [<!ENTITY b "c">]>' + VOC),
+        "declares entities",
+    ),
+    "VOC that is cut off": (lambda p: _voc(p, VOC[:50]), "is not XML"),
+    "VOC that leads outside": (lambda p: _voc(p, VOC.replace("a.png", "../a.png")), "outside"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_no_data_set_is_refused(tmp_path, kind):
+    make, text = HOSTILE[kind]
+    with pytest.raises(UsageError, match=text):
+        open_data_set(make(tmp_path))
+
+
+def test_boxes_the_wrong_way_round_are_listed_together(tmp_path):
+    photos(tmp_path, "a.png")
+    text = "image,x0,y0,x1,y1\na.png,5,5,1,1\na.png,1,1,5,nan\na.png,1,1,5,5\n"
+    with pytest.raises(UsageError, match=r"line 2: .*; line 3: "):
+        open_data_set(_csv(tmp_path, text))
