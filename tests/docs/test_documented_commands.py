@@ -25,7 +25,7 @@ def cases():
 @pytest.mark.parametrize("command", list(cases()))
 def test_a_documented_command_runs(command, workspace, tmp_path, capsys):
     found = arguments(command, workspace)
-    if found[0] in {"explain", "compare", "study"}:
+    if found[0] in {"explain", "compare", "study", "audit"}:
         found += ["-o", str(tmp_path)]
     with warnings.catch_warnings():  # the command line shows the package's own warnings
         warnings.simplefilter("default")
@@ -33,6 +33,8 @@ def test_a_documented_command_runs(command, workspace, tmp_path, capsys):
     shown = capsys.readouterr()
     assert status == 0, f"{found}\n{shown.out}\n{shown.err}"
     assert shown.out
+    if found[0] == "audit":
+        assert {"report.json", "rows.csv"} <= {path.name for path in tmp_path.iterdir()}
     if found[0] in {"explain", "compare", "study"}:
         assert any(tmp_path.glob("*.png")), "no picture was written"
         assert any(tmp_path.glob("*.json")), "no report was written"
