@@ -336,6 +336,62 @@ def input_x_gradient(net, x, target):
     return x * literal_signal(net, x, target, "gradient")
 
 
+def shared(contributions, bias, relevance, positive):
+    """Relevance of one output by what its inputs contribute, one number per contribution."""
+    if positive:
+        contributions, bias = np.maximum(contributions, 0), max(bias, 0)
+    total = contributions.sum() + bias + (1e-6 if positive else 0)
+    return contributions / (total or 1) * relevance
+
+
+def literal_relevance(net, x, target, *, positive):
+    """Relevance at the input: the epsilon rule, or in convolutions the positive parts alone."""
+
+    def through(w, below, relevance, bias):
+        edge = w.shape[2] // 2
+        padded = np.pad(below, ((0, 0), (edge, edge), (edge, edge)))
+        down = np.zeros_like(padded)
+        size = w.shape[2]
+        for o, i, j in np.ndindex(*relevance.shape):
+            patch = padded[:, i : i + size, j : j + size]
+            part = shared(w[o] * patch, float(bias[o]), relevance[o, i, j], positive)
+            down[:, i : i + size, j : j + size] += part
+        return down[:, edge : down.shape[1] - edge, edge : down.shape[2] - edge]
+
+    w1, w2 = net.w1.astype(float), net.w2.astype(float)
+    r1 = np.maximum(correlate(x, w1, 1), 0)
+    p1 = r1.reshape(4, HEIGHT // 2, 2, WIDTH // 2, 2).max(axis=(2, 4))
+    A = np.maximum(correlate(p1, w2, 1), 0)
+    maps = net.pooled(A)
+    weights, score = net.head[target].astype(float), net(x)[target]
+    at_means = shared(weights * maps.mean(axis=(1, 2)), float(net.bias[target]), score, False)
+    below = np.zeros_like(maps)
+    for k, i, j in np.ndindex(*maps.shape):
+        if maps[k].sum():
+            below[k, i, j] = maps[k, i, j] / maps[k].sum() * at_means[k]
+    if net.deep:  # a Relu hands on what it gets; where it is 0 it gets nothing
+        below = through(net.w3.astype(float), A, below, net.b3.astype(float))
+    at_p1 = through(w2, p1, below, np.zeros(len(w2)))
+    at_r1 = np.zeros_like(r1)
+    for k, i, j in np.ndindex(*p1.shape):
+        window = r1[k, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        di, dj = np.unravel_index(window.argmax(), (2, 2))
+        at_r1[k, 2 * i + di, 2 * j + dj] += at_p1[k, i, j]
+    return through(w1, x, at_r1, np.zeros(len(w1)))
+
+
+@oracle("lrp-epsilon-plus")
+def lrp_epsilon_plus(net, x, target):
+    """Bach et al. 2015, equation 58 for the linear layer, 60 with alpha 1 for convolutions."""
+    return literal_relevance(net, x, target, positive=True)
+
+
+@oracle("attn-lrp")
+def attn_lrp(net, x, target):
+    """Achtibat et al. 2024, equation 8 everywhere; transformers in test_relevance.py."""
+    return literal_relevance(net, x, target, positive=False)
+
+
 @oracle("rise", masks=9, cells=3, keep=0.4, seed=2)
 def rise(net, x, target):
     """Petsiuk et al. 2018, equation 6, less the mean score; 12 x 10 in cells of 4 x 4 pixels."""

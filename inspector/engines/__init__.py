@@ -37,11 +37,14 @@ class Signals(dict[str, Array]):
     Args:
         signals: What arrives at each start tensor: the gradient, or what a rule makes of it.
         scores: (N,) scores of the objectives, as the engine itself computed them.
+        kept: Under a rule of relevance, what constants and softmax kept of all scores.
     """
 
-    def __init__(self, signals: Mapping[str, Array], scores: Array) -> None:
+    def __init__(
+        self, signals: Mapping[str, Array], scores: Array, kept: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__(signals)
-        self.scores = scores
+        self.scores, self.kept = scores, dict(kept or {})
 
 
 class GradientEngine(Protocol):

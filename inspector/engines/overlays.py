@@ -25,7 +25,7 @@ from converters.to_torch.program import ACTIVATION_DOMAIN, Program
 from inspector.engines.rules import RECTIFIERS, Rule
 from inspector.network.fused_activations import Mark, find_marks
 
-__all__ = ["Deconvnet", "Gradient", "Guided", "GuidedGradientFirst", "overlay_of"]
+__all__ = ["Deconvnet", "Gradient", "Guided", "GuidedGradientFirst", "clamps", "overlay_of"]
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -120,8 +120,7 @@ def overlay_of(program: Program, rule: Rule) -> OpTable | None:
     Returns:
         The overlay; None for the plain gradient of a network without fused activations.
     """
-    marks = find_marks(program.graph, program.activations)
-    behind = {mark.tensor: _clamped(mark, _FORMULAS[rule.name]) for mark in marks}
+    behind = clamps(program, _FORMULAS[rule.name])
     if rule.name == "gradient":
         return OpTable(behind=behind) if behind else None
     exempt = [a.output for a in program.activations if not rule.replaces(a)]
@@ -134,6 +133,12 @@ def overlay_of(program: Program, rule: Rule) -> OpTable | None:
     for kind in sorted({a.kind for a in program.composites.values()}):
         table.register(kind, domain=ACTIVATION_DOMAIN)(_composite(_formulas(rule, kind)))
     return table
+
+
+def clamps(program: Program, formulas: Gradient = _FORMULAS["gradient"]) -> dict[str, Forward]:
+    """What a rule does behind quantisers that do the work of an activation, by tensor."""
+    marks = find_marks(program.graph, program.activations)
+    return {mark.tensor: _clamped(mark, formulas) for mark in marks}
 
 
 class _Relu(torch.autograd.Function):

@@ -49,12 +49,16 @@ class Rule:
     """A backward rule.
 
     Attributes:
-        name: One of ``RULES``.
+        name: One of ``RULES``, or of ``relevance.RELEVANCE_RULES``.
         extension: Reading for smooth activations, one of ``EXTENSIONS``.
+        epsilon: Of relevance: what stabilises the denominators of linear layers.
+        gamma: Of relevance: how much more contributions of a value's own sign count.
     """
 
     name: str = "gradient"
     extension: str = "refuse"
+    epsilon: float = 0.0
+    gamma: float = 0.0
 
     def replaces(self, activation: Activation) -> bool:
         """Whether an activation's own derivative gives way to the rule."""

@@ -5,8 +5,9 @@ Runtime has computed; a gradient with respect to the input runs the whole twin.
 """
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from converters.to_torch.program import Program
 from converters.to_torch.values import NARROW
 from inspector.engines import Objective, Signals
 from inspector.engines.overlays import overlay_of
+from inspector.engines.relevance import RELEVANCE_RULES, relevance_coverage
+from inspector.engines.relevance_overlay import RelevanceTable, relevance_overlay
 from inspector.engines.rules import Coverage, Rule, coverage
-from inspector.errors import NoGradient, refusing
+from inspector.errors import MethodRefused, NoGradient, refusing
 from inspector.network.quantisation import copies_of
 from inspector.network.tail import Tail, tail_of
 
@@ -32,6 +35,7 @@ LIGHT_WEIGHTS = 2**23
 """A tail with fewer weights, and no convolution, is done before a second thread has woken up."""
 
 _FAILED, _UNHARMED = "the twin's gradient failed", "occlusion needs no gradient"
+_ROUNDING = 1e-4
 _BODIES = ("body", "then_branch")
 
 
@@ -61,6 +65,7 @@ class TwinEngine:
         if device != "cpu" and torch.cuda.is_available():
             self.program.to("cuda")
         self._overlays: dict[Rule, OpTable | None] = {}
+        self._relevance = threading.Lock()  # an overlay of relevance keeps one ledger
         self._coverages: dict[tuple[str, tuple[str, ...], Rule], Coverage] = {}
         self._tails: dict[tuple[str, str], Tail] = {}
 
@@ -80,8 +85,17 @@ class TwinEngine:
         feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
         names = list(dict.fromkeys(target.tensor for target in targets))
         light = self._is_light(start, names)
-        with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.enable_grad():
-            found = program.run(feeds, names, None if rule is None else self.overlay(rule))
+        overlay = None if rule is None else self.overlay(rule)
+        ledger = overlay.ledger if isinstance(overlay, RelevanceTable) else None
+        with (
+            self._relevance if ledger else nullcontext(),
+            _threads_for(light=light),
+            refusing(_FAILED, _UNHARMED),
+            torch.enable_grad(),
+        ):
+            if ledger is not None:
+                ledger.clear()
+            found = program.run(feeds, names, overlay)
             scores = torch.stack(
                 [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
             )
@@ -91,12 +105,20 @@ class TwinEngine:
                     "differentiated lies between",
                     hint=_UNHARMED,
                 )
+            if ledger is not None:
+                _require_a_sum(scores, [found[name] for name in names])
+            constants = [] if ledger is None else ledger.leaves
             gradients = torch.autograd.grad(
-                scores.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+                scores.sum(),
+                [*leaves.values(), *constants],
+                allow_unused=True,
+                materialize_grads=True,
             )
+            kept = None if ledger is None else ledger.kept(gradients[len(leaves) :])
         return Signals(
-            {name: g.cpu().numpy() for name, g in zip(leaves, gradients, strict=True)},
+            {name: g.cpu().numpy() for name, g in zip(leaves, gradients, strict=False)},
             scores.detach().cpu().numpy(),
+            kept,
         )
 
     def scores(
@@ -120,7 +142,11 @@ class TwinEngine:
         if key not in self._coverages:
             nodes = [node for target in targets for node in self._tail(start, target).nodes]
             activations = self.program.activations
-            self._coverages[key] = coverage(self.graph, nodes, rule, activations)
+            if rule.name in RELEVANCE_RULES:
+                found = relevance_coverage(self.graph, nodes, targets, rule, activations)
+            else:
+                found = coverage(self.graph, nodes, rule, activations)
+            self._coverages[key] = found
         return self._coverages[key]
 
     def require(self, start: str, target: str) -> None:
@@ -130,7 +156,8 @@ class TwinEngine:
     def overlay(self, rule: Rule) -> OpTable | None:
         """The overlay of a rule, made once so that the twin's plans stay cached."""
         if rule not in self._overlays:
-            self._overlays[rule] = overlay_of(self.program, rule)
+            make = relevance_overlay if rule.name in RELEVANCE_RULES else overlay_of
+            self._overlays[rule] = make(self.program, rule)
         return self._overlays[rule]
 
     def _fed(self, value: Array) -> Tensor:
@@ -158,6 +185,27 @@ class TwinEngine:
 def _shared(value: Array) -> Tensor:
     """A tensor on an array's own memory: nothing writes into it, and a copy wakes threads up."""
     return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+
+
+def _require_a_sum(scores: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Refuse a score of which relevance is not defined: it must be a sum of outputs.
+
+    Raises:
+        MethodRefused: It is not: a similarity, for example.
+    """
+    slopes = torch.autograd.grad(
+        scores.sum(), tensors, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    pairs = list(zip(tensors, slopes, strict=True))
+    parts = [(tensor.detach() * slope)[slope != 0].double() for tensor, slope in pairs]
+    total = sum(float(part.sum()) for part in parts)
+    scale = sum(float(part.abs().sum()) for part in parts)
+    wanted = float(scores.detach().double().sum())
+    if not abs(total - wanted) <= _ROUNDING * max(scale, abs(wanted)):
+        raise MethodRefused(
+            "relevance is passed down from a sum of outputs, and this score is none",
+            hint="input-x-gradient and integrated-gradients take any score",
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from inspector.engines import GradientEngine
 from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused, UnknownTarget
+from inspector.evidence.conservation import conservation
 from inspector.evidence.fetch import tensors_for
 from inspector.heatmap import UNCHANGED, lay_on_input
 from inspector.model import Model
@@ -420,6 +421,33 @@ class Evidence:
             found = self._signals(start, (), Rule(rule, extension))[name]
             self._gradients[key] = self.model.input.restore(self.model.gathered(name, found))
         return self._gradients[key]
+
+    def relevance(self, rule: Rule) -> Array:
+        """Relevance of each input value under a rule of LRP, (N, C, H, W); it adds up.
+
+        What pixels, constants and softmax hold adds up to the scores: how far it does is a figure
+        of the report, and is noted where it does not.
+
+        Args:
+            rule: One of ``engines.relevance.RELEVANCE_RULES``.
+
+        Raises:
+            MethodRefused: nodes that have no rule.
+        """
+        name = self.model.input.name
+        targets = list(dict.fromkeys(target.tensor for target in self.targets))
+        self.facts["coverage"] = str(self._engine.coverage(name, targets, rule))
+        self._remark()
+        objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
+        found = self._engine.signals({name: self._input(self.images)}, {}, objectives, rule)
+        self._check_twin(found.scores, self.scores, range(len(self.targets)))
+        signal = self.model.input.restore(self.model.gathered(name, found[name]))
+        relevance: Array = self.images * signal.astype(np.float64)
+        measured, said = conservation(found.scores, relevance, found.kept)
+        self.facts |= measured
+        for text in filter(None, [said]):
+            self.note(text)
+        return relevance
 
     def gradients_at(self, images: Array, row: int) -> Array:
         """Gradient of one sample's score at other images, (P, C, H, W) to the same shape.

@@ -1,0 +1,40 @@
+"""What relevance adds up to: pixels, constants, softmax and stabilisers hold the whole score."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["conservation"]
+
+Array = np.ndarray[Any, Any]
+
+CONSERVED = 1e-2
+"""Relevance that may be missing, relative to the largest part of it, before it is said."""
+
+
+def conservation(
+    scores: Array, relevance: Array, kept: Mapping[str, float]
+) -> tuple[dict[str, Any], str]:
+    """Figures of a run under a rule of LRP, and a sentence where relevance does not add up.
+
+    Args:
+        scores: (N,) scores of the targets.
+        relevance: Of the input's values, N samples.
+        kept: What did not reach the input, of all samples.
+
+    Returns:
+        ``relevance`` (the score, and what each part has of it) and ``conservation_error`` (what is
+        missing, relative to the largest of these); and the sentence, or nothing.
+    """
+    score, pixels = float(scores.sum(dtype=np.float64)), float(relevance.sum(dtype=np.float64))
+    passed = {"score": score, "pixels": pixels, **kept}
+    peak = max(map(abs, passed.values()))
+    missing = abs(score - pixels - sum(kept.values())) / max(peak, 1e-12)
+    said = ""
+    if not missing <= CONSERVED:
+        said = (
+            f"relevance does not add up: {missing:.0%} of it is lost or made on the way, by "
+            "rounding or by a constant that no rule accounts for"
+        )
+    return {"relevance": passed, "conservation_error": missing}, said
