@@ -423,13 +423,7 @@ class Evidence:
         return self._gradients[key]
 
     def relevance(self, rule: Rule) -> Array:
-        """Relevance of each input value under a rule of LRP, (N, C, H, W); it adds up.
-
-        What pixels, constants and softmax hold adds up to the scores: how far it does is a figure
-        of the report, and is noted where it does not.
-
-        Args:
-            rule: One of ``engines.relevance.RELEVANCE_RULES``.
+        """Relevance of each input value under a rule of LRP, (N, C, H, W), and what it adds up to.
 
         Raises:
             MethodRefused: nodes that have no rule.
@@ -445,8 +439,8 @@ class Evidence:
         relevance: Array = self.images * signal.astype(np.float64)
         measured, said = conservation(found.scores, relevance, found.kept)
         self.facts |= measured
-        for text in filter(None, [said]):
-            self.note(text)
+        if said:
+            self.note(said)
         return relevance
 
     def gradients_at(self, images: Array, row: int) -> Array:
