@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["NAME_LIMIT", "clean_text", "safe_lines"]
+__all__ = ["NAME_LIMIT", "clean_text", "safe_lines", "visible_text"]
 
 NAME_LIMIT = 200
 """Characters of a name that are kept."""
@@ -38,6 +38,22 @@ def safe_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c == "\n" or not _obeyed(c) else " " for c in text)
+
+
+def visible_text(text: str) -> str:
+    r"""Text with an escape for each character that is not shown, or that a reader would obey.
+
+    For documents (XML, JSON, HTML), where a name must stay recognisable: XML 1.0 has no control
+    characters, UTF-8 no halves of pairs, and a bidirectional override turns a file's name around.
+
+    Example:
+        >>> from inspector.printable import visible_text
+        >>> visible_text("a\x00b\u202egpj.exe")
+        'a\\x00b\\u202egpj.exe'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if not _obeyed(c) else ascii(c)[1:-1] for c in text)
 
 
 def _obeyed(character: str) -> bool:
