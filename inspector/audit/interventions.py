@@ -15,10 +15,11 @@ from inspector.audit.data_set import Entry
 from inspector.audit.rows import Auditor, Row
 from inspector.errors import ImageRefused, MethodRefused
 from inspector.measures.statistics import Z
+from inspector.opened import Opened
 from inspector.photos.photo import Photo
 from inspector.probability import probabilities_of, source_of
 
-__all__ = ["EFFECT", "Interventions"]
+__all__ = ["EFFECT", "Interventions", "class_probabilities", "interval_of"]
 
 Array = np.ndarray[Any, Any]
 Region = Sequence[float]
@@ -156,12 +157,12 @@ class Interventions:
         ]
         sign = -1 if kind == "paint over" else 1
         effect, other = (sign * (after - before) for after in changed if after is not None)
-        excess = _interval(effect - other)
+        excess = interval_of(effect - other)
         return {
             "kind": kind,
             "photos": len(photos),
-            "change": _interval(effect),
-            "control": _interval(other),
+            "change": interval_of(effect),
+            "control": interval_of(other),
             "excess": excess,
             "confirmed": bool(excess["low"] > 0 and excess["value"] >= EFFECT),
         }
@@ -169,22 +170,37 @@ class Interventions:
     def _probabilities(self, photos: Sequence[Array], index: int) -> Array | None:
         """Probability of one class per photo; None where the model gives none."""
         opened = self.auditor.opened
-        scores = opened.scores
         preprocess = opened.preprocessing.preprocess
         found = []
         for start in range(0, len(photos), self.auditor.batch):
             own = photos[start : start + self.auditor.batch]
             tensors = np.stack([preprocess.apply(Photo.of(p, name="changed"))[0] for p in own])
-            values = opened.forward(tensors, [scores.tensor])[scores.tensor]
-            rows = np.asarray(values, np.float64).reshape(len(own), -1)
-            try:
-                found.append(probabilities_of(rows, source_of(scores, rows[0]))[:, index])
-            except (MethodRefused, IndexError):
+            part = class_probabilities(opened, tensors, index)
+            if part is None:
                 return None
+            found.append(part)
         return np.concatenate(found)
 
 
-def _interval(values: Array) -> dict[str, Any]:
+def class_probabilities(opened: Opened, tensors: Array, index: int) -> Array | None:
+    """Probability (N,) of one class; None where the model gives none.
+
+    Args:
+        opened: The opened model.
+        tensors: (N, C, H, W), preprocessed.
+        index: The class.
+    """
+    scores = opened.scores
+    values = opened.forward(tensors, [scores.tensor])[scores.tensor]
+    rows = np.asarray(values, np.float64).reshape(len(tensors), -1)
+    try:
+        return np.asarray(probabilities_of(rows, source_of(scores, rows[0]))[:, index])
+    except (MethodRefused, IndexError):
+        return None
+
+
+def interval_of(values: Array) -> dict[str, Any]:
+    """Mean of paired values (N,) with its 95 % interval, by the normal distribution."""
     mean = float(values.mean())
     half = Z * float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 1.0
     return {"value": mean, "low": mean - half, "high": mean + half, "photos": int(values.size)}

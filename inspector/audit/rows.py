@@ -121,6 +121,20 @@ class Auditor:
                 found[place] = row | {"seconds": round(share, 6)}
         return [row for row in found if row is not None]
 
+    def heat(self, entry: Entry) -> tuple[Array, Array] | None:
+        """The input (C, H, W) and the positive evidence (H, W) of one photo; None without a map."""
+        try:
+            photo = Photo.open(entry.path)
+            tensor, geometry = self.opened.preprocessing.preprocess.apply(photo)
+            tensors = tensor[None]
+            values = self.run.forward(tensors)
+            (found,) = self.run.found([(photo, tensor, geometry)], tensors, values)
+        except ExplainedError:
+            return None
+        maps = () if isinstance(found, ImageRefused) else found.maps
+        one = next((one for one in maps if isinstance(one, Map)), None)
+        return None if one is None else (tensor, _heat(one.attribution, geometry))
+
     def _one_by_one(
         self, entries: Sequence[Entry], batch: Sequence[PhotoInput], error: ExplainedError
     ) -> list[Row]:

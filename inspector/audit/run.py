@@ -13,6 +13,7 @@ from converters.regular_file import read_regular
 from inspector.audit.clusters import find_clusters, require_clustering
 from inspector.audit.data_set import DataSet, open_data_set
 from inspector.audit.engine import audit_rows, usual_workers
+from inspector.audit.faithful import faithfulness_of
 from inspector.audit.findings import find_findings
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
 from inspector.audit.interventions import Interventions
@@ -50,6 +51,7 @@ class AuditOptions:
         thresholds: A TOML file with more of them; None for none.
         workers: Local processes; 0 for one per core.
         thumbnails: Whether small pictures are written.
+        faithfulness: Photos whose maps are tried by deletion and insertion; 0 for none.
         seed: Of draws: photos of interventions, clusters of large classes.
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
     """
@@ -62,6 +64,7 @@ class AuditOptions:
     thresholds: Path | None = None
     workers: int = 0
     thumbnails: bool = True
+    faithfulness: int = 0
     seed: int = 0
     fresh: bool = False
 
@@ -207,6 +210,9 @@ def _document(
     classifies = auditor.run.reading is None and opened.scores.classifier
     entries = [found.entries[place] for place in places]
     changes = Interventions(auditor, entries, done, options.seed) if classifies else None
+    faithful = None
+    if classifies and options.faithfulness:
+        faithful = faithfulness_of(auditor, entries, done, options.faithfulness, options.seed)
     reading = auditor.run.reading
     reason = opened.scores.why if reading is None else reading.why
     certificate = opened.certificate_of(auditor.run.spec.tensors()[0])
@@ -231,7 +237,7 @@ def _document(
         "class": groups_of(done, ["label"])["label"],
         "group": groups,
         "calibration": calibration(done),
-        "faithfulness": None,
+        "faithfulness": faithful,
         "clusters": clusters,
         "findings": find_findings(clusters, of_done, done, changes, summary=summary, groups=groups),
         "suspicious": suspicious(done),

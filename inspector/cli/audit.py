@@ -68,6 +68,15 @@ _SHOWN = 5
     "--thumbnails/--no-thumbnails", default=True, help="Write small pictures of photos and maps."
 )
 @click.option(
+    "--faithfulness",
+    metavar="N",
+    type=WholeNumber(min=0),
+    default=0,
+    show_default=True,
+    help="Photos whose maps are tried by deletion and insertion, beside a random map, edges and "
+    "the centre; 168 forward passes each.",
+)
+@click.option(
     "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
 )
 @click.option(
@@ -134,6 +143,9 @@ def _print(found: "AuditReport", output: Path) -> None:
             show(f"  {name.replace('_', ' ')}: {shown}, {own['photos']} photos")
     if contents["calibration"] is not None:
         show(f"  calibration error: {contents['calibration']['error']:.3f}")
+    for kind, own in (contents["faithfulness"] or {}).items():
+        shown = ", ".join(f"{name} {stat['value']:.3f}" for name, stat in own.items())
+        show(f"  {kind}: {shown}")
     for one in contents["findings"]:
         proof = {True: "confirmed", False: "not confirmed", None: "not tested"}[one["confirmed"]]
         show(f"{one['id']} {one['level']} ({proof}): {one['sentence']}")

@@ -194,6 +194,17 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, m
     assert report.passed is False
 
 
+def test_the_maps_are_more_faithful_than_maps_that_know_nothing(scene, tmp_path):
+    options = AuditOptions(workers=1, thumbnails=False, faithfulness=8)
+    found = audit(opening(scene, "honest"), scene / "data" / "other", tmp_path, options)
+    measured = found.contents["faithfulness"]
+    for name in ("random", "edges", "centre"):
+        assert measured["deletion"]["map"]["value"] < measured["deletion"][name]["value"]
+        assert measured["insertion"]["map"]["value"] > measured["insertion"][name]["value"]
+    assert measured["deletion"]["map"]["photos"] == 8
+    assert sum(row["deletion"] is not None for row in found.rows) == 8
+
+
 # -- findings -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,67 @@
+"""Faithfulness of the audit's own maps, beside maps that know nothing of the model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inspector.audit.data_set import Entry
+from inspector.audit.interventions import class_probabilities, interval_of
+from inspector.audit.rows import Auditor, Row
+from inspector.measures.faithfulness import deletion, insertion, neighbours, reference_maps
+
+__all__ = ["faithfulness_of"]
+
+Array = np.ndarray[Any, Any]
+
+STEPS = 20
+"""Points of a deletion or insertion curve."""
+
+
+def faithfulness_of(
+    auditor: Auditor, entries: Sequence[Entry], rows: Sequence[Row], photos: int, seed: int
+) -> dict[str, Any] | None:
+    """Deletion and insertion over some photos: the map, a random one, edges, the centre.
+
+    The score is the probability of the predicted class; replaced pixels are linearly imputed
+    (ROAD), so that the outline of what is missing says little.  The rows of the photos get their
+    own two numbers.
+
+    Args:
+        auditor: The opened model, a classifier.
+        entries: The photos.
+        rows: Their rows.
+        photos: How many are drawn.
+        seed: Of the draw, of ties and of the noise.
+
+    Returns:
+        Areas under the curves with intervals, by measure and map; None where no photo has a map
+        and a probability.
+    """
+    rng = np.random.default_rng(seed)
+    known = [p for p, row in enumerate(rows) if row.get("index") is not None and not row["empty"]]
+    chosen = sorted(rng.choice(known, min(photos, len(known)), replace=False).tolist())
+    areas: dict[str, dict[str, list[float]]] = {"deletion": {}, "insertion": {}}
+    fill = neighbours(seed)
+    for place in chosen:
+        found, index = auditor.heat(entries[place]), int(rows[place]["index"])
+        if found is None or class_probabilities(auditor.opened, found[0][None], index) is None:
+            continue
+        image, heat = found
+
+        def score(images: Array, index: int = index) -> Array:
+            own = class_probabilities(auditor.opened, images.astype(np.float32), index)
+            return np.zeros(len(images)) if own is None else own
+
+        for name, heatmap in {"map": heat, **reference_maps(image, seed)}.items():
+            for kind, curve in (("deletion", deletion), ("insertion", insertion)):
+                area = curve(score, image, heatmap, fill, steps=STEPS, seed=seed).area
+                areas[kind].setdefault(name, []).append(area)
+                if name == "map":
+                    rows[place][kind] = round(area, 6)
+    if not areas["deletion"]:
+        return None
+    return {
+        kind: {name: interval_of(np.array(values)) for name, values in own.items()}
+        for kind, own in areas.items()
+    }
