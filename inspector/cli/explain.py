@@ -56,7 +56,8 @@ class _ExplainCommand(click.Command):
     "--target",
     metavar="T",
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
-    "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction. "
+    "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction; "
+    "'sum(A; -B)' for several together. "
     "Of a detector also CLASS#2, box:LEFT,TOP,RIGHT,BOTTOM and CLASS@X,Y; of a segmenter "
     "CLASS@X,Y and mask:FILE; of a reader of text char:3.  [default: top1; the best three boxes "
     "of a detector, every character of a reader]",

@@ -42,17 +42,16 @@ def cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     maps = []
     worst = 0.0
     for row, target in enumerate(evidence.targets):
-        if target.class_index is None:
+        if not target.terms:
             raise MethodRefused(
-                "CAM explains a class, and the target is none",
+                "CAM explains a class or a sum of classes, and the target is none",
                 where=target.label,
                 hint="use grad-cam",
             )
         features = np.asarray(evidence.values[head.features][row : row + 1])
-        maps.append(target.sign * head.cam(features, target.class_index))
+        maps.append(head.cam_of(features, target.terms))
         scale = float(np.abs(evidence.values[evidence.model.scores.tensor][row]).max())
-        score = target.sign * evidence.scores[row : row + 1]
-        residual = head.residual(features, target.class_index, score)
+        residual = head.residual_of(features, target.terms, evidence.scores[row : row + 1])
         worst = max(worst, float(np.max(residual)) / max(scale, 1e-12))
     evidence.facts["cam_residual"] = worst
     if worst > RESIDUAL_TOLERANCE:

@@ -10,6 +10,7 @@ nodes forward in numbers, so folded normalisations and rearranged channels need 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -130,6 +131,19 @@ class LinearHead:
         found: NDArray[np.float64] = np.einsum("k,nkhw->nhw", weights, plane(maps))
         return found
 
+    def cam_of(self, A: ArrayLike, terms: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+        """The map of a sum of classes: CAM is linear in the weights.
+
+        Args:
+            A: Values of ``features``, in that tensor's own layout.
+            terms: Classes and their signs; at least one.
+
+        Returns:
+            (N, h, w) float64, as ``cam``.
+        """
+        maps = [sign * self.cam(A, index) for index, sign in terms]
+        return reduce(np.add, maps)
+
     def logits_of(self, A: ArrayLike) -> NDArray[np.float64]:
         """Scores (N, K) that the head gives for values of ``features``."""
         maps = self._channels_first(A)
@@ -149,8 +163,26 @@ class LinearHead:
         Returns:
             (N,) absolute differences, in the units of the score.
         """
-        expected = self.cam(A, class_index).mean(axis=(1, 2)) + self.bias[class_index]
-        given = np.asarray(logit, dtype=np.float64).reshape(-1)
+        return self.residual_of(A, [(class_index, 1)], logit)
+
+    def residual_of(
+        self, A: ArrayLike, terms: Sequence[tuple[int, int]], score: ArrayLike
+    ) -> NDArray[np.float64]:
+        """How far a sum of scores is from the mean of the sum of the maps plus the biases.
+
+        Args:
+            A: Values of ``features``, in that tensor's own layout.
+            terms: Classes and their signs.
+            score: (N,) sums that the network gave.
+
+        Returns:
+            (N,) absolute differences, in the units of the score.
+        """
+        expected = np.zeros(())
+        for index, sign in terms:
+            mean = self.cam(A, index).mean(axis=(1, 2))
+            expected = expected + sign * (mean + self.bias[index])
+        given = np.asarray(score, dtype=np.float64).reshape(-1)
         return np.asarray(np.abs(given - expected), dtype=np.float64)
 
     def factor(self, positions: int) -> float:

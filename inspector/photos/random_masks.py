@@ -31,7 +31,7 @@ def random_masks(
     drawn = np.random.default_rng(seed)
     side = -(-min(size) // cells)
     grid = tuple(-(-length // side) + 1 for length in size)
-    places = [(np.arange(n * side) + 0.5) * (n / (n * side)) - 0.5 for n in grid]
+    places = [(np.arange(n * side, dtype=np.float64) + 0.5) * (n / (n * side)) - 0.5 for n in grid]
     for _ in range(count):
         shown = (drawn.random(grid) < keep).astype(np.float32)
         top, left = (int(drawn.integers(side)) for _ in range(2))

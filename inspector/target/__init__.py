@@ -5,6 +5,7 @@ a detector are the same thing to everybody else.
 """
 
 from inspector.network.scores import Scores, find_scores, is_doubtful
+from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.number import Sampled, Target
 from inspector.target.spec import (
     TargetSpec,
@@ -17,6 +18,7 @@ from inspector.target.spec import (
 __all__ = [
     "Sampled",
     "Scores",
+    "Sum",
     "Target",
     "TargetSpec",
     "element_target",
@@ -24,5 +26,8 @@ __all__ = [
     "is_doubtful",
     "names_elements",
     "parse_target",
+    "parts_of",
+    "pieces_with_sums",
+    "summed",
     "target_text",
 ]

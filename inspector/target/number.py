@@ -73,6 +73,11 @@ class Target:
         """Whether it is the opposite direction of ``shown_index``."""
         return self.sign != self.base and self.number is None
 
+    @property
+    def terms(self) -> tuple[tuple[int, int], ...]:
+        """Classes that the number is the sum of, each with its sign; empty for other numbers."""
+        return () if self.class_index is None else ((self.class_index, self.sign),)
+
     def opposite(self, label: str) -> "Target":
         """The same number in the opposite direction, under another label."""
         number = None if self.number is None else 1 - self.number

@@ -24,6 +24,7 @@ from inspector.network.outputs import (
 )
 from inspector.network.scores import Scores
 from inspector.printable import clean_text
+from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.number import Target
 
 __all__ = [
@@ -56,7 +57,7 @@ def element_target(output: str, index: Sequence[int], label: str, scores: Scores
 
 def names_elements(text: str, scores: Scores) -> bool:
     """Whether every piece of a user's words is a tensor of the graph or an element of one."""
-    found = _pieces(text)
+    found = [p for piece in _pieces(text) for p in parts_of(piece.removeprefix("-")) or [piece]]
     for piece in found:
         own = piece if piece in scores.tensors else piece.removeprefix("-")
         element = _ELEMENT.fullmatch(own)
@@ -94,10 +95,10 @@ class TargetSpec:
 
     Tried in this order: ``OUTPUT[i,j,...]`` for an element of any tensor (integers, negative
     ones from the end, ``a:b`` and ``:`` whose elements are summed; the batch axis is left out;
-    axes left out at the end are summed), ``top1`` / ``top3``, a class index, a label, and a
-    list of these with commas.  A label is matched without regard to case: first whole, then one
-    of its synonyms ("tabby" of "tabby, tabby cat"), then as a part of exactly one label.  A
-    leading ``-`` asks for the opposite direction: what lowers the score.
+    axes left out at the end are summed), ``sum(A; -B)`` for several together, ``top1`` / ``top3``,
+    a class index, a label, and a list of these with commas.  A label is matched without regard to
+    case: first whole, then one of its synonyms ("tabby" of "tabby, tabby cat"), then as a part of
+    exactly one label.  A leading ``-`` asks for the opposite direction: what lowers the score.
 
     An element of a tensor that ends in a softmax or a sigmoid stands for the element before it.
     One unit with two labels scores both classes: class 1 by its score, class 0 by the negative;
@@ -133,7 +134,7 @@ class TargetSpec:
         if len(pieces) == 1 or _is_one(text, scores, labels):
             pieces = [text]
         for piece in pieces:
-            if not _is_top(piece, scores, labels):
+            if not _waits(piece, scores, labels):
                 _single(piece, scores, labels, None)
         return cls(tuple(pieces), scores, tuple(labels))
 
@@ -141,7 +142,7 @@ class TargetSpec:
         """Tensors that the targets are read from, known before any photo is."""
         found: dict[str, None] = {}
         for piece in self.pieces:
-            if _is_top(piece, self.scores, self.labels):
+            if _waits(piece, self.scores, self.labels):
                 found[self.scores.tensor] = None
             else:
                 found |= {t.tensor: None for t in _single(piece, self.scores, self.labels, None)}
@@ -159,7 +160,8 @@ class TargetSpec:
         unique: dict[Any, Target] = {}
         for piece in self.pieces:
             for target in _single(piece, self.scores, self.labels, values):
-                unique.setdefault((target.tensor, repr(target.index), target.sign), target)
+                parts = target.label if isinstance(target, Sum) else repr(target.index)
+                unique.setdefault((target.tensor, parts, target.sign), target)
         return tuple(unique.values())
 
 
@@ -185,9 +187,22 @@ def parse_target(
 
 
 def _pieces(text: str) -> list[str]:
+    """Targets of a list with commas; those in brackets do not part it."""
+    return pieces_with_sums(text, _split)
+
+
+def _split(text: str) -> list[str]:
     """Split at commas that are not inside brackets."""
     pieces = [piece.strip() for piece in re.split(r",(?![^\[\]]*\])", text)]
     return [piece for piece in pieces if piece]
+
+
+def _waits(text: str, scores: Scores, labels: Sequence[str]) -> bool:
+    """Whether a photo's scores decide what a text names."""
+    if _is_top(text, scores, labels):
+        return True
+    parts = None if _is_taken(text, scores, labels) else parts_of(text.removeprefix("-"))
+    return any(_waits(part, scores, labels) for part in parts or ())
 
 
 def _is_one(text: str, scores: Scores, labels: Sequence[str]) -> bool:
@@ -215,7 +230,7 @@ def _single(
 
 
 def _is_taken(text: str, scores: Scores, labels: Sequence[str]) -> bool:
-    """Whether a text with a leading ``-`` is a name."""
+    """Whether a text is a name as it stands."""
     element = _ELEMENT.fullmatch(text)
     name = text if element is None else element["name"]
     return name in scores.tensors or _key(text) in map(_key, labels)
@@ -239,6 +254,10 @@ def _upward(
         element["name"] in scores.tensors or _index(element["index"]) is not None
     ):
         return (_element(element["name"], element["index"], scores, labels),)
+    parts = None if _is_taken(text, scores, labels) else parts_of(text)
+    if parts is not None:
+        every = [(p, one) for p in parts for one in _single(p, scores, labels, values)]
+        return (summed(every),)
     if text in scores.tensors and _key(text) not in {_key(label) for label in labels}:
         shape = sample_shape(text, scores)
         if shape is not None and all(size == 1 for size in shape):  # one number per sample

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from inspector.errors import UnknownTarget
+from inspector.target import parts_of, pieces_with_sums, summed
 from inspector.tasks import Item, Reading, Sample
 from inspector.tasks.words import pieces
 
@@ -30,7 +31,8 @@ class ItemSpec:
         Raises:
             UnknownTarget: There are none.
         """
-        found = tuple(pieces(reading.wanted if text is None else text))
+        wanted = reading.wanted if text is None else text
+        found = tuple(pieces_with_sums(wanted, lambda part: list(pieces(part))))
         if not found:
             raise UnknownTarget("an empty target", hint=f"for a {reading.task}: {reading.wanted}")
         return cls(reading, found)
@@ -49,11 +51,24 @@ class ItemSpec:
         every = self.reading.items(sample)
         found: dict[tuple[str, str], Item] = {}
         for piece in self.pieces:
-            opposite = piece.startswith("-")
-            for item in self.reading.select(piece.removeprefix("-").strip(), every, sample):
-                own = item
-                if opposite:
-                    label = f"-{item.label}"
-                    own = replace(item, label=label, target=item.target.opposite(label))
+            for own in self._named(piece, every, sample):
                 found.setdefault((own.label, own.target.tensor), own)
         return tuple(found.values()), every
+
+    def _named(self, piece: str, every: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """The items of one piece; of a sum one item, whose outline is that of its first part."""
+        words = piece.removeprefix("-").strip()
+        parts = parts_of(words)
+        if parts is None:
+            found = self.reading.select(words, every, sample)
+        else:
+            named = [(part, own) for part in parts for own in self._named(part, every, sample)]
+            target = summed([(part, own.target) for part, own in named])
+            first = named[0][1]
+            found = [Item(target.label, target, box=first.box, mask=first.mask)]
+        if not piece.startswith("-"):
+            return found
+        return [
+            replace(one, label=f"-{one.label}", target=one.target.opposite(f"-{one.label}"))
+            for one in found
+        ]

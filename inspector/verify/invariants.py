@@ -19,6 +19,7 @@ from inspector.methods.grad_cam import weighted_map, weights
 from inspector.methods.occlusion import occlusion
 from inspector.network.head import LinearHead
 from inspector.network.layer_choice import default_layer, layers_before
+from inspector.network.space import plane
 from inspector.photos.occluder import covered, fill_colour, inside_of, windows_of
 from inspector.target import Target
 from inspector.verify.certificate import Check
@@ -62,7 +63,7 @@ def cam_checks(
 ) -> list[Check]:
     """CAM's residual, and CAM against Grad-CAM at the tensor that is pooled."""
     head = subject.model.head
-    if not isinstance(head, LinearHead) or target.class_index is None:
+    if not isinstance(head, LinearHead) or not target.terms:
         why = head.reason if not isinstance(head, LinearHead) else "the target is not a class"
         return [Check("cam residual", "not applicable", f"CAM is not exact here: {why}")]
     evidence = _evidence(
@@ -74,10 +75,10 @@ def cam_checks(
         preprocess=preprocess,
     )
     features = np.asarray(evidence.values[head.features][:1])
-    map_ = target.sign * head.cam(features, target.class_index)
+    map_ = head.cam_of(features, target.terms)
     scale = float(np.abs(evidence.values[target.tensor][0]).max()) or 1.0
-    score = target.sign * evidence.scores
-    residual = float(head.residual(features, target.class_index, score)[0]) / scale
+    missed = head.residual_of(features, target.terms, evidence.scores)
+    residual = float(missed[0]) / scale
     allowed = RESIDUAL[subject.kind]
     checks = [
         Check(
@@ -93,7 +94,7 @@ def cam_checks(
     gradient = evidence.gradient
     alpha = weights(gradient) * (gradient.shape[2] * gradient.shape[3])
     # The positive part of Grad-CAM is one of the map, and of its negative.
-    ours = weighted_map(features, alpha) - weighted_map(features, -alpha)
+    ours = weighted_map(plane(features), alpha) - weighted_map(plane(features), -alpha)
     peak = float(np.abs(map_).max()) or 1.0
     apart = float(np.abs(ours - map_).max()) / peak
     return [

@@ -94,6 +94,23 @@ def test_the_default_map_lies_at_the_box_and_is_that_of_the_module(detectors, la
         np.testing.assert_allclose(attribution.values, wanted, atol=CLOSE * wanted.max())
 
 
+@pytest.mark.parametrize("layout", OUTPUTS)
+@pytest.mark.parametrize("method", ["hires-cam", "occlusion:window=8,stride=8"])
+def test_a_sum_of_boxes_is_explained_together(detectors, layout, method):
+    """Two boxes give two peaks; of a difference the second speaks against it."""
+    _, model = detectors[layout]
+    every = "sum(red; blue),sum(red; -blue),red,blue"
+    both, apart, red, blue = model.explain(planted(), method, target=every).explanations
+    assert (both.attribution.label, apart.attribution.label) == ("red#1 + blue#1", "red#1 - blue#1")
+    for sum_, sign in ((both, 1), (apart, -1)):
+        wanted = red.attribution.score + sign * blue.attribution.score
+        assert sum_.attribution.score == pytest.approx(wanted, rel=1e-5)
+    values = both.attribution.reduced()
+    at_blue = (slice(40, 48), slice(16, 24)) if values.shape[0] == SIDE else (5, 2)
+    assert np.mean(values[at_blue]) > 0.1 * values.max()
+    assert np.mean(apart.attribution.reduced()[at_blue]) <= 0
+
+
 def test_grad_cam_of_a_detector_says_why_not(detectors):
     _, model = detectors["columns"]
     report = model.explain(planted(), "grad-cam", target="red,red#2")
