@@ -17,7 +17,8 @@ class Region(Target):
     """The sum of a map's values over a region: of one class, where the index names one.
 
     Attributes:
-        mask: (h, w) of weights over the last two axes of what the index leaves.
+        mask: Weights over the last axes of what the index leaves: (h, w), or (h, w, C) where the
+            channels come last.
     """
 
     mask: Any = None
@@ -34,10 +35,11 @@ class Region(Target):
             UnknownTarget: The region has another size than the map.
         """
         values = array[(slice(None), *self.index)]
-        if tuple(values.shape[-2:]) != self.mask.shape:
+        rank = self.mask.ndim
+        if tuple(values.shape[-rank:]) != self.mask.shape:
             raise UnknownTarget(
                 f"{self.label!r}: a region of {self.mask.shape} on a map of shape "
-                f"{tuple(values.shape[-2:])}"
+                f"{tuple(values.shape[-rank:])}"
             )
         weights = _like(self.mask, values)
         values = values * weights

@@ -33,6 +33,8 @@ LEAST = 0.001
 _CELLS = 64
 """Places from which an output is a map of classes and not a few scores."""
 
+_COLOURS = 4  # channels of a picture at most
+
 _BACKGROUND = {"background", "__background__", "bg", "unlabeled", "unlabelled", "void"}
 
 
@@ -165,6 +167,8 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
     if not maps or len({v.shape[-2:] for v in maps.values()}) > 1 or len(maps) < len(found):
         return None
     name, value = next(iter(maps.items()))
+    if value.ndim == 3 and value.shape[2] <= _COLOURS < min(value.shape[:2]):
+        return None  # a picture with its channels last
     if value.ndim == 2 or value.dtype.kind in "iu":
         return _of_numbers(outputs, name, value)
     count = len(value)

@@ -11,7 +11,9 @@ from torch import nn
 
 import inspector
 from inspector.errors import ImageRefused, UnknownTarget, UsageError
+from inspector.heatmap import Attribution, Heatmap
 from inspector.overview import overview
+from inspector.photos.geometry import Geometry
 from inspector.render.drawing.outline import LINE, outlined
 from inspector.tasks.words import Words, pieces, read_words
 
@@ -289,7 +291,7 @@ def test_offsets_from_anchors_are_decoded_or_are_no_boxes(tmp_path, count):
     onnx.save(proto, path)
     model = load(path)
     if count != 235:
-        assert model.reading() is None
+        assert model.reading().task == "dense"
         return
     (item,) = model.explain(planted(), "gradient", target="top1").images[0].items
     # 192 anchors of stride 8 come first, then two per cell of stride 16: row 200 is cell (1, 0).
@@ -495,7 +497,7 @@ def test_pictures_of_the_input_s_size_are_not_classes(tmp_path):
     onnx.save(proto, path)
     model = inspector.load(path, device="cpu")
     assert model.reading() is None
-    assert model.meaning.startswith("not recognised")
+    assert model.meaning.startswith("dense prediction ('picture', a picture of 3 channels")
     assert model.reading("segmenter").task == "segmenter"
 
 
@@ -669,6 +671,67 @@ def test_the_maximum_a_point_and_a_mask_of_a_plane(tmp_path, channel):
         np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-9))
     with pytest.raises(UnknownTarget):
         model.explain(pixels, target="sky")
+
+
+class Painter(Depth):
+    """A picture of three channels at the size of the photo, channels first or last."""
+
+    def __init__(self, *, last):
+        super().__init__(channel=True)
+        self.last, self.out = last, nn.ConvTranspose2d(6, 3, 2, 2)
+
+    def rest(self, A):
+        found = super().rest(A)
+        return found.permute(0, 2, 3, 1) if self.last else found
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_squares_and_masks_of_a_picture_over_all_its_channels(tmp_path, last):
+    torch.manual_seed(5)
+    module, path = Painter(last=last).eval(), tmp_path / "painter.onnx"
+    pixels = np.full((40, 48, 3), 90, np.uint8)
+    pixels[20:28, 12:20] = np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8)
+    x = torch.from_numpy(pixels.transpose(2, 0, 1)[None] / np.float32(255))
+    traced(module, x, path, ["picture"])
+    model = load(path)
+    assert "a picture of 3 channels" in model.meaning
+    A = module.bottleneck(x).detach().requires_grad_()
+    planes = module.rest(A)[0]
+    planes = planes.permute(2, 0, 1) if last else planes
+    mask = np.zeros((40, 48), bool)
+    mask[4:12, 30:40] = True
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "roi.png")
+    for text, score in (
+        ("@30,10", planes[:, 8:13, 27:33].sum()),
+        ("@0,39", planes[:, 35:40, 0:6].sum()),
+        (f"mask:{tmp_path / 'roi.png'}", planes[:, 4:12, 30:40].sum()),
+        (
+            f"sum(mask:{tmp_path / 'roi.png'}; -@0,39)",
+            planes[:, 4:12, 30:40].sum() - planes[:, 35:40, 0:6].sum(),
+        ),
+    ):
+        (g,) = torch.autograd.grad(score, A, retain_graph=True)
+        wanted = np.maximum((g * A).sum(1)[0].detach().numpy(), 0)
+        found = model.explain(pixels, target=text).explanation.attribution
+        assert found.layer == model.layers[1].tensor
+        assert found.score == pytest.approx(float(score.detach()), rel=1e-4)
+        np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-9))
+    found = model.explain(pixels).explanation.attribution
+    assert found.label == "detail"
+    top, left, bottom, right = found.box
+    assert (bottom - top, right - left) == (5, 6)
+    assert 15 <= top <= 27  # where the noise is
+    assert 8 <= left <= 20
+    with pytest.raises(UnknownTarget, match="detail, @X,Y or mask:FILE"):
+        model.explain(pixels, target="sky")
+
+
+def test_a_small_item_is_outlined_by_a_box_that_can_be_seen():
+    attribution = Attribution(np.ones((2, 2)), "layer", "x", box=(10.0, 10.0, 10.5, 10.5))
+    heatmap = Heatmap.of(attribution, Geometry.identity((40, 40)))
+    panel = np.asarray(outlined(Image.new("RGB", (40, 40), (90, 90, 90)), heatmap))
+    assert (panel == LINE).all(2).sum() >= 16
+    assert (panel[9:12, 9:12] == 90).all()
 
 
 def test_the_overview_names_the_layers_that_explain_takes(detectors, segmented):

@@ -12,6 +12,7 @@ LINE, EDGE = (0, 229, 255), (0, 0, 0)
 """Colours of the line and of the dark edge that makes it seen on any photo."""
 
 _BESIDE = 2  # pixels of the edge on each side
+_LEAST = 14  # pixels of a box's side
 
 
 def outlined(panel: Image.Image, heatmap: Heatmap) -> Image.Image:
@@ -39,13 +40,21 @@ def outlined(panel: Image.Image, heatmap: Heatmap) -> Image.Image:
         down, across = panel.height / height, panel.width / width
         x = [min(max((v - tx) / sx * across, 0), panel.width - 1) for v in (left, right)]
         y = [min(max((v - ty) / sy * down, 0), panel.height - 1) for v in (top, bottom)]
-        corners = [(min(x), min(y)), (max(x), max(y))]
+        left, right = _wide(min(x), max(x))
+        top, bottom = _wide(min(y), max(y))
+        corners = [(left, top), (right, bottom)]
         draw = ImageDraw.Draw(found)
         draw.rectangle(corners, outline=EDGE, width=2 * _BESIDE + 1)
         inner = [(corners[0][0] + 1, corners[0][1] + 1), (corners[1][0] - 1, corners[1][1] - 1)]
         if inner[0][0] < inner[1][0] and inner[0][1] < inner[1][1]:
             draw.rectangle(inner, outline=LINE, width=_BESIDE)
     return found
+
+
+def _wide(low: float, high: float) -> tuple[float, float]:
+    """A span that is wide enough for its line to be seen around what is inside."""
+    more = max(0.0, _LEAST - (high - low)) / 2
+    return low - more, high + more
 
 
 def _edge(region: NDArray[np.bool_], heatmap: Heatmap, size: tuple[int, int]) -> NDArray[np.bool_]:
