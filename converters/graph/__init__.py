@@ -146,8 +146,11 @@ class Graph:
     def _nodes(self) -> Iterator[Node]:
         taken: set[str] = set()
         for index, proto in enumerate(self.proto.node):
-            first = next((name for name in proto.output if name), str(index))
-            name = proto.name or f"{proto.op_type}:{first}"
+            outputs = tuple(proto.output)
+            name = proto.name
+            if not name:
+                first = next((output for output in outputs if output), str(index))
+                name = f"{proto.op_type}:{first}"
             if name in taken:
                 name = f"{name}#{index}"
             taken.add(name)
@@ -157,7 +160,7 @@ class Graph:
                 domain="" if proto.domain in DEFAULT_DOMAINS else proto.domain,
                 op_type=proto.op_type,
                 inputs=tuple(proto.input),
-                outputs=tuple(proto.output),
+                outputs=outputs,
                 attributes={a.name: _attribute(a) for a in proto.attribute},
                 module=_module(proto),
             )
@@ -247,6 +250,8 @@ class Graph:
                 break
             passed.append(tensor)
             tensor = node.inputs[0]
+        if not passed:
+            return self._repeated.get(tensor, tensor)
         source = self._repeated.get(tensor, tensor)
         # Kept for all of them: a long chain is walked once, not once per tensor in it.
         self._repeated.update(dict.fromkeys(passed, source))

@@ -11,6 +11,7 @@ further facts.  A test holds that every operator of the twin has a row.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -489,6 +490,8 @@ OPERATORS: Mapping[tuple[str, str], Facts] = MappingProxyType(
 """Facts by domain (empty for the standard) and operator type."""
 
 
+# Asked many times of every node; bounded, for the names are a stranger's.
+@lru_cache(maxsize=4096)
 def facts_of(domain: str, op_type: str) -> Facts:
     """Facts of an operator; all false for one that has no row.
 

@@ -282,7 +282,7 @@ def _open(
     base, apart = _base(folder)
     _refuse([*seen.findings, *apart], where)
     _sort(seen)
-    tensors = (tensor for _, tensor in scoping.tensors(seen.scopes))
+    tensors = (tensor for _, tensor in scoping.tensors(_scopes(model, seen)))
     data_apart = ExternalData(normalise_external(tensors, folder, base))
     functions = tuple(f.name for f in model.functions)
     initialisers = len(model.graph.initializer)
@@ -330,6 +330,13 @@ def _sort(seen: Survey) -> None:
         nodes = list(scope.proto.node)
         del scope.proto.node[:]
         scope.proto.node.extend(nodes[index] for index in order)
+
+
+def _scopes(model: onnx.ModelProto, seen: Survey) -> list[scoping.Scope]:
+    """All scopes of a model as it stands now: sorting has put copies in the place of nodes."""
+    if not seen.unsorted:
+        return seen.scopes
+    return [scope for root in (model.graph, *model.functions) for scope in scoping.scopes(root)]
 
 
 def _inline(model: onnx.ModelProto, where: str) -> onnx.ModelProto:

@@ -240,8 +240,11 @@ def _measure(group: list[Scope], sizes: dict[_Key, _Size]) -> _Size:
     total = _Size()
     for scope in group:
         total.nesting = max(total.nesting, scope.depth)
+        if not sizes:
+            total.nodes += len(scope.proto.node)
+            continue
         for node in scope.proto.node:
-            callee = sizes.get(_key(node)) if sizes else None
+            callee = sizes.get(_key(node))
             if callee is None:
                 total.nodes += 1
                 continue
@@ -268,7 +271,7 @@ def _domains(model: onnx.ModelProto, result: Survey) -> Iterator[str]:
     strange: dict[str, list[str]] = {}
     for scope in result.scopes:
         for node in scope.proto.node:
-            if _key(node) in local:
+            if local and _key(node) in local:
                 continue
             if node.op_type == "EPContext":
                 yield f"{label(node)} holds compiled code of a vendor (EPContext)"
@@ -315,16 +318,16 @@ def _nodes(model: onnx.ModelProto, result: Survey) -> Iterator[str]:
     local = {_key(function) for function in model.functions}
     for group in (result.main, *result.functions):
         for node in (node for scope in group for node in scope.proto.node):
-            yield from _attributes(node, in_function=group is not result.main)
-            domain = _domain(node.domain)
-            if _key(node) not in local:
-                schema = _schema(node.op_type, domain, versions.get(domain, 1))
+            domain, op_type, _ = key = _key(node)
+            yield from _attributes(node, domain, in_function=group is not result.main)
+            if key not in local:
+                schema = _schema(op_type, domain, versions.get(domain, 1))
                 if schema is not None:
                     yield from _against_schema(node, schema)
                     yield from senseless_attributes(node)
 
 
-def _attributes(node: onnx.NodeProto, *, in_function: bool) -> Iterator[str]:
+def _attributes(node: onnx.NodeProto, domain: str, *, in_function: bool) -> Iterator[str]:
     if not node.op_type:
         yield f"node {quote(node.name)} has no operator"
     names = [attribute.name for attribute in node.attribute]
@@ -335,7 +338,7 @@ def _attributes(node: onnx.NodeProto, *, in_function: bool) -> Iterator[str]:
             yield f"{label(node)} has attribute {quote(attribute.name)} without a type"
         if attribute.ref_attr_name and not in_function:
             yield f"{label(node)} refers to an attribute of a function that it is not in"
-    if node.op_type == "Constant" and _domain(node.domain) == "" and len(names) != 1:
+    if node.op_type == "Constant" and not domain and len(names) != 1:
         yield f"{label(node)} has {len(names)} values instead of one"
 
 

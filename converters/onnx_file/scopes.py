@@ -8,6 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx
 
@@ -47,14 +48,20 @@ class Scope:
         holder: Index, in the parent, of the node that has this body.
         depth: Bodies around this one.
         reads: For each node, the names that it needs from this scope or from outside: its own
-            inputs and what its bodies do not make themselves.  Name -> label of the reader.
+            inputs and what its bodies do not make themselves.  Name -> the node that reads it,
+            None for the output of a body.
     """
 
     proto: onnx.GraphProto | onnx.FunctionProto
     parent: "Scope | None" = None
     holder: int = 0
     depth: int = 0
-    reads: list[dict[str, str]] = field(default_factory=list)
+    reads: list[dict[str, onnx.NodeProto | None]] = field(default_factory=list)
+
+    @cached_property
+    def attributes(self) -> tuple[tuple[onnx.NodeProto, onnx.AttributeProto], ...]:
+        """Every attribute with its node; most nodes of a long file have none."""
+        return tuple((node, attribute) for node in self.proto.node for attribute in node.attribute)
 
     @property
     def made_outside(self) -> list[str]:
@@ -95,11 +102,10 @@ def tensors(found: Iterable[Scope]) -> Iterator[tuple[str, onnx.TensorProto]]:
         if isinstance(scope.proto, onnx.GraphProto):
             for tensor in scope.proto.initializer:
                 yield f"initialiser {quote(tensor.name)}", tensor
-        for node in scope.proto.node:
-            for attribute in node.attribute:
-                dense = [attribute.t] if attribute.HasField("t") else []
-                for tensor in (*dense, *attribute.tensors):
-                    yield f"attribute {quote(attribute.name)} of {label(node)}", tensor
+        for node, attribute in scope.attributes:
+            dense = [attribute.t] if attribute.HasField("t") else []
+            for tensor in (*dense, *attribute.tensors):
+                yield f"attribute {quote(attribute.name)} of {label(node)}", tensor
     for where, sparse in sparse_tensors(found):
         yield where, sparse.values
         yield f"indices of {where}", sparse.indices
@@ -111,11 +117,10 @@ def sparse_tensors(found: Iterable[Scope]) -> Iterator[tuple[str, onnx.SparseTen
         if isinstance(scope.proto, onnx.GraphProto):
             for sparse in scope.proto.sparse_initializer:
                 yield f"initialiser {quote(sparse.values.name)}", sparse
-        for node in scope.proto.node:
-            for attribute in node.attribute:
-                one = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-                for sparse in (*one, *attribute.sparse_tensors):
-                    yield f"attribute {quote(attribute.name)} of {label(node)}", sparse
+        for node, attribute in scope.attributes:
+            one = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*one, *attribute.sparse_tensors):
+                yield f"attribute {quote(attribute.name)} of {label(node)}", sparse
 
 
 def name_findings(found: list[Scope]) -> Iterator[str]:
@@ -125,24 +130,23 @@ def name_findings(found: list[Scope]) -> Iterator[str]:
         found: What :func:`scopes` gave.
     """
     for scope in found:
-        scope.reads = [
-            {name: label(node) for name in node.input if name} for node in scope.proto.node
-        ]
+        scope.reads = [{name: node for name in node.input if name} for node in scope.proto.node]
     for scope in reversed(found):  # bodies before their surroundings
         made, twice = _made(scope)
         yield from twice
-        missing: dict[str, str] = {}
+        missing: dict[str, onnx.NodeProto | None] = {}
         for reads in scope.reads:
-            missing |= {name: who for name, who in reads.items() if name not in made}
-        missing |= {name: "" for name in scope.outputs if name not in made}
+            if not reads.keys() <= made:
+                missing |= {name: who for name, who in reads.items() if name not in made}
+        missing |= {name: None for name in scope.outputs if name not in made}
         if scope.parent is not None:
             holder = scope.parent.proto.node[scope.holder]
             outer = scope.parent.reads[scope.holder]
-            outer |= {name: who or label(holder) for name, who in missing.items()}
+            outer |= {name: who or holder for name, who in missing.items()}
             continue
         for name, who in missing.items():
-            if who:
-                yield f"{who} reads {quote(name)}, which nobody makes"
+            if who is not None:
+                yield f"{label(who)} reads {quote(name)}, which nobody makes"
             else:
                 yield f"output {quote(name)} is made by no node"
 
@@ -161,10 +165,11 @@ def _made(scope: Scope) -> tuple[set[str], list[str]]:
         findings += [f"output {quote(name)} stands twice" for name in twice]
     made = set(given)
     for node in scope.proto.node:
-        for name in filter(None, node.output):
+        for name in node.output:
             if name in made:
                 findings.append(f"{label(node)} makes {quote(name)}, which exists already")
-            made.add(name)
+            elif name:
+                made.add(name)
     return made, findings
 
 

@@ -24,6 +24,8 @@ def drop_uncalled_functions(model: onnx.ModelProto) -> None:
     Args:
         model: A model that was examined already.
     """
+    if not model.functions:
+        return
     known = {_key(function): function for function in model.functions}
     called: set[_Key] = set()
     waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph]

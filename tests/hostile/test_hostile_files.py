@@ -348,6 +348,27 @@ def test_one_file_for_many_tensors_is_counted_each_time(tmp_path):
     assert "more than 300 bytes" in refused(path, limits=Limits(data_bytes=300))
 
 
+def test_external_data_of_a_body_whose_graph_had_to_be_sorted_is_what_was_examined(tmp_path):
+    weight = external("./w.data").graph.initializer[0]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["b"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, None)],
+        [weight],
+    )
+    choice = helper.make_node("If", ["yes"], ["h"], then_branch=body, else_branch=body)
+    last = helper.make_node("Relu", ["h"], ["y"])
+    made = model([last, choice], [helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [True])])
+    path = write(tmp_path / "m.onnx", made)
+    (tmp_path / "w.data").write_bytes(bytes(32))
+    opened = read(path)
+    assert [node.op_type for node in opened.model.graph.node] == ["If", "Relu"]
+    for attribute in opened.model.graph.node[0].attribute:
+        entries = attribute.g.initializer[0].external_data
+        assert {entry.key: entry.value for entry in entries}["location"] == "w.data"
+
+
 def test_external_data_in_attributes_and_without_a_folder(tmp_path, secret):
     made = external("../secret")
     node = helper.make_node("Constant", [], ["w"], value=made.graph.initializer[0])
