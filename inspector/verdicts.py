@@ -4,13 +4,15 @@
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from converters.errors import out_of_memory
+from converters.graph import Node
 from converters.graph.activations import data_nodes
+from converters.graph.operators import facts
 from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
 from inspector.methods import methods
@@ -20,31 +22,68 @@ from inspector.photos.geometry import Geometry
 from inspector.tasks import Sample
 from inspector.verify.subject import SEED, noise
 
-__all__ = ["method_verdicts", "probe_target"]
+__all__ = ["method_verdicts", "probe_target", "verdicts"]
 
 Array = np.ndarray[Any, Any]
 
 PROBES = ((SEED, 1.0), (SEED + 1, 0.25))
 """Seed and contrast of the probe images; one of them has to give a map."""
 
+LONGEST, MOST_WEIGHTED = 10_000, 2000
+"""Nodes, and nodes with weights among them, of the longest network that is tried."""
+
 
 def method_verdicts(explainer: Explainer) -> dict[str, str]:
     """For each method, "works" or why it is refused, by drawing a map of a probe image.
 
-    Networks of more than ``LONG`` nodes are not run: "not tried" is said of each method.
+    Networks longer than anybody trains are not run: "not tried" is said of each method.
 
     Gradient methods need the twin (and so torch) and the model's certificate, which is kept.
 
     Args:
         explainer: The opened model.
     """
-    nodes = len(data_nodes(explainer.graph))
-    if nodes > LONG:
-        text = (
-            f"not tried: {nodes:,} nodes, and at most {LONG:,} are run on trial; "
-            "`inspector explain` tries it"
-        )
-        return dict.fromkeys(methods(), text)
+    found = dict(verdicts(explainer))
+    return {name: found[name] for name in methods()}
+
+
+def verdicts(explainer: Explainer) -> Iterator[tuple[str, str]]:
+    """Yield each method with its verdict as soon as it is known; see ``method_verdicts``.
+
+    Of a long network, what needs no gradient comes first: proving gradients takes most of the time.
+
+    Args:
+        explainer: The opened model.
+    """
+    nodes = data_nodes(explainer.graph)
+    if why := _too_long(nodes):
+        yield from dict.fromkeys(methods(), f"not tried: {why}").items()
+        return
+    groups = [list(methods())]
+    if len(nodes) > LONG:
+        slow = {name for name, one in methods().items() if one.differentiates}
+        groups = [[n for n in methods() if (n in slow) is last] for last in (False, True)]
+    for names in groups:
+        yield from _tried(explainer, names).items()
+
+
+def _too_long(nodes: Sequence[Node]) -> str:
+    """Why the methods are not tried on a network; empty where they are."""
+    weighted = sum(facts(node).weighted for node in nodes)
+    for what, count, most in (
+        ("nodes", len(nodes), LONGEST),
+        ("nodes with weights", weighted, MOST_WEIGHTED),
+    ):
+        if count > most:
+            return (
+                f"{count:,} {what}, and at most {most:,} are run on trial; "
+                "`inspector explain` tries it"
+            )
+    return ""
+
+
+def _tried(explainer: Explainer, names: Sequence[str]) -> dict[str, str]:
+    """The verdicts on some methods, which are tried together."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         recipe = explainer.preprocessing.preprocess
@@ -55,10 +94,10 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
         try:
             target = probe_target(explainer, images[0])
         except ExplainedError as error:
-            return dict.fromkeys(methods(), _refused(error))
+            return dict.fromkeys(names, _refused(error))
         # A few windows show as well as hundreds whether a method works.
         half = max(1, min(images[0].shape[2:]) // 2)
-        texts = {f"{name}:{one.quick.format(half=half)}": name for name, one in methods().items()}
+        texts = {f"{name}:{methods()[name].quick.format(half=half)}": name for name in names}
         refused: dict[str, str] = {}
         waiting = list(texts)
         for image in images:
@@ -67,7 +106,7 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
             for text in waiting:
                 refused.setdefault(texts[text], _refused(cast("ExplainedError", found[text])))
     works = set(texts.values()) - {texts[text] for text in waiting}
-    return {name: "works" if name in works else refused[name] for name in methods()}
+    return {name: "works" if name in works else refused[name] for name in names}
 
 
 def _within_memory(

@@ -1,5 +1,11 @@
 """``inspector check``: is a file safe and sound to open, and what will work."""
 
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +17,11 @@ from inspector.printable import clean_text
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
+
+_RESERVE = 5.0
+"""Seconds before the clock ends the command, in which it says what it has found."""
+
+_NOT_TRIED = "not tried: time was too short; `--timeout 1800` gives it more"
 
 
 @click.command("check")
@@ -24,12 +35,12 @@ def command(**options: Any) -> int:
     method of a random picture: what `explain` refuses of it is refused here.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
-    return supervised(lambda: _check(**options), device=options["device"], **limits)
+    until = time.monotonic() + (limits["timeout"] or math.inf)
+    return supervised(lambda: _check(until, **options), device=options["device"], **limits)
 
 
-def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
+def _check(until: float, *, model: Path, as_json: bool, **opening: Any) -> int:
     from inspector.overview import overview
-    from inspector.verdicts import method_verdicts
 
     explainer: Explainer = open_model(model, **opening)
     facts = explainer.file.facts
@@ -46,7 +57,7 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
         **dict(overview(explainer).sentences),
         "preprocessing": explainer.preprocessing.to_dict(),
         "provider": explainer.model.runtime.provider,
-        "methods": method_verdicts(explainer),
+        "methods": _methods(explainer, until - time.monotonic()),
     }
     if as_json:
         show_json(found, indent=2, default=str)
@@ -60,6 +71,48 @@ def _check(*, model: Path, as_json: bool, **opening: Any) -> int:
         else:
             show(f"{key:16} {_shown(value)}")
     return 0
+
+
+class _TimeIsUp(BaseException):
+    """Ends the trial of methods; no error, so that nobody takes it for a refusal."""
+
+
+@contextlib.contextmanager
+def _ends_after(seconds: float) -> Iterator[None]:
+    """Raise ``_TimeIsUp`` after some seconds, where the system tells a process the time."""
+    if (
+        math.isinf(seconds)
+        or not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _TimeIsUp
+
+    handler = signal.signal(signal.SIGALRM, end)
+    # Once more each second: what is raised in a finaliser is lost.
+    timer = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _methods(explainer: "Explainer", left: float) -> dict[str, str]:
+    """Verdicts on the methods; those that time is too short for are not tried."""
+    from inspector.methods import methods
+    from inspector.verdicts import verdicts
+
+    found: dict[str, str] = {}
+    try:
+        with _ends_after(left - min(_RESERVE, left / 2)):
+            found.update(verdicts(explainer))  # one after another: what is known is kept
+    except _TimeIsUp:
+        pass
+    return {name: found.get(name, _NOT_TRIED) for name in methods()}
 
 
 def _origin(explainer: "Explainer") -> str:
