@@ -19,6 +19,10 @@ def _positive(values: Sequence[int]) -> bool:
     return all(0 < value < _LARGEST for value in values)
 
 
+def _counts(values: Sequence[int]) -> bool:
+    return all(0 <= value < _LARGEST for value in values)
+
+
 def _bounded(values: Sequence[int]) -> bool:
     return all(abs(value) < _LARGEST for value in values)
 
@@ -36,6 +40,18 @@ _KINDS: Mapping[str, tuple[Callable[[Sequence[int]], bool], str]] = {
     **dict.fromkeys(
         ("group", "groups", "blocksize", "num_outputs"), (_positive, "is not positive")
     ),
+    # What kernels divide by without a look: some of them end the process.
+    **dict.fromkeys(
+        (
+            *("num_heads", "q_num_heads", "kv_num_heads", "qkv_hidden_sizes", "num_groups"),
+            *("offset_group", "hidden_size", "output_height", "output_width", "pooled_shape"),
+        ),
+        (_positive, "is not positive"),
+    ),
+    **dict.fromkeys(
+        ("block_size", "chunk_size", "rotary_embedding_dim", "sampling_ratio"),
+        (_counts, "is negative or too large"),
+    ),
     **dict.fromkeys(("pads", "output_padding", "output_shape"), (_bounded, "is out of range")),
     **dict.fromkeys(("axis", "axes"), (_axes, f"is out of range (rank {_RANK} at most)")),
     "perm": (_permutation, "is not a permutation"),
@@ -45,6 +61,7 @@ _OF_OPERATORS: Mapping[tuple[str, str], tuple[Callable[[Sequence[int]], bool], s
         (("LpPool", "p"), ("GlobalLpPool", "p"), ("LpNormalization", "p"), ("LRN", "size")),
         (_positive, "is not positive"),
     ),
+    ("RotaryEmbedding", "num_heads"): (_counts, "is negative or too large"),  # 0 is "not said"
 }
 
 

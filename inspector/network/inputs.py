@@ -7,7 +7,7 @@ model of one image.
 """
 
 import hashlib
-import io
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from converters.graph import Graph, Value
+from converters.numpy_file import read_npy
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
 from inspector.network.space import first_convolution
@@ -169,10 +170,9 @@ def _fitting(given: Any, declared: Value) -> Array:
 def _loaded(path: Path) -> Array:
     data = read_regular(path, _MOST_BYTES)
     try:
-        found: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
+        return read_npy(data)
+    except ValueError as error:
         raise ValueError(f"{path.name} is not a NumPy array: {error}") from None
-    return found
 
 
 def _numbers(text: str, declared: Value) -> Array:
@@ -215,6 +215,8 @@ def _filled(values: Array, declared: Value) -> Array:
         return values.reshape(()) if values.size == 1 else values
     fixed = [axis if isinstance(axis, int) else 0 for axis in shape]
     ones = [axis or 1 for axis in fixed]
+    if math.prod(ones) * values.dtype.itemsize > _MOST_BYTES:
+        raise ValueError(f"takes {math.prod(ones):,} numbers, more than {_MOST_BYTES >> 20} MiB")
     if values.size == 1:
         return np.full(ones, values.reshape(-1)[0], dtype=values.dtype)
     if int(np.prod(ones)) == values.size:

@@ -7,7 +7,6 @@ names a recipe.  How many bands there are, and along which axis, is the model's 
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from converters.numpy_file import read_npy, read_npz
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.photo import MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photo
@@ -130,10 +130,12 @@ def _array(source: object) -> Array:
 def _from_file(path: Path, to: Bands) -> Photo:
     data = _read(path)
     try:
-        values = _npz(data) if path.suffix.lower() == ".npz" else _npy(data)
-    except (ValueError, EOFError, OSError, MemoryError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ImageRefused(f"not a NumPy array: {reason}", where=str(path)) from None
+        packed = path.suffix.lower() == ".npz"
+        values = read_npz(data, MAX_FILE_BYTES) if packed else read_npy(data)
+    except ValueError as error:
+        raise ImageRefused(f"not a NumPy array: {error}", where=str(path)) from None
+    if values.nbytes > MAX_DECODED_BYTES:
+        raise ImageRefused(f"{values.nbytes:,} bytes of numbers", where=str(path))
     if to.ordinary and values.dtype in (np.uint8, np.uint16):
         photo = Photo.of(values, path.name)
     else:
@@ -148,42 +150,6 @@ def _read(path: Path) -> bytes:
         raise ImageRefused(
             f"cannot be read ({error.strerror or error})", where=str(path), hint="give a file"
         ) from None
-
-
-def _npy(data: bytes) -> Array:
-    """The array of a ``.npy`` file; its header says how large it is before it is made."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, kind = read(stream)
-    if kind.hasobject:
-        raise ValueError("it holds Python objects, which are not read")
-    size = int(np.prod([int(axis) for axis in shape], dtype=object)) * kind.itemsize
-    if size > min(MAX_DECODED_BYTES, len(data)):
-        raise ValueError(f"its header promises {size} bytes, and it has {len(data)}")
-    stream.seek(0)
-    found: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    return found
-
-
-def _npz(data: bytes) -> Array:
-    """The only array of a ``.npz`` archive."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
-        if len(members) != 1:
-            names = ", ".join(member.filename[:40] for member in members[:8])
-            raise ValueError(f"it holds {len(members)} arrays ({names}), and one is meant")
-        if members[0].file_size > MAX_FILE_BYTES:
-            raise ValueError("its array is larger than what is read")
-        with archive.open(members[0]) as member:
-            inside = member.read(MAX_FILE_BYTES + 1)
-    if len(inside) > MAX_FILE_BYTES:
-        raise ValueError("its array is larger than what is read")
-    return _npy(inside)
 
 
 def _from_pages(path: Path, to: Bands) -> Photo:

@@ -77,6 +77,16 @@ def test_files_of_others_are_opened_by_one_door():
     assert not _found(opened, OWN_FILES), "use converters.regular_file or inspector.whole_file"
 
 
+def test_files_of_numpy_are_read_by_one_door():
+    read = (
+        (path, line, name)
+        for path in _modules()
+        for line, name, _ in _calls(path)
+        if name.rpartition(".")[2].startswith(("read_array", "read_magic"))
+    )
+    assert not _found(read, {"converters/numpy_file.py": "the door"}), "use converters.numpy_file"
+
+
 def test_arrays_are_loaded_without_pickles_from_own_folders():
     loads = [
         (path, line, call)
