@@ -8,9 +8,10 @@ metadata, names and shapes of the outputs, and their values on one probe image.
 A classifier needs none of this: its classes are named before any photo is seen (``TargetSpec``).
 """
 
+import contextlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
@@ -18,7 +19,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from converters.plain_values import quoted
-from inspector.errors import ConverterError, InspectorError, UnknownTarget, UsageError, nearest
+from inspector.errors import (
+    ConverterError,
+    ImageRefused,
+    InspectorError,
+    UnknownTarget,
+    UsageError,
+    nearest,
+)
 from inspector.network.scores import Scores
 from inspector.photos.geometry import Geometry
 from inspector.target import Target
@@ -29,6 +37,7 @@ __all__ = [
     "Reading",
     "Sample",
     "find_reading",
+    "laid_out",
     "task",
     "tasks",
 ]
@@ -163,7 +172,9 @@ class Outputs:
             found = self.scores.measure(names or self.names)
         except (ConverterError, InspectorError):
             return {}
-        return {name: np.asarray(value)[0] for name, value in found.items() if len(value)}
+        # Texts, sequences and maps hold nothing that a task is read from.
+        arrays = {n: v for n, v in found.items() if isinstance(v, np.ndarray) and v.ndim}
+        return {n: v[0, ...] for n, v in arrays.items() if len(v) and v.dtype.kind in "biuf"}
 
     def declared(self, key: str) -> str:
         """A value of the metadata, in lower case; empty where there is none."""
@@ -233,13 +244,13 @@ def find_reading(outputs: Outputs, wanted: str | None = None) -> Reading | None:
     said = outputs.declared("task")
     named = [one for one in known.values() if said and said in one.words]
     if named:
-        found = named[0].recognise(outputs, True)
+        found = _recognised(named[0], outputs, asked=True)
         if found is not None:
             return found
     if outputs.scores.classifier and outputs.scores.classifies:
         return None
     for one in known.values():
-        found = one.recognise(outputs, False)
+        found = _recognised(one, outputs, asked=False)
         if found is not None:
             return found
     return None
@@ -265,7 +276,7 @@ def _named(outputs: Outputs, wanted: str) -> Reading | None:
             f"no task is called {quoted(name)}",
             hint=nearest(name, names) or "one of " + ", ".join(names),
         )
-    found = known[name].recognise(replace(outputs, layout=layout), True)
+    found = _recognised(known[name], replace(outputs, layout=layout), asked=True)
     if found is None:
         raise UsageError(
             f"the outputs do not fit the task {name!r}: {outputs.scores.why}",
@@ -273,6 +284,39 @@ def _named(outputs: Outputs, wanted: str) -> Reading | None:
             "the model is",
         )
     return found
+
+
+def _recognised(one: Task, outputs: Outputs, *, asked: bool) -> Reading | None:
+    """What a task makes of the outputs; None also where their numbers make no sense to it."""
+    try:
+        return one.recognise(outputs, asked)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def laid_out(photo: str = "") -> Iterator[None]:
+    """Refuse a photo whose outputs a task stumbles over; or as a decorator.
+
+    A task is recognised by the outputs for a probe image. A stranger's network may give others for
+    a photo: of another length, or lists that do not fit one another.
+
+    Args:
+        photo: The photo's name, for messages.
+
+    Raises:
+        ImageRefused: Something that does not explain itself was raised.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ImageRefused(
+            "the network's outputs for it are laid out otherwise than for other images "
+            f"({type(error).__name__}: {reason})",
+            where=photo,
+            hint="name an element, OUTPUT[i,j,...], as the target",
+        ) from error
 
 
 def unknown(text: str, reading: Reading, hint: str) -> UnknownTarget:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inspector.errors import UnknownTarget
+from inspector.errors import ImageRefused, UnknownTarget
 from inspector.network.embedding import normalised_outputs
 from inspector.printable import clean_text
 from inspector.tasks import Item, Outputs, Reading, Sample, task
@@ -64,6 +64,14 @@ class Embedding:
         vector = np.asarray(reference, np.float64).reshape(-1)
         target = Similarity(self.output, (), "similarity", reference=vector)
         own = np.asarray(sample.values[self.output], np.float64).reshape(1, -1)
+        lengths = np.array([np.linalg.norm(own), np.linalg.norm(vector)])
+        if not ((lengths > 0) & (lengths < np.inf)).all():  # also where one is not a number
+            raise ImageRefused(
+                "its vector, or that of the photo to compare with, has no direction: it is 0 or "
+                "not finite",
+                where=sample.photo,
+                hint="check the preprocessing, or take another photo",
+            )
         return [Item("similarity", target, float(target.of(own)[0]))]
 
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:

@@ -1,12 +1,13 @@
 """What a user asks of a photo's items: read before the pass, resolved for every photo after it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from inspector.errors import UnknownTarget
+from inspector.errors import ImageRefused, UnknownTarget
 from inspector.target import parts_of, pieces_with_sums, summed
-from inspector.tasks import Item, Reading, Sample
+from inspector.tasks import Item, Reading, Sample, laid_out
 from inspector.tasks.words import pieces
 
 __all__ = ["ItemSpec"]
@@ -48,10 +49,13 @@ class ItemSpec:
             UnknownTarget: The words name nothing, whatever the photo.
             ImageRefused: They name nothing of this photo.
         """
-        every = self.reading.items(sample)
+        with laid_out(sample.photo):
+            every = _finite(self.reading.items(sample), sample)
         found: dict[tuple[str, str], Item] = {}
         for piece in self.pieces:
-            for own in self._named(piece, every, sample):
+            with laid_out(sample.photo):
+                named = self._named(piece, every, sample)
+            for own in _finite(named, sample):
                 found.setdefault((own.label, own.target.tensor), own)
         return tuple(found.values()), every
 
@@ -72,3 +76,23 @@ class ItemSpec:
             replace(one, label=f"-{one.label}", target=one.target.opposite(f"-{one.label}"))
             for one in found
         ]
+
+
+def _finite(items: Sequence[Item], sample: Sample) -> Sequence[Item]:
+    """Items with a score and a box of finite numbers: others can be neither sorted nor drawn.
+
+    Raises:
+        ImageRefused: There are some, and none of them is finite.
+    """
+    found = [
+        item
+        for item in items
+        if all(map(math.isfinite, (*(item.box or ()), 0.0 if item.score is None else item.score)))
+    ]
+    if items and not found:
+        raise ImageRefused(
+            "the network's scores or boxes for it are not finite",
+            where=sample.photo,
+            hint="check the preprocessing, or the network",
+        )
+    return found

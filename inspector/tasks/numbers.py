@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.errors import UnknownTarget
 from inspector.target import Target
+from inspector.tasks import laid_out
 
 __all__ = ["Detected", "Region", "Similarity"]
 
@@ -104,7 +105,8 @@ class Detected(Target):
         """The number on a changed photo."""
         if not self.sorted_rows:
             return super().measured(values)
-        found = self.similarity({name: np.asarray(value)[0] for name, value in values.items()})
+        with laid_out():
+            found = self.similarity({name: np.asarray(v)[0] for name, v in values.items()})
         return found if self.sign > 0 else -found
 
     def similarity(self, values: Mapping[str, Any]) -> float:

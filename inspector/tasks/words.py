@@ -10,6 +10,7 @@ from inspector.printable import clean_text
 
 __all__ = ["Words", "class_of", "pieces", "read_words"]
 
+_FARTHEST = 1e9
 _NUMBER = r"\s*[+-]?\d+(?:\.\d+)?\s*"
 _BOX = re.compile(rf"box:({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER})", re.ASCII)
 _POINT = re.compile(rf"(?P<name>.*)@({_NUMBER}),({_NUMBER})", re.ASCII | re.DOTALL)
@@ -58,7 +59,7 @@ def read_words(text: str) -> Words:
     if found := _TOP.fullmatch(text):
         return Words(top=int(found[1]))
     if found := _BOX.fullmatch(text):
-        left, top, right, bottom = (float(found[i]) for i in range(1, 5))
+        left, top, right, bottom = (_pixels(found[i], text) for i in range(1, 5))
         if right <= left or bottom <= top:
             raise UnknownTarget(
                 f"{clean_text(text)!r} is not a box", hint="write box:LEFT,TOP,RIGHT,BOTTOM"
@@ -67,10 +68,19 @@ def read_words(text: str) -> Words:
     if found := _MASK.fullmatch(text):
         return Words(mask=found["file"])
     if found := _POINT.fullmatch(text):
-        return Words(name=found["name"].strip(), point=(float(found[2]), float(found[3])))
+        point = (_pixels(found[2], text), _pixels(found[3], text))
+        return Words(name=found["name"].strip(), point=point)
     if (found := _RANK.fullmatch(text)) and int(found["rank"]) > 0:
         return Words(name=found["name"].strip(), rank=int(found["rank"]))
     return Words(name=text)
+
+
+def _pixels(number: str, text: str) -> float:
+    """A number of a box or a point; photos have far fewer pixels than the largest."""
+    found = float(number)
+    if abs(found) > _FARTHEST:
+        raise UnknownTarget(f"{clean_text(text)!r} lies outside of any photo")
+    return found
 
 
 def class_of(name: str, labels: Sequence[str], count: int | None) -> int:

@@ -43,6 +43,9 @@ MOST = 100
 _SMALL = 1e-12
 """Length of class scores that have no direction."""
 
+EXAMINED = 30_000
+"""Certain candidates that are looked at, the most certain first; Ultralytics' ``max_nms``."""
+
 _SAMPLED = 9
 """Candidates that are asked for the tensor of their score; levels may hold them apart."""
 
@@ -192,18 +195,18 @@ class Detector:
         """Candidates that are certain, suppressed within each class, the most certain first."""
         scores = np.where(np.isfinite(rows.scores), rows.scores, 0)
         order = np.argsort(-scores, kind="stable")
-        certain = [int(row) for row in order if scores[row] >= CERTAIN]
-        left = certain or [int(row) for row in order[:1]]
+        certain = order[scores[order] >= CERTAIN][:EXAMINED]
+        left = certain if certain.size else order[:1]
         if self.layout.final:
-            return left[:MOST]
+            return [int(row) for row in left[:MOST]]
         kept: list[int] = []
-        for row in left:
-            same = [k for k in kept if rows.classes[k] == rows.classes[row]]
-            if same and overlaps(rows.boxes[[row]], rows.boxes[same]).max() > SAME:
-                continue
-            kept.append(row)
-            if len(kept) == MOST:
-                break
+        while left.size and len(kept) < MOST:
+            best, left = int(left[0]), left[1:]
+            kept.append(best)
+            same = np.flatnonzero(rows.classes[left] == rows.classes[best])
+            if same.size:
+                shares = overlaps(rows.boxes[[best]], rows.boxes[left[same]])[0]
+                left = np.delete(left, same[shares > SAME])
         return kept
 
     def _element(self, row: int, number: int, label: str) -> Target:
