@@ -11,10 +11,10 @@ from PIL.Image import Image
 from inspector.audit.rows import Row
 from inspector.errors import require
 from inspector.heatmap import Heatmap
-from inspector.render import save
+from inspector.render import annex, html, junit, model_card, sarif, save
 from inspector.whole_file import write_whole
 
-__all__ = ["AuditReport"]
+__all__ = ["AuditReport", "require_formats"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,44 +58,56 @@ class AuditReport:
         return {}
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``rows.csv``, ``rows.parquet`` and ``report.json``, each whole or not at all.
+        """Write every file of the report, each whole or not at all.
+
+        ``rows.csv`` and ``rows.parquet``, a row per photo; ``report.html`` for people;
+        ``junit.xml``, ``findings.sarif``, ``model-card.cdx.json`` (CycloneDX) and ``annex-iv.md``
+        for other programs and records; ``report.json``, of which all of these are made.
 
         Args:
             folder: Made when it does not exist.
 
         Returns:
-            The files, the report last; without PyArrow no Parquet file.
+            The files, ``report.json`` last.
 
         Raises:
+            MissingExtra: The extra ``audit`` is not installed.
             UsageError: The place cannot be written to.
         """
         written = save(self, folder, ("csv",))
         table = _parquet(self.tables()["rows"])
-        if table is not None:
-            written.append(write_whole(folder / "rows.parquet", table))
+        written.append(write_whole(folder / "rows.parquet", table))
+        for name, dumps in _FORMATS.items():
+            written.append(write_whole(folder / name, dumps(self.contents, self.rows)))
         return [*written, *save(self, folder, ("json",))]
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """The rows as a Parquet file; None where PyArrow is not installed."""
-    try:
-        import pyarrow as pa  # type: ignore[import-untyped]
-        from pyarrow import parquet
-    except ImportError:
-        return None
+_FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Row]], bytes]] = {
+    html.NAME: html.dumps,
+    "junit.xml": junit.dumps,
+    "findings.sarif": sarif.dumps,
+    "model-card.cdx.json": model_card.dumps,
+    "annex-iv.md": annex.dumps,
+}
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows as a Parquet file."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
     buffer = BytesIO()
-    parquet.write_table(
-        pa.table({name: pa.array(values) for name, values in columns.items()}), buffer
-    )
+    parquet.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
 
 
-def require_parquet() -> None:
-    """Refuse to go on where PyArrow is not installed.
+def require_formats() -> None:
+    """Refuse to begin where a file of the report could not be written.
 
     Raises:
-        MissingExtra: It is not.
+        MissingExtra: PyArrow or Jinja2 is not installed.
     """
     require("pyarrow.parquet", "writing rows.parquet", "audit")
+    html.check()

@@ -17,7 +17,7 @@ from inspector.audit.faithful import faithfulness_of
 from inspector.audit.findings import find_findings
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
 from inspector.audit.interventions import Interventions
-from inspector.audit.report import AuditReport, require_parquet
+from inspector.audit.report import AuditReport, require_formats
 from inspector.audit.rows import Asked, Auditor, Row
 from inspector.audit.summary import calibration, groups_of, metrics, suspicious
 from inspector.errors import ImageRefused, UsageError
@@ -106,7 +106,7 @@ def audit(
         >>> found.contents["data"]["photos"], found.passed
         (20, None)
     """
-    for needed in (require_scipy, require_clustering, require_parquet):
+    for needed in (require_scipy, require_clustering, require_formats):
         needed()
     check_folder(folder)
     place = folder / THUMBNAILS if options.thumbnails else None

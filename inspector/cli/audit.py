@@ -84,7 +84,7 @@ _SHOWN = 5
     is_flag=True,
     help="Begin anew where an interrupted run could go on, and replace another run's report.",
 )
-@output_folder("Folder for report.json, rows.csv, rows.parquet and thumbnails.")
+@output_folder("Folder for report.html, report.json, rows.csv and the other files.")
 @json_report
 @model_options
 def command(**options: Any) -> int:
@@ -151,4 +151,4 @@ def _print(found: "AuditReport", output: Path) -> None:
         show(f"{one['id']} {one['level']} ({proof}): {one['sentence']}")
     if not contents["findings"]:
         show("no findings")
-    show(str(output / "report.json"))
+    show(str(output / "report.html"))

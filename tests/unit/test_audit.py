@@ -21,6 +21,10 @@ from inspector.opening import Opening
 from inspector.passes.journal import Journal
 
 SETTINGS = ("mean=0", "std=1")
+FILES = {
+    *("report.json", "report.html", "rows.csv", "rows.parquet", "junit.xml", "findings.sarif"),
+    *("model-card.cdx.json", "annex-iv.md", "thumbnails"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +192,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, m
     audit(opening(scene), scene / "data", tmp_path, options)
     assert sum(map(len, seen[0])) == 80 - 30
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.json", "rows.csv", "rows.parquet", "thumbnails"}
+    assert names == FILES
     for name in ("rows.csv", "rows.parquet"):
         assert (tmp_path / name).read_bytes() == (scene / "out" / name).read_bytes()
     assert report.passed is False
