@@ -19,7 +19,7 @@ NAME = "report.html"
 """Name of the file."""
 
 _POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; img-src 'self' file: data:; "
+    "default-src 'none'; script-src {script}; style-src {style}; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'"
 )
 

@@ -40,6 +40,7 @@ _HEADINGS = {
     "seconds": "Seconds",
     "refused": "Refused",
 }
+_HIDDEN = {"grid"}  # a small map, which clusters are made of
 _PICTURES = ("thumbnail", "heat", "heats")
 
 
@@ -82,6 +83,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns in which any photo has a value; those of pictures always."""
     names = dict.fromkeys(name for row in rows for name in row)
     used = {name for row in rows for name, value in row.items() if value is not None}
+    used -= _HIDDEN
     return ["photo", *(n for n in names if n != "photo" and (n in used or n in _PICTURES))]
 
 

@@ -228,7 +228,7 @@ def _spans(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, statistic in statistics.items():
         found = statistic if isinstance(statistic, Mapping) else {}
         ends = [finite_number(found.get(key)) for key in ("low", "value", "high")]
-        inside = all(end is None or 0 <= end <= 1 for end in ends)
+        inside = name != LABELS["seconds"] and all(end is None or 0 <= end <= 1 for end in ends)
         rows.append(
             {
                 "name": visible(name),
@@ -256,20 +256,19 @@ def _calibration(found: Mapping[str, Any]) -> dict[str, Any] | None:
 def _facts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     certificate = part(document, "certificate")
     word = _WORDS[certificate.get("passed")][1]
-    data = {
-        key: value
-        for key, value in part(document, "data").items()
-        if key not in {"refused", "classes"}
-    }
     sections = {
-        "Model": part(document, "model"),
+        "Model": {**model_facts(document), **_without(document, "model", "model", "certificate")},
         "Task": part(document, "task"),
         "Certificate of the gradients": {**certificate, "passed": word},
-        "Data set": data,
+        "Data set": _without(document, "data", "refused", "classes"),
         "Options": part(document, "options"),
         "Program": part(document, "program"),
     }
     return [{"name": name, "rows": list(_flat(facts))} for name, facts in sections.items() if facts]
+
+
+def _without(document: Mapping[str, Any], name: str, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in part(document, name).items() if key not in keys}
 
 
 def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -281,7 +280,8 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
         elif isinstance(value, Mapping):
             yield from _flat(value, f"{name}: ")
         elif isinstance(value, list | tuple):
-            yield name, ", ".join(visible(item) for item in value)
+            if value:
+                yield name, ", ".join(visible(item) for item in value)
         elif isinstance(value, bool):
             yield name, "yes" if value else "no"
         elif value is not None:

@@ -35,8 +35,10 @@
     if (value === null || value === undefined) return "";
     if (value === true) return "yes";
     if (value === false) return "no";
-    if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(4)));
-    return String(value);
+    if (typeof value !== "number" || Number.isInteger(value)) return String(value);
+    const rounded = Number(value.toPrecision(4));
+    // What is not quite certain is not shown as certain.
+    return rounded === 1 && value < 1 ? "> 0.9999" : String(rounded);
   }
 
   function picture(row, large) {
@@ -214,7 +216,7 @@
     for (const name of methods) element("method").append(make("option", { value: name }, name));
     element("methods").hidden = methods.size < 2;
     element("filters").hidden = false;
-    if (!element("order").value) element("order").value = first;
+    element("order").value = first;
   }
 
   function order(name, down) {
