@@ -87,6 +87,7 @@ def test_a_sample_model(inspector, samples, tmp_path):
     assert [photo["class"]["label"] for photo in report["result"]["photos"]] == ["horse", "ship"]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

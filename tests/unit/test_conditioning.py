@@ -157,6 +157,7 @@ def test_guided_backpropagation_does_depend(tmp_path):
         assert lit(Projector(model, "e", method), model.shape_of("e")) > 0.1
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layer", "blocked"),
     [

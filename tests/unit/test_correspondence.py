@@ -488,6 +488,7 @@ def test_on_the_sample_models(tmp_path):
     assert any("no hidden layer follows" in text for text in found.warnings)
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "name",

@@ -474,6 +474,7 @@ def test_sample_training(tmp_path):
 SLOW = pytest.mark.conformance  # two certificates each
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layers"),
     [

@@ -458,6 +458,7 @@ def test_resumed_run_gives_the_same_numbers(tmp_path):
 SLOW = pytest.mark.conformance  # their certificates take seconds
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "shape", "second_units"),
     [

@@ -373,6 +373,7 @@ def test_on_a_sample_model(tmp_path):
     assert names == ["invariance.png", "invariance.csv", "invariance.json"]
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "name",

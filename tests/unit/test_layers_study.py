@@ -388,6 +388,7 @@ def test_values_that_are_not_finite(tmp_path):
 # -- models of others -----------------------------------------------------------------------------
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     "name",
     [

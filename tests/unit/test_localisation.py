@@ -538,6 +538,7 @@ def test_no_method_beats_the_centre_is_said(colours, tmp_path):
 # -- other people's models ------------------------------------------------------------------------
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -350,6 +350,7 @@ def test_files_of_one_name_are_told_apart(small, tmp_path):
     assert found.numbers["pairs"][0]["mcnemar_p"] == 1
 
 
+@pytest.mark.conformance
 def test_third_party_models_on_two_photos(shared):
     """Float16 beside channels last; both have classes 0 and 1."""
     zoo, photos = shared / "zoo", shared / "photos"

@@ -319,6 +319,7 @@ def test_inactive_units_are_said(strided):
     assert not found.table
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layer", "free"),
     [

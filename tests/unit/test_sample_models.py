@@ -193,6 +193,7 @@ def data(tmp_path):
     return path
 
 
+@pytest.mark.conformance
 def test_one_epoch_of_training_leaves_what_build_needs(data, tmp_path):
     def run(*arguments):
         command = [sys.executable, *map(str, arguments)]

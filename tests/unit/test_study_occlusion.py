@@ -194,6 +194,7 @@ def test_an_unverified_twin_leaves_the_rest(model, monkeypatch):
     assert len(found.table) == 9
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", ["winml_squeezenet_fp16_opset7", "mobilenetv2_qdq_int8_244"])
 def test_third_party_models(shared, name):
     model = inspector.load(shared / "zoo" / f"{name}.onnx")

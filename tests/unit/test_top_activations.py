@@ -201,6 +201,7 @@ def test_what_cannot_be_meant(small, tmp_path):
     assert places <= {0, 2}
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layer"),
     [

@@ -375,6 +375,7 @@ def test_what_is_warned_of(folder, monkeypatch, tmp_path):
     assert saved["result"]["models"][0]["layers"][0]["unconverged"] == 2
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layer", "first"),
     [

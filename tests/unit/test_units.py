@@ -344,6 +344,7 @@ def test_class_maps_that_are_not_made_of_units(tmp_path, body, reason):
         units(opened(tmp_path, FRONT + body), photographs(1), target="0")
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "tensor", "count", "tolerance"),
     [
