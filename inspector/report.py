@@ -122,6 +122,7 @@ class ImageReport:
         seen_share: Share of the photo's pixels that the preprocessing shows to the network.
         items: What the outputs say, of a model that is no classifier: label, index, score, box
             (left, top, right, bottom) in the photo's pixels, and whether it is explained.
+        reference: The photo that an embedding is compared with; drawn beside the photo.
 
     Example:
         >>> import inspector
@@ -142,6 +143,7 @@ class ImageReport:
     stem: str = ""
     seen_share: float | None = None
     items: Sequence[Mapping[str, Any]] = ()
+    reference: Photo | None = None
 
     @property
     def name(self) -> str:
@@ -161,6 +163,7 @@ class ImageReport:
                 "seen share": self.seen_share,
             },
             "predictions": [dict(p) for p in self.predictions],
+            **({} if self.reference is None else {"reference": _named_photo(self.reference)}),
             **({"items": [dict(one) for one in self.items]} if self.items else {}),
             "results": [
                 e.to_dict() | {"files": {"png": f"{name}.png", "npz": f"{name}.npz"}}
@@ -192,7 +195,11 @@ class ImageReport:
     def figure(self, explanation: Explanation) -> Image:
         """Overlay figure of one explanation, a ``PIL.Image.Image``."""
         return png.overlay(
-            self.photo, explanation.heatmap, model=self._model_name, notes=self.warnings
+            self.photo,
+            explanation.heatmap,
+            model=self._model_name,
+            notes=self.warnings,
+            reference=self.reference,
         )
 
     def sheet(self) -> Image:
@@ -200,7 +207,11 @@ class ImageReport:
         heatmaps = [e.heatmap for e in self.explanations]
         missing = [f"{one.method} is not drawn: {one.error}" for one in self.refused]
         return sheet.contact_sheet(
-            self.photo, heatmaps, model=self._model_name, notes=[*self.warnings, *missing]
+            self.photo,
+            heatmaps,
+            model=self._model_name,
+            notes=[*self.warnings, *missing],
+            reference=self.reference,
         )
 
     def save(
@@ -247,6 +258,10 @@ class ImageReport:
         return notebook.html(
             self.sheet() if len(self.explanations) > 1 else self.figure(self.explanations[0])
         )
+
+
+def _named_photo(photo: Photo) -> dict[str, Any]:
+    return {"name": photo.name, "sha256": photo.sha256, "size": list(photo.size)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,7 @@ class ExplainRun:
         similar_to: ImageSource | None = None,
     ) -> None:
         self.opened, self.progress = opened, progress
+        self.reference: Photo | None = None
         self.spec: TargetSpec | ItemSpec
         text = None if target is None else target_text(target)
         by_name = text is not None and names_elements(text, opened.scores)
@@ -161,7 +162,7 @@ class ExplainRun:
                 if task is not None or not doubtful:
                     raise
                 return None
-        photo = self.opened.photo(similar_to)
+        photo = self.reference = self.opened.photo(similar_to)
         tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
         outputs = list(self.opened.graph.outputs)
         found = self.opened.forward(tensor[None], outputs)
@@ -348,6 +349,7 @@ class ExplainRun:
             predictions=best,
             items=[] if items is None else items.described(geometry),
             seen_share=geometry.seen_share,
+            reference=self.reference,
             warnings=tuple(dict.fromkeys(filter(None, warnings))),
             refused=(
                 *(Refusal(label, "", error) for label, error in self.denied.items()),

@@ -63,7 +63,12 @@ def dumps(image: Image.Image) -> bytes:
 
 
 def overlay(
-    photo: Photo, heatmap: Heatmap, *, model: str = "", notes: Sequence[str] = ()
+    photo: Photo,
+    heatmap: Heatmap,
+    *,
+    model: str = "",
+    notes: Sequence[str] = (),
+    reference: Photo | None = None,
 ) -> Image.Image:
     """Draw the figure of one map.
 
@@ -76,6 +81,7 @@ def overlay(
         heatmap: The map.
         model: The model's file name.
         notes: Warnings besides those of the attribution.
+        reference: A photo that the photo is compared with, drawn beside it.
 
     Returns:
         An RGB image.
@@ -92,6 +98,8 @@ def overlay(
     panels = [(plain, drawn.what)]
     if photo.space == 1:  # the map lies along the curve
         panels, caption = [], f"{drawn.what}; {caption}"
+    if reference is not None:
+        panels.append((_beside(reference, size), f"compared with {reference.name}"))
     panels.append((over, caption))
     mapped = len(panels) - 1
     projection = projection_panel(heatmap, size)
@@ -124,6 +132,16 @@ def write(path: str | Path, image: Image.Image) -> Path:
         UsageError: The place cannot be written to.
     """
     return write_whole(path, dumps(image))
+
+
+def _beside(photo: Photo, size: tuple[int, int]) -> Image.Image:
+    """Another photo in the middle of a panel of this size, whole."""
+    factor = min(want / have for want, have in zip(size, photo.size, strict=True))
+    height, width = (max(1, round(have * factor)) for have in photo.size)
+    panel = Image.new("RGB", (size[1], size[0]), (255, 255, 255))
+    own = photo_panel(photo, (height, width))
+    panel.paste(own, ((size[1] - width) // 2, (size[0] - height) // 2))
+    return panel
 
 
 def _header(page: Page, heatmap: Heatmap, model: str, photo: str) -> None:

@@ -62,7 +62,12 @@ class _Table:
 
 
 def contact_sheet(
-    photo: Photo, heatmaps: Sequence[Heatmap], *, model: str = "", notes: Sequence[str] = ()
+    photo: Photo,
+    heatmaps: Sequence[Heatmap],
+    *,
+    model: str = "",
+    notes: Sequence[str] = (),
+    reference: Photo | None = None,
 ) -> Image.Image:
     """Draw all maps of one photo on one page.
 
@@ -73,6 +78,7 @@ def contact_sheet(
         heatmaps: Maps of it, of any methods and targets.
         model: The model's file name.
         notes: Warnings besides those of the attributions; each is said once.
+        reference: A photo that the photo is compared with, drawn above its maps.
 
     Returns:
         An RGB image.
@@ -96,6 +102,13 @@ def contact_sheet(
     for index, column in enumerate(table.columns.values()):
         _column_title(page, MARGIN + (index + 1) * step, top, column, step - GAP)
     page.y = top + 42
+    if reference is not None:
+        page.rule()
+        page.y += 6
+        page.text(fit(f"compared with {reference.name}", 14, page.inner), 14, MUTED)
+        panel = photo_panel(reference, panel_size(reference.size, _LOW, _HIGH))
+        page.paste(panel, MARGIN, page.y)
+        page.y += panel.height + 12
     for row, target in table.rows.items():
         _row_title(page, target)
         top = page.y

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from inspector.errors import ImageRefused, UnknownTarget
 from inspector.target import parts_of, pieces_with_sums, summed
@@ -11,6 +13,8 @@ from inspector.tasks import Item, Reading, Sample, laid_out
 from inspector.tasks.words import pieces
 
 __all__ = ["ItemSpec"]
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class ItemSpec:
         return tuple(found.values()), every
 
     def _named(self, piece: str, every: Sequence[Item], sample: Sample) -> Sequence[Item]:
-        """The items of one piece; of a sum one item, whose outline is that of its first part."""
+        """The items of one piece; of a sum one item, outlined as all its parts are."""
         words = piece.removeprefix("-").strip()
         parts = parts_of(words)
         if parts is None:
@@ -68,8 +72,8 @@ class ItemSpec:
         else:
             named = [(part, own) for part in parts for own in self._named(part, every, sample)]
             target = summed([(part, own.target) for part, own in named])
-            first = named[0][1]
-            found = [Item(target.label, target, box=first.box, mask=first.mask)]
+            region = _together([own for _, own in named], sample.geometry.input)
+            found = [Item(target.label, target, mask=region)]
         if not piece.startswith("-"):
             return found
         return [
@@ -96,3 +100,15 @@ def _finite(items: Sequence[Item], sample: Sample) -> Sequence[Item]:
             hint="check the preprocessing, or the network",
         )
     return found
+
+
+def _together(items: Sequence[Item], size: tuple[int, int]) -> Array | None:
+    """Places (H, W) of the input in which any of some items lies; None where none has a place."""
+    found = np.zeros(size, np.bool_)
+    for item in items:
+        if item.mask is not None:
+            found |= item.mask
+        elif item.box is not None:
+            top, left, bottom, right = (max(round(edge), 0) for edge in item.box)
+            found[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return found if found.any() else None

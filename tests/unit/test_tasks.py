@@ -111,6 +111,11 @@ def test_a_sum_of_boxes_is_explained_together(detectors, layout, method):
     at_blue = (slice(40, 48), slice(16, 24)) if values.shape[0] == SIDE else (5, 2)
     assert np.mean(values[at_blue]) > 0.1 * values.max()
     assert np.mean(apart.attribution.reduced()[at_blue]) <= 0
+    outline = both.attribution.region
+    for name in ("red", "blue"):
+        left, top, right, bottom = (round(edge) for edge in box_of(name))
+        assert outline[max(top, 0) : bottom, max(left, 0) : right].all()
+    assert not outline.all()
 
 
 def test_grad_cam_of_a_detector_says_why_not(detectors):
@@ -437,6 +442,10 @@ def test_the_cosine_to_a_reference_is_explained(tmp_path, unit):
     assert found.score == pytest.approx(float(score.detach()), abs=1e-5)
     assert report.images[0].predictions == []
     np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-9))
+    drawn = np.asarray(report.images[0].figure(report.explanations[0])).reshape(-1, 3)
+    colours = {tuple(colour) for colour in np.unique(drawn, axis=0).tolist()}
+    assert {tuple(colour) for colour in photos[1].reshape(-1, 3).tolist()} <= colours  # beside it
+    assert report.images[0].document()["reference"]["size"] == [24, 24]
     swapped = model.explain(photos[1], similar_to=inspector.Photo.of(photos[0]))
     assert swapped.explanation.attribution.score == pytest.approx(found.score, abs=1e-5)
 
