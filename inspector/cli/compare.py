@@ -40,15 +40,17 @@ GATE_FAILED = 1
     "methods",
     metavar="METHOD",
     multiple=True,
-    help="A method as `explain` takes it; may be repeated.  [default: grad-cam]",
+    help="A method as `explain` takes it; may be repeated.  [default: grad-cam; hires-cam for "
+    "a detector]",
 )
 @click.option(
     "--target",
     metavar="T",
     default="top1",
     show_default=True,
-    help="What both explain: top1 (A's prediction, and B's own where it differs), a "
-    "class index, a label, or OUTPUT[i,j,...].",
+    help="What both explain: top1 (A's prediction, and B's own where it differs; of a detector or "
+    "segmenter the items that `explain` takes, each with the one of B that overlaps it), a class "
+    "index, a label, an item, or OUTPUT[i,j,...].",
 )
 @click.option("--target-b", metavar="T", help="The same in B, where OUTPUT has another name there.")
 @click.option(
@@ -137,7 +139,7 @@ def _compare(
             both[0],
             both[1],
             paths,
-            methods or ["grad-cam"],
+            methods or None,
             target=options["target"],
             target_b=options["target_b"],
             layer_a=options["layer_a"],

@@ -15,6 +15,7 @@ import numpy as np
 from converters.plain_values import whole_number
 from inspector.compare.alignment import Alignment, Probe, align
 from inspector.compare.figure import Case, draw_case
+from inspector.compare.items import Matched, chosen, common_task, items_of, matched
 from inspector.compare.parting import Meter, Parting
 from inspector.compare.result import Comparison, Gates, ImageComparison, MapPair
 from inspector.errors import ExplainedError, ImageRefused, UsageError
@@ -24,7 +25,8 @@ from inspector.measures.similarity import Similarity, similarity
 from inspector.network.labels import Labels
 from inspector.photos.photo import ImageSource, Photo, image_sources
 from inspector.report import Explanation, ImageReport
-from inspector.target import target_text
+from inspector.target import names_elements, target_text
+from inspector.tasks import Reading
 
 __all__ = ["compare"]
 
@@ -38,7 +40,7 @@ def compare(
     a: str | Path | Explainer,
     b: str | Path | Explainer,
     images: ImageSource | Iterable[ImageSource],
-    methods: str | Sequence[str] = "grad-cam",
+    methods: str | Sequence[str] | None = None,
     *,
     target: str | int = "top1",
     target_b: str | int | None = None,
@@ -56,8 +58,9 @@ def compare(
         b: The network under test.
         images: One photo or several, as for ``explain``; a generator is read once.
         methods: As for ``explain``.
-        target: As for ``explain``, read by A; ``top1`` is A's prediction.  B explains the same
-            class.
+        target: As for ``explain``, read by A; ``top1`` is A's prediction, or what the task explains
+            by default.  B explains the same class, or the item that is the same: the box or region
+            of the class that overlaps it, the character at its place.
         target_b: B's target, where ``OUTPUT[...]`` is called otherwise in B.
         layer_a: Layer of A for layer methods; its default layer when None.
         layer_b: That of B; the counterpart of ``layer_a`` when only that is given.
@@ -84,14 +87,20 @@ def compare(
         >>> found.flips, found.failures
         ((), ())
     """
-    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     images = image_sources(images)
     left, right, notes = _opened(a, b)
+    words = target_text(target)
+    readings = None if names_elements(words, left.scores) else common_task(left, right)
+    usual = "grad-cam" if readings is None else readings[0].method
+    chosen_methods = usual if methods is None else methods
+    several = [chosen_methods] if isinstance(chosen_methods, str) else chosen_methods
+    names = list(dict.fromkeys(several))
     run = _Run(
         left,
         right,
         names,
-        target=target_text(target),
+        target=words,
+        readings=readings,
         target_b=None if target_b is None else target_text(target_b),
         layer_a=layer_a,
         layer_b=layer_b,
@@ -196,13 +205,14 @@ class _Run:
         *,
         target: str,
         target_b: str | None,
+        readings: tuple[Reading, Reading] | None,
         layer_a: str | int | None,
         layer_b: str | int | None,
         worst: int,
         notes: Sequence[str],
     ) -> None:
         self.a, self.b, self.methods = a, b, methods
-        self.target, self.target_b = target, target_b
+        self.target, self.target_b, self.readings = target, target_b, readings
         self.layer_a, self.layer_b, self.worst = layer_a, layer_b, worst
         self.classes = _Classes.of(a.class_labels, b.class_labels)
         self.warnings = [*notes, *filter(None, [self.classes.note])]
@@ -284,6 +294,15 @@ class _Run:
         except ImageRefused as error:
             self.refused.append(error)
             return
+        if self.readings is not None:
+            try:
+                self.images.append(self._by_items(photo, self.readings))
+            except ImageRefused as error:
+                self.refused.append(error)
+                return
+            if len(self.images) <= layer_images:
+                self._measure(photo)
+            return
         report_a = self._explain(self.a, photo, self.target, self.layer_a)
         wanted = self._for_b(report_a)
         report_b = self._explain(self.b, photo, wanted, self.layer_b)
@@ -315,6 +334,50 @@ class _Run:
         )
         if len(self.images) <= layer_images:
             self._measure(photo)
+
+    def _by_items(self, photo: Photo, readings: tuple[Reading, Reading]) -> ImageComparison:
+        """Compare one photo item by item, each with the one of B that is the same.
+
+        Raises:
+            ImageRefused: There is none in A that is asked for.
+        """
+        if not self.contexts[0]:
+            self.contexts = self.a.context(None), self.b.context(None)
+        text = None if self.target == "top1" else self.target
+        own = chosen(self.a, readings[0], photo, text)
+        every = [
+            items_of(model, one, photo)
+            for model, one in zip((self.a, self.b), readings, strict=True)
+        ]
+        if readings[0].task == "dense":
+            found = [Matched(one, one, None) for one in own]
+        else:
+            found = matched(own, every[1])
+        best = matched(every[1][: len(own)], every[0])
+        extra = [one.a for one in best if one.b is None] if text is None else []
+        flip = any(one.b is None for one in found) or bool(extra)
+        pairs: list[MapPair] = []
+        for one in found:
+            if one.b is None:
+                continue
+            reports = (
+                self._explain(self.a, photo, one.a.words, self.layer_a),
+                self._explain(self.b, photo, self.target_b or one.b.words, self.layer_b),
+            )
+            self._take_context(reports)
+            pairs += self._pairs(photo, reports, "a", flip=False)
+        alone = [
+            {"a": None, "b": one.item.label, "scores": [None, one.item.score]} for one in extra
+        ]
+        return ImageComparison(
+            name=photo.name,
+            sha256=photo.sha256,
+            size=photo.size,
+            predictions=(None, None),
+            flip=None if readings[0].task == "dense" else flip,
+            maps=tuple(pairs),
+            items=(*(one.to_dict() for one in found), *alone),
+        )
 
     def _explain(
         self, model: Explainer, photo: Photo, target: str, layer: str | int | None

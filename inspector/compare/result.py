@@ -90,8 +90,11 @@ class ImageComparison:
         size: Height and width in pixels.
         predictions: A's and B's best class: index, label, score, probability; None where the
             network is not a classifier.
-        flip: Whether these are different classes; None where there are none.
+        flip: Whether these are different classes, or an item of one has no counterpart in the
+            other; None where there are none.
         maps: Methods and targets; those for A's target first.
+        items: Of networks that are no classifiers: each item of A that is explained, and its
+            counterpart in B; and those of B that A has not.
     """
 
     name: str
@@ -100,6 +103,7 @@ class ImageComparison:
     predictions: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]
     flip: bool | None
     maps: tuple[MapPair, ...]
+    items: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
@@ -111,6 +115,7 @@ class ImageComparison:
             "b": self.predictions[1],
             "flip": self.flip,
             "maps": [pair.to_dict() for pair in self.maps],
+            **({"items": list(self.items)} if self.items else {}),
         }
 
 
