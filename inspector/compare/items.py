@@ -108,9 +108,14 @@ def common_task(a: Explainer, b: Explainer) -> tuple[Reading, Reading] | None:
 
 
 def items_of(model: Explainer, reading: Reading, photo: Photo) -> list[Found]:
-    """All items of one photo, the most certain first."""
+    """All items of one photo, the most certain first.
+
+    Raises:
+        ImageRefused: The outputs cannot be read as those of other photos.
+    """
     sample = _sample(model, reading, photo)
-    return [_found(item, reading.task, sample.geometry) for item in reading.items(sample)]
+    every = ItemSpec.parse(None, reading).every(sample)
+    return [_found(item, reading.task, sample.geometry) for item in every]
 
 
 def chosen(model: Explainer, reading: Reading, photo: Photo, text: str | None) -> list[Found]:

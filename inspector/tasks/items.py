@@ -53,8 +53,7 @@ class ItemSpec:
             UnknownTarget: The words name nothing, whatever the photo.
             ImageRefused: They name nothing of this photo.
         """
-        with laid_out(sample.photo):
-            every = _finite(self.reading.items(sample), sample)
+        every = self.every(sample)
         found: dict[tuple[str, str], Item] = {}
         for piece in self.pieces:
             with laid_out(sample.photo):
@@ -62,6 +61,15 @@ class ItemSpec:
             for own in _finite(named, sample):
                 found.setdefault((own.label, own.target.tensor), own)
         return tuple(found.values()), every
+
+    def every(self, sample: Sample) -> Sequence[Item]:
+        """All items of one photo, the most certain first.
+
+        Raises:
+            ImageRefused: The outputs cannot be read as those of other photos.
+        """
+        with laid_out(sample.photo):
+            return _finite(self.reading.items(sample), sample)
 
     def _named(self, piece: str, every: Sequence[Item], sample: Sample) -> Sequence[Item]:
         """The items of one piece; of a sum one item, outlined as all its parts are."""
