@@ -70,7 +70,7 @@ converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real con
 converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp ## Real conversions from JAX and PaddlePaddle
 	$(PYTEST) --dist loadfile -m apart
 
-conformance: $(VENV)/test.stamp $(VENV)/samples.stamp ## The long runs against other implementations and third-party models
+conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
 
 # FUZZ are options of tests/fuzz/run.py: how long, how many processes, from which mutant on.

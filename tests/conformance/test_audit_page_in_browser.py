@@ -1,6 +1,6 @@
 """The audit's page in headless Chromium: its policy, table, gallery, keyboard, and accessibility.
 
-Needs Chromium, its driver and ``pip install selenium``.  With ``AXE_CORE`` naming the file
+Needs Chromium, its driver and the extra ``formats``.  With ``AXE_CORE`` naming the file
 ``axe.min.js`` of the npm package axe-core, its rules are run as well.
 """
 

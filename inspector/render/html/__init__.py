@@ -18,8 +18,9 @@ __all__ = ["NAME", "check", "dumps"]
 NAME = "report.html"
 """Name of the file."""
 
+# Of a page that is opened as a file, 'self' is nothing to Firefox: its pictures need "file:".
 _POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; img-src 'self' data:; "
+    "default-src 'none'; script-src {script}; style-src {style}; img-src 'self' file: data:; "
     "base-uri 'none'; form-action 'none'"
 )
 
