@@ -5,6 +5,7 @@ that ONNX Runtime says goes into exceptions and warnings of this package, never 
 """
 
 import ctypes
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 
 from converters.errors import out_of_memory
+from converters.graph import Graph
 from converters.onnx_file import OnnxFile
 from inspector.errors import (
     BrokenInstallation,
@@ -33,6 +35,9 @@ __all__ = ["DEVICES", "Runtime", "working_providers"]
 DEVICES = ("auto", "cpu", "cuda")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+_MOST_UNFOLDED = 1 << 24
+"""Elements of constants that the graph makes, up to which ONNX Runtime may fold them."""
 
 
 class Runtime:
@@ -128,7 +133,8 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.threads
-        options.enable_cpu_mem_arena = not self._once
+        left = _not_folded(self.file.graph)
+        options.enable_cpu_mem_arena = not (self._once or left)
         # Idle threads that spin on would take the cores from the twin's part of the work.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if not self.optimise:
@@ -150,7 +156,10 @@ class Runtime:
         ):
             try:
                 session = onnxruntime.InferenceSession(
-                    serialised, options, providers=self._providers(onnxruntime)
+                    serialised,
+                    options,
+                    providers=self._providers(onnxruntime),
+                    disabled_optimizers=left,
                 )
             except Exception as error:
                 raise self._refusal(error, "loaded") from error
@@ -192,6 +201,20 @@ class Runtime:
         return ModelRefused(
             f"ONNX Runtime refused the model as it {verb}: {reason[:400]}", where=where
         )
+
+
+def _not_folded(graph: Graph) -> list[str]:
+    """What the optimiser must leave: folding large constants would hold them three times over.
+
+    A few bytes of file (``ConstantOfShape``) may stand for hundreds of megabytes of weights: they
+    are made when they are read, and given back.
+    """
+    unfolded = 0
+    for node in graph.nodes:
+        shape = graph.constant(node.inputs[0]) if node.is_op("ConstantOfShape") else None
+        if shape is not None and shape.dtype.kind in "iu":
+            unfolded += math.prod(max(0, int(length)) for length in shape.ravel())
+    return ["ConstantFolding"] if unfolded > _MOST_UNFOLDED else []
 
 
 def _onnxruntime() -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import converters.to_torch as twin_package
 from converters.errors import ConverterError
 from inspector.cache_folder import cache_folder, read_entry, write_entry
-from inspector.errors import InspectorError, refusing
+from inspector.errors import InspectorError, LimitExceeded, refusing
 from inspector.network.inputs import feed_facts
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
@@ -46,6 +46,9 @@ def verdict_for(
     Returns:
         The verdict; ``passed`` is None where it cannot be decided, and where the twin or ONNX
         Runtime cannot run the model.
+
+    Raises:
+        LimitExceeded: Memory ran out.
     """
     kept = kept_verdict(model, preprocess, tensor)
     if kept is not None:
@@ -55,6 +58,8 @@ def verdict_for(
     try:
         with refusing("a check failed"):
             certificate = quick(model, preprocess=preprocess, tensor=tensor)
+    except LimitExceeded:  # says nothing of the model
+        raise
     except (ConverterError, InspectorError) as error:
         return Verdict(None, f"the twin cannot be certified: {error}", "now")
     remember(model, certificate, preprocess, tensor)
@@ -148,11 +153,11 @@ def source_files() -> tuple[Path, ...]:
     package = Path(__file__).parent.parent
     folders = [
         *(converters_folder / name for name in ("graph", "onnx_file", "to_torch")),
-        *(package / name for name in ("engines", "network", "surgery", "verify")),
+        *(package / name for name in ("engines", "evidence", "network", "surgery", "verify")),
     ]
     modules = [
         *converters_folder.glob("*.py"),
-        *(package / f"{name}.py" for name in ("evidence", "model", "target")),
+        *(package / f"{name}.py" for name in ("model", "target")),
     ]
     return tuple(sorted([*modules, *(path for f in folders for path in f.rglob("*.py"))]))
 
