@@ -14,6 +14,7 @@ def imported():
     import onnxruntime  # noqa: F401
     import torch
 
+    import inspector.cli.convert
     import inspector.cli.explain
     import inspector.cli.study
     import inspector.cli.verify

@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from injection import FAULTS, contents, leftovers, run
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from torch import nn
 
 PHOTOS = ["a.png", "b.png"]
 MODEL = "model.onnx"
@@ -15,7 +17,18 @@ COMMANDS = {
     "explain": ["explain", MODEL, PHOTOS[0], "-m", "cam", "-m", "grad-cam", "-o", "out"],
     "study": ["study", "top-activations", MODEL, *PHOTOS, "--units", "0,1", "-o", "out"],
     "verify": ["verify", MODEL, "-o", "out/certificate.json"],
+    "convert": [
+        *("convert", "network:net", "--trust", "--input", "?,3,12,12"),
+        *("--weights", "weights.pt", "-o", "out/model.onnx"),
+    ],
 }
+
+FACTORY = """from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 
 pytestmark = [
     pytest.mark.conformance,
@@ -32,13 +45,24 @@ def command(request, tmp_path_factory):
     status, _ = run(arguments, folder)
     assert status == 0
     kept = folder / "cache"
+    kept.mkdir(exist_ok=True)
     _, steps = run(arguments, fresh(folder.parent / f"{folder.name}-again", kept))
     assert steps > 2
-    return arguments, steps, contents(folder / "out"), kept
+    return arguments, steps, results(folder), kept
+
+
+def results(folder, **more):
+    """What a command wrote, as ``contents``; the document of a conversion says when it was made."""
+    found = contents(folder / "out", **more)
+    return {n: b"" if n.endswith(".onnx.certificate.json") else c for n, c in found.items()}
 
 
 def inputs(folder):
-    """A network of two convolutions, and two photos."""
+    """A network of two convolutions, two photos, and a program that makes a network."""
+    (folder / "out").mkdir(exist_ok=True)
+    (folder / "network.py").write_text(FACTORY)
+    torch.manual_seed(0)
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3)).state_dict(), folder / "weights.pt")
     rng = np.random.default_rng(0)
     weights = {"w1": (4, 3, 3, 3), "w2": (4, 4, 3, 3), "head": (4, 5), "bias": (5,)}
     nodes = [
@@ -75,6 +99,11 @@ def fresh(folder, cache):
     return folder
 
 
+def left_over(folder):
+    """Work folders and temporary files, beside the results and in the cache."""
+    return [*leftovers(folder / "out"), *leftovers(folder / "cache")]
+
+
 def _steps(count, fault):
     """Every third step for each of the three faults, so that together they meet all of them."""
     return range(1 + FAULTS.index(fault), count + 1, len(FAULTS))
@@ -86,14 +115,14 @@ def test_a_new_folder_holds_whole_files_only(command, fault, tmp_path):
     for at in _steps(steps, fault):
         folder = fresh(tmp_path / "work", cache)
         status, _ = run(arguments, folder, at=at, fault=fault)
-        found = contents(folder / "out")
+        found = results(folder)
         assert found.items() <= whole.items(), f"step {at}"
         assert status == -9 if fault == "kill" else status in (0, 1, 2, 5), f"step {at}"
         if fault != "kill":
-            assert not leftovers(folder / "out"), f"step {at}"
+            assert not left_over(folder), f"step {at}"
         assert run(arguments, folder)[0] == 0
-        assert contents(folder / "out", journals=True) == whole, f"after step {at}"
-        assert not leftovers(folder / "out"), f"after step {at}"
+        assert results(folder, journals=True) == whole, f"after step {at}"
+        assert not left_over(folder), f"after step {at}"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -106,4 +135,4 @@ def test_results_that_are_there_are_not_lost(command, fault, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         run(arguments, folder, at=at, fault=fault)
-        assert contents(folder / "out") == whole, f"step {at}"
+        assert results(folder) == whole, f"step {at}"
