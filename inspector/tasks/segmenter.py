@@ -114,7 +114,11 @@ class Segmenter:
 
     def layer(self, maps: Mapping[str, tuple[int, ...]]) -> tuple[str, str] | None:
         """The smallest map before the first upsampling; the last one of that size."""
-        return bottleneck(maps, self.known.size)
+        features = dict(maps)
+        # Behind them lie the scores themselves, before they are enlarged.
+        while len(features) > 1 and next(reversed(features.values()))[1] == self.classes:
+            features.popitem()
+        return bottleneck(features, self.known.size)
 
     def _winners(self, sample: Sample) -> Array:
         """Class of every cell (h, w); -1 for none."""
