@@ -16,7 +16,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit field demo test test-lowest coverage converters converters-apart conformance fuzz \
+.PHONY: help audit faithfulness field demo test test-lowest coverage converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -94,6 +94,10 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
+
+# MODEL is a detector; OPTIONS go to benchmarks/faithfulness.py.
+faithfulness: $(VENV)/test.stamp ## With MODEL=... PHOTOS='...': how faithful each method's maps of a detector are
+	$(BIN)/python benchmarks/faithfulness.py $(MODEL) $(PHOTOS) $(OPTIONS)
 
 # FOLDER is what you received; PHOTO and OPTIONS go to benchmarks/field.py.
 FOLDER ?= sample_models

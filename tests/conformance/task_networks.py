@@ -5,6 +5,7 @@ scaled so that scores differ.  torchvision's compiled operators need not be ther
 suppression is written anew, and RoIAlign is torchvision's own in Python, which has a gradient.
 """
 
+import contextlib
 import inspect
 import sys
 import warnings
@@ -18,6 +19,11 @@ from torch import Tensor, nn
 from torchvision_loader import load_torchvision
 
 SEED = 7
+
+_ROI_ALIGN = (
+    "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, "
+    "int sampling_ratio, bool aligned) -> Tensor"
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ def _declare() -> Any:
         torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (RuntimeError, AttributeError, NotImplementedError):
         torch.library.impl("torchvision::nms", "CPU", _nms)
+        with contextlib.suppress(RuntimeError):  # it may be declared
+            torch.library.define("torchvision::roi_align", _ROI_ALIGN)
         torch.library.impl("torchvision::roi_align", "CPU", _roi_align)
         poolers = torchvision.ops.poolers
         operator = poolers.roi_align
@@ -92,6 +100,7 @@ def _declare() -> Any:
     torchvision.extension._assert_has_ops = _nothing
     torchvision.ops.boxes._assert_has_ops = _nothing
     sys.modules["torchvision.ops.roi_align"]._assert_has_ops = _nothing
+    sys.modules["torchvision.ops.roi_align"]._has_ops = lambda: True
     return torchvision
 
 
@@ -147,10 +156,10 @@ class Detects(nn.Module):
 
 
 def detector(name: str) -> Native:
-    """SSDLite, RetinaNet or Faster R-CNN of three classes at 128 x 128."""
+    """SSDLite, RetinaNet or Faster R-CNN of three classes at 96 x 96."""
     torchvision = _declare()
     torch.manual_seed(SEED)
-    side = 128
+    side = 96
     options: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": 4}
     if "ssd" not in name:
         options |= {"min_size": side, "max_size": side}

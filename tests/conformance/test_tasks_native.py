@@ -61,7 +61,7 @@ def case(request, exports):
 
 def native_number(target, tensor):
     """The number that is explained, in the native tensor: an element, a region's sum, a cosine."""
-    values = tensor if tensor.shape[0] == 1 and tensor.ndim > len(target.index) else tensor[None]
+    values = tensor[None] if tensor.ndim == len(target.index) else tensor  # lists have no batch
     if hasattr(target, "reference"):
         reference = torch.from_numpy(np.asarray(target.reference, np.float32))
         return torch.nn.functional.cosine_similarity(values.reshape(1, -1), reference[None])[0]
