@@ -288,7 +288,11 @@ def explain_each(
             batch = []
             yield error
             continue
-        batch.append((photo, *opened.preprocessing.preprocess.apply(photo)))
+        tensor, geometry = opened.preprocessing.preprocess.apply(photo)
+        if batch and batch[0][1].shape != tensor.shape:  # signals of another length
+            yield from run.reports(batch)
+            batch = []
+        batch.append((photo, tensor, geometry))
         if len(batch) == (BATCH if opened.batches and not run.alone else 1):
             yield from run.reports(batch)
             batch = []

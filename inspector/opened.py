@@ -144,6 +144,9 @@ class Opened:
             self.input.depth,
             chosen=self.preprocessing.chosen,
             drawn=tuple(drawn),
+            free=self.input.space == 1
+            and self.input.width is None
+            and self.preprocessing.evidence["size"].startswith("guess"),
         )
         return open_photo(source, to)
 

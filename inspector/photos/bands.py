@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from converters.numpy_file import read_npy, read_npz
 from converters.regular_file import read_regular
@@ -50,6 +50,7 @@ class Bands:
         depth: Slices of a volume.
         chosen: Whether the user named a recipe, which is applied to real numbers then.
         drawn: Bands that the user wants drawn, counted from 1; the first three when empty.
+        free: Whether a signal may have any length.
     """
 
     preprocess: Preprocess
@@ -57,6 +58,7 @@ class Bands:
     depth: int = 1
     chosen: bool = False
     drawn: tuple[int, ...] = ()
+    free: bool = False
 
     @property
     def ordinary(self) -> bool:
@@ -164,6 +166,13 @@ def _from_pages(path: Path, to: Bands) -> Photo:
             pages = _pages(image, str(path))
     except ImageRefused:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageRefused(
+            "a TIFF file of several bands per pixel, or of a kind that is not read",
+            where=str(path),
+            hint='save it with one page per band, or as an array: python -c "import numpy, '
+            "tifffile; numpy.save('FILE.npy', tifffile.imread('FILE.tif'))\"",
+        ) from error
     except Exception as error:  # decoders raise anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageRefused(
@@ -209,10 +218,11 @@ def _of_values(values: Array, name: str, to: Bands) -> Photo:
     if values.dtype.kind not in "biuf":
         raise ImageRefused(f"values of type {values.dtype} are no numbers", where=name)
     first, axis = _bands_first(values, name, to)
-    bands = np.ascontiguousarray(first, np.float32)
+    with np.errstate(over="ignore"):
+        bands = np.ascontiguousarray(first, np.float32)
     if not bool(np.isfinite(bands).all()):
         raise ImageRefused("it holds values that are not finite", where=name)
-    if to.space != 2 and first.shape[1:] != to.sizes:
+    if to.space != 2 and not to.free and first.shape[1:] != to.sizes:
         raise _wrong_size(name, first.shape[1:], to)
     planes = bands.reshape(len(bands), -1, bands.shape[-1])
     drawn = _drawn(to, len(bands), name)
@@ -292,6 +302,8 @@ def _wrong_size(name: str, have: Sequence[int], to: Bands) -> ImageRefused:
 def _drawn(to: Bands, count: int, name: str) -> tuple[int, ...]:
     """Bands that are drawn, counted from 0."""
     if not to.drawn:
+        if to.preprocess.channels == "BGR":
+            return (2, 1, 0)
         return tuple(range(3)) if count >= 3 else tuple(range(count if to.space == 1 else 1))
     if any(not 1 <= band <= count for band in to.drawn):
         wrong = next(band for band in to.drawn if not 1 <= band <= count)

@@ -221,9 +221,10 @@ class Preprocess:
     def _whole(
         self, values: NDArray[np.float32], *, as_they_are: bool
     ) -> tuple[NDArray[np.float32], Geometry]:
-        """A signal or a volume, whose size is the model's: (C, H, W) as a plane."""
+        """A signal or a volume, whose size fits the model: (C, H, W) as a plane."""
         copy = np.array(values, np.float32)
-        return copy if as_they_are else self._normalised(copy), Geometry.identity(self.size)
+        size = copy.shape[1], copy.shape[2]
+        return copy if as_they_are else self._normalised(copy), Geometry.identity(size)
 
     def encode(self, rgb: Sequence[float]) -> NDArray[np.float32]:
         """Network values (C,) of one pixel colour, RGB in 0..255."""

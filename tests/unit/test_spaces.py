@@ -369,6 +369,29 @@ def test_a_signal_of_another_length_is_refused_with_a_command(networks):
     assert "--set size=1,50" in error.value.hint
 
 
+def test_signals_of_any_length_where_the_file_leaves_it_free(tmp_path):
+    model = load(Network(1).save(tmp_path / "free.onnx", sizes=("l",)))
+    x = [RNG.standard_normal((2, length)).astype(np.float32) for length in (40, 40, 64)]
+    found = model.explain(x, ["grad-cam", "occlusion"], target="1")
+    for image, own in zip(found.images, x, strict=True):
+        alone = model.attribute(own[None], "grad-cam", target=1)[0]
+        np.testing.assert_allclose(image.explanations[0].attribution.own, alone, atol=1e-6)
+        assert image.explanations[1].heatmap.own.shape == (own.shape[1],)
+
+
+def test_a_tiff_file_of_several_bands_per_pixel_is_refused_with_a_command(networks, tmp_path):
+    path = tmp_path / "bands.tif"
+    Image.new("RGB", (10, 12)).save(path)
+    data = bytearray(path.read_bytes())
+    order = "little" if data[:2] == b"II" else "big"
+    at = data.index((277).to_bytes(2, order) + (3).to_bytes(2, order))  # SamplesPerPixel
+    data[at + 8 : at + 10] = (5).to_bytes(2, order)
+    path.write_bytes(bytes(data))
+    with pytest.raises(ImageRefused) as error:
+        networks[2][1].photo(path)
+    assert "FILE.npy" in error.value.hint or "numpy.save" in error.value.hint
+
+
 def test_free_sizes_are_named(tmp_path):
     network = Network(3)
     path = network.save(tmp_path / "free.onnx", sizes=("d", "h", "w"))
