@@ -333,7 +333,7 @@ class Model:
         return self._tracer(size).placement(
             tensor,
             channel=form.axis,
-            folded=self.folds(tensor),
+            folded=self.folds(tensor) and form.tokens is None,
             tokens=form.tokens,
             own=None if copies is None else copies.first,
         )
@@ -374,9 +374,12 @@ class Model:
             MethodRefused: It is a tensor (N, T, C) whose tokens form no grid that can be proved.
         """
         found = self.forms.of(tensor)
-        if self.forms.is_map(tensor) or self.folds(tensor) or self.input.space != 2:
+        if self.forms.is_map(tensor) or self.input.space != 2:
             return found
         state = self._tracer(size).state(tensor)
+        if self.folds(tensor):  # parts of one image are its rows: maps, or tokens laid first
+            first = isinstance(state, Placed) and len(state.shape) == 3 and state.shape[1] == 1
+            return replace(found, tokens=tokens_of(state, tensor)) if first else found
         if channels_last(state):
             return replace(found, axis=3)
         rank = len(state.shape) if isinstance(state, Placed) else self._rank(tensor, size)

@@ -187,7 +187,7 @@ def _token_row(opened: Opened, layer: Layer, default: bool) -> LayerRow:
     if form.tokens is None:
         grid, channels, extra = shape[1:3], shape[3], 0
     else:
-        grid, channels = form.tokens.grid, shape[3 - form.tokens.axis]
+        grid, channels = form.tokens.grid, form.tokens.channels(shape)
         extra = form.tokens.extra
     return LayerRow(
         index=layer.index,

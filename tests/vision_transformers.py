@@ -87,6 +87,48 @@ class ViT(nn.Module):
         return tokens.reshape(len(tokens), *GRID)
 
 
+class OwnBlock(nn.Module):
+    """A block with torch's own attention, on tokens (T, N, C) or (N, T, C)."""
+
+    def __init__(self, width, *, first):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=not first)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        nn.init.normal_(self.attention.in_proj_weight, std=0.5)
+
+    def forward(self, x):
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, average_attn_weights=False)[0]
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
+
+
+class TokensFirst(ViT):
+    """The blocks hold tokens as (T, N, C), like older CLIP exports; as usual if not ``first``."""
+
+    def __init__(self, extra=1, *, first=True, width=16):
+        super().__init__(extra, width=width)
+        self.tokens_first = first
+        self.blocks = nn.ModuleList(OwnBlock(width, first=first) for _ in range(2))
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        if self.extra:
+            x = torch.cat((self.first.expand(x.shape[0], -1, -1), x), 1)
+        x = self.turned(x + self.position)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(self.turned(x))
+        return self.head(x[:, 0] if self.extra else x.mean(1))
+
+    def turned(self, x):
+        return x.permute(1, 0, 2) if self.tokens_first else x
+
+    def as_map(self, tokens):
+        """Tokens (T, 1, C) as a map (C, h, w)."""
+        return super().as_map(self.turned(tokens))
+
+
 class Windows(nn.Module):
     """Swin in small: channels last, windows of 2x2, shifted in the second block, then merged."""
 

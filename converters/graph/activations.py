@@ -21,7 +21,13 @@ from converters.graph.activation_curves import Curve
 from converters.graph.operators import MICROSOFT_DOMAINS, facts
 from converters.graph.spelled_activations import spelled_activations
 
-__all__ = ["Activation", "data_nodes", "find_activations", "unknown_nonlinearities"]
+__all__ = [
+    "Activation",
+    "data_nodes",
+    "data_tensors",
+    "find_activations",
+    "unknown_nonlinearities",
+]
 
 # DequantizeLinear of the scale of a DequantizeLinear of ...
 _MAX_DEPTH = 8
@@ -85,6 +91,12 @@ def data_nodes(graph: Graph) -> tuple[Node, ...]:
     return known
 
 
+def data_tensors(graph: Graph) -> frozenset[str]:
+    """The inputs, and all that is computed with their values."""
+    made = (name for node in data_nodes(graph) for name in node.outputs if name)
+    return frozenset((*graph.inputs, *made))
+
+
 def find_activations(graph: Graph) -> tuple[Activation, ...]:
     """Find every activation function of a graph, in the order of their outputs.
 
@@ -103,8 +115,7 @@ def unknown_nonlinearities(graph: Graph) -> tuple[Node, ...]:
     from one) is left out: a backward rule has nothing to say about it.
     """
     claimed = {node.index for found in find_activations(graph) for node in found.nodes}
-    nodes = data_nodes(graph)
-    carried = {*graph.inputs, *(name for node in nodes for name in node.outputs)}
+    nodes, carried = data_nodes(graph), set(data_tensors(graph))
     reductions = _near_reductions(graph)
     return tuple(
         node

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.graph.activations import data_tensors
 from inspector.engines import GradientEngine
 from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused, UnknownTarget
@@ -342,7 +343,7 @@ class Evidence:
                 where=repr(self.layer),
                 hint="name one that `inspector layers` lists as tokens, with --layer",
             )
-        return tokens.read(relevance[..., None] if tokens.axis == 1 else relevance[:, None])[:, 0]
+        return tokens.read(relevance[:, None] if tokens.axis == 2 else relevance[..., None])[:, 0]
 
     def _by_head(self, name: str, value: Array) -> Array:
         """(N, heads, T, T), where the graph may hold heads as rows of the batch."""
@@ -370,7 +371,8 @@ class Evidence:
             copies = copies_of(self.model.graph, layer)
             around = {name: self._fed(name) for name in self._frontier}
             # Real numbers that pass the layer by are differentiated too: do they carry the score?
-            passing = {name: v for name, v in around.items() if v.dtype.kind == "f"}
+            of_image = data_tensors(self.model.graph)  # not a mask made of the image's size alone
+            passing = {n: v for n, v in around.items() if v.dtype.kind == "f" and n in of_image}
             start = dict.fromkeys(copies, value) | passing
             signals = self._signals(start, [n for n in around if n not in passing], Rule())
             found = self.model.gathered(layer, np.sum([signals[n] for n in copies], axis=0))
@@ -485,8 +487,8 @@ class Evidence:
 
     def _together(self, copies: Array, row: int) -> Array | None:
         """Scores by one run of the tail; None where it does not take several samples at once."""
-        target = self.targets[row].tensor
-        self._tail_batches &= not any(map(self.model.folds, (*self._frontier, target)))
+        target, layer = self.targets[row].tensor, self.layer or ""
+        self._tail_batches &= not any(map(self.model.folds, (*self._frontier, target, layer)))
         if not self._tail_batches:
             return None
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from converters.graph import Graph, Node
-from converters.graph.activations import data_nodes, find_activations
+from converters.graph.activations import data_nodes, data_tensors, find_activations
 from converters.graph.operators import MICROSOFT, facts
 
 __all__ = ["attended_tensors", "attention_weights"]
@@ -93,9 +93,7 @@ class _Walk:
     """Walks back over what depends on the image."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        nodes = data_nodes(graph)
-        self.carried = {*graph.inputs, *(name for node in nodes for name in node.outputs)}
+        self.graph, self.carried = graph, data_tensors(graph)
 
     def product(self, tensor: str) -> Node | None:
         """The product of queries and keys that attention weights are the softmax of."""

@@ -115,7 +115,7 @@ class TokenLayers:
         height, width = tokens.grid
         extra = f", {tokens.extra} extra left out" if tokens.extra else ""
         grid = f"tokens on a grid of {height}x{width}{extra}"
-        return f"{what}{shape[3 - tokens.axis]} channels of {grid}"
+        return f"{what}{tokens.channels(shape)} channels of {grid}"
 
     def _proved(self, chain: Sequence[str]) -> str | None:
         """The tensor of a chain that is proved to be a grid of places, least moved about."""

@@ -6,7 +6,8 @@ Tokens without a place (class, distillation and register tokens) are extra; the 
 one grid of h rows and w columns, each place once, in whatever order the network keeps them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class Tokens:
     Attributes:
         index: (h, w), the token at each place of the grid.
         count: Number T of all tokens.
-        axis: Axis of the tokens, 1 of (N, T, C) or 2 of (N, C, T).
+        axis: Axis of the tokens: 1 of (N, T, C), 2 of (N, C, T), or 0 of (T, N, C), which is held
+            image by image as (N, T, 1, C).
     """
 
     index: Array
@@ -46,19 +48,26 @@ class Tokens:
         """Rows and columns of the grid."""
         return int(self.index.shape[0]), int(self.index.shape[1])
 
+    def channels(self, shape: Sequence[int]) -> int:
+        """Number C of channels of a tensor of one image, by its shape as the graph holds it."""
+        return int(shape[1 if self.axis == 2 else 2])
+
     def read(self, value: Array) -> Array:
         """The grid as a map (N, C, h, w), of a tensor (N, T, C); extra tokens are left out.
 
         Raises:
             MethodRefused: The tensor has another number of tokens.
         """
-        if value.ndim != 3 or value.shape[self.axis] != self.count:
+        if self.axis == 0 and value.ndim == 4 and value.shape[2] == 1:
+            value = value[:, :, 0]
+        along = max(self.axis, 1)
+        if value.ndim != 3 or value.shape[along] != self.count:
             raise MethodRefused(
                 f"the layer of shape {list(value.shape)} has not the {self.count} tokens that were "
                 "traced",
                 hint="gradient and occlusion need no layer",
             )
-        value = value if self.axis == 1 else value.transpose(0, 2, 1)
+        value = value if along == 1 else value.transpose(0, 2, 1)
         picked = value[:, self.index.reshape(-1)]
         return picked.transpose(0, 2, 1).reshape(len(value), -1, *self.grid)
 
@@ -69,6 +78,8 @@ class Tokens:
             maps: (N, C, h, w).
             like: (N, T, C), whose extra tokens are kept.
         """
+        if self.axis == 0:
+            return replace(self, axis=1).write(maps, like[:, :, 0])[:, :, None]
         found = np.array(like if self.axis == 1 else like.transpose(0, 2, 1))
         flat = maps.reshape(*maps.shape[:2], -1).transpose(0, 2, 1)
         found[:, self.index.reshape(-1)] = flat
@@ -107,7 +118,8 @@ def tokens_of(state: State | None, tensor: str) -> Tokens:
     if len(state.shape) != 3:
         raise _refused(f"shape {list(state.shape)} is not (N, T, C)", tensor)
     axes = {axis for c in (state.rows, state.columns) for axis in range(3) if c.shape[axis + 1] > 1}
-    if axes - {1, 2} or len(axes) != 1:
+    first = axes == {0} and state.shape[1] == 1  # (T, N, C), of one image
+    if (axes - {1, 2} or len(axes) != 1) and not first:
         why = (
             "parts of each image are rows of its batch"
             if 0 in axes

@@ -126,3 +126,39 @@ def test_a_trained_residual_network(layer):
     wanted = literal_grad_cam(*differences(proto, layer, x[None], target, 1e-3))
     assert wanted.max() > 0
     np.testing.assert_allclose(report.attribution, wanted, atol=2e-2 * wanted.max())
+
+
+@pytest.mark.parametrize("of_values", [False, True])
+def test_what_is_made_of_the_image_s_size_carries_no_score(tmp_path, of_values):
+    """A term that only the number of samples shapes, beside one that the pixels make."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["A"], pads=[1, 1, 1, 1]),
+        helper.make_node("Shape", ["x"], ["size"], start=0, end=1),
+        helper.make_node("Concat", ["size", "count"], ["shape"], axis=0),
+        helper.make_node("Expand", ["b", "shape"], ["term"]),
+        helper.make_node("ReduceMean", ["x", "axes"], ["m"], keepdims=0),
+        helper.make_node("GlobalAveragePool", ["A"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Add", ["f", "m" if of_values else "term"], ["y"]),
+    ]
+    proto = onnx_model(
+        nodes,
+        {"x": ["n", 3, SIZE, SIZE]},
+        {"y": ["n", 3]},
+        {
+            "w": rng.standard_normal((3, 3, 3, 3)).astype(np.float32),
+            "b": rng.standard_normal((1, 3)).astype(np.float32),
+            "count": np.array([3]),
+            "axes": np.array([2, 3]),
+        },
+        opset=18,
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path)
+    model = inspector.load(
+        path, device="cpu", preprocess=Preprocess(size=(SIZE, SIZE)), unverified=True
+    )
+    pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    found = model.explain(pixels, "grad-cam", layer="A").explanation
+    assert any("does not pass through" in text for text in found.warnings) == of_values

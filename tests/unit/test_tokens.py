@@ -9,6 +9,7 @@ import torch
 from vision_transformers import (
     GRID,
     SIZE,
+    TokensFirst,
     ViT,
     Windows,
     exported,
@@ -99,6 +100,31 @@ def test_fused_attention_gives_the_same(opened):
     model = opened(module, dynamo=True, opset=23)
     assert any(node.is_op("Attention") for node in model.graph.nodes)
     equals_native(model, module)
+
+
+@pytest.mark.parametrize(("extra", "how"), [(1, {}), (0, {"opset": 14})])
+def test_tokens_that_are_laid_first(opened, extra, how):
+    """(T, N, C): torch's attention without batch_first, and so older CLIP exports."""
+    module = made(TokensFirst, extra)
+    model = opened(module, **how)
+    report = equals_native(model, module)
+    reason = report.images[0].context["layer"]["reason"]
+    assert f"16 channels of tokens on a grid of {GRID[0]}x{GRID[1]}" in reason
+    assert any(
+        row.tensor == report.images[0].context["layer"]["tensor"] and row.shape[:1] == (16,)
+        for row in overview(model).rows
+    )
+    usual = made(TokensFirst, extra, first=False)
+    usual.load_state_dict(module.state_dict())
+    photos = [np.random.default_rng(i).integers(0, 256, (*SIZE, 3), np.uint8) for i in range(2)]
+    methods = ["grad-cam", "ablation-cam", "recipro-cam", "attention-gradient", "attn-lrp"]
+    together = model.explain(photos, methods, target="1")
+    beside = opened(usual, **how).explain(photos, methods, target="1")
+    for one, other in zip(together.explanations, beside.explanations, strict=True):
+        values = other.attribution.values
+        assert np.abs(values).max() > 0
+        difference = np.abs(one.attribution.values - values).max()
+        assert difference <= CLOSE * np.abs(values).max(), one.attribution.method
 
 
 def test_a_normalisation_that_is_spelled_out(opened):
@@ -225,20 +251,21 @@ def test_attention_between_different_tensors_is_not_self_attention():
     assert attended_tensors(Graph(proto)) == ()  # queries that no layer projects
 
 
-@pytest.mark.parametrize(("axis", "extra"), list(itertools.product((1, 2), (0, 3))))
+@pytest.mark.parametrize(("axis", "extra"), list(itertools.product((0, 1, 2), (0, 3))))
 def test_writing_tokens_is_the_inverse_of_reading(axis, extra):
     rng = np.random.default_rng(axis)
     index = rng.permutation(6 + extra)[:6].reshape(2, 3)
     tokens = Tokens(index, 6 + extra, axis)
-    value = rng.standard_normal((2, 6 + extra, 4) if axis == 1 else (2, 4, 6 + extra))
+    value = rng.standard_normal((2, 4, 6 + extra) if axis == 2 else (2, 6 + extra, 4))
+    held = value[:, :, None] if axis == 0 else value  # image by image, (T, 1, C) each
     form = Form(tokens=tokens)
-    read = form.read(value)
+    read = form.read(held)
     assert read.shape == (2, 4, 2, 3)
     for i, j in np.ndindex(2, 3):
-        own = value[:, index[i, j]] if axis == 1 else value[:, :, index[i, j]]
+        own = value[:, :, index[i, j]] if axis == 2 else value[:, index[i, j]]
         np.testing.assert_array_equal(read[:, :, i, j], own)
-    np.testing.assert_array_equal(form.write(read, value), value)
-    changed = form.write(read * 0, value)
-    left = np.setdiff1d(np.arange(6 + extra), index)
+    np.testing.assert_array_equal(form.write(read, held), held)
+    changed = form.write(read * 0, held).reshape(value.shape)
+    left, axis = np.setdiff1d(np.arange(6 + extra), index), max(axis, 1)
     np.testing.assert_array_equal(changed.take(left, axis), value.take(left, axis))
     assert not changed.take(index.ravel(), axis).any()
