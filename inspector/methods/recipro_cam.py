@@ -1,5 +1,7 @@
 """Recipro-CAM."""
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 BATCH = 32
 """Copies of the layer that are held at a time."""
 
-KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16
-"""The paper's window of 3x3 places with falling weights."""
+KERNEL = np.array([1, 2, 1]) / 4
+"""Along each axis, the paper's window of 3x3 places with falling weights."""
 
 
 @method(
@@ -22,18 +24,17 @@ KERNEL = np.outer([1, 2, 1], [1, 2, 1]) / 16
     space="layer",
     needs={"activation", "tail"},
     signed=True,
-    pictures_only="its window of 3 x 3 places is one of pictures",
     cost="1 F and h w tails: 49 on ResNet-50",
 )
 def recipro_cam(evidence: "Evidence", *, window: bool = True) -> np.ndarray[Any, Any]:
     """Recipro-CAM: the score of the network that sees one place of a layer at a time; no gradient.
 
     L_ij = S(A W_ij) - S(0), with A the layer's activation (N, C, h, w), W_ij a mask over its places
-    that is 1/4 at the place (i, j), 1/8 beside it, 1/16 at its corners and 0 elsewhere, and S the
-    target's score before softmax.  The paper stretches the scores of each photo to 0..1; here
-    the score of an empty layer is taken off instead, so that 0 means "adds nothing" and negative
-    values speak against the target.  Class tokens and the like are kept as they are.  Only the
-    nodes behind the layer run again.
+    that is 1/4 at the place (i, j), 1/8 beside it, 1/16 at its corners and 0 elsewhere (along each
+    axis 1/2 and 1/4, also of signals and volumes), and S the target's score before softmax.  The
+    paper stretches the scores of each photo to 0..1; here the score of an empty layer is taken off
+    instead, so that 0 means "adds nothing" and negative values speak against the target.  Class
+    tokens and the like are kept as they are.  Only the nodes behind the layer run again.
 
     Args:
         evidence: The samples to explain.
@@ -43,7 +44,9 @@ def recipro_cam(evidence: "Evidence", *, window: bool = True) -> np.ndarray[Any,
     """
     evidence.require_one_grid("recipro-cam")
     height, width = evidence.activation.shape[2:]
-    masks = _masks(height, width, window=window)
+    lattice = evidence.lattice(evidence.layer or "")
+    cells = (height, width) if lattice is None else lattice.cells
+    masks = _masks(cells, window=window).reshape(-1, height, width)
     maps = []
     for row, activation in enumerate(evidence.activation):
         empty = float(evidence.drops_at_layer(np.zeros_like(activation)[None], row)[0])
@@ -56,10 +59,11 @@ def recipro_cam(evidence: "Evidence", *, window: bool = True) -> np.ndarray[Any,
     return np.stack(maps).astype(np.float32)
 
 
-def _masks(height: int, width: int, *, window: bool) -> np.ndarray[Any, Any]:
-    """One mask (h, w) per place, cut off at the borders: (h w, h, w)."""
-    masks = np.zeros((height * width, height + 2, width + 2), np.float32)
-    kernel = KERNEL if window else np.pad([[1.0]], 1)
-    for place, (i, j) in enumerate(np.ndindex(height, width)):
-        masks[place, i : i + 3, j : j + 3] = kernel
-    return masks[:, 1:-1, 1:-1]
+def _masks(cells: Sequence[int], *, window: bool) -> np.ndarray[Any, Any]:
+    """One mask (*cells) per place, cut off at the borders: (places, *cells)."""
+    places = list(np.ndindex(*cells))
+    masks = np.zeros((len(places), *(size + 2 for size in cells)), np.float32)
+    kernel = reduce(np.multiply.outer, [KERNEL if window else np.array([0, 1, 0])] * len(cells))
+    for mask, place in zip(masks, places, strict=True):
+        mask[tuple(slice(at, at + 3) for at in place)] = kernel
+    return masks[(slice(None), *[slice(1, -1)] * len(cells))]

@@ -27,7 +27,6 @@ Array = np.ndarray[Any, Any]
     needs={"forward"},
     reduction="sum",
     signed=True,
-    pictures_only="its masks are grids of square cells",
     cost="(1 + masks) F: 1001 F at the defaults",
     quick="masks=2",
 )
@@ -66,14 +65,19 @@ def rise(
         UsageError: an option out of range.
     """
     height, width = evidence.images.shape[2:]
-    require_masks("rise", masks, cells, keep, seed, short=min(height, width))
+    sizes = evidence.model.input.sizes((height, width))
+    if len(sizes) != 2:  # a volume may have few slices
+        cells = min(cells, *sizes)
+    require_masks("rise", masks, cells, keep, seed, short=min(sizes))
     maps, agreements = [], []
     for row, (image, target) in enumerate(zip(evidence.images, evidence.targets, strict=True)):
         colour = fill_colour(evidence.preprocess, fill, image, where="rise")[:, None, None]
         scores: list[float] = []
         weighted, shown = np.zeros((2, 2, height, width))
-        drawn = random_masks((height, width), masks, cells, keep, seed)
-        while batch := [mask for _, mask in zip(range(BATCH), drawn, strict=False)]:
+        drawn = random_masks(sizes, masks, cells, keep, seed)
+        while batch := [
+            mask.reshape(height, width) for _, mask in zip(range(BATCH), drawn, strict=False)
+        ]:
             seen = np.stack(batch)[:, None]
             found = evidence.score(image * seen + colour * (1 - seen), [target] * len(batch))
             for mask, score in zip(batch, found, strict=True):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import UsageError
+from inspector.network.lattice import Lattice
 from inspector.photos.geometry import sample_bilinear
 
 __all__ = ["correlation", "random_masks", "require_masks"]
@@ -14,15 +15,16 @@ Array = np.ndarray[Any, Any]
 
 
 def random_masks(
-    size: tuple[int, int], count: int, cells: int, keep: float, seed: int
+    size: tuple[int, ...], count: int, cells: int, keep: float, seed: int
 ) -> Iterator[Array]:
-    """Masks (H, W) from 0 to 1 of square cells, one after the other.
+    """Masks (H, W) from 0 to 1 of square cells, one after the other; spans (L,), cubes (D, H, W).
 
     Per mask one draw of the cells, ``random((rows + 1, columns + 1)) < keep``, and one of the
-    shift, ``integers`` below the cell's side in pixels, of the rows and then of the columns.
+    shift, ``integers`` below the cell's side in pixels, of the rows and then of the columns (of a
+    volume first of the slices).
 
     Args:
-        size: Height and width of the input.
+        size: Of the input along its axes of space: height and width of a picture.
         count: Number of masks.
         cells: Cells along the shorter side.
         keep: Probability that a cell is shown.
@@ -34,9 +36,13 @@ def random_masks(
     places = [(np.arange(n * side, dtype=np.float64) + 0.5) * (n / (n * side)) - 0.5 for n in grid]
     for _ in range(count):
         shown = (drawn.random(grid) < keep).astype(np.float32)
-        top, left = (int(drawn.integers(side)) for _ in range(2))
-        laid = sample_bilinear(shown, places[0], places[1])
-        yield laid[top : top + size[0], left : left + size[1]]
+        shift = [int(drawn.integers(side)) for _ in size]
+        if len(size) == 2:
+            laid = sample_bilinear(shown, places[0], places[1])
+        else:
+            whole = tuple(n * side for n in grid)
+            laid = Lattice(whole, grid).laid(shown)[0].reshape(whole)
+        yield laid[tuple(slice(at, at + length) for at, length in zip(shift, size, strict=True))]
 
 
 def require_masks(

@@ -164,8 +164,14 @@ def test_occlusion_hides_spans_squares_and_cubes(networks, space):
     np.testing.assert_allclose(found, total / count, atol=1e-4 * np.abs(total).max())
 
 
+PLANTED = [
+    *("grad-cam", "hires-cam", "layer-cam", "occlusion", "gradient"),
+    *("rise:masks=200", "recipro-cam", "score-cam"),
+]
+
+
 @pytest.mark.parametrize("space", [1, 3])
-@pytest.mark.parametrize("method", ["grad-cam", "hires-cam", "layer-cam", "occlusion", "gradient"])
+@pytest.mark.parametrize("method", PLANTED)
 def test_planted_evidence_is_found_in_a_signal_and_in_a_volume(tmp_path, space, method):
     """One bump in a sample of zeros: the class that counts it lies there alone."""
     network = Network(space, bands=1)
@@ -186,6 +192,20 @@ def test_planted_evidence_is_found_in_a_signal_and_in_a_volume(tmp_path, space, 
     assert report.explanation.heatmap.own.shape == SIZES[space]
 
 
+@pytest.mark.parametrize("space", [1, 3])
+def test_recipro_cam_is_the_score_of_one_place_at_a_time(networks, space):
+    network, model = networks[space]
+    x = sample(space, count=1)
+    layer, _ = network.native(torch.from_numpy(x))
+    found = model.attribute(x, "recipro-cam:window=no", target=1)[0]
+    empty = network.head(torch.zeros_like(layer))[0, 1].item()
+    for place in [(0,) * space, tuple(size // 3 for size in found.shape)]:
+        alone = torch.zeros_like(layer)
+        alone[(0, slice(None), *place)] = layer[(0, slice(None), *place)]
+        wanted = network.head(alone)[0, 1].item() - empty
+        assert found[place] == pytest.approx(wanted, abs=1e-6)
+
+
 def test_a_volume_and_its_transpose_have_transposed_maps(tmp_path):
     """No axis is another's: turning kernels and sample turns the map."""
     network = Network(3)
@@ -197,7 +217,7 @@ def test_a_volume_and_its_transpose_have_transposed_maps(tmp_path):
     sizes = (SIZES[3][2], *SIZES[3][:2])
     other = load(turned.save(tmp_path / "b.onnx", sizes))
     x = sample(3, count=1)
-    for method in ("grad-cam", "occlusion:window=3"):
+    for method in ("grad-cam", "occlusion:window=3", "recipro-cam"):
         mine = model.attribute(x, method, target=1)
         theirs = other.attribute(np.ascontiguousarray(x.transpose(0, 1, 4, 2, 3)), method, target=1)
         np.testing.assert_allclose(
@@ -219,7 +239,7 @@ def test_channels_may_come_last(tmp_path, networks, space):
 @pytest.mark.parametrize("space", [1, 3])
 def test_methods_of_pictures_are_refused_with_their_reason(networks, space):
     _, model = networks[space]
-    for method in ("rise", "recipro-cam", "attention-rollout"):
+    for method in ("d-rise", "attention-rollout", "attention-gradient"):
         with pytest.raises(MethodRefused, match="is defined for pictures"):
             model.attribute(sample(space, count=1), method, target=1)
     with pytest.raises(ModelRefused, match="the task 'detector' is defined for pictures"):
