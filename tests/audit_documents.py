@@ -100,9 +100,11 @@ def audit_document(**changes: Any) -> dict[str, Any]:
              "region": [0.0, 0.7, 0.3, 1.0],
              "interventions": [
                  {"kind": "paint over", "photos": 5, "change": stat(-0.5, -0.6, -0.4, 5),
-                  "control": stat(-0.02, -0.05, 0.01, 5), "confirmed": True},
+                  "control": stat(-0.02, -0.05, 0.01, 5), "excess": stat(-0.48, -0.58, -0.38, 5),
+                  "confirmed": True},
                  {"kind": "paste", "photos": 4, "change": stat(0.4, 0.2, 0.6, 4),
-                  "control": stat(0.0, -0.1, 0.1, 4), "confirmed": True},
+                  "control": stat(0.0, -0.1, 0.1, 4), "excess": stat(0.4, 0.2, 0.6, 4),
+                  "confirmed": True},
              ]},
             {"id": "F2", "rule": "evidence-outside-object", "level": "warning", "confirmed": False,
              "sentence": "Less of the evidence than of the area lies in the box.",

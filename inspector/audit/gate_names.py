@@ -16,6 +16,8 @@ METRICS = {
     "confidence": "no photo has a probability",
     "inside_box": "no photo has a box",
     "box_area": "no photo has a box",
+    "inside_mask": "no photo has a mask",
+    "mask_area": "no photo has a mask",
     "pointing": "no photo has a box",
     "pointing_centre": "no photo has a box",
     "border": "no photo has a map",
@@ -43,10 +45,7 @@ _ROOTS = (
     "findings",
     "compare",
 )
-_SHARES = {
-    "top1", "top5", "confidence", "inside_box", "box_area", "pointing", "pointing_centre",
-    "border", "increase", "empty",
-}  # fmt: skip
+_SHARES = set(METRICS) - {"entropy", "drop", "seconds"}
 
 CHOICES = "metrics: " + ", ".join(METRICS) + "; others: " + ", ".join(_ROOTS[len(METRICS) :])
 """What a gate's name may begin with."""

@@ -147,7 +147,7 @@ def audit(
 
 def _gates(options: AuditOptions, found: DataSet) -> list[Gate]:
     """The thresholds, read and checked against what is known before the first photo."""
-    names = Names(tuple(found.classes) or None, found.groups)
+    names = Names(tuple(found.classes) or None, found.groups, compare=())
     gates = [parse(text, names) for text in options.fail_if]
     if options.thresholds is not None:
         gates += read_gates(options.thresholds, names)

@@ -25,6 +25,8 @@ LABELS = {
     "confidence": "mean confidence",
     "inside_box": "evidence inside the box",
     "box_area": "area of the box",
+    "inside_mask": "evidence inside the mask",
+    "mask_area": "area of the mask",
     "pointing": "peak inside the box",
     "pointing_centre": "centre of the photo inside the box",
     "border": "evidence on the border",

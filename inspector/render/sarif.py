@@ -13,7 +13,7 @@ from inspector.render.audit_facts import entries, model_facts, part, visible
 
 __all__ = ["NAME", "dumps"]
 
-NAME = "audit.sarif"
+NAME = "findings.sarif"
 """Name of the file."""
 
 _SCHEMA = (

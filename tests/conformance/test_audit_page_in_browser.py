@@ -196,11 +196,16 @@ def test_a_photo_is_opened_walked_and_closed_by_keyboard(browser, folder):
 def test_the_slider_sets_the_opacity_of_maps(browser, folder):
     browser.get((folder / "report.html").as_uri())
     choose(browser, "#view", "gallery")
-    browser.execute_script(
-        "const slider = document.querySelector('#opacity'); slider.value = 25;"
-        "slider.dispatchEvent(new Event('input', {bubbles: true}))"
-    )
-    assert one(browser, ".gallery .heat").value_of_css_property("opacity") == "0.25"
+    for selector, value in (("#opacity", 25), ("#photo .opacity", 75)):
+        browser.execute_script(
+            "arguments[0].value = arguments[1];"
+            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+            one(browser, selector),
+            value,
+        )
+        opacity = one(browser, ".gallery .heat").value_of_css_property("opacity")
+        assert float(opacity) == value / 100
+        assert one(browser, "#opacity").get_attribute("value") == str(value)
 
 
 def test_a_finding_and_a_class_show_their_photos(browser, folder):

@@ -9,8 +9,6 @@ from xml.etree import ElementTree as ET
 import pytest
 from audit_documents import HOSTILE, audit_document, audit_rows, hostile_document
 
-from inspector.audit.formats import FORMATS, check, save
-from inspector.errors import UsageError
 from inspector.render import annex, junit, model_card, sarif
 
 TEXTS = (junit, model_card, sarif, annex)
@@ -171,11 +169,3 @@ def test_names_of_strangers_stay_text(module):
 )
 def test_a_report_of_which_parts_are_missing_is_written(module, document):
     assert module.dumps(document)
-
-
-def test_formats_are_written_beside_the_report(tmp_path):
-    written = save(audit_document(), audit_rows(), tmp_path)
-    assert {path.name for path in written} == {name for name, _ in FORMATS.values()}
-    assert all(path.stat().st_size for path in written)
-    with pytest.raises(UsageError, match="nearest: sarif"):
-        check(["sarf"])

@@ -9,8 +9,11 @@ import pytest
 from audit_documents import audit_document
 
 from inspector.audit.gate_grammar import DEPTH, LENGTH
+from inspector.audit.gate_names import METRICS
 from inspector.audit.gates import GATES, Names, check, parse, read_gates, verdict
+from inspector.audit.summary import metrics
 from inspector.errors import UsageError
+from inspector.render.audit_facts import LABELS
 
 NAMES = Names(
     classes=["dog", "tiger cat", 'odd "name".jpg'],
@@ -338,3 +341,9 @@ def test_a_report_of_anything_is_evaluated():
     for document in ({}, {"summary": None}, {"summary": {"top1": 3}}, {"data": {"refused": None}}):
         for text in ("top1.low < 0.5", "refused > 0", "class.*.top1 < 0.5", "findings > 0"):
             assert parse(text).evaluate(document).failed is None
+
+
+def test_every_metric_of_a_report_has_a_name():
+    found = set(metrics([])) - {"photos"}
+    assert set(METRICS) == found
+    assert set(LABELS) == found

@@ -25,7 +25,10 @@ _TESTED = {
     None: ("open", "not tested"),
 }
 _LEVELS = ("error", "warning", "note")
-_COLUMNS = ("top1", "confidence", "inside_box", "box_area", "pointing", "border", "entropy", "drop")
+_COLUMNS = (
+    "top1", "confidence", "inside_box", "box_area", "inside_mask", "pointing", "border", "entropy",
+    "drop",
+)  # fmt: skip
 _MAPS = {"map": "this map", "random": "random map", "edges": "edges", "centre": "centre"}
 _PHOTOS = 8
 
@@ -162,6 +165,7 @@ def _test(test: Mapping[str, Any]) -> dict[str, Any]:
         "photos": number(test.get("photos")),
         "change": shown(test.get("change")),
         "control": shown(test.get("control")),
+        "excess": shown(test.get("excess")),
         "spans": {
             "change": span(test.get("change"), -most, most),
             "control": span(test.get("control"), -most, most),

@@ -226,6 +226,11 @@
     select();
   }
 
+  function fade(value) {
+    document.documentElement.style.setProperty("--heat", value / 100);
+    for (const slider of document.querySelectorAll(".opacity")) slider.value = value;
+  }
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button === null) return;
@@ -245,6 +250,7 @@
   element("photo-previous").addEventListener("click", () => step(-1));
   element("photo-next").addEventListener("click", () => step(1));
   element("photo").addEventListener("keydown", (event) => {
+    if (event.target.type === "range") return; // there the arrows move the slider
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
@@ -253,7 +259,7 @@
     for (const name of Object.keys(state.filters)) state.filters[name] = "";
     // The controls have their first values again only after this event.
     setTimeout(() => {
-      document.documentElement.style.setProperty("--heat", element("opacity").value / 100);
+      fade(element("opacity").value);
       order(first, false);
     });
   });
@@ -270,9 +276,8 @@
     } else if (changed.id === "order") order(changed.value.replace(/^-/, ""), changed.value.startsWith("-"));
     else if (changed.id === "view" || changed.id === "method") show();
   });
-  element("opacity").addEventListener("input", (event) =>
-    document.documentElement.style.setProperty("--heat", event.target.value / 100),
-  );
+  for (const slider of document.querySelectorAll(".opacity"))
+    slider.addEventListener("input", (event) => fade(event.target.value));
   // A closed part is not printed, so all are opened.
   window.addEventListener("beforeprint", () => {
     for (const part of document.querySelectorAll("details")) part.open = true;
