@@ -1,6 +1,7 @@
 """What a command's child process may read and write: what its own options name.
 
-    a file that an option names   its folder: labels, weights and side files lie beside it
+    a file that an option names   its folder: labels, weights and side files lie beside it; also as
+                                  NAME=FILE and mask:FILE
     a folder                      the folder, and pictures that links directly in it name
     --python                      what its modules are read from
     -o                            written into; made before, removed again when it stays empty
@@ -63,7 +64,7 @@ def child_rights(
         lists: list[Path] = []
         if python:
             reads += environment_folders(str(Path(shutil.which(python) or python).absolute()))
-        for text in named:
+        for text in (part for one in named for part in _parts(one)):
             for path in _readable(text):
                 (lists if path in _homes() else reads).append(path)
         yield Rights(
@@ -90,6 +91,15 @@ def take_away(rights: Rights, kept: Iterable[int]) -> None:
             # It would look for another place, and say so, when it may not make its own.
             os.environ.setdefault("MPLCONFIGDIR", str(temporary))
     restrict(rights)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text, and the paths that may stand inside it: ``NAME=FILE`` and ``mask:FILE``."""
+    yield text
+    if "=" in text:
+        yield text.rpartition("=")[2]
+    for rest in text.split("mask:")[1:]:  # of targets that are joined, others may follow
+        yield from dict.fromkeys((rest, rest.partition(",")[0]))
 
 
 def _readable(text: str) -> Iterator[Path]:

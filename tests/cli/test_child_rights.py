@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from converters import rights
+from inspector.cli.rights import child_rights
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "sample_models" / "resnet20.onnx"
@@ -106,6 +107,18 @@ def test_explain_reads_and_writes_what_its_options_name(told, tmp_path):
     }
     assert len(list((tmp_path / "work" / "deep" / "out").iterdir())) == 3
     assert not list(tmp_path.rglob(".inspector-*"))
+
+
+@pytest.mark.parametrize("text", ["ids={}", "a=b={}", "mask:{}", "-tumour,mask:{},mask:other.png"])
+def test_files_inside_of_a_text_are_read(text, tmp_path):
+    path = tmp_path / "deep" / "a file.npy"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    with child_rights([text.format(path)], [], None) as given:
+        assert path in given.reads
+        assert path.parent in given.reads
+    with child_rights([text.format("nowhere"), "--feed", "x=1"], [], None) as given:
+        assert tmp_path not in given.reads
 
 
 def test_a_folder_that_stays_empty_is_removed_again(told, tmp_path):
