@@ -17,8 +17,8 @@ def stat(value, low=None, high=None, photos=12):
 def metrics(photos=12, **values):
     """Metrics of a set of photos; those that are not named have no value."""
     names = (
-        "top1", "top5", "confidence", "inside_box", "box_area", "pointing", "pointing_centre",
-        "border", "entropy", "drop", "increase", "empty", "seconds",
+        "top1", "top5", "confidence", "inside_box", "box_area", "inside_mask", "mask_area",
+        "pointing", "pointing_centre", "border", "entropy", "drop", "increase", "empty", "seconds",
     )  # fmt: skip
     return {"photos": photos, **{name: values.get(name) for name in names}}
 
@@ -28,6 +28,7 @@ def audit_document(**changes: Any) -> dict[str, Any]:
     document = {
         "schema": 1,
         "program": {"name": "onnx-inspector", "version": "0.1.0"},
+        "run": {"identity": "cd" * 32},
         "verdict": {
             "passed": False,
             "sentence": "Not passed, of 3 declared: 1 threshold not met, 1 threshold not checked.",

@@ -3,14 +3,18 @@
 import json
 import re
 import unicodedata
+from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import pytest
 from audit_documents import HOSTILE, audit_document, audit_rows, hostile_document
 
+from inspector.audit.run import _KEYS
+from inspector.audit.summary import metrics
 from inspector.render import annex, junit, model_card, sarif
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = (junit, model_card, sarif, annex)
 
 
@@ -169,3 +173,9 @@ def test_names_of_strangers_stay_text(module):
 )
 def test_a_report_of_which_parts_are_missing_is_written(module, document):
     assert module.dumps(document)
+
+
+def test_the_published_schema_names_what_a_report_holds():
+    schema = json.loads((ROOT / "docs" / "audit-report.schema.json").read_bytes())
+    assert tuple(schema["required"]) == _KEYS
+    assert set(schema["$defs"]["metrics"]["required"]) == set(metrics([]))
