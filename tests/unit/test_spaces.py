@@ -472,6 +472,26 @@ def test_figures_sheets_and_files_are_made(networks, tmp_path, space):
         assert sheet.width > 300
 
 
+@pytest.mark.parametrize("length", [40, 3000, 100_000])
+def test_a_curve_stands_at_the_samples_that_its_axis_and_its_map_name(length):
+    """A step at two thirds: the curve climbs there, and the map of the same step begins there."""
+    step = np.arange(length) >= length * 2 // 3
+    values = step.astype(np.float32)[None]
+    bands = values[None]
+    photo = inspector.Photo(
+        np.zeros((1, length, 3), np.uint8), "s", "", bands=bands, space=1, drawn=(0,)
+    )
+    lattice = Lattice((length,), (length,))
+    attribution = Attribution(values, "layer", "x", lattice=lattice)
+    drawn = shown(photo, Heatmap.of(attribution, Geometry.identity((1, length))), 600)
+    dark = drawn.photo.pixels[:145, :, 0] < 100
+    rows = np.array([np.flatnonzero(column).mean() for column in dark.T[10:-10]])
+    climbs = 10 + np.flatnonzero(rows < rows.max() / 2)[0]
+    begins = step.argmax() * 600 / length
+    assert abs(climbs - begins) <= 9
+    assert abs(np.flatnonzero(drawn.heatmap.values[0] > 0.5)[0] - begins) <= 1
+
+
 def test_the_slice_of_the_peak_is_always_drawn():
     depth = 40
     values = np.zeros((depth, 6, 8), np.float32)

@@ -53,12 +53,14 @@ class Scale:
         maximum: Largest value, of the magnitude if signed.
         signed: Whether colours diverge from zero.
         message: What stands in the place of an empty map; empty when there is one.
+        light: Whether the map lies on white paper (along a curve) and not on a greyed photo.
     """
 
     limit: float
     maximum: float
     signed: bool
     message: str = ""
+    light: bool = False
 
     @property
     def clipped(self) -> bool:
@@ -78,7 +80,9 @@ def scale_of(heatmap: Heatmap) -> Scale:
     if limit == 0:
         return Scale(0, 0, signed=False, message="no evidence on the visible part of the photo")
     if attribution.projection is None:
-        return Scale(limit, limit, heatmap.signed)
+        lattice = attribution.lattice
+        light = lattice is not None and len(lattice.sizes) == 1
+        return Scale(limit, limit, heatmap.signed, light=light)
     values = np.abs(heatmap.values[heatmap.seen])
     clipped = float(np.quantile(values, _CLIPPED_QUANTILE))
     return Scale(clipped if clipped > 0 else limit, limit, heatmap.signed)
@@ -133,7 +137,7 @@ def bar_colours(height: int, width: int, scale: Scale) -> Image.Image:
     """The colours of the overlay from its maximum (top) down, as they look on mid-grey."""
     low = -1.0 if scale.signed else 0.0
     share = np.repeat(np.linspace(1, low, height)[:, None], width, axis=1)
-    base = np.full((height, width, 3), _GREY * 0.8, np.float32)
+    base = np.full((height, width, 3), 255.0 if scale.light else _GREY * 0.8, np.float32)
     blended = _blend(base, share, signed=scale.signed)
     return Image.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
 

@@ -131,8 +131,10 @@ def _curve(
         points = [((i + 0.5) * width / len(values), level(float(v))) for i, v in enumerate(values)]
     else:
         points = []
-        for column, part in enumerate(np.array_split(values, width)):
-            points += [(column, level(float(part.min()))), (column, level(float(part.max())))]
+        edges = np.arange(width) * len(values) // width  # as many samples per pixel everywhere
+        lows, highs = np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges)
+        for column, (least, most) in enumerate(zip(lows, highs, strict=True)):
+            points += [(column, level(float(least))), (column, level(float(most)))]
     if len(points) == 1:
         points = [(0.0, points[0][1]), (float(width), points[0][1])]
     draw.line(points, fill=INK, width=2 * _FINE, joint="curve")
