@@ -191,8 +191,24 @@ BREAKERS: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "external data through a link": lambda: _with(
         lambda m: _outside(m.graph.initializer[0], "link.bin")
     ),
+    "attention without heads": lambda: _attention(0),
+    "as many heads as 32 bits take for none": lambda: _attention(2**40),
     "external data of a FIFO": lambda: _with(lambda m: _outside(m.graph.initializer[0], "fifo")),
 }
+
+
+def _attention(heads: int) -> onnx.ModelProto:
+    nodes = [
+        _conv("x", "c1", "w1"),
+        helper.make_node("Reshape", ["c1", "three"], ["tokens"]),
+        helper.make_node(
+            "Attention", ["tokens"] * 3, ["mixed"], q_num_heads=heads, kv_num_heads=heads
+        ),
+        helper.make_node("Reshape", ["mixed", "four"], ["maps"]),
+    ]
+    shapes = {"three": [1, 4, SIDE * SIDE], "four": [1, 4, SIDE, SIDE]}
+    numbers = [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in shapes.items()]
+    return _model(nodes, [_stored("w1", 4, 3, 3, 3), *numbers], opset=23)
 
 
 def _outside(tensor: onnx.TensorProto, location: str) -> None:
