@@ -150,7 +150,7 @@ def test_rows_are_sorted_filtered_and_paged(browser, folder):
     sorted_by = one(browser, ".rows th[aria-sort]")
     assert sorted_by.get_attribute("aria-sort") == "descending"
     choose(browser, "select[data-filter='label']", "tiger cat")
-    choose(browser, "select[data-filter='site']", "B")
+    choose(browser, "select[data-filter='group site']", "B")
     assert set(column(browser, "Label")) == {"tiger cat"}
     assert set(column(browser, "Site")) == {"B"}
     click(browser, "button[data-page='last']")
@@ -229,6 +229,21 @@ def test_hostile_names_are_shown_as_text(browser, folder):
     assert not css(browser, "img[src='x']")
     assert not complaints(browser)
     assert one(browser, "#count").text.startswith("60 of 60")
+
+
+def test_a_group_may_be_called_like_a_filter(browser, folder):
+    document = audit_document()
+    document["data"]["groups"] = ["outcome", "finding", "group label"]
+    named = {"outcome": "A", "finding": "B", "group label": "C"}
+    rows = [{**row, **named} for row in audit_rows(10)]
+    (folder / "groups.html").write_bytes(html.dumps(document, rows))
+    browser.get((folder / "groups.html").as_uri())
+    for name, value in named.items():
+        choose(browser, f"select[data-filter='group {name}']", value)
+        assert one(browser, "#count").text == "11 of 11 photos"
+    choose(browser, "select[data-filter='outcome']", "refused")
+    assert one(browser, "#count").text == "1 of 11 photos"
+    assert not complaints(browser)
 
 
 @pytest.mark.parametrize("name", ["report", "hostile"])

@@ -83,7 +83,10 @@
       else if (name === "finding") {
         const photos = new Set(data.findings[value]);
         tests.push((row) => photos.has(row[at.photo]));
-      } else tests.push((row) => text(get(row, name)) === value);
+      } else {
+        const index = at[name.replace(/^group /, "")];
+        tests.push((row) => text(row[index]) === value);
+      }
     }
     state.matches = [];
     data.rows.forEach((row, index) => {
@@ -205,7 +208,7 @@
     const outcomes = Object.entries(OUTCOMES).filter(([, [, test]]) => data.rows.some(test));
     if (outcomes.length) choice("outcome", "Outcome", outcomes.map(([key, [label]]) => [key, label]));
     for (const name of ["label", "predicted", "cluster"]) if (name in at) choice(name, columns[at[name]].heading, values(name));
-    for (const column of columns) if (column.group) choice(column.name, column.heading, values(column.name));
+    for (const column of columns) if (column.group) choice(`group ${column.name}`, column.heading, values(column.name));
     const findings = Object.keys(data.findings).filter((key) => data.findings[key].length);
     if (findings.length) choice("finding", "Finding", findings.map((key) => [key, key]));
     for (const index of data.shown) {
