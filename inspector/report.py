@@ -158,7 +158,7 @@ class ImageReport:
             "image": {
                 "name": self.photo.name,
                 "sha256": self.photo.sha256,
-                "size": list(self.photo.size),
+                "size": list(self.photo.sizes),
                 "notes": list(self.photo.notes),
                 "seen share": self.seen_share,
             },

@@ -112,7 +112,7 @@ def find_image_input(graph: Graph) -> ImageInput:
         name=value.name,
         layout=layout,
         batch=batch,
-        channels=channels or 3,
+        channels=channels or (first_convolution(graph, value.name) or (2, 3))[1],
         height=height,
         width=width,
         integer=value.elem_type not in _FLOATS,

@@ -126,6 +126,14 @@ class Photo:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Places along its axes of space: (H, W), (L,) of a signal, (D, H, W) of a volume."""
+        height, width = self.size
+        if self.space == 1:
+            return (width,)
+        return self.size if self.space == 2 else (self.depth, height // self.depth, width)
+
     @cached_property
     def rgb8(self) -> NDArray[np.uint8]:
         """The pixels in eight bits, (H, W, 3), for showing."""

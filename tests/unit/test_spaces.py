@@ -258,6 +258,26 @@ def test_layers_are_listed_with_their_own_axes(networks, space):
     assert second.default
 
 
+@pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
+@pytest.mark.parametrize("shape", ["fixed", "free", "last", "unknown"])
+def test_any_number_of_bands_is_read_off_the_graph(tmp_path, bands, shape):
+    network = Network(2, bands=bands)
+    path = network.save(
+        tmp_path / "bands.onnx", ("h", "w") if shape == "free" else (12, 10), last=shape == "last"
+    )
+    if shape == "unknown":
+        proto = onnx.ModelProto.FromString(path.read_bytes())
+        proto.graph.input[0].type.tensor_type.shape.dim[1].Clear()
+        path.write_bytes(proto.SerializeToString())
+    model = load(path, overrides=("size=12,10",))
+    assert (model.input.channels, model.input.space) == (bands, 2)
+    assert model.input.layout == ("NHWC" if shape == "last" else "NCHW")
+    x = RNG.standard_normal((1, bands, 12, 10)).astype(np.float32)
+    theirs = native_maps(network, x, "grad-cam")
+    found = model.attribute(x, "grad-cam", target=1)
+    np.testing.assert_allclose(found, theirs, rtol=CLOSE, atol=CLOSE * np.abs(theirs).max())
+
+
 # -- where cells lie -------------------------------------------------------------------------------
 
 
@@ -466,7 +486,9 @@ def test_figures_sheets_and_files_are_made(networks, tmp_path, space):
     with np.load(tmp_path / "array.grad-cam.npz") as saved:
         assert saved["heatmap"].shape == saved["seen"].shape == SIZES[space]
         assert saved["attribution"].shape == tuple(size // 2 for size in SIZES[space])
-    document = report.images[0].to_dict()["results"]
+    whole = report.images[0].to_dict()
+    assert whole["image"]["size"] == list(SIZES[space])
+    document = whole["results"]
     assert document[1]["attribution"]["shape"] == [BANDS[space], *SIZES[space]]
     with Image.open(tmp_path / "array.sheet.png") as sheet:
         assert sheet.width > 300
