@@ -41,17 +41,18 @@ class Ledger:
     Attributes:
         leaves: Constants that were added on the way; the engine differentiates by them, too.
         softmax: What softmax kept.
+        rounding: What rounding to levels kept.
         stabilisers: What the stabilisers of denominators kept.
     """
 
     def __init__(self) -> None:
         self.leaves: list[Tensor] = []
-        self.softmax = self.stabilisers = 0.0
+        self.softmax = self.rounding = self.stabilisers = 0.0
 
     def clear(self) -> None:
         """Begin another run."""
         self.leaves = []
-        self.softmax = self.stabilisers = 0.0
+        self.softmax = self.rounding = self.stabilisers = 0.0
 
     def stabilise(self, kept: float) -> None:
         """Add to what stabilisers kept."""
@@ -66,6 +67,7 @@ class Ledger:
         return {
             "constants": float(sum(own)),
             "softmax": self.softmax,
+            "rounding": self.rounding,
             "stabilisers": self.stabilisers,
         }
 
@@ -137,22 +139,23 @@ class _Scaled(torch.autograd.Function):
 
 
 class _Tap(torch.autograd.Function):
-    """Counts the relevance that passes for softmax's column; values and signal stay."""
+    """Counts the relevance that passes for one column of the ledger; values and signal stay."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, ledger: Ledger, sign: int) -> Tensor:
+    def forward(ctx: Any, value: Tensor, ledger: Ledger, column: str, sign: int) -> Tensor:
         """Hand the value on."""
-        ctx.ledger, ctx.sign = ledger, sign
+        ctx.ledger, ctx.column, ctx.sign = ledger, column, sign
         ctx.save_for_backward(value)
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None, None]:
         """Count what passes; what is masked by minus infinity has no signal."""
         (value,) = ctx.saved_tensors
         passing = torch.where(signal == 0, 0, value * signal).sum(dtype=torch.float64)
-        ctx.ledger.softmax += ctx.sign * float(passing)
-        return signal, None, None
+        before = getattr(ctx.ledger, ctx.column)
+        setattr(ctx.ledger, ctx.column, before + ctx.sign * float(passing))
+        return signal, None, None, None
 
 
 def _scaled(value: Tensor, factor: float) -> Tensor:
@@ -194,12 +197,14 @@ class _Operators:
             "Attention": self._attention,
             "BatchNormalization": self._batch_normalised,
             "Div": self._divided,
+            "QuantizeLinear": self._quantised,
+            "DequantizeLinear": self._dequantised,
         }
 
     def of(self, domain: str, op_type: str, op: Op) -> Call | None:
         """The function of an operator; None where its own derivative is the rule."""
         known = facts_of(domain, op_type)
-        if domain == "" and op_type in self._special:
+        if op_type in self._special and (domain == "" or known.rounds):
             return _signed(op, self._special[op_type](op))
         if domain == "" and op_type in ("Conv", "ConvTranspose"):
             return _signed(op, self._convolving(op, op_type))
@@ -490,13 +495,31 @@ class _Operators:
 
         return call
 
+    # -- rounding ------------------------------------------------------------------------------
+
+    def _quantised(self, op: Op) -> Call:
+        """Levels: relevance passes straight, and what rounding adds or takes is counted."""
+
+        def call(x: Tensor, *rest: Any, **attributes: Any) -> Any:
+            counted = self._out(x, "rounding") if x.requires_grad else x
+            return op.function(counted, *rest, **attributes)
+
+        return call
+
+    def _dequantised(self, op: Op) -> Call:
+        def call(x: Tensor, *rest: Any, **attributes: Any) -> Any:
+            found = op.function(x, *rest, **attributes)
+            return self._into(found, "rounding") if found.requires_grad else found
+
+        return call
+
     # -- softmax -------------------------------------------------------------------------------
 
-    def _out(self, value: Tensor) -> Tensor:
-        return _Tap.apply(value, self.ledger, -1)  # type: ignore[no-any-return, no-untyped-call]
+    def _out(self, value: Tensor, column: str = "softmax") -> Tensor:
+        return _Tap.apply(value, self.ledger, column, -1)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _into(self, value: Tensor) -> Tensor:
-        return _Tap.apply(value, self.ledger, 1)  # type: ignore[no-any-return, no-untyped-call]
+    def _into(self, value: Tensor, column: str = "softmax") -> Tensor:
+        return _Tap.apply(value, self.ledger, column, 1)  # type: ignore[no-any-return, no-untyped-call]
 
     def _through_taps(self, f: Call, x: Tensor) -> Tensor:
         return self._into(f(self._out(x))) if x.requires_grad else f(x)

@@ -430,16 +430,16 @@ class Evidence:
         Raises:
             MethodRefused: nodes that have no rule.
         """
-        name = self.model.input.name
-        targets = list(dict.fromkeys(target.tensor for target in self.targets))
-        self.facts["coverage"] = str(self._engine.coverage(name, targets, rule))
+        name, targets = self.model.input.name, [target.tensor for target in self.targets]
+        self.facts["coverage"] = str(self._engine.coverage(name, [*dict.fromkeys(targets)], rule))
         self._remark()
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals({name: self._input(self.images)}, {}, objectives, rule)
         self._check_twin(found.scores, self.scores, range(len(self.targets)))
         signal = self.model.input.restore(self.model.gathered(name, found[name]))
         relevance: Array = self.images * signal.astype(np.float64)
-        measured, said = conservation(found.scores, relevance, found.kept)
+        peaks = map(self._peak, range(len(self.targets)))
+        measured, said = conservation(found.scores, relevance, found.kept, max(peaks))
         self.facts |= measured
         if said:
             self.note(said)

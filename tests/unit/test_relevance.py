@@ -10,12 +10,13 @@ import pytest
 import torch
 import vision_transformers as vits
 from networks import node, onnx_model
-from onnx import helper
+from onnx import helper, numpy_helper
 from scipy.special import erf
 
 import inspector
 from inspector.engines.rules import Rule
 from inspector.errors import MethodRefused, UsageError
+from inspector.evidence.conservation import conservation
 from inspector.photos.preprocess_choice import Preprocess
 
 HEADS = 2
@@ -552,6 +553,36 @@ def test_a_score_that_is_no_sum_of_outputs(opened):
     x = np.random.default_rng(0).random((1, 3, *vits.SIZE), np.float32)
     with pytest.raises(MethodRefused, match="a sum of outputs"):
         engine.signals({model.model.input.name: x}, {}, [Squared()], Rule("attn-lrp"))
+
+
+@pytest.mark.parametrize("method", ["attn-lrp", "lrp-epsilon-plus"])
+def test_rounding_to_levels_keeps_its_part(opened, method):
+    """A quantised network: the Relu is the quantiser's clamp at its zero point."""
+    nodes = [
+        node("QuantizeLinear", "c scale zero", "q"),
+        node("DequantizeLinear", "q scale zero", "z"),
+    ]
+    proto = behind(nodes, {"scale": 0.05})
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero"))
+    found = explained(opened(proto, SIZE), method, photo(6, SIZE))
+    assert found.facts["relevance"]["rounding"] != 0
+    assert found.facts["conservation_error"] < CONSERVED
+    assert not found.warnings
+
+
+def test_what_does_not_add_up_is_said():
+    scores = np.array([2.0, 1.0])
+    for pixels, kept, peak, words in (
+        (2.0, 1.0, 2.0, ""),
+        (2.0, 0.9, 2.0, "does not add up: 3%"),
+        (-500.0, 503.0, 2.0, "parts of the relevance are 1e+02 times the scores"),
+        (-500.0, 503.0, 20.0, ""),  # a small score of a network with large ones
+        (float("nan"), 1.0, 2.0, "does not add up"),
+    ):
+        found, said = conservation(scores, np.array([pixels]), {"constants": kept}, peak)
+        assert found["relevance"]["score"] == 3.0
+        assert words in said
+        assert bool(words) == bool(said)
 
 
 @pytest.mark.parametrize(
