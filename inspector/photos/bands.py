@@ -161,7 +161,7 @@ def _from_pages(path: Path, to: Bands) -> Photo:
         return Photo.open(path)
     try:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            if getattr(image, "n_frames", 1) == 1 and len(image.getbands()) != 1:
+            if _count(image) == 1 and len(image.getbands()) != 1:
                 return Photo.open(path)
             pages = _pages(image, str(path))
     except ImageRefused:
@@ -184,13 +184,29 @@ def _from_pages(path: Path, to: Bands) -> Photo:
     return replace(photo, sha256=hashlib.sha256(data).hexdigest(), path=path)
 
 
+def _count(image: Image.Image) -> int:
+    """The pages of an opened file, counted no further than they are read.
+
+    Pillow's own count walks through all of them, in a time that grows with their square.
+    """
+    count = 1
+    while count <= _PAGES:
+        try:
+            image.seek(count)
+        except EOFError:
+            break
+        count += 1
+    image.seek(0)
+    return count
+
+
 def _pages(image: Image.Image, where: str) -> list[Array]:
     """The pages of an opened file, which are counted before one is decoded.
 
     Raises:
         ImageRefused: They are too many, of several sizes, or have colours.
     """
-    count = int(getattr(image, "n_frames", 1))
+    count = _count(image)
     width, height = image.size
     if count > _PAGES or count * width * height > MAX_PIXELS:
         raise ImageRefused(

@@ -17,6 +17,7 @@ from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageErr
 from inspector.heatmap import Attribution, Heatmap, upsample
 from inspector.network.lattice import Lattice
 from inspector.overview import overview
+from inspector.photos import bands
 from inspector.photos.geometry import Geometry
 from inspector.photos.occluder import windows_of
 from inspector.render.drawing.spaces import shown
@@ -527,3 +528,14 @@ def test_the_slice_of_the_peak_is_always_drawn():
     assert "slice 23" in [text for _, _, text in drawn.labels]
     assert drawn.heatmap.maximum == pytest.approx(1.0)
     assert math.isclose(drawn.photo.size[1], 760, rel_tol=0.02)
+
+
+def test_pages_of_a_file_are_counted_no_further_than_they_are_read():
+    seen = []
+
+    class Endless:
+        def seek(self, page):
+            seen.append(page)
+
+    assert bands._count(Endless()) == bands._PAGES + 1
+    assert len(seen) == bands._PAGES + 1
