@@ -87,13 +87,12 @@ def _declare() -> Any:
         poolers = torchvision.ops.poolers
         operator = poolers.roi_align
 
-        def roi_align(features: Tensor, boxes: Any, output_size: Any, **more: Any) -> Tensor:
+        def roi_align(features: Tensor, boxes: Tensor, output_size: Any, **more: Any) -> Tensor:
             if torch.onnx.is_in_onnx_export():
                 found: Tensor = operator(features, boxes, output_size, **more)
                 return found
-            rois = torchvision.ops._utils.convert_boxes_to_roi_format(boxes)
             return _roi_align(
-                features, rois, more["spatial_scale"], *output_size, more["sampling_ratio"], False
+                features, boxes, more["spatial_scale"], *output_size, more["sampling_ratio"], False
             )
 
         poolers.roi_align = roi_align
@@ -290,7 +289,7 @@ NETWORKS: dict[str, Callable[[], Native]] = {
         for n in (
             "ssdlite320_mobilenet_v3_large",
             "retinanet_resnet50_fpn",
-            "fasterrcnn_resnet50_fpn",
+            "fasterrcnn_mobilenet_v3_large_fpn",
         )
     },
     "detr": detr,

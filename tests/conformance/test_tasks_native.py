@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 import inspector
 from inspector.run import ExplainRun
 
-pytestmark = pytest.mark.conformance
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
 
 CLOSE = 1e-4
 """Of the largest sum of |g A| over the channels of a place."""
