@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from converters.graph import Graph, Node
+from converters.graph.operators import facts
 from inspector.errors import ConverterError, InspectorError
 from inspector.network.class_evidence import is_score_like
 from inspector.network.scores import Scores, ends_in_activation
@@ -16,6 +18,7 @@ __all__ = [
     "has_no_batch",
     "listing",
     "measured_shape",
+    "probability_before",
     "sample_shape",
 ]
 
@@ -24,8 +27,36 @@ Array = np.ndarray[Any, Any]
 _FEW_AXES = 2
 """Axes of boxes (D, 4), scores (D,) and labels (D,) of one image."""
 
+_NEAR = 1_000
+"""Tensors that are looked through on the way to a probability."""
+
 _ATTRIBUTES = 512
 """Longest axis that may hold a row's attributes: box, objectness and classes."""
+
+
+def probability_before(graph: Graph, tensor: str) -> Node | None:
+    """The nearest softmax or sigmoid before a tensor, behind the last learned layer.
+
+    Whatever stands between (a suppression of boxes, products with an objectness) is passed.
+
+    Args:
+        graph: The graph.
+        tensor: Any tensor.
+
+    Returns:
+        None where a convolution or a matrix product comes first.
+    """
+    waiting, seen = [tensor], {tensor}
+    while waiting and len(seen) < _NEAR:
+        node = graph.producer(waiting.pop(0))
+        if node is None or facts(node).weighted:
+            continue
+        if facts(node).scores:
+            return node
+        fresh = [name for name in graph.reads(node) if name and name not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return None
 
 
 def has_no_batch(name: str, scores: Scores) -> bool:

@@ -10,7 +10,9 @@ from inspector.errors import ConverterError, InspectorError, MethodRefused, Mode
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, Attribution
 from inspector.network.layer_choice import last_of
+from inspector.network.outputs import probability_before
 from inspector.network.space import KINDS
+from inspector.printable import clean_text
 from inspector.probability import looks_like_probabilities, of_target, probabilities
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ Progress = Callable[[str, int, int], None]
 
 FLAT = 1e-6
 """Range of a map's values, relative to their peak, within which they are all the same."""
+
+_SATURATED = 1e-6
+"""Distance of a probability from 0 or 1 below which float32 sees no slope."""
 
 _REFUSALS = (MethodRefused, ModelRefused, ConverterError)
 
@@ -324,6 +329,7 @@ class _Samples:
         if self.keep_zero:
             return
         if "gradient" in method.needs and not np.any(evidence.by_sample(evidence.gradient)[row]):
+            self._refuse_saturated(evidence, request, row)
             others = [
                 one.tensor
                 for one in self.opened.layers_before(target.tensor)[0]
@@ -340,6 +346,7 @@ class _Samples:
         if "attention" in method.needs:
             last = evidence.attentions[-1]
             if not np.any(evidence.attention_gradient(last)[row]):
+                self._refuse_saturated(evidence, request, row)
                 raise MethodRefused(
                     f"{method.name}: {target.label!r} does not depend on this attention: the "
                     "gradient is zero everywhere",
@@ -348,12 +355,33 @@ class _Samples:
                 )
         plain = method.needs == {"input-gradient"} and method.rule is None
         if plain and not np.any(evidence.input_gradient("gradient")[row]):
+            self._refuse_saturated(evidence, request, row)
             raise MethodRefused(
                 f"{method.name}: {target.label!r} does not depend on the image: the signal at the "
                 "input is zero everywhere",
                 where=target.tensor,
                 hint="its value may be cut off or saturated; occlusion needs no gradient",
             )
+
+    def _refuse_saturated(self, evidence: Evidence, request: "Request", row: int) -> None:
+        """Refuse a target without a slope because it is a probability of 0 or 1.
+
+        Raises:
+            MethodRefused: It is one.
+        """
+        target, score = evidence.targets[row], abs(float(evidence.scores[row]))
+        if min(score, abs(1 - score)) > _SATURATED:
+            return
+        node = probability_before(self.opened.graph, target.tensor)
+        if node is None:
+            return
+        raise MethodRefused(
+            f"{request.method.name}: {target.label!r} is {SATURATED}: it is {score:.6g}, where "
+            f"this {node.op_type.lower()} has no slope",
+            where=f"{node.op_type} node {node.name!r}",
+            hint=f"--target '{clean_text(node.inputs[0])}[0,...]' names an element before it; "
+            "occlusion needs no gradient",
+        )
 
     def _map(self, evidence: Evidence, request: "Request", row: int, values: Array) -> Map:
         method, target = request.method, evidence.targets[row]

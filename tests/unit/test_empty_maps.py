@@ -5,6 +5,7 @@ import pytest
 from field_cases import Writer
 from field_checks import is_said, open_case, painted
 
+from inspector.errors import MethodRefused
 from inspector.methods import methods
 from inspector.verdicts import method_verdicts
 
@@ -102,3 +103,19 @@ def test_a_sequence_is_addressed_as_its_hint_says(tmp_path):
     found = explainer.explain(painted(), "occlusion", target="steps[40,0,1]").explanation
     heat = found.heatmap.values
     assert 36 <= np.unravel_index(int(heat.argmax()), heat.shape)[1] <= 44
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "hires-cam", "gradient"])
+def test_a_product_of_probabilities_that_is_one_is_called_saturated(tmp_path, method):
+    """As behind a suppression of boxes: class times objectness, both certain."""
+    g = Writer()
+    weight = np.array([[0.01, 5e4], [-0.02, 1e4]])
+    logits = g.mean_and_linear(g.red("image"), weight=weight)
+    sure = g.add("ReduceMax", g.add("Abs", logits), axes=[1], keepdims=1)
+    parts = [g.add("Sigmoid", one) for one in (logits, sure)]
+    g.add("Mul", *parts, name="scores")
+    explainer = open_case(tmp_path, g.model(scores=(1, 2)))
+    with pytest.raises(MethodRefused, match="is saturated: it is 1, where this sigmoid") as refused:
+        explainer.explain(painted(), method, target="scores[1]")
+    assert refused.value.where.startswith("Sigmoid node")
+    assert "--target" in refused.value.hint
