@@ -21,11 +21,13 @@ import platform
 import struct
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+_PATIENCE = 30
+"""Seconds for the trial of rights."""
 
 __all__ = [
     "Rights",
@@ -197,24 +199,46 @@ def environment_folders(python: str = "") -> tuple[Path, ...]:
     return tuple(dict.fromkeys(place for place in places if place.is_absolute()))
 
 
-def held() -> dict[str, bool]:
-    """What of this really holds on this machine: tried in a child process."""
-    names = ("reading elsewhere", "writing elsewhere", "network")
-    if sys.platform != "linux" or not hasattr(os, "fork"):
-        return dict.fromkeys(names, False)
-    with warnings.catch_warnings():
-        # The child asks the kernel and leaves: it waits for no lock of another thread.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        status = 0
-        with contextlib.suppress(BaseException):
-            restrict(Rights())
-            tries = (_tries_to_read, _tries_to_write, _tries_the_network)
-            status = sum(1 << at for at, refused in enumerate(tries) if refused())
-        os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {name: status > 0 and bool(status >> at & 1) for at, name in enumerate(names)}
+NAMES = ("reading elsewhere", "writing elsewhere", "network")
+"""What a child is refused where the kernel has the means."""
+
+_TRIAL = "from converters import rights; raise SystemExit(rights.trial())"
+
+
+def held() -> dict[str, bool | None]:
+    """What of this really holds on this machine: tried in a program of its own.
+
+    None where the trial did not come to an end.  Not in a fork of this process: its threads may
+    hold locks that nobody would open there.
+    """
+    if sys.platform != "linux":
+        return dict.fromkeys(NAMES, False)
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    try:
+        found = subprocess.run(  # noqa: S603 - this Python and a text of this module
+            [sys.executable, "-P", "-c", _TRIAL],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        found = -1
+    if found < 0 or found >= 1 << len(NAMES):
+        return dict.fromkeys(NAMES)
+    return {name: bool(found >> at & 1) for at, name in enumerate(NAMES)}
+
+
+def trial() -> int:
+    """Give up rights, and try what must be refused then: a bit per name of ``NAMES``."""
+    try:
+        restrict(Rights())
+    except OSError:
+        return 0
+    tries = (_tries_to_read, _tries_to_write, _tries_the_network)
+    return sum(1 << at for at, refused in enumerate(tries) if refused())
 
 
 def _tries_to_read() -> bool:

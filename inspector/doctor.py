@@ -108,9 +108,9 @@ def sandbox() -> list[tuple[str, str]]:
         return [("child processes", "have all your rights (INSPECTOR_SANDBOX=off)")]
     version = rights.landlock_version()
     kernel = f"Landlock {version}" if version else "this system has no Landlock"
+    said = {True: "refused", False: "allowed", None: "could not be tried"}
     return [
-        (f"child: {name}", f"refused ({kernel})" if holds else f"allowed ({kernel})")
-        for name, holds in rights.held().items()
+        (f"child: {name}", f"{said[holds]} ({kernel})") for name, holds in rights.held().items()
     ]
 
 

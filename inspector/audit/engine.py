@@ -116,8 +116,7 @@ class _Pool:
             suspects: list[Chunk] = []
             yield from self._until_broken(rest, suspects)
             # Whoever was under way when a process died is tried alone, to name the photo.
-            for place, entry in itertools.chain.from_iterable(suspects):
-                yield place, self._alone(entry)
+            yield from self._one_by_one(list(itertools.chain.from_iterable(suspects)))
 
     def _until_broken(self, rest: list[Chunk], suspects: list[Chunk]) -> Iterator[tuple[int, Row]]:
         """Do what is left; where a process dies, leave the chunks that were under way."""
@@ -138,25 +137,25 @@ class _Pool:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _alone(self, entry: Entry) -> Row:
-        with self._pool(1) as pool:
-            try:
-                pool.submit(os.getpid).result()
-            except BrokenProcessPool:
-                raise ModelRefused(
-                    "a process of its own cannot open the model",
-                    where=str(self.asked.opening.path),
-                    hint="--workers 1 audits in one process; --memory gives more",
-                ) from None
-            try:
-                return pool.submit(_rows_of, [entry]).result()[0]
-            except BrokenProcessPool:
-                error = ImageRefused(
-                    "the process that audited it died, of memory or of a fault in a library",
-                    where=entry.photo,
-                    hint="look at the photo; --memory gives more",
-                )
-                return refused_row(entry, error)
+    def _one_by_one(self, rest: Chunk) -> Iterator[tuple[int, Row]]:
+        """Rows of photos of which one takes its process down; a new process behind each such."""
+        while rest:
+            with self._pool(1) as pool:
+                try:
+                    pool.submit(os.getpid).result()
+                except BrokenProcessPool:
+                    raise ModelRefused(
+                        "a process of its own cannot open the model",
+                        where=str(self.asked.opening.path),
+                        hint="--workers 1 audits in one process; --memory gives more",
+                    ) from None
+                while rest:
+                    place, entry = rest.pop(0)
+                    try:
+                        yield place, pool.submit(_rows_of, [entry]).result()[0]
+                    except BrokenProcessPool:
+                        yield place, refused_row(entry, _died(entry))
+                        break
 
     def _pool(self, workers: int) -> ProcessPoolExecutor:
         cores = self._context.Queue()
@@ -167,3 +166,11 @@ class _Pool:
         return ProcessPoolExecutor(
             workers, mp_context=self._context, initializer=_open, initargs=(self.asked, cores)
         )
+
+
+def _died(entry: Entry) -> ImageRefused:
+    return ImageRefused(
+        "the process that audited it died, of memory or of a fault in a library",
+        where=entry.photo,
+        hint="look at the photo; --memory gives more",
+    )

@@ -1,12 +1,18 @@
 """A data set with a mark in the corner of some photos of one class, and networks that do or do not
 decide by it."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import onnx
 from field_cases import Writer
 from PIL import Image
+
+from inspector.audit import rows
+from inspector.opening import Opening
+from inspector.photos.photo import Photo
 
 SIZE = 48
 MARK = 8
@@ -68,3 +74,18 @@ def saved(place: Path, *, cheats: bool) -> Path:
     path = place / ("cheating.onnx" if cheats else "honest.onnx")
     onnx.save(network(cheats=cheats), path)
     return path
+
+
+class Deadly(Opening):
+    """Opens a model in a process that one photo takes down, as a fault in a decoder would."""
+
+    def open(self, kind):
+        class DeadlyPhoto(Photo):
+            @classmethod
+            def open(cls, source):
+                if str(source).endswith("003.png"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return Photo.open(source)
+
+        rows.Photo = DeadlyPhoto
+        return super().open(kind)

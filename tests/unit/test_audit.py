@@ -1,8 +1,6 @@
 """Audits: rows, engine, clusters, interventions, command; on networks that cheat or do not."""
 
 import json
-import os
-import signal
 
 import audit_scenes as scenes
 import numpy as np
@@ -143,6 +141,7 @@ def test_photos_to_look_at_are_ranked():
 # -- engine ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance
 def test_rows_are_the_same_from_one_process_and_from_two(scene, monkeypatch):
     monkeypatch.setattr(engine, "CHUNK", 8)
     auditor = Auditor(Asked(opening(scene)))
@@ -154,20 +153,12 @@ def test_rows_are_the_same_from_one_process_and_from_two(scene, monkeypatch):
     assert [row["photo"] for row in one] == [entry.photo for entry in entries]
 
 
-def _die(entries):
-    """Stands in for a fault in a decoder: one photo takes its process down."""
-    if any(entry.photo.endswith("003.png") for entry in entries):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return [{"photo": entry.photo, "refused": None} for entry in entries]
-
-
+@pytest.mark.conformance
 def test_a_photo_that_takes_its_process_down_is_one_row(scene, monkeypatch):
     monkeypatch.setattr(engine, "CHUNK", 4)
-    monkeypatch.setattr(engine, "_rows_of", _die)
-    monkeypatch.setattr(engine, "_open", lambda *_: None)
-    context = engine.multiprocessing.get_context("fork")  # so that what is patched is there
-    monkeypatch.setattr(engine.multiprocessing, "get_context", lambda _: context)
+    deadly = scenes.Deadly(scene / "cheating.onnx", overrides=SETTINGS)
     auditor = Auditor(Asked(opening(scene)))
+    auditor.asked = Asked(deadly)  # what the other processes open
     entries = open_data_set(scene / "data" / "thing").entries[:12]
     found = engine.audit_rows(auditor, entries, workers=2, journal=Journal())
     assert [row["photo"] for row in found if row["refused"]] == ["003.png"]

@@ -116,8 +116,12 @@ def test_what_child_processes_may_not_do_is_tried(monkeypatch):
         ("child: reading elsewhere", "child: writing elsewhere", "child: network"),
         f"refused (Landlock {version})",
     )
-    monkeypatch.setattr(rights, "restrict", lambda _: None)
+    free = rights._TRIAL.replace("raise", "rights.restrict = lambda _: None; raise")
+    monkeypatch.setattr(rights, "_TRIAL", free)
     assert {a for _, a in doctor.sandbox()} == {f"allowed (Landlock {version})"}
+    monkeypatch.setattr(rights, "_TRIAL", "import time; time.sleep(60)")
+    monkeypatch.setattr(rights, "_PATIENCE", 0.5)
+    assert {a for _, a in doctor.sandbox()} == {f"could not be tried (Landlock {version})"}
     monkeypatch.setenv("INSPECTOR_SANDBOX", "off")
     assert doctor.sandbox() == [("child processes", "have all your rights (INSPECTOR_SANDBOX=off)")]
 

@@ -93,4 +93,11 @@ def test_without_scipy_the_extra_is_named(monkeypatch, call):
 def test_a_study_names_the_extra_before_it_looks_at_the_model(monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra):
-        studies()[name].function(None, [])
+        studies()[name].function(OfPictures(), [])
+
+
+class OfPictures:
+    """A model of which nothing can be asked but whether it takes pictures."""
+
+    def require_pictures(self, what):
+        """It does."""
