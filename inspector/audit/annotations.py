@@ -12,7 +12,7 @@ from inspector.errors import UsageError, require
 from inspector.photos.dataset import PICTURES
 from inspector.printable import clean_text
 
-__all__ = ["Annotated", "Described", "coco", "of_folder", "voc", "yolo"]
+__all__ = ["Annotated", "Described", "coco", "of_folder", "refuse_all", "voc", "yolo"]
 
 MOST_BYTES = 1 << 30
 _MOST_LABEL_BYTES = 4 << 20
@@ -42,11 +42,13 @@ class Described:
         photo: Its name.
         places: Where it may lie below the data set's folder.
         objects: What lies on it.
+        size: Height and width that the annotations say it has; None where they do not.
     """
 
     photo: str
     places: tuple[PurePosixPath, ...]
     objects: Sequence[Annotated]
+    size: tuple[int, int] | None = None
 
 
 def of_folder(folder: Path) -> tuple[str, Sequence[Described]] | None:
@@ -110,19 +112,53 @@ def coco(path: Path) -> list[Described]:
         for one in _objects(parts.get("categories", []))
     }
     objects: dict[Any, list[Annotated]] = {}
-    for box in _objects(boxes):
+    wrong = []
+    for number, box in enumerate(_objects(boxes)):
         numbers = box.get("bbox")
+        if numbers is None:  # a region or a key point
+            continue
         corners = _corners(numbers) if isinstance(numbers, list) and len(numbers) == 4 else None
         category = box.get("category_id")
-        label = named.get(category, None if category is None else str(category))
-        if corners is not None:
+        label = named.get(category, None if category is None else _unnamed(category))
+        if corners is None:
+            wrong.append(
+                f"annotation {box.get('id', number)}: bbox is not left, top, width, height"
+            )
+        else:
             objects.setdefault(box.get("image_id"), []).append(Annotated(label, corners))
+    refuse_all(wrong, path)
     described = []
     for image in _objects(images):
         name = _below(image.get("file_name", ""), path)
         places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
-        described.append(Described(clean_text(str(name)), places, objects.get(image.get("id"), [])))
+        own = objects.get(image.get("id"), [])
+        size = image.get("height"), image.get("width")
+        described.append(Described(clean_text(str(name)), places, own, _size(*size)))
     return described
+
+
+def _unnamed(index: object) -> str:
+    """The label of a class that has a number alone, which is not the model's own number."""
+    return f"id {clean_text(str(index), limit=40)}"
+
+
+def refuse_all(wrong: Sequence[str], where: Path, hint: str = "") -> None:
+    """Refuse everything that is wrong with some annotations, in one error.
+
+    Raises:
+        UsageError: Something is.
+    """
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError(clean_text("; ".join(wrong[:5])) + more, where=str(where), hint=hint)
+
+
+def _size(height: object, width: object) -> tuple[int, int] | None:
+    """Height and width where both are numbers above 0."""
+    found = [finite_number(one) for one in (height, width)]
+    if any(one is None or one <= 0 for one in found):
+        return None
+    return int(found[0] or 0), int(found[1] or 0)
 
 
 def _objects(values: object) -> list[Mapping[str, Any]]:
@@ -178,7 +214,7 @@ def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
         x, y, width, height = numbers
         corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
         if width > 0 and height > 0:
-            objects.append(Annotated(names.get(index, str(index)), corners, relative=True))
+            objects.append(Annotated(names.get(index, _unnamed(index)), corners, relative=True))
     return objects
 
 
@@ -220,9 +256,9 @@ def voc(folder: Path) -> list[Described]:
     """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
 
     Raises:
-        UsageError: A file is not such XML, or declares entities.
+        UsageError: A file is not such XML, declares entities, or has corners that are no box.
     """
-    described = []
+    described, wrong = [], list[str]()
     for path in sorted((folder / "Annotations").glob("*.xml")):
         data = _read(path, _MOST_LABEL_BYTES)
         if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
@@ -231,17 +267,24 @@ def voc(folder: Path) -> list[Described]:
             root = ET.fromstring(data)  # noqa: S314 - without declarations, see above
         except ET.ParseError as error:
             raise UsageError(f"is not XML ({error})", where=str(path)) from None
-        name = _below(root.findtext("filename") or f"{path.stem}.jpg", path)
+        given = root.findtext("filename")
+        names = [given] if given else [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
+        below = [_below(name, path) for name in names]
+        name = next((n for n in below if (folder / "JPEGImages" / n).is_file()), below[0])
         objects = []
         for one in root.iter("object"):
             texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
             try:
                 top, left, bottom, right = (float(text or "") for text in texts)
             except ValueError:
+                top, left, bottom, right = 1.0, 1.0, 0.0, 0.0
+            if not (top <= bottom and left <= right):
+                wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
                 continue
-            if top <= bottom and left <= right:
-                label = clean_text((one.findtext("name") or "").strip()) or None
-                objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
+            label = clean_text((one.findtext("name") or "").strip()) or None
+            objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
         places = (PurePosixPath("JPEGImages") / name, name)
-        described.append(Described(clean_text(str(name)), places, objects))
+        size = _size(*(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width")))
+        described.append(Described(clean_text(str(name)), places, objects, size))
+    refuse_all(wrong, folder / "Annotations")
     return described

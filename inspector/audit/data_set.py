@@ -11,8 +11,8 @@ All of it is a stranger's: a name leads to a file below the data set's folder or
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,6 +51,7 @@ class Entry:
         objects: What lies on it where.
         mask: A file whose pixels other than 0 are the object; None without one.
         groups: Values of the other columns of its row.
+        size: Height and width that annotations say it has; None where they do not.
     """
 
     photo: str
@@ -59,6 +60,7 @@ class Entry:
     objects: tuple[annotations.Annotated, ...] = ()
     mask: Path | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,21 @@ class DataSet:
             for name, value in entry.groups.items():
                 found.setdefault(name, set()).add(value)
         return {name: tuple(sorted(values)) for name, values in found.items()}
+
+    def named(self, name_of: Callable[[str], str]) -> "DataSet":
+        """The same data set with labels and objects called as a model calls its classes."""
+        entries = tuple(
+            replace(
+                entry,
+                label=None if entry.label is None else name_of(entry.label),
+                objects=tuple(
+                    replace(o, label=None if o.label is None else name_of(o.label))
+                    for o in entry.objects
+                ),
+            )
+            for entry in self.entries
+        )
+        return DataSet(self.source, self.kind, entries, self.missing)
 
     def facts(self) -> dict[str, Any]:
         """Plain data for the report."""
@@ -182,6 +199,8 @@ def _pictures(source: Path) -> Iterator[PurePosixPath]:
 def _table(source: Path) -> DataSet:
     """Photos of a table; several rows of one photo are several objects on it."""
     rows = read_table(source) if source.suffix.lower() == ".csv" else _parquet(source)
+    if not rows:
+        raise UsageError("has no rows", where=str(source), hint="a row per photo below the heading")
     image = column_of(source, rows, IMAGE_COLUMNS)
     heading = list(rows[0][1])
     label = next((name for name in LABEL_COLUMNS if name in heading), None)
@@ -204,16 +223,17 @@ def _table(source: Path) -> DataSet:
             file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
             entries[name] = Entry(name, path, own, (), file, values)
             objects[name] = []
-        if all(row.get(key) for key in _CORNERS):
+        boxed = all(row.get(key) for key in _CORNERS)
+        if not boxed and own != entries[name].label:
+            wrong.append(f"line {at}: {name} has another label above")
+        if boxed:
             corners = [finite_number(_number(row[key])) for key in _CORNERS]
             if None in corners or not (corners[0] < corners[2] and corners[1] < corners[3]):  # type: ignore[operator]
                 wrong.append(f"line {at}: corners that are not numbers, or the wrong way round")
                 continue
             left, top, right, bottom = (float(c or 0) for c in corners)
             objects[name].append(annotations.Annotated(own, (top, left, bottom, right)))
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UsageError("; ".join(wrong[:5]) + more, where=str(source), hint="columns x0,y0,x1,y1")
+    annotations.refuse_all(wrong, source, "columns x0,y0,x1,y1 for boxes, one label per photo")
     if not entries:
         raise UsageError(
             f"none of its {len(missing)} photos is there",
@@ -267,7 +287,7 @@ def _annotated(
             continue
         names = dict.fromkeys(o.label for o in one.objects if o.label is not None)
         label = next(iter(names)) if len(names) == 1 else None
-        entries.append(Entry(one.photo, path, label, tuple(one.objects)))
+        entries.append(Entry(one.photo, path, label, tuple(one.objects), size=one.size))
     if not entries:
         raise UsageError(
             f"none of its {len(missing)} photos is there" if missing else "names no photos",

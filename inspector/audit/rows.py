@@ -24,6 +24,7 @@ from inspector.probability import predictions, probabilities_of, source_of
 from inspector.render.drawing.colormap import apply_sequential
 from inspector.render.png import dumps
 from inspector.run import ExplainRun, PhotoInput, PhotoMaps
+from inspector.tasks.planes import mask_on_grid
 from inspector.whole_file import write_whole
 
 __all__ = ["BORDER", "GRID", "Asked", "Auditor", "Row", "grid_of"]
@@ -39,6 +40,8 @@ BORDER = 0.1
 
 _THUMBNAIL = 160
 _TOP = 5
+_SURE = ("detector", "sequence")
+"""Tasks whose items have a probability."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,22 @@ class Auditor:
         row: int,
     ) -> Row:
         photo, _, geometry = item
+        if entry.size is not None and entry.size != photo.size:
+            raise ImageRefused(
+                f"it has {photo.size[1]}x{photo.size[0]} pixels, and its annotations are of "
+                f"{entry.size[1]}x{entry.size[0]}",
+                where=entry.photo,
+                hint="annotate the photo as it is, or take the size out of the annotations",
+            )
         made = _blank(entry)
         made |= self._predicted(entry, values, row)
         if found.items is not None:
             best = next(iter(found.items.chosen), None)
             made |= {"item": best.label, "predicted": best.label} if best is not None else {}
             if best is not None:
-                made |= {"index": best.index, "probability": best.score}
+                # Of a region it is its share of the area, which is not how sure the model is.
+                sure = best.score if self.run.reading.task in _SURE else None  # type: ignore[union-attr]
+                made |= {"index": best.index, "probability": sure}
                 named = self._labels(entry.label)
                 made["correct"] = best.index in named if named else None
         drawn = [one for one in found.maps if isinstance(one, Map)]
@@ -213,6 +225,8 @@ class Auditor:
         if wanted:
             made["correct"] = best[0]["index"] in wanted
             made["in_top5"] = any(one["index"] in wanted for one in best)
+            if made["probability"] is None:
+                return made
             try:
                 every = probabilities_of(own[None], source_of(scores, own))[0]
             except MethodRefused:
@@ -281,11 +295,16 @@ def _evidence(heat: Array, geometry: Geometry, entry: Entry) -> Row:
     made: Row = {"empty": total == 0, "grid": grid_of(heat, area)}
     places = _objects(entry, geometry)
     if places is not None:
-        inside = places * seen
-        made["box_area"] = round(float(inside.sum()) / whole, 6) if whole else None
+        # Objects that the network saw nothing of say nothing of where it looked.
+        places = places if (places * seen).any() else None
+    if places is not None:
+        made["box_area"] = round(float((places * seen).sum()) / whole, 6)
+    mask = None
     if entry.mask is not None:
-        mask = _mask(entry.mask, geometry)
-        made["mask_area"] = round(float((mask * seen).sum()) / whole, 6) if whole else None
+        mask = mask_on_grid(str(entry.mask), geometry, geometry.input, entry.photo)
+        mask = mask if (mask * seen).any() else None
+    if mask is not None:
+        made["mask_area"] = round(float((mask * seen).sum()) / whole, 6)
     if not total:
         return made
     height, width = heat.shape
@@ -310,7 +329,7 @@ def _evidence(heat: Array, geometry: Geometry, entry: Entry) -> Row:
             "pointing": bool(places[peak] >= 0.5),
             "pointing_centre": bool(places[middle] >= 0.5),
         }
-    if entry.mask is not None:
+    if mask is not None:
         made["inside_mask"] = round(float((heat * mask).sum()) / total, 6)
     return made
 
@@ -329,29 +348,6 @@ def _objects(entry: Entry, geometry: Geometry) -> Array | None:
         corners = (top * sy + ty, left * sx + tx, bottom * sy + ty, right * sx + tx)
         found = np.maximum(found, _cover(corners, geometry.input))
     return found
-
-
-def _mask(path: Path, geometry: Geometry) -> Array:
-    """The mask (H, W) of the input, of a picture of the photo's size.
-
-    Raises:
-        ImageRefused: It cannot be read, or has another size.
-    """
-    photo = Photo.open(path)
-    size = photo.pixels.shape[:2]
-    if tuple(size) != geometry.photo:
-        raise ImageRefused(
-            f"the mask has {size[0]}x{size[1]} pixels, the photo {geometry.photo[0]}x"
-            f"{geometry.photo[1]}",
-            where=path.name,
-            hint="a mask has the photo's size",
-        )
-    mask = photo.pixels.reshape(*size, -1).max(-1) > 0
-    rows, columns = geometry.to_photo(np.arange(geometry.input[0]), np.arange(geometry.input[1]))
-    at = [np.rint(values).astype(int) for values in (rows, columns)]
-    inside = [(a >= 0) & (a < n) for a, n in zip(at, size, strict=True)]
-    found = mask[np.clip(at[0], 0, size[0] - 1)][:, np.clip(at[1], 0, size[1] - 1)]
-    return np.asarray(found & inside[0][:, None] & inside[1][None], np.float64)
 
 
 def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:

@@ -24,6 +24,7 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.measures.statistics import require_scipy
 from inspector.opening import Opening
 from inspector.passes.journal import Journal, discard, identity_of
+from inspector.photos.dataset import class_indices
 from inspector.versions import versions
 from inspector.whole_file import check_folder
 
@@ -114,7 +115,14 @@ def audit(
         opening, options.method, options.target, options.layer, options.task, thumbnails=place
     )
     auditor = Auditor(asked)
-    found = open_data_set(data, auditor.opened.class_labels.names)
+    reading = auditor.run.reading
+    if reading is not None and reading.task == "embedding" and options.target is None:
+        raise UsageError(
+            "the model makes a vector of each photo, of which no number is a prediction",
+            where=auditor.opened.path.name,
+            hint="--target 'OUTPUT[i]' audits one of its numbers",
+        )
+    found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
     gates = _gates(options, found)
     identity = _identity(auditor, found, options)
     _check_report(folder, identity, fresh=options.fresh)
@@ -143,6 +151,21 @@ def audit(
     report.save(folder)
     journal.finish()
     return report
+
+
+def _names(auditor: Auditor) -> Callable[[str], str]:
+    """What the model calls the class of a label; the label where it names none, or several."""
+    names, count = auditor.opened.class_labels.names, auditor.opened.scores.classes
+    known: dict[str, str] = {}
+
+    def name_of(label: str) -> str:
+        if label not in known:
+            found = class_indices(label, names, count)
+            one = names[found[0]] if len(found) == 1 and found[0] < len(names) else ""
+            known[label] = one or label
+        return known[label]
+
+    return name_of
 
 
 def _gates(options: AuditOptions, found: DataSet) -> list[Gate]:

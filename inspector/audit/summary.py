@@ -55,7 +55,8 @@ def metrics(rows: Sequence[Row]) -> dict[str, Any]:
         if name in _SHARES:
             found[name] = _share(row.get(_SHARES[name]) for row in rows)
         else:
-            found[name] = _mean(row.get(_MEANS[name]) for row in rows)
+            most = np.inf if name == "seconds" else 1.0
+            found[name] = _mean((row.get(_MEANS[name]) for row in rows), most)
     return found
 
 
@@ -67,13 +68,15 @@ def _share(values: Iterable[Any]) -> Stat | None:
     return {"value": sum(known) / len(known), "low": low, "high": high, "photos": len(known)}
 
 
-def _mean(values: Iterable[Any]) -> Stat | None:
+def _mean(values: Iterable[Any], most: float) -> Stat | None:
+    """Mean and interval of numbers between 0 and ``most``, which the interval does not leave."""
     known = np.array([value for value in values if value is not None], np.float64)
     if not known.size:
         return None
     mean = float(known.mean())
     half = Z * float(known.std(ddof=1)) / float(np.sqrt(known.size)) if known.size > 1 else 0.0
-    return {"value": mean, "low": mean - half, "high": mean + half, "photos": known.size}
+    low, high = max(mean - half, 0.0), min(mean + half, most)
+    return {"value": mean, "low": low, "high": high, "photos": known.size}
 
 
 def groups_of(rows: Sequence[Row], names: Iterable[str]) -> dict[str, dict[str, Any]]:

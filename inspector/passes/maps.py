@@ -14,6 +14,7 @@ from inspector.network.outputs import probability_before
 from inspector.network.space import KINDS
 from inspector.printable import clean_text
 from inspector.probability import looks_like_probabilities, of_target, probabilities
+from inspector.tasks.numbers import Similarity
 
 if TYPE_CHECKING:
     from inspector.methods import Method, Request
@@ -328,6 +329,15 @@ class _Samples:
         method, target = request.method, evidence.targets[row]
         if self.keep_zero:
             return
+        sloped = not method.needs.isdisjoint({"gradient", "input-gradient", "attention"})
+        score = float(evidence.scores[row])
+        if sloped and isinstance(target, Similarity) and abs(score) >= 1 - _SATURATED:
+            raise MethodRefused(
+                f"{method.name}: the similarity is {SATURATED}: at {score:.6g} a cosine has no "
+                "slope",
+                where=target.tensor,
+                hint="compare with another photo; occlusion needs no gradient",
+            )
         if "gradient" in method.needs and not np.any(evidence.by_sample(evidence.gradient)[row]):
             self._refuse_saturated(evidence, request, row)
             others = [

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from converters.plain_values import whole_number
 from inspector.errors import UnknownTarget, UsageError, nearest
 from inspector.network.before_activation import Stuck, before_activation
 from inspector.network.outputs import (
@@ -365,6 +366,10 @@ def _by_label(text: str, labels: Sequence[str], count: int | None) -> int:
                 f"{clean_text(text)!r} names {len(found)} classes",
                 hint=f"give the index of one: {shown}{more}",
             )
+    # A class without a name is printed as "class 3", and taken as it is printed.
+    printed = whole_number(wanted.removeprefix("class ")) if wanted.startswith("class ") else None
+    if printed is not None and printed >= 0 and (count is None or printed < count):
+        return printed
     if not labels:
         raise UnknownTarget(
             f"{clean_text(text)!r} is not a class index, and the class names are not known",

@@ -80,7 +80,14 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
             where=name,
             hint="a mask has the size of its photo; white is inside",
         )
-    inside = np.asarray(Image.fromarray(mask.rgb8).convert("L")) > _WHITE
+    if any(note.startswith("alpha") for note in mask.notes):
+        raise ImageRefused(
+            "the mask is transparent in places, which could be inside as well as outside",
+            where=Path(file).name,
+            hint="save it in black and white, without transparency",
+        )
+    grey = np.asarray(Image.fromarray(mask.rgb8).convert("L"))
+    inside = grey > (_WHITE if grey.max() > 1 else 0)  # masks of 0 and 1 are common
     centres = [
         (np.arange(count) + 0.5) / count * whole - 0.5
         for count, whole in zip(shape, geometry.input, strict=True)

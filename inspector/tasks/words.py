@@ -105,7 +105,7 @@ def class_of(name: str, labels: Sequence[str], count: int | None) -> int:
         if found:
             shown = ", ".join(f"{i} ({labels[i]})" for i in found[:5])
             raise UnknownTarget(f"{clean_text(name)!r} names several classes: {shown}")
-    number = whole_number(wanted)
+    number = whole_number(wanted.removeprefix("class "))  # as it is printed without a name
     if number is not None and number >= 0 and (count is None or number < count):
         return number
     if number is not None:

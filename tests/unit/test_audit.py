@@ -104,7 +104,49 @@ def test_a_mask_of_another_size_is_that_photo_s_refusal(scene, tmp_path):
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "m.png")
     entry = Entry("a.png", tmp_path / "a.png", mask=tmp_path / "m.png")
     (row,) = Auditor(Asked(opening(scene))).rows([entry])
-    assert "the mask has 10x10 pixels, the photo 48x48" in row["refused"]
+    assert "the mask has 10x10 pixels and the photo 48x48" in row["refused"]
+
+
+def test_a_transparent_mask_is_that_photo_s_refusal(scene, tmp_path):
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    mask = np.full((48, 48, 4), 255, np.uint8)
+    mask[:, 24:, 3] = 0
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    entry = Entry("a.png", tmp_path / "a.png", mask=tmp_path / "m.png")
+    (row,) = Auditor(Asked(opening(scene))).rows([entry])
+    assert "transparent" in row["refused"]
+
+
+def test_annotations_of_another_size_are_that_photo_s_refusal(scene, tmp_path):
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    entries = [Entry("a.png", tmp_path / "a.png", size=size) for size in ((48, 48), (96, 96))]
+    one, other = Auditor(Asked(opening(scene))).rows(entries)
+    assert one["refused"] is None
+    assert "it has 48x48 pixels, and its annotations are of 96x96" in other["refused"]
+
+
+def test_boxes_and_masks_outside_of_the_photo_say_nothing(scene, tmp_path):
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(tmp_path / "m.png")
+    entry = Entry(
+        "a.png", tmp_path / "a.png", None, (annotated((60, 60, 90, 90)),), tmp_path / "m.png"
+    )
+    (row,) = Auditor(Asked(opening(scene))).rows([entry])
+    assert row["refused"] is None
+    for name in ("inside_box", "box_area", "pointing", "inside_mask", "mask_area"):
+        assert row[name] is None
+
+
+def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
+    (tmp_path / "t.csv").write_text("image,label\na.png,THING\nb.png,0\nc.png,dog\n")
+    for name in "abc":
+        photo = Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False))
+        photo.save(tmp_path / f"{name}.png")
+    options = AuditOptions(workers=1, thumbnails=False, fail_if=("class.thing.top1 < 0.5",))
+    found = audit(opening(scene), tmp_path / "t.csv", tmp_path / "out", options)
+    assert found.contents["data"]["classes"] == {"dog": 1, "thing": 2}
+    assert found.contents["class"]["thing"]["top1"]["photos"] == 2
+    assert found.contents["warnings"][-1] == "labels that are no class of the model: dog"
 
 
 # -- summary --------------------------------------------------------------------------------------
@@ -127,6 +169,14 @@ def test_metrics_leave_out_what_no_photo_has():
     assert found["top1"]["value"] == 0.5
     assert found["top1"]["low"] < 0.5 < found["top1"]["high"]
     assert found["inside_box"] is None
+
+
+def test_intervals_of_shares_stay_between_0_and_1():
+    found = metrics([{"inside_box": value} for value in (0.0, 0.0, 1.0)])
+    assert (found["inside_box"]["low"], found["inside_box"]["high"]) == (
+        0,
+        pytest.approx(0.987, abs=0.01),
+    )
 
 
 def test_photos_to_look_at_are_ranked():

@@ -94,8 +94,7 @@ def test_coco(tmp_path):
             {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 5]},
             {"image_id": 2, "category_id": 7, "bbox": [1, 2, 10, 5]},
             {"image_id": 2, "category_id": 8, "bbox": [0, 0, 3, 3]},
-            {"image_id": 2, "category_id": 8, "bbox": [0, 0, 0, 3]},
-            {"image_id": 2, "bbox": "nonsense"},
+            {"image_id": 2, "category_id": 9, "segmentation": []},
         ],
         "categories": [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}],
     }
@@ -145,6 +144,22 @@ def test_voc(tmp_path):
     assert found.entries[0].objects[0].corners == (0, 0, 20, 10)
 
 
+def test_voc_without_a_name_is_the_photo_of_its_own_name(tmp_path):
+    text = VOC.replace(
+        "<filename>a.png</filename>", "<size><width>40</width><height>20</height></size>"
+    )
+    (one,) = open_data_set(_voc(tmp_path, text)).entries
+    assert (one.photo, one.size) == ("a.png", (20, 40))
+
+
+def test_classes_without_a_name_are_not_the_model_s_numbers(tmp_path):
+    photos(tmp_path, "images/a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("7 0.5 0.5 0.2 0.4\n")
+    (one,) = open_data_set(tmp_path).entries
+    assert one.label == "id 7"
+
+
 def _voc(tmp_path, text):
     photos(tmp_path, "JPEGImages/a.png")
     (tmp_path / "Annotations").mkdir()
@@ -175,6 +190,23 @@ HOSTILE = {
     ),
     "COCO that is nested without end": (lambda p: _coco(p, "[" * 100_000), "is not JSON"),
     "COCO that is another document": (lambda p: _coco(p, "[1, 2]"), "is not COCO"),
+    "COCO with boxes that are none": (
+        lambda p: _coco(
+            p,
+            '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": '
+            '[{"id": 5, "image_id": 1, "bbox": [0, 0, 0, 3]}, {"image_id": 1, "bbox": "x"}]}',
+        ),
+        "annotation 5: bbox is not .*; annotation 1: bbox",
+    ),
+    "table without rows": (lambda p: _csv(p, "image,label\n"), "has no rows"),
+    "two labels of one photo": (
+        lambda p: _csv(photos(p, "a.png"), "image,label\na.png,cat\na.png,dog\n"),
+        "line 3: a.png has another label",
+    ),
+    "VOC with corners that are none": (
+        lambda p: _voc(p, VOC.replace("<xmax>10", "<xmax>0")),
+        "a.xml: corners",
+    ),
     "VOC with entities": (
         lambda p: _voc(p, '<!DOCTYPE a [<!ENTITY b "c">]>' + VOC),
         "declares entities",

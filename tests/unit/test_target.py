@@ -406,3 +406,13 @@ def test_hidden_softmax_is_noticed():
     assert looks_like_probabilities([1.2, -0.2]) == ""
     assert looks_like_probabilities([1.0]) == ""
     assert looks_like_probabilities([np.nan, 1.0]) == ""
+
+
+def test_a_class_without_a_name_is_taken_as_it_is_printed():
+    from inspector.target.spec import _by_label
+    from inspector.tasks.words import class_of
+
+    assert _by_label("class 3", (), 10) == class_of("class 3", (), 10) == 3
+    assert _by_label("class 3", ("x", "class 3"), None) == 1
+    with pytest.raises(UnknownTarget):
+        _by_label("class 12", (), 10)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import inspector
-from inspector.errors import ImageRefused, UnknownTarget, UsageError
+from inspector.errors import ImageRefused, MethodRefused, UnknownTarget, UsageError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.overview import overview
 from inspector.photos.geometry import Geometry
@@ -471,9 +471,11 @@ def test_what_is_called_an_embedding_has_no_classes(tmp_path):
     pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
     with pytest.raises(UnknownTarget, match="embedding"):
         model.explain(pixels)
-    assert model.explain(pixels, similar_to=pixels).explanation.attribution.score == pytest.approx(
-        1
-    )
+    same = model.explain(pixels, "occlusion", similar_to=pixels).explanation.attribution
+    assert same.score == pytest.approx(1)
+    for method in ("grad-cam", "gradient"):  # a cosine of 1 has no slope: all would be rounding
+        with pytest.raises(MethodRefused, match="the similarity is saturated"):
+            model.explain(pixels, method, similar_to=pixels)
     assert model.explain(pixels, "gradient", target="embedding[3]").attribution.any()
     report = model.explain(pixels, "gradient", task="classifier")
     assert report.images[0].predictions[0]["probability"] is None
