@@ -22,6 +22,7 @@ from inspector.render import html
 pytestmark = pytest.mark.conformance
 
 webdriver = pytest.importorskip("selenium.webdriver")
+WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER):
@@ -61,6 +62,17 @@ def served(folder):
     server.server_close()
 
 
+def started(options):
+    """Chromium under its driver; on a busy machine the first start may take too long."""
+    for attempt in range(3):
+        try:
+            return webdriver.Chrome(service=webdriver.ChromeService(DRIVER), options=options)
+        except WebDriverException as error:
+            reason = str(error).partition("\n")[0]
+            time.sleep(2 * attempt)
+    pytest.skip(f"Chromium does not start: {reason}")
+
+
 @pytest.fixture(params=SIZES)
 def browser(request):
     """A fresh browser of one size, which keeps its console and its requests."""
@@ -70,7 +82,7 @@ def browser(request):
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(service=webdriver.ChromeService(DRIVER), options=options)
+    driver = started(options)
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     yield driver
