@@ -17,6 +17,10 @@ from inspector.opened import Opened
 __all__ = ["LayerRow", "Overview", "overview"]
 
 
+_MOST_PLACED = 1_000
+"""Layers beyond which it is not said where each lies: a list that nobody reads."""
+
+
 @dataclass(frozen=True)
 class LayerRow:
     """One layer as `inspector layers` shows it.
@@ -161,7 +165,7 @@ def _placement(opened: Opened, tensor: str, shape: Sequence[int] | None) -> Plac
         ExplainedError: They have no place.
     """
     model, size = opened.model, opened.size(*opened.preprocessing.preprocess.size)
-    if shape is None or len(shape) != 4:
+    if shape is None or len(shape) != 4 or len(opened.layers) > _MOST_PLACED:
         return None
     if shape[0] > 1 and model.input.batch in {None, 1}:  # a pass shows what its rows are
         model.forward(np.zeros((1, model.input.channels, *size), np.float32), [tensor])

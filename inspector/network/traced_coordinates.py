@@ -68,6 +68,8 @@ class Coordinates:
         self.net, self._nodes = net, net.graph.nodes
         self._states: dict[str, State] = dict(states)
         self._made = {name: node for node in self._nodes for name in node.outputs if name}
+        self._place = {node: place for place, node in enumerate(self._nodes)}
+        self._walked: set[str] = set()
 
     def of(self, tensor: str) -> State | None:
         """Places of a tensor's units; None where it does not depend on the image."""
@@ -112,12 +114,20 @@ class Coordinates:
         return found
 
     def _before(self, tensor: str) -> list[Node]:
-        wanted = self._ancestors(tensor)
-        return [
-            node
-            for node in self._nodes
-            if any(n in wanted and n not in self._states for n in node.outputs if n)
-        ]
+        """Nodes that a tensor depends on and that were not walked yet, in graph order.
+
+        What was walked for one layer is not walked again for the next.
+        """
+        found, rest = dict[str, Node](), [tensor]
+        while rest:
+            name = rest.pop()
+            node = self._made.get(name)
+            if node is None or name in self._states or name in self._walked:
+                continue
+            self._walked.update(node.outputs)
+            found[name] = node
+            rest += self.net.graph.reads(node)
+        return sorted(found.values(), key=self._place.__getitem__)
 
     def _step(self, node: Node) -> Mapping[str, State]:
         read = self.net.graph.reads(node)

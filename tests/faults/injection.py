@@ -2,17 +2,23 @@
 
 A *step* is whatever touches the disk: a file opened for writing, bytes brought to the disk, a
 name given, a folder made. A run counts its steps; another run fails at the n-th of them.
+
+Children are forked by a program of its own, which imports what a command needs and starts no
+thread: in the fork of a test process, a lock that another thread held would stay shut for ever.
 """
 
 import builtins
 import contextlib
 import errno
 import io
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 __all__ = ["FAULTS", "contents", "leftovers", "run"]
@@ -70,6 +76,20 @@ def _patch(steps: _Steps) -> None:
     io.open = builtins.open = open_  # type: ignore[assignment]
 
 
+@cache
+def _forker() -> subprocess.Popen[str]:
+    """The program that forks; it ends with this process, whose end closes its input."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    return subprocess.Popen(  # noqa: S603 - this file
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+    )
+
+
 def run(arguments: list[str], folder: Path, *, at: int = 0, fault: str = "EIO") -> tuple[int, int]:
     """Run a command in a forked child, with a fault at one step.
 
@@ -82,13 +102,42 @@ def run(arguments: list[str], folder: Path, *, at: int = 0, fault: str = "EIO") 
     Returns:
         The exit status (the negative number of a signal), and the steps that were taken.
     """
+    forker = _forker()
+    assert forker.stdin is not None
+    assert forker.stdout is not None
+    forker.stdin.write(json.dumps([arguments, str(folder), at, fault]) + "\n")
+    forker.stdin.flush()
+    status, taken = json.loads(forker.stdout.readline())
+    return status, taken
+
+
+def _serve() -> None:
+    """Fork for every line of standard input, and answer with a line."""
+    import onnxruntime  # noqa: F401
+    import torch
+
+    import inspector.cli.convert
+    import inspector.cli.explain
+    import inspector.cli.study
+    import inspector.cli.verify
+    import inspector.explain
+    import inspector.verify.checks  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        arguments, folder, at, fault = json.loads(line)
+        sys.stdout.write(json.dumps(_run(arguments, Path(folder), at, fault)) + "\n")
+        sys.stdout.flush()
+
+
+def _run(arguments: list[str], folder: Path, at: int, fault: str) -> tuple[int, int]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         status = 99
         try:
-            log = os.open(os.devnull, os.O_WRONLY)
-            for stream in (1, 2):
+            log = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
                 os.dup2(log, stream)
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as it lives
             os.chdir(folder)
@@ -129,3 +178,7 @@ def leftovers(folder: Path) -> list[str]:
     with contextlib.suppress(OSError):
         return sorted(str(p.relative_to(folder)) for p in folder.rglob(".*"))
     return []
+
+
+if __name__ == "__main__":
+    _serve()

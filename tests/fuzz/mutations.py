@@ -76,7 +76,7 @@ def attribute(rng: random.Random, model: onnx.ModelProto) -> None:
     elif one.type == onnx.AttributeProto.STRING:
         one.s = rng.choice(TEXTS).encode()
     elif rng.random() < 0.3:
-        one.type = rng.randrange(16)
+        one.type = rng.randrange(15)
     else:
         one.name = rng.choice(("axis", "perm", "pads", "strides", "to", "value", ""))
 
