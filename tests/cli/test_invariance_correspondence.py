@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.conformance
+
 
 def test_invariance(inspector, samples, tmp_path):
     photos = samples / "images"

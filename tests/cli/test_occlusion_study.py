@@ -10,6 +10,8 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+pytestmark = pytest.mark.conformance
+
 
 def saved(path, activation):
     """Save Conv 3x3, an activation, pooling and Softmax on an RGB image of 12x12; two classes."""

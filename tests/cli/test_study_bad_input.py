@@ -17,6 +17,8 @@ from inspector.cli import supervise
 from inspector.photos.dataset import labelled_photos
 from inspector.studies import studies
 
+pytestmark = pytest.mark.conformance
+
 BODY = (
     "c1 = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, w1) r1 = Relu(c1) "
     "p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r1) "

@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.conformance
+
 
 def test_a_sheet_of_all_layers(inspector, samples, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")

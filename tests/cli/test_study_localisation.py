@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.conformance
+
 
 def test_methods_and_boxes(inspector, samples, tmp_path):
     boxes = samples / "images" / "boxes.csv"

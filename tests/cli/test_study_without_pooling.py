@@ -3,6 +3,10 @@
 import json
 import shutil
 
+import pytest
+
+pytestmark = pytest.mark.conformance
+
 
 def test_reconstruction_without_an_image(inspector, samples, tmp_path):
     done = inspector(

@@ -19,6 +19,8 @@ from converters.errors import ConversionFailed  # noqa: E402 - as above
 from converters.source import LABELS, PREPROCESS, Options  # noqa: E402 - as above
 from converters.to_onnx import huggingface  # noqa: E402 - as above
 
+pytestmark = pytest.mark.conformance
+
 NAMES = ["cat", "dog", "bird", "fish", "ant"]
 PREPROCESSOR = {
     "image_processor_type": "ViTImageProcessor",

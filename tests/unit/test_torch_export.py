@@ -14,6 +14,8 @@ from converters.errors import ConversionFailed
 from converters.source import LABELS, PREPROCESS
 from converters.to_onnx.pytorch.export import export_module
 
+pytestmark = pytest.mark.conformance
+
 
 def small(classes=4):
     torch.manual_seed(0)
