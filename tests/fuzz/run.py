@@ -16,6 +16,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutations import mutant
 
 __all__ = ["Outcome", "Tally", "fuzz", "try_one"]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS = 60.0
 MEMORY = 3 << 30
@@ -149,9 +152,33 @@ def try_one(seed: int) -> Outcome:
             os.killpg(child, signal.SIGKILL)  # what it may have started
         said = (folder / "said").read_text(errors="replace") if (folder / "said").exists() else ""
         code = os.waitstatus_to_exitcode(status) if done else None
+        if code is not None and code < 0:
+            # A native library gave up. What a user sees of it decides: the command's own word.
+            code, said = _as_a_user(arguments, folder)
         return Outcome(seed, code, f"$ inspector {' '.join(arguments)}\n{said}", _bytes(usage))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_a_user(arguments: list[str], folder: Path) -> tuple[int | None, str]:
+    """Status and words of the command in a process of its own, under its supervisor."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    environment = {**os.environ, "INSPECTOR_CACHE": str(folder / "cache"), "PYTHONPATH": path}
+    command = [sys.executable, "-P", "-m", "inspector", *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - this program
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=2 * SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None, "the command hangs"
+    return done.returncode, done.stdout + done.stderr
 
 
 def _bytes(usage: "os.wait4_result | object") -> int:
