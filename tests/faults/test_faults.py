@@ -31,6 +31,7 @@ def net():
 """
 
 pytestmark = [
+    pytest.mark.timeout(1200),  # as many runs as there are steps
     pytest.mark.conformance,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are injected into forked children"),
 ]
