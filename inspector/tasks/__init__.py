@@ -38,6 +38,7 @@ __all__ = [
     "Sample",
     "find_reading",
     "laid_out",
+    "place_lost",
     "task",
     "tasks",
 ]
@@ -317,6 +318,19 @@ def laid_out(photo: str = "") -> Iterator[None]:
             where=photo,
             hint="name an element, OUTPUT[i,j,...], as the target",
         ) from error
+
+
+def place_lost(why: str) -> Mapping[str, str]:
+    """What to know of methods that average the gradient over places, where each item has its own.
+
+    Args:
+        why: What comes of it for the task.
+    """
+    return {
+        name: f"{name} averages the gradient over the layer's places: {why}; hires-cam keeps the "
+        "place"
+        for name in ("grad-cam", "grad-cam++", "x-grad-cam")
+    }
 
 
 def unknown(text: str, reading: Reading, hint: str) -> UnknownTarget:

@@ -16,7 +16,7 @@ from converters.plain_values import whole_number
 from inspector.errors import ImageRefused
 from inspector.printable import clean_text
 from inspector.target import element_target
-from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
+from inspector.tasks import Item, Outputs, Reading, Sample, place_lost, task, unknown
 from inspector.tasks.words import read_words
 
 __all__ = ["Sequences"]
@@ -43,11 +43,7 @@ class Sequences:
     method: str = "hires-cam"
     wanted: str = "all"
     cautions: Mapping[str, str] = field(
-        default_factory=lambda: {
-            name: f"{name} averages the gradient over the layer's places: characters of one class "
-            "may get the same map; hires-cam keeps the place"
-            for name in ("grad-cam", "grad-cam++", "x-grad-cam")
-        }
+        default_factory=lambda: place_lost("characters of one class may get the same map")
     )
 
     @property

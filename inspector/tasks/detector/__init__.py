@@ -20,7 +20,7 @@ from inspector.errors import ImageRefused
 from inspector.measures.boxes import overlaps
 from inspector.printable import clean_text
 from inspector.target import Target, element_target
-from inspector.tasks import Box, Item, Outputs, Reading, Sample, task, unknown
+from inspector.tasks import Box, Item, Outputs, Reading, Sample, place_lost, task, unknown
 from inspector.tasks.detector.layouts import find_layout
 from inspector.tasks.detector.rows import Layout, Rows
 from inspector.tasks.numbers import Detected
@@ -60,11 +60,9 @@ class Detector:
     method: str = "hires-cam"
     wanted: str = "top3"
     cautions: Mapping[str, str] = field(
-        default_factory=lambda: {
-            name: f"{name} averages the gradient over the layer's places: behind a head of 1x1 "
-            "convolutions every box of a class gets the same map; hires-cam keeps the place"
-            for name in ("grad-cam", "grad-cam++", "x-grad-cam")
-        }
+        default_factory=lambda: place_lost(
+            "behind a head of 1x1 convolutions every box of a class gets the same map"
+        )
     )
 
     @property
