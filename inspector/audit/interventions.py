@@ -14,7 +14,7 @@ from PIL import Image
 from inspector.audit.data_set import Entry
 from inspector.audit.rows import Auditor, Row
 from inspector.errors import ImageRefused, MethodRefused
-from inspector.measures.statistics import Z
+from inspector.measures.statistics import mean_interval
 from inspector.opened import Opened
 from inspector.photos.photo import Photo
 from inspector.probability import probabilities_of, source_of
@@ -201,9 +201,8 @@ def class_probabilities(opened: Opened, tensors: Array, index: int) -> Array | N
 
 def interval_of(values: Array) -> dict[str, Any]:
     """Mean of paired values (N,) with its 95 % interval, by the normal distribution."""
-    mean = float(values.mean())
-    half = Z * float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 1.0
-    return {"value": mean, "low": mean - half, "high": mean + half, "photos": int(values.size)}
+    mean, low, high = mean_interval(values, alone=1.0)
+    return {"value": mean, "low": low, "high": high, "photos": int(values.size)}
 
 
 def _corners(region: Region, size: tuple[int, ...]) -> Corners:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from inspector.audit.rows import BORDER, Row
-from inspector.measures.statistics import Z, require_scipy, wilson
+from inspector.measures.statistics import mean_interval, require_scipy, wilson
 
 __all__ = ["calibration", "groups_of", "metrics", "suspicious"]
 
@@ -73,9 +73,8 @@ def _mean(values: Iterable[Any], most: float) -> Stat | None:
     known = np.array([value for value in values if value is not None], np.float64)
     if not known.size:
         return None
-    mean = float(known.mean())
-    half = Z * float(known.std(ddof=1)) / float(np.sqrt(known.size)) if known.size > 1 else 0.0
-    low, high = max(mean - half, 0.0), min(mean + half, most)
+    mean, low, high = mean_interval(known, alone=0.0)
+    low, high = max(low, 0.0), min(high, most)
     return {"value": mean, "low": low, "high": high, "photos": known.size}
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "bootstrap",
     "holm",
     "mcnemar",
+    "mean_interval",
     "require_scipy",
     "wald_difference",
     "wilson",
@@ -106,6 +107,20 @@ def wald_difference(right: Array, other: Array) -> tuple[float, float, float]:
     variance = max(gained + lost - (gained - lost) ** 2 / total, 0.0)
     half = Z * float(np.sqrt(variance)) / total
     return found, found - half, found + half
+
+
+def mean_interval(values: Array, alone: float) -> tuple[float, float, float]:
+    """Mean of independent values (N,) and its 95 % interval, by the normal distribution.
+
+    Args:
+        values: The values, at least one.
+        alone: Half the interval's width where there is one value, which has no spread.
+    """
+    mean = float(values.mean())
+    half = alone
+    if values.size > 1:
+        half = Z * float(values.std(ddof=1) / np.sqrt(values.size))
+    return mean, mean - half, mean + half
 
 
 def bootstrap(
