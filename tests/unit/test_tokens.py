@@ -85,6 +85,7 @@ def test_extra_tokens_are_left_out_and_the_map_is_the_module_s(opened, extra):
     assert report.explanations[0].attribution.placement is None  # the usual stretch is right
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("kind", [ViT, Windows])
 def test_the_exporter_of_torch_export_gives_the_same(opened, kind):
     pytest.importorskip("onnxscript")
