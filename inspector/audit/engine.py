@@ -1,13 +1,15 @@
-"""Engine of an audit: photos in chunks over local processes, every row kept as it comes.
+"""Engine of an audit: batches of photos over local processes, every row kept as it comes.
 
-Each process opens the model once and has cores of its own.  A photo that takes its process down is
-one row with that reason: its chunk is tried again photo by photo.
+Each process opens the model once and has cores of its own.  Batches begin at the same places of the
+data set in every run, so that a run that was stopped and goes on ends in the same numbers to the
+last bit, whoever computes them.  A photo that takes its process down is one row with that reason:
+the batches that were under way are tried again alone, and the one that dies again photo by photo.
 """
 
 import contextlib
-import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,15 +21,18 @@ from inspector.audit.rows import Asked, Auditor, Row, refused_row
 from inspector.errors import ImageRefused, ModelRefused, UsageError
 from inspector.passes.journal import Journal
 
-__all__ = ["CHUNK", "audit_rows", "usual_workers"]
+__all__ = ["audit_rows", "usual_workers"]
 
 Progress = Callable[[str, int, int], None]
 
-CHUNK = 32
-"""Photos that a process is given at a time; a kill loses at most these per process."""
+Batch = tuple[int, tuple[Entry, ...]]
+"""Photos that go through the network together, and the place of the first in the data set."""
 
-_AHEAD = 2
-"""Chunks per process that are under way or waiting."""
+_WORTH = 64
+"""Photos per process below which a process of its own does not pay."""
+
+_AHEAD = 4
+"""Batches per process that are under way or waiting."""
 
 _own: Auditor | None = None
 """The model that a process has opened."""
@@ -36,7 +41,7 @@ _own: Auditor | None = None
 def usual_workers(photos: int) -> int:
     """Processes for a number of photos: one per core, and none that would not pay."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, photos // (2 * CHUNK)))
+    return max(1, min(cores or 1, photos // _WORTH))
 
 
 def audit_rows(
@@ -62,37 +67,48 @@ def audit_rows(
     """
     if not 1 <= workers <= 256:
         raise UsageError(f"{workers} processes", hint="--workers takes 1 to 256")
-    waiting = [place for place in range(len(entries)) if str(place) not in journal]
-    made = len(entries) - len(waiting)
-    chunks = [
-        [(place, entries[place]) for place in waiting[i : i + CHUNK]]
-        for i in range(0, len(waiting), CHUNK)
-    ]
-    source = _here(auditor, chunks) if workers == 1 else _Pool(auditor.asked, workers).rows(chunks)
-    for place, row in source:
-        journal.keep(str(place), row)
-        made += 1
+    batches = _batches(entries, auditor.batch, journal)
+    made = sum(str(place) in journal for place in range(len(entries)))
+    if workers == 1:
+        source = ((start, list(auditor.rows(batch))) for start, batch in batches)
+    else:
+        source = _Pool(auditor.asked, workers).rows(batches)
+    for start, rows in source:
+        for place, row in enumerate(rows, start):
+            # Of a batch that was half kept, the kept half is computed again but not kept twice.
+            if str(place) not in journal:
+                journal.keep(str(place), row)
+                made += 1
         if progress:
             progress("photos", made, len(entries))
     return [journal[str(place)] for place in range(len(entries))]
 
 
-Chunk = list[tuple[int, Entry]]
-
-
-def _here(auditor: Auditor, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Row]]:
-    for chunk in chunks:
-        rows = auditor.rows([entry for _, entry in chunk])
-        yield from zip((place for place, _ in chunk), rows, strict=True)
+def _batches(entries: Sequence[Entry], size: int, journal: Journal) -> list[Batch]:
+    """Batches of which a row is missing."""
+    return [
+        (start, tuple(entries[start : start + size]))
+        for start in range(0, len(entries), size)
+        if any(str(p) not in journal for p in range(start, min(start + size, len(entries))))
+    ]
 
 
 def _open(asked: Asked, cores: Any) -> None:
     """Open the model in a new process, on cores that no other takes."""
     global _own  # noqa: PLW0603 - one model per process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError, IndexError):
             os.sched_setaffinity(0, cores.get_nowait())
     _own = Auditor(asked)
+
+
+def _end_with_parent() -> None:
+    """End this process where the one that began it was killed: else it would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _rows_of(entries: Sequence[Entry]) -> list[Row]:
@@ -103,59 +119,68 @@ def _rows_of(entries: Sequence[Entry]) -> list[Row]:
 
 @dataclass
 class _Pool:
-    """Processes that audit chunks; begun anew when one of them dies."""
+    """Processes that audit batches; begun anew when one of them dies."""
 
     asked: Asked
     workers: int
     _context: Any = field(default_factory=lambda: multiprocessing.get_context("spawn"))
 
-    def rows(self, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Row]]:
-        """Rows with their places, chunk by chunk as they are done."""
-        rest = list(chunks)
+    def rows(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Row]]]:
+        """Rows with the place of the first, batch by batch as they are done."""
+        rest = list(reversed(batches))
         while rest:
-            suspects: list[Chunk] = []
+            suspects: list[Batch] = []
             yield from self._until_broken(rest, suspects)
-            # Whoever was under way when a process died is tried alone, to name the photo.
-            yield from self._one_by_one(list(itertools.chain.from_iterable(suspects)))
+            # Whichever was under way when a process died is tried alone, to name the photo.
+            for start, entries in suspects:
+                yield start, self._alone(entries)
 
-    def _until_broken(self, rest: list[Chunk], suspects: list[Chunk]) -> Iterator[tuple[int, Row]]:
-        """Do what is left; where a process dies, leave the chunks that were under way."""
-        running: dict[Future[list[Row]], Chunk] = {}
+    def _until_broken(
+        self, rest: list[Batch], suspects: list[Batch]
+    ) -> Iterator[tuple[int, list[Row]]]:
+        """Do what is left; where a process dies, leave the batches that were under way."""
+        running: dict[Future[list[Row]], Batch] = {}
         pool = self._pool(self.workers)
         try:
             while rest or running:
                 while rest and len(running) < self.workers * _AHEAD:
-                    chunk = rest.pop(0)
-                    running[pool.submit(_rows_of, [entry for _, entry in chunk])] = chunk
+                    running[pool.submit(_rows_of, rest[-1][1])] = rest[-1]
+                    rest.pop()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     rows = future.result()
-                    chunk = running.pop(future)
-                    yield from zip((place for place, _ in chunk), rows, strict=True)
+                    yield running.pop(future)[0], rows
         except BrokenProcessPool:
-            suspects += running.values()
+            suspects += sorted(running.values(), key=lambda batch: batch[0])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one_by_one(self, rest: Chunk) -> Iterator[tuple[int, Row]]:
-        """Rows of photos of which one takes its process down; a new process behind each such."""
-        while rest:
-            with self._pool(1) as pool:
-                try:
-                    pool.submit(os.getpid).result()
-                except BrokenProcessPool:
-                    raise ModelRefused(
-                        "a process of its own cannot open the model",
-                        where=str(self.asked.opening.path),
-                        hint="--workers 1 audits in one process; --memory gives more",
-                    ) from None
-                while rest:
-                    place, entry = rest.pop(0)
-                    try:
-                        yield place, pool.submit(_rows_of, [entry]).result()[0]
-                    except BrokenProcessPool:
-                        yield place, refused_row(entry, _died(entry))
-                        break
+    def _alone(self, entries: Sequence[Entry]) -> list[Row]:
+        """Rows of a batch in a process of its own; photo by photo where that dies, too."""
+        found = self._tried(entries)
+        if found is None and len(entries) > 1:
+            return [row for entry in entries for row in self._alone([entry])]
+        return [refused_row(entries[0], _died(entries[0]))] if found is None else found
+
+    def _tried(self, entries: Sequence[Entry]) -> list[Row] | None:
+        """Rows of some photos in a process of their own; None where it dies of them.
+
+        Raises:
+            ModelRefused: It dies before the first of them.
+        """
+        with self._pool(1) as pool:
+            try:
+                pool.submit(os.getpid).result()
+            except BrokenProcessPool:
+                raise ModelRefused(
+                    "a process of its own cannot open the model",
+                    where=str(self.asked.opening.path),
+                    hint="--workers 1 audits in one process; --memory gives more",
+                ) from None
+            try:
+                return pool.submit(_rows_of, entries).result()
+            except BrokenProcessPool:
+                return None
 
     def _pool(self, workers: int) -> ProcessPoolExecutor:
         cores = self._context.Queue()

@@ -192,8 +192,7 @@ def test_photos_to_look_at_are_ranked():
 
 
 @pytest.mark.conformance
-def test_rows_are_the_same_from_one_process_and_from_two(scene, monkeypatch):
-    monkeypatch.setattr(engine, "CHUNK", 8)
+def test_rows_are_the_same_from_one_process_and_from_two(scene):
     auditor = Auditor(Asked(opening(scene)))
     entries = open_data_set(scene / "data").entries[:24]
     one, two = (engine.audit_rows(auditor, entries, workers=n, journal=Journal()) for n in (1, 2))
@@ -204,34 +203,43 @@ def test_rows_are_the_same_from_one_process_and_from_two(scene, monkeypatch):
 
 
 @pytest.mark.conformance
-def test_a_photo_that_takes_its_process_down_is_one_row(scene, monkeypatch):
-    monkeypatch.setattr(engine, "CHUNK", 4)
+def test_a_photo_that_takes_its_process_down_is_one_row(scene):
     deadly = scenes.Deadly(scene / "cheating.onnx", overrides=SETTINGS)
     auditor = Auditor(Asked(opening(scene)))
     auditor.asked = Asked(deadly)  # what the other processes open
-    entries = open_data_set(scene / "data" / "thing").entries[:12]
+    entries = open_data_set(scene / "data" / "thing").entries[:20]
     found = engine.audit_rows(auditor, entries, workers=2, journal=Journal())
     assert [row["photo"] for row in found if row["refused"]] == ["003.png"]
-    assert len(found) == 12
+    assert len(found) == 20
+
+
+def test_batches_begin_at_the_same_places_whatever_was_done_before():
+    entries = [Entry(str(n), None) for n in range(20)]
+    done = Journal()
+    for place in (0, 1, 2, 3, 4, 5, 6, 7, 9, 19):
+        done.keep(str(place), {})
+    found = engine._batches(entries, 8, done)
+    assert [(start, len(batch)) for start, batch in found] == [(8, 8), (16, 4)]
 
 
 def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, monkeypatch, report):
-    whole = engine._here
+    keep, rows_of, kept, seen = Journal.keep, Auditor.rows, [], []
 
-    def cut_short(auditor, chunks):
-        for number, found in enumerate(whole(auditor, chunks)):
-            if number == 30:
-                raise KeyboardInterrupt
-            yield found
+    def cut_short(journal, key, row):
+        if len(kept) == 30:
+            raise KeyboardInterrupt
+        kept.append(key)
+        keep(journal, key, row)
 
     options = AuditOptions(workers=1)
-    monkeypatch.setattr(engine, "_here", cut_short)
+    monkeypatch.setattr(Journal, "keep", cut_short)
     with pytest.raises(KeyboardInterrupt):
         audit(opening(scene), scene / "data", tmp_path, options)
-    seen = []
-    monkeypatch.setattr(engine, "_here", lambda a, chunks: seen.append(chunks) or whole(a, chunks))
+    monkeypatch.setattr(Journal, "keep", lambda j, key, row: kept.append(key) or keep(j, key, row))
+    monkeypatch.setattr(Auditor, "rows", lambda a, own: seen.append(len(own)) or rows_of(a, own))
     audit(opening(scene), scene / "data", tmp_path, options)
-    assert sum(map(len, seen[0])) == 80 - 30
+    assert sum(seen) == 80 - 24  # whole batches of 8
+    assert kept == [str(place) for place in range(80)]  # no photo twice
     names = {path.name for path in tmp_path.iterdir()}
     assert names == FILES
     for name in ("rows.csv", "rows.parquet"):
