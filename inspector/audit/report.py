@@ -1,7 +1,8 @@
 """Report of an audit: one document, one row per photo, and the files of both."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ class AuditReport:
     Attributes:
         contents: The document: verdict, thresholds, model, data, numbers, findings.
         rows: One per photo, in the order of the data set.
+        hashes: SHA-256 of the files that were written beside the document, by name.
     """
 
     contents: Mapping[str, Any]
     rows: Sequence[Row]
+    hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -41,8 +44,8 @@ class AuditReport:
         return found
 
     def document(self) -> Mapping[str, Any]:
-        """The document."""
-        return self.contents
+        """The document; once it is saved, with the hashes of the files beside it."""
+        return {**self.contents, "files": self.hashes} if self.hashes else self.contents
 
     def figures(self) -> Mapping[str, Callable[[], Image]]:
         """No pictures: thumbnails are written while the audit runs."""
@@ -79,7 +82,13 @@ class AuditReport:
         written.append(write_whole(folder / "rows.parquet", table))
         for name, dumps in _FORMATS.items():
             written.append(write_whole(folder / name, dumps(self.contents, self.rows)))
+        self.hashes.update({path.name: _sha256(path) for path in written})
         return [*written, *save(self, folder, ("json",))]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Row]], bytes]] = {

@@ -80,6 +80,16 @@ _SHOWN = 5
     "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
 )
 @click.option(
+    "--recheck",
+    metavar="REPORT",
+    type=click.Path(exists=True, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, path: None if path is None else _recheck(context, path),
+    help="Look at a finished report again, without MODEL and DATA: its files by their hashes, its "
+    "numbers from its rows, its verdict from its thresholds; status 1 where anything differs.",
+)
+@click.option(
     "--fresh",
     is_flag=True,
     help="Begin anew where an interrupted run could go on, and replace another run's report.",
@@ -129,6 +139,29 @@ def _audit(
             say(f"gate failed: {reason}")
         return GATE_FAILED
     return ImageRefused.exit_status if refused else 0
+
+
+def _recheck(context: click.Context, path: Path) -> None:
+    """End the command with what a second look at a report says."""
+    from inspector.cli.supervise import CHECK_SECONDS
+
+    # What the command names is what its work may read.
+    context.params["recheck"] = path if path.is_dir() else path.absolute().parent
+    status = supervised(lambda: _rechecked(path), timeout=CHECK_SECONDS, memory=None, device="cpu")
+    context.exit(status)
+
+
+def _rechecked(path: Path) -> int:
+    from inspector.audit.recheck import recheck
+
+    found = recheck(path)
+    for check in found:
+        show(f"{'agrees ' if check.agrees else 'DIFFERS'} {check.name}")
+        if check.text:
+            show(f"        {check.text}")
+    wrong = sum(not check.agrees for check in found)
+    show(f"{len(found) - wrong} of {len(found)} agree")
+    return GATE_FAILED if wrong else 0
 
 
 def _print(found: "AuditReport", output: Path) -> None:
