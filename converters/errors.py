@@ -30,6 +30,7 @@ __all__ = [
     "UnsupportedOperator",
     "out_of_memory",
     "reason_of",
+    "said_by",
     "says_disk_full",
     "says_out_of_memory",
 ]
@@ -177,23 +178,49 @@ def reason_of(error: BaseException) -> str:
     r"""The line of a framework's error that says why: the last, of the innermost cause.
 
     Frameworks begin with what they were doing ("Error when deserializing class ...") and end with
-    what went wrong; where lines name an exception, the last of those is taken.
+    what went wrong; where lines name an exception, the last of those is taken. Advice and traces
+    that follow ("For more information, run with ...") are left out.
 
     Example:
         >>> from converters.errors import reason_of
         >>> reason_of(TypeError("While loading.\nException encountered: no 'groups'\n"))
         "no 'groups'"
     """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(_innermost(error)).splitlines() if line.strip(" -=\t")]
     named = [found for line in lines if (found := _EXCEPTION.match(line))]
     if named:
         return named[-1]["said"][:300]
-    return (lines[-1] if lines else "")[:300]
+    advice = next((n for n, line in enumerate(lines) if n and _ADVICE.match(line)), len(lines))
+    return (lines[advice - 1] if lines else "")[:300]
+
+
+def said_by(error: BaseException) -> str:
+    r"""What a framework's error says, short enough for one line: its kind and its reason.
+
+    Example:
+        >>> from converters.errors import said_by
+        >>> said_by(ValueError("While tracing\\nsize 7 is not 8"))
+        'ValueError: size 7 is not 8'
+    """
+    kind, reason = type(_innermost(error)).__name__, reason_of(error)
+    return f"{kind}: {reason[:240]}" if reason else kind
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The cause behind all causes; one that only tells of frames left out, as JAX's, is none."""
+    while (cause := error.__cause__) is not None and str(cause):
+        if "traceback" in type(cause).__module__:
+            break
+        error = cause
+    return error
 
 
 _EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (?P<said>.*\S)")
+_ADVICE = re.compile(
+    r"(?i:caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|see (?:also|http)|"
+    r"stack trace|suggested|the (?:above|error above|error occurred|following call|problem arose)|"
+    r"this error|to fix|traceback|you can)|Set [A-Z_]{4}"
+)
 
 
 def says_disk_full(text: str) -> bool:

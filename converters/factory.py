@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.regular_file import read_regular
 
 __all__ = ["TORCH", "imports_of", "named", "resolve"]
@@ -119,9 +119,8 @@ def resolve(source: str) -> Callable[[], Any]:
     try:
         target: Any = importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - a stranger's program raises anything
-        said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"importing {module} fails ({type(error).__name__}: {said})", where=source
+            f"importing {module} fails ({said_by(error)})", where=source
         ) from None
     for part in name.split("."):
         if not hasattr(target, part):

@@ -1,22 +1,24 @@
 """Hugging Face transformers: a folder as ``save_pretrained`` writes it.
 
     config.json                 architecture, sizes, class names
-    model.safetensors           weights, or several files of them with an index
+    model.safetensors           weights, or pytorch_model.bin, or several files with an index
     preprocessor_config.json    what to do with a photo
 
 The architecture is a class that transformers itself ships.  Nothing in the folder is a program:
-code that comes with a model (``auto_map``) is refused, and so are weights in pickles.
+code that comes with a model (``auto_map``) is refused, and weights in a pickle are read as
+weights alone.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.plain_values import parse_json
 from converters.preprocessing import hugging_face
 from converters.regular_file import read_beside
 from converters.source import Export, Options, as_path, lacking
+from converters.to_onnx.pytorch.weights import files_of, folder_state
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +30,6 @@ EXTRA = "huggingface"
 
 _CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _MOST_BYTES = 2**24
 _RESULTS = (
     "logits",
@@ -48,8 +48,7 @@ def recognises(source: str) -> str | None:
     """Whether a source is a folder of transformers'; it is data. See ``converters.source``.
 
     Raises:
-        ConversionFailed: It brings code of its own, or has no weights that can be read without
-            unpickling.
+        ConversionFailed: It brings code of its own, or has no weights.
     """
     path = as_path(source)
     config = _json(path / _CONFIG) if path is not None and path.is_dir() else None
@@ -67,12 +66,7 @@ def recognises(source: str) -> str | None:
         raise ConversionFailed(
             "is an adapter to another model", where=source, hint="merge the two and save the result"
         )
-    if not (path / _WEIGHTS).is_file() and not (path / _INDEX).is_file():
-        raise ConversionFailed(
-            f"has no {_WEIGHTS}; weights in a pickle (pytorch_model.bin) are not read",
-            where=source,
-            hint="save_pretrained writes safetensors",
-        )
+    files_of(path)
     return ""
 
 
@@ -103,7 +97,6 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         raise lacking(error, TITLE, EXTRA, source) from None
     folder = Path(source)
     config = _json(folder / _CONFIG) or {}
-    _check_index(folder)
     torch_module.declare_torchvision()  # transformers imports it where it is installed
     network, notes = _load(folder, config, source)
     preprocess, said = _preprocess(folder)
@@ -127,23 +120,6 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     )
 
 
-def _check_index(folder: Path) -> None:
-    """Refuse an index of weights that names files elsewhere."""
-    index = _json(folder / _INDEX) if (folder / _INDEX).is_file() else None
-    names = set((index or {}).get("weight_map", {}).values())
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-            raise ConversionFailed(
-                f"names a file of weights outside the folder: {str(name)[:80]!a}",
-                where=str(folder / _INDEX),
-            )
-        if not name.endswith(".safetensors"):
-            raise ConversionFailed(
-                f"names weights that are not safetensors: {name[:80]!a}",
-                where=str(folder / _INDEX),
-            )
-
-
 def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, list[str]]:
     """The network with all of its weights."""
     import torch
@@ -155,21 +131,25 @@ def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, lis
             hint="convert the model that it was made from, and quantise the ONNX file",
         )
     kind = _class(config, where)
+    given: dict[str, Any] = {"use_safetensors": True}
+    place: str | None = str(folder)
+    if files_of(folder)[0].suffix != ".safetensors":  # a pickle, which transformers does not open
+        settings = _settings(folder, where)
+        place, given = None, {"state_dict": folder_state(folder), "config": settings}
     try:
         network, said = kind.from_pretrained(
-            str(folder),
+            place,
+            **given,
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             attn_implementation="eager",
         )
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        text = " ".join(str(error).split())[:240]
         raise ConversionFailed(
-            f"transformers does not load it ({type(error).__name__}: {text})", where=where
+            f"transformers does not load it ({said_by(error)})", where=where
         ) from None
     missing, other = sorted(said["missing_keys"]), sorted(map(str, said["mismatched_keys"]))
     # Weights that are not there would be random numbers, which transformers only warns of.
@@ -181,6 +161,20 @@ def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, lis
         )
     unused = sorted(said["unexpected_keys"])
     return network, [f"weights that are not used: {_listed(unused)}"] if unused else []
+
+
+def _settings(folder: Path, where: str) -> Any:
+    """The folder's configuration as transformers holds it."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        raise ConversionFailed(
+            f"transformers does not read its {_CONFIG} ({said_by(error)})", where=where
+        ) from None
 
 
 def _listed(names: list[str]) -> str:
@@ -251,9 +245,8 @@ def _tried(
             with torch.no_grad():
                 found = network(pixel_values=example, return_dict=True)
         except Exception as error:  # noqa: BLE001 - frameworks raise anything
-            text = " ".join(str(error).split())[:200]
             tried = "x".join(map(str, example.shape))
-            said = said or f"on an input of {tried} ({type(error).__name__}: {text})"
+            said = said or f"on an input of {tried} ({said_by(error)})"
             continue
         names = tuple(n for n in _RESULTS if isinstance(found.get(n), torch.Tensor))
         if not names:

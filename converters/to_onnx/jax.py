@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters import factory
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.source import Export, InputSpec, Options, apart, concrete, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -118,7 +118,7 @@ def _function(source: str, inputs: int) -> Function:
         made = named()
     except Exception as error:  # noqa: BLE001 - a stranger's program raises anything
         raise ConversionFailed(
-            f"making the model fails ({_said(error)})",
+            f"making the model fails ({said_by(error)})",
             where=source,
             hint="the function is called without arguments",
         ) from None
@@ -182,7 +182,9 @@ def _results(function: Function, shapes: Sequence[Sequence[int | None]], where: 
     except Exception as error:  # noqa: BLE001 - a stranger's program raises anything
         said = " and ".join("x".join(map(str, array.shape)) for array in arrays)
         raise ConversionFailed(
-            f"does not take {said} ({_said(error)})", where=where, hint="Flax takes images as NHWC"
+            f"does not take {said} ({said_by(error)})",
+            where=where,
+            hint="Flax takes images as NHWC",
         ) from None
     names = [re.sub(r"\W+", "_", jax.tree_util.keystr(path)).strip("_") for path, _ in found]
     if len(found) == 1:
@@ -245,12 +247,7 @@ def _proto(
         if _PATCHED.search(str(error)):  # jax2onnx takes the place of Flax's functions
             hint = "name the arguments of pooling: window_shape=..., strides=..., padding=..."
         raise ConversionFailed(
-            f"jax2onnx does not convert it ({_said(error)})", where=where, hint=hint
+            f"jax2onnx does not convert it ({said_by(error)})", where=where, hint=hint
         ) from None
     del proto.graph.value_info[:]  # of other shapes than the graph's, here and there
     return proto
-
-
-def _said(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:240]

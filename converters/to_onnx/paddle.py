@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.regular_file import first_bytes
 from converters.source import Export, Options, apart, as_path, versions
 
@@ -111,7 +111,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         run = load(program)
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         raise ConversionFailed(
-            f"PaddlePaddle does not load it ({_said(error)})", where=program.name
+            f"PaddlePaddle does not load it ({said_by(error)})", where=program.name
         ) from None
     return Export(
         inputs=exported.specs(proto),
@@ -166,7 +166,7 @@ def _proto(program: Path, options: Options) -> Any:
         )
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it leaves by exit
         raise ConversionFailed(
-            f"paddle2onnx does not convert it ({_said(error)})",
+            f"paddle2onnx does not convert it ({said_by(error)})",
             where=program.name,
             hint="an operator that it lacks, or a program of another version of PaddlePaddle",
         ) from None
@@ -251,11 +251,3 @@ def _shaped(proto: Any, options: Options, where: str) -> tuple[str, ...]:
 def _size(dim: Any) -> int | None:
     """The length of an axis; None where it is free."""
     return dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else None
-
-
-def _said(error: BaseException) -> str:
-    """The line of Paddle's long reports that says what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    marked = [line for line in lines if "Error" in line or "Unimplemented" in line]
-    line = marked[-1] if marked else next(iter(lines), "")
-    return f"{type(error).__name__}: {line[:240]}"

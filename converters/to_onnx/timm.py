@@ -1,7 +1,9 @@
 """timm: a folder as ``timm.models.save_for_hf`` writes it.
 
     config.json          architecture, its arguments, class names, preprocessing
-    model.safetensors    weights
+    model.safetensors    weights, or pytorch_model.bin, or several files with an index
+
+Or as transformers writes the same networks (``TimmWrapper...``, weights below ``timm_model.``).
 
 The architecture is one that timm ships; nothing in the folder is a program.
 """
@@ -11,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.plain_values import parse_json
 from converters.preprocessing import is_timm
 from converters.preprocessing import timm as timm_preprocessing
 from converters.regular_file import read_beside
 from converters.source import Export, Options, as_path, lacking
+from converters.to_onnx.pytorch.weights import files_of, folder_state
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -24,7 +27,6 @@ TITLE = "timm"
 EXTRA = "timm"
 
 _CONFIG = "config.json"
-_WEIGHTS = "model.safetensors"
 _MOST_BYTES = 2**24
 _ARCHITECTURE = re.compile(r"\w{1,100}(\.[\w\-]{1,100})?")
 # Of ``timm.create_model``'s arguments, those that look for weights elsewhere.
@@ -48,18 +50,13 @@ def recognises(source: str) -> str | None:
     """Whether a source is a folder of timm's; it is data. See ``converters.source``.
 
     Raises:
-        ConversionFailed: It has no weights that can be read without unpickling.
+        ConversionFailed: It has no weights.
     """
     path = as_path(source)
     config = _config(path) if path is not None and path.is_dir() else None
     if path is None or config is None or not isinstance(config.get("architecture"), str):
         return None
-    if not (path / _WEIGHTS).is_file():
-        raise ConversionFailed(
-            f"has no {_WEIGHTS}; weights in a pickle (.bin, .pth) are not read",
-            where=source,
-            hint="save them with safetensors where you trust them",
-        )
+    files_of(path)
     return ""
 
 
@@ -81,7 +78,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     """
     try:
         import onnxscript  # noqa: F401 - late: the exporter needs it
-        from safetensors.torch import load_file
+        import safetensors  # noqa: F401 - an extra
 
         from converters.to_onnx.pytorch import module as torch_module
 
@@ -97,15 +94,10 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     # Attention as products, which every opset has.
     timm.layers.set_fused_attn(enable=False)
     module = _model(config, source)
-    try:
-        state = load_file(folder / _WEIGHTS)
-    except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(
-            f"is not a safetensors file ({said})", where=str(folder / _WEIGHTS)
-        ) from None
-    torch_module.fill(module, state, str(folder / _WEIGHTS))
-    preprocess, notes = _preprocess(cfg)
+    files = files_of(folder)
+    said = torch_module.fill(module, folder_state(folder), str(files[0]))
+    preprocess, notes = _preprocess(cfg, module)
+    notes += said
     if note and type(module).__module__.startswith("torchvision"):
         notes.append(note)
     shapes = options.inputs or (_shape(module, cfg),)
@@ -144,20 +136,23 @@ def _model(config: Mapping[str, Any], where: str) -> Any:
     try:
         return timm.create_model(name.partition(".")[0], pretrained=False, **arguments)
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"timm does not make {name} with the arguments of {_CONFIG} "
-            f"({type(error).__name__}: {said})",
+            f"timm does not make {name} with the arguments of {_CONFIG} ({said_by(error)})",
             where=where,
         ) from None
 
 
-def _preprocess(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _preprocess(cfg: Mapping[str, Any], module: Any) -> tuple[dict[str, Any], list[str]]:
     """What to do with a photo, and notes where the file does not say."""
+    notes = []
     if not is_timm(cfg):
-        return {}, [f"{_CONFIG} does not say how photos are prepared"]
+        notes.append(f"{_CONFIG} does not say how photos are prepared")
+        cfg = getattr(module, "pretrained_cfg", None) or {}
+        if not is_timm(cfg):
+            return {}, notes
+        notes[0] += ": as timm does for networks of this name"
     try:
-        return {**timm_preprocessing(cfg), "layout": "NCHW"}, []
+        return {**timm_preprocessing(cfg), "layout": "NCHW"}, notes
     except (ConversionFailed, TypeError, ValueError, LookupError) as error:
         return {}, [f"the preprocessing in {_CONFIG} is not understood: {error}"]
 
@@ -171,5 +166,18 @@ def _shape(module: Any, cfg: Mapping[str, Any]) -> tuple[int | None, ...]:
 
 
 def _labels(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> tuple[str, ...]:
-    names = config.get("label_names") or cfg.get("label_names")
-    return tuple(str(n) for n in names) if isinstance(names, list) else ()
+    """Class names: the file's own, or timm's where the number of classes is ImageNet's."""
+    given = [config, cfg]
+    names = next((c["label_names"] for c in given if isinstance(c.get("label_names"), list)), None)
+    if names is not None:
+        described: Mapping[str, Any] = {}
+        for known in (c.get("label_descriptions") for c in given):
+            described = described or (known if isinstance(known, Mapping) else {})
+        found = tuple(str(described.get(name, name)) for name in map(str, names))
+        mere = tuple(f"LABEL_{index}" for index in range(len(found)))
+        return () if found == mere else found
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    count = config.get("num_classes") or cfg.get("num_classes")
+    subset = infer_imagenet_subset({"num_classes": count}) if isinstance(count, int) else None
+    return tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()

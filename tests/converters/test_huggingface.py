@@ -175,13 +175,34 @@ class Payload:
         return os.system, (f"touch '{self.marker}'",)
 
 
-def test_pickled_weights_are_refused_unread(copy, tmp_path):
+def test_pickles_never_run(copy, tmp_path):
     marker = tmp_path / "it-ran"
     (copy / "model.safetensors").unlink()
     torch.save({"w": Payload(marker)}, copy / "pytorch_model.bin")
-    with pytest.raises(ConversionFailed, match="weights in a pickle"):
+    with pytest.raises(ConversionFailed, match="holds more than weights"):
         convert(str(copy), tmp_path / "m.onnx", trust=True)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_weights_in_pickles_are_read_as_weights(resnet, copy, tmp_path, parts):
+    state = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    names = [f"pytorch_model-{part}.bin" for part in range(parts)]
+    if parts == 1:
+        torch.save(state, copy / "pytorch_model.bin")
+    else:
+        for part, file in enumerate(names):
+            torch.save({n: state[n] for n in list(state)[part::parts]}, copy / file)
+        index = {"weight_map": {n: names[i % parts] for i, n in enumerate(state)}}
+        (copy / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert recognise(str(copy)).title == "Hugging Face transformers"
+    export = huggingface.convert(str(copy), tmp_path / "m.onnx", Options())
+    assert export.labels == tuple(NAMES)
+    x = np.ones((1, 3, 32, 32), np.float32)
+    with torch.no_grad():
+        expected = resnet[1](pixel_values=torch.from_numpy(x)).logits.numpy()
+    np.testing.assert_allclose(export.run([x])[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

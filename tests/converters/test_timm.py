@@ -136,10 +136,56 @@ def test_folders_that_do_not_fit(copy, entries, message, tmp_path):
         timm_converter.convert(str(copy), tmp_path / "m.onnx", Options())
 
 
-def test_pickled_weights_are_refused_unread(copy):
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ConversionFailed, match="weights in a pickle"):
+def test_weights_in_a_pickle_are_read_as_weights(resnet, copy, tmp_path):
+    (copy / "model.safetensors").unlink()
+    torch.save(resnet[1].state_dict(), copy / "pytorch_model.bin")
+    assert recognise(str(copy)).title == "timm"
+    export = timm_converter.convert(str(copy), tmp_path / "m.onnx", Options())
+    x = np.ones((1, 3, 32, 32), np.float32)
+    np.testing.assert_allclose(
+        export.run([x])[0], resnet[1](torch.from_numpy(x)).detach().numpy(), atol=1e-6
+    )
+
+
+def test_a_pickle_that_is_more_than_weights_is_refused(copy, tmp_path):
+    (copy / "model.safetensors").unlink()
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), copy / "pytorch_model.bin")
+    with pytest.raises(ConversionFailed, match="holds a whole module") as caught:
+        timm_converter.convert(str(copy), tmp_path / "m.onnx", Options())
+    assert "weights_only=False" in caught.value.hint
+
+
+def test_a_folder_without_weights_says_which_it_looked_for(copy):
+    (copy / "model.safetensors").unlink()
+    (copy / "tf_model.h5").write_bytes(b"")
+    with pytest.raises(ConversionFailed, match=r"no model\.safetensors, and tf_model\.h5 is of"):
         recognise(str(copy))
+
+
+def test_a_folder_that_transformers_wrote(resnet, copy, tmp_path):
+    """TimmWrapper...: weights below a prefix, and names that are mere numbers."""
+    state = resnet[1].state_dict()
+    save_file({f"timm_model.{n}": t for n, t in state.items()}, copy / "model.safetensors")
+    change(
+        copy,
+        architectures=["TimmWrapperForImageClassification"],
+        model_type="timm_wrapper",
+        label_names=[f"LABEL_{i}" for i in range(5)],
+    )
+    found = recognise(str(copy))
+    assert found.title == "timm"
+    export = timm_converter.convert(str(copy), tmp_path / "m.onnx", Options())
+    assert export.labels == ()
+    assert any("'timm_model.'" in note for note in export.notes)
+
+
+def test_names_of_imagenet_are_known_by_their_number():
+    names = timm_converter._labels({"num_classes": 1000}, {})
+    assert len(names) == 1000
+    assert names[281].startswith("tabby")
+    assert timm_converter._labels({"num_classes": 7}, {}) == ()
+    described = {"label_names": ["n1", "n2"], "label_descriptions": {"n1": "cat", "n2": "dog"}}
+    assert timm_converter._labels({"num_classes": 2}, described) == ("cat", "dog")
 
 
 def test_weights_that_are_no_safetensors(copy, tmp_path):

@@ -4,17 +4,19 @@
 .pt, .pth (TorchScript)   a program: its instructions can read and write files
 package.module:name       a program; ``--weights`` is data (.safetensors, state dicts)
 .pt, .pth, .bin, .ckpt    a state dict alone says not how to compute, and a whole pickled
-                          module is a program without a source: both are refused unread
+                          module is a program without a source: both are refused, with what to run
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters import factory
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.source import Export, InputSpec, Options, as_path, lacking, versions
 from converters.to_onnx.pytorch import archive
+from converters.to_onnx.pytorch.pickled import export_command, pickled
+from converters.to_onnx.pytorch.weights import state_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,7 @@ EXTRA = "pytorch"
 
 _ASSUMED = (None, 3, 224, 224)
 _OTHERS = frozenset(("jax", "flax", "equinox", "haiku", "tensorflow", "keras", "tf_keras"))
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _RUNS_FACTORY = "a function that makes a model runs, and what its module imports"
 _RUNS_SCRIPT = "TorchScript is a program: its instructions can read and write files"
 
@@ -44,9 +47,18 @@ def recognises(source: str) -> str | None:
         return ""
     if kind == "torchscript":
         return _RUNS_SCRIPT
-    if kind == "checkpoint" or (kind == "legacy" and path.suffix in (".pt", ".pth", ".bin")):
+    if kind == "checkpoint" or (kind == "legacy" and path.suffix in _SUFFIXES):
+        whole = pickled(path)
+        if whole.name:
+            raise ConversionFailed(
+                f"is a whole module in a pickle ({ascii(whole.name[:80])[1:-1]}): a program, which "
+                "is never unpickled",
+                where=source,
+                hint=f"where you trust its author and have its program: "
+                f"{export_command(path, whole)}, and give the .onnx file",
+            )
         raise ConversionFailed(
-            "holds weights, or a pickled module, and not how to compute with them",
+            "holds weights and not how to compute with them",
             where=source,
             hint=f"give the function that makes the model: package.module:name --weights {source}",
         )
@@ -115,9 +127,8 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     try:
         module = make()
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"making the model fails ({type(error).__name__}: {said})",
+            f"making the model fails ({said_by(error)})",
             where=source,
             hint="the function is called without arguments",
         ) from None
@@ -126,7 +137,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
             f"makes a {type(module).__name__}, not a torch.nn.Module", where=source
         )
     if options.weights:
-        notes += torch_module.fill(module, _state(Path(options.weights)), options.weights)
+        notes += torch_module.fill(module, state_of(Path(options.weights)), options.weights)
     else:
         notes.append("the weights are those that the function made; --weights gives others")
     shapes = options.inputs
@@ -161,54 +172,6 @@ def _likely(module: "torch.nn.Module") -> tuple[int | None, ...]:
     return _ASSUMED
 
 
-def _state(path: Path) -> Mapping[str, Any]:
-    """Tensors by name from a file, without running anything in it."""
-    if not path.is_file():
-        raise ConversionFailed("no such file of weights", where=str(path))
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise lacking(error, "safetensors", EXTRA, str(path)) from None
-        try:
-            found: Mapping[str, Any] = load_file(path)
-        except Exception as error:  # noqa: BLE001 - frameworks raise anything
-            said = " ".join(str(error).split())[:200]
-            raise ConversionFailed(f"is not a safetensors file ({said})", where=str(path)) from None
-        return found
-    if archive.kind_of(path) not in ("checkpoint", "legacy"):
-        raise ConversionFailed(
-            "is not a file of weights",
-            where=str(path),
-            hint="a state dict (.pt, .pth), .safetensors",
-        )
-    return _unpickled(path)
-
-
-def _unpickled(path: Path) -> Mapping[str, Any]:
-    """A state dict; the unpickler makes tensors and plain containers and knows nothing else."""
-    import torch
-
-    if archive.kind_of(path) == "checkpoint":
-        archive.inspect(path)
-    try:
-        found = torch.load(  # noqa: TID251 - the one place: weights_only makes tensors alone
-            path, map_location="cpu", weights_only=True
-        )
-    except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        said = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
-        raise ConversionFailed(
-            f"holds more than weights ({' '.join(said.split())[:160]})",
-            where=str(path),
-            hint="save model.state_dict(), or convert it to safetensors where you trust it",
-        ) from None
-    if not isinstance(found, Mapping):
-        raise ConversionFailed(
-            f"holds a {type(found).__name__}, not weights by name", where=str(path)
-        )
-    return found
-
-
 def _from_script(path: Path, draft: Path, options: Options) -> Export:
     """TorchScript, through the exporter that still takes it."""
     import warnings
@@ -231,9 +194,8 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
                 str(path), map_location="cpu"
             ).eval()
         except Exception as error:  # noqa: BLE001 - frameworks raise anything
-            said = " ".join(str(error).split())[:200]
             raise ConversionFailed(
-                f"PyTorch does not load this TorchScript ({said})", where=str(path)
+                f"PyTorch does not load this TorchScript ({said_by(error)})", where=str(path)
             ) from None
         names = torch_module.names_of(len(shapes))
         specs = torch_module.specs_of(shapes, names, "float32", str(path))
@@ -284,9 +246,8 @@ def _from_program(path: Path, draft: Path, options: Options) -> Export:
             program = torch.export.load(copy)
             module = program.module(check_guards=False)
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
-        said = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"PyTorch does not load this program ({said})",
+            f"PyTorch does not load this program ({said_by(error)})",
             where=str(path),
             hint="programs are bound to the version of PyTorch that wrote them: export it anew",
         ) from None

@@ -25,7 +25,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.parity import Parity, compare
 from converters.source import LABELS, PREPROCESS, PREPROCESS_KEYS
 
@@ -212,7 +212,7 @@ def export_scripted(
                 _write(model, output, embed_limit)
         except Exception as error:
             raise ConversionFailed(
-                f"PyTorch cannot export it: {_cause(error)}", where=type(module).__name__
+                f"PyTorch cannot export it: {said_by(error)}", where=type(module).__name__
             ) from error
 
 
@@ -309,7 +309,7 @@ def _onnx_of(
         ) from error
     except Exception as error:
         raise ConversionFailed(
-            f"PyTorch cannot export it: {_cause(error)}", where=where, hint=hint
+            f"PyTorch cannot export it: {said_by(error)}", where=where, hint=hint
         ) from error
     if program is None:
         raise ConversionFailed("PyTorch's exporter returned nothing", where=where)
@@ -374,7 +374,7 @@ def _compare(
             result = module(*(x.to(argument.device) for x, argument in pairs))
     except Exception as error:
         raise ConversionFailed(
-            f"the module does not run on a batch of {n}: {_cause(error)}",
+            f"the module does not run on a batch of {n}: {said_by(error)}",
             where=type(module).__name__,
             hint=_FIXED_BATCH,
         ) from error
@@ -407,7 +407,7 @@ def _onnxruntime(path: Path, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any
         outputs = session.run(None, dict(zip(names, inputs, strict=True)))
     except Exception as error:
         raise ConversionFailed(
-            f"onnxruntime does not run the exported file: {_cause(error)}", where=path.name
+            f"onnxruntime does not run the exported file: {said_by(error)}", where=path.name
         ) from error
     return [np.asarray(array) for array in outputs]
 
@@ -425,15 +425,6 @@ def _tensors(result: object) -> Iterator[torch.Tensor]:
 def _listed(names: str | Sequence[str]) -> list[str]:
     """One name as a list of one."""
     return [names] if isinstance(names, str) else list(names)
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost cause, short enough for one line on a terminal."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, said_by
 from converters.source import Export, InputSpec, Options, versions
 from converters.to_onnx.pytorch.export import export_module
 
@@ -221,9 +221,8 @@ def results_of(
             found = list(tensors_of(module(*arguments)))
     except Exception as error:  # noqa: BLE001 - modules raise anything
         shapes = ", ".join("x".join(map(str, a.shape)) for a in arguments)
-        said = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
         raise ConversionFailed(
-            f"does not run on an input of {shapes} ({type(error).__name__}: {said.strip()})",
+            f"does not run on an input of {shapes} ({said_by(error)})",
             where=where,
             hint="give the shape that it takes, batch first (--input)",
         ) from None
@@ -324,7 +323,7 @@ def _unwrapped(
     weights = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
     if not weights:
         raise ConversionFailed("holds no weights (tensors by name)", where=where)
-    for prefix in ("module.", "_orig_mod.", "model.", "net."):
+    for prefix in ("module.", "_orig_mod.", "model.", "net.", "timm_model."):
         if all(k.startswith(prefix) for k in weights) and not any(k in wanted for k in weights):
             weights = {k.removeprefix(prefix): v for k, v in weights.items()}
             notes.append(f"the prefix {prefix!r} was taken off the weights' names")

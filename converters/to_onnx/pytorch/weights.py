@@ -1,0 +1,139 @@
+"""Weights of a network by name: from one file, or from those of a folder of a model hub.
+
+    model.safetensors, or several files with model.safetensors.index.json
+    pytorch_model.bin, or several files with pytorch_model.bin.index.json
+
+A pickle is read by PyTorch's unpickler of weights alone, which makes tensors and plain containers
+and knows nothing else.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.errors import ConversionFailed, said_by
+from converters.plain_values import parse_json
+from converters.regular_file import read_beside
+from converters.source import lacking
+from converters.to_onnx.pytorch import archive
+from converters.to_onnx.pytorch.pickled import export_command, pickled
+
+__all__ = ["NAMES", "files_of", "folder_state", "state_of"]
+
+NAMES = ("model.safetensors", "pytorch_model.bin")
+"""What a hub calls a folder's weights, the first before the second."""
+
+_EXTRA = "pytorch"
+_MOST_INDEX = 1 << 24
+_OF_OTHERS = ("tf_model.h5", "flax_model.msgpack")
+
+
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """The files of a folder's weights: all of one kind, safetensors before pickles.
+
+    Raises:
+        ConversionFailed: There are none; or an index names files elsewhere, or of another kind.
+    """
+    for name in NAMES:
+        if (folder / name).is_file():
+            return (folder / name,)
+        if (folder / f"{name}.index.json").is_file():
+            return _indexed(folder / f"{name}.index.json", name.rpartition(".")[2])
+    others = [name for name in _OF_OTHERS if (folder / name).is_file()]
+    raise ConversionFailed(
+        f"has no {NAMES[0]}"
+        + (f", and {others[0]} is of another framework" if others else f" and no {NAMES[1]}"),
+        where=str(folder),
+        hint="save_pretrained of transformers and save_for_hf of timm write it",
+    )
+
+
+def _indexed(index: Path, suffix: str) -> tuple[Path, ...]:
+    """The files that an index names, which lie beside it."""
+    try:
+        content = parse_json(read_beside(index.parent, index.name, _MOST_INDEX), finite=False)
+        names = list(dict.fromkeys(content["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise ConversionFailed("names no files of weights", where=str(index)) from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+            raise ConversionFailed(
+                f"names a file of weights outside the folder: {str(name)[:80]!a}", where=str(index)
+            )
+        if not name.endswith(f".{suffix}"):
+            raise ConversionFailed(
+                f"names weights that are not {suffix}: {name[:80]!a}", where=str(index)
+            )
+    return tuple(index.parent / str(name) for name in sorted(map(str, names)))
+
+
+def folder_state(folder: Path) -> dict[str, Any]:
+    """All tensors of a folder's weights, by name.
+
+    Raises:
+        ConversionFailed: See ``files_of`` and ``state_of``.
+    """
+    state: dict[str, Any] = {}
+    for path in files_of(folder):
+        state.update(state_of(path))
+    return state
+
+
+def state_of(path: Path) -> Mapping[str, Any]:
+    """Tensors by name from a file, without running anything in it.
+
+    Raises:
+        ConversionFailed: It holds something else than weights.
+    """
+    if not path.is_file():
+        raise ConversionFailed("no such file of weights", where=str(path))
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise lacking(error, "safetensors", _EXTRA, str(path)) from None
+        try:
+            found: Mapping[str, Any] = load_file(path)
+        except Exception as error:  # noqa: BLE001 - frameworks raise anything
+            raise ConversionFailed(
+                f"is not a safetensors file ({said_by(error)})", where=str(path)
+            ) from None
+        return found
+    if archive.kind_of(path) not in ("checkpoint", "legacy"):
+        raise ConversionFailed(
+            "is not a file of weights",
+            where=str(path),
+            hint="a state dict (.pt, .pth), .safetensors",
+        )
+    return _unpickled(path)
+
+
+def _unpickled(path: Path) -> Mapping[str, Any]:
+    """A state dict; the unpickler makes tensors and plain containers and knows nothing else."""
+    import torch
+
+    if archive.kind_of(path) == "checkpoint":
+        archive.inspect(path)
+    try:
+        found = torch.load(  # noqa: TID251 - the one place: weights_only makes tensors alone
+            path, map_location="cpu", weights_only=True
+        )
+    except Exception as error:  # noqa: BLE001 - frameworks raise anything
+        whole = pickled(path)
+        if whole.name:
+            raise ConversionFailed(
+                f"holds a whole module ({whole.name[:80]!a}) and not its weights",
+                where=str(path),
+                hint=f"where you trust its author: {export_command(path, whole)}",
+            ) from None
+        said = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
+        raise ConversionFailed(
+            f"holds more than weights ({' '.join(said.split())[:160]})",
+            where=str(path),
+            hint="save model.state_dict(), or convert it to safetensors where you trust it",
+        ) from None
+    if not isinstance(found, Mapping):
+        raise ConversionFailed(
+            f"holds a {type(found).__name__}, not weights by name", where=str(path)
+        )
+    return found
