@@ -220,6 +220,40 @@ def detr() -> Native:
     return Native("detr", "detector", network, x, ("logits", "pred_boxes"))
 
 
+class Logits(nn.Module):
+    """SegFormer of transformers with its one output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.network(pixel_values=x).logits
+        return found
+
+
+def segformer() -> Native:
+    """A small SegFormer at 64 x 64: four stages, five classes, scores on a quarter of the sides."""
+    load_torchvision()  # transformers reads it
+    import transformers
+
+    torch.manual_seed(2)  # with which Grad-CAM's map of the largest region is not empty
+    config = transformers.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 2, 2, 4],
+        decoder_hidden_size=32, num_labels=5,
+    )  # fmt: skip
+    network = Logits(transformers.SegformerForSemanticSegmentation(config)).eval()
+    with torch.no_grad():  # weights start at .02, with which nothing of the photo arrives
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    settled(network, network, (64, 64))
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(SEED))
+    with torch.no_grad():  # every class wins somewhere
+        network.network.decode_head.classifier.bias -= network(x).mean((0, 2, 3))
+    return Native("segformer", "segmenter", network, x, ("logits",))
+
+
 class Reads(nn.Module):
     """A reader of text: convolutions that keep the width, an LSTM, a softmax over 12 characters."""
 
@@ -293,6 +327,7 @@ NETWORKS: dict[str, Callable[[], Native]] = {
         )
     },
     "detr": detr,
+    "segformer": segformer,
     "reader": reader,
     "mobile_face_net": embedding,
 }
