@@ -25,7 +25,7 @@ from inspector.photos.bands import input_batch
 from inspector.photos.photo import ImageSource, image_sources
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import ImageReport, Report
-from inspector.run import ExplainRun, PhotoInput
+from inspector.run import ExplainRun, PhotoInput, Targets
 
 __all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
 
@@ -119,7 +119,7 @@ class Explainer(Opened):
         images: ImageSource | Iterable[ImageSource],
         methods: str | Sequence[str] | None = None,
         *,
-        target: str | int | None = None,
+        target: Targets | None = None,
         layer: str | int | None = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
@@ -142,7 +142,7 @@ class Explainer(Opened):
         images: ImageSource | Iterable[ImageSource],
         methods: str | Sequence[str] | None = None,
         *,
-        target: str | int | None = None,
+        target: Targets | None = None,
         layer: str | int | None = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
@@ -179,7 +179,7 @@ def explain(
     images: ImageSource | Iterable[ImageSource],
     methods: str | Sequence[str] | None = None,
     *,
-    target: str | int | None = None,
+    target: Targets | None = None,
     layer: str | int | None = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
@@ -196,7 +196,8 @@ def explain(
             grad-cam for a classifier, hires-cam for a detector.
         target: ``top1``, ``top3``, an index, a label, ``OUTPUT[i,j,...]``, or an item of the
             model's task (``person#2``, ``box:LEFT,TOP,RIGHT,BOTTOM``, ``tumour@X,Y``,
-            ``mask:FILE``); with a leading ``-`` the opposite direction; None for the default.
+            ``mask:FILE``); with a leading ``-`` the opposite direction; a list for several, one map
+            each; None for the default.
         layer: A tensor name, an index, ``last``, or None for the default.
         task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
             ``segmenter``, ``embedding``, ``sequence`` or ``dense``.
@@ -247,7 +248,7 @@ def explain_each(
     images: ImageSource | Iterable[ImageSource],
     methods: str | Sequence[str] | None = None,
     *,
-    target: str | int | None = None,
+    target: Targets | None = None,
     layer: str | int | None = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
@@ -335,6 +336,7 @@ def attribute(
         (2, 3, 32, 32)
     """
     images = plane(input_batch(images, opened.input.space))
+    _check_sizes(opened, images)
     if not opened.preprocessing.preprocess.bands:
         _warn_of_values(opened, images)
     run = ExplainRun(opened, method, target, layer, None)
@@ -390,6 +392,26 @@ def attempts(
     for one in rows:
         found[labels[one.request.label]] = one.error if isinstance(one, MapRefused) else None
     return found
+
+
+def _check_sizes(opened: Opened, images: Array) -> None:
+    """Refuse images of another size than the one that the model fixes.
+
+    Raises:
+        UsageError: Height or width, or the length of a signal, differ.
+    """
+    wanted = opened.input.height, opened.input.width
+    have = images.shape[2:]
+    if any(fixed not in (None, size) for fixed, size in zip(wanted, have, strict=True)):
+        shown = [
+            " x ".join("?" if n is None else str(n) for n in sizes) for sizes in (have, wanted)
+        ]
+        if opened.input.space == 1:
+            shown = [text.removeprefix("1 x ") for text in shown]
+        raise UsageError(
+            f"images of {shown[0]} places, and the model takes {shown[1]}",
+            hint="`explain` takes photos of any size and fits them" * (opened.input.space == 2),
+        )
 
 
 def _warn_of_values(opened: Opened, images: Array) -> None:

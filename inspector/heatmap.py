@@ -20,6 +20,7 @@ from inspector.photos.geometry import Geometry, sample_bilinear
 
 __all__ = [
     "EMPTY",
+    "LEAST_UNCOVERED",
     "NO_SIGNAL",
     "REDUCTIONS",
     "SATURATED",
@@ -174,6 +175,15 @@ class Attribution:
         return self.values if self.space == "layer" else reduce(self.values, self.reduction)
 
 
+LEAST_UNCOVERED = 0.005
+"""Share of the photo from which it is said that a map does not cover it; less is rounding."""
+
+_NO_CELL = (
+    "no cell of the layer {!r} lies on {:.1%} of the photo, which the network sees: the map says "
+    "nothing there (hatched)"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Heatmap:
     """An attribution on the photo's own pixels, before colouring.
@@ -220,6 +230,24 @@ class Heatmap:
         """The values at the sample's own shape: (L,) of a signal, (D, H, W) of a volume."""
         lattice = self.attribution.lattice
         return self.values if lattice is None else self.values.reshape(lattice.sizes)
+
+    @property
+    def uncovered(self) -> float:
+        """Share of the photo's pixels that the network sees and no cell of the map covers."""
+        if self.seen.shape != self.geometry.photo:
+            return 0.0
+        return float((self.geometry.seen() & ~self.seen).mean())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known when the map is read, also of how it lies on the photo."""
+        share, found = self.uncovered, self.attribution.notes
+        if share < LEAST_UNCOVERED:
+            return found
+        return (
+            *found,
+            _NO_CELL.format(self.attribution.layer, share),
+        )
 
     @property
     def maximum(self) -> float:

@@ -32,7 +32,7 @@ from inspector.network.coordinates import Placed
 from inspector.network.form import Form, Forms
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.image_input import find_image_input
-from inspector.network.input_sizes import sizes_to_try
+from inspector.network.input_sizes import lengths_to_try, sizes_to_try
 from inspector.network.inputs import (
     Feeds,
     image_without_samples,
@@ -229,7 +229,10 @@ class Model:
             probe.prepare(outputs)
         except ModelRefused:
             return at
-        for other in sizes_to_try(self.graph, at, (self.input.height, self.input.width)):
+        others = sizes_to_try(self.graph, at, (self.input.height, self.input.width))
+        if self.input.space == 1:
+            others = [(1, length) for length in dict.fromkeys(lengths_to_try(self.graph))]
+        for other in others:
             blank = np.zeros((1, self.input.channels, *other), dtype=np.float32)
             try:
                 probe.run(self.feeds(self._fill(self.input.arrange(blank))), outputs)
@@ -488,11 +491,13 @@ class Model:
         """A refusal that names the size that was tried, where the model leaves one free."""
         if self.input.height and self.input.width:
             return error
-        tried = f"tried with an input of {size[0]} x {size[1]} pixels, which the file leaves free"
+        signal = self.input.space == 1
+        places = f"{size[1]} places" if signal else f"{size[0]} x {size[1]} pixels"
+        sizes = "1,LENGTH" if signal else "HEIGHT,WIDTH"
         return ModelRefused(
-            f"{error.what} ({tried})",
+            f"{error.what} (tried with an input of {places}, which the file leaves free)",
             where=error.where,
-            hint=error.hint or "name the size that it takes with --set size=HEIGHT,WIDTH",
+            hint=error.hint or f"name the size that it takes with --set size={sizes}",
         )
 
     def feeds(self, feed: np.ndarray[Any, Any]) -> Arrays:

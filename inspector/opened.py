@@ -147,6 +147,8 @@ class Opened:
             free=self.input.space == 1
             and self.input.width is None
             and self.preprocessing.evidence["size"].startswith("guess"),
+            fixed=None not in (self.input.height, self.input.width)
+            or self.preprocessing.evidence["size"].startswith("the network"),
         )
         return open_photo(source, to)
 
@@ -414,6 +416,7 @@ class Opened:
         Raises:
             UsageError: No task of that name, the outputs do not fit it, or they can be read in
                 several ways.
+            ModelRefused: The network does not run, so that nothing is known of its outputs.
         """
         if self.input.space != 2:
             if task not in {None, "classifier"}:
@@ -427,11 +430,25 @@ class Opened:
                 self.size(*self.preprocessing.preprocess.size),
                 references or {},
             )
-            found = find_reading(known, task)
+            try:
+                found = find_reading(known, task)
+            except UsageError:
+                self.require_outputs()
+                raise
             if references:
                 return found
             self._readings[task] = found
         return self._readings[task]
+
+    def require_outputs(self) -> None:
+        """Refuse a network that does not run: its outputs say nothing then, whatever is asked.
+
+        Raises:
+            ModelRefused: ONNX Runtime does not load it, or not run it on a probe image.
+            LimitExceeded: It takes more memory than there is.
+        """
+        if self.scores.measure is not None:
+            self.scores.measure([value.name for value in self.scores.outputs])
 
     @property
     def sure_reading(self) -> Reading | None:

@@ -49,12 +49,12 @@ class Explanation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be known when the map is read."""
-        return self.attribution.notes
+        return self.heatmap.notes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the JSON report."""
         source = self.attribution
-        values = source.own
+        values, missing = source.own, self.heatmap.uncovered
         return {
             "method": source.method,
             "options": dict(self.options),
@@ -72,6 +72,7 @@ class Explanation:
                 "minimum": float(values.min()),
                 "maximum": float(values.max()),
                 "empty": source.empty,
+                **({"uncovered share": round(missing, 4)} if missing else {}),
                 **({} if source.placement is None else {"placed": source.placement.to_dict()}),
             },
             "peak": self._peak(),

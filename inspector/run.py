@@ -13,6 +13,7 @@ from inspector.errors import (
     MethodRefused,
     ModelRefused,
     NotFinite,
+    UnknownTarget,
     UsageError,
 )
 from inspector.heatmap import Attribution, Heatmap
@@ -25,16 +26,20 @@ from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_o
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import ImageSource, Photo
 from inspector.photos.photo_warnings import photo_warnings
+from inspector.printable import clean_text
 from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal
-from inspector.target import Target, TargetSpec, names_elements, target_text
+from inspector.target import Target, TargetSpec, names_elements, target_texts
 from inspector.tasks import Item, Reading, Sample
 from inspector.tasks.items import ItemSpec
 
-__all__ = ["ExplainRun", "PhotoInput", "PhotoMaps"]
+__all__ = ["ExplainRun", "PhotoInput", "PhotoMaps", "Targets"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
+
+Targets = str | int | Sequence[str | int]
+"""One target, or several: each gets a map."""
 
 PREDICTIONS = 5
 """Best classes that a report lists."""
@@ -104,7 +109,7 @@ class ExplainRun:
         self,
         opened: Opened,
         methods: str | Sequence[str] | None,
-        target: str | int | None,
+        target: Targets | None,
         layer: str | int | None,
         progress: Progress | None,
         *,
@@ -114,14 +119,16 @@ class ExplainRun:
         self.opened, self.progress = opened, progress
         self.reference: Photo | None = None
         self.spec: TargetSpec | ItemSpec
-        text = None if target is None else target_text(target)
-        by_name = text is not None and names_elements(text, opened.scores)
+        texts = None if target is None else target_texts(target)
+        by_name = texts is not None and all(names_elements(t, opened.scores) for t in texts)
         self.reading = self._read(task, similar_to, doubtful=by_name)
+        if similar_to is not None and (by_name or not self._compares):
+            raise self._no_reference(texts)
+        self.items: ItemSpec | None = None
         if self.reading is None or by_name:
-            self.items, names = None, opened.class_labels.names
-            self.spec = TargetSpec.parse(text or "top1", scores=opened.scores, labels=names)
+            self.spec = self._classes(texts or ("top1",))
         else:
-            self.items = self.spec = ItemSpec.parse(text, self.reading)
+            self.items = self.spec = ItemSpec.parse(texts, self.reading)
         usual = "grad-cam" if self.items is None else self.items.reading.method
         requests = parse_requests(usual if methods is None else methods)
         self.layer, self.why = None, ""
@@ -168,6 +175,38 @@ class ExplainRun:
         found = self.opened.forward(tensor[None], outputs)
         references = {name: np.asarray(value)[0] for name, value in found.items()}
         return self.opened.reading(task or "embedding", references)
+
+    def _classes(self, texts: Sequence[str]) -> TargetSpec:
+        """Classes and elements of tensors that the user names.
+
+        Raises:
+            UnknownTarget: There are none of that name.
+            ModelRefused: The network does not run, which is why nothing is known of its outputs.
+        """
+        scores, names = self.opened.scores, self.opened.class_labels.names
+        try:
+            return TargetSpec.parse(texts, scores=scores, labels=names)
+        except UnknownTarget:
+            if not scores.classifier:
+                self.opened.require_outputs()
+            raise
+
+    @property
+    def _compares(self) -> bool:
+        """Whether a photo is compared with a reference."""
+        return self.reading is not None and self.reading.task == "embedding"
+
+    def _no_reference(self, texts: Sequence[str] | None) -> UsageError:
+        """The refusal of a reference photo that nothing is compared with."""
+        shown = ", ".join(clean_text(text) for text in texts or ())
+        task = "classifier" if self.reading is None else self.reading.task
+        what = f"the target {shown!r} is a number" if self._compares else f"this is a {task}"
+        return UsageError(
+            f"--similar-to has nothing to do: {what}, and no similarity to another photo",
+            hint="leave out --target for the similarity, or --similar-to for the number"
+            if self._compares
+            else "leave out --similar-to; --task embedding compares vectors",
+        )
 
     def _layer(
         self, requests: Sequence[Request], layer: str | int | None, tensors: Sequence[str]

@@ -32,6 +32,15 @@ METRICS = {
 STATISTICS = ("value", "mean", "low", "high", "photos")
 """Numbers of a metric; ``mean`` is another word for ``value``."""
 
+_LISTED = 12
+
+_NONE = {
+    "class": "the data set names no classes: give labels in folders' names or in a column `label`",
+    "group column": "the data set has no group columns: of a .csv or .parquet file every column "
+    "beside image, label, boxes and mask is one",
+}
+"""What to do where a data set has nothing of a kind."""
+
 _COUNTS = ("photos", "audited", "refused", "suspicious", "clusters", "warnings")
 _FINDINGS = ("total", "confirmed", "refuted", "untested", "error", "warning", "note")
 _FAITHFULNESS = ("map", "random", "edges", "centre")
@@ -259,9 +268,11 @@ class _Resolver:
         part = self.name.parts[at]
         if at in self.name.every or names is None or part in names:
             return
-        listed = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        listed = ", ".join(sorted(names)[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+        there_are = f"there are: {listed}" if names else _NONE.get(what, "there are none")
         raise self._error(
-            f"there is no {what} {part!r}", nearest(part, names) or f"there are: {listed}"
+            f"there is no {what} {part!r}",
+            "; ".join(filter(None, (nearest(part, names), there_are))),
         )
 
     def _choice(self, at: int, choices: tuple[str, ...], also: str = "") -> None:

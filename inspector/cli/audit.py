@@ -9,6 +9,7 @@ import click
 from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
+    Command,
     WholeNumber,
     json_report,
     model_options,
@@ -26,7 +27,7 @@ GATE_FAILED = 1
 _SHOWN = 5
 
 
-@click.command("audit")
+@click.command("audit", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.options import check_options, open_model, supervised
+from inspector.cli.options import Command, check_options, open_model, supervised
 from inspector.cli.streams import show, show_json
 from inspector.printable import clean_text
 
@@ -24,7 +24,7 @@ _RESERVE = 5.0
 _NOT_TRIED = "not tried: time was too short; `--timeout 1800` gives it more"
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 @check_options

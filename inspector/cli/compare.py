@@ -9,6 +9,7 @@ import click
 from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
+    Command,
     Number,
     WholeNumber,
     json_report,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 GATE_FAILED = 1
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("model_a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("model_b", metavar="B", type=click.Path(path_type=Path))
 @click.argument(

@@ -10,6 +10,7 @@ import click
 
 from inspector.cli import say
 from inspector.cli.options import (
+    Command,
     Number,
     OutputFile,
     WholeNumber,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from converters.conversion import ConversionRecord
 
 
-@click.command("convert")
+@click.command("convert", cls=Command)
 @click.argument("source")
 @click.option(
     "-o",

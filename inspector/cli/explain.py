@@ -9,7 +9,14 @@ import click
 
 from converters.plain_values import quoted, whole_number
 from inspector.cli import say
-from inspector.cli.options import json_report, model_options, open_model, output_folder, supervised
+from inspector.cli.options import (
+    Command,
+    json_report,
+    model_options,
+    open_model,
+    output_folder,
+    supervised,
+)
 from inspector.cli.streams import progress_bar, show_json
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from inspector.report import ImageReport
 
 
-class _ExplainCommand(click.Command):
+class _ExplainCommand(Command):
     """A command whose help lists every method and option from the code itself."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -54,10 +61,12 @@ class _ExplainCommand(click.Command):
 )
 @click.option(
     "--target",
+    "targets",
     metavar="T",
+    multiple=True,
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
     "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction; "
-    "'sum(A; -B)' for several together. "
+    "'sum(A; -B)' for several together; may be repeated, one map each. "
     "Of a detector also CLASS#2, box:LEFT,TOP,RIGHT,BOTTOM and CLASS@X,Y; of a segmenter "
     "CLASS@X,Y and mask:FILE; of a reader of text char:3.  [default: top1; the best three boxes "
     "of a detector, every character of a reader]",
@@ -119,7 +128,7 @@ def _explain(
     model: Path,
     images: Sequence[Path],
     methods: Sequence[str],
-    target: str | None,
+    targets: Sequence[str],
     task: str | None,
     similar_to: Path | None,
     layer: str | None,
@@ -147,7 +156,7 @@ def _explain(
         found = explainer.explain_each(
             paths,
             methods or None,
-            target=target,
+            target=targets or None,
             layer=layer,
             task=task,
             similar_to=similar_to,

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.options import model_options, open_model, supervised
+from inspector.cli.options import Command, model_options, open_model, supervised
 from inspector.cli.streams import show_json
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
 
 
-@click.command("layers")
+@click.command("layers", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 @model_options

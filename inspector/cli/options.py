@@ -1,6 +1,7 @@
 """Options that several commands share, each with one text."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPENING",
+    "Command",
     "Number",
     "OutputFile",
     "OutputFolder",
@@ -43,6 +45,29 @@ _MOST_SECONDS = 1e8
 """Three years."""
 
 _LONGEST_AXIS = 2**31 - 1
+
+
+class Command(click.Command):
+    """A command that refuses an option of one value given twice, of which the last would win."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, as click does.
+
+        Raises:
+            UsageError: An option that takes one value is given more than once.
+        """
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter, count in Counter(order).items():
+                single = isinstance(parameter, click.Option) and not (
+                    parameter.multiple or parameter.count or parameter.is_flag
+                )
+                if single and count > 1:
+                    raise UsageError(
+                        f"{max(parameter.opts, key=len)} is given {count} times",
+                        hint="it takes one value: leave out the others",
+                    )
+        return super().parse_args(ctx, args)
 
 
 class OutputFolder(click.Path):

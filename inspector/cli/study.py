@@ -9,6 +9,7 @@ import click
 from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
+    Command,
     Number,
     WholeNumber,
     json_report,
@@ -54,7 +55,7 @@ def command() -> None:
 def _command(study: "Study") -> click.Command:
     """A study as a command; its options are the function's."""
 
-    @click.command(study.name, help=study.documentation)
+    @click.command(study.name, cls=Command, help=study.documentation)
     @click.argument("model", type=click.Path(path_type=Path))
     @click.argument(
         "images",

@@ -58,7 +58,13 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
         )
     console.print(table)
     if report.seen_share is not None:
-        console.print(Text(f"the network sees {report.seen_share:.0%} of the photo", "dim"))
+        from inspector.heatmap import LEAST_UNCOVERED
+
+        line = f"the network sees {report.seen_share:.0%} of the photo"
+        missing = max((e.heatmap.uncovered for e in report.explanations), default=0.0)
+        if missing >= LEAST_UNCOVERED:
+            line += f", a map covers {report.seen_share - missing:.0%} of it"
+        console.print(Text(line, "dim"))
     folder = written[-1].parent
     console.print(Text(f"{len(written)} files in {folder}, report {written[-1].name}", "dim"))
 

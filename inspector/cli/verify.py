@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli.options import OutputFile, model_options, open_model, supervised
+from inspector.cli.options import Command, OutputFile, model_options, open_model, supervised
 from inspector.cli.streams import progress_bar, show, show_json
 from inspector.printable import clean_text
 
@@ -20,7 +20,7 @@ FAILED = 1
 _COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "limited": "yellow"}
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

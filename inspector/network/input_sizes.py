@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from converters.graph import Graph
+from converters.graph import Graph, Node
 
-__all__ = ["sizes_to_try"]
+__all__ = ["lengths_to_try", "sizes_to_try"]
 
 Size = tuple[int, int]
 
@@ -35,6 +35,57 @@ def sizes_to_try(graph: Graph, before: Size, fixed: tuple[int | None, int | None
     wanted = [*_embedded(graph), *squares, *_LINES, *rest]
     found = [(fixed[0] or height, fixed[1] or width) for height, width in wanted]
     return [size for size in dict.fromkeys(found) if size != before]
+
+
+def lengths_to_try(graph: Graph) -> Iterator[int]:
+    """Lengths of a signal that a dense layer behind its convolutions asks for.
+
+    Each dense layer fixes how many numbers come in; from there the chain of convolutions and
+    pooling is gone back to the signal: ``(cells - 1) * stride + window - padding`` per step.
+
+    Args:
+        graph: The graph of a network of signals (N, C, L) that are free in length.
+    """
+    for dense in graph.nodes:
+        if not dense.is_op("Gemm", "MatMul") or len(dense.inputs) < 2:
+            continue
+        weight = graph.constant(dense.inputs[1])
+        if weight is None or weight.ndim != 2:
+            continue
+        numbers = weight.shape[1 if dense.attributes.get("transB") else 0]
+        length = _length_before(graph, dense.inputs[0], int(numbers))
+        if length is not None and length > 1:
+            yield length
+
+
+def _length_before(graph: Graph, tensor: str, numbers: int) -> int | None:
+    """Length of the signal of which so many numbers come out; None where it cannot be followed."""
+    chain: list[Node] = []
+    while (node := graph.producer(tensor)) is not None and node.inputs:
+        chain.append(node)
+        tensor = next((n for n in node.inputs if n and graph.constant(n) is None), "")
+    first = next((node for node in chain if node.is_op("Conv")), None)
+    weight = None if first is None else graph.constant(first.inputs[1])
+    if weight is None or weight.ndim != 3 or numbers % weight.shape[0]:
+        return None
+    length = numbers // int(weight.shape[0])
+    for node in chain:
+        if node.is_op("Conv", "MaxPool", "AveragePool"):
+            length = _before_window(graph, node, length)
+    return length
+
+
+def _before_window(graph: Graph, node: Node, cells: int) -> int:
+    """The shortest signal of which a convolution or a pooling makes so many cells."""
+    weight = graph.constant(node.inputs[1]) if node.is_op("Conv") else None
+    windows = node.attributes.get("kernel_shape") or (1 if weight is None else weight.shape[2],)
+    (stride, spread) = (
+        int((node.attributes.get(name) or (1,))[0]) for name in ("strides", "dilations")
+    )
+    if node.attributes.get("auto_pad", "NOTSET") in {"SAME_UPPER", "SAME_LOWER"}:
+        return (cells - 1) * stride + 1
+    padding = sum(int(n) for n in node.attributes.get("pads") or ())
+    return (cells - 1) * stride + spread * (int(windows[0]) - 1) + 1 - padding
 
 
 def _embedded(graph: Graph) -> Iterator[Size]:

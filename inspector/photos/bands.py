@@ -51,6 +51,7 @@ class Bands:
         chosen: Whether the user named a recipe, which is applied to real numbers then.
         drawn: Bands that the user wants drawn, counted from 1; the first three when empty.
         free: Whether a signal may have any length.
+        fixed: Whether the model takes no other size than the one that it is opened for.
     """
 
     preprocess: Preprocess
@@ -59,6 +60,7 @@ class Bands:
     chosen: bool = False
     drawn: tuple[int, ...] = ()
     free: bool = False
+    fixed: bool = False
 
     @property
     def ordinary(self) -> bool:
@@ -233,7 +235,7 @@ def _of_values(values: Array, name: str, to: Bands) -> Photo:
     """
     if values.dtype.kind not in "biuf":
         raise ImageRefused(f"values of type {values.dtype} are no numbers", where=name)
-    first, axis = _bands_first(values, name, to)
+    first, axis, doubt = _bands_first(values, name, to)
     with np.errstate(over="ignore"):
         bands = np.ascontiguousarray(first, np.float32)
     if not bool(np.isfinite(bands).all()):
@@ -246,7 +248,7 @@ def _of_values(values: Array, name: str, to: Bands) -> Photo:
     notes = [f"{_KINDS[to.space]} of {len(bands)} band(s) along axis {axis}; drawn: {shown}"]
     # Of a model of bands the recipe, found or named, is one of bands; none is the identity.
     as_they_are = values.dtype.kind == "f" and not to.chosen and not to.preprocess.bands
-    said = (_AS_THEY_ARE,) if as_they_are else ()
+    said = ((_AS_THEY_ARE,) if as_they_are else ()) + ((doubt,) if doubt else ())
     return Photo(
         _picture(planes, drawn),
         name,
@@ -261,8 +263,8 @@ def _of_values(values: Array, name: str, to: Bands) -> Photo:
     )
 
 
-def _bands_first(values: Array, name: str, to: Bands) -> tuple[Array, int]:
-    """Values as (C, *sizes), and the axis that the bands were found along."""
+def _bands_first(values: Array, name: str, to: Bands) -> tuple[Array, int, str]:
+    """Values as (C, *sizes), the axis that the bands were found along, and why that is in doubt."""
     count, rank = to.preprocess.channel_count, to.space + 1
     own = values
     if own.ndim == rank + 1 and own.shape[0] == 1:  # one sample
@@ -277,10 +279,19 @@ def _bands_first(values: Array, name: str, to: Bands) -> tuple[Array, int]:
             hint=f"save it as ({count}, {', '.join(map(str, to.sizes))})",
         )
     fits = own.shape[1:] == to.sizes
-    if own.shape[0] == count and (own.shape[-1] != count or fits or own.shape[:-1] != to.sizes):
-        return own, 0
+    if own.shape[0] == count == own.shape[-1]:
+        last = own.shape[:-1] == to.sizes
+        if last and not fits:
+            return np.moveaxis(own, -1, 0), own.ndim - 1, ""
+        doubt = (
+            f"an array of shape {list(values.shape)} has {count} bands whether they come first or "
+            "last: the first axis is taken; if they come last, save numpy.moveaxis(a, -1, 0)"
+        )
+        return own, 0, "" if fits and not last else doubt
+    if own.shape[0] == count:
+        return own, 0, ""
     if own.shape[-1] == count:
-        return np.moveaxis(own, -1, 0), own.ndim - 1
+        return np.moveaxis(own, -1, 0), own.ndim - 1, ""
     raise _wrong_count(name, min(own.shape[0], own.shape[-1]), own.shape, to)
 
 
@@ -308,10 +319,14 @@ def _wrong_count(name: str, have: int, shape: Sequence[int], to: Bands) -> Image
 def _wrong_size(name: str, have: Sequence[int], to: Bands) -> ImageRefused:
     text, wanted = (" x ".join(map(str, one)) for one in (have, to.sizes))
     numbers = ",".join(map(str, (1, *have) if to.space == 1 else have))
+    hint = f"cut or resample it to {wanted}"
+    if not to.fixed:
+        hint = f"--set size={numbers} opens the model for it; or {hint}"
     return ImageRefused(
-        f"a {_KINDS[to.space]} of {text} places, and the model is opened for {wanted}",
+        f"a {_KINDS[to.space]} of {text} places, and the model "
+        f"{'takes' if to.fixed else 'is opened for'} {wanted}",
         where=name,
-        hint=f"--set size={numbers} if the file leaves its size free; else cut or resample it",
+        hint=hint,
     )
 
 

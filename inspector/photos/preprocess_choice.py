@@ -172,11 +172,11 @@ def resolve(
     sources.fit_model(channels, declared, layout, given, bands=bands)
     if (
         workable is not None
-        and space == 2
+        and space in {1, 2}
         and None in declared
         and _unsaid(sources.evidence["size"])
     ):
-        sources.take_size(workable(sources.preprocess.size))
+        sources.take_size(workable(sources.preprocess.size), signal=space == 1)
     if not bands:
         sources.fit_photo(classifier=classifier)
         sources.warnings += doubts(sources.preprocess, bounds if integer else None)
@@ -261,9 +261,18 @@ class _Sources:
             self.preprocess = replace(self.preprocess, layout=layout)
             self.evidence["layout"] = "declared input of the model"
 
-    def take_size(self, size: tuple[int, int]) -> None:
-        """Let the size be one that the network has been found to run with."""
-        if size != self.preprocess.size:
+    def take_size(self, size: tuple[int, int], *, signal: bool = False) -> None:
+        """Let the size be one that the network has been found to run with.
+
+        A signal may have any length, unless the network does not run with the usual one: then it is
+        the one that its dense layer asks for, and no guess.
+        """
+        if size != self.preprocess.size and signal:
+            self.preprocess = replace(self.preprocess, size=size)
+            self.evidence["size"] = (
+                f"the network: its dense layer takes signals of {size[1]} places"
+            )
+        elif size != self.preprocess.size:
             before = self.preprocess.size
             self.preprocess = replace(self.preprocess, size=size)
             self.evidence["size"] = "guess: the first size tried that the network runs with"

@@ -86,7 +86,7 @@ def overlay(
     Returns:
         An RGB image.
     """
-    attribution, scale = heatmap.attribution, scale_of(heatmap)
+    noted, scale = heatmap.notes, scale_of(heatmap)
     caption, name = _caption(heatmap), photo.name
     drawn = shown(photo, heatmap)
     photo, heatmap = drawn.photo, drawn.heatmap
@@ -120,7 +120,7 @@ def overlay(
             x += room
         x += GAP
     page.y = top + max(size[0], _MIN_BAR) + 30
-    said = dict.fromkeys([*attribution.notes, *notes])
+    said = dict.fromkeys([*noted, *notes])
     page.notes([note for note in said if note != scale.message])
     return page.finish()
 

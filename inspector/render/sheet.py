@@ -124,7 +124,7 @@ def contact_sheet(
     said = [
         note
         for heatmap in heatmaps
-        for note in heatmap.attribution.notes
+        for note in heatmap.notes
         if note != scale_of(heatmap).message  # which stands on the map itself
     ]
     page.notes(list(dict.fromkeys([*said, *notes])), most=_NOTE_LINES)

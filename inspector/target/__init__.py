@@ -6,6 +6,7 @@ a detector are the same thing to everybody else.
 
 from inspector.network.scores import Scores, find_scores, is_doubtful
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
+from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Sampled, Target
 from inspector.target.spec import (
     TargetSpec,
@@ -13,6 +14,7 @@ from inspector.target.spec import (
     names_elements,
     parse_target,
     target_text,
+    target_texts,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Sum",
     "Target",
     "TargetSpec",
+    "either",
     "element_target",
     "find_scores",
     "is_doubtful",
@@ -30,4 +33,6 @@ __all__ = [
     "pieces_with_sums",
     "summed",
     "target_text",
+    "target_texts",
+    "tasks_named",
 ]

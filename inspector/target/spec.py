@@ -26,6 +26,7 @@ from inspector.network.outputs import (
 from inspector.network.scores import Scores
 from inspector.printable import clean_text
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
+from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Target
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "names_elements",
     "parse_target",
     "target_text",
+    "target_texts",
 ]
 
 _TOP = re.compile(r"top(\d{1,9})", re.ASCII | re.IGNORECASE)
@@ -67,8 +69,24 @@ def names_elements(text: str, scores: Scores) -> bool:
     return bool(found)
 
 
+def target_texts(target: object) -> tuple[str, ...]:
+    """The words that name one target or several; a class index may be an integer.
+
+    Args:
+        target: A text, an integer, or a list of them.
+
+    Raises:
+        UsageError: A value is neither a text nor an integer, or the list is empty.
+        UnknownTarget: One is a negative integer.
+    """
+    several = target if isinstance(target, list | tuple) else (target,)
+    if not several:
+        raise UsageError("an empty list of targets", hint="leave the target out for the default")
+    return tuple(map(target_text, several))
+
+
 def target_text(target: object) -> str:
-    """The words that name a target; a class index may be an integer.
+    """The words that name one target; a class index may be an integer.
 
     Raises:
         UsageError: The value is neither a text nor an integer.
@@ -116,11 +134,17 @@ class TargetSpec:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, wanted: str | int, *, scores: Scores, labels: Sequence[str] = ()) -> Self:
+    def parse(
+        cls,
+        wanted: str | int | Sequence[str | int],
+        *,
+        scores: Scores,
+        labels: Sequence[str] = (),
+    ) -> Self:
         """Read the user's words, and refuse what no photo could resolve.
 
         Args:
-            wanted: The words, or a class index.
+            wanted: The words, or a class index; or a list of them.
             scores: The classifier's scores.
             labels: Class names in the order of the scores.
 
@@ -128,16 +152,22 @@ class TargetSpec:
             UnknownTarget: There is no such class, label or element.
             UsageError: It is neither text nor a whole number.
         """
-        text = target_text(wanted).strip()
-        pieces = _pieces(text)
-        if not pieces:
-            raise UnknownTarget("an empty target", hint="give top1, a class index or a label")
-        if len(pieces) == 1 or _is_one(text, scores, labels):
-            pieces = [text]
-        for piece in pieces:
-            if not _waits(piece, scores, labels):
-                _single(piece, scores, labels, None)
-        return cls(tuple(pieces), scores, tuple(labels))
+        found: list[str] = []
+        for given in target_texts(wanted):
+            text = given.strip()
+            pieces = _pieces(text)
+            if not pieces:
+                raise UnknownTarget("an empty target", hint="give top1, a class index or a label")
+            if len(pieces) == 1 or _is_one(text, scores, labels):
+                pieces = [text]
+            try:
+                for piece in pieces:
+                    if not _waits(piece, scores, labels):
+                        _single(piece, scores, labels, None)
+            except UnknownTarget as error:
+                raise _of_other_task(text, scores) or error from None
+            found += pieces
+        return cls(tuple(found), scores, tuple(labels))
 
     def tensors(self) -> tuple[str, ...]:
         """Tensors that the targets are read from, known before any photo is."""
@@ -506,6 +536,20 @@ def _check(where: _Index, shape: Sequence[int | None], label: str) -> None:
             raise UnknownTarget(
                 f"index {axis} selects nothing of an axis of size {size}", where=label
             )
+
+
+def _of_other_task(text: str, scores: Scores) -> UnknownTarget | None:
+    """The refusal of words that name an item of a detector or another task; None for others."""
+    tasks = tasks_named(text)
+    if not tasks:
+        return None
+    read = "is read as a classifier" if scores.classifier else f"has no known task: {scores.why}"
+    usual = "give top1, a class index or a label" if scores.classifier else "give OUTPUT[i,j,...]"
+    return UnknownTarget(
+        f"{clean_text(text)!r} names an item of a {either(tasks)}, and this model {read}",
+        hint=f"{usual}; `inspector check` says what the model is, --task {tasks[0]} what it is "
+        "where that is wrong",
+    )
 
 
 def _no_classes(text: str, scores: Scores) -> UnknownTarget:

@@ -17,7 +17,7 @@ from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
 from inspector.tasks.numbers import Region
-from inspector.tasks.planes import bottleneck, cell_of, mask_on_grid
+from inspector.tasks.planes import bottleneck, cell_of, mask_on_grid, point_not_seen
 from inspector.tasks.words import read_words
 
 __all__ = ["Dense"]
@@ -113,7 +113,7 @@ class Dense:
             raise unknown(clean_text(text), self, f"write {self.wanted}, @X,Y or mask:FILE")
         place = cell_of(words.point, sample.geometry, shape)
         if place is None:
-            raise ImageRefused("the network does not see this point", where=sample.photo)
+            raise point_not_seen(words.point, sample.geometry, sample.photo)
         label = f"@{words.point[0]:g},{words.point[1]:g}"
         if self.channels > 1:
             return [self._square(place, label, sample)]

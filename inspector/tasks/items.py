@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from inspector.errors import ImageRefused, UnknownTarget
-from inspector.target import parts_of, pieces_with_sums, summed
+from inspector.printable import clean_text
+from inspector.target import either, parts_of, pieces_with_sums, summed, target_texts, tasks_named
 from inspector.tasks import Item, Reading, Sample, laid_out
 from inspector.tasks.words import pieces
 
@@ -30,17 +31,20 @@ class ItemSpec:
     pieces: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str | None, reading: Reading) -> Self:
+    def parse(cls, text: str | Sequence[str] | None, reading: Reading) -> Self:
         """Read the user's words; None for what the task explains by default.
 
         Raises:
             UnknownTarget: There are none.
         """
-        wanted = reading.wanted if text is None else text
-        found = tuple(pieces_with_sums(wanted, lambda part: list(pieces(part))))
-        if not found:
-            raise UnknownTarget("an empty target", hint=f"for a {reading.task}: {reading.wanted}")
-        return cls(reading, found)
+        found: list[str] = []
+        for wanted in target_texts(reading.wanted if text is None else text):
+            several = pieces_with_sums(wanted, lambda part: list(pieces(part)))
+            if not several:
+                usual = f"for a {reading.task}: {reading.wanted}"
+                raise UnknownTarget("an empty target", hint=usual)
+            found += several
+        return cls(reading, tuple(found))
 
     def tensors(self) -> tuple[str, ...]:
         """Tensors that the targets are read from."""
@@ -76,7 +80,7 @@ class ItemSpec:
         words = piece.removeprefix("-").strip()
         parts = parts_of(words)
         if parts is None:
-            found = self.reading.select(words, every, sample)
+            found = self._selected(words, every, sample)
         else:
             named = [(part, own) for part in parts for own in self._named(part, every, sample)]
             target = summed([(part, own.target) for part, own in named])
@@ -88,6 +92,24 @@ class ItemSpec:
             replace(one, label=f"-{one.label}", target=one.target.opposite(f"-{one.label}"))
             for one in found
         ]
+
+    def _selected(self, words: str, every: Sequence[Item], sample: Sample) -> Sequence[Item]:
+        """What the task finds for some words.
+
+        Raises:
+            UnknownTarget: They name nothing; it is said where they are words of another task.
+        """
+        try:
+            return self.reading.select(words, every, sample)
+        except UnknownTarget as error:
+            tasks = tasks_named(words)
+            if not tasks or self.reading.task in tasks:
+                raise
+            raise UnknownTarget(
+                f"{clean_text(words)!r} names an item of a {either(tasks)}, and this model is "
+                f"read as a {self.reading.task}",
+                hint=error.hint,
+            ) from None
 
 
 def _finite(items: Sequence[Item], sample: Sample) -> Sequence[Item]:

@@ -11,7 +11,7 @@ from inspector.errors import ImageRefused
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 
-__all__ = ["bottleneck", "cell_of", "connected", "is_halved", "mask_on_grid"]
+__all__ = ["bottleneck", "cell_of", "connected", "is_halved", "mask_on_grid", "point_not_seen"]
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, ...]
@@ -57,6 +57,30 @@ def cell_of(point: tuple[float, float], geometry: Geometry, shape: Size) -> tupl
     ]
     inside = all(0 <= place < count for place, count in zip(places, shape, strict=True))
     return (places[0], places[1]) if inside else None
+
+
+def point_not_seen(point: tuple[float, float], geometry: Geometry, photo: str) -> ImageRefused:
+    """The refusal of a point that the network does not see.
+
+    Args:
+        point: Column and row in pixels of the photo.
+        geometry: How the photo and the input lie on each other.
+        photo: The photo's name.
+    """
+    (height, width), (top, left, bottom, right) = geometry.photo, geometry.seen_box
+    at = f"{point[0]:g},{point[1]:g}"
+    if not (0 <= point[0] < width and 0 <= point[1] < height):
+        return ImageRefused(
+            f"the point {at} lies outside of the photo, which has {width}x{height} pixels",
+            where=photo,
+            hint=f"@X,Y: X from 0 to {width - 1}, Y from 0 to {height - 1}",
+        )
+    return ImageRefused(
+        f"the network does not see the point {at}: it sees {left},{top} to {right - 1},{bottom - 1}"
+        f" of the photo's {width}x{height} pixels",
+        where=photo,
+        hint="--set resize=letterbox or resize=squash shows it all",
+    )
 
 
 def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array:

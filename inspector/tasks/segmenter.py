@@ -20,7 +20,13 @@ from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
 from inspector.tasks.numbers import Region
-from inspector.tasks.planes import bottleneck, cell_of, connected, mask_on_grid
+from inspector.tasks.planes import (
+    bottleneck,
+    cell_of,
+    connected,
+    mask_on_grid,
+    point_not_seen,
+)
 from inspector.tasks.words import class_of, read_words
 
 __all__ = ["Segmenter"]
@@ -105,7 +111,7 @@ class Segmenter:
             return among
         place = cell_of(words.point, sample.geometry, winners.shape)
         if place is None:
-            raise self._none(sample, "the network does not see this point", items)
+            raise point_not_seen(words.point, sample.geometry, sample.photo)
         own = int(winners[place])
         if own < 0 or number not in (None, own):
             given = self._name(own) if own >= 0 else "no class"

@@ -128,6 +128,8 @@ def test_bad_image_among_good_ones(inspector, samples, tmp_path):
         (["{m}/resnet20.onnx", "{i}", "--preprocess", "imagnet"], 2, "imagenet"),
         (["{m}/resnet20.onnx", "{i}", "--set", "sise=3"], 2, "size"),
         (["{m}/resnet20.onnx", "{i}", "--labels", "{m}/none.txt"], 2, "none.txt"),
+        (["{m}/resnet20.onnx", "{i}", "--layer", "a", "--layer", "b"], 2, "--layer is given 2"),
+        (["{m}/resnet20.onnx", "{i}", "--target", "@3,3"], 2, "read as a classifier"),
     ],
 )
 def test_bad_requests_end_in_one_line_and_a_status(
@@ -138,6 +140,15 @@ def test_bad_requests_end_in_one_line_and_a_status(
     assert done.returncode == status, done.stderr
     assert says in one_line(done.stderr)
     assert not (tmp_path / "inspection").exists(), "something was written all the same"
+
+
+def test_two_targets_give_two_maps(inspector, samples, tmp_path):
+    image = samples / "images" / "cat_1.png"
+    chosen = ("--target", "dog", "--target", "cat", "-m", "cam")
+    done = inspector("explain", samples / "resnet20.onnx", image, *chosen)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "inspection" / "cat_1.json").read_text())
+    assert [one["target"]["label"] for one in report["results"]] == ["dog", "cat"]
 
 
 def test_only_bad_images(inspector, samples, tmp_path):

@@ -175,6 +175,8 @@ def test_what_is_no_gate_is_refused(text, words):
         ("class.zebra.top1 < 0.8", "there are: dog"),
         ("group.sight.A.top1 < 0.8", "nearest: site"),
         ("group.site.C.top1 < 0.8", "there is no value of the group 'C'"),
+        ("group.site.C.top1 < 0.8", "there are: A, B"),
+        ("group.sight.A.top1 < 0.8", "there are: site"),
         ("group.*.A.top1 < 0.8", "name the column"),
         ("calibration > 1", "calibration.NAME"),
         ("calibration.errors > 0.1", "nearest: error"),
@@ -187,6 +189,11 @@ def test_what_is_no_gate_is_refused(text, words):
 def test_names_are_looked_up_before_a_photo_is_opened(text, words):
     with pytest.raises(UsageError, match=re.escape(words)):
         parse(text, NAMES)
+
+
+def test_a_data_set_without_groups_says_what_would_be_one():
+    with pytest.raises(UsageError, match=r"no group column 'site'.*\.csv or \.parquet.*every col"):
+        parse("group.site.A.top1 < 0.8", Names(groups={}))
 
 
 def test_a_comparison_needs_another_model():

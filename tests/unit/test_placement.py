@@ -476,6 +476,23 @@ def test_cells_are_laid_at_their_centres_and_other_pixels_are_unseen():
     np.testing.assert_array_equal(inside[seen], found[seen])
 
 
+def test_a_strip_that_no_cell_covers_is_said_and_measured():
+    """The network sees the whole photo; the layer's cells begin at a quarter of it."""
+    values = np.ones((4, 3), np.float32)
+    kinds = {"layer": "c", "method": "cam", "space": "layer"}
+    photo = Geometry((20, 40), (20, 40), (1.0, 1.0), (0.0, 0.0))
+    shifted = Placement((Grid(0, line(2, 5, 4), line(15, 10, 3)),))
+    found = Heatmap.of(Attribution(values, placement=shifted, **kinds), photo)
+    assert photo.seen_share == 1
+    assert found.uncovered == pytest.approx(10 / 40)
+    (note,) = found.notes
+    assert note.startswith("no cell of the layer 'c' lies on 25.0% of the photo, which the network")
+    whole = Heatmap.of(Attribution(values, **kinds), photo)
+    assert (whole.uncovered, whole.notes) == (0, ())
+    cropped = Geometry((20, 80), (20, 40), (1.0, 1.0), (0.0, -20.0))  # what is cut away is no strip
+    assert Heatmap.of(Attribution(values, **kinds), cropped).uncovered == 0
+
+
 def test_swapped_axes_are_laid_transposed():
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     placement = Placement((Grid(0, line(0, 1, 3), line(0, 1, 2), swapped=True),))

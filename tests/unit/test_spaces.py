@@ -405,9 +405,57 @@ def test_a_photo_is_refused_by_a_model_of_bands(networks, tmp_path):
 
 
 def test_a_signal_of_another_length_is_refused_with_a_command(networks):
-    with pytest.raises(ImageRefused, match="50 places, and the model is opened for 40") as error:
+    with pytest.raises(ImageRefused, match="50 places, and the model takes 40") as error:
         networks[1][1].photo(np.zeros((2, 50), np.float32))
-    assert "--set size=1,50" in error.value.hint
+    assert "to 40" in error.value.hint
+    with pytest.raises(UsageError, match="images of 50 places, and the model takes 40"):
+        networks[1][1].attribute(np.zeros((1, 2, 50), np.float32), target=1)
+
+
+@pytest.mark.parametrize(("stride", "pads"), [(1, (1, 1)), (2, (0, 0)), (3, (2, 1))])
+def test_the_length_that_a_dense_layer_asks_for_is_found(tmp_path, stride, pads):
+    """A file may leave the length free although a flattened map of it is multiplied."""
+    length, rng = 41, np.random.default_rng(0)
+    cells = ((length + sum(pads) - 3) // stride + 1) // 2
+    shortest = (2 * cells - 1) * stride + 3 - sum(pads)
+    nodes = [
+        node("Conv", ["x", "w1"], ["c"], pads=pads, strides=[stride]),
+        node("Relu", ["c"], ["r"]),
+        node("MaxPool", ["r"], ["p"], kernel_shape=[2], strides=[2]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w3"], ["y"], transB=1),
+    ]
+    constants = {
+        "w1": rng.standard_normal((4, 2, 3)).astype(np.float32),
+        "w3": rng.standard_normal((3, 4 * cells)).astype(np.float32),
+    }
+    path = tmp_path / "free.onnx"
+    onnx.save(onnx_model(nodes, {"x": ["n", 2, "l"]}, {"y": ["n", 3]}, constants), path)
+    model = load(path)
+    assert model.size() == (1, shortest)
+    x = rng.standard_normal((2, shortest)).astype(np.float32)
+    assert model.explain(x, "grad-cam", target="1").explanations
+    with pytest.raises(ImageRefused, match=f"of {shortest - 2} places, and the model takes"):
+        model.photo(x[:, :-2])
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "doubtful"),
+    [
+        ((5, 5, 5), (12, 10), True),
+        ((5, 9, 5), (12, 10), True),
+        ((5, 12, 5), (12, 5), False),
+        ((5, 12, 5), (5, 12), False),
+        ((5, 9, 7), (12, 10), False),
+    ],
+)
+def test_bands_that_may_come_first_or_last_are_said(tmp_path, shape, sizes, doubtful):
+    model = load(Network(2).save(tmp_path / "five.onnx", sizes=sizes))
+    values = RNG.random(shape).astype(np.float32)
+    photo = model.photo(values)
+    assert any("whether they come first or last" in text for text in photo.warnings) == doubtful
+    last = shape[:-1] == sizes
+    np.testing.assert_array_equal(photo.bands, np.moveaxis(values, -1, 0) if last else values)
 
 
 def test_signals_of_any_length_where_the_file_leaves_it_free(tmp_path):

@@ -144,8 +144,15 @@ def test_where_no_box_is_certain_the_best_one_is_explained(detectors):
     _, model = detectors["columns"]
     pixels = np.full((SIDE, SIDE, 3), GREY, np.uint8)
     pixels[20:28, 20:28] = (250, 10, 10)  # between four cells, each a quarter red
-    (item,) = model.explain(pixels).images[0].items
+    report = model.explain(pixels)
+    (item,) = report.images[0].items
     assert item["score"] < 0.25
+    said = f"no box is certain: the best one has a score of {item['score']:.2g}"
+    assert any(text.startswith(said) for text in report.explanation.warnings)
+    (written,) = report.images[0].document()["results"]
+    assert any(text.startswith(said) for text in written["warnings"])
+    sure = model.explain(planted())
+    assert not any("no box is certain" in text for e in sure.explanations for text in e.warnings)
     with pytest.raises(ImageRefused, match="no red"):
         model.explain(pixels, target="red")
 
@@ -186,6 +193,40 @@ def test_what_is_not_there_is_named(detectors, text, refusal):
     _, model = detectors["columns"]
     with pytest.raises(refusal):
         model.explain(planted(), target=text)
+
+
+@pytest.mark.parametrize("text", ["@64,9", "@-1,3", "@3,900", "box:64,0,90,20", "box:-9,-9,-1,-1"])
+def test_a_place_outside_of_the_photo_is_refused_with_the_photo_s_size(detectors, text):
+    _, model = detectors["columns"]
+    with pytest.raises(ImageRefused, match="lies outside of the photo, which has 64x64 pixels"):
+        model.explain(planted(), target=text)
+
+
+def test_a_point_that_is_cut_away_is_refused_with_what_is_seen(detectors):
+    _, model = detectors["columns"]
+    cut = inspector.load(model.path, preprocess="unit", overrides=["resize=crop"], unverified=True)
+    with pytest.raises(ImageRefused, match="it sees 64,0 to 127,63 of the photo's 192x64"):
+        cut.explain(np.zeros((64, 192, 3), np.uint8), target="@3,30")
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [("char:2", "reader of text"), ("mask:roi.png", "segmenter or dense"), ("similarity", "embed")],
+)
+def test_words_of_another_task_are_named_with_it(detectors, text, tasks):
+    _, model = detectors["columns"]
+    with pytest.raises(UnknownTarget, match="this model is read as a detector") as error:
+        model.explain(planted(), target=text)
+    assert f"names an item of a {tasks}" in error.value.what or tasks == "embed"
+
+
+def test_several_targets_are_explained_each_by_a_map(detectors):
+    _, model = detectors["columns"]
+    report = model.explain(planted(), target=["red#2", "green,blue", "red#2"])
+    labels = [e.attribution.label for e in report.explanations]
+    assert labels == ["red#2", "green#1", "blue#1"]
+    with pytest.raises(UsageError, match="empty list"):
+        model.explain(planted(), target=[])
 
 
 def test_a_class_that_is_not_in_one_photo_of_several_refuses_that_one(detectors):
@@ -446,6 +487,11 @@ def test_the_cosine_to_a_reference_is_explained(tmp_path, unit):
     colours = {tuple(colour) for colour in np.unique(drawn, axis=0).tolist()}
     assert {tuple(colour) for colour in photos[1].reshape(-1, 3).tolist()} <= colours  # beside it
     assert report.images[0].document()["reference"]["size"] == [24, 24]
+    with pytest.raises(UsageError, match=r"--similar-to has nothing to do: .*'fc1\[3\]'"):
+        model.explain(photos[0], target="fc1[3]", similar_to=inspector.Photo.of(photos[1]))
+    reference = inspector.Photo.of(photos[1])
+    with pytest.raises(UsageError, match="--similar-to has nothing to do"):
+        model.explain(photos[0], target="1", task="classifier", similar_to=reference)
     swapped = model.explain(photos[1], similar_to=inspector.Photo.of(photos[0]))
     assert swapped.explanation.attribution.score == pytest.approx(found.score, abs=1e-5)
 

@@ -24,6 +24,7 @@ from inspector.tasks import Box, Item, Outputs, Reading, Sample, place_lost, tas
 from inspector.tasks.detector.layouts import find_layout
 from inspector.tasks.detector.rows import Layout, Rows
 from inspector.tasks.numbers import Detected
+from inspector.tasks.planes import cell_of, point_not_seen
 from inspector.tasks.words import Words, class_of, read_words
 
 __all__ = ["Detector"]
@@ -152,6 +153,10 @@ class Detector:
             mask = None
             if self.layout.mask is not None:
                 mask = self.layout.mask(sample.values, row, sample.geometry.input)
+            if score < CERTAIN:
+                target = replace(
+                    target, note="; ".join(filter(None, (_unsure(score), target.note)))
+                )
             found.append(Item(label, target, score, number, box, mask))
         return found
 
@@ -173,13 +178,20 @@ class Detector:
         own = [[sy * top + ty, sx * left + tx, sy * bottom + ty, sx * right + tx]]
         boxes = [item.box for item in items if item.box is not None]
         shares = overlaps(own, boxes)[0] if boxes else np.zeros(0)
+        height, width = sample.geometry.photo
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            what = f"this box lies outside of the photo, which has {width}x{height} pixels"
+            raise self._none(sample, what, items)
         if not len(shares) or shares.max() < MEANT:
             best = f" (the nearest by {shares.max():.2f})" if len(shares) else ""
             raise self._none(sample, f"no box overlaps this one by {MEANT}{best}", items)
         return items[int(shares.argmax())]
 
     def _at_point(self, point: tuple[float, float], items: Sequence[Item], sample: Sample) -> Item:
-        y, x = (float(v) + 0.5 for v in sample.geometry.to_input(point[1], point[0]))
+        geometry = sample.geometry
+        if cell_of(point, geometry, geometry.input) is None:
+            raise point_not_seen(point, geometry, sample.photo)
+        y, x = (float(v) + 0.5 for v in geometry.to_input(point[1], point[0]))
         inside = [
             item
             for item in items
@@ -248,6 +260,14 @@ class Detector:
         """The refusal of a photo in which the user's words name nothing."""
         shown = ", ".join(f"{item.label} ({item.score:.2f})" for item in items[:8])
         return ImageRefused(what, where=sample.photo, hint=f"its boxes: {shown}" if shown else "")
+
+
+def _unsure(score: float) -> str:
+    """What must be known of a box that is drawn because no other is surer."""
+    return (
+        f"no box is certain: the best one has a score of {score:.2g}, and a detector's boxes count "
+        f"from {CERTAIN}"
+    )
 
 
 def _area(box: Box | None) -> float:
