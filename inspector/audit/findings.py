@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.audit.interventions import EFFECT, Interventions
+from inspector.audit.processing import Processing, find_processing, tried
 from inspector.audit.rows import Row
 
 __all__ = ["find_findings"]
@@ -13,6 +14,9 @@ _CONSTANT = 0.5
 
 _LARGE = 0.3
 """Share of the photo above which a region is no detail."""
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""Region of the whole photo: top, left, bottom, right."""
 
 _ENOUGH = 20
 """Photos below which nothing is said of a class or a group."""
@@ -42,6 +46,7 @@ def find_findings(
         for cluster in clusters:
             own = [place for place, name in of_row.items() if name == cluster["id"]]
             found += _of_cluster(cluster, own, rows, interventions)
+        found += [_of_processing(one, rows, interventions) for one in find_processing(rows)]
     found += _outside(rows)
     found += _gaps(summary, groups)
     order = {"error": 0, "warning": 1, "note": 2}
@@ -107,12 +112,43 @@ def _of_cluster(
     ]
 
 
+def _of_processing(
+    processing: Processing, rows: Sequence[Row], interventions: Interventions
+) -> dict[str, Any]:
+    """A processing that photos of a class share, and whether it makes the class by itself."""
+    tests = tried(processing, rows, interventions)
+    confirmed = any(one["confirmed"] for one in tests)
+    count, name = len(processing.members), processing.name
+    proof = "; ".join(_proof(one) for one in tests) or "there were no photos to change"
+    sentence = (
+        f"{count} photos of {name!r} share {processing.what}, {processing.share:.0%} of the class "
+        f"and {processing.others:.1%} of the others; {proof}"
+    )
+    return _finding(
+        "shared-processing",
+        "error" if confirmed else "note",
+        sentence,
+        confirmed=confirmed,
+        **{"class": name},
+        photos=[rows[place]["photo"] for place in processing.members],
+        region=list(WHOLE),
+        interventions=tests,
+    )
+
+
+_VERBS = {
+    "paint over": ("painted over, it falls by", "another place"),
+    "paste": ("pasted elsewhere, it rises by", "another place"),
+    "process": ("given to photos of other classes, it rises by", "another change of the same size"),
+}
+
+
 def _proof(one: Mapping[str, Any]) -> str:
     change, control = one["change"], one["control"]
-    verb = {"paint over": "painted over, it falls by", "paste": "pasted elsewhere, it rises by"}
+    verb, other = _VERBS[one["kind"]]
     return (
-        f"{verb[one['kind']]} {change['value']:.2f} ({change['low']:.2f} to "
-        f"{change['high']:.2f}), another place by {control['value']:.2f}"
+        f"{verb} {change['value']:.2f} ({change['low']:.2f} to "
+        f"{change['high']:.2f}), {other} by {control['value']:.2f}"
     )
 
 

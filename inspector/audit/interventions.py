@@ -6,6 +6,7 @@ another place, and what counts is by how much the change is larger.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from inspector.opened import Opened
 from inspector.photos.photo import Photo
 from inspector.probability import probabilities_of, source_of
 
-__all__ = ["EFFECT", "Interventions", "class_probabilities", "interval_of"]
+__all__ = ["EFFECT", "Change", "Interventions", "class_probabilities", "interval_of"]
 
 Array = np.ndarray[Any, Any]
 Region = Sequence[float]
 Corners = tuple[int, int, int, int]
+Change = Callable[[Array, int], Array]
+"""Changes the pixels (H, W, 3) of a photo, given its place among the photos of a test."""
 
 EFFECT = 0.1
 """Change of the probability from which an intervention counts."""
@@ -74,23 +77,28 @@ class Interventions:
         inside = self._drawn(own)
         if index is None or not inside:
             return []
-        others = self._drawn(
+        others = self.of_others(name)
+        painted = (partial(_painted, at) for at in (region, control))
+        found = [self.measured("paint over", index, inside, next(painted), list(painted))]
+        if others:
+            sources = self._rng.choice(len(inside), len(others))
+
+            def pasted(at: Region, pixels: Array, number: int) -> Array:
+                return _pasted(pixels, inside[sources[number]], at)
+
+            changes = partial(pasted, region), [partial(pasted, control)]
+            found.append(self.measured("paste", index, others, *changes))
+        return [one for one in found if one["photos"]]
+
+    def of_others(self, name: str) -> list[Array]:
+        """Pixels (H, W, 3) of some photos that are predicted as another class than this one."""
+        return self._drawn(
             [
                 place
                 for place, row in enumerate(self.rows)
                 if row.get("predicted") not in {None, name} and row.get("refused") is None
             ]
         )
-        places = region, control
-        found = [self._measured("paint over", index, inside, places, _painted)]
-        if others:
-            sources = self._rng.choice(len(inside), len(others))
-
-            def pasted(pixels: Array, at: Region, number: int) -> Array:
-                return _pasted(pixels, inside[sources[number]], at)
-
-            found.append(self._measured("paste", index, others, places, pasted))
-        return [one for one in found if one["photos"]]
 
     def constancy(self, region: Region, own: Sequence[int]) -> float:
         """Mean correlation of the region's content between photos: near 1 for a watermark."""
@@ -139,24 +147,40 @@ class Interventions:
         y, x = min(places, key=overlap)
         return (y, x, y + height, x + width)
 
-    def _measured(
+    def measured(
         self,
         kind: str,
         index: int,
         photos: Sequence[Array],
-        places: tuple[Region, Region],
-        change: Callable[[Array, Region, int], Array],
+        change: Change,
+        controls: Sequence[Change],
     ) -> dict[str, Any]:
-        """By how much the class's probability moves, at the region and at the control's place."""
+        """By how much the class's probability moves by a change, and by its controls.
+
+        Args:
+            kind: ``paint over``, after which it should fall; ``paste`` or ``process``, after which
+                it should rise.
+            index: The class.
+            photos: Pixels (H, W, 3) each, at least one.
+            change: Changes one photo.
+            controls: Change it as much in another way; the one that comes nearest to the change
+                counts.
+
+        Returns:
+            ``change``, ``control`` and ``excess``, the difference, with intervals; ``photos`` is 0
+            where the model gives no probability.
+        """
         before = self._probabilities(photos, index)
         if before is None:
             return {"kind": kind, "photos": 0}
-        changed = [
-            self._probabilities([change(p, at, i) for i, p in enumerate(photos)], index)
-            for at in places
-        ]
         sign = -1 if kind == "paint over" else 1
-        effect, other = (sign * (after - before) for after in changed if after is not None)
+
+        def effect_of(one: Change) -> Array:
+            after = self._probabilities([one(p, i) for i, p in enumerate(photos)], index)
+            return np.asarray(sign * (after - before))
+
+        effect = effect_of(change)
+        other = max((effect_of(one) for one in controls), key=lambda one: float(one.mean()))
         excess = interval_of(effect - other)
         return {
             "kind": kind,
@@ -213,7 +237,7 @@ def _corners(region: Region, size: tuple[int, ...]) -> Corners:
     return y0, x0, max(round(bottom * height), y0 + 1), max(round(right * width), x0 + 1)
 
 
-def _painted(pixels: Array, region: Region, number: int) -> Array:
+def _painted(region: Region, pixels: Array, number: int) -> Array:
     """A photo with a region in the mean colour of the rest."""
     del number
     top, left, bottom, right = _corners(region, pixels.shape)

@@ -13,6 +13,7 @@ from PIL import Image
 from inspector.audit.data_set import Entry
 from inspector.errors import ExplainedError, ImageRefused, MethodRefused
 from inspector.heatmap import Attribution, lay_on_input
+from inspector.measures.photo_traces import traces_of
 from inspector.opened import Opened
 from inspector.opening import Opening
 from inspector.passes.batches import BATCH
@@ -183,6 +184,7 @@ class Auditor:
             )
         made = _blank(entry)
         made |= self._predicted(entry, values, row)
+        made |= _traces(photo)
         if found.items is not None:
             best = next(iter(found.items.chosen), None)
             made |= {"item": best.label, "predicted": best.label} if best is not None else {}
@@ -242,6 +244,7 @@ def _blank(entry: Entry) -> Row:
         *("predicted", "index", "probability", "label_probability", "correct", "in_top5", "item"),
         *("method", "layer", "inside_box", "box_area", "inside_mask", "mask_area", "centre_y"),
         *("centre_x", "entropy", "border", "pointing", "pointing_centre", "drop", "increase"),
+        *("sharpness", "jpeg_quality", "frame", "frame_colour"),
         *("empty", "deletion", "insertion", "seconds", "refused", "cluster", "thumbnail", "heat"),
         "grid",
     )
@@ -252,6 +255,18 @@ def _blank(entry: Entry) -> Row:
 def refused_row(entry: Entry, error: ExplainedError) -> Row:
     """The row of a photo that could not be audited."""
     return _blank(entry) | {"refused": str(error)}
+
+
+def _traces(photo: Photo) -> Row:
+    """What processing left in the photo."""
+    found = traces_of(photo.rgb8)
+    colour = "#" + "".join(f"{v:02x}" for v in found.colour) if found.colour is not None else None
+    return {
+        "sharpness": None if found.sharpness is None else round(found.sharpness, 6),
+        "jpeg_quality": found.jpeg_quality,
+        "frame": round(found.frame, 6),
+        "frame_colour": colour,
+    }
 
 
 def _heat(attribution: Attribution, geometry: Geometry) -> Array:

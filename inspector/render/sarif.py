@@ -23,6 +23,7 @@ _RULES = {
     "threshold": "A declared threshold was not met, or could not be checked.",
     "evidence-outside-object": "The evidence lies outside the object.",
     "shared-region": "Photos of a class share a region that the prediction rests on.",
+    "shared-processing": "Photos of a class share a blur, a JPEG quality or a frame.",
     "label-evidence-part": "Label and evidence part.",
     "group-gap": "The model is worse on one group of photos than on another.",
 }
