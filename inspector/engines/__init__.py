@@ -26,8 +26,17 @@ class Objective(Protocol):
         """Name of the tensor."""
         ...
 
+    @property
+    def linear(self) -> bool:
+        """Whether the number is a sum of elements with weights that no value changes."""
+        ...
+
     def of(self, array: Any) -> Any:
         """The number for each sample of the tensor's values (N, ...)."""
+        ...
+
+    def slope(self, array: Any, row: int) -> Any:
+        """Derivative of one sample's number by the tensor, NumPy, in the tensor's shape."""
         ...
 
 

@@ -60,6 +60,15 @@ class Sum(Target):
             total = total + part.of(array)
         return total if self.sign > 0 else -total
 
+    @property
+    def linear(self) -> bool:
+        """Whether all parts are."""
+        return all(part.linear for part in self.parts)
+
+    def slope(self, array: Any) -> Any:
+        """Derivative of the sum by the tensor; see ``Target.slope``."""
+        return self.sign * sum(part.slope(array) for part in self.parts)
+
 
 def summed(named: Sequence[tuple[str, Target]]) -> Target:
     """A sum of targets; one alone is itself.

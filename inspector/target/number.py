@@ -109,6 +109,25 @@ class Target:
         values = values.sum(axes) if axes else values
         return values if self.sign > 0 else -values
 
+    @property
+    def linear(self) -> bool:
+        """Whether the number is a sum of elements with weights that no value changes."""
+        return True
+
+    def slope(self, array: Any) -> Any:
+        """Derivative of each sample's number by the tensor.
+
+        Args:
+            array: The tensor's values (N, ...), NumPy; of a linear target the shape is enough.
+
+        Returns:
+            (N, ...) float32, NumPy.
+        """
+        found = np.zeros(array.shape, np.float32)
+        index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
+        found[(slice(None), *index)] = self.sign
+        return found
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -130,3 +149,18 @@ class Sampled:
     def of(self, array: Any) -> Any:
         """The number of each sample, (N,)."""
         return self.target.of(self.with_samples(self.tensor, array))
+
+    @property
+    def linear(self) -> bool:
+        """Whether the number is a sum of elements with weights that no value changes."""
+        return self.target.linear
+
+    def slope(self, array: Any, row: int) -> Any:
+        """Derivative of one sample's number by the tensor, in the tensor's shape as it is held."""
+        # Of which element of the tensor each element with an axis of samples is.
+        places = np.arange(array.size).reshape(array.shape)
+        of = self.with_samples(self.tensor, places)
+        own = self.target.slope(self.with_samples(self.tensor, array))
+        found = np.zeros(array.size, np.float32)
+        found[of[row].reshape(-1)] = own[row].reshape(-1)
+        return found.reshape(array.shape)

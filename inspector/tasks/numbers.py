@@ -47,6 +47,12 @@ class Region(Target):
         values = values.sum(tuple(range(1, values.ndim)))
         return values if self.sign > 0 else -values
 
+    def slope(self, array: Any) -> Any:
+        """The region's weights where the index points; see ``Target.slope``."""
+        found = np.zeros(array.shape, np.float32)
+        found[(slice(None), *self.index)] = self.sign * np.asarray(self.mask, np.float32)
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Similarity(Target):
@@ -65,6 +71,21 @@ class Similarity(Target):
         length = (values * values).sum(1) ** 0.5
         found = (values * reference).sum(1) / length
         return found if self.sign > 0 else -found
+
+    @property
+    def linear(self) -> bool:
+        """A cosine is not."""
+        return False
+
+    def slope(self, array: Any) -> Any:
+        """(r - cos(v, r) v / |v|) / |v| for the unit vector r; see ``Target.slope``."""
+        values = array.reshape(array.shape[0], -1).astype(np.float64)
+        reference = np.asarray(self.reference, np.float64).reshape(-1)
+        reference = reference / np.linalg.norm(reference)
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        unit = values / length
+        found = (reference - (unit @ reference)[:, None] * unit) / length
+        return (self.sign * found).reshape(array.shape).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

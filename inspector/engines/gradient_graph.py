@@ -1,0 +1,263 @@
+"""The gradient by ONNX Runtime: the network's own nodes, and their backward pass as ONNX operators.
+
+``surgery.gradient`` writes a model whose outputs are the signals; it is made once for a set of
+tensors, targets and a rule, and kept.  Importing this module imports neither torch nor onnxruntime.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from converters.graph import Node
+from converters.graph.activations import find_activations
+from converters.onnx_file import OnnxFile
+from inspector.engines import Objective, Signals
+from inspector.engines.rules import Coverage, Rule, coverage, is_rectifier
+from inspector.engines.runtime import Runtime
+from inspector.errors import NoGradient
+from inspector.network.fused_activations import find_marks
+from inspector.network.quantisation import copies_of
+from inspector.network.tail import Tail, tail_of
+from inspector.surgery.gradient import GradientProgram, Overlay, gradient_program
+from inspector.surgery.gradient.program import forward_model
+
+__all__ = ["GradientGraph", "overlay_of"]
+
+Array = np.ndarray[Any, Any]
+
+_MOST = 16
+"""Programs that are kept; each holds a session with its own copy of the weights that it reads."""
+
+_UNHARMED = "occlusion needs no gradient"
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A program and what runs it."""
+
+    program: GradientProgram
+    runtime: Runtime
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+class GradientGraph:
+    """Gradients of one network by ONNX Runtime; see ``GradientEngine``.
+
+    Args:
+        file: The network.
+        device: As ``Runtime``.
+        optimise: Whether ONNX Runtime may fuse operators.
+    """
+
+    def __init__(self, file: OnnxFile, *, device: str = "cpu", optimise: bool = True) -> None:
+        self.file, self.graph = file, file.graph
+        self.device, self.optimise = device, optimise
+        self._loaded: OrderedDict[Any, _Loaded] = OrderedDict()
+        self._tails: dict[tuple[str, str], Tail] = {}
+        self._coverages: dict[tuple[str, tuple[str, ...], Rule], Coverage] = {}
+
+    def signals(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+        rule: Rule | None = None,
+    ) -> Signals:
+        """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
+        names = tuple(dict.fromkeys(target.tensor for target in targets))
+        loaded = self._program(start, frontier, names, rule, len(targets))
+        program = loaded.program
+        if not program.signals:
+            raise NoGradient(
+                "the target's gradient stops on the way: an operator that cannot be "
+                "differentiated lies between",
+                hint=_UNHARMED,
+            )
+        feeds = dict(start) | dict(frontier)
+        outputs = [name for name in names if name not in feeds]
+        known = {name: feeds[name] for name in names if name in feeds}
+        if not all(getattr(target, "linear", False) for target in targets):
+            blank = {
+                seed: np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
+                for tensor, seed in program.seeds.items()
+            }
+            known |= loaded.runtime.run(feeds | blank, outputs)
+        seeds = {}
+        for tensor, seed in program.seeds.items():
+            given = known.get(tensor)
+            if given is None:  # of a linear target the value itself does not matter
+                given = np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
+            seeds[seed] = _seed(given, tensor, targets)
+        fetch = [*outputs, *program.signals.values()]
+        found = loaded.runtime.run(feeds | seeds, fetch)
+        found |= known
+        scores = _scores(found, targets)
+        signals = {
+            name: found[program.signals[name]]
+            if name in program.signals
+            else np.zeros(value.shape, np.float32)
+            for name, value in start.items()
+        }
+        return Signals(signals, scores)
+
+    def scores(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: Sequence[Objective],
+    ) -> Array:
+        """Scores from other values of some tensors; see ``GradientEngine.scores``."""
+        names = tuple(dict.fromkeys(target.tensor for target in targets))
+        feeds = dict(start) | dict(frontier)
+        fetch = [name for name in names if name not in feeds]
+        key = ("forward", tuple(feeds), names)
+        if key not in self._loaded:
+            model = forward_model(self.graph, self._nodes(start, names), tuple(feeds), fetch)
+            self._keep(key, _Loaded(GradientProgram(model, {}, {}), self._runtime(model), {}))
+        return _scores(self._loaded[key].runtime.run(feeds, fetch) | feeds, targets)
+
+    def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
+        """Which activations a rule reaches, counted once; see ``GradientEngine.coverage``."""
+        key = (start, tuple(targets), rule)
+        if key not in self._coverages:
+            nodes = [node for target in targets for node in self._tail(start, target).nodes]
+            self._coverages[key] = coverage(self.graph, nodes, rule)
+        return self._coverages[key]
+
+    def require(self, start: str, target: str) -> None:
+        """Refuse operators without a rule: done by ``signals``, which measures shapes first."""
+
+    # -- programs --------------------------------------------------------------------------
+
+    def _program(
+        self,
+        start: Mapping[str, Array],
+        frontier: Mapping[str, Array],
+        targets: tuple[str, ...],
+        rule: Rule | None,
+        rows: int,
+    ) -> _Loaded:
+        # Several samples are alike, so that one of them shows all shapes.  One sample may fill
+        # several rows: it is measured as it is.
+        whole = (dict(start) | dict(frontier)).items()
+        fed = {name: value[:1] if rows > 1 and value.ndim else value for name, value in whole}
+        sizes = tuple(value.shape for value in fed.values())
+        key = (tuple(start), tuple(frontier), sizes, targets, rule)
+        if key not in self._loaded:
+            nodes = self._nodes(start, targets)
+            measured = _Measured(self, nodes, fed)
+            program = gradient_program(
+                self.graph,
+                nodes,
+                tuple(start),
+                tuple(frontier),
+                targets,
+                measured=measured,
+                overlay=None if rule is None else overlay_of(self.file, rule),
+            )
+            shapes = {name: _shape(measured(name)) for name in targets}
+            self._keep(key, _Loaded(program, self._runtime(program.model), shapes))
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+    def _keep(self, key: Any, loaded: _Loaded) -> None:
+        self._loaded[key] = loaded
+        if len(self._loaded) > _MOST:
+            self._loaded.popitem(last=False)
+
+    def _runtime(self, model: Any, *, optimise: bool | None = None) -> Runtime:
+        wanted = self.optimise if optimise is None else optimise
+        return Runtime(replace(self.file, model=model), device=self.device, optimise=wanted)
+
+    def _nodes(self, start: Mapping[str, Array], targets: Sequence[str]) -> list[Node]:
+        found = {
+            node.index: node
+            for name in start
+            for target in targets
+            for node in self._tail(name, target).nodes
+        }
+        return [found[index] for index in sorted(found)]
+
+    def _tail(self, start: str, target: str) -> Tail:
+        key = (start, target)
+        if key not in self._tails:
+            self._tails[key] = tail_of(self.graph, copies_of(self.graph, start), target)
+        return self._tails[key]
+
+
+class _Measured:
+    """Tensors of one sample, from one forward pass over the nodes; made when first asked for."""
+
+    def __init__(
+        self, engine: GradientGraph, nodes: Sequence[Node], fed: Mapping[str, Array]
+    ) -> None:
+        self._engine, self._nodes, self._fed = engine, nodes, dict(fed)
+        self._found: dict[str, Array] = {}
+        self._ran = False
+
+    def __call__(self, tensor: str) -> Array | None:
+        if tensor in self._fed:
+            return self._fed[tensor]
+        if not self._ran and tensor not in self._found:
+            self._ran = True
+            self._run()
+        return self._found.get(tensor)
+
+    def _run(self) -> None:
+        graph = self._engine.graph
+        read = [name for node in self._nodes for name in (*node.inputs, *node.outputs)]
+        names = [
+            name
+            for name in dict.fromkeys(read)
+            if name and name not in self._fed and graph.producer(name) is not None
+        ]
+        model = forward_model(graph, self._nodes, tuple(self._fed), names)
+        runtime = self._engine._runtime(model, optimise=False)  # noqa: SLF001 - its own helper
+        found = runtime.run(self._fed, names)
+        for name, value in found.items():
+            kept = isinstance(value, np.ndarray)
+            small = kept and (value.dtype.kind in "iub" and value.size <= _SMALL)
+            if kept:  # of large tensors the shape alone
+                self._found[name] = (
+                    value if small else np.broadcast_to(np.zeros((), value.dtype), value.shape)
+                )
+
+
+_SMALL = 1 << 16
+
+
+def overlay_of(file: OnnxFile, rule: Rule) -> Overlay:
+    """What a rule does to the activations of a network."""
+    graph = file.graph
+    activations = find_activations(graph)
+    ruled = {a.output: a for a in activations if rule.replaces(a) and not a.fused}
+    first = rule.name == "guided" and rule.extension == "gradient-first"
+    smooth = [a.output for a in ruled.values() if not is_rectifier(a)] if first else []
+    marks = {mark.tensor: mark for mark in find_marks(graph, activations)}
+    return Overlay(rule.name, ruled, frozenset(smooth), marks)
+
+
+def _shape(value: Array | None) -> tuple[int, ...]:
+    return () if value is None else value.shape
+
+
+def _rows(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
+    """A shape that was measured of one sample, for several."""
+    return (samples, *shape[1:]) if samples > 1 and shape else shape
+
+
+def _seed(given: Array, tensor: str, targets: Sequence[Objective]) -> Array:
+    """Derivative of the sum of the targets' numbers by a tensor that they are read from."""
+    total = np.zeros(given.shape, np.float32)
+    for row, target in enumerate(targets):
+        if target.tensor == tensor:
+            total += target.slope(given, row)
+    return total
+
+
+def _scores(found: Mapping[str, Array], targets: Sequence[Objective]) -> Array:
+    scores = [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
+    return np.asarray(scores)

@@ -1,0 +1,50 @@
+"""Reverse-mode differentiation of an ONNX graph into ONNX operators.
+
+``table`` holds one rule per operator, the vector-Jacobian product: from the signal at a node's
+outputs to the signals at its inputs.  The modules beside it are the rules, by subject; ``reverse``
+walks a graph backwards with them; ``program`` joins the forward nodes and the backward ones to a
+model.  Nothing here needs torch, and a weight is read where the file has it.
+"""
+
+from inspector.surgery.gradient import (
+    activations,
+    arithmetic,
+    convolution,
+    indexing,
+    matrix,
+    normalisation,
+    pooling,
+    quantisation,
+    reductions,
+    resize,
+    shape,
+)
+from inspector.surgery.gradient.program import GradientProgram, gradient_program
+from inspector.surgery.gradient.reverse import Overlay, reverse
+from inspector.surgery.gradient.table import RULES, RuleTable, Step
+
+__all__ = [
+    "MODULES",
+    "RULES",
+    "GradientProgram",
+    "Overlay",
+    "RuleTable",
+    "Step",
+    "gradient_program",
+    "reverse",
+]
+
+MODULES = (
+    activations,
+    arithmetic,
+    convolution,
+    indexing,
+    matrix,
+    normalisation,
+    pooling,
+    quantisation,
+    reductions,
+    resize,
+    shape,
+)
+"""Where the rules are; importing them fills the table."""
