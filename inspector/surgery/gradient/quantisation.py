@@ -82,8 +82,10 @@ def qlinear_conv(b: Builder, step: Step) -> Mapping[int, str]:
     else:
         weights = b.once("Mul", [weights, scales])
     group = int(step.node.attributes.get("group", 1))
-    options = {"channels": dims[1], "window": window, "group": group}
-    return {0: convolved_back(b, signal, weights, shape=shape, **options)}
+    found = convolved_back(
+        b, signal, weights, shape=shape, channels=dims[1], window=window, group=group
+    )
+    return {0: found}
 
 
 @RULES.register("ConvInteger", since=10)
@@ -96,8 +98,10 @@ def conv_integer(b: Builder, step: Step) -> Mapping[int, str]:
     window = window_of(step.node, dims[2:], shape[2:], b.dims(y)[2:])
     weights = _centred(b, w, step.input(3), len(shape), 0)
     group = int(step.node.attributes.get("group", 1))
-    options = {"channels": dims[1], "window": window, "group": group}
-    return {0: convolved_back(b, step.signal, weights, shape=shape, **options)}
+    found = convolved_back(
+        b, step.signal, weights, shape=shape, channels=dims[1], window=window, group=group
+    )
+    return {0: found}
 
 
 @RULES.register("MatMulInteger", since=10)
