@@ -14,6 +14,7 @@ from converters.graph.activations import data_nodes
 from converters.graph.operators import mixes_samples
 from converters.onnx_file import OnnxFile
 from inspector.engines.copies import Copies, FixedBatch
+from inspector.engines.execution import USUAL, Execution
 from inspector.engines.independence import (
     HALF_TOLERANCE,
     LEVEL_TOLERANCE,
@@ -72,6 +73,7 @@ class Model:
         file: From ``converters.onnx_file.read``.
         device: ``auto``, ``cpu`` or ``cuda``; see ``Runtime``.
         feed: Constants for the inputs that are not the image; see ``read_feeds``.
+        execution: How ONNX Runtime runs it, where that is not the usual way.
 
     Attributes:
         file: The file, in which what was fed is a constant, and an image without an axis of
@@ -79,7 +81,14 @@ class Model:
         constants: What was fed, by the name of the input.
     """
 
-    def __init__(self, file: OnnxFile, *, device: str = "auto", feed: Feeds = ()) -> None:
+    def __init__(
+        self,
+        file: OnnxFile,
+        *,
+        device: str = "auto",
+        feed: Feeds = (),
+        execution: Execution = USUAL,
+    ) -> None:
         self.constants = read_feeds(feed, file.graph)
         if self.constants:
             file = bind_inputs(file, self.constants)
@@ -90,7 +99,14 @@ class Model:
         self.input = find_image_input(self.graph)
         # A training-mode normalisation writes into its running statistics; where optimisation has
         # merged equal constants that changes the network while it runs.
-        self.runtime = Runtime(file, device=device, optimise=not _trains(self.graph))
+        self.execution = execution
+        self.runtime = Runtime(
+            file,
+            device=device,
+            threads=execution.threads,
+            optimise=execution.optimise and not _trains(self.graph),
+            provider=execution.provider,
+        )
         self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
         self._repeatable: set[str] = set()  # tensors that come out the same twice
         self._unbatched: set[str] = set()  # tensors without an axis of samples

@@ -12,6 +12,7 @@ import numpy as np
 from converters import onnx_file
 from converters.graph import Graph
 from converters.plain_values import whole_number
+from inspector.engines.execution import USUAL, Execution
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer, UsageError
 from inspector.model import Model
 from inspector.network.form import Form
@@ -52,6 +53,7 @@ class Opened:
         feed: Constants for the inputs that are not the image, as ``load`` takes them.
         source: What the file was converted from, where class names may lie beside; the file
             itself when None.
+        execution: How ONNX Runtime runs the file, where that is not the usual way.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Opened:
         unverified: bool = False,
         feed: Feeds = (),
         source: Path | None = None,
+        execution: Execution = USUAL,
     ) -> None:
         self.source = source or file.path
-        self.model = Model(file, device=device, feed=feed)
+        self.model = Model(file, device=device, feed=feed, execution=execution)
         self.settings: dict[str, Any] = {
             "preprocess": preprocess,
             "overrides": tuple(overrides),
@@ -190,6 +193,19 @@ class Opened:
         """
         file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
         return type(self)(file, device=self.device, **self.settings)
+
+    def run_by(self, execution: Execution) -> Self:
+        """The same model, run in another way, with the settings of this one.
+
+        Args:
+            execution: How ONNX Runtime runs it; of ``half`` the file must be converted before.
+        """
+        kept = {name: value for name, value in self.settings.items() if name != "feed"}
+        found = type(self)(
+            self.file, device=self.device, source=self.source, execution=execution, **kept
+        )
+        found.model.constants = found.settings["feed"] = self.model.constants
+        return found
 
     # -- facts of the model that everybody asks for ---------------------------------------------
 
@@ -536,5 +552,6 @@ class Opened:
             "preprocess": self.preprocessing.to_dict(),
             "certificate": self._verdict(),
             "provider": self.model.runtime.provider,
+            **({"execution": self.model.execution.text} if self.model.execution.text else {}),
             "versions": versions(),
         }

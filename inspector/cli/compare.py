@@ -19,7 +19,7 @@ from inspector.cli.options import (
     supervised,
 )
 from inspector.cli.streams import progress_bar, show_json, table_console
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
@@ -31,9 +31,15 @@ GATE_FAILED = 1
 
 @click.command("compare", cls=Command)
 @click.argument("model_a", metavar="A", type=click.Path(path_type=Path))
-@click.argument("model_b", metavar="B", type=click.Path(path_type=Path))
 @click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "others", metavar="[B] IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--on",
+    metavar="A,B",
+    help="Run the one file A in several ways and compare these, the reference first: execution "
+    "providers (cpu, cuda, openvino, tensorrt, ...), each with +plain (no optimisations), "
+    "+threads=N or +float16 (converted), as in cpu,cpu+plain.",
 )
 @click.option(
     "-m",
@@ -83,6 +89,22 @@ GATE_FAILED = 1
     help="Photos over which layers are compared; 0 leaves it out.",
 )
 @click.option(
+    "--noise-images",
+    metavar="N",
+    type=WholeNumber(min=0),
+    default=4,
+    show_default=True,
+    help="Photos over which it is measured how far two float32 runs of A differ; 0 leaves it out.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=WholeNumber(min=0),
+    default=0,
+    show_default=True,
+    help="Of the intervals and of the noise.",
+)
+@click.option(
     "--worst",
     metavar="N",
     type=WholeNumber(min=0),
@@ -109,11 +131,13 @@ GATE_FAILED = 1
 @json_report
 @model_options
 def command(**options: Any) -> int:
-    """Compare where models A and B look in each IMAGE (files, or folders of them).
+    """Compare models A and B, or A with itself (--on), on each IMAGE (files, or folders of them).
 
-    For a float and an int8 model, two versions, or an original and its conversion: which
-    predictions flip, how alike the maps of the same target are on the photo's pixels, and, where
-    the graphs can be aligned, the layer at which they part. A gate that fails ends with status 1.
+    For a float and an int8 model, two versions, an original and its conversion, or one file on
+    two execution providers: how far the outputs are apart, which predictions flip, how alike the
+    maps of the same target are on the photo's pixels, whether that is more than two float32 runs
+    of A differ by, and, where the graphs can be aligned, the layer at which they part. A gate that
+    fails ends with status 1.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     return supervised(lambda: _compare(**options), device=options["device"], **limits)
@@ -121,53 +145,57 @@ def command(**options: Any) -> int:
 
 def _compare(
     *,
-    images: Sequence[Path],
+    model_a: Path,
+    others: Sequence[Path],
+    on: str | None,
     output: Path,
     as_json: bool,
     methods: Sequence[str],
-    worst: int,
-    layer_images: int,
     **options: Any,
 ) -> int:
-    from inspector.compare import Gates, compare
+    from inspector.compare import Gates, compare, compare_executions
+    from inspector.compare.executions import required_executions
     from inspector.render.json import plain
 
-    both = [_opened(letter, options) for letter in "ab"]
+    ways = None if on is None else required_executions(on)
+    images = others if ways is not None else others[1:]
+    if not images:
+        raise UsageError(
+            "no image to compare on", hint="inspector compare A B IMAGE..., or A IMAGE... --on A,B"
+        )
+    a = _opened("a", model_a, options)
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
     paths = list(pictures(images))
+    asked = {name: options[name] for name in ("target", "target_b", "layer_a", "layer_b")}
+    asked |= {name: options[name] for name in ("worst", "layer_images", "noise_images", "seed")}
     with progress_bar(f"{len(paths)} image(s)") as progress:
-        found = compare(
-            both[0],
-            both[1],
-            paths,
-            methods or None,
-            target=options["target"],
-            target_b=options["target_b"],
-            layer_a=options["layer_a"],
-            layer_b=options["layer_b"],
-            gates=gates,
-            worst=worst,
-            layer_images=layer_images,
-            progress=progress,
-        )
-    written = found.save(output)
-    _say(found)
+        asked |= {"gates": gates, "progress": progress}
+        if ways is not None:
+            found = compare_executions(a, ways, paths, methods or None, **asked)
+        else:
+            b = _opened("b", others[0], options)
+            found = (compare(a, b, paths, methods or None, **asked),)
+    written = [one.save(output) for one in found]
+    for one in found:
+        _say(one)
     if as_json:
-        show_json(plain(found.document()), indent=2, sort_keys=True, allow_nan=False)
+        documents = [plain(one.document()) for one in found]
+        whole = documents[0] if len(found) == 1 else {"comparisons": documents}
+        show_json(whole, indent=2, sort_keys=True, allow_nan=False)
     else:
         from inspector.compare.table import show_comparison
 
-        show_comparison(found, written, table_console())
-    if found.failures:
+        for one, files in zip(found, written, strict=True):
+            show_comparison(one, files, table_console())
+    if any(one.failures for one in found):
         return GATE_FAILED
-    return ImageRefused.exit_status if found.refused else 0
+    return ImageRefused.exit_status if any(one.refused for one in found) else 0
 
 
-def _opened(letter: str, options: dict[str, Any]) -> "Explainer":
+def _opened(letter: str, model: Path, options: dict[str, Any]) -> "Explainer":
     """One of the two models, with its own preprocessing over the common one."""
     preprocess = options[f"preprocess_{letter}"] or options["preprocess"]
     overrides = (*options["overrides"], *options[f"overrides_{letter}"])
-    model = options[f"model_{letter}"]
     opening = {name: options[name] for name in OPENING}
     if model.suffix.lower() == ".onnx":  # the other one is the source, then
         opening |= {"inputs": (), "weights": ""}

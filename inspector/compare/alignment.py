@@ -106,7 +106,14 @@ class Probe:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._runtime = Runtime(model.file, device="cpu", optimise=False)
+        way = model.execution
+        self._runtime = Runtime(
+            model.file,
+            device="cpu",
+            threads=way.threads,
+            optimise=bool(way.text) and way.optimise,
+            provider=way.provider,
+        )
 
     @property
     def batch(self) -> int:

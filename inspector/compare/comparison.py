@@ -16,13 +16,16 @@ from converters.plain_values import whole_number
 from inspector.compare.alignment import Alignment, Probe, align
 from inspector.compare.figure import Case, draw_case
 from inspector.compare.items import Matched, chosen, common_task, items_of, matched
+from inspector.compare.networks import Classes, opened_pair
+from inspector.compare.noise import Noise, NoiseMeter
+from inspector.compare.outputs import OutputMeter, OutputPair, pair_outputs, require_outputs
 from inspector.compare.parting import Meter, Parting
 from inspector.compare.result import Comparison, Gates, ImageComparison, MapPair
 from inspector.errors import ExplainedError, ImageRefused, UsageError
-from inspector.explain import Explainer, load
+from inspector.explain import Explainer
 from inspector.heatmap import Heatmap
 from inspector.measures.similarity import Similarity, similarity
-from inspector.network.labels import Labels
+from inspector.measures.statistics import has_scipy
 from inspector.photos.photo import ImageSource, Photo, image_sources
 from inspector.report import Explanation, ImageReport
 from inspector.target import names_elements, target_text
@@ -34,6 +37,9 @@ Progress = Callable[[str, int, int], None]
 
 LAYER_IMAGES = 16
 """Photos over which layers are compared; more change the figures little and cost a pass each."""
+
+NOISE_IMAGES = 4
+"""Photos over which A's own noise is measured; each costs its maps twice more."""
 
 
 def compare(
@@ -49,6 +55,8 @@ def compare(
     gates: Gates | None = None,
     worst: int = 6,
     layer_images: int = LAYER_IMAGES,
+    noise_images: int = NOISE_IMAGES,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare where two networks look.
@@ -67,6 +75,9 @@ def compare(
         gates: Bounds that ``Comparison.failures`` checks.
         worst: Cases to draw; 0 for none.
         layer_images: Photos over which layers are compared; 0 to leave that out.
+        noise_images: Photos over which it is measured how far two float32 runs of A differ; 0 to
+            leave that out, and with it whether B moved beyond that noise.
+        seed: Of the bootstrap and of the noise.
         progress: Called with (what, done, total) after each photo; the total is 0 if unknown.
 
     Returns:
@@ -84,11 +95,11 @@ def compare(
         ...     "sample_models/images/horse_1.png",
         ...     gates=Gates(max_flips=0),
         ... )
-        >>> found.flips, found.failures
-        ((), ())
+        >>> found.flips, found.failures, found.moved
+        ((), (), True)
     """
     images = image_sources(images)
-    left, right, notes = _opened(a, b)
+    left, right, notes = opened_pair(a, b)
     words = target_text(target)
     readings = None if names_elements(words, left.scores) else common_task(left, right)
     usual = "grad-cam" if readings is None else readings[0].method
@@ -106,83 +117,16 @@ def compare(
         layer_b=layer_b,
         worst=worst,
         notes=notes,
+        counts=(layer_images, noise_images),
+        seed=seed,
     )
-    run.prepare(layer_images)
+    run.prepare()
     total = len(images) if isinstance(images, Sequence) else 0
     for done, source in enumerate(images, 1):
-        run.add(source, layer_images)
+        run.add(source)
         if progress:
             progress("comparing", done, total)
-    return run.result(gates or Gates(), layer_images)
-
-
-def _opened(
-    a: str | Path | Explainer, b: str | Path | Explainer
-) -> tuple[Explainer, Explainer, list[str]]:
-    """Both networks; preprocessing that one of them does not tell is taken from the other."""
-    left, right = (m if isinstance(m, Explainer) else load(m) for m in (a, b))
-    for one in (left, right):
-        one.require_pictures("comparing")
-    notes = []
-    count = left.scores.classes, right.scores.classes
-    if left.scores.classifier != right.scores.classifier or (
-        None not in count and count[0] != count[1]
-    ):
-        shown = [
-            f"{c or 'unknown'} classes" if m.scores.classifier else "no class scores"
-            for m, c in zip((left, right), count, strict=True)
-        ]
-        raise UsageError(
-            f"not two networks of one task: {shown[0]} against {shown[1]}",
-            where=f"{left.path.name} and {right.path.name}",
-        )
-    if _may_borrow(right, left):
-        right = _borrowing(right, left)
-        notes.append("B does not tell its preprocessing: that of A is used")
-    elif _may_borrow(left, right):
-        left = _borrowing(left, right)
-        notes.append("A does not tell its preprocessing: that of B is used")
-    return left, right, notes
-
-
-def _may_borrow(to: Explainer, of: Explainer) -> bool:
-    # A guessed scale of 1 means that the graph normalises by itself.
-    same = to.input.channels == of.input.channels and to.input.bounds == of.input.bounds
-    guess = to.preprocessing.guessed and to.preprocessing.preprocess.scale != 1
-    return same and guess and not of.preprocessing.guessed
-
-
-def _borrowing(to: Explainer, of: Explainer) -> Explainer:
-    settings = replace(of.preprocessing.preprocess, layout=to.input.layout)
-    size = to.size(*settings.size)
-    labels = to.class_labels.names or of.class_labels.names
-    return Explainer(
-        to.file, device=to.device, preprocess=replace(settings, size=size), labels=labels or None
-    )
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Which class of B is a class of A: by index, or by label where labels are in other order."""
-
-    to_b: tuple[int, ...] = ()
-    note: str = ""
-
-    @classmethod
-    def of(cls, a: Labels, b: Labels) -> "_Classes":
-        if not a.names or not b.names or a.names == b.names:
-            return cls()
-        places = {name: index for index, name in enumerate(b.names)}
-        if set(a.names) == set(places) and len(places) == len(a.names) == len(b.names):
-            order = tuple(places[name] for name in a.names)
-            return cls(order, "the classes stand in another order in B: matched by their labels")
-        return cls(note="the networks' labels differ: classes are matched by their index")
-
-    def in_b(self, index: int) -> int:
-        return self.to_b[index] if self.to_b and index < len(self.to_b) else index
-
-    def in_a(self, index: int) -> int:
-        return self.to_b.index(index) if index in self.to_b else index
+    return run.result(gates or Gates())
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,11 +154,13 @@ class _Run:
         layer_b: str | int | None,
         worst: int,
         notes: Sequence[str],
+        counts: tuple[int, int],
+        seed: int,
     ) -> None:
         self.a, self.b, self.methods = a, b, methods
         self.target, self.target_b, self.readings = target, target_b, readings
         self.layer_a, self.layer_b, self.worst = layer_a, layer_b, worst
-        self.classes = _Classes.of(a.class_labels, b.class_labels)
+        self.classes = Classes.of(a.class_labels, b.class_labels)
         self.warnings = [*notes, *filter(None, [self.classes.note])]
         self.images: list[ImageComparison] = []
         self.refused: list[ImageRefused] = []
@@ -222,12 +168,22 @@ class _Run:
         self._cases: list[_Ranked] = []
         self._seen = 0
         self._parting: Meter | Parting
+        self.layer_images, self.noise_images = counts
+        self.seed = seed
+        self._outputs: OutputMeter
+        self._noise: NoiseMeter
 
     # -- layers ----------------------------------------------------------------------------
 
-    def prepare(self, layer_images: int) -> None:
-        """Align the graphs, and choose B's layer by A's if only that was named."""
-        if layer_images < 1:
+    def prepare(self) -> None:
+        """Pair the outputs, align the graphs, choose B's layer by A's if only that was named.
+
+        Raises:
+            UsageError: The networks have no output in common, or a layer has no counterpart.
+        """
+        pairs = self._paired()
+        self._outputs = OutputMeter(self.a, self.b, pairs)
+        if self.layer_images < 1:
             self._parting = Parting(Alignment((), "", "layers were not compared"))
         else:
             self._parting = self._aligned()
@@ -235,6 +191,19 @@ class _Run:
             self.layer_b = self._counterpart(self.layer_a)
         elif self.layer_b is not None and self.layer_a is None:
             raise UsageError("a layer of B alone was named", hint="name that of A too")
+        self._noise = NoiseMeter(self.a, pairs, self.methods, layer=self.layer_a, seed=self.seed)
+
+    def _paired(self) -> tuple[OutputPair, ...]:
+        """The outputs that both have; they may have none only where items are matched."""
+        blanks = self._blank(self.a), self._blank(self.b)
+        pairs = pair_outputs(self.a, self.b, blanks, self.classes.to_b)
+        if self.readings is None and self.target_b is None:
+            require_outputs(self.a, self.b, pairs)
+        known = {pair.a for pair in pairs}
+        if alone := [name for name in self.a.graph.outputs if name not in known]:
+            shown = ", ".join(alone[:5])
+            self.warnings.append(f"outputs of A that B does not have are not compared: {shown}")
+        return pairs
 
     def _aligned(self) -> Meter | Parting:
         same = self._same_input
@@ -273,12 +242,22 @@ class _Run:
             )
         return found
 
-    def _measure(self, photo: Photo) -> None:
-        inputs = [m.preprocessing.preprocess.apply(photo)[0][None] for m in (self.a, self.b)]
-        if not isinstance(self._parting, Meter):
+    def _measure(self, photo: Photo, target: str | None) -> None:
+        """Take a photo's outputs, and of the first ones layers and noise.
+
+        Args:
+            photo: The photo, which is among the images already.
+            target: What A's maps explain of it.
+        """
+        item = (photo, *self.a.preprocessing.preprocess.apply(photo))
+        inputs = item[1][None], self.b.preprocessing.preprocess.apply(photo)[0][None]
+        self._outputs.add(*inputs)
+        if len(self.images) <= self.noise_images:
+            self._noise.add(item, target)
+        if len(self.images) > self.layer_images or not isinstance(self._parting, Meter):
             return
         try:
-            self._parting.add(inputs[0], inputs[1])
+            self._parting.add(*inputs)
         except ExplainedError as error:
             alignment = replace(self._parting.alignment, points=(), why=str(error))
             self._parting = Parting(
@@ -287,7 +266,7 @@ class _Run:
 
     # -- photos ----------------------------------------------------------------------------
 
-    def add(self, source: ImageSource, layer_images: int) -> None:
+    def add(self, source: ImageSource) -> None:
         """Compare one photo, or take down why it cannot be read."""
         try:
             photo = self.a.photo(source)
@@ -300,8 +279,7 @@ class _Run:
             except ImageRefused as error:
                 self.refused.append(error)
                 return
-            if len(self.images) <= layer_images:
-                self._measure(photo)
+            self._measure(photo, None if self.target == "top1" else self.target)
             return
         report_a = self._explain(self.a, photo, self.target, self.layer_a)
         wanted = self._for_b(report_a)
@@ -332,8 +310,7 @@ class _Run:
                 maps=tuple(pairs),
             )
         )
-        if len(self.images) <= layer_images:
-            self._measure(photo)
+        self._measure(photo, self._explained(report_a))
 
     def _by_items(self, photo: Photo, readings: tuple[Reading, Reading]) -> ImageComparison:
         """Compare one photo item by item, each with the one of B that is the same.
@@ -394,6 +371,14 @@ class _Run:
             return self.target_b or self.target
         return ",".join(_words(*side) for side in known)
 
+    def _explained(self, report: ImageReport) -> str:
+        """Words for the targets that A explained, which do not depend on what is best."""
+        sides = dict.fromkeys(
+            (e.attribution.index, e.attribution.opposed) for e in report.explanations
+        )
+        known = [_words(index, opposed) for index, opposed in sides if index is not None]
+        return ",".join(known) if len(known) == len(sides) else self.target
+
     def _in_b(self, index: int, opposed: bool) -> tuple[int, bool]:
         return self.classes.in_b(index), opposed
 
@@ -449,7 +434,7 @@ class _Run:
 
     # -- the end ---------------------------------------------------------------------------
 
-    def result(self, gates: Gates, layer_images: int) -> Comparison:
+    def result(self, gates: Gates) -> Comparison:
         """Everything that was found.
 
         Raises:
@@ -465,14 +450,26 @@ class _Run:
             "target_b": self.target_b,
             "layer_a": self.layer_a,
             "layer_b": self.layer_b,
-            "layer_images": layer_images,
+            "layer_images": self.layer_images,
+            "noise_images": self.noise_images,
+            "seed": self.seed,
         }
+        intervals = has_scipy()
+        if not intervals:
+            self.warnings.append(
+                "SciPy is not installed: numbers have no intervals "
+                "(pip install 'onnx-inspector[studies]')"
+            )
+        noise = self._noise.result() if self.noise_images else Noise()
         return Comparison(
             contexts=self.contexts,
             options=options,
             images=tuple(self.images),
             refused=tuple(self.refused),
             parting=parting,
+            outputs=self._outputs.result(noise.bands, seed=self.seed, intervals=intervals),
+            noise=noise,
+            intervals=intervals,
             cases=tuple(ranked.case for ranked in self._cases),
             gates=gates,
             warnings=tuple(dict.fromkeys(self.warnings)),

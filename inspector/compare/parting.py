@@ -21,6 +21,7 @@ import numpy as np
 
 from inspector.compare.alignment import Alignment, Point, Probe, first
 from inspector.errors import ConverterError
+from inspector.measures.signal_error import Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,60 +41,6 @@ SIGMAS, FACTOR = 4.0, 3.0
 
 DIFFERENT = 0.15
 """Median own error above which the weights themselves are other ones: int8 stays near 0.02."""
-
-
-@dataclass
-class Sums:
-    """Running sums of one tensor over images, and the errors that follow from them."""
-
-    difference: float = 0.0
-    reference: float = 0.0
-    other: float = 0.0
-    product: float = 0.0
-    finite: bool = True
-
-    def add(self, reference: Array, other: Array) -> None:
-        """Take in one image's values, both of one shape."""
-        x, y = (np.asarray(v, np.float64).ravel() for v in (reference, other))
-        self.finite = self.finite and bool(np.isfinite(y).all() or not np.isfinite(x).all())
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.difference += float((y - x) @ (y - x))
-            self.reference += float(x @ x)
-            self.other += float(y @ y)
-            self.product += float(x @ y)
-
-    @property
-    def relative(self) -> float | None:
-        """RMS of the difference over RMS of the reference; None if that is zero or not finite."""
-        if not self.finite:
-            return math.inf
-        if not (0 < self.reference < math.inf) or math.isnan(self.difference):
-            return None
-        return math.sqrt(self.difference / self.reference)
-
-    @property
-    def decibels(self) -> float | None:
-        """Signal-to-noise ratio in dB; None where the relative error is undefined or zero."""
-        error = self.relative
-        return None if not error or math.isinf(error) else -20 * math.log10(error)
-
-    @property
-    def cosine(self) -> float | None:
-        """Cosine between the two; None where either is zero or not finite."""
-        if not (0 < self.reference < math.inf and 0 < self.other < math.inf):
-            return None
-        return max(-1.0, min(1.0, self.product / math.sqrt(self.reference * self.other)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for the report; an error that is not finite is null, and ``finite`` false."""
-        error = self.relative
-        known = error is not None and math.isfinite(error)
-        return {
-            "relative_error": error if known else None,
-            "snr_db": self.decibels,
-            "cosine": self.cosine,
-            "finite": self.finite,
-        }
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a comparison found, as plain data: per image, over all images, and against gates."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ import numpy as np
 from PIL.Image import Image
 
 from inspector.compare import figure as sheet
+from inspector.compare import verdict
+from inspector.compare.noise import Noise
+from inspector.compare.outputs import OutputDifference
 from inspector.compare.parting import Parting
 from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import Heatmap
@@ -177,9 +181,13 @@ class Comparison:
         images: One entry per readable photo, in order.
         refused: The photos that could not be read.
         parting: Where the two graphs part.
+        outputs: How far B is from A at each output that both have.
+        noise: How far two float32 runs of A differ.
+        intervals: Whether numbers have intervals, which need SciPy.
         cases: The worst cases, drawn, worst first.
         gates: What the user demanded.
         warnings: What must be known when the figures are read.
+        way: How B was run, where one file is compared with itself in several ways.
     """
 
     contexts: tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -187,14 +195,32 @@ class Comparison:
     images: tuple[ImageComparison, ...]
     refused: tuple[ImageRefused, ...]
     parting: Parting
+    outputs: tuple[OutputDifference, ...] = ()
+    noise: Noise = field(default_factory=Noise)
+    intervals: bool = False
     cases: tuple[sheet.Case, ...] = ()
     gates: Gates = field(default_factory=Gates)
     warnings: tuple[str, ...] = ()
+    way: str = ""
 
     @property
     def flips(self) -> tuple[ImageComparison, ...]:
         """The photos whose prediction differs."""
         return tuple(image for image in self.images if image.flip)
+
+    @property
+    def moved(self) -> bool | None:
+        """Whether B differs from A beyond float32 noise; None where noise was not measured."""
+        return verdict.moved(self)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict: whether B is A, and if not by how much, and where they part."""
+        return verdict.sentence(self)
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers that gates speak of, with 95 % intervals over photos."""
+        return verdict.numbers(self, int(self.options.get("seed", 0)))
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -239,7 +265,18 @@ class Comparison:
     @property
     def name(self) -> str:
         """Name of the files, without a suffix."""
-        return "comparison"
+        if not self.way:
+            return "comparison"
+        return "comparison." + re.sub(r"[^A-Za-z0-9]+", "-", self.way)
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What A and B are called: the file, and how it was run where that was asked for."""
+        a, b = (
+            ", on ".join(filter(None, [str(c["model"]["name"]), str(c.get("execution", ""))]))
+            for c in self.contexts
+        )
+        return a, b
 
     def figures(self) -> dict[str, Callable[[], Image]]:
         """The function that draws the contact sheet, by file name; none if no case was kept."""
@@ -267,6 +304,10 @@ class Comparison:
             "b": b,
             "versions": versions,
             "options": {**self.options, "top_share": TOP_SHARE},
+            "verdict": {"moved": self.moved, "sentence": self.sentence},
+            "numbers": self.numbers(),
+            "outputs": [one.to_dict() for one in self.outputs],
+            "noise": self.noise.to_dict(),
             "summary": self.summary(),
             "parting": self.parting.to_dict(),
             "images": [image.to_dict() for image in self.images],
@@ -288,13 +329,12 @@ class Comparison:
         """
         if not self.cases:
             raise UsageError("no case was kept for the sheet", hint="ask for worst=1 or more")
-        names = [str(context["model"]["name"]) for context in self.contexts]
-        return sheet.contact_sheet(self.cases, names, self._headline(), self.warnings)
+        return sheet.contact_sheet(self.cases, self.titles, self._headline(), self.warnings)
 
     def _headline(self) -> tuple[str, ...]:
         flips = "" if self._no_classes else f", {len(self.flips)} predictions flip"
         lines = [f"{len(self.images)} photos{flips}; the {len(self.cases)} least alike below"]
-        return (*lines, self.parting.sentence)
+        return (self.sentence, *lines, self.parting.sentence)
 
     def save(self, folder: str | Path, *, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write ``comparison.png`` (if any case was kept) and ``comparison.json``.

@@ -1,5 +1,6 @@
 """The comparison of two networks as tables for the terminal."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,12 @@ def show_comparison(found: "Comparison", written: Sequence[Path], console: Conso
         written: Files that were written.
         console: Where to print; the command line's makes every text safe.
     """
-    for letter, context in zip("AB", found.contexts, strict=True):
-        name = clean_text(str(context["model"]["name"]))
-        console.print(Text.assemble((f"{letter}  ", "bold"), name))
+    console.print(Text(clean_text(found.sentence, limit=600), "bold"))
+    for letter, title in zip("AB", found.titles, strict=True):
+        console.print(Text.assemble((f"{letter}  ", "bold"), clean_text(title)))
+    if found.outputs:
+        console.print(_outputs(found))
+        console.print()
     console.print(_images(found))
     hidden = len(found.images) - _ROWS
     if hidden > 0:
@@ -47,6 +51,48 @@ def show_comparison(found: "Comparison", written: Sequence[Path], console: Conso
     if written:
         names = ", ".join(path.name for path in written)
         console.print(Text(f"{names} in {written[-1].parent}", "dim"))
+
+
+def _outputs(found: "Comparison") -> Table:
+    """How far B is from A at each output, beside the noise."""
+    table = _table(
+        ("output", "left"),
+        ("SQNR dB", "right"),
+        ("noise dB", "right"),
+        ("PSNR dB", "right"),
+        ("cosine", "right"),
+        ("MSE", "right"),
+        ("largest difference", "right"),
+        ("", "left"),
+    )
+    for one in found.outputs[:_ROWS]:
+        of = one.statistics
+        if one.pair.whole:
+            own = [f"{_share(one.relative)} of its numbers differ", *[""] * 5]
+        else:
+            band = "-" if one.band is None else f"{-20 * math.log10(one.band):.0f}"
+            own = [_interval(of["sqnr"]), band, *(_value(of[n], f) for n, f in _FORMS.items())]
+        said = {True: "<- beyond noise", False: "within noise", None: ""}[one.moved]
+        cells = [clean_text(one.pair.a), *own, said]
+        table.add_row(*map(Text, cells), style="bold red" if one.moved else "")
+    return table
+
+
+_FORMS = {"psnr": ".1f", "cosine": ".5f", "mse": ".2g", "max_abs": ".2g"}
+
+
+def _value(statistic: Any, form: str) -> str:
+    return "-" if statistic is None else f"{statistic['value']:{form}}"
+
+
+def _interval(statistic: Any) -> str:
+    """Decibels with their interval."""
+    if statistic is None:
+        return "-"
+    value, low, high = (statistic[key] for key in ("value", "low", "high"))
+    if low is None or low == high:
+        return f"{value:.1f}"
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _images(found: "Comparison") -> Table:

@@ -30,11 +30,14 @@ from inspector.surgery.integer_products import exact_products
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEVICES", "Runtime", "working_providers"]
+__all__ = ["DEVICES", "Runtime", "available_providers", "provider_works", "working_providers"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+"""Providers that need NVIDIA's driver."""
 
 _MOST_UNFOLDED = 1 << 24
 """Elements of constants that the graph makes, up to which ONNX Runtime may fold them."""
@@ -51,6 +54,8 @@ class Runtime:
             graph spells it out: the reference of a parity check.
         once: It will run once: memory is taken as it is needed and given back, not kept for the
             next run.
+        provider: ONNX Runtime's name of the execution provider, in the place of the device's;
+            what it cannot run falls to the processor.
     """
 
     def __init__(
@@ -61,11 +66,13 @@ class Runtime:
         threads: int = 0,
         optimise: bool = True,
         once: bool = False,
+        provider: str = "",
     ) -> None:
         if device not in DEVICES:
             raise UsageError(f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES))
         self.file, self.threads, self.optimise = file, threads, optimise
         self._once = once
+        self._asked = provider
         self._device = device
         self._session: onnxruntime.InferenceSession | None = None
         self._exposed: frozenset[str] = frozenset()
@@ -169,6 +176,10 @@ class Runtime:
 
     def _providers(self, onnxruntime: Any) -> list[str]:
         cpu = ["CPUExecutionProvider"]
+        if self._asked:
+            if self._asked in _CUDA and "torch" not in sys.modules:
+                onnxruntime.preload_dlls()
+            return list(dict.fromkeys([self._asked, *cpu]))
         if self._device == "cpu" or "CUDAExecutionProvider" not in (
             onnxruntime.get_available_providers()
         ):
@@ -181,7 +192,11 @@ class Runtime:
 
     def _say_provider(self, session: "onnxruntime.InferenceSession") -> None:
         real = session.get_providers()[0]
-        if self._device == "cuda" and real != "CUDAExecutionProvider":
+        if self._asked and real != self._asked:
+            warnings.warn(
+                f"{self._asked} was asked for, but {real} runs", InspectorWarning, stacklevel=2
+            )
+        elif not self._asked and self._device == "cuda" and real != "CUDAExecutionProvider":
             warnings.warn(
                 f"CUDA was asked for, but {real} runs: no working CUDA device or libraries",
                 InspectorWarning,
@@ -237,23 +252,39 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def working_providers() -> dict[str, bool]:
-    """Providers that ONNX Runtime was built with, and whether each runs a model here."""
+def available_providers() -> list[str]:
+    """Execution providers that this build of ONNX Runtime has, as it names them.
+
+    Raises:
+        BrokenInstallation: ONNX Runtime does not start.
+    """
+    found: list[str] = _onnxruntime().get_available_providers()
+    return found
+
+
+def provider_works(provider: str) -> bool:
+    """Whether an execution provider runs a model here.
+
+    Args:
+        provider: One of ``available_providers``.
+    """
     onnxruntime = _onnxruntime()
+    if provider in _CUDA and not _cuda_driver():
+        return False  # asking would only make it print
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "probe", [value], [result])
     opsets = [onnx.helper.make_opsetid("", 13)]
     probe = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    found = {}
-    for provider in onnxruntime.get_available_providers():
-        if provider != "CPUExecutionProvider" and not _cuda_driver():
-            found[provider] = False  # asking would only make it print
-            continue
-        session = onnxruntime.InferenceSession(probe, providers=[provider])
-        found[provider] = session.get_providers()[0] == provider
+    session = onnxruntime.InferenceSession(probe, providers=[provider])
+    found: bool = session.get_providers()[0] == provider
     return found
+
+
+def working_providers() -> dict[str, bool]:
+    """Providers that ONNX Runtime was built with, and whether each runs a model here."""
+    return {provider: provider_works(provider) for provider in available_providers()}
 
 
 _NUMPY_TYPES: dict[str, Any] = {

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.errors import require
+from inspector.errors import MissingExtra, require
 
 __all__ = [
     "LEVEL",
     "RESAMPLES",
     "bootstrap",
+    "has_scipy",
     "holm",
     "mcnemar",
     "mean_interval",
@@ -46,6 +47,15 @@ def require_scipy() -> None:
         MissingExtra: It is not.
     """
     require("scipy.stats", "statistics over photos", "studies")
+
+
+def has_scipy() -> bool:
+    """Whether SciPy is installed, for whoever can do without intervals."""
+    try:
+        require_scipy()
+    except MissingExtra:
+        return False
+    return True
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:

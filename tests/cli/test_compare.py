@@ -16,7 +16,9 @@ def test_table_files_and_layers(inspector, samples, tmp_path):
         "out",
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("B differs from A beyond float32 noise: output logits has SQNR")
     assert "A  zfnet.onnx" in done.stdout
+    assert "<- beyond noise" in done.stdout
     assert "cat_1.png" in done.stdout
     assert "no single layer stands out" in done.stdout
     assert "predictions flip" in done.stdout
@@ -81,3 +83,17 @@ def test_refusals_are_one_line(inspector, samples):
     assert done.returncode == 3
     assert len(done.stderr.strip().splitlines()) == 1
     assert inspector("compare", model, model).returncode == 2
+
+
+def test_one_file_in_two_ways(inspector, samples):
+    model, photo = samples / "zfnet.onnx", samples / "images" / "cat_1.png"
+    quick = ["--worst", "0", "--layer-images", "0"]
+    done = inspector("compare", model, photo, "--on", "cpu,cpu+plain", "--json", *quick)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["verdict"]["moved"] is False
+    assert report["b"]["execution"] == "cpu+plain"
+    refused = inspector("compare", model, photo, "--on", "cpu,qnn")
+    assert refused.returncode == 2
+    assert "no QNNExecutionProvider; it has" in refused.stderr
+    assert "onnxruntime-qnn" in refused.stderr

@@ -1,0 +1,92 @@
+"""One file run in several ways: execution providers, threads, optimisations, float16."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converters.work_folder import work_folder
+from inspector.compare.comparison import compare
+from inspector.compare.result import Comparison
+from inspector.engines.execution import Execution, parse_executions
+from inspector.explain import Explainer, load
+from inspector.photos.photo import ImageSource, image_sources
+from inspector.surgery.half import write_half
+
+__all__ = ["compare_executions", "required_executions"]
+
+
+def compare_executions(
+    model: str | Path | Explainer,
+    on: str | Sequence[Execution],
+    images: ImageSource | Iterable[ImageSource],
+    methods: str | Sequence[str] | None = None,
+    **options: Any,
+) -> tuple[Comparison, ...]:
+    """Compare one file with itself, run in other ways.
+
+    Args:
+        model: The file, or a network that ``inspector.load`` opened.
+        on: The ways, the reference first: ``cpu,cuda``; see ``inspector.engines.execution``.
+        images: As for ``compare``.
+        methods: As for ``compare``.
+        **options: As for ``compare``.
+
+    Returns:
+        A comparison with the first for each of the others, in their order.
+
+    Raises:
+        UsageError: A way that cannot be read, or that this installation lacks; nothing was done.
+        InspectorError: As ``compare``.
+
+    Example:
+        >>> from inspector.compare import compare_executions
+        >>> (found,) = compare_executions(
+        ...     "sample_models/zfnet.onnx",
+        ...     "cpu,cpu+plain",
+        ...     "sample_models/images/horse_1.png",
+        ... )
+        >>> found.moved, found.flips
+        (False, ())
+    """
+    ways = required_executions(on) if isinstance(on, str) else tuple(on)
+    opened = model if isinstance(model, Explainer) else load(model)
+    sources = list(image_sources(images))
+    found = []
+    with _opened_by(opened, ways) as (reference, *others):
+        for other, way in zip(others, ways[1:], strict=True):
+            one = compare(reference, other, sources, methods, **options)
+            found.append(replace(one, way=way.text) if len(others) > 1 else one)
+    return tuple(found)
+
+
+def required_executions(text: str) -> tuple[Execution, ...]:
+    """Ways to run a file, of which this installation has all.
+
+    Raises:
+        UsageError: One cannot be read, or this installation lacks it.
+    """
+    ways = parse_executions(text)
+    for way in ways:
+        way.require()
+    return ways
+
+
+@contextmanager
+def _opened_by(model: Explainer, ways: Sequence[Execution]) -> Iterator[list[Explainer]]:
+    """The model once per way; float16 copies are gone at the end."""
+    with ExitStack() as stack:
+        copy: Explainer | None = None
+        found = []
+        for way in ways:
+            source = model
+            if way.half:
+                if copy is None:
+                    folder = stack.enter_context(work_folder(Path(tempfile.gettempdir())))
+                    path = folder / f"{model.path.stem}.float16.onnx"
+                    copy = model.sibling(write_half(model.file, path))
+                source = copy
+            found.append(source.run_by(way))
+        yield found
