@@ -7,6 +7,7 @@ from typing import Any
 from converters.plain_values import finite_number
 from inspector.audit.gate_grammar import Name
 from inspector.errors import UsageError, nearest
+from inspector.measures.signal_error import METRICS as ERRORS
 
 __all__ = ["CHOICES", "METRICS", "STATISTICS", "Names", "Number", "numbers"]
 
@@ -53,7 +54,20 @@ _ROOTS = (
     "faithfulness",
     "findings",
     "compare",
+    "lock",
 )
+_LOCK = ("moved", "outputs", "maps", "numbers")
+_Bounds = tuple[float | None, float | None]
+_OF_COMPARISON: dict[str, _Bounds] = {
+    "flip_rate": (0.0, 1.0),
+    "probability_shift": (0.0, 1.0),
+    "cosine": (-1.0, 1.0),
+    "mse": (0.0, None),
+    "max_abs": (0.0, None),
+    "moved": (0.0, 1.0),
+    "layers_apart": (0.0, None),
+    "unequal": (0.0, 1.0),
+}
 _SHARES = set(METRICS) - {"entropy", "drop", "seconds"}
 
 CHOICES = "metrics: " + ", ".join(METRICS) + "; others: " + ", ".join(_ROOTS[len(METRICS) :])
@@ -68,11 +82,15 @@ class Names:
         classes: Class names of the data set.
         groups: For each group column its values, None where they are not known.
         compare: Numbers of the comparison with another model; empty when there is none.
+        outputs: Outputs that are compared with it.
+        lock: Whether the run is checked against a lock.
     """
 
     classes: Collection[str] | None = None
     groups: Mapping[str, Collection[str] | None] | None = None
     compare: Collection[str] | None = None
+    outputs: Collection[str] | None = None
+    lock: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class _Resolver:
             "faithfulness": self._faithfulness,
             "findings": self._findings,
             "compare": self._compare,
+            "lock": self._lock,
         }[root]
         return resolve(rest)
 
@@ -179,14 +198,37 @@ class _Resolver:
     def _compare(self, rest: list[str]) -> Number:
         known = self.names.compare
         if known is not None and not known:
-            raise self._error("this run compares with no other model", "name it with --against")
+            raise self._error(
+                "this run compares with no other model", "name it with --reference MODEL"
+            )
         if not rest:
             raise self._short("compare.NUMBER, for example compare.flip_rate.high")
-        self._known(1, known, "number of the comparison")
-        end = len(self.name.parts) - (self.name.parts[-1] in STATISTICS and len(rest) > 1)
+        at = 1
+        if rest[0] == "output":
+            if len(rest) < 3:
+                raise self._short("compare.output.NAME.ERROR, for example compare.output.y.sqnr")
+            self._known(2, self.names.outputs, "output that is compared")
+            self._choice(3, (*ERRORS, "unequal"))
+            at = 3
+        else:
+            self._known(1, known, "number of the comparison")
+        bounds = _OF_COMPARISON.get(self.name.parts[at], (None, None))
         return self._statistic(
-            ("compare", *range(1, end)), end, "there is no comparison", share=False
+            ("compare", *range(1, at + 1)),
+            at + 1,
+            "there is no comparison",
+            share=False,
+            bounds=bounds,
         )
+
+    def _lock(self, rest: list[str]) -> Number:
+        if self.names.lock is False:
+            raise self._error("this run is checked against no lock", "name it with --against FILE")
+        if not rest:
+            raise self._short("lock.moved")
+        self._length(2)
+        self._choice(1, _LOCK)
+        return self._plain(("lock", rest[0]), 0.0, None, "nothing was checked", whole=True)
 
     def _metric(self, path: tuple[str | int, ...], at: int) -> Number:
         """A metric of the photos that the path leads to."""
@@ -198,7 +240,13 @@ class _Resolver:
         return self._statistic((*path, metric), at + 1, METRICS[metric], share=metric in _SHARES)
 
     def _statistic(
-        self, path: tuple[str | int, ...], at: int, reason: str, *, share: bool
+        self,
+        path: tuple[str | int, ...],
+        at: int,
+        reason: str,
+        *,
+        share: bool,
+        bounds: _Bounds = (None, None),
     ) -> Number:
         """A statistic of what the path leads to; its value when the name says none."""
         self._length(at + 1, at)
@@ -208,8 +256,8 @@ class _Resolver:
             chosen = "value" if self.name.parts[at] == "mean" else self.name.parts[at]
         seconds = "seconds" in path or "entropy" in path
         counts = chosen == "photos"
-        least = 0.0 if share or counts or seconds else None
-        most = 1.0 if share and not counts else None
+        least = 0.0 if share or counts or seconds else bounds[0]
+        most = 1.0 if share and not counts else (None if counts else bounds[1])
         base = str(Name(self.name.parts[:at], self.name.every))
         spelled = base if chosen == "value" else f"{base}.{chosen}"
         return Number(

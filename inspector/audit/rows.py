@@ -28,7 +28,7 @@ from inspector.run import ExplainRun, PhotoInput, PhotoMaps
 from inspector.tasks.planes import mask_on_grid
 from inspector.whole_file import write_whole
 
-__all__ = ["BORDER", "GRID", "Asked", "Auditor", "Row", "grid_of"]
+__all__ = ["BORDER", "GRID", "Asked", "Auditor", "Row", "grid_of", "small_map"]
 
 Array = np.ndarray[Any, Any]
 Row = dict[str, Any]
@@ -363,6 +363,12 @@ def _objects(entry: Entry, geometry: Geometry) -> Array | None:
         corners = (top * sy + ty, left * sx + tx, bottom * sy + ty, right * sx + tx)
         found = np.maximum(found, _cover(corners, geometry.input))
     return found
+
+
+def small_map(attribution: Attribution, geometry: Geometry) -> str:
+    """The small map of an attribution, as `grid_of` gives it and rows hold it."""
+    area = _photo_area(geometry)
+    return grid_of(_heat(attribution, geometry) * _cover(area, geometry.input), area)
 
 
 def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:

@@ -17,9 +17,12 @@ from inspector.audit.faithful import faithfulness_of
 from inspector.audit.findings import find_findings
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
 from inspector.audit.interventions import Interventions
+from inspector.audit.lock import Lock, check_lock, read_lock, write_lock
+from inspector.audit.reference import Reference
 from inspector.audit.report import AuditReport, require_formats
 from inspector.audit.rows import Asked, Auditor, Row
 from inspector.audit.summary import calibration, groups_of, metrics, suspicious
+from inspector.compare.verdict import NUMBERS
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.statistics import require_scipy
 from inspector.opening import Opening
@@ -54,6 +57,9 @@ class AuditOptions:
         thumbnails: Whether small pictures are written.
         faithfulness: Photos whose maps are tried by deletion and insertion; 0 for none.
         seed: Of draws: photos of interventions, clusters of large classes.
+        reference: Another model, with which the audited one is compared over the same photos.
+        lock: Where the lock of this audit is written; None for nowhere.
+        against: A lock that the audit is checked against; None for none.
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
     """
 
@@ -67,6 +73,9 @@ class AuditOptions:
     thumbnails: bool = True
     faithfulness: int = 0
     seed: int = 0
+    reference: Path | None = None
+    lock: Path | None = None
+    against: Path | None = None
     fresh: bool = False
 
 
@@ -123,7 +132,11 @@ def audit(
             hint="--target 'OUTPUT[i]' audits one of its numbers",
         )
     found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
-    gates = _gates(options, found)
+    reference = None
+    if options.reference is not None:
+        reference = Reference.open(options.reference, opening, options.target, options.layer)
+    locked = _lock(options, auditor, found)
+    gates = _gates(options, found, reference)
     identity = _identity(auditor, found, options)
     _check_report(folder, identity, fresh=options.fresh)
     declared = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -145,10 +158,24 @@ def audit(
         )
     contents = _document(auditor, found, rows, options, identity=identity)
     contents["declared"] = declared
+    if reference is not None:
+        done = [e for e, row in zip(found.entries, rows, strict=True) if not row["refused"]]
+        contents["compare"] = reference.compared(
+            done,
+            method=contents["options"]["method"],
+            target=options.target,
+            layer=options.layer,
+            seed=options.seed,
+            progress=progress,
+        )
+    if locked is not None:
+        contents["lock"] = check_lock(locked, auditor, found.entries, contents["summary"])
     thresholds = [gate.row(contents) for gate in gates]
     contents |= {"thresholds": thresholds, "verdict": verdict(thresholds)}
     report = AuditReport(_ordered(contents), rows)
     report.save(folder)
+    if options.lock is not None:
+        write_lock(options.lock, auditor, found, rows, contents["summary"])
     journal.finish()
     return report
 
@@ -168,12 +195,39 @@ def _names(auditor: Auditor) -> Callable[[str], str]:
     return name_of
 
 
-def _gates(options: AuditOptions, found: DataSet) -> list[Gate]:
-    """The thresholds, read and checked against what is known before the first photo."""
-    names = Names(tuple(found.classes) or None, found.groups, compare=())
+def _lock(options: AuditOptions, auditor: Auditor, found: DataSet) -> Lock | None:
+    """The lock that the run is checked against, which is of this model and data set."""
+    if options.against is None:
+        return None
+    if options.lock is not None and options.lock.resolve() == options.against.resolve():
+        raise UsageError(
+            "is both checked against and written",
+            where=str(options.lock),
+            hint="check against it first; --lock alone writes it anew",
+        )
+    locked = read_lock(options.against)
+    locked.require_same(auditor, found)
+    return locked
+
+
+def _gates(options: AuditOptions, found: DataSet, reference: Reference | None) -> list[Gate]:
+    """The thresholds, read and checked against what is known before the first photo.
+
+    A lock that the run is checked against is a threshold too, unless another speaks of it.
+    """
+    names = Names(
+        tuple(found.classes) or None,
+        found.groups,
+        compare=() if reference is None else NUMBERS,
+        outputs=() if reference is None else reference.outputs,
+        lock=options.against is not None,
+    )
     gates = [parse(text, names) for text in options.fail_if]
     if options.thresholds is not None:
         gates += read_gates(options.thresholds, names)
+    spoken = {number.base for gate in gates for number in gate.numbers.values()}
+    if options.against is not None and not any(base.startswith("lock.") for base in spoken):
+        gates.append(parse("lock.moved > 0", names, source=options.against.name))
     check(gates)
     return gates
 
@@ -183,7 +237,7 @@ def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
     asked = {
         key: str(value)
         for key, value in asdict(replace(options, fail_if=(), thresholds=None)).items()
-        if key not in {"workers", "fresh"}
+        if key not in {"workers", "fresh", "reference", "lock", "against"}
     }
     described = hashlib.sha256(
         json.dumps(
@@ -266,6 +320,7 @@ def _document(
         "suspicious": suspicious(done),
         "warnings": _warnings(auditor, rows, found),
         "compare": None,
+        "lock": None,
     }
 
 
@@ -287,7 +342,7 @@ def _warnings(auditor: Auditor, rows: Sequence[Row], found: DataSet) -> list[str
 _KEYS = (
     *("schema", "program", "run", "verdict", "thresholds", "declared", "model", "task"),
     *("certificate", "data", "options", "summary", "class", "group", "calibration"),
-    *("faithfulness", "clusters", "findings", "suspicious", "warnings", "compare"),
+    *("faithfulness", "clusters", "findings", "suspicious", "warnings", "compare", "lock"),
 )
 
 

@@ -10,6 +10,7 @@ from inspector.cli import say
 from inspector.cli.options import (
     OPENING,
     Command,
+    OutputFile,
     WholeNumber,
     json_report,
     model_options,
@@ -56,6 +57,27 @@ _SHOWN = 5
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     help="TOML file with more conditions: fail-if = [...] in the table [thresholds].",
+)
+@click.option(
+    "--reference",
+    metavar="OTHER",
+    type=click.Path(path_type=Path),
+    help="Another model (the float one, the last version) that MODEL is compared with over the "
+    "same photos; gates speak of it as compare.flip_rate, compare.sqnr ...",
+)
+@click.option(
+    "--lock",
+    metavar="FILE",
+    type=OutputFile(),
+    help="Write golden outputs and maps of a few photos, their noise band and the numbers here, "
+    "for version control.",
+)
+@click.option(
+    "--against",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Say what moved beyond the noise band of a file that --lock wrote; status 1 if anything "
+    "did, or as conditions on lock.moved say.",
 )
 @click.option(
     "--workers",
@@ -180,6 +202,16 @@ def _print(found: "AuditReport", output: Path) -> None:
     for kind, own in (contents["faithfulness"] or {}).items():
         shown = ", ".join(f"{name} {stat['value']:.3f}" for name, stat in own.items())
         show(f"  {kind}: {shown}")
+    if contents["compare"] is not None:
+        show(
+            f"against {contents['compare']['reference']['name']}: {contents['compare']['sentence']}"
+        )
+    if contents["lock"] is not None:
+        show(contents["lock"]["sentence"])
+        for one in contents["lock"]["entries"][:_SHOWN]:
+            where = "" if one["photo"] is None else f"{one['photo']}, "
+            by = "not comparable" if one["difference"] is None else f"{one['difference']:.3g}"
+            show(f"  {where}{one['name']}: {by}, beyond {one['band']:.2g}")
     for one in contents["findings"]:
         proof = {True: "confirmed", False: "not confirmed", None: "not tested"}[one["confirmed"]]
         show(f"{one['id']} {one['level']} ({proof}): {one['sentence']}")

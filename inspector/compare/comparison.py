@@ -16,7 +16,7 @@ from converters.plain_values import whole_number
 from inspector.compare.alignment import Alignment, Probe, align
 from inspector.compare.figure import Case, draw_case
 from inspector.compare.items import Matched, chosen, common_task, items_of, matched
-from inspector.compare.networks import Classes, opened_pair
+from inspector.compare.networks import Classes, blank_of, opened_pair
 from inspector.compare.noise import Noise, NoiseMeter
 from inspector.compare.outputs import OutputMeter, OutputPair, pair_outputs, require_outputs
 from inspector.compare.parting import Meter, Parting
@@ -31,7 +31,7 @@ from inspector.report import Explanation, ImageReport
 from inspector.target import names_elements, target_text
 from inspector.tasks import Reading
 
-__all__ = ["compare"]
+__all__ = ["compare", "require_comparable"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -129,6 +129,32 @@ def compare(
     return run.result(gates or Gates())
 
 
+def require_comparable(a: Explainer, b: Explainer, target: str) -> tuple[OutputPair, ...]:
+    """The outputs of two networks that answer the same question of the same kind of image.
+
+    Args:
+        a: The reference.
+        b: The network under test.
+        target: What both explain.
+
+    Raises:
+        UsageError: They are of different tasks, or have other inputs or outputs.
+    """
+    left, right, _ = opened_pair(a, b)
+    takes = [(m.input.channels, m.input.space) for m in (left, right)]
+    if takes[0] != takes[1]:
+        raise UsageError(
+            f"take different inputs: {takes[0][0]} channels against {takes[1][0]}",
+            where=f"{a.path.name} and {b.path.name}",
+            hint="compare models that take the same photos",
+        )
+    if not names_elements(target, left.scores):
+        common_task(left, right)
+    pairs = pair_outputs(left, right, (blank_of(left), blank_of(right)))
+    require_outputs(left, right, pairs)
+    return pairs
+
+
 @dataclass(frozen=True, eq=False)
 class _Ranked:
     """The worst case of a photo, drawn, and its place among those of others."""
@@ -195,7 +221,7 @@ class _Run:
 
     def _paired(self) -> tuple[OutputPair, ...]:
         """The outputs that both have; they may have none only where items are matched."""
-        blanks = self._blank(self.a), self._blank(self.b)
+        blanks = blank_of(self.a), blank_of(self.b)
         pairs = pair_outputs(self.a, self.b, blanks, self.classes.to_b)
         if self.readings is None and self.target_b is None:
             require_outputs(self.a, self.b, pairs)
@@ -209,8 +235,7 @@ class _Run:
         same = self._same_input
         try:
             probes = Probe(self.a.model), Probe(self.b.model)
-            blanks = tuple(self._blank(model) for model in (self.a, self.b))
-            alignment = align(*probes, (blanks[0], blanks[1]), same_input=same)
+            alignment = align(*probes, (blank_of(self.a), blank_of(self.b)), same_input=same)
         except ExplainedError as error:
             alignment = Alignment((), "", f"the graphs could not be compared: {error}")
         if alignment.points:
@@ -222,11 +247,6 @@ class _Run:
         """Whether both networks are fed the same numbers."""
         settings = [replace(m.preprocessing.preprocess, layout="NCHW") for m in (self.a, self.b)]
         return settings[0] == settings[1] and self.a.input.bounds == self.b.input.bounds
-
-    @staticmethod
-    def _blank(model: Explainer) -> np.ndarray[Any, Any]:
-        size = model.size(*model.preprocessing.preprocess.size)
-        return np.zeros((1, model.input.channels, *size), np.float32)
 
     def _counterpart(self, layer: str | int) -> str:
         alignment = self._parting.alignment

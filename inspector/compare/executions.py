@@ -11,9 +11,12 @@ from converters.work_folder import work_folder
 from inspector.compare.comparison import compare
 from inspector.compare.result import Comparison
 from inspector.engines.execution import Execution, parse_executions
+from inspector.errors import ModelRefused
 from inspector.explain import Explainer, load
 from inspector.photos.photo import ImageSource, image_sources
-from inspector.surgery.half import write_half
+from inspector.printable import clean_text
+from inspector.surgery.half import half
+from inspector.whole_file import write_whole
 
 __all__ = ["compare_executions", "required_executions"]
 
@@ -85,8 +88,30 @@ def _opened_by(model: Explainer, ways: Sequence[Execution]) -> Iterator[list[Exp
             if way.half:
                 if copy is None:
                     folder = stack.enter_context(work_folder(Path(tempfile.gettempdir())))
-                    path = folder / f"{model.path.stem}.float16.onnx"
-                    copy = model.sibling(write_half(model.file, path))
+                    copy = model.sibling(_float16(model, folder))
                 source = copy
             found.append(source.run_by(way))
         yield found
+
+
+def _float16(model: Explainer, folder: Path) -> Path:
+    """A copy of the model's file in float16.
+
+    Raises:
+        ModelRefused: It cannot be converted.
+    """
+    hint = "convert it yourself, and name both files: inspector compare A B IMAGE..."
+    where = model.path.name
+    if model.file.external:
+        reason = "its weights lie in files of their own, which are not converted to float16 here"
+        raise ModelRefused(reason, where=where, hint=hint)
+    try:
+        found = half(model.file.model)
+    except ValueError as error:
+        reason = clean_text(str(error), limit=200)
+        raise ModelRefused(
+            f"cannot be converted to float16 ({reason})", where=where, hint=hint
+        ) from None
+    path = folder / f"{model.path.stem}.float16.onnx"
+    write_whole(path, found.SerializeToString())
+    return path

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from inspector.errors import UsageError
 from inspector.explain import Explainer, load
 from inspector.network.labels import Labels
 
-__all__ = ["Classes", "opened_pair"]
+__all__ = ["Classes", "blank_of", "opened_pair"]
+
+
+def blank_of(model: Explainer) -> np.ndarray[Any, Any]:
+    """An input of zeros, (1, C, H, W)."""
+    size = model.size(*model.preprocessing.preprocess.size)
+    return np.zeros((1, model.input.channels, *size), np.float32)
 
 
 def opened_pair(
@@ -51,7 +60,11 @@ def _borrowing(to: Explainer, of: Explainer) -> Explainer:
     size = to.size(*settings.size)
     labels = to.class_labels.names or of.class_labels.names
     return Explainer(
-        to.file, device=to.device, preprocess=replace(settings, size=size), labels=labels or None
+        to.file,
+        device=to.device,
+        preprocess=replace(settings, size=size),
+        labels=labels or None,
+        execution=to.model.execution,
     )
 
 

@@ -1,47 +1,28 @@
-"""A float16 copy of a file, by ONNX Runtime's own converter."""
-
-from pathlib import Path
+"""A float16 copy of a model, by ONNX Runtime's own converter."""
 
 import onnx
 
-from converters.onnx_file import OnnxFile
-from inspector.errors import ModelRefused
-from inspector.whole_file import write_whole
-
-__all__ = ["write_half"]
+__all__ = ["half"]
 
 
-def write_half(file: OnnxFile, path: Path) -> Path:
-    """Write a copy whose weights and inner tensors are float16; its inputs and outputs stay.
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights and inner tensors are float16; its inputs and outputs stay.
 
     Args:
-        file: The model, which is left as it is.
-        path: Where the copy is written.
-
-    Returns:
-        The path.
+        model: With all its weights inside; it is left as it is.
 
     Raises:
-        ModelRefused: The model cannot be converted.
+        ValueError: The converter refuses it.
     """
-    where = file.path.name
-    if file.external:
-        raise ModelRefused(
-            "its weights lie in files of their own, which are not converted to float16 here",
-            where=where,
-            hint="convert it yourself, and name both files: inspector compare A B IMAGE...",
-        )
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    model = onnx.ModelProto()
-    model.CopyFrom(file.model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     try:
         # Its inference of shapes is native code, which strangers' files are kept from.
-        found = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+        found: onnx.ModelProto = convert_float_to_float16(
+            copy, keep_io_types=True, disable_shape_infer=True
+        )
     except Exception as error:
-        raise ModelRefused(
-            f"cannot be converted to float16 ({type(error).__name__}: {str(error)[:200]})",
-            where=where,
-        ) from error
-    write_whole(path, found.SerializeToString())
-    return path
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return found
