@@ -39,7 +39,7 @@ _KINDS = (  # title, extra, distributions; alternatives stand beside one another
     ("Hugging Face", "huggingface", ("transformers", "onnxscript", "safetensors")),
     ("Keras", "keras", ("keras", _TENSORFLOW, "tf2onnx")),
     ("TensorFlow", "tensorflow", (_TENSORFLOW, "tf2onnx")),
-    ("TFLite", "tflite", (_TENSORFLOW, "tf2onnx")),
+    ("TFLite", "tflite", ("tflite", "flatbuffers", f"ai-edge-litert|{_TENSORFLOW}")),
     ("JAX / Flax", "jax", ("jax", "flax", "jax2onnx")),
     ("PaddlePaddle", "", ("paddlepaddle|paddlepaddle-gpu", "paddle2onnx")),
 )

@@ -1,4 +1,4 @@
-"""Build small TFLite files that tf2onnx gets wrong, and a SavedModel of captured constants.
+"""Build small TFLite files by TensorFlow, and a SavedModel of captured constants.
 
 python tflite_networks.py FOLDER
 """

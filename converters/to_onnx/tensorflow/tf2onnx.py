@@ -1,4 +1,4 @@
-"""What the converters of Keras, TensorFlow and TFLite share around tf2onnx.
+"""What the converters of Keras and TensorFlow share around tf2onnx.
 
 tf2onnx does the conversion. Added here is what it gets wrong on models of today.
 """
@@ -27,17 +27,12 @@ def repaired() -> Iterator[dict[str, Any]]:
     * Keras compiles grouped convolutions by XLA, which tf2onnx cannot look into.
     * Erfc, in the exact GELU, is 1 - Erf.
     * Its transpose optimiser takes a scalar for a bias.
-    * Some of its handlers of TFLite operators lose inputs, or an activation function.
     """
     import tensorflow as tf
-    from tf2onnx import handler
     from tf2onnx.optimizer import transpose_optimizer
-
-    from converters.to_onnx.tensorflow.tflite_operators import repaired_handlers
 
     optimiser = transpose_optimizer.TransposeOptimizer
     function, add = tf.function, optimiser._add_handler  # noqa: SLF001 - what is repaired
-    mapping = handler.tfl_op.create_tfl_to_tf_mapping
 
     def plain(func: Any = None, **options: Any) -> Any:
         if options.get("jit_compile"):
@@ -53,14 +48,12 @@ def repaired() -> Iterator[dict[str, Any]]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     tf.function, optimiser._add_handler = plain, add_handler  # noqa: SLF001 - as above
-    handler.tfl_op.create_tfl_to_tf_mapping = lambda: repaired_handlers(mapping())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield {"Erfc": (_erfc, [])}
     finally:
         tf.function, optimiser._add_handler = function, add  # noqa: SLF001 - as above
-        handler.tfl_op.create_tfl_to_tf_mapping = staticmethod(mapping)
         logging.disable(disabled)
 
 

@@ -10,15 +10,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-from converters.regular_file import read_regular
+from converters.source import InputSpec
+from converters.to_onnx.tflite.model import Model
 
-__all__ = ["TFLiteMetadata", "preprocess_of_span", "read_metadata"]
+__all__ = ["TFLiteMetadata", "metadata_of", "preprocess_of_span"]
 
-_NAME = b"TFLITE_METADATA"
-_MOST_OF_FILE = 2 << 30  # what a flatbuffer can address
+_NAME = "TFLITE_METADATA"
 _MOST_BYTES = 16 << 20
 _MOST_LABELS = 100_000
 _NORMALISATION = 1  # of the union of process units
@@ -49,6 +48,18 @@ class TFLiteMetadata:
         spread = channels // len(self.mean)
         return {"scale": 1.0, "mean": list(self.mean) * spread, "std": list(self.std) * spread}
 
+    def preprocess_of(self, image: InputSpec) -> dict[str, Any]:
+        """Settings for photos: as the file says, else by the span of its quantised input.
+
+        Args:
+            image: The input; anything but (N, h, w, 1 or 3) has none.
+        """
+        if len(image.shape) != 4 or image.shape[3] not in (1, 3):
+            return {}
+        channels = int(image.shape[3])
+        found = self.preprocess(channels) or preprocess_of_span(image.span, channels)
+        return {**found, "channels": "GRAY" if channels == 1 else "RGB"} if found else {}
+
 
 def preprocess_of_span(span: tuple[float, float] | None, channels: int) -> dict[str, Any]:
     """Settings that lay pixels over the values of a quantised input, where those are usual ones.
@@ -65,17 +76,18 @@ def preprocess_of_span(span: tuple[float, float] | None, channels: int) -> dict[
     return {}
 
 
-def read_metadata(path: Path) -> TFLiteMetadata:
-    """Metadata of a file; empty where it has none, or none that can be read."""
-    try:
-        data = read_regular(path, _MOST_OF_FILE)
-    except OSError:
-        return TFLiteMetadata()
+def metadata_of(model: Model, data: bytes) -> TFLiteMetadata:
+    """Metadata of a file; empty where it has none, or none that can be read.
+
+    Args:
+        model: The file.
+        data: Its bytes, to which the associated files are appended.
+    """
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     file = ""
     with contextlib.suppress(Exception):  # a stranger's offsets lead anywhere
-        mean, std, file = _described(data)
+        mean, std, file = _described(model.metadata.get(_NAME, b""))
     return TFLiteMetadata(_labels(data, file), mean, std)
 
 
@@ -95,20 +107,14 @@ def _labels(data: bytes, wanted: str) -> tuple[str, ...]:
     return ()
 
 
-def _described(data: bytes) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+def _described(inner: bytes) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Mean, standard deviation and name of the file of labels."""
-    from tf2onnx.tflite.Model import Model
-
-    model = Model.GetRootAsModel(data, 0)
-    for index in range(model.MetadataLength()):
-        entry = model.Metadata(index)
-        if entry.Name() == _NAME:
-            inner = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-            graph = next(_tables(_root(inner), 3))
-            inputs, outputs = list(_tables(graph, 2)), list(_tables(graph, 3))
-            mean, std = _normalisation(inputs[0]) if inputs else ((), ())
-            return mean, std, next(filter(None, map(_label_file, outputs)), "")
-    return (), (), ""
+    if not inner:
+        return (), (), ""
+    graph = next(_tables(_root(inner), 3))
+    inputs, outputs = list(_tables(graph, 2)), list(_tables(graph, 3))
+    mean, std = _normalisation(inputs[0]) if inputs else ((), ())
+    return mean, std, next(filter(None, map(_label_file, outputs)), "")
 
 
 def _normalisation(tensor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,116 @@
+"""TFLite files, float and quantised, read by this project's own reader.
+
+A quantised file that takes and gives integers becomes an ONNX file that takes and gives the
+numbers they stand for: a quantiser at its input, a dequantiser at its outputs, so that everybody
+reads it like the float model that it was made from.
+
+model         the flatbuffer as plain data, within bounds
+sparse        sparse weights, written out
+graph         the ONNX graph in the making: names, layouts, quantisation
+optable, ops  one function per operator
+writer        operator by operator, constants computed at once
+interpreter   TFLite's own, for the comparison
+metadata      class names and normalisation
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.regular_file import first_bytes, read_regular
+from converters.source import Export, Options, as_path, lacking, versions
+
+if TYPE_CHECKING:
+    from converters.to_onnx.tflite.interpreter import Interpreter
+
+__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+
+TITLE, EXTRA = "TFLite", "tflite"
+
+Array = NDArray[Any]
+
+_MAGIC = b"TFL3"
+_MOST_BYTES = 4 << 30
+_PREFIXES = ("serving_default_", "serve_", "StatefulPartitionedCall:")
+"""What TensorFlow puts before the names of inputs and outputs."""
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+
+
+def recognises(source: str) -> str | None:
+    """Whether a path is a TFLite file, by its mark; it is data."""
+    path = as_path(source)
+    if path is None or not path.is_file():
+        return None
+    return "" if first_bytes(path, 8)[4:] == _MAGIC else None
+
+
+def convert(source: str, draft: Path, options: Options) -> Export:
+    """Write a TFLite file as ONNX.
+
+    Args:
+        source: The file.
+        draft: The ONNX file to write.
+        options: ``opset``, 20 or newer; ``dynamic_batch``.
+
+    Raises:
+        ConversionFailed: The packages that read it are not installed, the file is broken, or it
+            has operators that this converter does not know.
+    """
+    path = Path(source)
+    try:
+        import flatbuffers  # noqa: F401 - the reader's, or it says so
+        import tflite  # noqa: F401 - as above
+    except ImportError as error:
+        raise lacking(error, TITLE, EXTRA, path.name) from None
+    from converters import exported
+    from converters.free_batch import free_batch
+    from converters.to_onnx.tflite.interpreter import opened, with_reference_kernels
+    from converters.to_onnx.tflite.metadata import metadata_of
+    from converters.to_onnx.tflite.model import read_model
+    from converters.to_onnx.tflite.writer import write_onnx
+
+    data = read_regular(path, _MOST_BYTES)
+    model = read_model(data, path.name)
+    try:
+        proto = write_onnx(model, options.opset)
+    except ConversionFailed as error:
+        where = ": ".join(filter(None, (path.name, error.where)))
+        raise ConversionFailed(error.what, where=where, hint=error.hint) from None
+    single = len(proto.graph.input) == 1
+    fixed = free_batch(proto) if options.dynamic_batch and single else ""
+    exported.tidy(proto, _PREFIXES)
+    exported.write(proto, draft)
+    interpreter = opened(path, TITLE, EXTRA)
+    rounded = any(node.op_type in _ROUNDING for node in proto.graph.node)
+    reference = with_reference_kernels(path, TITLE, EXTRA) if rounded else None
+    main, inputs = model.subgraphs[0], exported.specs(proto)
+    ends = [main.tensors[index] for index in (*main.inputs, *main.outputs)]
+    said = metadata_of(model, data)
+    notes = [f"the batch stays 1: {fixed}"] if fixed else []
+    if any(tensor.quantisation is not None for tensor in ends):
+        notes.append("its integers are read as the numbers that they stand for")
+    return Export(
+        inputs=inputs,
+        run=_runner(interpreter),
+        labels=said.labels,
+        preprocess=said.preprocess_of(inputs[0]) if single else {},
+        quantised=rounded,
+        kernels=_runner(reference) if reference else None,
+        notes=tuple(notes),
+        versions=versions(interpreter.package, f"{interpreter.package}-cpu", "tflite", "onnx"),
+    )
+
+
+def _runner(interpreter: "Interpreter") -> Callable[[Sequence[Array]], list[Array]]:
+    """The interpreter, sample by sample where there is one input."""
+    from converters.exported import one_by_one
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        if len(inputs) == 1:
+            return one_by_one(lambda image: interpreter.run([image]), inputs[0])
+        return interpreter.run(inputs)
+
+    return run

@@ -1,0 +1,132 @@
+"""TFLite's own interpreter, which the result is compared with.
+
+That of LiteRT (``ai-edge-litert``); TensorFlow's, which is announced to go, where only it is there.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import ConversionFailed
+from converters.source import lacking
+
+__all__ = ["Interpreter", "opened", "with_reference_kernels"]
+
+Array = NDArray[Any]
+
+_PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tensorflow.lite", "tensorflow"))
+
+
+@dataclass(frozen=True, eq=False)
+class Interpreter:
+    """A loaded file.
+
+    Attributes:
+        package: The package whose interpreter it is.
+        run: One array per input, of one sample each, to one per output; integers that stand for
+            other numbers are given and taken as those.
+    """
+
+    package: str
+    run: Callable[[Sequence[Array]], list[Array]]
+
+
+def opened(path: Path, title: str, extra: str) -> Interpreter:
+    """Load a file.
+
+    Args:
+        path: The file.
+        title: What people call the framework, for messages.
+        extra: The extra that brings it.
+
+    Raises:
+        ConversionFailed: There is no interpreter, or it does not load the file.
+    """
+    module, package = _module(title, extra, path.name)
+    try:
+        loaded = module.Interpreter(str(path))
+        loaded.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ConversionFailed(
+            f"TFLite's own interpreter does not load it: {text}", where=path.name
+        ) from None
+    return _running(loaded, package)
+
+
+def with_reference_kernels(path: Path, title: str, extra: str) -> Interpreter | None:
+    """Load a file with the plain kernels, which round otherwise than the fast ones.
+
+    Args:
+        path: As for `opened`.
+        title: Likewise.
+        extra: Likewise.
+
+    Returns:
+        None where an operator has no plain kernel.
+    """
+    module, package = _module(title, extra, path.name)
+    kinds = module.experimental if package == "tensorflow" else module
+    try:
+        loaded = module.Interpreter(
+            str(path), experimental_op_resolver_type=kinds.OpResolverType.BUILTIN_REF
+        )
+        loaded.allocate_tensors()
+        loaded.invoke()
+    except (ValueError, RuntimeError):
+        return None
+    return _running(loaded, package)
+
+
+def _running(loaded: Any, package: str) -> Interpreter:
+    """A loaded file as a function of arrays."""
+    inputs, outputs = loaded.get_input_details(), loaded.get_output_details()
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        for detail, array in zip(inputs, arrays, strict=True):
+            loaded.set_tensor(detail["index"], _encoded(array, detail))
+        loaded.invoke()
+        return [_decoded(loaded.get_tensor(d["index"]), d) for d in outputs]
+
+    return Interpreter(package, run)
+
+
+def _module(title: str, extra: str, where: str) -> tuple[Any, str]:
+    first: ImportError | None = None
+    for module, package in _PACKAGES:
+        try:
+            if package == "tensorflow":
+                import tensorflow as tf
+
+                return tf.lite, package
+            return importlib.import_module(module), package
+        except ImportError as error:
+            first = first or error
+    raise lacking(first or ImportError("no interpreter"), title, extra, where)
+
+
+def _steps(detail: Any) -> tuple[np.float32, int] | None:
+    """Step and zero point of a tensor of integers; None for one of floats."""
+    scale, zero = detail["quantization"]
+    integer = np.dtype(detail["dtype"]).kind in "iu"
+    return (np.float32(scale), int(zero)) if integer and scale else None
+
+
+def _encoded(array: Array, detail: Any) -> Array:
+    known = _steps(detail)
+    if known is None:
+        return array.astype(detail["dtype"])
+    bounds = np.iinfo(detail["dtype"])
+    levels = np.rint(array.astype(np.float32) / known[0]) + known[1]
+    rounded: Array = np.clip(levels, bounds.min, bounds.max).astype(detail["dtype"])
+    return rounded
+
+
+def _decoded(levels: Array, detail: Any) -> Array:
+    known = _steps(detail)
+    return levels if known is None else (levels.astype(np.float32) - known[1]) * known[0]
