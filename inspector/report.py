@@ -21,6 +21,9 @@ from inspector.render import FORMATS, notebook, png, save, sheet
 
 __all__ = ["Explanation", "ImageReport", "Refusal", "Report", "file_stems"]
 
+_LABEL_LENGTH = 40
+"""Characters of a target's label in a file's name."""
+
 SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
 
@@ -124,6 +127,7 @@ class ImageReport:
         items: What the outputs say, of a model that is no classifier: label, index, score, box
             (left, top, right, bottom) in the photo's pixels, and whether it is explained.
         reference: The photo that an embedding is compared with; drawn beside the photo.
+        formats: Formats that it is saved in; the document names the files of each map.
 
     Example:
         >>> import inspector
@@ -145,6 +149,7 @@ class ImageReport:
     seen_share: float | None = None
     items: Sequence[Mapping[str, Any]] = ()
     reference: Photo | None = None
+    formats: Sequence[str] = FORMATS
 
     @property
     def name(self) -> str:
@@ -167,7 +172,8 @@ class ImageReport:
             **({} if self.reference is None else {"reference": _named_photo(self.reference)}),
             **({"items": [dict(one) for one in self.items]} if self.items else {}),
             "results": [
-                e.to_dict() | {"files": {"png": f"{name}.png", "npz": f"{name}.npz"}}
+                e.to_dict()
+                | {"files": {f: f"{name}.{f}" for f in ("png", "npz") if f in self.formats}}
                 for name, e in self._named()
             ],
             "refused": [refusal.to_dict() for refusal in self.refused],
@@ -237,16 +243,18 @@ class ImageReport:
         Raises:
             UsageError: There is no such format, or the place cannot be written to.
         """
-        named = replace(self, stem=stem or self.stem)
+        named = replace(self, stem=stem or self.stem, formats=tuple(formats))
         return save(named, folder, formats, without=() if sheet else (f"{named.name}.sheet",))
 
     def _named(self) -> Iterator[tuple[str, Explanation]]:
-        """Explanations by file name; a second target of one method has its rank in it."""
+        """Explanations by file name: photo, method and target; a number where two are alike."""
         seen: dict[str, int] = {}
         for explanation in self.explanations:
-            label = re.sub(r"[^\w+.\-]", "-", explanation.label)
-            rank = seen[label] = seen.get(label, 0) + 1
-            yield f"{self.name}.{label}" + (f".{rank}" if rank > 1 else ""), explanation
+            words = [re.sub(r"[^\w+.\-]", "-", explanation.label)]
+            words += filter(None, [_in_file_name(explanation.attribution.label)])
+            name = ".".join([self.name, *words])
+            rank = seen[name.lower()] = seen.get(name.lower(), 0) + 1
+            yield name + (f".{rank}" if rank > 1 else ""), explanation
 
     @property
     def _model_name(self) -> str:
@@ -280,7 +288,7 @@ class Report:
         >>> report.heatmap.shape, report.attribution.shape
         ((32, 32), (8, 8))
         >>> [path.name for path in report.save("out")]
-        ['horse_1.grad-cam.png', 'horse_1.grad-cam.npz', 'horse_1.json']
+        ['horse_1.grad-cam.horse.png', 'horse_1.grad-cam.horse.npz', 'horse_1.json']
     """
 
     images: tuple[ImageReport, ...]
@@ -337,6 +345,11 @@ class Report:
     def _repr_html_(self) -> str:
         """Show itself in a notebook."""
         return "".join(image._repr_html_() for image in self.images)
+
+
+def _in_file_name(label: str) -> str:
+    """A target's label as a part of a file's name: ``tiger-cat``, ``output-0-3``."""
+    return re.sub(r"[^\w+\-]+", "-", label)[:_LABEL_LENGTH].strip("-")
 
 
 def safe_stem(name: str) -> str:

@@ -1,6 +1,6 @@
 """``inspector explain``: heatmaps of photos."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ from inspector.cli.options import (
     supervised,
 )
 from inspector.cli.streams import progress_bar, show_json
+from inspector.earlier_files import NOTHING, WHEN, Earlier, When, earlier_files
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
-    from inspector.explain import Explainer
     from inspector.report import ImageReport
 
 
@@ -45,6 +45,21 @@ class _ExplainCommand(Command):
             formatter.write_dl(rows, col_max=28)
 
 
+FORMATS = ("png", "npz", "json")
+"""Files that are written of a photo."""
+
+
+def _formats(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """``png`` as names of formats, in the order of their files; the report is always written."""
+    del context
+    found = {piece.strip().lower() for piece in text.split(",") if piece.strip()}
+    unknown = sorted(found.difference(FORMATS))
+    if unknown or not found:
+        said = f"no format {quoted(unknown[0])}" if unknown else "no format is named"
+        raise click.BadParameter(f"{said}; one or more of {','.join(FORMATS)}", param=parameter)
+    return tuple(name for name in FORMATS if name in {*found, "json"})
+
+
 @click.command("explain", cls=_ExplainCommand)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument(
@@ -60,6 +75,7 @@ class _ExplainCommand(Command):
     "may be repeated.  [default: grad-cam; hires-cam for a detector]",
 )
 @click.option(
+    "-t",
     "--target",
     "targets",
     metavar="T",
@@ -98,12 +114,36 @@ class _ExplainCommand(Command):
     help="Bands that are drawn of a file that holds more than colours (.npy, .npz, TIFF of several "
     "pages), counted from 1.  [default: 1,2,3; 1 where there are fewer]",
 )
-@output_folder("Folder for STEM.METHOD.png, STEM.METHOD.npz and STEM.json.")
+@output_folder("Folder for STEM.METHOD.TARGET.png, STEM.METHOD.TARGET.npz and STEM.json.")
 @click.option(
     "--sheet",
     is_flag=True,
     help="Also write STEM.sheet.png: all methods and targets side by side; several items of a "
     "detector or segmenter are always drawn so.",
+)
+@click.option(
+    "--format",
+    "formats",
+    metavar="F,F",
+    default=",".join(FORMATS),
+    callback=_formats,
+    help="What is written of each photo: png (figures), npz (numbers); json (the report) always.  "
+    "[default: all three]",
+)
+@click.option(
+    "--exist",
+    type=click.Choice(WHEN),
+    default="replace",
+    show_default=True,
+    help="Where the folder holds results of the same photo and model: replace them, skip the "
+    "photo, or fail. Results of another photo or model are never replaced.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Also print where each preprocessing setting comes from, why this layer, and what runs.",
 )
 @json_report
 @click.option(
@@ -135,10 +175,15 @@ def _explain(
     bands: str,
     output: Path,
     sheet: bool,
+    formats: Sequence[str],
+    exist: When,
+    quiet: bool,
+    verbose: bool,
     as_json: bool,
     unverified: bool,
     **opening: Any,
 ) -> int:
+    from inspector.cli.terminal import show_report
     from inspector.render.json import plain
     from inspector.report import file_stems
 
@@ -146,15 +191,18 @@ def _explain(
     explainer.unverified = unverified
     paths = list(pictures(images))
     stems = file_stems([path.name for path in paths])
+    named = list(zip(stems, paths, strict=True))
+    earlier = earlier_files(output, named, explainer.file.sha256, exist)
+    if exist == "skip":
+        named = _without(earlier, named)
     said: set[str] = set()
     _say_once(explainer.preprocessing.warnings, said)
     done: list[dict[str, Any]] = []
     refused: list[str] = []
     blank: list[ImageReport] = []
-    drawn = 0
-    with progress_bar(f"{len(paths)} image(s)") as progress:
+    with progress_bar(f"{len(named)} image(s)") as progress:
         found = explainer.explain_each(
-            paths,
+            [path for _, path in named],
             methods or None,
             target=targets or None,
             layer=layer,
@@ -163,28 +211,23 @@ def _explain(
             bands=_bands(bands),
             progress=progress,
         )
-        for stem, item in zip(stems, found, strict=True):
+        for (stem, _), item in zip(named, found, strict=True):
             if isinstance(item, ImageRefused):
                 say(str(item))
                 refused.append(str(item))
                 continue
-            _say_once(item.warnings, said)
+            _say_warnings(item, said)
             if not item.explanations:
                 blank.append(item)
                 continue
-            _say_once(_refusals(item), said)
-            for explanation in item.explanations:
-                source = f"{item.photo.name}, {explanation.label}: "
-                _say_once([source + text for text in explanation.warnings], said)
-            drawn += 1
-            named = replace(item, stem=stem)
-            several = len([one for one in named.items if one["explained"]]) > 1
-            written = named.save(output, sheet=sheet or several)
+            report = replace(item, stem=stem, formats=formats)
+            written = report.save(output, sheet=sheet or _several(report), formats=formats)
+            earlier.get(stem, NOTHING).remove(written)
             if as_json:
-                done.append(plain(named.document()))
-            else:
-                _print(explainer, named, written)
-    if blank and not drawn:
+                done.append(plain(report.document()))
+            elif not quiet:
+                show_report(report, written, details=verbose)
+    if blank and len(blank) + len(refused) == len(named):  # nothing was drawn at all
         raise blank[0].refused[0].error
     for item in blank:
         _say_once(_refusals(item), said)
@@ -193,12 +236,36 @@ def _explain(
     return ImageRefused.exit_status if refused else 0
 
 
+def _without(
+    earlier: Mapping[str, Earlier], named: Sequence[tuple[str, Path]]
+) -> list[tuple[str, Path]]:
+    """The photos that are not explained yet; how many are, is said."""
+    if earlier:
+        say(f"{len(earlier)} photo(s) that are explained already are left out", "note")
+    return [one for one in named if one[0] not in earlier]
+
+
+def _several(report: "ImageReport") -> bool:
+    """Whether several items of one photo are explained, which one sheet shows together."""
+    return len([one for one in report.items if one["explained"]]) > 1
+
+
 def _bands(text: str) -> tuple[int, ...]:
     """``3,2,1`` as numbers."""
     found = [whole_number(piece.strip()) for piece in text.split(",") if piece.strip()]
     if any(one is None or one < 1 for one in found):
         raise UsageError(f"--bands {quoted(text)}", hint="bands count from 1: --bands 3,2,1")
     return tuple(one or 1 for one in found)
+
+
+def _say_warnings(item: "ImageReport", said: set[str]) -> None:
+    """Print what must be known to read the maps of a photo, if there are any."""
+    _say_once(item.warnings, said)
+    if item.explanations:
+        _say_once(_refusals(item), said)
+    for explanation in item.explanations:
+        source = f"{item.photo.name}, {explanation.label}: "
+        _say_once([source + text for text in explanation.warnings], said)
 
 
 def _refusals(item: "ImageReport") -> Iterator[str]:
@@ -214,10 +281,3 @@ def _say_once(texts: Iterable[str], said: set[str]) -> None:
         if text not in said:
             said.add(text)
             say(text, "warning")
-
-
-def _print(explainer: "Explainer", item: "ImageReport", written: Sequence[Path]) -> None:
-    from inspector.cli.terminal import show_report
-
-    del explainer
-    show_report(item, written)

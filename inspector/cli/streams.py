@@ -107,6 +107,9 @@ def show_traceback() -> None:
 
 def say_usage(error: click.ClickException) -> None:
     """What is wrong with the command that was typed, and how it is written."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
+        _on_stderr(safe_lines(f"{error.format_message()}\n"))
+        return
     context = getattr(error, "ctx", None)
     if context is not None:
         _on_stderr(safe_lines(f"{context.get_usage()}\n"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli import say
+from inspector.cli import CommandGroup, say
 from inspector.cli.options import (
     OPENING,
     Command,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inspector.studies import Findings, Study
 
 
-class _Studies(click.Group):
+class _Studies(CommandGroup):
     """A group whose commands are the studies."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,9 +1,11 @@
 """Tables that commands show on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -19,20 +21,22 @@ __all__ = ["show_layers", "show_report"]
 _LONGEST_NAME = 1000  # a tensor's name has to be whole to be typed
 
 
-def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
-    """Print what was found in one photo and where it was written."""
+def show_report(report: "ImageReport", written: Sequence[Path], *, details: bool = False) -> None:
+    """Print what was found in one photo and where it was written.
+
+    Args:
+        report: Of the photo.
+        written: Files; the pictures' paths are printed, as links where the terminal knows links.
+        details: Whether preprocessing, layer and devices are said too.
+    """
     console = table_console()
-    best = report.predictions[0] if report.predictions else None
     heading = Text(clean_text(report.photo.name), style="bold")
-    if best is not None:
-        heading.append(f"  {best['label']}", style="bold green")
-        if "output" in best:  # of several
-            heading.append(f" of {best['output']}", style="green")
-        heading.append(f"  {_certainty(best)}")
     if report.items:
         shown = ", ".join(map(_item, report.items[:_ITEMS]))
         more = len(report.items) - _ITEMS
         heading.append(f"  {clean_text(shown)}" + (f" and {more} more" if more > 0 else ""))
+    elif report.predictions:
+        heading.append_text(_classes(report.predictions))
     console.print(heading)
     table = Table(box=None, padding=(0, 2), header_style="dim")
     flat = report.photo.space == 2
@@ -58,15 +62,35 @@ def show_report(report: "ImageReport", written: Sequence[Path]) -> None:
         )
     console.print(table)
     if report.seen_share is not None:
-        from inspector.heatmap import LEAST_UNCOVERED
+        console.print(Text(_seen(report), "dim"))
+    if details:
+        for line in _details(report.context):
+            console.print(Text(clean_text(line, limit=_LONGEST_NAME), "dim"), soft_wrap=True)
+    _show_files(console, written)
 
-        line = f"the network sees {report.seen_share:.0%} of the photo"
-        missing = max((e.heatmap.uncovered for e in report.explanations), default=0.0)
-        if missing >= LEAST_UNCOVERED:
-            line += f", a map covers {report.seen_share - missing:.0%} of it"
-        console.print(Text(line, "dim"))
-    folder = written[-1].parent
-    console.print(Text(f"{len(written)} files in {folder}, report {written[-1].name}", "dim"))
+
+def _seen(report: "ImageReport") -> str:
+    """How much of the photo the network sees, and how much of it the map covers."""
+    from inspector.heatmap import LEAST_UNCOVERED
+
+    seen = report.seen_share or 0.0
+    line = f"the network sees {seen:.0%} of the photo"
+    missing = max((e.heatmap.uncovered for e in report.explanations), default=0.0)
+    return line + (
+        f", a map covers {seen - missing:.0%} of it" if missing >= LEAST_UNCOVERED else ""
+    )
+
+
+def _show_files(console: Console, written: Sequence[Path]) -> None:
+    """Print where the files are: whole, whatever the terminal's width, for paths are copied."""
+    for path in written:
+        if path.suffix in _PICTURES:
+            link = Style(link=path.absolute().as_uri())
+            console.print(Text(clean_text(str(path), limit=_LONGEST_NAME), link), soft_wrap=True)
+    others = [path.name for path in written if path.suffix not in _PICTURES]
+    if others:
+        folder = written[-1].parent
+        console.print(Text(f"numbers in {folder}: {', '.join(others)}", "dim"), soft_wrap=True)
 
 
 def show_layers(found: "Overview") -> None:
@@ -111,6 +135,57 @@ def _by(values: Sequence[Any] | None) -> str:
     return "x".join(f"{v:g}" for v in values) if values else "-"
 
 
+_PICTURES = {".png", ".svg", ".pdf"}
+
+_CLOSE = 0.1
+"""Difference of the two best classes' probabilities below which it is a close call."""
+
+
+_NEGLIGIBLE = 0.001
+"""Probability below which a class is not printed."""
+
+
+def _classes(predictions: Sequence[Any]) -> Text:
+    """The best classes with their probabilities; the first of them stands out."""
+    best = predictions[0]
+    text = Text.assemble("  ", (clean_text(best["label"]), "bold green"))
+    if "output" in best:  # of several
+        text.append(f" of {best['output']}", style="green")
+    text.append(f" {_certainty(best)}")
+    others = [
+        f"{clean_text(one['label'])} {_certainty(one)}" for one in predictions[1:] if _worth(one)
+    ]
+    if others:
+        text.append(f", {', '.join(others)}", style="dim")
+    if best["assumed_softmax"]:
+        text.append(" (softmax of the scores)", style="dim")
+    known = [one["probability"] for one in predictions[:2] if one["probability"] is not None]
+    if len(known) == 2 and known[0] - known[1] < _CLOSE:
+        text.append("; a close call", style="bold yellow")
+    return text
+
+
+def _worth(prediction: Any) -> bool:
+    """Whether a class that is not the best is worth a place in a line."""
+    probability = prediction["probability"]
+    return probability is None or probability >= _NEGLIGIBLE
+
+
+def _details(context: Any) -> Iterator[str]:
+    """What the maps were made with, for those who ask."""
+    recipe = context.get("preprocess")
+    if recipe:
+        evidence = recipe["evidence"]
+        for key, value in recipe["settings"].items():
+            shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+            yield f"preprocessing {key}={shown}: {evidence.get(key, 'the default')}"
+    if layer := context.get("layer"):
+        yield f"layer {layer['tensor']}: {layer['reason']}"
+    if certificate := context.get("certificate"):
+        yield f"certificate: {certificate['text']}"
+    yield f"runs on: {context.get('provider', 'cpu')}"
+
+
 _ITEMS = 8
 """Items that the line above a table names."""
 
@@ -124,8 +199,8 @@ def _certainty(prediction: Any) -> str:
     probability = prediction["probability"]
     if probability is None:
         return f"score {prediction['score']:.3f}"
-    assumed = " (softmax of the scores)" if prediction["assumed_softmax"] else ""
-    return f"{probability:.1%}{assumed}"
+    shown = f"{probability:.1%}"
+    return ">99.9%" if shown == "100.0%" and probability < 1 else shown
 
 
 def _why_empty(warnings: Sequence[str]) -> str:

@@ -158,7 +158,7 @@ def test_pictures_that_links_in_a_folder_name_are_read(told, tmp_path):
         secret=f"open({str(far / 'secret')!r}).read()",
     )
     assert found == {"secret": REFUSED}
-    assert (tmp_path / "work" / "out" / "a.cam.png").exists()
+    assert (tmp_path / "work" / "out" / "a.json").exists()
 
 
 def test_the_user_can_lift_it(told, tmp_path, monkeypatch):

@@ -35,18 +35,18 @@ def test_writes_picture_numbers_and_report(inspector, samples, tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "inspection"
     names = {path.name for path in folder.iterdir()}
-    occlusion = "cat_1.occlusion_stride-8_window-8"
+    occlusion = "cat_1.occlusion_stride-8_window-8.cat"
     assert names == {
-        "cat_1.cam.png",
-        "cat_1.cam.npz",
-        "cat_1.grad-cam.png",
-        "cat_1.grad-cam.npz",
+        "cat_1.cam.cat.png",
+        "cat_1.cam.cat.npz",
+        "cat_1.grad-cam.cat.png",
+        "cat_1.grad-cam.cat.npz",
         f"{occlusion}.png",
         f"{occlusion}.npz",
         "cat_1.sheet.png",
         "cat_1.json",
     }
-    numbers = np.load(folder / "cat_1.cam.npz")
+    numbers = np.load(folder / "cat_1.cam.cat.npz")
     assert numbers["heatmap"].shape == (32, 32)
     assert numbers["heatmap"].dtype == np.float32
     assert numbers["attribution"].shape == (8, 8)
@@ -55,7 +55,7 @@ def test_writes_picture_numbers_and_report(inspector, samples, tmp_path):
     assert report["predictions"][0]["label"] == "cat"
     assert [r["method"] for r in report["results"]] == ["cam", "grad-cam", "occlusion"]
     assert report["results"][0]["facts"]["cam_residual"] < 1e-4
-    with Image.open(folder / "cat_1.cam.png") as picture:
+    with Image.open(folder / "cat_1.cam.cat.png") as picture:
         assert picture.format == "PNG"
 
 
@@ -208,7 +208,8 @@ def test_external_data_beside_the_model(inspector, samples, tmp_path):
     assert plain.returncode == 0, plain.stderr
     for method in ("grad-cam", "gradient"):
         a, b = (
-            np.load(tmp_path / d / f"cat_1.{method}.npz")["attribution"] for d in ("ext", "plain")
+            np.load(tmp_path / d / f"cat_1.{method}.cat.npz")["attribution"]
+            for d in ("ext", "plain")
         )
         np.testing.assert_array_equal(a, b)
 
@@ -220,8 +221,8 @@ def test_a_refused_method_does_not_discard_the_others(inspector, samples, tmp_pa
     assert "cam is not drawn" in done.stderr
     assert "CAM is not exact" in done.stderr
     assert {p.name for p in (tmp_path / "inspection").iterdir()} == {
-        "cat_1.grad-cam.png",
-        "cat_1.grad-cam.npz",
+        "cat_1.grad-cam.cat.png",
+        "cat_1.grad-cam.cat.npz",
         "cat_1.json",
     }
     report = json.loads((tmp_path / "inspection" / "cat_1.json").read_text())

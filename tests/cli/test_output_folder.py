@@ -61,7 +61,7 @@ def test_a_second_run_does_not_explain_the_figures_of_the_first(inspector, sampl
     command = ("explain", samples / "all_cnn_c.onnx", folder, "-m", "cam", "-o", folder)
     assert inspector(*command).returncode == 0
     first = sorted(path.name for path in folder.iterdir())
-    assert "cat_1.cam.png" in first
+    assert "cat_1.cam.cat.png" in first
     again = inspector(*command)
     assert again.returncode == 0
     assert "1 figure(s) of onnx-inspector left out" in again.stderr
