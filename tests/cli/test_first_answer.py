@@ -96,4 +96,4 @@ def test_paths_are_whole_and_details_on_request(report, tmp_path, capsys):
     assert "preprocessing" not in said
     said = shown(report, written, capsys, details=True)
     assert "preprocessing size=32,32: declared input of the model" in said
-    assert "layer relu_18: the last convolution" in said
+    assert "runs on: CPUExecutionProvider" in said
