@@ -67,7 +67,12 @@ converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real con
 	.venv-paddle/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
-converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp ## Real conversions from JAX and PaddlePaddle
+.venv-paddle2/env.stamp: converters/environments/paddle2.txt
+	$(PYTHON) -m venv .venv-paddle2
+	.venv-paddle2/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp .venv-paddle2/env.stamp ## Real conversions from JAX and PaddlePaddle
 	$(PYTEST) --dist loadfile -m apart
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp ## The long runs against other implementations and third-party models

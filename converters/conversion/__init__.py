@@ -47,6 +47,7 @@ from converters.conversion.record import (
 )
 from converters.conversion.sandbox import Sandbox
 from converters.errors import ConversionFailed, NotAModel, NotTrusted, NotWritten, UnsafeModel
+from converters.graph.operators import facts
 from converters.regular_file import open_regular, open_to_append
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 from converters.work_folder import work_folder
@@ -67,6 +68,7 @@ Samples = Callable[[InputSpec, Mapping[str, Any]], Array]
 """Makes real inputs (N, ...) for an input, from what the source says of its preprocessing."""
 
 SECONDS = 1800.0
+_SQUASHING = frozenset({"Sigmoid", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,11 @@ def convert(
         own = [trial for trial in own if not trial.why]
         limit = tolerance or max([level, *(trial.worst for trial in own)])
         equal = min([equal, *(t.equal for t in own if t.equal is not None)])
-        trials = tuple(judged(name, expected[name], got[name], limit, equal) for name in inputs)
+        squashed = _squashed(examined)
+        trials = tuple(
+            judged(name, expected[name], got[name], limit, equal, squashed=squashed)
+            for name in inputs
+        )
         offset = constant_offset([*expected.values()], [*got.values()])
         if content_hash(*found.parts, options.weights) != content:
             raise ConversionFailed("the source changed while it was converted", where=source)
@@ -296,6 +302,18 @@ def _preflight(draft: Path, source: str) -> onnx_file.OnnxFile:
     file = onnx_file.read(draft)
     _ = file.sha256
     return file
+
+
+def _squashed(examined: onnx_file.OnnxFile) -> frozenset[int]:
+    """Places of the outputs that come out of a sigmoid or softmax."""
+    found = set()
+    for place, name in enumerate(examined.graph.outputs):
+        node = examined.graph.producer(name)
+        while node is not None and facts(node).moves:
+            node = examined.graph.producer(node.inputs[0])
+        if node is not None and node.op_type in _SQUASHING:
+            found.add(place)
+    return frozenset(found)
 
 
 def _settle(draft: Path, final: Path, examined: onnx_file.OnnxFile, source: str) -> None:

@@ -104,8 +104,10 @@ def _run(export: Export | None, request: Mapping[str, Any]) -> dict[str, Any]:
     run = export.kernels if request.get("kernels") and export.kernels else export.run
     outputs = [np.asarray(array) for array in run(inputs)]
     place = Path(request["run"]).with_suffix(".outputs.npz")
+    if any(array.dtype.hasobject for array in outputs):
+        raise TypeError("an output is not an array of numbers")
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(outputs)}
-    np.savez(place, allow_pickle=False, **named)
+    np.savez(place, **named)  # NumPy before 2.1 takes further arguments for arrays
     return {"outputs": str(place)}
 
 

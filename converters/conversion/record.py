@@ -6,7 +6,7 @@ the model as ``MODEL.certificate.json`` and in the file's own metadata, ``inspec
 (which is the word of whoever wrote the file).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ TOP1_QUANTISED = 0.9
 EQUAL, EQUAL_QUANTISED = 0.99, 0.9
 """Least share of equal elements of an output of integers (class numbers) that is not judged by
 its values."""
+
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Difference of two sigmoids or softmaxes of floats that their rounding makes."""
 
 OFFSET = 0.01
 """Difference that is the same on every input, relative to the peak, that rounding does not make."""
@@ -232,6 +235,8 @@ def judged(
     got: Sequence[Array],
     tolerance: float,
     equal: float = EQUAL,
+    *,
+    squashed: Collection[int] = (),
 ) -> Trial:
     """Compare the outputs of the two sides.
 
@@ -242,6 +247,8 @@ def judged(
         tolerance: Largest difference that is accepted, relative to an output's peak.
         equal: Share of equal elements from which on an output of integers is not judged by its
             values: class 3 in the place of class 17 is one wrong element, not a large difference.
+        squashed: Outputs that come out of a sigmoid or softmax: they are rounded as 1 is, however
+            small they all are, and ``ROUNDING`` is no difference.
     """
     keys = [f"output {index}" for index in range(max(len(expected), len(got)))]
     shares = [_equal_share(a, b) for a, b in zip(expected, got, strict=False)]
@@ -249,6 +256,9 @@ def judged(
     for key, share in zip(keys, shares, strict=False):
         if share is not None and share >= equal:
             sides[1][key] = sides[0][key]
+    for index, (a, b) in enumerate(zip(expected, got, strict=False)):
+        if index in squashed and a.shape == b.shape and a.dtype.kind == b.dtype.kind == "f":
+            sides[1][keys[index]] = np.where(np.abs(a - b) <= ROUNDING, a, b)
     found = compare(sides[0], sides[1], keys, tolerance=tolerance)
     worst = found.worst.worst if found.worst else float("inf")
     samples = len(expected[0]) if expected and expected[0].ndim else 1
@@ -287,7 +297,8 @@ def constant_offset(expected: Sequence[Sequence[Array]], got: Sequence[Sequence[
 
     Returns:
         Root of the mean square over an output's elements; 0 where the differences change more than
-        a third of it with the input, or fewer than four samples say nothing.
+        a third of it with the input, fewer than four samples say nothing, or the two sides have
+        not the same number of outputs.
 
     Example:
         >>> import numpy as np
@@ -297,6 +308,8 @@ def constant_offset(expected: Sequence[Sequence[Array]], got: Sequence[Sequence[
         0.05
     """
     found = 0.0
+    if len({len(outputs) for outputs in (*expected, *got)}) > 1:
+        return found
     for a, b in zip(zip(*expected, strict=True), zip(*got, strict=True), strict=True):
         sides = [_samples(arrays) for arrays in (a, b)]
         if sides[0] is None or sides[1] is None or sides[0].shape != sides[1].shape:

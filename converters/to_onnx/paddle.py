@@ -5,11 +5,17 @@ name.pdmodel  + name.pdiparams   what it wrote before
 folder/                          with one such pair in it, as PaddleOCR and PaddleDetection export
 .pdparams                        weights alone, in a pickle: refused unread
 
-paddle2onnx pins an onnx with known holes and asks for a package that installs others while it
-runs; it works without either.  ``--python`` names an environment put together so.
+Programs of PaddlePaddle 2 are converted by versions of their time, or by today's where these do.
+paddle2onnx pins an onnx with known holes and asks for a package that installs others while it runs;
+it works without either.  ``--python`` names an environment put together so.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +41,17 @@ _COMMANDS = (
     "pip install --no-deps paddle2onnx onnx ml_dtypes packaging",
 )
 _RUNS = "its graph can read and write files when it is run, and it is run to compare the result"
+_OLD = (
+    "programs of PaddlePaddle 2 need its own versions: python3.11 -m venv apart; apart/bin/pip "
+    "install paddlepaddle==2.6.2 'numpy<2' setuptools; apart/bin/pip install --no-deps "
+    "paddle2onnx==1.3.1 onnx ml_dtypes packaging typing_extensions; then --python apart/bin/python"
+)
+_LACKS = "an operator that it lacks, or a program of another version of PaddlePaddle"
+_SHAPED = frozenset({"ConstantOfShape", "Expand", "Reshape"})
+_ERROR = re.compile(r"\w+Error: |\(Unimplemented\)|\(NotFound\)|\(InvalidArgument\)")
 _MARK = b'"magic":"pir"'
 _HEAD = 4096
+_MOST_PRINTED = 1 << 20
 _WEIGHTS = ".pdiparams"
 
 
@@ -154,29 +169,89 @@ def _proto(program: Path, options: Options) -> Any:
     import onnx
     import paddle2onnx
 
+    given: dict[str, Any] = {
+        "opset_version": options.opset or OPSET,
+        "enable_onnx_checker": False,
+        "verbose": False,
+    }
+    if "optimize_tool" in inspect.signature(paddle2onnx.export).parameters:  # from 2.0 on
+        given["optimize_tool"] = "None"
+    data = b""
     try:
-        data = paddle2onnx.export(
-            str(program),
-            str(program.with_suffix(_WEIGHTS)),
-            None,
-            opset_version=options.opset or OPSET,
-            enable_onnx_checker=False,
-            verbose=False,
-            optimize_tool="None",
-        )
+        with _printed() as lines:
+            data = paddle2onnx.export(
+                str(program), str(program.with_suffix(_WEIGHTS)), None, **given
+            )
+        reason = ""
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it leaves by exit
+        reason = "" if isinstance(error, SystemExit) else said_by(error)
+    printed = _complaint(lines)
+    if reason or not isinstance(data, bytes) or not data:
         raise ConversionFailed(
-            f"paddle2onnx does not convert it ({said_by(error)})",
+            f"paddle2onnx does not convert it ({printed or reason or 'it keeps to itself why'})",
             where=program.name,
-            hint="an operator that it lacks, or a program of another version of PaddlePaddle",
-        ) from None
-    if not isinstance(data, bytes) or not data:
-        raise ConversionFailed(
-            "paddle2onnx does not convert it, and keeps to itself why",
-            where=program.name,
-            hint="an operator that it lacks, or a program of another version of PaddlePaddle",
+            hint=_OLD if program.suffix == ".pdmodel" else _LACKS,
         )
-    return onnx.load_from_string(data)
+    proto = onnx.load_from_string(data)
+    _flat_shapes(proto)
+    return proto
+
+
+@contextlib.contextmanager
+def _printed() -> Iterator[list[str]]:
+    """What is printed inside, by native code too, as lines when it is over.
+
+    Standard error of a conversion is a file: what is printed stays there for a crash.
+    """
+    lines: list[str] = []
+    start = 0
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+        start = os.fstat(2).st_size
+    try:
+        yield lines
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a terminal or a pipe
+            lines += os.pread(2, _MOST_PRINTED, start).decode("utf-8", "replace").splitlines()
+
+
+def _complaint(lines: Sequence[str]) -> str:
+    """The last line that says what is wrong; empty when none does."""
+    marked = [line for line in lines if "[ERROR]" in line or _ERROR.search(line)]
+    text = marked[-1].rpartition("[ERROR]")[2] if marked else ""
+    return " ".join(text.replace("\x1b[0m", "").split())[:240]
+
+
+def _flat_shapes(proto: Any) -> None:
+    """Make the numbers that a shape is put together of lists of one number each.
+
+    PaddlePaddle 3 reads older programs with numbers of rank 0 where they had lists of one, and
+    ONNX joins lists alone.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = proto.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    shapes = [
+        node.input[1] for node in graph.node if node.op_type in _SHAPED and len(node.input) > 1
+    ]
+    joined = {}
+    for name in shapes:
+        node = makers.get(name)
+        while node is not None and node.op_type in ("Cast", "Identity"):
+            node = makers.get(node.input[0])
+        if node is not None and node.op_type == "Concat":
+            joined[node.output[0]] = node
+    flat = "inspector.flat"
+    for node in joined.values():
+        for place, name in enumerate(list(node.input)):
+            given, node.input[place] = name, f"{node.output[0]}.flat.{place}"
+            made = helper.make_node("Reshape", [given, flat], [node.input[place]])
+            graph.node.insert(list(graph.node).index(node), made)
+    if joined:
+        graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), flat))
 
 
 def _layer(program: Path) -> Run:
@@ -198,14 +273,15 @@ def _executed(program: Path) -> Run:
     import paddle
 
     paddle.enable_static()
-    with paddle.pir_utils.OldIrGuard():
+    guard = getattr(paddle.pir_utils, "OldIrGuard", contextlib.nullcontext)  # from 3.0 on
+    with guard():
         executor = paddle.static.Executor(paddle.CPUPlace())
         loaded, names, results = paddle.static.load_inference_model(
             str(program.with_suffix("")), executor
         )
 
     def run(inputs: Sequence[Array]) -> list[Array]:
-        with paddle.pir_utils.OldIrGuard():
+        with guard():
             feed = dict(zip(names, inputs, strict=True))
             return list(executor.run(loaded, feed=feed, fetch_list=results))
 

@@ -417,6 +417,21 @@ def test_judgement():
     assert judged("t", [a], [np.full_like(a, np.nan)], 1e-4).why
 
 
+def test_a_sigmoid_is_rounded_as_one_is_however_small_it_is():
+    """A detector of text on noise: 1e-6 everywhere, and both sides right."""
+    a = np.full((4, 8), 1e-6, np.float32)
+    b = a + np.float32(1e-7)
+    assert judged("t", [a], [b], 1e-4).worst > 0.05
+    assert judged("t", [a], [b], 1e-4, squashed={0}).worst == 0
+    assert judged("t", [a], [a + np.float32(1e-5)], 1e-4, squashed={0}).worst > 1
+    assert "shape" in judged("t", [a], [a[:1]], 1e-4, squashed={0}).why
+
+
+def test_another_number_of_outputs_has_no_offset_in_common():
+    a = np.zeros((4, 2))
+    assert constant_offset([[a, a]], [[a]]) == 0
+
+
 def test_class_numbers_are_judged_by_the_share_that_is_equal():
     a = np.arange(1000).reshape(1, 10, 100) % 21
     b = a.copy()

