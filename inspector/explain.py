@@ -48,6 +48,7 @@ def load(
     overrides: Sequence[str] = (),
     labels: str | Path | Sequence[str] | None = None,
     unverified: bool = False,
+    engine: str = "twin",
     trust: bool = False,
     options: Options | None = None,
     python: str = "",
@@ -66,6 +67,9 @@ def load(
         overrides: Single preprocessing options as ``key=value``.
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the model's certificate fails.
+        engine: What runs the network backwards: ``twin``, its copy in PyTorch; ``onnx``, its
+            gradient written as ONNX operators, in ONNX Runtime, without torch; ``auto``, the
+            second where it covers the model and passes its check, else the first.
         trust: Whether a source that is a program of its author's may run.
         options: What a source of another framework does not say of itself.
         python: The Python of an environment that holds its framework; this one when empty.
@@ -95,6 +99,7 @@ def load(
         overrides=tuple(overrides),
         labels=labels,
         unverified=unverified,
+        engine=engine,
         trust=trust,
         options=options,
         python=python,

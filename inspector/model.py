@@ -26,7 +26,13 @@ from inspector.engines.independence import (
     stochastic_node,
 )
 from inspector.engines.runtime import Runtime
-from inspector.errors import ConverterError, InspectorError, LimitExceeded, ModelRefused
+from inspector.errors import (
+    ConverterError,
+    InspectorError,
+    LimitExceeded,
+    ModelRefused,
+    UsageError,
+)
 from inspector.network.attention import attention_weights
 from inspector.network.class_evidence import class_evidence
 from inspector.network.coordinates import Placed
@@ -53,9 +59,14 @@ from inspector.surgery.inputs import bind_inputs, with_sample_axis
 from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
+    from inspector.engines import GradientEngine
+    from inspector.engines.gradient_graph import GradientGraph
     from inspector.engines.twin import TwinEngine
 
-__all__ = ["Model"]
+__all__ = ["ENGINES", "Model"]
+
+ENGINES = ("auto", "onnx", "twin")
+"""Ways to run a network backwards; see ``Model.gradient_engine``."""
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -74,6 +85,10 @@ class Model:
         device: ``auto``, ``cpu`` or ``cuda``; see ``Runtime``.
         feed: Constants for the inputs that are not the image; see ``read_feeds``.
         execution: How ONNX Runtime runs it, where that is not the usual way.
+        engine: One of ``ENGINES``; see ``gradient_engine``.
+
+    Raises:
+        UsageError: There is no such engine.
 
     Attributes:
         file: The file, in which what was fed is a constant, and an image without an axis of
@@ -88,7 +103,11 @@ class Model:
         device: str = "auto",
         feed: Feeds = (),
         execution: Execution = USUAL,
+        engine: str = "twin",
     ) -> None:
+        if engine not in ENGINES:
+            raise UsageError(f"no such engine: {engine!r}", hint="one of " + ", ".join(ENGINES))
+        self.engine = engine
         self.constants = read_feeds(feed, file.graph)
         if self.constants:
             file = bind_inputs(file, self.constants)
@@ -202,12 +221,36 @@ class Model:
         # costs a forward pass, so it is asked second.
         return find_head(self.graph, self.scores, shapes=self.shapes())
 
+    @property
+    def gradient_engine(self) -> "GradientEngine":
+        """Backward passes of the network.
+
+        ``twin`` runs them in PyTorch, ``onnx`` as ONNX operators in ONNX Runtime; ``auto`` as
+        ``onnx`` does, and in PyTorch where an operator or a rule is not covered there.
+        """
+        if self.engine == "twin":
+            return self.twin_engine
+        return self.gradient_graph if self.engine == "onnx" else self._either_engine
+
     @cached_property
-    def gradient_engine(self) -> "TwinEngine":
-        """Backward passes of the network; importing torch happens here."""
+    def twin_engine(self) -> "TwinEngine":
+        """Backward passes in PyTorch; importing torch happens here."""
         from inspector.engines.twin import TwinEngine
 
         return TwinEngine(self.graph, device=self.device)
+
+    @cached_property
+    def gradient_graph(self) -> "GradientGraph":
+        """Backward passes in ONNX Runtime."""
+        from inspector.engines.gradient_graph import GradientGraph
+
+        return GradientGraph(self.file, device=self.device)
+
+    @cached_property
+    def _either_engine(self) -> "GradientEngine":
+        from inspector.engines.either import EitherEngine
+
+        return EitherEngine(self.gradient_graph, lambda: self.twin_engine)
 
     def tail(self, start: str, target: str) -> Tail:
         """The part of the network between a tensor (with its copies) and a target; found once."""

@@ -32,6 +32,7 @@ from inspector.photos.preprocess_files import parse_override
 from inspector.target import Scores
 from inspector.tasks import Outputs, Reading, find_reading
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
+from inspector.verify.graph_gradient import graph_verdict_for
 from inspector.versions import versions
 
 __all__ = ["Opened"]
@@ -51,6 +52,7 @@ class Opened:
         labels: A file of class names, or the names; those in the model's metadata when None.
         unverified: Draw gradient methods, labelled, even where the certificate fails.
         feed: Constants for the inputs that are not the image, as ``load`` takes them.
+        engine: ``twin``, ``onnx`` or ``auto``; see ``Model.gradient_engine``.
         source: What the file was converted from, where class names may lie beside; the file
             itself when None.
         execution: How ONNX Runtime runs the file, where that is not the usual way.
@@ -66,17 +68,19 @@ class Opened:
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
         feed: Feeds = (),
+        engine: str = "twin",
         source: Path | None = None,
         execution: Execution = USUAL,
     ) -> None:
         self.source = source or file.path
-        self.model = Model(file, device=device, feed=feed, execution=execution)
+        self.model = Model(file, device=device, feed=feed, execution=execution, engine=engine)
         self.settings: dict[str, Any] = {
             "preprocess": preprocess,
             "overrides": tuple(overrides),
             "labels": labels,
             "unverified": unverified,
             "feed": self.model.constants,
+            "engine": engine,
         }
         self.unverified = unverified
         self.preprocessing = self._resolve(preprocess, overrides)
@@ -268,41 +272,56 @@ class Opened:
 
     # -- the certificate -------------------------------------------------------------------
 
-    def certificate_of(self, tensor: str = "") -> Verdict:
-        """Whether the twin's gradients may be trusted: computed once per file, then cached.
+    def certificate_of(self, tensor: str = "", *, twin: bool = False) -> Verdict:
+        """Whether gradients may be trusted: computed once per file, then cached.
 
         Args:
             tensor: Whose elements are explained; by default the classifier's scores, else an
                 output's.
+            twin: Ask of the twin, whichever engine was chosen.
         """
         key = tensor or (self.scores.tensor if self.scores.classifier else "")
-        if key not in self._verdicts:
-            found = verdict_for(self.model, self.preprocessing.preprocess, key)
-            self._verdicts[key] = found
-        return self._verdicts[key]
+        kept = f"{key}, twin" if twin and self.model.engine != "twin" else key
+        if kept not in self._verdicts:
+            self._verdicts[kept] = self._judged(key, twin=twin)
+        return self._verdicts[kept]
+
+    def _judged(self, tensor: str, *, twin: bool) -> Verdict:
+        """The verdict on the engine that draws; where ``auto`` has doubts, that is the twin."""
+        model, preprocess = self.model, self.preprocessing.preprocess
+        if model.engine != "twin" and not twin:
+            found = graph_verdict_for(model, preprocess, tensor)
+            if found.passed or model.engine == "onnx":
+                return found
+            model.engine = "twin"
+        return verdict_for(model, preprocess, tensor)
 
     @property
     def certificate(self) -> Verdict:
         """The certificate of the default target; see ``certificate_of``."""
         return self.certificate_of()
 
-    def require_certificate(self, methods: Sequence[str], tensors: Sequence[str] = ("",)) -> None:
-        """Refuse methods that need gradients on a model whose twin is not shown to be the model.
+    def require_certificate(
+        self, methods: Sequence[str], tensors: Sequence[str] = ("",), *, twin: bool = False
+    ) -> None:
+        """Refuse methods that need gradients on a model whose gradients are not shown to be right.
 
         Args:
             methods: Their names; none asks for nothing.
             tensors: Tensors whose elements they explain; see ``certificate_of``.
+            twin: As ``certificate_of``.
 
         Raises:
             MethodRefused: The certificate fails or is undecided, and ``unverified`` is off.
         """
         for tensor in tensors if methods and not self.unverified else ():
-            found = self.certificate_of(tensor)
+            found = self.certificate_of(tensor, twin=twin)
             if found.passed is not True:
+                other = "--engine twin asks PyTorch; " if self.model.engine == "onnx" else ""
                 raise MethodRefused(
                     f"{', '.join(methods)}: {found.text}",
                     where=self.path.name,
-                    hint="cam and occlusion need no twin; `inspector verify` tells more; "
+                    hint=f"{other}cam and occlusion need no twin; `inspector verify` tells more; "
                     f"--unverified draws all the same{self._kept(tensor)}",
                 )
 

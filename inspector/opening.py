@@ -52,6 +52,7 @@ class Opening:
     overrides: tuple[str, ...] = ()
     labels: str | Path | Sequence[str] | None = None
     unverified: bool = False
+    engine: str = "twin"
     trust: bool = False
     options: Options | None = None
     python: str = ""
@@ -91,6 +92,7 @@ class Opening:
             overrides=self.overrides,
             labels=self.labels,
             unverified=self.unverified,
+            engine=self.engine,
             feed=self.feed,
             source=None if is_module(self.path) else as_path(str(self.path)),
         )

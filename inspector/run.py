@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.errors import (
     ConverterError,
     ImageRefused,
@@ -143,7 +144,8 @@ class ExplainRun:
             if request.label not in self.denied:
                 try:
                     if request.method.differentiates:
-                        opened.require_certificate([request.method.name], tensors)
+                        relevance = request.method.rule in RELEVANCE_RULES
+                        opened.require_certificate([request.method.name], tensors, twin=relevance)
                     if "forward" in request.method.needs:
                         opened.require_occlusion([request.method.name], tensors)
                 except (ConverterError, MethodRefused, ModelRefused) as error:

@@ -152,6 +152,14 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     help="Draw gradient methods even if the model's certificate (`inspector verify`) "
     "fails; the maps are labelled.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "onnx", "twin"]),
+    default="twin",
+    show_default=True,
+    help="What runs the network backwards: twin, its copy in PyTorch; onnx, its gradient as ONNX "
+    "operators in ONNX Runtime, without torch; auto, onnx where it covers the model.",
+)
 @model_options
 def command(**options: Any) -> int:
     """Show where MODEL looks in each IMAGE (files, or folders of them).

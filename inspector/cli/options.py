@@ -311,6 +311,7 @@ def opening_of(
     inputs: Sequence[str],
     python: str,
     feed: Sequence[str] = (),
+    engine: str = "twin",
 ) -> "Opening":
     """What opens a model with the shared options, here or in another process."""
     from converters.source import Options
@@ -325,6 +326,7 @@ def opening_of(
         trust=trust,
         python=python,
         feed=tuple(feed),
+        engine=engine,
         options=Options(inputs=shapes(inputs), weights=weights),
     )
 

@@ -210,14 +210,14 @@ class Meter:
             repeated = np.repeat(value, self.b.batch, axis=0) if self.b.batch > 1 else value
             feeds |= dict.fromkeys(origin.carriers, self._tensor(repeated))
         with torch.no_grad():
-            found = model.gradient_engine.program.run(feeds, [point.b])[point.b]
+            found = model.twin_engine.program.run(feeds, [point.b])[point.b]
         found = found.to(torch.float32) if found.is_floating_point() else found
         return point.forms[1].read(first(found.cpu().numpy(), self.b.batch))
 
     def _tensor(self, value: Array) -> "Tensor":
         import torch
 
-        twin = self.b.model.gradient_engine.program
+        twin = self.b.model.twin_engine.program
         real = value.dtype.kind == "f"
         return torch.tensor(value, dtype=twin.dtype if real else None, device=twin.device)
 

@@ -1,7 +1,8 @@
 """How is a network run, forwards and backwards?
 
-``runtime`` runs a file forwards in ONNX Runtime.  A ``GradientEngine`` runs a network backwards;
-``twin`` is the one there is, in PyTorch.  ``rules`` says what a backward rule is and which
+``runtime`` runs a file forwards in ONNX Runtime.  A ``GradientEngine`` runs a network backwards:
+``twin`` in PyTorch, ``gradient_graph`` as ONNX operators in ONNX Runtime, ``either`` in whichever
+covers it.  ``rules`` says what a backward rule is and which
 activations it reaches, from the graph alone.  Importing this package imports neither torch nor
 onnxruntime.
 """

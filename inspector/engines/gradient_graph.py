@@ -15,9 +15,10 @@ from converters.graph import Node
 from converters.graph.activations import find_activations
 from converters.onnx_file import OnnxFile
 from inspector.engines import Objective, Signals
+from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.engines.rules import Coverage, Rule, coverage, is_rectifier
 from inspector.engines.runtime import Runtime
-from inspector.errors import NoGradient
+from inspector.errors import MethodRefused, NoGradient
 from inspector.network.fused_activations import find_marks
 from inspector.network.quantisation import copies_of
 from inspector.network.tail import Tail, tail_of
@@ -67,6 +68,7 @@ class GradientGraph:
         rule: Rule | None = None,
     ) -> Signals:
         """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
+        _refuse_relevance(rule)
         names = tuple(dict.fromkeys(target.tensor for target in targets))
         loaded = self._program(start, frontier, names, rule, len(targets))
         program = loaded.program
@@ -121,6 +123,7 @@ class GradientGraph:
 
     def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
         """Which activations a rule reaches, counted once; see ``GradientEngine.coverage``."""
+        _refuse_relevance(rule)
         key = (start, tuple(targets), rule)
         if key not in self._coverages:
             nodes = [node for target in targets for node in self._tail(start, target).nodes]
@@ -238,6 +241,19 @@ def overlay_of(file: OnnxFile, rule: Rule) -> Overlay:
     smooth = [a.output for a in ruled.values() if not is_rectifier(a)] if first else []
     marks = {mark.tensor: mark for mark in find_marks(graph, activations)}
     return Overlay(rule.name, ruled, frozenset(smooth), marks)
+
+
+def _refuse_relevance(rule: Rule | None) -> None:
+    """Refuse rules of relevance.
+
+    Raises:
+        MethodRefused: It is one.
+    """
+    if rule is not None and rule.name in RELEVANCE_RULES:
+        raise MethodRefused(
+            f"the {rule.name} rule of relevance is not written as ONNX operators",
+            hint="--engine twin has it",
+        )
 
 
 def _shape(value: Array | None) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ def conditioning(model: "Opened", tensor: str, extension: str = "refuse") -> Con
         tensor: The layer.
         extension: The rule for smooth activations, one of ``projection.EXTENSIONS``.
     """
-    engine = model.model.gradient_engine
+    engine = model.model.twin_engine
     twin, rules = engine.program, engine.overlay(Rule("deconvnet", extension))
     carried = {model.input.name}
     linear, ruled = 0, 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inspector.model import Model
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["kept_at", "kept_verdict", "remember", "source_files", "verdict_for"]
+__all__ = ["keep_verdict", "kept_at", "kept_verdict", "remember", "source_files", "verdict_for"]
 
 _RELEVANT = ("onnx-inspector", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "numpy")
 
@@ -83,19 +83,38 @@ def remember(
     Returns:
         Where it is kept; None where that is not possible.
     """
-    found = certificate.kept
     place: Path | None = None
     # Under the tensor's own name too, for whoever asks for the default target by its name.
     for name in dict.fromkeys((tensor, certificate.tensor) if certificate.tensor else (tensor,)):
-        key = _key(model, preprocess, name)
-        document = {
-            "key": key,
-            "passed": found.passed,
-            "text": found.text,
-            "occlusion": found.occlusion,
-        }
-        place = write_entry(_name(key), document) or place
+        place = keep_verdict(model, certificate.kept, preprocess, name) or place
     return place
+
+
+def keep_verdict(
+    model: "Model",
+    verdict: Verdict,
+    preprocess: "Preprocess | None" = None,
+    tensor: str = "",
+    *,
+    engine: str = "",
+) -> Path | None:
+    """Keep one verdict; see ``remember``.
+
+    Args:
+        model: The model.
+        verdict: What is kept.
+        preprocess: As ``verdict_for``.
+        tensor: As ``verdict_for``.
+        engine: Whose gradients were judged; the twin's when empty.
+    """
+    key = _key(model, preprocess, tensor, engine)
+    document = {
+        "key": key,
+        "passed": verdict.passed,
+        "text": verdict.text,
+        "occlusion": verdict.occlusion,
+    }
+    return write_entry(_name(key), document)
 
 
 def kept_at(
@@ -108,12 +127,16 @@ def kept_at(
 
 
 def kept_verdict(
-    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+    model: "Model",
+    preprocess: "Preprocess | None" = None,
+    tensor: str = "",
+    *,
+    engine: str = "",
 ) -> Verdict | None:
     """A verdict that was kept before; None where there is none.  Computes nothing."""
     if cache_folder() is None:
         return None
-    key = _key(model, preprocess, tensor)
+    key = _key(model, preprocess, tensor, engine)
     document = read_entry(_name(key))
     if not isinstance(document, dict) or document.get("key") != key:
         return None
@@ -131,7 +154,9 @@ def _name(key: dict[str, str]) -> str:
     return f"certificate-{digest[:32]}.json"
 
 
-def _key(model: "Model", preprocess: "Preprocess | None", tensor: str) -> dict[str, str]:
+def _key(
+    model: "Model", preprocess: "Preprocess | None", tensor: str, engine: str = ""
+) -> dict[str, str]:
     known = versions()
     scores = model.scores
     recipe = None if preprocess is None else preprocess.to_dict()
@@ -143,6 +168,7 @@ def _key(model: "Model", preprocess: "Preprocess | None", tensor: str) -> dict[s
         "target": tensor or (scores.tensor if scores.classifier else ""),
         "recipe": json.dumps(recipe, sort_keys=True, default=str),
         "source": _source_hash(),
+        **({"engine": engine} if engine else {}),
         **{name: known[name] for name in _RELEVANT if name in known},
     }
 

@@ -30,7 +30,7 @@ from inspector.verify.walk import walk
 if TYPE_CHECKING:
     from converters.to_torch.compile import Step
     from converters.to_torch.program import Program
-    from inspector.engines.twin import TwinEngine
+    from inspector.engines import GradientEngine
 
 __all__ = [
     "Direction",
@@ -228,7 +228,7 @@ def flipped_gates(
 
 
 def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | None:
-    """The float32 twin's gradient against one slope through ONNX Runtime.
+    """The gradient of the engine under test against one slope through ONNX Runtime.
 
     No float64, a dozen forward passes and one backward.
 
@@ -250,7 +250,7 @@ def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | N
     return found if gradient.any() or found.error else None
 
 
-def gradient_of(engine: "TwinEngine", subject: Subject, x: Array, target: Target) -> Array:
+def gradient_of(engine: "GradientEngine", subject: Subject, x: Array, target: Target) -> Array:
     """Plain gradient of the target's score, float64, in the layout of the model's input.
 
     Args:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.to_torch.program import Program
+    from inspector.engines import GradientEngine
     from inspector.engines.twin import TwinEngine
     from inspector.photos.preprocess_choice import Preprocess
 
@@ -103,18 +104,23 @@ class Subject:
     """A model with everything that checks ask of it.
 
     Args:
-        model: The opened model; its own gradient engine is the one under test.
+        model: The opened model.
+        engine: The gradient engine under test; the twin when None.
 
     Attributes:
         engine: The gradient engine under test.
-        twin: Its program.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, engine: "GradientEngine | None" = None) -> None:
         self.model = model
-        self.engine: TwinEngine = model.gradient_engine
-        self.twin: Program = self.engine.program
+        self.engine: GradientEngine = model.twin_engine if engine is None else engine
+        self._of_twin = engine is None
         self._known: set[str] = set()
+
+    @property
+    def twin(self) -> "Program":
+        """The twin's program."""
+        return self.model.twin_engine.program
 
     @cached_property
     def exact_engine(self) -> "TwinEngine":
@@ -169,7 +175,8 @@ class Subject:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Tensors that both sides compute and that mean something, in graph order."""
-        graph, missing = self.model.graph, {node.name for node in self.twin.unsupported()}
+        graph = self.model.graph
+        missing = {node.name for node in self.twin.unsupported()} if self._of_twin else set()
         live = set(graph.inputs)
         lost: set[str] = set()
         found: list[str] = []

@@ -18,7 +18,7 @@ from inspector.verify.subject import SEED, Probe, Subject, noise
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["direction_figures", "quick_gradient_check", "tensors_before"]
+__all__ = ["direction_figures", "others", "quick_gradient_check", "tensors_before"]
 
 MOST_TENSORS = 12
 """Tensors before a target of zero gradient that are tried."""
@@ -43,7 +43,7 @@ def quick_gradient_check(
     if subject.kind == "quantised" or subject.model.input.integer:
         why = "a model of whole steps has no slope to compare with"
         return Check(NAME, "not applicable", why)
-    probes = [probe, *_others(subject, preprocess)]
+    probes = [probe, *others(subject, preprocess)]
     zero = 0
     for one in probes:
         chosen, _ = subject.default_target(one, tensor)
@@ -95,7 +95,8 @@ def direction_figures(direction: Direction) -> dict[str, object]:
     }
 
 
-def _others(subject: Subject, preprocess: "Preprocess | None") -> Iterator[Probe]:
+def others(subject: Subject, preprocess: "Preprocess | None") -> Iterator[Probe]:
+    """Inputs that are tried where the first one cannot tell."""
     for number, contrast in ((1, 0.25), (2, 1.0), (3, 3.0)):
         yield noise(
             subject.model,

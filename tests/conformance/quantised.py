@@ -150,7 +150,7 @@ def top1(model: Explainer, images: Array) -> tuple[Array, Array]:
         batch = images[start : start + step]
         ran = np.asarray(model.forward(batch, [tensor])[tensor]).reshape(len(batch), -1)
         with torch.no_grad():
-            program = model.model.gradient_engine.program
+            program = model.model.twin_engine.program
             twin = program.run({model.input.name: torch.from_numpy(batch)}, [tensor])[tensor]
         rows.append((ran.argmax(1), twin.reshape(len(batch), -1).numpy().argmax(1)))
     first, second = zip(*rows, strict=True)

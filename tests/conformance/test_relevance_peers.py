@@ -29,7 +29,7 @@ CLASSES = 10
 def opened(pair):
     """The file of a pair, its twin in float64."""
     model = load(pair.path, device="cpu")
-    model.model.gradient_engine = TwinEngine(model.graph, dtype=torch.float64)
+    model.model.twin_engine = TwinEngine(model.graph, dtype=torch.float64)
     return model
 
 

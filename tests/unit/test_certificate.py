@@ -134,7 +134,7 @@ def spoilt(model, op_type, wrap):
     for domain, known, since, op in OPS:
         if known == op_type and domain == "":
             table.register(op_type, since=since)(functools.wraps(op.function)(wrap(op.function)))
-    model.gradient_engine = TwinEngine(model.graph, table=table)
+    model.twin_engine = TwinEngine(model.graph, table=table)
     return model
 
 
@@ -433,8 +433,8 @@ def test_json_has_words_for_what_it_cannot_hold():
 
 def test_the_twin_runs_on_one_thread_and_gives_the_others_back(opened):
     model, seen = opened(), []
-    original = model.gradient_engine.signals
-    model.gradient_engine.signals = lambda *a: seen.append(torch.get_num_threads()) or original(*a)
+    original = model.twin_engine.signals
+    model.twin_engine.signals = lambda *a: seen.append(torch.get_num_threads()) or original(*a)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

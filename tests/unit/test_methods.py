@@ -496,7 +496,7 @@ def test_a_twin_that_computes_something_else_is_found_out(opened):
         net_ = Net(18)
         net_.head = net.head + np.float32(0.1)
         model = opened(net)
-        model.model.gradient_engine = TwinEngine(Graph(net_.proto()))
+        model.model.twin_engine = TwinEngine(Graph(net_.proto()))
         with pytest.raises(MethodRefused, match="the twin fails"):
             model.explain(photo(18), method)
         model.unverified = True

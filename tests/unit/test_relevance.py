@@ -541,7 +541,7 @@ def test_a_convolution_with_weights_from_the_image(opened):
 
 def test_a_score_that_is_no_sum_of_outputs(opened):
     model = opened(vits.exported(transformer()))
-    engine = model.model.gradient_engine
+    engine = model.model.twin_engine
 
     class Squared:
         tensor = "logits"

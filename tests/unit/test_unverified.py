@@ -23,7 +23,7 @@ def broken():
         explainer = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", **options)
         table = OpTable(OPS)
         table.register("Relu")(_leaky)
-        explainer.model.gradient_engine = TwinEngine(explainer.graph, table=table)
+        explainer.model.twin_engine = TwinEngine(explainer.graph, table=table)
         return explainer
 
     return open_
