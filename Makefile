@@ -16,7 +16,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit faithfulness field demo test test-lowest coverage converters converters-apart conformance fuzz \
+.PHONY: help audit faithfulness truth field demo test test-lowest coverage converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -99,6 +99,10 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
+
+# OPTIONS go to benchmarks/truth.
+truth: $(VENV)/truth.stamp ## Methods of this project and others on networks whose right map is known: docs/truth.md
+	$(BIN)/python benchmarks/truth --page docs/truth.md $(OPTIONS)
 
 # MODEL is a detector; OPTIONS go to benchmarks/faithfulness.py.
 faithfulness: $(VENV)/test.stamp ## With MODEL=... PHOTOS='...': how faithful each method's maps of a detector are

@@ -13,6 +13,9 @@ CONSERVED = 1e-2
 """Relevance that may be missing, relative to the largest part of it, before it is said."""
 
 
+FEW = 0.2
+"""Share of the score that the picture holds, below which it is said."""
+
 UNSTEADY = 100.0
 """How many times the scores' peak parts may be that cancel each other, before it is said."""
 
@@ -47,5 +50,10 @@ def conservation(
             f"parts of the relevance are {largest / (len(scores) * peak):.0e} times the scores and "
             "cancel each other: a small denominator blew them up, and the map shows that; "
             "gamma steadies it (attn-lrp:gamma=0.25)"
+        )
+    elif abs(pixels) < FEW * abs(score):
+        said = (
+            f"the picture holds {pixels / score:.0%} of the score and constants of the network "
+            "the rest: the map shows that part alone (where a unit is saturated, its bias has all)"
         )
     return {"relevance": passed, "conservation_error": missing}, said

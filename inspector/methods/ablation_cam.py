@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import UsageError
+from inspector.heatmap import UNCHANGED
 from inspector.methods import method
 
 if TYPE_CHECKING:
@@ -55,5 +56,7 @@ def ablation_cam(evidence: "Evidence", *, channels: int = 0) -> np.ndarray[Any, 
             copies[np.arange(len(chosen)), chosen] = 0
             weights[chosen] = evidence.drops_at_layer(copies, row) / scale
             evidence.progress(row * len(kept) + start, len(kept) * len(evidence.targets))
+        if not weights.any() and activation.any():
+            evidence.note(f"{UNCHANGED}: without any one map of the layer it is the same", row)
         maps.append(np.maximum(np.tensordot(weights, activation, axes=1), 0))
     return np.stack(maps).astype(np.float32)

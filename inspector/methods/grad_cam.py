@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from inspector.methods import method
+from inspector.methods.hires_cam import compare_places
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
@@ -52,4 +53,5 @@ def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarra
     alpha = weights(gradient)
     result: np.ndarray[Any, Any] = weighted_map(evidence.activation, alpha)
     evidence.compare_evidence(result, weighted_map(evidence.activation, -alpha))
+    compare_places(evidence, result, against=counterfactual)
     return result

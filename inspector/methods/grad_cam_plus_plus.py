@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from inspector.methods import method
+from inspector.methods.hires_cam import compare_places
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
@@ -67,4 +68,5 @@ def grad_cam_plus_plus(evidence: "Evidence") -> np.ndarray[Any, Any]:
     n, _, h, w = activation.shape
     combined = (alpha[:, None, :] @ activation.reshape(n, -1, h * w)).reshape(n, h, w)
     result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
+    compare_places(evidence, result)
     return result

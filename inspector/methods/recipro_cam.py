@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.heatmap import UNCHANGED
 from inspector.methods import method
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def recipro_cam(evidence: "Evidence", *, window: bool = True) -> np.ndarray[Any,
             copies = activation * masks[start : start + BATCH, None]
             drops += evidence.drops_at_layer(copies, row).tolist()
             evidence.progress(row * len(masks) + start, len(masks) * len(evidence.targets))
-        maps.append((empty - np.asarray(drops)).reshape(height, width))
+        gains = empty - np.asarray(drops)
+        if not gains.any() and activation.any():
+            evidence.note(
+                f"{UNCHANGED}: any one place of the layer alone has the score of an empty one", row
+            )
+        maps.append(gains.reshape(height, width))
     return np.stack(maps).astype(np.float32)
 
 

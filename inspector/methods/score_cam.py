@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import UsageError
+from inspector.heatmap import UNCHANGED
 from inspector.methods import method
 
 if TYPE_CHECKING:
@@ -50,13 +51,20 @@ def score_cam(evidence: "Evidence", *, channels: int = 0) -> np.ndarray[Any, Any
         order = np.argsort(-activation.std(axis=(1, 2)), kind="stable")
         kept = np.sort(order[: channels or None])
         nothing = float(evidence.score(np.zeros_like(image)[None], [target])[0])
-        total = np.zeros(activation.shape[1:])
+        total, moved = np.zeros(activation.shape[1:]), False
         for start in range(0, len(kept), BATCH):
             chosen = activation[kept[start : start + BATCH]]
             masks = np.stack([_stretched(own) for own in evidence.on_input(chosen)])
             seen = evidence.score(image * masks[:, None], [target] * len(chosen))
             total += np.tensordot(seen - nothing, chosen, axes=1)
+            moved |= bool(np.any(seen != nothing))
             evidence.progress(row * len(kept) + start, len(kept) * len(evidence.targets))
+        if not moved and activation.any():
+            evidence.note(
+                f"{UNCHANGED}: seen through any one map of the layer the image has the score of "
+                "an empty one",
+                row,
+            )
         maps.append(np.maximum(total, 0))
     return np.stack(maps).astype(np.float32)
 

@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from inspector.methods import method
+from inspector.methods.hires_cam import compare_places
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
@@ -65,4 +66,5 @@ def x_grad_cam(evidence: "Evidence") -> np.ndarray[Any, Any]:
     combined = (alpha[:, None, :] @ activation.reshape(n, -1, h * w)).reshape(n, h, w)
     result: np.ndarray[Any, Any] = np.maximum(combined, 0).astype(np.float32)
     evidence.compare_evidence(result, np.maximum(-combined, 0))
+    compare_places(evidence, result)
     return result

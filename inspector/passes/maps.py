@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
 from inspector.evidence import Evidence, tensors_for
-from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, Attribution
+from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
 from inspector.network.layer_choice import last_of
 from inspector.network.outputs import probability_before
 from inspector.network.space import KINDS
@@ -441,7 +441,7 @@ class _Samples:
             certificate = next((one for one in found if one.passed is not True), None)
         if certificate is not None:
             yield f"unverified: {certificate.text}"
-        if not np.any(values > 0) and not any(text.startswith(SATURATED) for text in own):
+        if not np.any(values > 0) and not any(text.startswith(ZERO) for text in own):
             yield _why_empty(evidence, row, values, method)
         if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
             yield "the map has the same value everywhere: it points at no place"
@@ -470,7 +470,7 @@ def _why_empty(evidence: Evidence, row: int, values: Array, method: "Method") ->
             return f"{SILENT}: it is 0 everywhere for this photo; choose another with --layer"
         if "head" in method.needs and not np.any(evidence.values[evidence.head.features][row]):
             return f"{SILENT}: it is 0 everywhere for this photo; other methods take another layer"
-        if method.space == "input" and "forward" in method.needs:
+        if method.space == "input" and "forward" in method.needs and not method.differentiates:
             return f"{UNCHANGED}: nothing that is hidden changes it"
         if method.space == "input" and not method.through_layer:
             return f"{NO_SIGNAL}: what comes down to the image is 0 everywhere"

@@ -254,7 +254,7 @@ def test_relevance_adds_up_with_options(opened, options):
     found = explained(opened(vits.exported(transformer())), f"attn-lrp:{options}")
     assert found.facts["conservation_error"] < CONSERVED
     assert found.facts["relevance"]["stabilisers"] != 0
-    assert not found.warnings
+    assert not any("add up" in text or "cancel" in text for text in found.warnings)
 
 
 def test_photos_of_a_batch_do_not_share_a_ledger(opened):
