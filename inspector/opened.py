@@ -195,7 +195,10 @@ class Opened:
             ModelRefused: it takes no image.
             UsageError: preprocessing or labels that do not fit it.
         """
-        file = onnx_file.read(Path(path), limits=limits or onnx_file.Limits())
+        return self.with_file(onnx_file.read(Path(path), limits=limits or onnx_file.Limits()))
+
+    def with_file(self, file: onnx_file.OnnxFile) -> Self:
+        """Open a file that was read already, or made of this one, with the settings of this one."""
         return type(self)(file, device=self.device, **self.settings)
 
     def run_by(self, execution: Execution) -> Self:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from inspector.evidence.places import compare_places
 from inspector.methods import method
-from inspector.methods.hires_cam import compare_places
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence

@@ -41,6 +41,8 @@ PLAIN = {
     "localisation": {"boxes": "photos/boxes.csv", "tolerance": 0.0, "resamples": 50},
     "units": {"count": 2, "photos": 3},
     "layers": {"units": 2},
+    "faithfulness": {"method": ("grad-cam",), "count": COUNT, "steps": 2, "subsets": 3},
+    "sanity": {"method": ("grad-cam",), "count": COUNT, "stages": 2},
 }
 LABELLED, TABLED = ("pooling", "transfer"), ("correspondence", "localisation")
 SEEDED = ("correspondence", "evolution", "localisation", "pooling", "reconstruction", "transfer")

@@ -29,6 +29,11 @@ CASES = {
         PHOTOS,
         {"snapshots": SNAPSHOTS, "layers": "relu_4", "units": "0,3", "count": 2, "shown": 2},
     ),
+    "faithfulness": (
+        "resnet20",
+        PHOTOS,
+        {"method": ("cam", "gradient"), "steps": 2, "subsets": 3, "grid": 2, "mosaics": 1},
+    ),
     "filters": ("zfnet", [], {"second_units": 4}),
     "invariance": (
         "zfnet",
@@ -48,6 +53,7 @@ CASES = {
         {"against": (str(SAMPLES / "strided_cnn_c.onnx"),), "reconstructed": 1},
     ),
     "reconstruction": ("base_c", PHOTOS[:1], {"most": 2}),
+    "sanity": ("resnet20", PHOTOS[:1], {"method": ("gradient", "cam"), "stages": 2}),
     "top-activations": ("zfnet", PHOTOS, {"units": "0,3", "count": 2}),
     "transfer": ("zfnet", LABELLED, {"folds": 2, "cost": 0.01}),
     "units": ("resnet20", PHOTOS, {"count": 2, "photos": 2}),
