@@ -33,14 +33,17 @@ from converters.conversion.record import (
     EQUAL_QUANTISED,
     LEVEL_TOLERANCE,
     METADATA_KEY,
+    MOST_SENSITIVE,
     OFFSET,
     PHOTOS,
+    SENSITIVE,
     TOLERANCE,
     TOP1_QUANTISED,
     ConversionRecord,
     Trial,
     constant_offset,
     judged,
+    perturbed,
     recorded,
     run_onnx,
     trial_inputs,
@@ -236,17 +239,28 @@ def convert(
                 for name, arrays in inputs.items()
                 if made.get("kernels") and PHOTOS in name
             }
+            moved = {
+                name: _answered(child, changed)
+                for name, arrays in inputs.items()
+                if not made["quantised"]
+                and PHOTOS in name
+                and (changed := perturbed(arrays)) is not None
+            }
         # The child is gone: nothing that it still holds open is what gets the name.
         final = stack.enter_context(work_folder(output.parent)) / output.name
         _settle(draft, final, examined, source)
         got = {name: run_onnx(final, arrays, source) for name, arrays in inputs.items()}
-        quantised = made["quantised"]
+        quantised, squashed = made["quantised"], _squashed(examined)
         level, equal = (LEVEL_TOLERANCE, EQUAL_QUANTISED) if quantised else (TOLERANCE, EQUAL)
         own = [judged(name, expected[name], other, level, equal) for name, other in others.items()]
         own = [trial for trial in own if not trial.why]
-        limit = tolerance or max([level, *(trial.worst for trial in own)])
+        changes = [
+            judged(n, expected[n], m, level, equal, squashed=squashed) for n, m in moved.items()
+        ]
+        sensitivity = max((trial.worst for trial in changes if not trial.why), default=None)
+        amplified = min(SENSITIVE * (sensitivity or 0.0), MOST_SENSITIVE)
+        limit = tolerance or max([level, amplified, *(trial.worst for trial in own)])
         equal = min([equal, *(t.equal for t in own if t.equal is not None)])
-        squashed = _squashed(examined)
         trials = tuple(
             judged(name, expected[name], got[name], limit, equal, squashed=squashed)
             for name in inputs
@@ -268,6 +282,7 @@ def convert(
             notes=tuple(made["notes"]),
             kernels=tuple(own),
             offset=offset if offset > OFFSET and not tolerance else 0.0,
+            sensitivity=sensitivity,
         )
         _require(record, source)
         _finish(final, record, list(labels or made["labels"]))

@@ -25,6 +25,7 @@ __all__ = [
     "Trial",
     "constant_offset",
     "judged",
+    "perturbed",
     "recorded",
     "run_onnx",
     "trial_inputs",
@@ -50,6 +51,10 @@ its values."""
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Difference of two sigmoids or softmaxes of floats that their rounding makes."""
+
+SENSITIVE, MOST_SENSITIVE = 10.0, 0.01
+"""How many times the source's own change, where its input changes by a millionth, is accepted, and
+how much of that at most: every layer rounds, and some networks amplify it in any implementation."""
 
 OFFSET = 0.01
 """Difference that is the same on every input, relative to the peak, that rounding does not make."""
@@ -104,6 +109,8 @@ class ConversionRecord:
         kernels: The same comparison on images between two implementations of the source's own
             framework, of a quantised source: what rounding alone can do.
         offset: Difference that all inputs have in common and that rounding does not make.
+        sensitivity: How much the source's outputs change where an image-like input changes by a
+            millionth; None where that was not asked.
     """
 
     path: Path
@@ -119,6 +126,7 @@ class ConversionRecord:
     notes: tuple[str, ...] = ()
     kernels: tuple[Trial, ...] = ()
     offset: float = 0.0
+    sensitivity: float | None = None
 
     @property
     def worst(self) -> float:
@@ -166,6 +174,7 @@ class ConversionRecord:
             "top1_agreement": self.top1,
             "equal_elements": self.equal,
             "kernel_spread": self.spread,
+            "sensitivity": self.sensitivity,
             "quantised": self.quantised,
             "trials": [asdict(trial) for trial in self.trials],
             "preprocess": dict(self.preprocess),
@@ -181,6 +190,10 @@ class ConversionRecord:
             agreement += f", {self.equal:.1%} of integers equal"
         if self.spread is not None:
             agreement += f" ({self.framework}'s own kernels differ by {self.spread:.1e})"
+        if self.sensitivity is not None and self.sensitivity > TOLERANCE / SENSITIVE:
+            agreement += (
+                f" (its outputs change by {self.sensitivity:.1e} with a millionth of the input)"
+            )
         return (
             f"{self.framework} and ONNX Runtime differ by at most {self.worst:.1e} of the "
             f"outputs' peak (mean {self.mean:.1e}) on {samples} inputs{agreement}"
@@ -227,6 +240,17 @@ def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> A
     if span is not None:
         noise = np.clip(noise * (span[1] - span[0]) / 5 + (span[1] + span[0]) / 2, *span)
     return np.rint(noise).astype(dtype) if dtype.kind in "iu" else noise.astype(dtype)
+
+
+def perturbed(inputs: Sequence[Array], seed: int = 1) -> list[Array] | None:
+    """The same inputs, each number changed by about a millionth; None where one is of integers."""
+    if any(array.dtype.kind != "f" for array in inputs):
+        return None
+    generator = np.random.default_rng(seed)
+    return [
+        (array * (1 + 1e-6 * generator.standard_normal(array.shape))).astype(array.dtype)
+        for array in inputs
+    ]
 
 
 def judged(

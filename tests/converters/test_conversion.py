@@ -23,7 +23,13 @@ from converters.conversion import (
     recognise,
     recorded,
 )
-from converters.conversion.record import constant_offset, judged, pink_noise, trial_inputs
+from converters.conversion.record import (
+    constant_offset,
+    judged,
+    perturbed,
+    pink_noise,
+    trial_inputs,
+)
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
 
@@ -512,3 +518,11 @@ def test_check_reads_the_certificate_back(tmp_path):
     assert "Keras (a.keras), source sha256 abababababababab..." in line
     assert "at most 2.5e-07" in line
     assert "same class on 100%" in line
+
+
+def test_a_network_that_amplifies_rounding_is_accepted_by_its_own_measure():
+    """Inputs are changed by a millionth: what the source makes of that, others make of rounding."""
+    inputs = [np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 3, 2, 2)]
+    (moved,) = perturbed(inputs)
+    assert 0 < np.abs(moved - inputs[0]).max() < 1e-5
+    assert perturbed([np.zeros((1, 2), np.uint8)]) is None
