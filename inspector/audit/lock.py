@@ -68,8 +68,10 @@ class Lock:
                 if fact not in {"name", "sha256"} and locked.get(fact) != own[fact]:
                     raise self._other(name, fact, locked.get(fact), own[fact])
         own = fingerprint(data.entries)
+        names = {entry.photo for entry in data.entries}
+        absent = [one["photo"] for one in self.contents["golden"] if one["photo"] not in names]
         locked = self.contents["data"]
-        if locked["fingerprint"] != own:
+        if locked["fingerprint"] != own or absent:
             raise UsageError(
                 f"is a lock of another data set: it has {locked['photos']} photos, of which this "
                 f"one has {len(data.entries)} or others, or with other labels",
@@ -138,8 +140,9 @@ def read_lock(path: Path) -> Lock:
         raise UsageError(
             f"is not a lock ({clean_text(str(error))})", where=where, hint=hint
         ) from None
-    if isinstance(found, dict) and found.get("schema") not in {None, SCHEMA}:
-        shown = clean_text(json.dumps(found["schema"]), limit=40)
+    version = found.get("schema") if isinstance(found, dict) else None
+    if version is not None and (type(version) is not int or version != SCHEMA):
+        shown = clean_text(json.dumps(version), limit=40)
         raise UsageError(
             f"is a lock of version {shown}, and this program reads {SCHEMA}",
             where=where,
@@ -295,30 +298,35 @@ def _wrong(found: Any) -> str:
     """What of a document is not as the schema says; empty if nothing."""
     if not isinstance(found, dict):
         return "it is not an object"
+    if found.get("schema") is None:
+        return "'schema' is missing"
     for key in ("model", "request", "data", "noise", "numbers"):
         if not isinstance(found.get(key), dict):
             return f"{key!r} is missing or not an object"
-    if not isinstance(found.get("golden"), list) or not 1 <= len(found["golden"]) <= PHOTOS:
+    golden = found.get("golden")
+    if not isinstance(golden, list) or not 1 <= len(golden) <= PHOTOS:
         return f"'golden' is not a list of 1 to {PHOTOS} photos"
-    model, data, noise = found["model"], found["data"], found["noise"]
-    if not all(isinstance(model.get(key), str) for key in ("name", "sha256")):
+    if not all(isinstance(found["model"].get(key), str) for key in ("name", "sha256")):
         return "'model' has no name or no sha256"
+    data, bands = found["data"], found["noise"].get("outputs")
     if not isinstance(data.get("fingerprint"), str) or not _is_count(data.get("photos")):
         return "'data' has no fingerprint or no number of photos"
-    bands = noise.get("outputs")
-    if not isinstance(bands, dict) or not all(
-        _is_band(v) for v in (noise.get("map"), *bands.values())
-    ):
+    measured = (found["noise"].get("map"), *(bands.values() if isinstance(bands, dict) else [None]))
+    if not all(map(_is_band, measured)):
         return "'noise' has bands that are not positive numbers"
-    for name, number in found["numbers"].items():
-        if (
-            not isinstance(number, dict)
-            or finite_number(number.get("value")) is None
-            or not _is_count(number.get("photos"))
-            or name not in _COUNTED
-        ):
-            return f"the number {clean_text(name)!r} is unknown, or has no value"
-    return next(filter(None, (_wrong_photo(one, bands) for one in found["golden"])), "")
+    wrong = [*map(_wrong_number, found["numbers"].items())]
+    return next(filter(None, [*wrong, *(_wrong_photo(one, bands) for one in golden)]), "")
+
+
+def _wrong_number(item: tuple[str, Any]) -> str:
+    name, number = item
+    good = (
+        isinstance(number, dict)
+        and finite_number(number.get("value")) is not None
+        and _is_count(number.get("photos"))
+        and name in _COUNTED
+    )
+    return "" if good else f"the number {clean_text(name)!r} is unknown, or has no value"
 
 
 def _wrong_photo(one: Any, bands: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ class Reference:
         self,
         entries: Sequence[Entry],
         *,
-        method: str,
+        method: str | None,
         target: str | None,
         layer: str | None,
         seed: int,
@@ -70,7 +70,7 @@ class Reference:
 
         Args:
             entries: The photos, those that were audited.
-            method: Whose maps are compared.
+            method: Whose maps are compared; None for the default, or none where it is refused.
             target: What they explain; None for what is right for the task.
             layer: Layer that the user named.
             seed: Of the intervals and the noise.

@@ -162,7 +162,7 @@ def audit(
         done = [e for e, row in zip(found.entries, rows, strict=True) if not row["refused"]]
         contents["compare"] = reference.compared(
             done,
-            method=contents["options"]["method"],
+            method=options.method,
             target=options.target,
             layer=options.layer,
             seed=options.seed,

@@ -14,19 +14,25 @@ import numpy as np
 
 from converters.plain_values import whole_number
 from inspector.compare.alignment import Alignment, Probe, align
-from inspector.compare.figure import Case, draw_case
+from inspector.compare.figure import Case, case_of
 from inspector.compare.items import Matched, chosen, common_task, items_of, matched
 from inspector.compare.networks import Classes, blank_of, opened_pair
 from inspector.compare.noise import Noise, NoiseMeter
 from inspector.compare.outputs import OutputMeter, OutputPair, pair_outputs, require_outputs
 from inspector.compare.parting import Meter, Parting
 from inspector.compare.result import Comparison, Gates, ImageComparison, MapPair
-from inspector.errors import ExplainedError, ImageRefused, UsageError
+from inspector.errors import (
+    ExplainedError,
+    ImageRefused,
+    MethodRefused,
+    ModelRefused,
+    UsageError,
+)
 from inspector.explain import Explainer
-from inspector.heatmap import Heatmap
 from inspector.measures.similarity import Similarity, similarity
 from inspector.measures.statistics import has_scipy
 from inspector.photos.photo import ImageSource, Photo, image_sources
+from inspector.probability import predictions
 from inspector.report import Explanation, ImageReport
 from inspector.target import names_elements, target_text
 from inspector.tasks import Reading
@@ -65,7 +71,8 @@ def compare(
         a: The reference: a file, or a network that ``inspector.load`` opened.
         b: The network under test.
         images: One photo or several, as for ``explain``; a generator is read once.
-        methods: As for ``explain``.
+        methods: As for ``explain``.  Where the default is refused for one of the networks, all but
+            the maps is compared.
         target: As for ``explain``, read by A; ``top1`` is A's prediction, or what the task explains
             by default.  B explains the same class, or the item that is the same: the box or region
             of the class that overlaps it, the character at its place.
@@ -119,6 +126,7 @@ def compare(
         notes=notes,
         counts=(layer_images, noise_images),
         seed=seed,
+        maps_optional=methods is None,
     )
     run.prepare()
     total = len(images) if isinstance(images, Sequence) else 0
@@ -182,6 +190,7 @@ class _Run:
         notes: Sequence[str],
         counts: tuple[int, int],
         seed: int,
+        maps_optional: bool,
     ) -> None:
         self.a, self.b, self.methods = a, b, methods
         self.target, self.target_b, self.readings = target, target_b, readings
@@ -195,6 +204,7 @@ class _Run:
         self._seen = 0
         self._parting: Meter | Parting
         self.layer_images, self.noise_images = counts
+        self.maps_optional = maps_optional
         self.seed = seed
         self._outputs: OutputMeter
         self._noise: NoiseMeter
@@ -301,9 +311,15 @@ class _Run:
                 return
             self._measure(photo, None if self.target == "top1" else self.target)
             return
-        report_a = self._explain(self.a, photo, self.target, self.layer_a)
-        wanted = self._for_b(report_a)
-        report_b = self._explain(self.b, photo, wanted, self.layer_b)
+        try:
+            report_a = self._explain(self.a, photo, self.target, self.layer_a)
+            wanted = self._for_b(report_a)
+            report_b = self._explain(self.b, photo, wanted, self.layer_b)
+        except (MethodRefused, ModelRefused) as error:
+            if not self.maps_optional:
+                raise
+            self._add_without_maps(photo, error)
+            return
         best = tuple(next(iter(r.predictions), None) for r in (report_a, report_b))
         flip = None
         if best[0] is not None and best[1] is not None:
@@ -331,6 +347,36 @@ class _Run:
             )
         )
         self._measure(photo, self._explained(report_a))
+
+    def _add_without_maps(self, photo: Photo, error: ExplainedError) -> None:
+        """Compare what can be compared where the usual method is refused.
+
+        A quantiser's slip may make a network whose maps nobody should believe; the layer at which
+        it parts is asked for all the more.
+        """
+        self.warnings.append(f"maps are not compared: {error}")
+        if not self.contexts[0]:
+            self.contexts = self.a.context(None), self.b.context(None)
+        best = self._best(self.a, photo), self._best(self.b, photo)
+        flip = None
+        if best[0] is not None and best[1] is not None:
+            flip = self._in_b(*_side(best[0])) != _side(best[1])
+        self.images.append(
+            ImageComparison(photo.name, photo.sha256, photo.size, best, flip=flip, maps=())
+        )
+        self._measure(photo, self.target)
+
+    @staticmethod
+    def _best(model: Explainer, photo: Photo) -> Mapping[str, Any] | None:
+        """What a classifier says of a photo; None where its scores are not finite."""
+        scores = model.scores
+        if not scores.classifier:
+            return None
+        tensor = model.preprocessing.preprocess.apply(photo)[0]
+        own = np.asarray(model.forward(tensor[None], [scores.tensor])[scores.tensor][0])
+        if not np.isfinite(own).all():
+            return None
+        return predictions(scores, model.class_labels.names, own.reshape(-1), 1)[0]
 
     def _by_items(self, photo: Photo, readings: tuple[Reading, Reading]) -> ImageComparison:
         """Compare one photo item by item, each with the one of B that is the same.
@@ -435,7 +481,7 @@ class _Run:
             self._seen += 1
             key = (not flip, _likeness(found), self._seen)
             if self._is_bad(key):
-                self._keep(key, _drawn(photo, (a.heatmap, b.heatmap), pair, reports, flip=flip))
+                self._keep(key, case_of(photo, (a.heatmap, b.heatmap), pair, reports, flip=flip))
             yield pair
 
     def _is_bad(self, key: tuple[bool, float, int]) -> bool:
@@ -525,55 +571,3 @@ def _probability(report: ImageReport, explanation: Explanation) -> float | None:
     # Softmax: probabilities are in the ratio of the exponentials of the scores.
     found = float(best["probability"] * np.exp(min(0.0, score - best["score"])))
     return 1 - found if source.opposed else found
-
-
-def _drawn(
-    photo: Photo,
-    maps: tuple[Heatmap, Heatmap],
-    pair: MapPair,
-    reports: tuple[ImageReport, ImageReport],
-    *,
-    flip: bool,
-) -> Case:
-    """One pair of maps as a row of the contact sheet."""
-    best = [next(iter(report.predictions), None) for report in reports]
-    alarm = ""
-    if flip and best[0] and best[1]:
-        alarm = f"flips: {best[0]['label']} becomes {best[1]['label']}"
-    chosen = " (B's own prediction)" if pair.role == "b" else ""
-    return draw_case(
-        photo,
-        maps,
-        title=f"{photo.name}: evidence for {pair.label}{chosen}",
-        alarm=alarm,
-        detail=f"{pair.method} · {_figures(pair.similarity)}",
-        captions=(
-            (f"photo, {photo.size[1]} x {photo.size[0]} pixels",),
-            *(_caption(letter, best[i], pair, i) for i, letter in enumerate("AB")),
-        ),
-    )
-
-
-def _figures(found: Similarity) -> str:
-    if found.rank is None and found.iou is None:
-        return "; ".join(found.undefined)
-    parts = [] if found.rank is None else [f"rank correlation {found.rank:.3f}"]
-    if found.iou is not None:
-        parts.append(f"IoU of the top 20 % {found.iou:.2f}")
-    if found.peak_shift is not None and found.peak_share is not None:
-        parts.append(f"peak {found.peak_shift:.0f} px apart ({found.peak_share:.0%} of diagonal)")
-    return " · ".join([*parts, *found.undefined])
-
-
-def _caption(letter: str, best: Any, pair: MapPair, side: int) -> tuple[str, ...]:
-    """What a network says, and what it gives the target if that is something else."""
-    probability, score = pair.probabilities[side], pair.scores[side]
-    target = f"{pair.label}: " + _worth(score, probability)
-    if best is None:
-        return letter, target
-    says = f"{letter} says {best['label']}: " + _worth(best["score"], best["probability"])
-    return (says,) if best["score"] == score else (says, target)
-
-
-def _worth(score: float, probability: float | None) -> str:
-    return f"score {score:.3g}" if probability is None else f"{probability:.1%}"

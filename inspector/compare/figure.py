@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from inspector.heatmap import Heatmap
+from inspector.measures.similarity import Similarity
 from inspector.photos.photo import Photo
 from inspector.render.drawing.page import (
     GAP,
@@ -28,7 +30,11 @@ from inspector.render.drawing.panels import (
     scale_of,
 )
 
-__all__ = ["Case", "contact_sheet", "draw_case"]
+if TYPE_CHECKING:
+    from inspector.compare.result import MapPair
+    from inspector.report import ImageReport
+
+__all__ = ["Case", "case_of", "contact_sheet", "draw_case"]
 
 _LOW, _HIGH = 224, 256  # bounds of a cell's longer side
 _WIDTH = 230  # of a column at least, so that captions fit under narrow photos
@@ -179,3 +185,55 @@ def _cell(page: Page, case: Case, column: int, x: int, width: int) -> None:
         page.y += _BAR + 18
     for line in case.captions[column]:
         page.text(line, _SMALL, x=x, width=width)
+
+
+def case_of(
+    photo: Photo,
+    maps: tuple[Heatmap, Heatmap],
+    pair: "MapPair",
+    reports: "tuple[ImageReport, ImageReport]",
+    *,
+    flip: bool,
+) -> Case:
+    """One pair of maps as a row of the contact sheet."""
+    best = [next(iter(report.predictions), None) for report in reports]
+    alarm = ""
+    if flip and best[0] and best[1]:
+        alarm = f"flips: {best[0]['label']} becomes {best[1]['label']}"
+    chosen = " (B's own prediction)" if pair.role == "b" else ""
+    return draw_case(
+        photo,
+        maps,
+        title=f"{photo.name}: evidence for {pair.label}{chosen}",
+        alarm=alarm,
+        detail=f"{pair.method} · {_figures(pair.similarity)}",
+        captions=(
+            (f"photo, {photo.size[1]} x {photo.size[0]} pixels",),
+            *(_caption(letter, best[i], pair, i) for i, letter in enumerate("AB")),
+        ),
+    )
+
+
+def _figures(found: Similarity) -> str:
+    if found.rank is None and found.iou is None:
+        return "; ".join(found.undefined)
+    parts = [] if found.rank is None else [f"rank correlation {found.rank:.3f}"]
+    if found.iou is not None:
+        parts.append(f"IoU of the top 20 % {found.iou:.2f}")
+    if found.peak_shift is not None and found.peak_share is not None:
+        parts.append(f"peak {found.peak_shift:.0f} px apart ({found.peak_share:.0%} of diagonal)")
+    return " · ".join([*parts, *found.undefined])
+
+
+def _caption(letter: str, best: Any, pair: "MapPair", side: int) -> tuple[str, ...]:
+    """What a network says, and what it gives the target if that is something else."""
+    probability, score = pair.probabilities[side], pair.scores[side]
+    target = f"{pair.label}: " + _worth(score, probability)
+    if best is None:
+        return letter, target
+    says = f"{letter} says {best['label']}: " + _worth(best["score"], best["probability"])
+    return (says,) if best["score"] == score else (says, target)
+
+
+def _worth(score: float, probability: float | None) -> str:
+    return f"score {score:.3g}" if probability is None else f"{probability:.1%}"

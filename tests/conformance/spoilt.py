@@ -194,7 +194,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     yield Case("resnet20", zero_point, 3)
-    yield Case("resnet20", lost_relu, 8)
+    yield Case("resnet20", lost_relu, 7)
     yield Case("resnet20", wrong_axis, 12)
     yield Case("zfnet", narrow_range, 1)
     yield Case("zfnet", wrong_scale, 3)

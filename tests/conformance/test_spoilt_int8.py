@@ -10,8 +10,9 @@ import pytest
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
 from quantised import cifar, quantised
 from references import SAMPLES
-from spoilt import QdqFile, cases
+from spoilt import QdqFile, cases, wrong_axis
 
+from inspector.compare import compare
 from inspector.compare.alignment import Probe, align
 from inspector.compare.networks import blank_of, opened_pair
 from inspector.compare.parting import Meter
@@ -120,3 +121,12 @@ def test_a_sound_variant_raises_no_alarm(network, variant, images, tmp_path):
     found = parting(network, other)
     assert found.layers, found.sentence
     assert found.first is None, found.sentence
+
+
+def test_a_spoilt_network_whose_maps_are_refused_names_its_layer(sound, tmp_path):
+    file = QdqFile(sound("resnet20"))
+    tensor = wrong_axis(file, 12)
+    other = file.save(tmp_path / "spoilt.onnx")
+    found = compare(SAMPLES / "resnet20.onnx", other, PHOTOS[:2], noise_images=1)
+    assert found.parting.first.point.name == tensor
+    assert found.sentence.endswith(f"the first layer that parts: {tensor}")

@@ -13,7 +13,7 @@ from inspector.compare import compare, compare_executions
 from inspector.compare.noise import FLOOR, NoiseMeter, jittered
 from inspector.compare.outputs import OutputPair, pair_outputs, require_outputs, sums_of
 from inspector.engines.execution import Execution, parse_executions
-from inspector.errors import UsageError
+from inspector.errors import MethodRefused, UsageError
 from inspector.measures.signal_error import EQUAL_DB, METRICS, Sums, error_statistics
 
 RNG = np.random.default_rng(5)
@@ -174,6 +174,22 @@ def test_noise_of_what_takes_one_image_at_a_time(tmp_path):
     found = meter.result()
     assert "one image at a time" in found.left_out["batch"]
     assert set(found.outputs["scores"]) == {"threads", "jitter"}
+
+
+def test_where_the_usual_maps_are_refused_all_else_is_compared(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise MethodRefused("grad-cam: the twin fails")
+
+    a, b = network(tmp_path / "a.onnx"), network(tmp_path / "b.onnx", weights=changed(1.5))
+    monkeypatch.setattr(b, "require_certificate", refuse)
+    found = compare(a, b, photos(2))
+    assert found.warnings == ("maps are not compared: grad-cam: the twin fails",)
+    assert [image.maps for image in found.images] == [(), ()]
+    assert found.numbers()["flip_rate"]["value"] == 0
+    assert found.sentence.endswith("the first layer that parts: conv")
+    assert found.document()["a"]["model"]["name"] == "a.onnx"
+    with pytest.raises(MethodRefused):
+        compare(a, b, photos(1), "grad-cam")
 
 
 # -- ways to run one file ------------------------------------------------------------------------
