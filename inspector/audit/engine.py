@@ -21,7 +21,10 @@ from inspector.audit.rows import Asked, Auditor, Row, refused_row
 from inspector.errors import ImageRefused, ModelRefused, UsageError
 from inspector.passes.journal import Journal
 
-__all__ = ["audit_rows", "usual_workers"]
+__all__ = ["ENGINES", "Batch", "Processes", "audit_rows", "usual_workers"]
+
+ENGINES = ("local", "ray")
+"""Where photos are audited: processes of this machine, or a Ray cluster."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,6 +53,7 @@ def audit_rows(
     *,
     workers: int,
     journal: Journal,
+    engine: str = "local",
     progress: Progress | None = None,
 ) -> list[Row]:
     """One row per photo, in the order of the data set.
@@ -57,22 +61,29 @@ def audit_rows(
     Args:
         auditor: The model, opened in this process; others open it from ``auditor.asked``.
         entries: The photos.
-        workers: Local processes; 1 works in this one.
+        workers: Local processes, of which 1 works in this one; of Ray its actors, 0 for one per
+            core of the cluster.
         journal: Keeps the rows; photos that it holds are not done again.
+        engine: One of ``ENGINES``.
         progress: Called with (what, done, total).
 
     Raises:
         UsageError: The number of processes, or a journal that cannot be written.
         ModelRefused: Another process cannot open the model.
     """
-    if not 1 <= workers <= 256:
+    if not (0 if engine == "ray" else 1) <= workers <= 256:
         raise UsageError(f"{workers} processes", hint="--workers takes 1 to 256")
     batches = _batches(entries, auditor.batch, journal)
     made = sum(str(place) in journal for place in range(len(entries)))
-    if workers == 1:
+    source: Iterator[tuple[int, list[Row]]]
+    if engine == "ray":
+        from inspector.audit.ray_engine import ray_rows
+
+        source = ray_rows(auditor.asked, batches, workers)
+    elif workers == 1:
         source = ((start, list(auditor.rows(batch))) for start, batch in batches)
     else:
-        source = _Pool(auditor.asked, workers).rows(batches)
+        source = Processes(auditor.asked, workers).rows(batches)
     for start, rows in source:
         for place, row in enumerate(rows, start):
             # Of a batch that was half kept, the kept half is computed again but not kept twice.
@@ -118,11 +129,17 @@ def _rows_of(entries: Sequence[Entry]) -> list[Row]:
 
 
 @dataclass
-class _Pool:
-    """Processes that audit batches; begun anew when one of them dies."""
+class Processes:
+    """Processes that audit batches; begun anew when one of them dies.
+
+    Attributes:
+        asked: What each opens.
+        workers: How many there are.
+    """
 
     asked: Asked
     workers: int
+    _kept: ProcessPoolExecutor | None = field(default=None, repr=False)
     _context: Any = field(default_factory=lambda: multiprocessing.get_context("spawn"))
 
     def rows(self, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Row]]]:
@@ -134,6 +151,15 @@ class _Pool:
             # Whichever was under way when a process died is tried alone, to name the photo.
             for start, entries in suspects:
                 yield start, self._alone(entries)
+
+    def batch(self, entries: Sequence[Entry]) -> list[Row]:
+        """Rows of one batch, from a process that is kept for the next one."""
+        self._kept = self._kept or self._pool(self.workers)
+        try:
+            return self._kept.submit(_rows_of, entries).result()
+        except BrokenProcessPool:
+            self._kept = None
+            return self._alone(entries)
 
     def _until_broken(
         self, rest: list[Batch], suspects: list[Batch]

@@ -18,6 +18,7 @@ from inspector.audit.findings import find_findings
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
 from inspector.audit.interventions import Interventions
 from inspector.audit.lock import Lock, check_lock, read_lock, write_lock
+from inspector.audit.ray_engine import require_ray
 from inspector.audit.reference import Reference
 from inspector.audit.report import AuditReport, require_formats
 from inspector.audit.rows import Asked, Auditor, Row
@@ -53,7 +54,8 @@ class AuditOptions:
         task: What the outputs mean; None to find it out.
         fail_if: Conditions under which the audit fails, such as ``top1 < 0.8``.
         thresholds: A TOML file with more of them; None for none.
-        workers: Local processes; 0 for one per core.
+        engine: "local" for processes of this machine, "ray" for a Ray cluster.
+        workers: Processes, or actors of Ray; 0 for one per core.
         thumbnails: Whether small pictures are written.
         faithfulness: Photos whose maps are tried by deletion and insertion; 0 for none.
         seed: Of draws: photos of interventions, clusters of large classes.
@@ -69,6 +71,7 @@ class AuditOptions:
     task: str | None = None
     fail_if: tuple[str, ...] = ()
     thresholds: Path | None = None
+    engine: str = "local"
     workers: int = 0
     thumbnails: bool = True
     faithfulness: int = 0
@@ -118,6 +121,8 @@ def audit(
     """
     for needed in (require_scipy, require_clustering, require_formats):
         needed()
+    if options.engine == "ray":
+        require_ray()
     check_folder(folder)
     place = folder / THUMBNAILS if options.thumbnails else None
     asked = Asked(
@@ -144,10 +149,17 @@ def audit(
     if options.fresh:
         discard(path)
     journal = Journal(path, identity)
-    workers = options.workers or usual_workers(len(found.entries))
+    workers = options.workers
+    if options.engine == "local":
+        workers = workers or usual_workers(len(found.entries))
     try:
         rows = audit_rows(
-            auditor, found.entries, workers=workers, journal=journal, progress=progress
+            auditor,
+            found.entries,
+            workers=workers,
+            journal=journal,
+            engine=options.engine,
+            progress=progress,
         )
     finally:
         journal.close()
@@ -237,7 +249,7 @@ def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
     asked = {
         key: str(value)
         for key, value in asdict(replace(options, fail_if=(), thresholds=None)).items()
-        if key not in {"workers", "fresh", "reference", "lock", "against"}
+        if key not in {"engine", "workers", "fresh", "reference", "lock", "against"}
     }
     described = hashlib.sha256(
         json.dumps(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inspector.cli import say
+from inspector.cli import say, supervise
 from inspector.cli.options import (
     OPENING,
     Command,
@@ -80,12 +80,20 @@ _SHOWN = 5
     "did, or as conditions on lock.moved say.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or a Ray cluster: the one that RAY_ADDRESS names, else one "
+    "that is started here. The rows are the same.",
+)
+@click.option(
     "--workers",
     metavar="N",
     type=WholeNumber(min=0),
     default=0,
     show_default=True,
-    help="Processes side by side; 0 for one per core.",
+    help="Processes (or actors of Ray) side by side; 0 for one per core.",
 )
 @click.option(
     "--thumbnails/--no-thumbnails", default=True, help="Write small pictures of photos and maps."
@@ -128,6 +136,12 @@ def command(**options: Any) -> int:
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     opening = {name: options.pop(name) for name in OPENING}
+    if options["engine"] == "ray":
+        # Ray starts processes of its own, here and elsewhere, which need more than a cap and the
+        # command's own files.
+        return supervise.run(
+            lambda: _audit(opening, **options), seconds=limits["timeout"] or None, memory=None
+        )
     return supervised(lambda: _audit(opening, **options), device=opening["device"], **limits)
 
 
