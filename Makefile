@@ -16,7 +16,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit faithfulness truth field demo test test-lowest coverage converters converters-apart conformance fuzz \
+.PHONY: help audit audit-ray faithfulness truth field demo test test-lowest coverage converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -73,7 +73,10 @@ converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real con
 	touch $@
 
 converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp .venv-paddle2/env.stamp ## Real conversions from JAX and PaddlePaddle
-	$(PYTEST) --dist loadfile -m apart
+	$(PYTEST) --dist loadfile -m apart tests/converters
+
+audit-ray: $(VENV)/test.stamp $(VENV)/audit,ray.stamp ## An audit on a real Ray cluster of two nodes on this machine
+	$(PYTEST) -n 0 -m apart tests/conformance/test_audit_ray.py
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance

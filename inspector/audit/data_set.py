@@ -11,7 +11,7 @@ All of it is a stranger's: a name leads to a file below the data set's folder or
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -72,12 +72,14 @@ class DataSet:
         kind: "class folders", "photos", "table", "coco", "yolo" or "voc".
         entries: The photos.
         missing: Photos that a table or annotations name and that are not there.
+        renamed: Columns whose groups are called otherwise than in the table, with that name.
     """
 
     source: Path
     kind: str
     entries: tuple[Entry, ...]
     missing: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def classes(self) -> Mapping[str, int]:
@@ -107,7 +109,31 @@ class DataSet:
             )
             for entry in self.entries
         )
-        return DataSet(self.source, self.kind, entries, self.missing)
+        return replace(self, entries=entries)
+
+    def with_groups_beside(self, taken: Collection[str]) -> "DataSet":
+        """The same data set whose groups have other names than the columns of a report's rows.
+
+        A column ``method`` of the table is the group ``data_method``.
+
+        Args:
+            taken: Names that groups may not have.
+        """
+        used, renamed = {*taken, *self.groups}, {}
+        for name in self.groups:
+            if name in taken:
+                other = f"data_{name}"
+                while other in used:
+                    other = f"data_{other}"
+                used.add(other)
+                renamed[name] = other
+        if not renamed:
+            return self
+        entries = tuple(
+            replace(e, groups={renamed.get(name, name): v for name, v in e.groups.items()})
+            for e in self.entries
+        )
+        return replace(self, entries=entries, renamed=renamed)
 
     def facts(self) -> dict[str, Any]:
         """Plain data for the report."""

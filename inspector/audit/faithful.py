@@ -24,8 +24,10 @@ def faithfulness_of(
     """Deletion and insertion over some photos: the map, a random one, edges, the centre.
 
     The score is the probability of the predicted class; replaced pixels are linearly imputed
-    (ROAD), so that the outline of what is missing says little.  The rows of the photos get their
-    own two numbers.
+    (ROAD), so that the outline of what is missing says little.  Drop and increase in confidence
+    (Chattopadhay et al. 2018) are of the input times the map, whose largest value is 1: by how much
+    of itself the score falls (0 where it does not), and whether it rises.  The rows of the photos
+    get their own numbers.
 
     Args:
         auditor: The opened model, a classifier.
@@ -35,13 +37,14 @@ def faithfulness_of(
         seed: Of the draw, of ties and of the noise.
 
     Returns:
-        Areas under the curves with intervals, by measure and map; None where no photo has a map
-        and a probability.
+        Means with intervals, by measure (areas under the curves, drop, increase) and map; None
+        where no photo has a map and a probability.
     """
     rng = np.random.default_rng(seed)
     known = [p for p, row in enumerate(rows) if row.get("index") is not None and not row["empty"]]
     chosen = sorted(rng.choice(known, min(photos, len(known)), replace=False).tolist())
-    areas: dict[str, dict[str, list[float]]] = {"deletion": {}, "insertion": {}}
+    kinds = ("deletion", "insertion", "drop", "increase")
+    areas: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
     fill = neighbours(seed)
     for place in chosen:
         found, index = auditor.heat(entries[place]), int(rows[place]["index"])
@@ -54,11 +57,19 @@ def faithfulness_of(
             return np.zeros(len(images)) if own is None else own
 
         for name, heatmap in {"map": heat, **reference_maps(image, seed)}.items():
-            for kind, curve in (("deletion", deletion), ("insertion", insertion)):
-                area = curve(score, image, heatmap, fill, steps=STEPS, seed=seed).area
-                areas[kind].setdefault(name, []).append(area)
-                if name == "map":
-                    rows[place][kind] = round(area, 6)
+            made = {
+                "deletion": deletion(score, image, heatmap, fill, steps=STEPS, seed=seed).area,
+                "insertion": insertion(score, image, heatmap, fill, steps=STEPS, seed=seed).area,
+            }
+            shown = image * (heatmap / max(float(heatmap.max()), 1e-30))
+            whole, kept = (float(value) for value in score(np.stack([image, shown])))
+            made["drop"] = max(0.0, whole - kept) / max(whole, 1e-30)
+            made["increase"] = float(kept > whole)
+            for kind, value in made.items():
+                areas[kind].setdefault(name, []).append(value)
+            if name == "map":
+                rows[place].update({kind: round(value, 6) for kind, value in made.items()})
+                rows[place]["increase"] = kept > whole
     if not areas["deletion"]:
         return None
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from converters.regular_file import read_regular
 from inspector.audit.rows import Row
 from inspector.errors import require
 from inspector.heatmap import Heatmap
@@ -16,6 +17,9 @@ from inspector.render import annex, html, junit, model_card, sarif, save
 from inspector.whole_file import write_whole
 
 __all__ = ["AuditReport", "require_formats"]
+
+_MOST = 2**31
+"""Bytes of the largest file of a report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class AuditReport:
 
     def tables(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The rows, without small maps and times: the same rows whoever computed them."""
-        hidden = {"grid", "thumbnail", "heat", "seconds"}
+        hidden = {"grid", "thumbnail", "heat", "heats", "seconds"}
         return {"rows": [{k: v for k, v in row.items() if k not in hidden} for row in self.rows]}
 
     def maps(self) -> Mapping[str, Heatmap]:
@@ -87,8 +91,7 @@ class AuditReport:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(read_regular(path, _MOST)).hexdigest()
 
 
 _FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Row]], bytes]] = {

@@ -28,13 +28,22 @@ from inspector.run import ExplainRun, PhotoInput, PhotoMaps
 from inspector.tasks.planes import mask_on_grid
 from inspector.whole_file import write_whole
 
-__all__ = ["BORDER", "GRID", "Asked", "Auditor", "Row", "grid_of", "small_map"]
+__all__ = ["BORDER", "COLUMNS", "GRID", "Asked", "Auditor", "Row", "grid_of", "small_map"]
 
 Array = np.ndarray[Any, Any]
 Row = dict[str, Any]
 
 GRID = 16
 """Cells per side of the small map that rows are compared by."""
+
+COLUMNS = (
+    *("photo", "label", "predicted", "index", "probability", "label_probability", "correct"),
+    *("in_top5", "item", "method", "layer", "inside_box", "box_area", "inside_mask", "mask_area"),
+    *("centre_y", "centre_x", "entropy", "border", "pointing", "pointing_centre", "drop"),
+    *("increase", "sharpness", "jpeg_quality", "frame", "frame_colour", "empty", "deletion"),
+    *("insertion", "seconds", "refused", "cluster", "thumbnail", "heat", "heats", "grid"),
+)
+"""Columns of every row, in order; columns of a table that name groups follow."""
 
 BORDER = 0.1
 """Share of each side that counts as the border: 36 % of the area together."""
@@ -51,7 +60,8 @@ class Asked:
 
     Attributes:
         opening: What opens the model.
-        method: The method with its options; None for the one that is right for the task.
+        method: The method with its options, or several, of which the first is measured and the
+            others are shown beside it; None for the one that is right for the task.
         target: As `inspector explain` takes it; None for the default.
         layer: As `inspector explain` takes it; None for the default.
         task: What the outputs mean; None to find it out.
@@ -59,7 +69,7 @@ class Asked:
     """
 
     opening: Opening
-    method: str | None = None
+    method: str | tuple[str, ...] | None = None
     target: str | None = None
     layer: str | None = None
     task: str | None = None
@@ -203,7 +213,9 @@ class Auditor:
         heat = _heat(attribution, geometry)
         made |= _evidence(heat, geometry, entry)
         if self.asked.thumbnails is not None:
-            made |= _thumbnails(self.asked.thumbnails, entry, photo, heat, geometry)
+            heats = {one.request.label: _heat(one.attribution, geometry) for one in drawn[1:]}
+            heats = {drawn[0].request.label: heat, **heats}
+            made |= _thumbnails(self.asked.thumbnails, entry, photo, heats, geometry)
         return made
 
     def _labels(self, label: str | None) -> tuple[int, ...]:
@@ -240,16 +252,8 @@ class Auditor:
 
 def _blank(entry: Entry) -> Row:
     """A row of which nothing is known but the photo; the columns of every row, in order."""
-    names = (
-        *("predicted", "index", "probability", "label_probability", "correct", "in_top5", "item"),
-        *("method", "layer", "inside_box", "box_area", "inside_mask", "mask_area", "centre_y"),
-        *("centre_x", "entropy", "border", "pointing", "pointing_centre", "drop", "increase"),
-        *("sharpness", "jpeg_quality", "frame", "frame_colour"),
-        *("empty", "deletion", "insertion", "seconds", "refused", "cluster", "thumbnail", "heat"),
-        "grid",
-    )
-    groups = {name: value for name, value in entry.groups.items() if name not in names}
-    return {"photo": entry.photo, "label": entry.label, **dict.fromkeys(names), **groups}
+    known = {"photo": entry.photo, "label": entry.label}
+    return {**dict.fromkeys(COLUMNS), **known, **entry.groups}
 
 
 def refused_row(entry: Entry, error: ExplainedError) -> Row:
@@ -383,8 +387,10 @@ def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:
     return bytes(levels).hex()
 
 
-def _thumbnails(folder: Path, entry: Entry, photo: Photo, heat: Array, geometry: Geometry) -> Row:
-    """A small photo and its heat; the heat is transparent where there is none."""
+def _thumbnails(
+    folder: Path, entry: Entry, photo: Photo, heats: Mapping[str, Array], geometry: Geometry
+) -> Row:
+    """A small photo and its heats by method; a heat is transparent where there is none."""
     name = hashlib.sha256(entry.photo.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     picture = Image.fromarray(np.rint(photo.pixels).astype(np.uint8))
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
@@ -396,10 +402,15 @@ def _thumbnails(folder: Path, entry: Entry, photo: Photo, heat: Array, geometry:
         (geometry.scale[0] * scale[0], geometry.scale[1] * scale[1]),
         geometry.shift,
     )
-    values, seen = small.lay_back(heat)
-    share = np.where(seen, values, 0) / max(float(heat.max()), 1e-30)
-    opacity = np.rint(255 * np.clip(share, 0, 1))
-    rgba = np.dstack([apply_sequential(share), opacity]).astype(np.uint8)
     write_whole(folder / f"{name}.png", dumps(picture))
-    write_whole(folder / f"{name}.heat.png", dumps(Image.fromarray(rgba)))
-    return {"thumbnail": f"{folder.name}/{name}.png", "heat": f"{folder.name}/{name}.heat.png"}
+    paths = {}
+    for number, (method, heat) in enumerate(heats.items()):
+        values, seen = small.lay_back(heat)
+        share = np.where(seen, values, 0) / max(float(heat.max()), 1e-30)
+        opacity = np.rint(255 * np.clip(share, 0, 1))
+        rgba = np.dstack([apply_sequential(share), opacity]).astype(np.uint8)
+        file = f"{name}.heat{number + 1 if number else ''}.png"
+        write_whole(folder / file, dumps(Image.fromarray(rgba)))
+        paths[method] = f"{folder.name}/{file}"
+    found: Row = {"thumbnail": f"{folder.name}/{name}.png", "heat": next(iter(paths.values()))}
+    return {**found, "heats": paths} if len(paths) > 1 else found

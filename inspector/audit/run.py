@@ -21,7 +21,7 @@ from inspector.audit.lock import Lock, check_lock, read_lock, write_lock
 from inspector.audit.ray_engine import require_ray
 from inspector.audit.reference import Reference
 from inspector.audit.report import AuditReport, require_formats
-from inspector.audit.rows import Asked, Auditor, Row
+from inspector.audit.rows import COLUMNS, Asked, Auditor, Row
 from inspector.audit.summary import calibration, groups_of, metrics, suspicious
 from inspector.compare.verdict import NUMBERS
 from inspector.errors import ImageRefused, UsageError
@@ -48,7 +48,8 @@ class AuditOptions:
     """What an audit is asked.
 
     Attributes:
-        method: The method with its options; None for the one that is right for the task.
+        method: The method with its options, or several, of which the first is measured and the
+            others are shown beside it; None for the one that is right for the task.
         target: What is explained of each photo, as `inspector explain` takes it.
         layer: Layer of the CAM methods.
         task: What the outputs mean; None to find it out.
@@ -65,7 +66,7 @@ class AuditOptions:
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
     """
 
-    method: str | None = None
+    method: str | tuple[str, ...] | None = None
     target: str | None = None
     layer: str | None = None
     task: str | None = None
@@ -119,10 +120,9 @@ def audit(
         >>> found.contents["data"]["photos"], found.passed
         (20, None)
     """
-    for needed in (require_scipy, require_clustering, require_formats):
+    on_ray = (require_ray,) if options.engine == "ray" else ()
+    for needed in (require_scipy, require_clustering, require_formats, *on_ray):
         needed()
-    if options.engine == "ray":
-        require_ray()
     check_folder(folder)
     place = folder / THUMBNAILS if options.thumbnails else None
     asked = Asked(
@@ -137,6 +137,7 @@ def audit(
             hint="--target 'OUTPUT[i]' audits one of its numbers",
         )
     found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
+    found = found.with_groups_beside(COLUMNS)
     reference = None
     if options.reference is not None:
         reference = Reference.open(options.reference, opening, options.target, options.layer)
@@ -291,17 +292,18 @@ def _document(
     opened = auditor.opened
     done = [row for row in rows if not row["refused"]]
     places = [place for place, row in enumerate(rows) if not row["refused"]]
+    classifies = auditor.run.reading is None and opened.scores.classifier
+    entries = [found.entries[place] for place in places]
+    faithful = None
+    if classifies and options.faithfulness:
+        # It adds to the rows, which everything below is made of.
+        faithful = faithfulness_of(auditor, entries, done, options.faithfulness, options.seed)
     groups = groups_of(done, found.groups)
     clusters, of_done = find_clusters(done, tuple(found.groups), options.seed)
     for place, name in of_done.items():
         done[place]["cluster"] = name
     summary = metrics(done)
-    classifies = auditor.run.reading is None and opened.scores.classifier
-    entries = [found.entries[place] for place in places]
     changes = Interventions(auditor, entries, done, options.seed) if classifies else None
-    faithful = None
-    if classifies and options.faithfulness:
-        faithful = faithfulness_of(auditor, entries, done, options.faithfulness, options.seed)
     reading = auditor.run.reading
     reason = opened.scores.why if reading is None else reading.why
     certificate = opened.certificate_of(auditor.run.spec.tensors()[0])
@@ -348,6 +350,10 @@ def _warnings(auditor: Auditor, rows: Sequence[Row], found: DataSet) -> list[str
         if unknown:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
             said.append(f"labels that are no class of the model: {shown}")
+    said += [
+        f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
+        for name, other in found.renamed.items()
+    ]
     return list(dict.fromkeys(filter(None, said)))
 
 

@@ -35,7 +35,9 @@ _SHOWN = 5
     "-m",
     "--method",
     metavar="METHOD",
-    help="A method as `explain` takes it.  [default: the one that is right for the task]",
+    multiple=True,
+    help="A method as `explain` takes it; of several the first is measured, and the page shows the "
+    "others beside it.  [default: the one that is right for the task]",
 )
 @click.option(
     "--target",
@@ -105,7 +107,7 @@ _SHOWN = 5
     default=0,
     show_default=True,
     help="Photos whose maps are tried by deletion and insertion, beside a random map, edges and "
-    "the centre; 168 forward passes each.",
+    "the centre; 176 forward passes each.",
 )
 @click.option(
     "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
@@ -157,7 +159,8 @@ def _audit(
     from inspector.audit.run import AuditOptions, audit
     from inspector.render.json import plain
 
-    asked = AuditOptions(**options)
+    methods = options.pop("method")
+    asked = AuditOptions(method=methods[0] if len(methods) == 1 else methods or None, **options)
     with progress_bar("audit") as progress:
         found = audit(opening_of(model, **opening), data, output, asked, progress=progress)
     for text in found.contents["warnings"]:

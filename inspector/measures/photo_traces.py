@@ -131,8 +131,7 @@ def luma_of(pixels: Array, frame: int = 0) -> Array:
         first = -(-max((length - _SIDE) // 2, frame) // 8) * 8
         last = min(first + _SIDE, length - frame)
         cut.append(slice(first, last) if last - first >= 8 else slice(None))
-    part = pixels[cut[0], cut[1]]
-    return np.asarray(sum(share * part[..., place] for place, share in enumerate(_LUMA)))
+    return np.asarray(np.asarray(pixels[cut[0], cut[1]], np.float64) @ _LUMA)
 
 
 def sharpness(luma: Array) -> float | None:
@@ -162,10 +161,9 @@ def jpeg_quality(luma: Array) -> int:
     if not rows or not columns:
         return NO_JPEG
     whole = luma[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8)
-    blocks = whole.swapaxes(1, 2).reshape(-1, 64)
+    blocks = whole.swapaxes(1, 2).reshape(-1, 8, 8)
     if len(blocks) > _BLOCKS:
-        blocks = blocks[np.argsort(-blocks.std(1), kind="stable")[:_BLOCKS]]
-    blocks = blocks.reshape(-1, 8, 8)
+        blocks = blocks[np.argsort(-blocks.std((1, 2)), kind="stable")[:_BLOCKS]]
     basis = _basis()
     found = (basis @ (blocks - 128) @ basis.T).reshape(-1, 64)[:, 1:]
     place, frequency = np.nonzero(np.abs(found) > _ROUNDING)

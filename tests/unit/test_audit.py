@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from inspector.audit import engine, rows
+from inspector.audit import engine, faithful, rows
 from inspector.audit.clusters import find_clusters
 from inspector.audit.data_set import Entry, open_data_set
 from inspector.audit.rows import GRID, Asked, Auditor
@@ -188,6 +188,40 @@ def test_photos_to_look_at_are_ranked():
     assert found[0]["reasons"] == ["wrong and sure: x 99%, labelled y"]
 
 
+def test_of_several_methods_the_first_is_measured_and_all_are_pictures(scene, tmp_path):
+    auditor = Auditor(Asked(opening(scene), ("grad-cam", "cam"), thumbnails=tmp_path / "pictures"))
+    entries = open_data_set(scene / "data").entries[:1]
+    one = next(auditor.rows(entries))
+    assert one["method"] == "grad-cam"
+    assert one["heats"]["grad-cam"] == one["heat"]
+    assert list(one["heats"]) == ["grad-cam", "cam"]
+    assert all((tmp_path / path).is_file() for path in one["heats"].values())
+    alone = next(Auditor(Asked(opening(scene), "grad-cam")).rows(entries))
+    measured = ("predicted", "border", "entropy", "grid", "inside_box")
+    assert [one[name] for name in measured] == [alone[name] for name in measured]
+
+
+def test_a_group_that_is_called_like_a_column_of_the_rows_keeps_its_values(scene, tmp_path):
+    names = ("image", "label", "method", "data_method", "site")
+    lines = [",".join(names)]
+    lines += [f"data/thing/{n:03}.png,thing,{'AB'[n % 2]},x,{'CD'[n % 2]}" for n in range(6)]
+    table = scene / "groups.csv"
+    table.write_text("\n".join(lines))
+    options = AuditOptions(
+        workers=1, thumbnails=False, fail_if=("group.data_data_method.A.top1 < 2",)
+    )
+    with pytest.raises(UsageError, match="always fails"):
+        audit(opening(scene), table, tmp_path / "out", options)
+    options = AuditOptions(workers=1, thumbnails=False)
+    found = audit(opening(scene), table, tmp_path / "out", options)
+    assert set(found.contents["group"]) == {"data_data_method", "data_method", "site"}
+    assert set(found.contents["group"]["data_data_method"]) == {"A", "B"}
+    assert {row["method"] for row in found.rows} == {"grad-cam"}
+    assert "the column 'method' of the table is called 'data_data_method' here" in str(
+        found.contents["warnings"]
+    )
+
+
 # -- engine ---------------------------------------------------------------------------------------
 
 
@@ -245,6 +279,20 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, m
     for name in ("rows.csv", "rows.parquet"):
         assert (tmp_path / name).read_bytes() == (scene / "out" / name).read_bytes()
     assert report.passed is False
+
+
+def test_drop_and_increase_by_hand(scene, monkeypatch):
+    auditor = Auditor(Asked(opening(scene)))
+    entries = open_data_set(scene / "data").entries[-1:]
+    (row,) = auditor.rows(entries)
+    image, heat = auditor.heat(entries[0])
+    found = faithful.faithfulness_of(auditor, entries, [row], 1, 0)
+    own = np.stack([image, image * (heat / heat.max())]).astype(np.float32)
+    whole, kept = faithful.class_probabilities(auditor.opened, own, row["index"])
+    assert row["drop"] == pytest.approx(max(0, whole - kept) / whole, abs=1e-6)
+    assert row["increase"] is bool(kept > whole)
+    assert found["drop"]["map"]["value"] == pytest.approx(row["drop"], abs=1e-6)
+    assert set(found["increase"]) == {"map", "random", "edges", "centre"}
 
 
 def test_the_maps_are_more_faithful_than_maps_that_know_nothing(scene, tmp_path):
