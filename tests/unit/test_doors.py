@@ -108,6 +108,7 @@ READERS = {
     "converters/to_onnx/keras.py": "layers are walked without recursion, in the child",
     "converters/to_onnx/other.py": "asked for two keys alone",
     "converters/to_onnx/pytorch/program.py": "held against lists of what is allowed, in the child",
+    "inspector/audit/ray_engine.py": "rows of this program's own workers",
     "inspector/passes/journal.py": "results of this program's own",
 }
 """Modules that read JSON by themselves, and of what."""
