@@ -284,9 +284,12 @@ def explain_each(
         >>> [found.photo.name for found in model.explain_each(photos, "cam")]
         ['dog_1.png', 'dog_2.png']
     """
+    sources = image_sources(images)
+    if isinstance(sources, Sequence):
+        opened.require_readers(sources)
     run = ExplainRun(opened, methods, target, layer, progress, task=task, similar_to=similar_to)
     batch: list[PhotoInput] = []
-    for source in image_sources(images):
+    for source in sources:
         try:
             photo = opened.photo(source, bands)
         except ImageRefused as error:

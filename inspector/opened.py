@@ -1,7 +1,7 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from inspector.network.layers import Layer
 from inspector.network.own_normalisation import expected_range
 from inspector.network.space import KINDS
 from inspector.network.token_layers import TokenLayers
+from inspector.photos.band_tiff import require_reader
 from inspector.photos.bands import Bands, open_photo
 from inspector.photos.photo import ImageSource, Photo
 from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resolve
@@ -158,6 +159,15 @@ class Opened:
             or self.preprocessing.evidence["size"].startswith("the network"),
         )
         return open_photo(source, to)
+
+    def require_readers(self, sources: Iterable[object]) -> None:
+        """Refuse photos for which an optional package is missing, before the first is read.
+
+        Raises:
+            MissingExtra: A TIFF file has several bands per pixel, and tifffile is not installed.
+        """
+        if self.input.space != 2 or self.preprocessing.preprocess.bands:
+            require_reader(sources)
 
     def require_pictures(self, what: str) -> None:
         """Refuse what is defined for pictures alone.

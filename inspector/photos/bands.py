@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from converters.numpy_file import read_npy, read_npz
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
+from inspector.photos.band_tiff import MAGIC, has_band_pixels, read_band_pixels
 from inspector.photos.photo import MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photo
+from inspector.photos.pillow_files import hidden_samples
 from inspector.photos.preprocess import Preprocess
 
 __all__ = ["Bands", "input_batch", "open_photo"]
@@ -27,7 +29,6 @@ __all__ = ["Bands", "input_batch", "open_photo"]
 Array = NDArray[Any]
 
 _ARRAYS = {".npy", ".npz"}
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PAGES = 4096
 _QUANTILES = 0.02, 0.98
 """Of a band, drawn as black and as white."""
@@ -157,10 +158,16 @@ def _read(path: Path) -> bytes:
 
 
 def _from_pages(path: Path, to: Bands) -> Photo:
-    """A TIFF file whose pages are the bands, or the slices of a volume of one band."""
+    """A TIFF file whose pages are the bands, or the slices of a volume of one band.
+
+    The bands may lie side by side in each pixel instead.
+    """
     data = _read(path)
-    if not data.startswith(_TIFF):
+    if not data.startswith(MAGIC):
         return Photo.open(path)
+    if has_band_pixels(data):
+        photo = _of_values(read_band_pixels(data, str(path)), path.name, to)
+        return replace(photo, sha256=hashlib.sha256(data).hexdigest(), path=path)
     try:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
             if _count(image) == 1 and len(image.getbands()) != 1:
@@ -168,13 +175,6 @@ def _from_pages(path: Path, to: Bands) -> Photo:
             pages = _pages(image, str(path))
     except ImageRefused:
         raise
-    except UnidentifiedImageError as error:
-        raise ImageRefused(
-            "a TIFF file of several bands per pixel, or of a kind that is not read",
-            where=str(path),
-            hint='save it with one page per band, or as an array: python -c "import numpy, '
-            "tifffile; numpy.save('FILE.npy', tifffile.imread('FILE.tif'))\"",
-        ) from error
     except Exception as error:  # decoders raise anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageRefused(
@@ -217,7 +217,8 @@ def _pages(image: Image.Image, where: str) -> list[Array]:
     pages = []
     for page in range(count):
         image.seek(page)
-        if image.size != (width, height) or len(image.getbands()) != 1:
+        several = len(image.getbands()) != 1 or hidden_samples(image) > 1
+        if image.size != (width, height) or several:
             raise ImageRefused(
                 f"page {page + 1} is not one band of {width} x {height} pixels",
                 where=where,

@@ -9,10 +9,8 @@ may have gone wrong with them (a range that had to be guessed) in `Photo.warning
 import contextlib
 import hashlib
 import io
-import re
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
+from inspector.photos.pillow_files import PILLOW_QUIET, hidden_samples
 
 __all__ = [
     "FORMATS",
@@ -183,38 +182,6 @@ class Photo:
         return cls(rgb, name, digest, notes, warnings=warned)
 
 
-class _PillowQuiet:
-    """Context manager that silences Pillow's warnings while any thread reads a photo.
-
-    Pillow warns about sizes (bounded here) and about odd metadata (not used here).  To catch the
-    warnings would swap the filters of all threads, and two that overlap may leave the wrong ones
-    behind.  This is one narrow filter that comes with the first reader and goes with the last.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._readers = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._readers += 1
-            # Not a second time: it would be gone for a moment, while others read.
-            if warnings.filters[:1] != [_QUIET]:
-                warnings.filterwarnings("ignore", module=_PILLOW.pattern)
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if not self._readers:
-                filters = cast("list[object]", warnings.filters)
-                with contextlib.suppress(ValueError):  # somebody has swapped them meanwhile
-                    filters.remove(_QUIET)
-
-
-_PILLOW = re.compile(r"PIL\.")
-_QUIET = ("ignore", None, Warning, _PILLOW, 0)
-_PILLOW_QUIET = _PillowQuiet()
-
-
 def load_photo(path: str | Path) -> Photo:
     """Read a photo and turn it upright.
 
@@ -236,7 +203,7 @@ def load_photo(path: str | Path) -> Photo:
     path = Path(path)
     data = _read(path)
     try:
-        with _PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
             rgb, notes, warned = _decode(image, data)
     except UnidentifiedImageError:
@@ -322,6 +289,11 @@ def _check_size(image: Image.Image) -> None:
         raise ImageRefused("an image without pixels")
     if width * height > MAX_PIXELS:
         raise ImageRefused(_too_large(f"{width * height / 1e6:.0f}"), hint=_SCALE)
+    if (samples := hidden_samples(image)) > 1:
+        raise ImageRefused(
+            f"{samples} bands per pixel, of which only the first would be shown",
+            hint="save a picture in colours; models of bands take it as it is",
+        )
 
 
 _Read = tuple[Pixels, tuple[str, ...], tuple[str, ...]]

@@ -64,6 +64,12 @@ class ItemSpec:
                 named = self._named(piece, every, sample)
             for own in _finite(named, sample):
                 found.setdefault((own.label, own.target.tensor), own)
+        if not found:
+            raise ImageRefused(
+                f"the {self.reading.task} finds nothing in it that could be explained",
+                where=sample.photo,
+                hint="check the preprocessing, or name an element, OUTPUT[i,j,...], as the target",
+            )
         return tuple(found.values()), every
 
     def every(self, sample: Sample) -> Sequence[Item]:

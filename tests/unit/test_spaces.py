@@ -1,6 +1,7 @@
 """Signals, volumes and pictures of any number of bands: maps against native PyTorch, and files."""
 
 import math
+import sys
 
 import numpy as np
 import onnx
@@ -13,7 +14,13 @@ from torch.nn import functional
 
 import inspector
 from inspector.compare import compare
-from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
+from inspector.errors import (
+    ImageRefused,
+    MethodRefused,
+    MissingExtra,
+    ModelRefused,
+    UsageError,
+)
 from inspector.heatmap import Attribution, Heatmap, upsample
 from inspector.network.lattice import Lattice
 from inspector.overview import overview
@@ -468,17 +475,63 @@ def test_signals_of_any_length_where_the_file_leaves_it_free(tmp_path):
         assert image.explanations[1].heatmap.own.shape == (own.shape[1],)
 
 
-def test_a_tiff_file_of_several_bands_per_pixel_is_refused_with_a_command(networks, tmp_path):
-    path = tmp_path / "bands.tif"
-    Image.new("RGB", (10, 12)).save(path)
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+def test_a_tiff_file_of_several_bands_per_pixel_is_read(networks, tmp_path, layout, kind):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    _, model = networks[2]
+    values = RNG.integers(0, 200, (5, 12, 10)).astype(kind)
+    path, packed = tmp_path / "bands.tif", tmp_path / "packed.tif"
+    saved = values if layout == "separate" else np.moveaxis(values, 0, -1)
+    tifffile.imwrite(path, saved, planarconfig=layout, photometric="minisblack")
+    tifffile.imwrite(
+        packed, saved, planarconfig=layout, photometric="minisblack", compression="zlib"
+    )
+    for own in (path, packed):
+        np.testing.assert_array_equal(model.photo(own).bands, values)
+    with pytest.raises(ImageRefused):
+        inspector.Photo.open(path)  # a picture of the first band alone would be no picture of it
+
+
+def test_tiff_files_that_are_not_to_be_decoded_are_refused(networks, tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    _, model = networks[2]
+    path, values = tmp_path / "bands.tif", np.zeros((5, 12, 10), np.float32)
+    settings = {"planarconfig": "separate", "photometric": "minisblack"}
+    for _ in range(2):
+        tifffile.imwrite(path, values, append=path.exists(), **settings)
+    with pytest.raises(ImageRefused, match="2 page"):
+        model.photo(path)
+    tifffile.imwrite(path, values, **settings)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageRefused):
+        model.photo(path)
+    path.write_bytes(data)
+    monkeypatch.setattr("inspector.photos.band_tiff.MAX_DECODED_BYTES", 100)
+    with pytest.raises(ImageRefused, match="bytes of bands"):
+        model.photo(path)
+
+
+def with_samples(path, count, size=(10, 12)):
+    """A TIFF file whose header says so many samples per pixel."""
+    Image.new("RGB", size).save(path)
     data = bytearray(path.read_bytes())
     order = "little" if data[:2] == b"II" else "big"
     at = data.index((277).to_bytes(2, order) + (3).to_bytes(2, order))  # SamplesPerPixel
-    data[at + 8 : at + 10] = (5).to_bytes(2, order)
+    data[at + 8 : at + 10] = count.to_bytes(2, order)
     path.write_bytes(bytes(data))
-    with pytest.raises(ImageRefused) as error:
-        networks[2][1].photo(path)
-    assert "FILE.npy" in error.value.hint or "numpy.save" in error.value.hint
+    return path
+
+
+def test_that_tifffile_is_missing_is_said_before_work(networks, tmp_path, monkeypatch):
+    _, model = networks[2]
+    np.save(tmp_path / "fine.npy", np.zeros((5, 12, 10), np.float32))
+    path = with_samples(tmp_path / "bands.tif", 5)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    monkeypatch.setattr(model, "photo", lambda *_: pytest.fail("a photo was opened"))
+    with pytest.raises(MissingExtra, match=r"onnx-inspector\[tiff\]"):
+        model.explain([tmp_path / "fine.npy", path], "grad-cam", target="1")
 
 
 def test_free_sizes_are_named(tmp_path):
