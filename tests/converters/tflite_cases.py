@@ -52,6 +52,13 @@ class Constant:
     bias: bool = False
 
 
+@dataclass(frozen=True)
+class State:
+    """An input that keeps its values, and begins with zeros."""
+
+    shape: tuple
+
+
 def maps(*shape):
     """Values around 0."""
     return GENERATOR.normal(0, 1, shape or (1, 7, 9, 4)).astype(np.float32)
@@ -370,7 +377,40 @@ def _resizes():
                 )
 
 
+def _detectors():
+    from flatbuffers import flexbuffers
+
+    plain = {f"{n}_scale": s for n, s in zip("yxhw", (10.0, 10.0, 5.0, 5.0), strict=True)}
+    plain |= {"max_detections": 6, "max_classes_per_detection": 1, "detections_per_class": 3}
+    plain |= {"num_classes": 4, "nms_iou_threshold": 0.5, "nms_score_threshold": 0.3}
+    side = np.linspace(0.1, 0.9, 5)
+    grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    anchors = Constant(np.concatenate([grid, np.full((25, 2), 0.3)], 1).astype(np.float32))
+    scores = GENERATOR.uniform(0, 1, (1, 25, 5)).astype(np.float32)
+    for name, extra in (
+        ("together", {"use_regular_nms": False}),
+        ("per class", {"use_regular_nms": True}),
+    ):
+        options = bytes(flexbuffers.Dumps({**plain, **extra}))
+        values = (maps(1, 25, 4), scores, anchors)
+        op_type = "TFLite_Detection_PostProcess"
+        yield Case(f"detections {name}", op_type, values, outputs=4, custom=options)
+
+
+def _recurrent():
+    gates = [weights(6, 5) for _ in range(4)] + [weights(6, 6) for _ in range(4)]
+    biases = [Constant(GENERATOR.normal(0, 1, 6).astype(np.float32)) for _ in range(4)]
+    states = [State((2, 6)), State((2, 6))]
+    for major in (False, True):
+        x = maps(7, 2, 5) if major else maps(2, 7, 5)
+        values = (x, *gates, *[None] * 3, *biases, None, None, *states, *[None] * 4)
+        known = {"fused_activation_function": 4, "time_major": major}
+        yield Case(f"lstm {major}", "UNIDIRECTIONAL_SEQUENCE_LSTM", values, known)
+
+
 CASES = [
+    *_detectors(),
+    *_recurrent(),
     *_convolutions(),
     *_pools(),
     *_pairs(),
@@ -418,7 +458,10 @@ def built(case, kind, shapes, ranges, *, per_channel=True, half=False):
     first = None
     for index, value in enumerate(case.values):
         name = f"in{index}"
-        names.append(name)
+        names.append(-1 if value is None else name)
+        if value is None or isinstance(value, State):
+            tensors += [] if value is None else [TensorOf(name, value.shape, variable=True)]
+            continue
         constant = isinstance(value, Constant)
         array = value.array if constant else value
         floats = array.dtype == np.float32

@@ -25,6 +25,7 @@ from converters.source import Export, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
     from converters.to_onnx.tflite.interpreter import Interpreter
+    from converters.to_onnx.tflite.model import Subgraph
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -94,23 +95,40 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         notes.append("its integers are read as the numbers that they stand for")
     return Export(
         inputs=inputs,
-        run=_runner(interpreter),
+        run=_runner(interpreter, main),
         labels=said.labels,
         preprocess=said.preprocess_of(inputs[0]) if single else {},
         quantised=rounded,
-        kernels=_runner(reference) if reference else None,
+        kernels=_runner(reference, main) if reference else None,
         notes=tuple(notes),
         versions=versions(interpreter.package, f"{interpreter.package}-cpu", "tflite", "onnx"),
     )
 
 
-def _runner(interpreter: "Interpreter") -> Callable[[Sequence[Array]], list[Array]]:
+def _runner(
+    interpreter: "Interpreter", main: "Subgraph"
+) -> Callable[[Sequence[Array]], list[Array]]:
     """The interpreter, sample by sample where there is one input."""
     from converters.exported import one_by_one
 
+    def single(arrays: Sequence[Array]) -> list[Array]:
+        return _listed(main, interpreter.run(arrays))
+
     def run(inputs: Sequence[Array]) -> list[Array]:
         if len(inputs) == 1:
-            return one_by_one(lambda image: interpreter.run([image]), inputs[0])
-        return interpreter.run(inputs)
+            return one_by_one(lambda image: single([image]), inputs[0])
+        return single(inputs)
 
     return run
+
+
+def _listed(main: "Subgraph", outputs: list[Array]) -> list[Array]:
+    """Outputs with zeros behind the last detection, where the interpreter leaves what was there."""
+    for operator in main.operators:
+        ends = [main.outputs.index(n) for n in operator.outputs if n in main.outputs]
+        if operator.op_type == "TFLite_Detection_PostProcess" and len(ends) == 4:
+            count = int(outputs[ends[3]].reshape(-1)[0])
+            for place in ends[:3]:
+                outputs[place] = outputs[place].copy()
+                outputs[place][:, max(count, 0) :] = 0
+    return outputs

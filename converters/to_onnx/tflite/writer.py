@@ -29,6 +29,7 @@ OPSET, OPSET_16_BITS = 20, 21
 """Versions of the default operator set: the usual one, and the first that quantises to 16 bits."""
 
 _MOST_FOLDED = 1 << 16  # elements of what is computed while writing
+_MOST_STATES = 1 << 24  # elements of what a recurrent network begins with
 _IR_VERSION = 10
 
 for _module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
@@ -67,7 +68,7 @@ def write_onnx(model: Model, opset: int | None = None) -> onnx.ModelProto:
         if tensor.data is not None:
             graph.keep(tensor, tensor.data)
         elif tensor.variable and not graph.knows(tensor):
-            graph.keep(tensor, np.zeros(tensor.shape, tensor.dtype))
+            _keep_zeros(graph, tensor)
     for operator in main.operators:
         _written(graph, main, operator)
     outputs = [_output(graph, main, index) for index in main.outputs]
@@ -83,6 +84,13 @@ def write_onnx(model: Model, opset: int | None = None) -> onnx.ModelProto:
     return helper.make_model(
         made, opset_imports=[helper.make_opsetid("", opset or least)], ir_version=_IR_VERSION
     )
+
+
+def _keep_zeros(graph: Graph, tensor: Tensor) -> None:
+    """Take a state for zeros: every photo is the first one."""
+    if int(np.prod(tensor.shape, dtype=np.int64)) > _MOST_STATES:
+        raise ConversionFailed(f"a state of {list(tensor.shape)}", where=tensor.name)
+    graph.keep(tensor, np.zeros(tensor.shape, tensor.dtype))
 
 
 def _require_known(main: Subgraph) -> None:
