@@ -1,6 +1,7 @@
 """``inspector verify``: the parity certificate."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def command(**options: Any) -> int:
     """Certify that the PyTorch twin of MODEL is the model, in values and in gradients.
 
     Every tensor against ONNX Runtime, on random inputs and on each IMAGE; the gradient against
-    differences of ONNX Runtime's scores; identities that must hold whatever the model. Exit
+    differences of ONNX Runtime's scores; identities that must hold whatever the model. Of a file
+    that `inspector embed` wrote also its heatmap, against the twin's, and its other outputs. Exit
     status 1 when a check fails.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
@@ -65,11 +67,16 @@ def _verify(
     as_json: bool,
     **opening: Any,
 ) -> int:
+    from inspector.embed import base_of, checks_of
     from inspector.render import json as render_json
     from inspector.verify.cache import remember
     from inspector.verify.checks import certify
 
     explainer = open_model(model, **opening)
+    heatmap = base_of(explainer)
+    of_heatmap = [] if heatmap is None else checks_of(explainer, *heatmap)
+    if heatmap is not None:  # the twin is that of the model, without what was added
+        explainer = heatmap[0]
     preprocess = explainer.preprocessing.preprocess
     chosen = _target(explainer, target)  # read before anything is computed
     with progress_bar(explainer.path.name) as progress:
@@ -83,6 +90,7 @@ def _verify(
     kept = remember(
         explainer.model, certificate, preprocess, "" if chosen is None else certificate.tensor
     )
+    certificate = replace(certificate, checks=(*certificate.checks, *of_heatmap))
     document = certificate.to_dict()
     if output is not None:
         render_json.write(output, document)

@@ -25,7 +25,7 @@ from inspector.network.tail import Tail, tail_of
 from inspector.surgery.gradient import GradientProgram, Overlay, gradient_program
 from inspector.surgery.gradient.program import forward_model
 
-__all__ = ["GradientGraph", "overlay_of"]
+__all__ = ["GradientGraph", "Measured", "overlay_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -151,7 +151,7 @@ class GradientGraph:
         key = (tuple(start), tuple(frontier), sizes, targets, rule)
         if key not in self._loaded:
             nodes = self._nodes(start, targets)
-            measured = _Measured(self, nodes, fed)
+            measured = Measured(self.file, nodes, fed)
             program = gradient_program(
                 self.graph,
                 nodes,
@@ -171,9 +171,9 @@ class GradientGraph:
         if len(self._loaded) > _MOST:
             self._loaded.popitem(last=False)
 
-    def _runtime(self, model: Any, *, optimise: bool | None = None) -> Runtime:
-        wanted = self.optimise if optimise is None else optimise
-        return Runtime(replace(self.file, model=model), device=self.device, optimise=wanted)
+    def _runtime(self, model: Any) -> Runtime:
+        file = replace(self.file, model=model)
+        return Runtime(file, device=self.device, optimise=self.optimise)
 
     def _nodes(self, start: Mapping[str, Array], targets: Sequence[str]) -> list[Node]:
         found = {
@@ -191,17 +191,22 @@ class GradientGraph:
         return self._tails[key]
 
 
-class _Measured:
-    """Tensors of one sample, from one forward pass over the nodes; made when first asked for."""
+class Measured:
+    """Tensors of one sample, from one forward pass over some nodes; made when first asked for.
 
-    def __init__(
-        self, engine: GradientGraph, nodes: Sequence[Node], fed: Mapping[str, Array]
-    ) -> None:
-        self._engine, self._nodes, self._fed = engine, nodes, dict(fed)
+    Args:
+        file: The network.
+        nodes: The nodes.
+        fed: Values of the tensors that they read and do not make.
+    """
+
+    def __init__(self, file: OnnxFile, nodes: Sequence[Node], fed: Mapping[str, Array]) -> None:
+        self._file, self._nodes, self._fed = file, nodes, dict(fed)
         self._found: dict[str, Array] = {}
         self._ran = False
 
     def __call__(self, tensor: str) -> Array | None:
+        """The tensor; of one that is large, or holds no whole numbers, the shape alone counts."""
         if tensor in self._fed:
             return self._fed[tensor]
         if not self._ran and tensor not in self._found:
@@ -210,7 +215,7 @@ class _Measured:
         return self._found.get(tensor)
 
     def _run(self) -> None:
-        graph = self._engine.graph
+        graph = self._file.graph
         read = [name for node in self._nodes for name in (*node.inputs, *node.outputs)]
         names = [
             name
@@ -218,7 +223,7 @@ class _Measured:
             if name and name not in self._fed and graph.producer(name) is not None
         ]
         model = forward_model(graph, self._nodes, tuple(self._fed), names)
-        runtime = self._engine._runtime(model, optimise=False)  # noqa: SLF001 - its own helper
+        runtime = Runtime(replace(self._file, model=model), device="cpu", optimise=False, once=True)
         found = runtime.run(self._fed, names)
         for name, value in found.items():
             kept = isinstance(value, np.ndarray)

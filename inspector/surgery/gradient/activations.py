@@ -63,11 +63,11 @@ def clip(b: Builder, step: Step, _x: str, y: str) -> str:
         else:
             bounds.append("")
     low, high = bounds
-    inside = [b.op("Greater", [y, low])] if low else []
-    inside += [b.op("Less", [y, high])] if high else []
+    inside = [b.mask(b.op("Greater", [y, low]))] if low else []
+    inside += [b.mask(b.op("Less", [y, high]))] if high else []
     if not inside:
         return b.constant(1.0)
-    return b.mask(inside[0] if len(inside) == 1 else b.op("And", inside))
+    return inside[0] if len(inside) == 1 else b.mul(*inside)
 
 
 @elementwise("LeakyRelu")
@@ -146,8 +146,7 @@ def tanh(b: Builder, _step: Step, _x: str, y: str) -> str:
 @elementwise("HardSigmoid")
 def hard_sigmoid(b: Builder, step: Step, _x: str, y: str) -> str:
     """Alpha where 0 < y < 1."""
-    above, below = b.op("Greater", [y, b.constant(0.0)]), b.op("Less", [y, b.constant(1.0)])
-    inside = b.mask(b.op("And", [above, below]))
+    inside = b.mul(b.positive(y), b.mask(b.op("Less", [y, b.constant(1.0)])))
     return _times(b, inside, _float(step, "alpha", 0.20000000298023224))
 
 

@@ -16,9 +16,12 @@ from converters.graph import Graph
 from inspector.surgery.gradient.element_types import NOT_FLOAT32, element_types
 from inspector.surgery.gradient.table import CannotDifferentiate
 
-__all__ = ["OLDEST", "Builder"]
+__all__ = ["ADDED", "OLDEST", "Builder"]
 
 Array = np.ndarray[Any, Any]
+
+ADDED = "gradient/"
+"""Start of the names of all tensors that are added to a network."""
 
 OLDEST = 7
 """Oldest opset that gradients are written for: from it on operators broadcast as NumPy does."""
@@ -126,10 +129,9 @@ class Builder:
         """Append a node with several outputs, and return their names."""
         if op_type in self.avoid:
             raise CannotDifferentiate(f"its gradient needs {op_type}, which is to be avoided")
-        outputs = [self.name(f"gradient/{op_type}_{len(self.nodes)}") for _ in range(count)]
-        self.nodes.append(
-            helper.make_node(op_type, list(inputs), outputs, outputs[0], **attributes)
-        )
+        # Short: a name is written once per reader, and files with a heatmap are to stay small.
+        outputs = [self.name(f"{ADDED}{len(self.nodes)}") for _ in range(count)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), outputs, **attributes))
         return tuple(outputs)
 
     def once(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -144,7 +146,7 @@ class Builder:
         array = np.ascontiguousarray(np.asarray(value, dtype=dtype)).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._made:
-            name = self._made[key] = self.name(f"gradient/constant_{len(self.initialisers)}")
+            name = self._made[key] = self.name(f"{ADDED}c{len(self.initialisers)}")
             self.initialisers.append(numpy_helper.from_array(array, name))
             self._constants[name] = array
         return self._made[key]
@@ -181,8 +183,8 @@ class Builder:
         """Where two tensors are equal."""
         if self.opset >= 11:
             return self.op("Equal", [a, b])
-        unequal = self.op("Or", [self.op("Greater", [a, b]), self.op("Less", [a, b])])
-        return self.op("Not", [unequal])
+        apart = self.op("Abs", [self.op("Sub", [a, b])])
+        return self.op("Not", [self.op("Greater", [apart, self.constant(0.0)])])
 
     def where(self, condition: str, a: str, b: str) -> str:
         """``a`` where a condition holds, ``b`` elsewhere."""

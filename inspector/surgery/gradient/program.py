@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from converters.graph import Graph, Node
-from inspector.surgery.gradient.builder import Builder
+from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.element_types import element_types
 from inspector.surgery.gradient.reverse import Overlay, reverse
 
@@ -60,11 +60,11 @@ def gradient_program(
         UnsupportedOperator: Nodes on the way that have no rule.
     """
     builder = Builder(graph, measured)
-    seeds = {name: builder.name(f"gradient/seed/{name}") for name in targets}
+    seeds = {name: builder.name(f"{ADDED}seed/{name}") for name in targets}
     found = reverse(builder, nodes, seeds, start, overlay=overlay)
     signals = {}
     for name, signal in found.items():
-        out = builder.name(f"gradient/of/{name}")
+        out = builder.name(f"{ADDED}of/{name}")
         builder.nodes.append(helper.make_node("Identity", [signal], [out], out))
         signals[name] = out
     fed = [*start, *(name for name in frontier if name not in start)]

@@ -189,11 +189,12 @@ class _Pass:
             else:
                 shifted = builder.op("Add", [levels, builder.constant(0.5)])
                 levels = builder.op("Floor", [shifted])
-        inside = builder.op("Greater", [levels, builder.constant(float(clamp.low))])
-        if clamp.high is not None:
-            below = builder.op("Less", [levels, builder.constant(float(clamp.high))])
-            inside = builder.op("And", [inside, below])
-        return builder.mul(signal, builder.mask(inside))
+        above = builder.op("Greater", [levels, builder.constant(float(clamp.low))])
+        signal = builder.mul(signal, builder.mask(above))
+        if clamp.high is None:
+            return signal
+        below = builder.op("Less", [levels, builder.constant(float(clamp.high))])
+        return builder.mul(signal, builder.mask(below))
 
     def _ruled(self, activation: Activation, signal: str) -> None:
         """An activation under a rule, as a whole."""

@@ -1,0 +1,192 @@
+"""A model file whose extra output is the heatmap of its own answer."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+import inspector
+from converters.errors import UnsupportedOperator
+from inspector.cli import program
+from inspector.embed import METHODS, base_of, checks_of, embed
+from inspector.errors import MethodRefused, ModelRefused, UsageError
+from inspector.surgery.embedded import HEATMAP, METADATA_KEY
+from tests.networks import node, onnx_model
+
+_RNG = np.random.default_rng(0)
+
+
+def _w(*shape):
+    return _RNG.normal(size=shape).astype(np.float32)
+
+
+def _network(opset=13, *, extra=(), pool="GlobalAveragePool"):
+    """A classifier with a pooling that overlaps, a skip connection and a linear head."""
+    nodes = [
+        node("Conv", "x w1", "a", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("MaxPool", "b", "c", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Conv", "c w2", "d", pads=[1, 1, 1, 1]),
+        node("Add", "c d", "e"),
+        node("Relu", "e", "f"),
+        *extra,
+        node(pool, "g" if extra else "f", "p"),
+        node("Flatten", "p", "q"),
+        node("MatMul", "q w3", "r"),
+        node("Add", "r bias", "y"),
+    ]
+    constants = {"w1": _w(6, 3, 3, 3), "w2": _w(6, 6, 3, 3), "w3": _w(6, 5), "bias": _w(5)}
+    return onnx_model(nodes, {"x": ("N", 3, 16, 16)}, {"y": ("N", 5)}, constants, opset=opset)
+
+
+def _opened(tmp_path, model, name="model.onnx", **options):
+    path = tmp_path / name
+    path.write_bytes(model.SerializeToString())
+    return inspector.load(path, preprocess="unit", **options)
+
+
+def _run(path, feeds, names=None):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(names, feeds)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_heatmap_is_the_methods_own_map(tmp_path, method):
+    opened = _opened(tmp_path, _network())
+    out = tmp_path / "out.onnx"
+    embed(opened, out, method)
+    again = inspector.load(out, preprocess="unit")
+    base, facts = base_of(again)
+    found = checks_of(again, base, facts)
+    assert [check.status for check in found] == ["pass", "pass", "pass"], found
+    assert list(again.graph.outputs) == ["y", HEATMAP]
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 16, 18, 20])
+def test_it_is_written_for_the_files_own_opset(tmp_path, opset):
+    opened = _opened(tmp_path, _network(opset))
+    out = tmp_path / "out.onnx"
+    embed(opened, out, "guided-grad-cam", class_input=opset > 8)
+    assert onnx.load_from_string(out.read_bytes()).opset_import[0].version == opset
+    again = inspector.load(out, preprocess="unit")
+    assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+
+
+def test_the_batch_stays_free_and_samples_stay_apart(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out)
+    x = _w(4, 3, 16, 16)
+    (together,) = _run(out, {"x": x}, [HEATMAP])
+    (alone,) = _run(out, {"x": x[2:3]}, [HEATMAP])
+    assert together.shape == (4, 16, 16)
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-5 * np.abs(alone).max())
+
+
+def test_an_input_may_pick_the_class(tmp_path):
+    out, fixed = tmp_path / "out.onnx", tmp_path / "fixed.onnx"
+    opened = _opened(tmp_path, _network())
+    embed(opened, out, class_input=True)
+    embed(opened, fixed, target=3)
+    x = _w(3, 3, 16, 16)
+    scores, best = _run(out, {"x": x}, ["y", HEATMAP])
+    (of_three,) = _run(fixed, {"x": x}, [HEATMAP])
+    (asked,) = _run(out, {"x": x, "heatmap_class": np.array([3], np.int32)}, [HEATMAP])
+    np.testing.assert_allclose(asked, of_three, atol=1e-6 * np.abs(of_three).max())
+    own = np.append(scores.argmax(1)[:2], 3).astype(np.int32)
+    mixed = np.array([-1, own[1], 3], np.int32)
+    (each,) = _run(out, {"x": x, "heatmap_class": mixed}, [HEATMAP])
+    np.testing.assert_allclose(each[:2], best[:2], atol=1e-6 * np.abs(best).max())
+    np.testing.assert_allclose(each[2], of_three[2], atol=1e-6 * np.abs(best).max())
+
+
+def test_a_map_of_the_layers_own_size(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out, size="layer")
+    (found,) = _run(out, {"x": _w(1, 3, 16, 16)}, [HEATMAP])
+    assert found.shape == (1, 8, 8)
+
+
+def test_a_file_for_the_web_has_none_of_the_operators_that_it_lacks(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network(18)), out, "guided-backprop", runtime="web")
+    used = {one.op_type for one in onnx.load_from_string(out.read_bytes()).graph.node}
+    assert used.isdisjoint({"ScatterElements", "OneHot", "TopK", "Max", "Min", "And", "Or"})
+    again = inspector.load(out, preprocess="unit")
+    assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+
+
+def test_the_model_can_be_taken_out_again(tmp_path):
+    model, out = _network(16), tmp_path / "out.onnx"
+    embed(_opened(tmp_path, model), out, "guided-backprop")
+    base, _ = base_of(inspector.load(out, preprocess="unit"))
+    assert base.graph.model.graph == model.graph
+    assert base_of(base) is None
+
+
+def _refused(tmp_path, opened, error, match, method="grad-cam", **options):
+    out = tmp_path / "never.onnx"
+    with pytest.raises(error, match=match):
+        embed(opened, out, method, **options)
+    assert not out.exists()
+
+
+def test_what_cannot_be_written_is_refused_by_name_and_leaves_no_file(tmp_path):
+    opened = _opened(tmp_path, _network())
+    _refused(tmp_path, opened, MethodRefused, "occlusion cannot be written", "occlusion")
+    _refused(tmp_path, opened, UsageError, "no such size", size="huge")
+    _refused(tmp_path, opened, UsageError, "no such runtime", runtime="toaster")
+    _refused(tmp_path, opened, MethodRefused, "does not depend", target="b[0,0,0]", layer="f")
+    _refused(tmp_path, opened, UsageError, "needs the scores", target="top3")
+    summed = [node("CumSum", "f one", "g", name="sums")]
+    model = _network(extra=summed)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(1), "one"))
+    uncovered = _opened(tmp_path, model, "sums.onnx")
+    _refused(tmp_path, uncovered, UnsupportedOperator, "CumSum.*'sums'", layer="f")
+    largest = _opened(tmp_path, _network(pool="GlobalMaxPool"), "max.onnx")
+    _refused(tmp_path, largest, MethodRefused, "CAM is not exact", "cam")
+
+
+def test_a_file_that_exists_or_is_embedded_already_is_refused(tmp_path):
+    opened, out = _opened(tmp_path, _network()), tmp_path / "out.onnx"
+    embed(opened, out)
+    before = out.read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        embed(opened, out)
+    assert out.read_bytes() == before
+    again = inspector.load(out, preprocess="unit")
+    _refused(tmp_path, again, ModelRefused, "a heatmap already")
+
+
+def test_verify_finds_a_heatmap_that_is_another_one(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out)
+    model = onnx.load_from_string(out.read_bytes())
+    last = model.graph.node[-1]
+    last.op_type = "Neg"
+    out.write_bytes(model.SerializeToString())
+    again = inspector.load(out, preprocess="unit")
+    found = {check.name: check.status for check in checks_of(again, *base_of(again))}
+    assert found["heatmap"] == "fail"
+    assert found["outputs"] == "pass"
+
+
+def test_metadata_of_strangers_are_not_trusted(tmp_path):
+    model = _network()
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, "[1, 2"
+    assert base_of(_opened(tmp_path, model)) is None
+    entry.value = '{"method": "grad-cam"}'
+    assert base_of(_opened(tmp_path, model, "other.onnx")) is None
+
+
+def test_the_command_writes_the_file_and_refuses_to_do_it_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("inspector.cli.embed.supervised", lambda work, **_: work())
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    path.write_bytes(_network().SerializeToString())
+    words = ["embed", str(path), "-o", str(out), "--preprocess", "unit"]
+    found = CliRunner().invoke(program, words, standalone_mode=False)
+    assert found.exception is None
+    assert "output heatmap, grad-cam of top1 at f" in found.output
+    again = CliRunner().invoke(program, words, standalone_mode=False)
+    assert isinstance(again.exception, UsageError)
