@@ -219,10 +219,9 @@ def _print(found: "AuditReport", output: Path) -> None:
     for kind, own in (contents["faithfulness"] or {}).items():
         shown = ", ".join(f"{name} {stat['value']:.3f}" for name, stat in own.items())
         show(f"  {kind}: {shown}")
-    if contents["compare"] is not None:
-        show(
-            f"against {contents['compare']['reference']['name']}: {contents['compare']['sentence']}"
-        )
+    if (compare := contents["compare"]) is not None:
+        model = contents["model"]["model"]["name"]
+        show(f"{model} (B) and {compare['reference']['name']} (A): {compare['sentence']}")
     if contents["lock"] is not None:
         show(contents["lock"]["sentence"])
         for one in contents["lock"]["entries"][:_SHOWN]:

@@ -114,7 +114,9 @@ def _output(one: "OutputDifference", count: int) -> str:
     if one.relative == 0 or sqnr is None:
         largest = one.statistics.get("max_abs")
         return f"{place} {'is equal' if largest is None or not largest['value'] else 'differs'}"
-    noise = "" if one.band is None else f" (noise up to {-20 * math.log10(one.band):.0f} dB)"
+    noise = ""
+    if one.band is not None:
+        noise = f" (float32 noise alone: {-20 * math.log10(one.band):.0f} dB)"
     alike = "" if cosine is None else f", cosine {_near_one(cosine['value'])}"
     return f"{place} has SQNR {sqnr['value']:.1f} dB{noise}{alike}"
 

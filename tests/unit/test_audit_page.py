@@ -111,6 +111,15 @@ def test_the_rows_hold_what_the_photos_have():
     assert kinds["site"]["group"]
 
 
+def test_what_moved_since_a_lock_is_a_table():
+    moved = {"kind": "outputs", "name": "<logits>", "photo": "a.png", "difference": 0.25}
+    lock = {"sentence": "Moved: 1 output.", "entries": [moved | {"band": 1e-6}]}
+    found = html.dumps(audit_document(lock=lock), audit_rows()).decode()
+    assert "Moved: 1 output." in found
+    assert "<td>&lt;logits&gt;</td><td>a.png</td><td>0.25</td>" in found
+    assert 'id="lock"' not in html.dumps(audit_document(), audit_rows()).decode()
+
+
 def test_ten_thousand_photos_add_rows_and_no_elements():
     few, many = page(rows=audit_rows(10)), page(rows=audit_rows(10_000))
     assert len(few.elements) == len(many.elements)

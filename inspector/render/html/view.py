@@ -72,6 +72,7 @@ def view(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
             for name, maps in part(document, "faithfulness").items()
         ],
         "compare": list(_flat(part(document, "compare"))),
+        "lock": _lock(part(document, "lock")),
         "facts": _facts(document),
         "refused": [
             (visible(row.get("photo")), visible(row.get("reason")))
@@ -269,6 +270,22 @@ def _facts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         "Program": part(document, "program"),
     }
     return [{"name": name, "rows": list(_flat(facts))} for name, facts in sections.items() if facts]
+
+
+def _lock(lock: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What moved since a lock was written; None where none was checked."""
+    if not lock:
+        return None
+    rows = [
+        {
+            "name": visible(row.get("name")),
+            "photo": visible(row.get("photo") or ""),
+            "by": number(row.get("difference")) or "not comparable",
+            "band": number(row.get("band")),
+        }
+        for row in entries(lock, "entries")
+    ]
+    return {"sentence": visible(lock.get("sentence")), "rows": rows}
 
 
 def _without(document: Mapping[str, Any], name: str, *keys: str) -> dict[str, Any]:
