@@ -16,7 +16,8 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit audit-ray faithfulness truth field demo test test-lowest coverage converters converters-apart conformance fuzz \
+.PHONY: help audit audit-ray faithfulness quantus truth field demo test test-lowest coverage converters \
+    converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -103,6 +104,16 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
 
+# Quantus brings pandas and a second OpenCV along.
+.venv-quantus/env.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-quantus
+	.venv-quantus/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e '.[test]' quantus==0.6.0
+	touch $@
+
+quantus: .venv-quantus/env.stamp ## The measures of faithfulness against Quantus
+	.venv-quantus/bin/python -m pytest -m conformance tests/conformance/test_quantus.py
+
 # OPTIONS go to benchmarks/truth.
 truth: $(VENV)/truth.stamp ## Methods of this project and others on networks whose right map is known: docs/truth.md
 	$(BIN)/python benchmarks/truth --page docs/truth.md $(OPTIONS)
@@ -136,4 +147,4 @@ sbom: $(VENV)/test.stamp .venv-audit/bin/pip ## Bill of materials of .venv as Cy
 	    --output-reproducible --of JSON -o sbom.cdx.json
 
 clean: ## Remove the environments and what the demo wrote
-	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-jax .venv-lowest .venv-paddle demo inspection .coverage
+	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-jax .venv-lowest .venv-paddle .venv-quantus demo inspection .coverage

@@ -41,7 +41,8 @@ def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarra
     (N, C, h, w), g = dS/dA, Z = h w, and S the target's score before softmax.
 
     An all-negative sum leaves an empty map, which is reported as "no positive evidence at this
-    layer".
+    layer".  Where g differs so much from place to place that less than half of the map agrees with
+    sum_k g_k A_k, that is said: hires-cam keeps the place.
 
     Args:
         evidence: The samples to explain.
