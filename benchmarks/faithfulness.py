@@ -164,6 +164,8 @@ def main() -> None:
         except InspectorError as error:
             print(f"{path}: {error}", file=sys.stderr)
             continue
+        except KeyboardInterrupt:  # the table of what is done
+            break
         if found is not None:
             shares.append(found[1])
             for name, own in found[0].items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectors import SIDE, exported, traced
 from networks import Net
-from test_tasks import Depth, load, planted
+from test_tasks import Depth, Reader, Segmenter, line_of, load, planted
 
 from inspector.compare import Gates, compare
 from inspector.errors import UsageError
@@ -91,6 +91,69 @@ def test_dense_networks_are_compared_at_the_same_place(tmp_path):
     assert pair.label.startswith("@")
     assert pair.scores == pytest.approx((own.score, there.score), rel=1e-5)
     assert found.images[0].flip is None
+
+
+@pytest.fixture(scope="module")
+def segmenters(tmp_path_factory):
+    """A segmenter, and the same one without its class 2."""
+    folder = tmp_path_factory.mktemp("segmenters")
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 48, 3), np.uint8)
+    x = torch.from_numpy(pixels.transpose(2, 0, 1)[None] / np.float32(255))
+    torch.manual_seed(2)
+    module = Segmenter().eval()
+    with torch.no_grad():
+        module.out.bias -= module(x).mean((0, 2, 3))
+    models = []
+    for name in ("whole", "without"):
+        traced(module, x, folder / f"{name}.onnx", ["logits"])
+        models.append(load(folder / f"{name}.onnx", labels=["soil", "leaf", "fruit"]))
+        with torch.no_grad():
+            module.out.bias[2] -= 1e4
+    return *models, pixels
+
+
+def test_regions_of_a_class_are_compared_and_a_lost_one_is_a_flip(segmenters):
+    whole, without, pixels = segmenters
+    same = compare(whole, whole, pixels, target="top3", gates=Gates(min_rank=0.99, max_flips=0))
+    (image,) = same.images
+    assert {one["a"] for one in image.items} == {"soil", "leaf", "fruit"}
+    assert all(one["a"] == one["b"] and one["overlap"] == 1 for one in image.items)
+    assert {pair.method for pair in image.maps} == {"grad-cam"}
+    assert (image.flip, same.failures) == (False, ())
+
+    lost = compare(whole, without, pixels, target="top3")
+    (image,) = lost.images
+    found = {one["a"]: one for one in image.items}
+    assert found["fruit"]["b"] is None
+    assert 0 < found["soil"]["overlap"] <= 1
+    assert image.flip is True
+    assert "fruit" not in {pair.label for pair in image.maps}
+
+
+def test_characters_are_compared_at_their_place_in_the_line(tmp_path):
+    """Two ways to write down the same reading; and one that takes green for blank."""
+    models = {}
+    for name, layout in (("a", "probabilities"), ("b", "steps first"), ("blind", "probabilities")):
+        module = Reader(layout).eval()
+        if name == "blind":
+            with torch.no_grad():
+                module.stem.weight[2] = -1
+        x = torch.from_numpy(line_of("R.G.B").transpose(2, 0, 1)[None] / np.float32(255))
+        traced(module, x, tmp_path / f"{name}.onnx", ["text"])
+        models[name] = load(tmp_path / f"{name}.onnx", labels=["R", "G", "B"])
+    pixels = line_of("R.G.B")
+    same = compare(models["a"], models["b"], pixels, gates=Gates(min_rank=0.99, max_flips=0))
+    (image,) = same.images
+    assert [(one["a"], one["b"]) for one in image.items] == [
+        (f"char:{place} {letter}",) * 2 for place, letter in enumerate("RGB", 1)
+    ]
+    assert {pair.method for pair in image.maps} == {"hires-cam"}
+    assert all(pair.similarity.rank > 0.99 for pair in image.maps)
+    assert same.failures == ()
+
+    (image,) = compare(models["a"], models["blind"], pixels).images
+    assert [(one["a"], one["b"]) for one in image.items][1] == ("char:2 G", None)
+    assert image.flip is True
 
 
 def test_networks_of_different_tasks_are_no_pair(detectors, tmp_path):
