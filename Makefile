@@ -118,8 +118,8 @@ quantus: .venv-quantus/env.stamp ## The measures of faithfulness against Quantus
 truth: $(VENV)/truth.stamp ## Methods of this project and others on networks whose right map is known: docs/truth.md
 	$(BIN)/python benchmarks/truth --page docs/truth.md $(OPTIONS)
 
-# MODEL is a detector; OPTIONS go to benchmarks/faithfulness.py.
-faithfulness: $(VENV)/test.stamp ## With MODEL=... PHOTOS='...': how faithful each method's maps of a detector are
+# MODEL is of any task but classification; OPTIONS go to benchmarks/faithfulness.py.
+faithfulness: $(VENV)/test.stamp ## With MODEL=... PHOTOS='...': how faithful each method's maps of boxes, regions ... are
 	$(BIN)/python benchmarks/faithfulness.py $(MODEL) $(PHOTOS) $(OPTIONS)
 
 # FOLDER is what you received; PHOTO and OPTIONS go to benchmarks/field.py.

@@ -24,6 +24,12 @@ LAYER_STUDIES = {
 }
 """What is asked of a layer, with options that these photos need."""
 
+ITEM_STUDIES = {
+    "faithfulness": {"method": ("grad-cam",), "count": 1, "steps": 3, "subsets": 3},
+    "sanity": {"method": ("hires-cam",), "count": 1, "stages": 1},
+}
+"""What is asked of maps, whatever they are of: of the most certain box."""
+
 CLASS_STUDIES = {
     "invariance": {},
     "localisation": {"boxes": "boxes.csv"},
@@ -77,15 +83,18 @@ def found(scene, name, options):
 
 
 def test_every_study_is_one_of_these():
-    assert set(studies()) == {*LAYER_STUDIES, *CLASS_STUDIES, *OTHER_FILES}
+    assert set(studies()) == {*LAYER_STUDIES, *ITEM_STUDIES, *CLASS_STUDIES, *OTHER_FILES}
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in QUICK else pytest.param(n, marks=pytest.mark.conformance) for n in LAYER_STUDIES],
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.conformance)
+        for name in (*LAYER_STUDIES, *ITEM_STUDIES)
+    ],
 )
-def test_a_study_of_layers_takes_a_detector(scene, name):
-    result = found(scene, name, LAYER_STUDIES[name])
+def test_a_study_of_layers_or_maps_takes_a_detector(scene, name):
+    result = found(scene, name, {**LAYER_STUDIES, **ITEM_STUDIES}[name])
     assert isinstance(result, Findings)
     assert result.sentences
 
