@@ -6,6 +6,8 @@ bytes, or what lies beside it, have to agree.  Nothing is unpickled and nothing 
 
 import json
 import re
+import shlex
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from converters.errors import ConversionFailed
 from converters.frozen_graph import command_for
-from converters.regular_file import first_bytes, read_regular
+from converters.regular_file import first_bytes, open_regular, read_regular
 from converters.source import Export, Options, as_path
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -134,6 +136,59 @@ def _frozen_graph(path: Path) -> bool:
     )
 
 
+def _mnn(path: Path) -> bool:
+    """A flatbuffer without a mark of its own: its first table and that table's list of places."""
+    head = _head(path)
+    if len(head) < 12:
+        return False
+    root = int.from_bytes(head[:4], "little")
+    places = root - int.from_bytes(head[root : root + 4], "little", signed=True)
+    size = int.from_bytes(head[places : places + 2], "little") if 4 <= places < len(head) else 0
+    return 8 <= root < len(head) - 4 and 4 < size < 64 and size % 2 == 0
+
+
+def _caffe2(path: Path) -> bool:
+    """A NetDef: maybe a name (field 1), then operators (field 2) with their type (field 4)."""
+    head = _head(path)
+    if head[:1] == b"\x0a" and len(head) > 2:
+        name, head = head[2 : 2 + head[1]], head[2 + head[1] :]
+        if not name.isascii() or not name.decode("ascii").isprintable():
+            return False
+    return head[:1] == b"\x12" and re.search(rb"\x22[\x02-\x40][A-Z][A-Za-z0-9]+", head) is not None
+
+
+def _weights_manifest(path: Path) -> bool:
+    """JSON of a list of files with the weights in them, and no network."""
+    try:
+        content = json.loads(read_regular(path, _MOST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, list) and any(
+        isinstance(group, dict) and {"paths", "weights"} <= group.keys() for group in content
+    )
+
+
+def _archive_with(pattern: str) -> Callable[[Path], bool]:
+    """Whether a zip archive has an entry of such a name."""
+    compiled = re.compile(pattern)
+
+    def holds(path: Path) -> bool:
+        if not _head(path).startswith(b"PK\x03\x04"):
+            return False
+        try:
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+                return any(compiled.search(name) for name in archive.namelist())
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+            return False
+
+    return holds
+
+
+def _unpack(path: Path) -> str:
+    """The command that unpacks an archive of models."""
+    return f"unpack it: unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.with_suffix('')))}"
+
+
 def _tf_js(path: Path) -> bool:
     """JSON of a topology and a manifest of its weights."""
     return {"modelTopology", "weightsManifest"} <= set(_tf_js_content(path))
@@ -204,15 +259,19 @@ _SKLEARN = (
     "LightGBM) or torch.onnx.export (PyTorch)"
 )
 _OPEN_VINO = "export the model that it was made from (PyTorch, TensorFlow, ONNX) instead"
-_CORE_ML = "export the model that it was made from instead; onnxmltools reads old .mlmodel files"
+_CORE_ML = "export the model that it was made from (PyTorch, Keras) instead"
 _CAFFE = (
-    "rebuild the network in PyTorch with these weights (caffemodel2pytorch, MMdnn) and give its "
-    "function: package.module:name"
+    "no tool that is kept up turns it into ONNX: build the network in PyTorch, give its weights to "
+    "it, and convert the function that does so: package.module:name"
 )
 _DARKNET = (
-    "export with the program that trained it, or load .cfg and .weights in a PyTorch port "
-    "(pytorch-YOLOv4, ultralytics) and export from there with torch.onnx.export"
+    "build it in PyTorch by the program that trained it, and convert the function that does so: "
+    "package.module:name"
 )
+_CAFFE2 = (
+    "give the PyTorch model or the ONNX file that it was made from: PyTorch lost Caffe2 in 2.0"
+)
+_COMPILED = "give the ONNX file, or the model of PyTorch or TensorFlow, that it was compiled from"
 _MXNET = "export with MXNet's own mx.onnx.export_model (MXNet 1.9), in an environment of its own"
 _NCNN = "give the ONNX or PyTorch model that onnx2ncnn or pnnx made it from"
 
@@ -285,6 +344,30 @@ _KINDS = (
         "only image models are read; take the checkpoint that llama.cpp converted it from",
     ),
     _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _frozen),
+    _Kind((".pb",), _caffe2, "a network of Caffe2", _CAFFE2),
+    _Kind((".mnn",), _mnn, "a network of MNN", _COMPILED),
+    _Kind((".rknn",), _begins(b"RKNN", b"CYPTRKNN"), "a network compiled for Rockchip", _COMPILED),
+    _Kind((".pte",), _matches(rb"^....ET1[0-9]"), "a program of ExecuTorch", _COMPILED),
+    _Kind((".mlmodelc",), _folder_with("coremldata.bin"), "a model of Core ML, compiled", _CORE_ML),
+    _Kind(
+        (".task",),
+        _archive_with(r"\.tflite$"),
+        "a bundle of MediaPipe, of several TFLite files",
+        lambda path: f"{_unpack(path)}, and give one of its .tflite files",
+    ),
+    _Kind(
+        (".mar",),
+        _archive_with(r"^MAR-INF/"),
+        "an archive of TorchServe",
+        lambda path: f"{_unpack(path)}, and give the model in it",
+    ),
+    _Kind(
+        (".json",),
+        _weights_manifest,
+        "a manifest of weights of TensorFlow.js, as face-api.js has them, whose network stands in a "
+        "program",
+        "give the model that they were trained in",
+    ),
     _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),
     _Kind(("",), _folder_with("_METADATA", "manifest.ocdbt"), "a checkpoint of Orbax", _FLAX),
     _Kind((".json", ""), _tf_js, _tf_js_kind, _tf_js_hint),

@@ -31,9 +31,25 @@ __all__ = [
 
 _METADATA_KEYS = (LABELS, "names", "labels", "classes", "class_names", "id2label")
 _CONFIG = "config.json"
-_BESIDE = ("labels.txt", "labelmap.txt", _CONFIG)
-_INNER = ("onnx",)
-"""Folders of a model's ONNX files, whose settings lie in the folder above."""
+_BESIDE = (
+    *(
+        "labels.txt",
+        "labelmap.txt",
+        "label_map.txt",
+        "classes.txt",
+        "class_names.txt",
+        "synset.txt",
+    ),
+    *("labels.json", "class_names.json", "class_indices.json", "imagenet_class_index.json"),
+    *("metadata.yaml", "data.yaml"),
+    _CONFIG,
+)
+_ANYTHING = frozenset({_CONFIG, "metadata.yaml", "data.yaml"})
+"""Names of files that may well be about something else than class names."""
+_INNER = frozenset({"onnx", "saved_model", "weights"})
+"""Folders of a model's own files, whose class names lie in the folder above."""
+_YAML = frozenset({".yaml", ".yml"})
+_MAX_YAML = 1 << 20
 _NUMBERED = re.compile(r"(?P<number>\d{1,6})(\s*:\s*|\s+)(?P<name>.*\S)")
 _MAX_LABELS = 100_000
 _MAX_BYTES = 16 << 20
@@ -61,7 +77,8 @@ def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
     Understood: text with one name per line (a WordNet id in front, ``n01440764 tench, Tinca
     tinca``, is kept out of the name, and so is the line's own number, ``0 tench``); ``index,name``
     CSV; JSON as a list, as ``{index: name}``, as ``{name: index}``, as Keras' ``{index: [wordnet
-    id, name]}``, or as a Hugging Face ``config.json`` with ``id2label``.
+    id, name]}``, or as a Hugging Face ``config.json`` with ``id2label``; YAML with ``names``, as
+    Ultralytics writes it.
 
     Args:
         path: The file; UTF-8, with or without a byte order mark.
@@ -80,7 +97,9 @@ def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise _refused(path, "is no UTF-8 text") from error
     try:
-        if path.suffix.lower() == ".json" or text.lstrip()[:1] in {"{", "["}:
+        if path.suffix.lower() in _YAML:
+            names = _from_yaml(text)
+        elif path.suffix.lower() == ".json" or text.lstrip()[:1] in {"{", "["}:
             names = _from_json(text)
         else:
             names = _from_csv(text) or _from_lines(text)
@@ -203,8 +222,9 @@ def _without_numbers(lines: list[str]) -> list[str]:
 def names_beside(path: Path, classes: int | None) -> Labels:
     """Class names in a file that lies beside a model, if there is one name per class.
 
-    Looked for: ``labels.txt``, ``labelmap.txt`` and ``config.json`` (``id2label``) in the model's
-    folder, and the last one folder up, as ``onnx/model.onnx`` has it.
+    Looked for: ``labels.txt``, ``classes.txt``, ``synset.txt``, ``class_indices.json``,
+    ``metadata.yaml``, ``config.json`` (``id2label``) and the like in the model's folder, and one
+    folder up where that is called ``onnx``, ``saved_model`` or ``weights``, or is a SavedModel.
 
     Args:
         path: The model.
@@ -214,23 +234,44 @@ def names_beside(path: Path, classes: int | None) -> Labels:
         return Labels()
     warnings: list[str] = []
     folder = path if path.is_dir() else path.parent
-    above = (folder.parent / _CONFIG,) if folder.name in _INNER else ()
-    for beside in (*(folder / name for name in _BESIDE), *above):
+    inner = folder.name in _INNER or (folder / "saved_model.pb").is_file()
+    places = [folder / name for name in _BESIDE]
+    places += [folder.parent / name for name in _BESIDE] if inner else []
+    for beside in places:
         if not os.path.lexists(beside):
             continue
+        where = "beside" if beside.parent == folder else "above"
         try:
             names = read_labels(beside, beside=True)
         except UsageError as error:
-            if beside.name != _CONFIG:  # which may be anything
+            if beside.name not in _ANYTHING:
                 warnings.append(f"not used: {error}")
             continue
         wrong = count_warning(names, classes)
         if not wrong:
-            where = "beside" if beside.parent == folder else "above"
             return Labels(names, f"{beside.name} {where} the model", tuple(warnings))
-        if beside.name != _CONFIG:
-            warnings.append(f"{beside.name} beside the model is not used: {wrong}")
+        if beside.name not in _ANYTHING:
+            warnings.append(f"{beside.name} {where} the model is not used: {wrong}")
     return Labels(warnings=tuple(warnings))
+
+
+def _from_yaml(text: str) -> list[str]:
+    """Names of a YAML file: its list, or its entry ``names``.
+
+    Raises:
+        ValueError: It holds none, or PyYAML is not installed.
+    """
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise ValueError("YAML needs PyYAML (pip install pyyaml)") from None
+    if len(text) > _MAX_YAML:
+        raise ValueError("it is too long")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"is not valid YAML ({' '.join(str(error).split())[:120]})") from error
+    return _from_value(value)
 
 
 def _from_csv(text: str) -> list[str]:

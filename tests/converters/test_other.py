@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shlex
 import shutil
 import zipfile
 import zlib
@@ -22,10 +23,10 @@ class Bomb:
         return (open, ("unpickled", "w"))
 
 
-def archive():
+def archive(name="schema.json"):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
-        file.writestr("schema.json", "{}")
+        file.writestr(name, "{}")
     return data.getvalue()
 
 
@@ -43,11 +44,11 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "model.joblib": (zlib.compress(PICKLE), "scikit-learn", "skl2onnx"),
     "model.skops": (archive(), "skops", "skl2onnx"),
     "model.xml": (IR, "OpenVINO", "PyTorch"),
-    "old.mlmodel": (b"\x08\x01\x12\x04name", "Core ML", "onnxmltools"),
-    "net.prototxt": (b'name: "LeNet"\nlayer {\n}\n', "Caffe", "caffemodel2pytorch"),
-    "net.caffemodel": (b"\x0a\x05LeNet\xa2\x06\x00", "Caffe", "caffemodel2pytorch"),
-    "yolo.cfg": (b"# comment\n[net]\nbatch=64\n", "Darknet", "torch.onnx.export"),
-    "yolo.weights": (b"\0\0\0\0\2\0\0\0\5\0\0\0", "Darknet", "torch.onnx.export"),
+    "old.mlmodel": (b"\x08\x01\x12\x04name", "Core ML", "PyTorch"),
+    "net.prototxt": (b'name: "LeNet"\nlayer {\n}\n', "Caffe", "package.module:name"),
+    "net.caffemodel": (b"\x0a\x05LeNet\xa2\x06\x00", "Caffe", "package.module:name"),
+    "yolo.cfg": (b"# comment\n[net]\nbatch=64\n", "Darknet", "package.module:name"),
+    "yolo.weights": (b"\0\0\0\0\2\0\0\0\5\0\0\0", "Darknet", "package.module:name"),
     "net-symbol.json": (b'{"nodes": []}', "MXNet", "export_model"),
     "net-0000.params": (b"\x12\1\0\0\0\0\0\0", "MXNet", "export_model"),
     "net.engine": (b"ftrt\0\0\0\0", "TensorRT", "trtexec"),
@@ -55,6 +56,26 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
     "frozen.pb": (graph(), "frozen graph", "tf2onnx"),
     "flax_model.msgpack": (b"\x81\xa6params\x80", "Flax", "package.module:name"),
+    "predict_net.pb": (
+        b"\x0a\x03net\x12\x10\x0a\x01x\x12\x01y\x22\x04Conv\x2a\x00",
+        "Caffe2",
+        "PyTorch model",
+    ),
+    "init_net.pb": (b"\x12\x0e\x12\x01w\x22\x09GivenFill", "Caffe2", "ONNX file"),
+    "net.mnn": (
+        b"\x10\0\0\0\0\0\x08\0\x08\0\x04\0\0\0\0\0\x0a\0\0\0data",
+        "MNN",
+        "ONNX file",
+    ),
+    "net.rknn": (b"RKNN\0\0\0\0", "Rockchip", "ONNX file"),
+    "net.pte": (b"\x30\0\0\0ET12\0\0", "ExecuTorch", "PyTorch"),
+    "hand.task": (archive("hand.tflite"), "MediaPipe", "unzip"),
+    "net.mar": (archive("MAR-INF/MANIFEST.json"), "TorchServe", "unzip"),
+    "tiny-weights_manifest.json": (
+        b'[{"weights": [{"name": "conv0/filters"}], "paths": ["shard1"]}]',
+        "face-api",
+        "trained in",
+    ),
     "model.json": (TF_JS, "layers model of TensorFlow.js", "tensorflowjs_converter"),
     "graph.json": (TF_JS_GRAPH, "graph model of TensorFlow.js", "SavedModel"),
 }
@@ -126,6 +147,15 @@ def test_a_real_frozen_graph(tmp_path):
     path.write_bytes(made.as_graph_def().SerializeToString())
     with pytest.raises(ConversionFailed, match="--inputs image:0 --outputs scores:0"):
         recognise(str(path))
+
+
+def test_an_archive_of_models_is_unpacked_by_the_command(tmp_path):
+    path = tmp_path / "a hand.task"
+    path.write_bytes(archive("hand.tflite"))
+    with pytest.raises(ConversionFailed) as caught:
+        recognise(str(path))
+    command = caught.value.hint.partition(": ")[2].partition(", and give")[0]
+    assert shlex.split(command) == ["unzip", str(path), "-d", str(tmp_path / "a hand")]
 
 
 def test_folders(tmp_path):

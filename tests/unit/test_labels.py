@@ -34,6 +34,9 @@ FILES = {
         {"id2label": dict(enumerate(THREE)), "label2id": {"x": 0}, "model_type": "resnet"}
     ),
     "index.csv": 'index,label\n1,goldfish\n0,"tench, Tinca tinca"\n2,great white shark\n',
+    "metadata.yaml": "task: classify\nnames:\n  0: tench, Tinca tinca\n  1: goldfish\n"
+    "  2: great white shark\n",
+    "data.yml": "nc: 3\nnames: ['tench, Tinca tinca', goldfish, great white shark]\n",
     "bare.csv": "0,tench, Tinca tinca\n1,goldfish\n2,great white shark\n",
 }
 
@@ -81,6 +84,25 @@ class TestNamesBesideTheModel:
         found = names_beside(model, 2)
         assert found.names == ("x", "y")
         assert "labels.txt beside the model is not used: 3 class names" in found.warnings[0]
+
+    @pytest.mark.parametrize(
+        "name", ["synset.txt", "classes.txt", "class_indices.json", "metadata.yaml", "labels.txt"]
+    )
+    @pytest.mark.parametrize("inner", ["weights", "net"])
+    def test_the_names_that_frameworks_write(self, name, inner, tmp_path):
+        text = {"class_indices.json": '{"b": 1, "a": 0}', "metadata.yaml": "names: {0: a, 1: b}"}
+        (tmp_path / inner).mkdir()
+        (tmp_path / name).write_text(text.get(name, "n01440764 a\nn01443537 b\n"))
+        found = names_beside(tmp_path / inner / "model.onnx", 2)
+        assert found.names == (("a", "b") if inner == "weights" else ())  # else: of another model
+        assert names_beside(tmp_path / "model.onnx", 2).source == f"{name} beside the model"
+        (tmp_path / inner / "saved_model.pb").write_bytes(b"")
+        assert names_beside(tmp_path / inner, 2).source == f"{name} above the model"
+
+    def test_yaml_about_something_else_is_passed_over(self, tmp_path):
+        for text in ("a: 1", "names: 3", "[: bad", "&a [*a]", "", "names: {0: x}"):
+            (tmp_path / "data.yaml").write_text(text)
+            assert names_beside(tmp_path / "m.onnx", 2) == Labels()
 
     def test_no_link_out_of_the_folder_is_followed(self, tmp_path):
         (tmp_path / "secret").write_text("a\nb\n")
