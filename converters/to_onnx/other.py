@@ -364,8 +364,7 @@ _KINDS = (
     _Kind(
         (".json",),
         _weights_manifest,
-        "a manifest of weights of TensorFlow.js, as face-api.js has them, whose network stands in a "
-        "program",
+        "a manifest of weights (TensorFlow.js, face-api.js), whose network stands in a program",
         "give the model that they were trained in",
     ),
     _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),

@@ -13,7 +13,7 @@ import pytest
 
 from converters.conversion import frameworks, recognise
 from converters.errors import ConversionFailed
-from converters.to_onnx import other
+from converters.to_onnx import keras, other
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -203,3 +203,15 @@ def test_asked_last_and_swallows_nothing(tmp_path):
     assert recognise(str(tmp_path)).framework == "tensorflow"
     assert recognise("json:dumps", "other") is None
     assert recognise(str(tmp_path / "absent.pkl"), "other") is None
+
+
+def test_layers_of_tensorflow_hub_are_sent_through_a_saved_model(tmp_path):
+    path = tmp_path / "flowers.keras"
+    layer = {"class_name": "KerasLayer", "config": {"name": "features"}}
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", json.dumps({"config": {"layers": [layer]}}))
+    with pytest.raises(ConversionFailed, match="TensorFlow Hub") as caught:
+        keras._refuse_programs(path)
+    program = shlex.split(caught.value.hint.partition("; python -c ")[2].rpartition("; then")[0])
+    compile(program[0], "command", "exec")
+    assert f'"{tmp_path / "flowers"}"' in program[0]

