@@ -112,7 +112,7 @@ def embed(
         >>> import inspector
         >>> from inspector.embed import embed
         >>> model = inspector.load("sample_models/resnet20.onnx")
-        >>> embed(model, "/tmp/resnet20_grad_cam.onnx").facts["method"]
+        >>> embed(model, "resnet20_grad_cam.onnx").facts["method"]
         'grad-cam'
     """
     path = Path(path)
