@@ -42,7 +42,7 @@ def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         units = exact(options.seeds, packages, say)
         shapes, accuracies = trained(options.networks, options.pictures, packages, say)
-    minutes = (time.monotonic() - start) / 60
+    minutes = time.process_time() / 60
     if options.page:
         text = page(
             units,
@@ -56,7 +56,7 @@ def main() -> None:
         )
         options.page.write_text(text, encoding="utf-8")
     print(summary(units, shapes))
-    print(f"\n{minutes:.1f} minutes")
+    print(f"\n{minutes:.1f} minutes of processor time")
 
 
 if __name__ == "__main__":

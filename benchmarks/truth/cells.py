@@ -93,10 +93,7 @@ def exact(seeds: int, packages: Sequence[str], progress: Progress = print) -> Ce
     """
     found: dict[tuple[str, str], dict[str, Cell]] = {}
     for seed in range(seeds):
-        standing = {
-            key: words
-            for key, (_, words) in _answers(partial(unit, "planted", seed), packages, seed)
-        }
+        standing = _standing(packages, seed)
         for name in UNITS:
             progress(f"exact units: {name}, picture {seed + 1} of {seeds}")
             case = unit(name, seed)
@@ -124,6 +121,7 @@ def trained(
     """
     found: dict[tuple[str, str], dict[str, Cell]] = {}
     accuracies: dict[str, list[float]] = {}
+    standing = _standing(packages, 0)
     for kind in KINDS:
         for background in BACKGROUNDS:
             for seed in range(networks):
@@ -133,13 +131,20 @@ def trained(
                     case = make()
                     for key, (values, words) in _answers(make, packages, seed + picture):
                         own = found.setdefault(key, {})
-                        own.setdefault(case.name, Cell(needed=None)).add(case, values, words)
+                        cell = own.setdefault(case.name, Cell(needed=None))
+                        cell.add(case, values, words, standing[key])
                 accuracies.setdefault(case.name, []).append(case.accuracy)
     for name in accuracies:
         blind = [own[name].interval[0] for (package, _), own in found.items() if package == NOTHING]
         for own in found.values():
             own[name].floor = max(blind)
     return found, {name: float(np.mean(own)) for name, own in accuracies.items()}
+
+
+def _standing(packages: Sequence[str], seed: int) -> dict[tuple[str, str], str]:
+    """Words that each method says of a right map too."""
+    right = _answers(partial(unit, "planted", seed), packages, seed)
+    return {key: words for key, (_, words) in right}
 
 
 def _answers(

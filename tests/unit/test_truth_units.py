@@ -10,7 +10,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "truth"))
 
 from exact_units import CELL, UNITS, unit
-from our_maps import maps
+from oracles import convolutional
+from our_maps import METHODS, maps
+
+
+def test_every_method_of_convolutional_networks_is_asked():
+    assert {text.partition(":")[0] for text in METHODS} == set(convolutional())
 
 
 def shapley(case):
