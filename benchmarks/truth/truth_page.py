@@ -70,7 +70,8 @@ _WHY = """
 By what the methods are defined to be; a cell without a reason is a fault, and fails a test. On
 tetrominoes the networks read places apart: methods that weigh a map as a whole (`eigen-cam`,
 `ablation-cam`, `score-cam`, and `grad-cam` and its kin, which say so) cannot follow them there;
-`recipro-cam` shows one place at a time, and squares of `occlusion` are wider than a shape that moves.
+`recipro-cam` shows one place at a time, and squares of `occlusion` are wider than a shape that
+moves.
 
 """
 
