@@ -211,15 +211,21 @@ class Opened:
         """Open a file that was read already, or made of this one, with the settings of this one."""
         return type(self)(file, device=self.device, **self.settings)
 
-    def run_by(self, execution: Execution) -> Self:
+    def run_by(self, execution: Execution, file: onnx_file.OnnxFile | None = None) -> Self:
         """The same model, run in another way, with the settings of this one.
 
         Args:
-            execution: How ONNX Runtime runs it; of ``half`` the file must be converted before.
+            execution: How ONNX Runtime runs it.
+            file: What was made of this model's file, whose inputs are bound already; that file
+                itself when None.
         """
         kept = {name: value for name, value in self.settings.items() if name != "feed"}
         found = type(self)(
-            self.file, device=self.device, source=self.source, execution=execution, **kept
+            file or self.file,
+            device=self.device,
+            source=self.source,
+            execution=execution,
+            **kept,
         )
         found.model.constants = found.settings["feed"] = self.model.constants
         return found

@@ -60,7 +60,7 @@ class Reference:
         self,
         entries: Sequence[Entry],
         *,
-        method: str | None,
+        method: str | Sequence[str] | None,
         target: str | None,
         layer: str | None,
         seed: int,
@@ -70,7 +70,8 @@ class Reference:
 
         Args:
             entries: The photos, those that were audited.
-            method: Whose maps are compared; None for the default, or none where it is refused.
+            method: One or several, whose maps are compared; None for the default, or for no maps
+                where that is refused.
             target: What they explain; None for what is right for the task.
             layer: Layer that the user named.
             seed: Of the intervals and the noise.

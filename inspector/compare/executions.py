@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converters import onnx_file
 from converters.work_folder import work_folder
 from inspector.compare.comparison import compare
 from inspector.compare.result import Comparison
@@ -81,17 +82,11 @@ def required_executions(text: str) -> tuple[Execution, ...]:
 def _opened_by(model: Explainer, ways: Sequence[Execution]) -> Iterator[list[Explainer]]:
     """The model once per way; float16 copies are gone at the end."""
     with ExitStack() as stack:
-        copy: Explainer | None = None
-        found = []
-        for way in ways:
-            source = model
-            if way.half:
-                if copy is None:
-                    folder = stack.enter_context(work_folder(Path(tempfile.gettempdir())))
-                    copy = model.sibling(_float16(model, folder))
-                source = copy
-            found.append(source.run_by(way))
-        yield found
+        copy: onnx_file.OnnxFile | None = None
+        if any(way.half for way in ways):
+            folder = stack.enter_context(work_folder(Path(tempfile.gettempdir())))
+            copy = onnx_file.read(_float16(model, folder))
+        yield [model.run_by(way, copy if way.half else None) for way in ways]
 
 
 def _float16(model: Explainer, folder: Path) -> Path:
