@@ -24,6 +24,7 @@ from converters.conversion import (
     recorded,
 )
 from converters.conversion.record import (
+    OFFSET,
     constant_offset,
     judged,
     perturbed,
@@ -462,6 +463,14 @@ def test_a_difference_that_all_inputs_share_is_a_lost_constant():
     assert constant_offset(scores, rounded) < 0.01
     assert 0.01 < constant_offset(scores, lost) < 0.1  # within the tolerance of levels
     assert constant_offset(scores[:1], lost[:1]) == 0  # one sample says nothing
+    for seed in range(20):  # a level at most, which falls the other way now and then
+        generator = np.random.default_rng(seed)
+        few = [[generator.normal(size=(n, 5))] for n in (1, 3, 4)]
+        step = np.abs(np.concatenate([s[0] for s in few])).max() / 127
+        levels = [[np.rint(s[0] / step) * step] for s in few]
+        small = [[np.rint((s[0] - step * np.array([1, -1, 1, 1, -1])) / step) * step] for s in few]
+        assert constant_offset(few, small) > OFFSET
+        assert constant_offset(few, levels) == 0
     flat = [[np.ones_like(s[0])] for s in scores]
     assert constant_offset(flat, [[f[0] + 0.02] for f in flat]) == 0  # these inputs say nothing
     with pytest.raises(ConversionFailed, match="bias was lost"):
