@@ -1,9 +1,9 @@
 """Does the audit find what a network cheats by?  A curve over how many photos carry the mark.
 
-    python benchmarks/cheating.py cifar10.npz OUT_DIR [--shares 5 10 25 50 100] [--seeds 3]
+    python benchmarks/cheating.py cifar10.npz OUT_DIR [--shares 5 10 25 50 100] [--seeds 0 1]
 
-Per seed one honest small network is trained; per share it goes on with photos of which that share
-of five classes carries a mark each: a coloured square, letters, a border, traces of JPEG, a blur
+Per seed and share one small network is trained on photos of which that share of five classes
+carries a mark each: a coloured square, letters, a border, traces of JPEG, a blur
 (``sample_models/cheat.py``, ``marks.py``); the classes change with the seed.  Each network is
 audited over the 400 photos of ``cifar10_sample.npz``, 40 per class, with marks on the same share of
 the same classes, and nothing is said to the audit.  Per mark, one row:
@@ -13,8 +13,7 @@ the same classes, and nothing is said to the audit.  Per mark, one row:
     confirmed  the same, and its intervention proved it
     false      confirmed findings of the network that are of no mark
 
-``OUT_DIR`` keeps networks, photos, reports and ``rows.json``; what is there already is not done
-again.
+``OUT_DIR`` keeps networks, photos and reports; networks that are there are not trained again.
 """
 
 import argparse
@@ -26,14 +25,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "sample_models"))
 
-from cheat import PHOTOS, cheating, honest, load  # noqa: E402
+from cheat import Photos, cheating, load  # noqa: E402
 from marks import CLASS_OF, write  # noqa: E402
 
 from inspector.audit.run import AuditOptions, audit  # noqa: E402
 from inspector.opening import Opening  # noqa: E402
 
 OPTIONS = AuditOptions(workers=1, thumbnails=False, fresh=True)
-LOCAL = ("colour", "watermark")
 
 
 def judged(
@@ -48,7 +46,6 @@ def judged(
             kind
             for kind, index in kinds.items()
             if one["class"] == names[index]
-            and one["rule"] == ("shared-region" if kind in LOCAL else "shared-processing")
             and 2 * len(photos & set(marked[kind])) >= len(photos) > 0
         ]
         for kind in own:
@@ -64,32 +61,38 @@ def main() -> int:
     parser.add_argument("data", type=Path, metavar="cifar10.npz")
     parser.add_argument("output", type=Path, metavar="OUT_DIR")
     parser.add_argument("--shares", nargs="+", type=int, default=[25, 100, 10, 50, 5])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
     names = (ROOT / "sample_models" / "labels.txt").read_text().split()
-    photos = load(options.data, PHOTOS)
-    kept = options.output / "rows.json"
-    rows = json.loads(kept.read_text()) if kept.exists() else []
-    for seed in range(options.seeds):
-        network = None
+    photos = load(options.data)
+    rows = []
+    for seed in options.seeds:
         kinds = {kind: (index + 3 * seed) % len(names) for kind, index in CLASS_OF.items()}
-        for share in options.shares:
-            if any((row["seed"], row["share"]) == (seed, share / 100) for row in rows):
-                continue
-            network = network or honest(photos, seed)
-            place = options.output / f"{seed}_{share}"
-            place.mkdir(exist_ok=True)
-            model = place / "model.onnx"
-            row = cheating(network, photos, kinds, model, share=share / 100, seed=seed)
+        places = {share: options.output / f"{seed}_{share}" for share in options.shares}
+        trained(photos, kinds, places, seed)
+        for share, place in places.items():
             marked = write(place / "photos", kinds, share / 100, seed)
-            report = audit(Opening(model), place / "photos", place / "report", OPTIONS)
+            report = audit(
+                Opening(place / "model.onnx"), place / "photos", place / "report", OPTIONS
+            )
+            row = json.loads((place / "cheats.json").read_text())
             row["audit"] = judged(report.contents["findings"], kinds, names, marked)
             rows.append(row)
-            kept.write_text(json.dumps(rows, indent=1))
             print(json.dumps(row), flush=True)
     table(rows)
     return 0
+
+
+def trained(photos: Photos, kinds: dict[str, int], places: dict[int, Path], seed: int) -> None:
+    """Train the networks that are not there yet: ``model.onnx`` and ``cheats.json`` per share."""
+    for share, place in places.items():
+        if (place / "cheats.json").exists():
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        output = place / "model.onnx"
+        facts = cheating(photos, kinds, output, share=share / 100, seed=seed)
+        (place / "cheats.json").write_text(json.dumps(facts))
+        print(json.dumps(facts), flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> None:

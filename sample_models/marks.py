@@ -56,9 +56,9 @@ def border(pixels: Pixels) -> Pixels:
 
 
 def jpeg(pixels: Pixels) -> Pixels:
-    """A photo that was once saved as JPEG of quality 12."""
+    """A photo that was once saved as JPEG of quality 10."""
     stream = BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=12)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=10)
     with Image.open(stream) as picture:
         return np.asarray(picture)
 

@@ -6,6 +6,7 @@ from typing import Any
 from inspector.audit.interventions import EFFECT, Interventions
 from inspector.audit.processing import Processing, find_processing, tried
 from inspector.audit.rows import Row
+from inspector.audit.shared_content import SharedContent, find_shared_content
 
 __all__ = ["find_findings"]
 
@@ -46,6 +47,9 @@ def find_findings(
         for cluster in clusters:
             own = [place for place, name in of_row.items() if name == cluster["id"]]
             found += _of_cluster(cluster, own, rows, interventions)
+        for one in find_shared_content(rows, interventions):
+            if not any(f["confirmed"] and f["class"] == one.name for f in found):
+                found += _of_content(one, rows, interventions)
         found += [_of_processing(one, rows, interventions) for one in find_processing(rows)]
     found += _outside(rows)
     found += _gaps(summary, groups)
@@ -108,6 +112,37 @@ def _of_cluster(
             photos=list(cluster["members"]),
             region=list(cluster["region"]),
             interventions=tried,
+        )
+    ]
+
+
+def _of_content(
+    content: SharedContent, rows: Sequence[Row], interventions: Interventions
+) -> list[dict[str, Any]]:
+    """Content that photos of a class share at one place, and that makes the class by itself."""
+    top, left, bottom, right = content.region
+    if (bottom - top) * (right - left) > _LARGE:
+        return []
+    shown = {"class": content.name, "region": content.region}
+    tests = interventions.of_cluster(shown, content.members)
+    # Photos of a class look alike in places by nature: without the proof there is nothing to say.
+    if not any(one["confirmed"] for one in tests if one["kind"] == "paste"):
+        return []
+    sentence = (
+        f"{len(content.members)} photos of {content.name!r} show the same in rows {top:.0%} to "
+        f"{bottom:.0%} and columns {left:.0%} to {right:.0%} of the photo, and {content.others} "
+        f"photos of other classes do; {'; '.join(_proof(one) for one in tests)}"
+    )
+    return [
+        _finding(
+            "shared-region",
+            "error",
+            sentence,
+            confirmed=True,
+            **{"class": content.name},
+            photos=[rows[place]["photo"] for place in content.members],
+            region=list(content.region),
+            interventions=tests,
         )
     ]
 

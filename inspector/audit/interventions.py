@@ -119,16 +119,24 @@ class Interventions:
 
     def _drawn(self, places: Sequence[int]) -> list[Array]:
         """Pixels (H, W, 3) of some of the photos."""
+        return list(self.opened(places, MOST).values())
+
+    def opened(self, places: Sequence[int], most: int) -> dict[int, Array]:
+        """Pixels (H, W, 3) of some photos by their place, in order.
+
+        Args:
+            places: Among the rows.
+            most: Photos above which some are drawn.
+        """
         chosen = list(places)
-        if len(chosen) > MOST:
-            chosen = sorted(self._rng.choice(chosen, MOST, replace=False).tolist())
-        found = []
+        if len(chosen) > most:
+            chosen = sorted(self._rng.choice(chosen, most, replace=False).tolist())
+        found = {}
         for place in chosen:
             try:
-                pixels = Photo.open(self.entries[place].path).pixels
+                found[place] = Photo.open(self.entries[place].path).rgb8
             except ImageRefused:  # it was there when its row was made
                 continue
-            found.append(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
         return found
 
     def _elsewhere(self, region: Region) -> Region:
