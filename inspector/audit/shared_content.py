@@ -39,6 +39,9 @@ _FEWEST = 3
 _LEAST = 12
 """Photos with the same content, and photos of a class, below which nothing is said."""
 
+_SIGNIFICANT = 0.01
+"""P-value, times the number of classes, from which a few photos are alike by chance."""
+
 _PER_CLASS = 64
 _PHOTOS = 960
 """Photos that are opened again, per class and in all; the largest classes come first."""
@@ -71,8 +74,11 @@ def find_shared_content(
         interventions: Opens the photos.
 
     Yields:
-        One entry per class of which at least three photos do, more often than others.
+        One entry per class of which at least three photos do, more often than those of the other
+        classes (Fisher's exact test, corrected for the number of classes).
     """
+    from scipy import stats  # type: ignore[import-untyped]
+
     fine = _opened(rows, interventions)
     best: dict[str, _Window] = {}
     for down, across in _windows():
@@ -83,6 +89,12 @@ def find_shared_content(
                 best[name] = found
     for name, window in best.items():
         places, own = fine[name]
+        rest = sum(len(other) for key, (_, other) in fine.items() if key != name)
+        inside, outside = window.members.size, window.others
+        table = [[inside, len(own) - inside], [outside, rest - outside]]
+        p = float(stats.fisher_exact(table, alternative="greater").pvalue)
+        if p * len(fine) >= _SIGNIFICANT:
+            continue
         region = _region(own[window.members], window.down, window.across)
         members = tuple(int(places[member]) for member in window.members)
         yield SharedContent(name, members, region, window.others)
@@ -113,8 +125,6 @@ def _window(name: str, units: Mapping[str, Array], down: slice, across: slice) -
     rest = [unit @ mean >= _ALIKE for key, unit in units.items() if key != name]
     others, compared = sum(int(r.sum()) for r in rest), sum(r.size for r in rest)
     share = others / max(compared, 1)
-    if share >= 0.5 * members.size / len(own):  # what all photos show is no sign of a class
-        return _Window(down, across, members, others, 0.0)
     score = float(likeness[most].sum()) / len(own) - share
     return _Window(down, across, members, others, score)
 

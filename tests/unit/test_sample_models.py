@@ -73,7 +73,7 @@ def scores(runner, x):
 
 def test_the_folder_is_small_and_complete():
     found = {str(path.relative_to(FOLDER)) for path in FOLDER.glob("**/*.onnx")}
-    assert found == {f"{name}.onnx" for name in (*NAMES, *SNAPSHOTS)}
+    assert found == {f"{name}.onnx" for name in (*NAMES, *SNAPSHOTS, "cheating")}
     files = [path.relative_to(FOLDER) for path in FOLDER.glob("**/*") if path.is_file()]
     caches = re.compile(r"__pycache__|\.\w+_cache")
     ours = [path for path in files if not caches.match(path.parts[0])]
