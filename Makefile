@@ -16,8 +16,8 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit audit-ray faithfulness quantus truth field demo test test-lowest coverage converters \
-    converters-apart conformance fuzz \
+.PHONY: help audit audit-ray fiftyone faithfulness quantus truth field demo test test-lowest coverage \
+    converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -80,6 +80,14 @@ converters: $(VENV)/test.stamp $(VENV)/real_files.stamp ## Real conversions from
 
 converters-apart: $(VENV)/test.stamp .venv-jax/env.stamp .venv-paddle/env.stamp .venv-paddle2/env.stamp ## Real conversions from JAX and PaddlePaddle
 	$(PYTEST) --dist loadfile -m apart tests/converters
+
+.venv-fiftyone/env.stamp: constraints.txt
+	$(PYTHON) -m venv .venv-fiftyone
+	.venv-fiftyone/bin/pip install --quiet --disable-pip-version-check 'fiftyone>=1.22'
+	touch $@
+
+fiftyone: $(VENV)/test.stamp .venv-fiftyone/env.stamp ## FiftyOne, in an environment of its own, reads an audit's export
+	$(PYTEST) -n 0 -m apart tests/conformance/test_audit_viewers.py
 
 audit-ray: $(VENV)/test.stamp $(VENV)/audit,ray.stamp ## An audit on a real Ray cluster of two nodes on this machine
 	$(PYTEST) -n 0 -m apart tests/conformance/test_audit_ray.py
@@ -152,4 +160,5 @@ sbom: $(VENV)/test.stamp .venv-audit/bin/pip ## Bill of materials of .venv as Cy
 	    --output-reproducible --of JSON -o sbom.cdx.json
 
 clean: ## Remove the environments and what the demo wrote
-	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-jax .venv-lowest .venv-paddle .venv-quantus demo inspection .coverage
+	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-fiftyone .venv-jax .venv-lowest .venv-paddle .venv-quantus \
+	    demo inspection .coverage

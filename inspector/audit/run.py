@@ -13,6 +13,7 @@ from converters.regular_file import read_regular
 from inspector.audit.clusters import find_clusters, require_clustering
 from inspector.audit.data_set import DataSet, open_data_set
 from inspector.audit.engine import audit_rows, usual_workers
+from inspector.audit.exports import require_exports, write_exports
 from inspector.audit.faithful import faithfulness_of
 from inspector.audit.findings import find_findings
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
@@ -63,6 +64,7 @@ class AuditOptions:
         reference: Another model, with which the audited one is compared over the same photos.
         lock: Where the lock of this audit is written; None for nowhere.
         against: A lock that the audit is checked against; None for none.
+        exports: Viewers of data sets that it is exported for, below the report's folder.
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
     """
 
@@ -80,6 +82,7 @@ class AuditOptions:
     reference: Path | None = None
     lock: Path | None = None
     against: Path | None = None
+    exports: tuple[str, ...] = ()
     fresh: bool = False
 
 
@@ -123,6 +126,7 @@ def audit(
     on_ray = (require_ray,) if options.engine == "ray" else ()
     for needed in (require_scipy, require_clustering, require_formats, *on_ray):
         needed()
+    require_exports(options.exports, thumbnails=options.thumbnails)
     check_folder(folder)
     place = folder / THUMBNAILS if options.thumbnails else None
     asked = Asked(
@@ -187,6 +191,7 @@ def audit(
     contents |= {"thresholds": thresholds, "verdict": verdict(thresholds)}
     report = AuditReport(_ordered(contents), rows)
     report.save(folder)
+    write_exports(options.exports, report, found.entries, folder)
     if options.lock is not None:
         write_lock(options.lock, auditor, found, rows, contents["summary"])
     journal.finish()
@@ -250,7 +255,7 @@ def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
     asked = {
         key: str(value)
         for key, value in asdict(replace(options, fail_if=(), thresholds=None)).items()
-        if key not in {"engine", "workers", "fresh", "reference", "lock", "against"}
+        if key not in {"engine", "workers", "fresh", "reference", "lock", "against", "exports"}
     }
     described = hashlib.sha256(
         json.dumps(

@@ -113,6 +113,14 @@ _SHOWN = 5
     "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
 )
 @click.option(
+    "--export",
+    "exports",
+    type=click.Choice(["fiftyone", "virelay"]),
+    multiple=True,
+    help="Also write the photos with their maps for this viewer, below the report's folder; may be "
+    "repeated.",
+)
+@click.option(
     "--recheck",
     metavar="REPORT",
     type=click.Path(exists=True, path_type=Path),
