@@ -297,10 +297,7 @@ def _tf_js_hint(path: Path) -> str:
 
 
 _TF_JS_GRAPH = "a graph model of TensorFlow.js"
-_TF_JS = (
-    "give the Keras model that it was made from, or turn it back with "
-    "tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras"
-)
+_TF_JS = "give the Keras model that it was made from"
 _FLAX = (
     "weights alone say not how to compute: give a function that makes the model and loads them, "
     "package.module:name --input '?,224,224,3'"

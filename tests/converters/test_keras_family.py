@@ -2,13 +2,10 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from frameworks_apart import run_script
 from trained_resnet20 import PHOTOS, SAMPLES, SETTINGS, assert_same_pictures
 
 import inspector
@@ -28,16 +25,9 @@ LABELS = (SAMPLES / "labels.txt").read_text().split()
 def sources(tmp_path_factory):
     """All forms of the network, built by Keras in a process of its own."""
     folder = tmp_path_factory.mktemp("keras")
-    script = Path(__file__).with_name("keras_networks.py")
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, script, SAMPLES / "resnet20.onnx", SAMPLES / "cifar10_sample.npz", folder],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+    run_script(
+        "keras_networks.py", SAMPLES / "resnet20.onnx", SAMPLES / "cifar10_sample.npz", folder
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

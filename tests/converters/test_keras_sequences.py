@@ -1,12 +1,9 @@
 """Keras models as people write them: `Sequential`, nested, augmented, and files of Keras 2."""
 
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from frameworks_apart import run_script
 
 import inspector
 from converters.conversion import convert
@@ -20,16 +17,7 @@ pytestmark = [
 
 def built(folder, *arguments):
     """Let Keras write its files in a process of its own."""
-    script = Path(__file__).with_name("keras_sequences.py")
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, script, folder, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script("keras_sequences.py", folder, *arguments)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Formats that are refused: each is named and sent on; nothing else is swallowed."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -76,7 +77,7 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
         "face-api",
         "trained in",
     ),
-    "model.json": (TF_JS, "layers model of TensorFlow.js", "tensorflowjs_converter"),
+    "model.json": (TF_JS, "layers model of TensorFlow.js", "Keras model"),
     "graph.json": (TF_JS_GRAPH, "graph model of TensorFlow.js", "SavedModel"),
 }
 
@@ -215,3 +216,42 @@ def test_layers_of_tensorflow_hub_are_sent_through_a_saved_model(tmp_path):
     program = shlex.split(caught.value.hint.partition("; python -c ")[2].rpartition("; then")[0])
     compile(program[0], "command", "exec")
     assert f'"{tmp_path / "flowers"}"' in program[0]
+
+
+BROKEN = {
+    "empty": b"",
+    "zeros": bytes(600),
+    "ones": b"\xff" * 600,
+    "archive": b"PK\x03\x04",
+    "inner pickle": archive("m/data.pkl"),
+    "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(600),
+    "pickle": b"\x80\x02}q\0.",
+    "brackets": b"[" * 3000,
+    "protobuf": b"\x0a\xff\xff\xff\xff",
+    "flatbuffer": b"\x1c\0\0\0TFL3" + bytes(30),
+}
+SUFFIXES = (
+    *("pt", "pth", "bin", "ckpt", "pt2", "safetensors", "h5", "keras", "tflite", "pb", "pdmodel"),
+    *("json", "pdparams", "mnn", "mlmodel", "param", "cfg", "weights", "caffemodel", "pkl"),
+    *("xml", "task", "mar", "rknn", "pte", "msgpack", "params"),
+)
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_nothing_but_a_refusal_comes_of_broken_files(content, tmp_path):
+    for suffix in SUFFIXES:
+        path = tmp_path / f"net.{suffix}"
+        path.write_bytes(content)
+        with contextlib.suppress(ConversionFailed):
+            recognise(str(path))
+
+
+@pytest.mark.parametrize(
+    "index", ["{}", "[", '{"weight_map": [1]}', '{"weight_map": {"a": ["x"]}}']
+)
+@pytest.mark.parametrize("config", ['{"model_type": "resnet"}', '{"architecture": "resnet18"}'])
+def test_an_index_that_names_no_files_is_refused(config, index, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(index)
+    with pytest.raises(ConversionFailed, match=r"names no files of weights|outside the folder"):
+        recognise(str(tmp_path))

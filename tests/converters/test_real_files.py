@@ -52,10 +52,11 @@ def test_a_network_for_emotions_that_keras_2_saved(portrait, tmp_path):
         layout="NHWC",
     )  # fmt: skip
     model = inspector.load(tmp_path / "m.onnx", preprocess=settings)
-    assert model.layer == "model_1/conv2d_7/BiasAdd:0"  # a map for each emotion, then their means
     result = model.explain(portrait[60:330, 150:400], "grad-cam").images[0]
     assert result.predictions[0]["label"] == "neutral"
     assert result.predictions[0]["probability"] > 0.9
+    layer = result.explanations[0].attribution.layer  # a map for each emotion, then their means
+    assert layer == "model_1/conv2d_7/BiasAdd:0"
 
 
 @pytest.mark.converters

@@ -1,12 +1,9 @@
 """TFLite files and SavedModels as TensorFlow writes them, and what their metadata says."""
 
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from frameworks_apart import run_script
 
 import inspector
 from converters.conversion import convert
@@ -26,15 +23,7 @@ pytestmark = [
 def networks(tmp_path_factory):
     """All files, built by TensorFlow in a process of its own."""
     folder = tmp_path_factory.mktemp("tflite")
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, Path(__file__).with_name("tflite_networks.py"), folder],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script("tflite_networks.py", folder)
     return folder
 
 
