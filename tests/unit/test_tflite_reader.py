@@ -249,3 +249,51 @@ def test_names_and_normalisation_that_cannot_be_read_say_nothing():
         model.metadata["TFLITE_METADATA"] = inner
         found = metadata_of(model, data)
         assert (found.labels, found.mean, found.std) == ((), (), ())
+
+
+def test_constants_are_not_computed_to_more_than_they_are():
+    """A table of a billion numbers, out of two rows of 32768: nobody reads it."""
+    row = np.zeros((1, 1 << 15), np.float32)
+    tensors = [
+        TensorOf("x", (1, 4)),
+        TensorOf("row", row.shape, data=row),
+        TensorOf("column", row.T.shape, data=row.T),
+        TensorOf("table", (1,)),
+        TensorOf("times", (2,), "int32", np.array([1 << 20, 1 << 20], np.int32)),
+        TensorOf("tiled", (1,)),
+        TensorOf("y", (1, 4)),
+    ]
+    operators = [
+        OperatorOf("ADD", ["row", "column"], ["table"]),
+        OperatorOf("TILE", ["row", "times"], ["tiled"]),
+        OperatorOf("RELU", ["x"], ["y"]),
+    ]
+    model = write_onnx(read_model(tflite_file((tensors, operators), ["x"], ["y"])))
+    assert [node.op_type for node in model.graph.node] == ["Relu"]
+    assert model.ByteSize() < 1000
+
+
+def test_shapes_that_a_file_computes_are_known_while_it_is_written():
+    """Exporters spell a flatten as Shape, a slice of it, a pack, and a reshape to that."""
+    numbers = {"zero": [0], "one": [1], "step": [1]}
+    tensors = [
+        TensorOf("x", (2, 3, 2)),
+        TensorOf("shape", (3,), "int32"),
+        *(TensorOf(n, (1,), "int32", np.array(v, np.int32)) for n, v in numbers.items()),
+        TensorOf("rows", (), "int32"),
+        TensorOf("rest", (), "int32", np.int32(6)),
+        TensorOf("target", (2,), "int32"),
+        TensorOf("y", (2, 6)),
+    ]
+    operators = [
+        OperatorOf("SHAPE", ["x"], ["shape"], {"out_type": 2}),
+        OperatorOf(
+            "STRIDED_SLICE", ["shape", "zero", "one", "step"], ["rows"], {"shrink_axis_mask": 1}
+        ),
+        OperatorOf("PACK", ["rows", "rest"], ["target"], {"values_count": 2, "axis": 0}),
+        OperatorOf("RESHAPE", ["x", "target"], ["y"]),
+    ]
+    model = write_onnx(read_model(tflite_file((tensors, operators), ["x"], ["y"])))
+    assert [node.op_type for node in model.graph.node] == ["Reshape"]
+    x = values(0, 2, 3, 2)
+    np.testing.assert_array_equal(run(model, x), x.reshape(2, 6))

@@ -5,6 +5,7 @@ axes are known to the operators that need them; what nobody reads is left out.
 """
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,18 @@ OPSET, OPSET_16_BITS = 20, 21
 """Versions of the default operator set: the usual one, and the first that quantises to 16 bits."""
 
 _MOST_FOLDED = 1 << 16  # elements of what is computed while writing
+_MOST_PRODUCT = 1 << 22  # elements that broadcasting or gathering can make of them
+_FOLDED = frozenset(
+    {
+        *("ADD", "SUB", "MUL", "DIV", "FLOOR_DIV", "FLOOR_MOD", "MAXIMUM", "MINIMUM", "POW"),
+        *("ABS", "NEG", "EXP", "LOG", "SQRT", "RSQRT", "SQUARE", "CEIL", "FLOOR", "ROUND", "CAST"),
+        *("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_NOT"),
+        *("LOGICAL_AND", "LOGICAL_OR", "SELECT", "SELECT_V2", "SUM", "REDUCE_PROD", "REDUCE_MAX"),
+        *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "CONCATENATION", "PACK", "UNPACK"),
+        *("SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE", "GATHER", "QUANTIZE", "DEQUANTIZE"),
+    }
+)
+"""Operators computed while writing: their results are no larger than their inputs let expect."""
 _MOST_STATES = 1 << 24  # elements of what a recurrent network begins with
 _IR_VERSION = 10
 
@@ -144,7 +157,11 @@ def _folded(
     """Compute an operator of small constants at once; whether it was."""
     given = [tensor for tensor in inputs if tensor is not None]
     sizes = [graph.stored(t).size for t in given if graph.is_constant(t)]
-    if not given or len(sizes) < len(given) or sum(sizes) > _MOST_FOLDED:
+    if operator.op_type not in _FOLDED or not given or len(sizes) < len(given):
+        return False
+    if sum(sizes) > _MOST_FOLDED:
+        return False
+    if operator.op_type not in {"CONCATENATION", "PACK"} and math.prod(sizes) > _MOST_PRODUCT:
         return False
     if sum(int(np.prod(t.shape, dtype=np.int64)) for t in outputs) > _MOST_FOLDED:
         return False

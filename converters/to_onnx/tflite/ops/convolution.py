@@ -336,7 +336,7 @@ def fully_connected(
         raise ConversionFailed("its weights are shuffled for one processor")
     if len(weights.shape) != 2 or not weights.shape[1]:
         raise ConversionFailed(f"weights of {list(weights.shape)}")
-    units, width = weights.shape
+    width = weights.shape[1]
     size = int(np.prod(x.shape, dtype=np.int64))
     if size % width:
         raise ConversionFailed(f"weights of {width} inputs for {list(x.shape)}")
@@ -351,7 +351,6 @@ def fully_connected(
     if len(out.shape) != 2:
         target = graph.integers(out.shape, f"{out.name}_shape")
         name = graph.emit("Reshape", [name, target], out.name)
-    del units
     give_activated(graph, out, name, fused_activation_function)
 
 

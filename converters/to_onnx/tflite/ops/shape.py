@@ -16,6 +16,7 @@ from converters.to_onnx.tflite.optable import OPS
 __all__: list[str] = []
 
 _TO_THE_END = (1 << 31) - 1
+_MOST_MIRRORED = 1 << 16  # places of an axis
 
 
 @OPS.register("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
@@ -361,7 +362,7 @@ def mirror_pad(
     name = graph.of(x, first=first)
     for axis, (before, behind) in enumerate(pairs.tolist()):
         whole = x.shape[axis]
-        if not (0 <= before <= whole and 0 <= behind <= whole):
+        if not (0 <= before <= whole and 0 <= behind <= whole <= _MOST_MIRRORED):
             raise ConversionFailed(f"mirrors {before} and {behind} of an axis of {whole}")
         if before or behind:
             places = np.pad(np.arange(whole), (before, behind), mode="symmetric")
