@@ -160,7 +160,8 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
     try:
         request = parse_request(str(facts["method"]))
         plan = _Plan(base, request, str(facts["target"]))
-        layer, size = facts["layer"], str(facts["size"])
+        layer = None if facts["layer"] is None else str(facts["layer"])
+        size = str(facts["size"])
     except KeyError as error:
         raise UsageError(
             f"the metadata of the heatmap lack {error}", where=opened.path.name
@@ -322,7 +323,7 @@ class _Plan:
         """
         name = part.start[0]
         value = self.measured(name)
-        shape = () if value is None else value.shape
+        shape: tuple[int, ...] = () if value is None else value.shape
         cells = (shape[1], shape[2]) if part.last else (shape[2], shape[3])
         placement = self.model.placement(name, self.side)
         whole = lay_on_input(np.ones(cells, np.float32), placement, self.side)

@@ -167,7 +167,7 @@ def facts_of(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

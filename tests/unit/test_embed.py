@@ -176,6 +176,8 @@ def test_metadata_of_strangers_are_not_trusted(tmp_path):
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, "[1, 2"
     assert base_of(_opened(tmp_path, model)) is None
+    entry.value = "[" * 60_000
+    assert base_of(_opened(tmp_path, model, "deep.onnx")) is None
     entry.value = '{"method": "grad-cam"}'
     assert base_of(_opened(tmp_path, model, "other.onnx")) is None
 

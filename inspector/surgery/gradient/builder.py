@@ -27,7 +27,6 @@ OLDEST = 7
 """Oldest opset that gradients are written for: from it on operators broadcast as NumPy does."""
 
 _FLOAT = onnx.TensorProto.FLOAT
-_LARGE = 4096
 
 
 class Builder:
@@ -60,7 +59,6 @@ class Builder:
         self.indexed: dict[int, str] = {}
         self._taken = set(graph.tensors) | set(graph.initialisers) | set(graph.inputs)
         self._made: dict[Any, str] = {}
-        self._constants: dict[str, Array] = {}
         self._types: Mapping[str, int] | None = None
 
     # -- the network's tensors -------------------------------------------------------------
@@ -148,7 +146,6 @@ class Builder:
         if key not in self._made:
             name = self._made[key] = self.name(f"{ADDED}c{len(self.initialisers)}")
             self.initialisers.append(numpy_helper.from_array(array, name))
-            self._constants[name] = array
         return self._made[key]
 
     def ints(self, values: Iterable[int]) -> str:

@@ -171,13 +171,12 @@ def _at_first(b: Builder, x: str, signal: str, dims: tuple[int, ...]) -> str:
     return b.mul(hit, b.reshape(signal, (-1, dims[1], 1)))
 
 
-def _root_slope(b: Builder, x: str, y: str, p: int) -> str:
-    """|x|^(p - 1) sign(x), and 1 / y^(p - 1) where y is not 0, as a pair in one product."""
+def _root_slope(b: Builder, x: str, p: int) -> str:
+    """|x|^(p - 1) sign(x)."""
     sign = b.op("Sub", [b.positive(x), b.mask(b.op("Less", [x, b.constant(0.0)]))])
     if p == 1:
         return sign
     power = b.op("Pow", [b.op("Abs", [x]), b.constant(float(p - 1))])
-    del y
     return b.mul(sign, power)
 
 
@@ -190,4 +189,4 @@ def global_lp_pool(b: Builder, step: Step) -> Mapping[int, str]:
     share = step.signal
     if p > 1:
         share = b.op("Div", [share, b.op("Pow", [safe, b.constant(float(p - 1))])])
-    return {0: b.mul(_root_slope(b, x, y, p), share)}
+    return {0: b.mul(_root_slope(b, x, p), share)}
