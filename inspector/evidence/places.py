@@ -37,7 +37,7 @@ def compare_places(evidence: "Evidence", averaged: Any, *, against: bool = False
             if common < APART:
                 evidence.note(
                     "this method averages a gradient that differs from place to place: only "
-                    f"{common:.0%} of the map agree with what each place adds to the score; "
+                    f"{common:.0%} of the map agrees with what each place adds to the score; "
                     "hires-cam keeps the place",
                     row,
                 )
