@@ -170,7 +170,7 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
     expected = plan.by_twin(layer)
     values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
     if size == "input" and request.method.space == "layer":
-        place = base.model.placement(layer, plan.side)
+        place = base.model.placement(layer or "", plan.side)
         expected = np.stack([lay_on_input(one, place, plan.side) for one in expected])
     peak = float(np.abs(expected).max(initial=0)) or 1.0
     worst = (
