@@ -110,7 +110,7 @@ def _tags(document: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _classified(row: Mapping[str, Any]) -> dict[str, Any]:
     """Label and prediction as classifications."""
-    made = {}
+    made: dict[str, Any] = {}
     for field, name, sure in (
         ("ground_truth", "label", None),
         ("prediction", "predicted", finite_number(row.get("probability"))),

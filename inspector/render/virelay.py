@@ -139,10 +139,10 @@ def _analysis(
 ) -> Iterator[tuple[str, Array]]:
     """Clusters and an embedding of each predicted class, with the photos' places."""
     for number in np.unique(predicted):
-        own = np.flatnonzero(predicted == number)
+        own = np.flatnonzero(predicted == number).tolist()
         within = f"{_category(int(number))}/"
         ends = [str(rows[i].get("cluster") or "").rpartition("-")[2] for i in own]
-        yield within + "index", own.astype(np.uint32)
+        yield within + "index", np.array(own, np.uint32)
         clusters = np.array([int(end) if end.isdigit() else 0 for end in ends], np.int64)
         yield within + "cluster/spectral", clusters
         flat = np.stack([maps[i].ravel() for i in own]).astype(np.float64)
