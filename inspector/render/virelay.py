@@ -141,10 +141,10 @@ def _analysis(
     for number in np.unique(predicted):
         own = np.flatnonzero(predicted == number).tolist()
         within = f"{_category(int(number))}/"
-        ends = [str(rows[i].get("cluster") or "").rpartition("-")[2] for i in own]
+        names = [str(rows[i].get("cluster") or "") for i in own]
+        known = {name: place for place, name in enumerate(sorted({*names, ""}))}
         yield within + "index", np.array(own, np.uint32)
-        clusters = np.array([int(end) if end.isdigit() else 0 for end in ends], np.int64)
-        yield within + "cluster/spectral", clusters
+        yield within + "cluster/spectral", np.array([known[name] for name in names], np.int64)
         flat = np.stack([maps[i].ravel() for i in own]).astype(np.float64)
         yield within + "embedding/pca", _components(flat)
 
