@@ -125,13 +125,17 @@ def _attribution(
     predicted: Array,
     place: Mapping[str, int],
 ) -> dict[str, Array]:
-    """Maps (N, 1, SIDE, SIDE) and, of the predicted class alone, probabilities (N, classes)."""
+    """Maps (N, 3, SIDE, SIDE) and, of the predicted class alone, probabilities (N, classes).
+
+    ViRelAy adds up the channels, and draws no map of a single one: each has a third.
+    """
     prediction = np.zeros((len(rows), len(place)), np.float32)
     for number, row in enumerate(rows):
         sure = finite_number(row.get("probability"))
         prediction[number, predicted[number]] = 1.0 if sure is None else sure
     stacked = np.stack(maps)[:, None] if maps else np.zeros((0, 1, SIDE, SIDE), np.float32)
-    return {"attribution": stacked, "prediction": prediction, "label": labels}
+    thirds = np.repeat(stacked / 3, 3, axis=1)
+    return {"attribution": thirds, "prediction": prediction, "label": labels}
 
 
 def _analysis(

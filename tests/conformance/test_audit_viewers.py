@@ -80,8 +80,8 @@ def test_virelay_opens_the_project(tmp_path):
         assert project.dataset.get_sample(3).labels[0].name == "cat"
         assert project.dataset.get_sample(3).data.shape == (virelay.SIDE, virelay.SIDE, 3)
         attribution = project.attributions[0].get_attribution(3)
-        assert attribution.data.shape == (virelay.SIDE, virelay.SIDE, 1)
-        np.testing.assert_allclose(attribution.data, 3 / 255, rtol=1e-6)
+        assert attribution.data.shape == (virelay.SIDE, virelay.SIDE, 3)
+        np.testing.assert_allclose(attribution.data.sum(2), 3 / 255, rtol=1e-6)
         assert attribution.render_heatmap("gray-red").shape[:2] == (virelay.SIDE, virelay.SIDE)
         (analyses,) = project.analyses.values()
         (category,) = analyses[0].get_categories()

@@ -108,8 +108,8 @@ def test_databases_for_virelay_hold_maps_labels_and_clusters():
         assert tuple(file["data"][0, 0, 0]) == (46, 139, 87)
         assert file["label"][:].tolist() == [2, 0, 2, 0, 2, 0]
     with h5py.File(io.BytesIO(found["attribution.h5"])) as file:
-        assert file["attribution"].shape == (6, 1, virelay.SIDE, virelay.SIDE)
-        np.testing.assert_allclose(file["attribution"][3, 0, 0, 0], 3 / 255, rtol=1e-6)
+        assert file["attribution"].shape == (6, 3, virelay.SIDE, virelay.SIDE)
+        np.testing.assert_allclose(file["attribution"][3, :, 0, 0].sum(), 3 / 255, rtol=1e-6)
         assert file["prediction"][0].tolist() == [0, 0.75, 0]
     with h5py.File(io.BytesIO(found["analysis.h5"])) as file:
         assert list(file) == ["class-00001"]
