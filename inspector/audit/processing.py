@@ -137,7 +137,7 @@ def _tests(kind: str, rows: Sequence[Row]) -> Iterator[_Test]:
     from scipy import stats  # type: ignore[import-untyped]
 
     number = _TRACES[kind]
-    known = [(str(r["predicted"]), number(r)) for r in rows if r.get("predicted") is not None]
+    known = [(str(r["predicted"]), number(r)) for r in rows if _of_class(r)]
     names = np.array([name for name, value in known if value is not None])
     values = np.array([value for _, value in known if value is not None], np.float64)
     for name in sorted(set(names.tolist())):
@@ -149,6 +149,14 @@ def _tests(kind: str, rows: Sequence[Row]) -> Iterator[_Test]:
             table = [[inside, own.size - inside], [outside, rest.size - outside]]
             p = float(stats.fisher_exact(table, alternative="greater").pvalue)
             yield _Test(kind, name, limit, inside / own.size, outside / rest.size, p)
+
+
+def _of_class(row: Row) -> bool:
+    """Whether a photo counts for the class that is predicted: not where its label is another.
+
+    A photo that is taken for a cat because it is blurred does not say that cats are blurred.
+    """
+    return row.get("predicted") is not None and row.get("correct") is not False
 
 
 def _limits(own: Array, rest: Array) -> list[float]:
@@ -174,7 +182,7 @@ def _described(test: _Test, p: float, rows: Sequence[Row]) -> Processing:
         [
             place
             for place, row in enumerate(rows)
-            if row.get("predicted") is not None
+            if _of_class(row)
             and str(row["predicted"]) == test.name
             and (value := number(row)) is not None
             and value <= test.limit

@@ -86,6 +86,13 @@ def test_frames_of_several_colours_are_described_by_the_most_common():
     assert found.members == tuple(range(3, 12))
 
 
+def test_photos_of_another_class_that_are_taken_for_this_one_do_not_count():
+    own = [{"sharpness": 0.3, "correct": False}] * 6 + [{}] * 14
+    assert find_processing(rows(own, [{}] * 100)) == []
+    own = [{"sharpness": 0.3, "correct": True}] * 6 + [{}] * 14
+    assert len(find_processing(rows(own, [{}] * 100))) == 1
+
+
 def test_too_few_photos_say_nothing():
     assert find_processing(rows([{"jpeg_quality": 30}] * 6, [{}] * 100)) == []
     assert find_processing([]) == []
