@@ -176,6 +176,7 @@ class Processes:
                 for future in done:
                     rows = future.result()
                     yield running.pop(future)[0], rows
+            pool.shutdown()  # what they used is free for what follows, and is counted
         except BrokenProcessPool:
             suspects += sorted(running.values(), key=lambda batch: batch[0])
         finally:
