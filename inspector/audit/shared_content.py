@@ -170,7 +170,7 @@ def _unit(windows: Array) -> Array:
 
 def _region(fine: Array, down: slice, across: slice) -> tuple[float, float, float, float]:
     """Box of the cells around a window that photos (N, _SIDE, _SIDE, 3) show alike."""
-    from scipy import ndimage  # type: ignore[import-untyped]
+    from scipy import ndimage
 
     count = len(fine)
     cells = fine.reshape(count, GRID, _CELL, GRID, _CELL, 3).transpose(1, 3, 0, 2, 4, 5)

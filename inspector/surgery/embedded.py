@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.graph import Graph, Node
+from converters.plain_values import parse_json
 from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.reverse import Overlay, reverse
 
@@ -166,8 +167,8 @@ def facts_of(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
     if not text or len(text) > _LONGEST:
         return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 

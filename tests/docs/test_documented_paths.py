@@ -25,8 +25,8 @@ TEXTS = sorted(
 )
 FOLDERS = r"(?:inspector|converters|docs|tests|benchmarks|sample_models)"
 PLACEHOLDERS = ("NAME", "ROOM")
-METADATA = {"inspector.labels", "inspector.preprocess", "inspector.conversion"}
-"""Keys in a file's metadata, which look like modules."""
+METADATA = {"inspector.labels", "inspector.preprocess", "inspector.conversion", "inspector.flat"}
+"""Keys in files' metadata and names in programs, which look like modules."""
 
 
 def named(pattern: str) -> list[tuple[str, str]]:
