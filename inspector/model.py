@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
-from converters.graph import Graph
 from converters.graph.activations import data_nodes
-from converters.graph.operators import mixes_samples
 from converters.onnx_file import OnnxFile
 from inspector.engines.copies import Copies, FixedBatch
 from inspector.engines.execution import USUAL, Execution
 from inspector.engines.independence import (
-    HALF_TOLERANCE,
-    LEVEL_TOLERANCE,
-    TOLERANCE,
     alike,
+    by_chance,
     mixing_node,
     probe_pair,
+    rounding_of,
     samples_alone,
     stochastic_node,
+    trains,
 )
 from inspector.engines.runtime import Runtime
+from inspector.engines.samples import joined, rows, stacked
 from inspector.errors import (
     ConverterError,
     InspectorError,
@@ -37,6 +35,7 @@ from inspector.network.attention import attention_weights
 from inspector.network.class_evidence import class_evidence
 from inspector.network.coordinates import Placed
 from inspector.network.form import Form, Forms
+from inspector.network.global_pooling import pooling_ends
 from inspector.network.head import LinearHead, NoHead, find_head
 from inspector.network.image_input import find_image_input
 from inspector.network.input_sizes import lengths_to_try, sizes_to_try
@@ -50,7 +49,7 @@ from inspector.network.lattice import Lattice, trace
 from inspector.network.layers import Layer, find_layers
 from inspector.network.lost_activations import Suspicion, lost_activations
 from inspector.network.placement import Placement, Tracer
-from inspector.network.quantisation import copies_of, is_quantised
+from inspector.network.quantisation import copies_of
 from inspector.network.receptive_field import needed_shapes
 from inspector.network.shapes import Shapes
 from inspector.network.tail import Tail, tail_of
@@ -59,6 +58,7 @@ from inspector.surgery.inputs import bind_inputs, with_sample_axis
 from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
+    from converters.graph import Graph
     from inspector.engines import GradientEngine
     from inspector.engines.gradient_graph import GradientGraph
     from inspector.engines.twin import TwinEngine
@@ -123,7 +123,7 @@ class Model:
             file,
             device=device,
             threads=execution.threads,
-            optimise=execution.optimise and not _trains(self.graph),
+            optimise=execution.optimise and not trains(self.graph),
             provider=execution.provider,
         )
         self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
@@ -177,7 +177,7 @@ class Model:
         # With all that shapes are measured of: loading it twice takes longer than all the rest.
         self._plain.prepare([*names, *(n for n in self._measured if n in self.graph.tensors)])
         found = self._plain.run(self.feeds(self._fill(self.input.arrange(image))), names)
-        return {name: value[:1] if _rows(value) else value[None] for name, value in found.items()}
+        return {name: value[:1] if rows(value) else value[None] for name, value in found.items()}
 
     @cached_property
     def _plain(self) -> Runtime | None:
@@ -318,13 +318,13 @@ class Model:
             self._settle_batching(feed[0], fetch)
         if len(feed) > 1 and self.batches:
             found = self._run(feed, fetch)
-            if all(_rows(found[name]) == len(feed) for name in fetch):
+            if all(rows(found[name]) == len(feed) for name in fetch):
                 return found
             self.runtime.batches = False
         parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
         for part in parts:
-            self._unbatched |= {name for name, value in part.items() if _rows(value) != 1}
-        return {name: _joined([self._led(name, part[name]) for part in parts]) for name in fetch}
+            self._unbatched |= {name for name, value in part.items() if rows(value) != 1}
+        return {name: joined([self._led(name, part[name]) for part in parts]) for name in fetch}
 
     def _led(self, name: str, value: Any) -> Any:
         """What one image gives of a tensor, with the axis of samples in front."""
@@ -474,22 +474,22 @@ class Model:
         unknown = [name for name in dict.fromkeys(fetch) if name not in self._repeatable]
         if not unknown:
             return
-        self.refuse_chance(unknown)
+        self.refuseby_chance(unknown)
         self.runtime.prepare(fetch)
         first, second = (self._run(image, unknown) for _ in range(2))
         changed = [n for n in unknown if not alike(first[n], second[n], self._rounding)]
         if changed:
-            raise _chance(f"tensor {changed[0]!r}")
+            raise by_chance(f"tensor {changed[0]!r}")
         self._repeatable |= set(unknown)
 
-    def refuse_chance(self, tensors: Sequence[str]) -> None:
+    def refuseby_chance(self, tensors: Sequence[str]) -> None:
         """Refuse tensors that a random operator lies before, without running anything.
 
         Raises:
             ModelRefused: There is one.
         """
         if rolled := stochastic_node(self.graph, tensors):
-            raise _chance(rolled)
+            raise by_chance(rolled)
 
     def _settle_batching(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Switch batching off where samples act on each other in tensors not tried before."""
@@ -505,16 +505,7 @@ class Model:
 
     @cached_property
     def _rounding(self) -> float:
-        """Largest difference that rounding makes, as a share of a tensor's peak."""
-        if is_quantised(self.graph):
-            return LEVEL_TOLERANCE
-        kinds = {value.elem_type for value in self.graph.inputs.values()} | {
-            tensor.data_type
-            for name in self.graph.initialisers
-            if (tensor := self.graph.initialiser(name)) is not None
-        }
-        narrow = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-        return HALF_TOLERANCE if kinds & narrow else TOLERANCE
+        return rounding_of(self.graph)
 
     @property
     def batches(self) -> bool:
@@ -537,7 +528,7 @@ class Model:
             # Declared free, but a Reshape inside fixes it.
             self.runtime.batches = False
             parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
-            return {name: _stack([part[name] for part in parts]) for name in fetch}
+            return {name: stacked([part[name] for part in parts]) for name in fetch}
 
     def _first(self, name: str, value: Any) -> Any:
         """What the first copy of the image gives of a tensor, in a file that fixes a batch."""
@@ -604,54 +595,6 @@ class Model:
     def _measured(self) -> tuple[str, ...]:
         """Tensors whose shapes layers, head and receptive fields reason on."""
         layers = [name for layer in self.layers for name in (layer.tensor, layer.convolution)]
-        poolings = [
-            name
-            for node in self.graph.nodes
-            if "Pool" in node.op_type or node.is_op("ReduceMean", "ReduceSum")
-            for name in (node.inputs[0], node.outputs[0])
-        ]
+        poolings = pooling_ends(self.graph)
         found = [*layers, *poolings, self.scores.tensor, *needed_shapes(self.graph)]
         return tuple(name for name in dict.fromkeys(found) if self.graph.constant(name) is None)
-
-
-def _chance(where: str) -> ModelRefused:
-    return ModelRefused(
-        "the network's answer depends on chance: the same image gives other numbers every time",
-        where=where,
-        hint="export it for inference (model.eval()), or name a target before the node",
-    )
-
-
-def _rows(value: Any) -> int:
-    """Length of the first axis; 0 for a scalar. The maps of ZipMap have their own length."""
-    if isinstance(value, np.ndarray):
-        return int(value.shape[0]) if value.ndim else 0
-    return len(value)
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Results of single images, one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    if not isinstance(parts[0], np.ndarray):
-        return [one for part in parts for one in part]
-    if len({part.shape for part in parts}) > 1:
-        raise ModelRefused(
-            f"a tensor has another shape for each image ({parts[0].shape}, {parts[1].shape}), "
-            "so images cannot be set side by side",
-            hint="give one image at a time",
-        )
-    return np.concatenate(parts)
-
-
-def _stack(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Join results of single images along the first axis, which has length one in each."""
-    if all(_rows(part) == 1 for part in parts):
-        return np.concatenate(parts)
-    return np.stack(parts)
-
-
-def _trains(graph: Graph) -> bool:
-    return any(
-        node.op_type == "BatchNormalization" and mixes_samples(graph, node) for node in graph.nodes
-    )

@@ -9,19 +9,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 
 from converters.graph import Graph, Node
 from converters.graph.operators import facts, mixes_samples
+from inspector.errors import ModelRefused
+from inspector.network.quantisation import is_quantised
 
 __all__ = [
     "HALF_TOLERANCE",
     "LEVEL_TOLERANCE",
     "TOLERANCE",
     "alike",
+    "by_chance",
     "mixing_node",
     "probe_pair",
+    "rounding_of",
     "samples_alone",
     "stochastic_node",
+    "trains",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -33,6 +39,35 @@ rounding of float32, and of a network that computes in float16."""
 
 LEVEL_TOLERANCE = 1 / 127
 """The same behind quantisation: one level of a tensor whose peak is its last level."""
+
+
+def by_chance(where: str) -> ModelRefused:
+    """The refusal of a network whose answer depends on chance."""
+    return ModelRefused(
+        "the network's answer depends on chance: the same image gives other numbers every time",
+        where=where,
+        hint="export it for inference (model.eval()), or name a target before the node",
+    )
+
+
+def rounding_of(graph: Graph) -> float:
+    """Largest difference that rounding makes in a network, as a share of a tensor's peak."""
+    if is_quantised(graph):
+        return LEVEL_TOLERANCE
+    kinds = {value.elem_type for value in graph.inputs.values()} | {
+        tensor.data_type
+        for name in graph.initialisers
+        if (tensor := graph.initialiser(name)) is not None
+    }
+    narrow = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    return HALF_TOLERANCE if kinds & narrow else TOLERANCE
+
+
+def trains(graph: Graph) -> bool:
+    """Whether a normalisation computes its statistics anew in each run, as in training."""
+    return any(
+        node.op_type == "BatchNormalization" and mixes_samples(graph, node) for node in graph.nodes
+    )
 
 
 def mixing_node(graph: Graph, tensors: Iterable[str]) -> str:

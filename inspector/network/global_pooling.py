@@ -11,7 +11,17 @@ from inspector.network.shapes import Shapes
 from inspector.network.space import size_text, space_axes
 from inspector.printable import clean_text
 
-__all__ = ["Pooling", "find_pooling"]
+__all__ = ["Pooling", "find_pooling", "pooling_ends"]
+
+
+def pooling_ends(graph: Graph) -> list[str]:
+    """Tensors before and behind every node that may pool."""
+    return [
+        name
+        for node in graph.nodes
+        if "Pool" in node.op_type or node.is_op("ReduceMean", "ReduceSum")
+        for name in (node.inputs[0], node.outputs[0])
+    ]
 
 
 @dataclass(frozen=True)
