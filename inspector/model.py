@@ -474,7 +474,7 @@ class Model:
         unknown = [name for name in dict.fromkeys(fetch) if name not in self._repeatable]
         if not unknown:
             return
-        self.refuseby_chance(unknown)
+        self.refuse_chance(unknown)
         self.runtime.prepare(fetch)
         first, second = (self._run(image, unknown) for _ in range(2))
         changed = [n for n in unknown if not alike(first[n], second[n], self._rounding)]
@@ -482,7 +482,7 @@ class Model:
             raise by_chance(f"tensor {changed[0]!r}")
         self._repeatable |= set(unknown)
 
-    def refuseby_chance(self, tensors: Sequence[str]) -> None:
+    def refuse_chance(self, tensors: Sequence[str]) -> None:
         """Refuse tensors that a random operator lies before, without running anything.
 
         Raises:
