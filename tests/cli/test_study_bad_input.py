@@ -45,7 +45,10 @@ PLAIN = {
     "sanity": {"method": ("grad-cam",), "count": COUNT, "stages": 2},
 }
 LABELLED, TABLED = ("pooling", "transfer"), ("correspondence", "localisation")
-SEEDED = ("correspondence", "evolution", "localisation", "pooling", "reconstruction", "transfer")
+SEEDED = (
+    *("correspondence", "evolution", "faithfulness", "localisation"),
+    *("pooling", "reconstruction", "sanity", "transfer"),
+)
 
 
 def network(path, seed=0, units=4):
