@@ -199,7 +199,7 @@ def said_by(error: BaseException) -> str:
 
     Example:
         >>> from converters.errors import said_by
-        >>> said_by(ValueError("While tracing\\nsize 7 is not 8"))
+        >>> said_by(ValueError("While tracing\nsize 7 is not 8"))
         'ValueError: size 7 is not 8'
     """
     kind, reason = type(_innermost(error)).__name__, reason_of(error)

@@ -21,6 +21,7 @@ from inspector.passes.activations import activations
 from inspector.passes.batches import batches, passes
 from inspector.passes.ranking import strongest
 from inspector.photos import photo as photo_module
+from inspector.photos.pillow_files import PILLOW_QUIET
 
 pytestmark = pytest.mark.timeout(60)
 W = np.random.default_rng(8).normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -522,7 +523,7 @@ def test_pillows_warnings_are_silent_in_all_threads(small, four_cores, monkeypat
 
 
 def test_a_second_reader_leaves_the_first_ones_filter_alone(monkeypatch):
-    quiet = photo_module._PILLOW_QUIET
+    quiet = PILLOW_QUIET
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         before = list(warnings.filters)
