@@ -590,6 +590,7 @@ class Opened:
             "preprocess": self.preprocessing.to_dict(),
             "certificate": self._verdict(),
             "provider": self.model.runtime.provider,
+            **({} if self.model.engine == "twin" else {"engine": self.model.engine}),
             **({"execution": self.model.execution.text} if self.model.execution.text else {}),
             "versions": versions(),
         }

@@ -217,6 +217,8 @@ def _checks(facts: Any) -> str:
         parts.append(f"residual {facts['cam_residual']:.0e}")
     if "twin_difference" in facts:
         parts.append(f"twin {facts['twin_difference']:.0e}")
+    if "score_difference" in facts:
+        parts.append(f"backward pass {facts['score_difference']:.0e}")
     if "conservation_error" in facts:
         parts.append(f"missing relevance {facts['conservation_error']:.0e}")
     if "coverage" in facts:

@@ -17,6 +17,12 @@ from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused, UnknownTarget
 from inspector.evidence.conservation import conservation
 from inspector.evidence.fetch import tensors_for
+from inspector.evidence.score_parity import (
+    DIFFERENCES,
+    QUANTISED_TOLERANCE,
+    TOLERANCE,
+    score_difference,
+)
 from inspector.heatmap import UNCHANGED, lay_on_input
 from inspector.model import Model
 from inspector.network.form import Form
@@ -35,17 +41,11 @@ __all__ = ["Evidence", "tensors_for"]
 
 Array = np.ndarray[Any, Any]
 
-TWIN_TOLERANCE = 1e-3
-"""Largest difference of the twin's score from ONNX Runtime's, relative to the scores' peak."""
-
 ROUNDING = 1e-6
 """Change of a score, relative to the score, that float32 may make of nothing."""
 
 WEAK = 1e-3
 """Peak of the evidence for a target, relative to that against it, below which it is said."""
-
-ROUNDING_TOLERANCE = 5e-2
-"""The same for a quantised network, where a level that falls the other way is one of 256."""
 
 
 class Evidence:
@@ -564,27 +564,22 @@ class Evidence:
 
     @cached_property
     def _tolerance(self) -> float:
-        return ROUNDING_TOLERANCE if self._quantised else TWIN_TOLERANCE
+        return QUANTISED_TOLERANCE if self._quantised else TOLERANCE
 
     def _check_twin(self, scores: Array, known: Array, rows: Sequence[int]) -> None:
-        """Compare the twin's scores with those of ONNX Runtime: a free parity check.
+        """Compare the engine's scores with those of ONNX Runtime: a free parity check.
 
         Args:
-            scores: (P,) scores of the twin.
+            scores: (P,) scores of the engine: the twin, or the gradient graph.
             known: (P,) scores of ONNX Runtime.
             rows: The samples whose targets they belong to.
         """
-        peaks = [self._peak(row) for row in rows]
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(scores - known) / peaks
-        # What is not a number in one of them alone is as far off as can be; in both, it agrees.
-        agree = (scores == known) | (np.isnan(scores) & np.isnan(known))
-        difference = np.where(agree, 0.0, np.nan_to_num(difference, nan=1.0))
-        worst = float(difference.max(initial=0.0))
-        self.facts["twin_difference"] = max(worst, self.facts.get("twin_difference", 0.0))
+        worst = score_difference(scores, known, [self._peak(row) for row in rows])
+        fact, who = DIFFERENCES[self.model.engine == "twin"]
+        self.facts[fact] = max(worst, self.facts.get(fact, 0.0))
         if not worst <= self._tolerance:
             self.note(
-                f"the twin's score differs from ONNX Runtime's by {worst:.1e} of the largest "
+                f"the {who}'s score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"
             )
 

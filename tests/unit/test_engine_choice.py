@@ -89,6 +89,16 @@ def test_a_wrong_rule_is_found_without_the_twin(monkeypatch):
     assert graph_verdict_for(model).passed is False
 
 
+def test_a_report_names_the_engine_and_no_twin_that_did_not_run():
+    twin, graph = (
+        inspector.load(MODEL, engine=name).explain(PHOTO, "grad-cam").images[0].document()
+        for name in ("twin", "onnx")
+    )
+    assert (twin.get("engine"), graph["engine"]) == (None, "onnx")
+    assert twin["results"][0]["facts"].keys() == {"twin_difference"}
+    assert graph["results"][0]["facts"].keys() == {"score_difference"}
+
+
 def test_an_unknown_engine_is_refused():
     with pytest.raises(UsageError, match="no such engine"):
         inspector.load(MODEL, engine="tensor")
