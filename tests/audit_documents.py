@@ -27,6 +27,7 @@ def audit_document(**changes: Any) -> dict[str, Any]:
     """A small report in which every part says something."""
     document = {
         "schema": 1,
+        "lock": None,
         "program": {"name": "onnx-inspector", "version": "0.1.0"},
         "run": {"identity": "cd" * 32},
         "verdict": {
