@@ -59,7 +59,7 @@ def test_differences_are_small(converted):
         assert {t.samples for t in certificate.trials} == {1, 3, 4}  # the batch is free
         assert certificate.quantised == ("int8" in name)
         assert len(certificate.source_sha256) == 64
-        assert "tf2onnx" in certificate.versions
+        assert ("ai-edge-litert" if ".tflite" in name else "tf2onnx") in certificate.versions
 
 
 def test_the_file_says_where_it_comes_from(converted):
