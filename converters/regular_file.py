@@ -17,6 +17,7 @@ Every error is an ``OSError`` whose ``strerror`` is a clause for people.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -30,6 +31,7 @@ __all__ = [
     "open_to_append",
     "read_beside",
     "read_regular",
+    "sha256_of",
 ]
 
 _NOT_REGULAR = "is not a regular file"
@@ -109,6 +111,16 @@ def read_beside(folder: Path, name: str, limit: int) -> bytes:
     if not _inside(resolved, folder.resolve()):
         raise _error(errno.ELOOP, "is a link out of its folder", path)
     return read_regular(resolved, limit, follow=False)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a regular file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: As :func:`open_regular`.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_bytes(path: str | os.PathLike[str], count: int) -> bytes:

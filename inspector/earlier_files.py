@@ -7,7 +7,6 @@ refused before it begins.
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from converters.plain_values import parse_json, quoted
-from converters.regular_file import open_regular, read_regular
+from converters.regular_file import read_regular, sha256_of
 from inspector.errors import UsageError
 from inspector.photos.own_figures import is_own_figure
 
@@ -125,8 +124,7 @@ def _foreign(report: Any, photo: Path, model: str) -> str:
 def _sha256(path: Path) -> str:
     """Hash of a photo's bytes; empty where it cannot be read."""
     try:
-        with open_regular(path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from converters.errors import ConversionFailed
-from converters.regular_file import open_regular
+from converters.regular_file import sha256_of
 from converters.source import as_path
 
 __all__ = ["content_hash"]
@@ -33,11 +33,11 @@ def content_hash(*parts: str) -> str:
             continue
         known = True
         if path.is_file():
-            digest.update(_file(path).encode() + b"\n")
+            digest.update(sha256_of(path).encode() + b"\n")
             continue
         for inner in _files(path):
             name = inner.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
-            digest.update(name + b"\0" + _file(inner).encode() + b"\n")
+            digest.update(name + b"\0" + sha256_of(inner).encode() + b"\n")
     return digest.hexdigest() if known else ""
 
 
@@ -51,8 +51,3 @@ def _files(folder: Path) -> list[Path]:
                 f"more than {_MOST_FILES} files: no model's folder", where=str(folder)
             )
     return sorted(found)
-
-
-def _file(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

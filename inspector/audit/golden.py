@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.regular_file import open_regular
+from converters.regular_file import sha256_of
 from inspector.audit.data_set import Entry
 from inspector.audit.rows import GRID, Auditor, small_map
 from inspector.compare.noise import FACTOR, FLOOR, NoiseMeter, jittered
@@ -29,7 +29,6 @@ VALUES = 256
 """Most values that are kept of an output: every k-th."""
 
 _DIGITS = 7
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -129,14 +128,10 @@ def fingerprint(entries: Sequence[Entry]) -> str:
 
 def _hash_of(path: Any) -> str:
     """Hash of a file's contents; empty where it cannot be read, which its row says."""
-    found = hashlib.sha256()
     try:
-        with open_regular(path) as stream:
-            while block := stream.read(_BLOCK):
-                found.update(block)
+        return sha256_of(path)
     except OSError:
         return ""
-    return found.hexdigest()
 
 
 def _grid(auditor: Auditor, item: PhotoInput, tensor: Array) -> str | None:
