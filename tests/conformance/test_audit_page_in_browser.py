@@ -231,6 +231,18 @@ def test_a_finding_and_a_class_show_their_photos(browser, folder):
     until(lambda: "3,333 of" in one(browser, "#count").text)
 
 
+def test_the_cluster_map_leads_to_its_clusters_by_keyboard(browser, folder):
+    browser.get((folder / "report.html").as_uri())
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    tile = one(browser, ".plane a")
+    browser.execute_script("arguments[0].focus()", tile)
+    tile.send_keys(keys.ENTER)
+    until(lambda: browser.current_url.endswith("#cluster-1"))
+    where = "return document.getElementById('cluster-1').getBoundingClientRect().top"
+    until(lambda: 0 <= browser.execute_script(where) < browser.execute_script("return innerHeight"))
+    assert not complaints(browser)
+
+
 def test_hostile_names_are_shown_as_text(browser, folder):
     browser.get((folder / "hostile.html").as_uri())
     choose(browser, "#view", "gallery")

@@ -7,11 +7,13 @@ import re
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from audit_documents import audit_document, audit_rows, hostile_document
 
 from inspector.errors import MissingExtra
 from inspector.render import html
+from inspector.render.html.cluster_map import HEIGHT, WIDTH, cluster_map
 from inspector.render.html.figures import curve, map_picture, span
 
 
@@ -185,3 +187,76 @@ def test_coordinates_follow_from_the_numbers():
     assert map_picture([[0, 1], [float("nan"), 0]]) is None
     assert map_picture("no map") is None
     assert map_picture([[0, 0.5], [1, 0]]).startswith("data:image/png;base64,")
+
+
+def clusters(count, seed=0):
+    """Clusters whose mean maps light up at places of their own."""
+    rng = np.random.default_rng(seed)
+    return [
+        {"id": f"dog-{n}", "class": "dog", "photos": 3 + n, "map": rng.random((16, 16)).tolist()}
+        for n in range(count)
+    ]
+
+
+def test_alike_clusters_lie_closer_than_others():
+    maps = np.zeros((4, 16, 16))
+    maps[0, :4, :4] = maps[1, :4, :5] = maps[2, 12:, 12:] = maps[3, 11:, 12:] = 1
+    found = {
+        tile["place"]: tile
+        for tile in cluster_map([{"photos": 5, "map": one.tolist()} for one in maps])
+    }
+    far = [
+        np.hypot(found[0]["x"] - found[other]["x"], found[0]["y"] - found[other]["y"])
+        for other in (1, 2, 3)
+    ]
+    assert far[0] < min(far[1:])
+    assert [found[place]["nearest"] for place in range(4)] == [1, 0, 3, 2]
+    assert found[0]["likeness"] == pytest.approx((4 / 5) ** 0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60, 90])
+def test_tiles_lie_on_the_map_and_do_not_cover_one_another(count):
+    tiles = cluster_map(clusters(count))
+    assert len(tiles) == min(count, 48)
+    for at, tile in enumerate(tiles):
+        assert tile["x"] >= 0
+        assert tile["y"] >= 0
+        assert tile["x"] + tile["side"] <= WIDTH
+        assert tile["y"] + tile["side"] <= HEIGHT
+        for other in tiles[:at]:
+            across = min(tile["x"] + tile["side"], other["x"] + other["side"])
+            down = min(tile["y"] + tile["side"], other["y"] + other["side"])
+            covered = across - max(tile["x"], other["x"]), down - max(tile["y"], other["y"])
+            assert min(covered) < 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *([], [{"map": None}], [{"map": [[float("nan")]]}], [{"map": [[0, 0]]}], [{"map": "x"}]),
+        [{"map": [[1]]}, {"map": [[1, 2]]}],
+    ],
+)
+def test_clusters_without_maps_have_no_place(broken):
+    assert cluster_map(broken) == []
+
+
+def test_the_cluster_map_works_without_a_script_and_has_a_table():
+    document = audit_document(clusters=clusters(3))
+    found = page(document)
+    links = [a["href"] for a in found.named("a") if "aria-label" in a]
+    assert sorted(links) == ["#cluster-1", "#cluster-2", "#cluster-3"]
+    identities = {attributes.get("id") for _, attributes in found.elements}
+    assert {link[1:] for link in links} <= identities
+    assert "Numbers of the map" in {a.get("aria-label") for a in found.named("div")}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_class_has_its_findings(labelled):
+    document = audit_document() if labelled else audit_document(**{"class": {}})
+    name = document["findings"][0]["class"]
+    text = html.dumps(document, audit_rows()).decode()
+    section = re.search(rf"<details[^>]*><summary>{name}: (.*?)</details>", text, re.DOTALL)
+    assert section is not None
+    assert 'href="#finding-1"' in section[1]
+    assert ("Show its photos" in section[1]) == labelled

@@ -13,6 +13,7 @@ from inspector.render.audit_facts import (
     shown,
     visible,
 )
+from inspector.render.html.cluster_map import HEIGHT, WIDTH, cluster_map
 from inspector.render.html.figures import curve, map_picture, span
 
 __all__ = ["view"]
@@ -46,6 +47,7 @@ def view(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
     clusters = [_cluster(found) for found in entries(document, "clusters")]
     pictures = {str(row.get("photo")): row for row in rows}
     by_id = {found["id"]: found for found in clusters}
+    findings = [_finding(found, by_id, pictures) for found in entries(document, "findings")]
     return {
         "title": f"Audit of {visible(model.get('name') or 'a model')}",
         "program": " ".join(visible(program.get(key)) for key in ("name", "version")),
@@ -58,15 +60,16 @@ def view(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
         },
         "tiles": list(_tiles(document)),
         "thresholds": [_threshold(row) for row in entries(document, "thresholds")],
-        "findings": [_finding(found, by_id, pictures) for found in entries(document, "findings")],
+        "findings": findings,
         "photos": len(rows),
-        "classes": _sets(part(document, "class"), clusters),
+        "classes": _classes(part(document, "class"), clusters, findings),
         "groups": [
-            {"name": visible(name), **_sets(values, [])}
+            {"name": visible(name), **_sets(values)}
             for name, values in part(document, "group").items()
         ],
         "calibration": _calibration(part(document, "calibration")),
         "clusters": clusters,
+        "cluster_map": _cluster_map(entries(document, "clusters"), clusters),
         "faithfulness": [
             {"name": visible(name), "rows": _spans({_MAPS.get(k, k): v for k, v in maps.items()})}
             for name, maps in part(document, "faithfulness").items()
@@ -197,9 +200,56 @@ def _cluster(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sets(
-    sets: Mapping[str, Mapping[str, Any]], clusters: Sequence[Mapping[str, Any]]
+def _cluster_map(
+    found: Sequence[Mapping[str, Any]], clusters: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The clusters as tiles on a plane, and as rows of a table; None where there is none."""
+    tiles = [
+        {
+            **tile,
+            "number": tile["place"] + 1,
+            "cluster": clusters[tile["place"]],
+            "nearest": None if tile["nearest"] is None else clusters[tile["nearest"]]["id"],
+            "likeness": number(tile["likeness"]),
+        }
+        for tile in cluster_map(found)
+    ]
+    left_out = len(clusters) - len(tiles)
+    size = {"width": number(WIDTH), "height": number(HEIGHT), "left_out": left_out}
+    return {"tiles": tiles, **size} if tiles else None
+
+
+def _classes(
+    sets: Mapping[str, Mapping[str, Any]],
+    clusters: Sequence[Mapping[str, Any]],
+    findings: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
+    """Labels side by side, and a section per class: its metrics, findings and clusters.
+
+    A class that is predicted, and is no photo's label, has a section where it has something to say.
+    """
+    found = _sets(sets)
+    known = {row["name"]: row for row in found["rows"]}
+    other = sorted({str(one["class"]) for one in (*findings, *clusters) if one["class"]} - {*known})
+    blank = {"photos": "", "metrics": []}
+    return {
+        **found,
+        "sections": [
+            {
+                **row,
+                "findings": [
+                    {"number": at, **one}
+                    for at, one in enumerate(findings, 1)
+                    if one["class"] == row["name"]
+                ],
+                "clusters": [one for one in clusters if one["class"] == row["name"]],
+            }
+            for row in (*found["rows"], *({"name": name, **blank} for name in other))
+        ],
+    }
+
+
+def _sets(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Sets of photos side by side: metrics that any of them has are columns."""
     columns = [
         name
@@ -214,7 +264,6 @@ def _sets(
                 "photos": number(metrics.get("photos")),
                 "cells": [_cell(metrics.get(column)) for column in columns],
                 "metrics": _spans({LABELS[k]: metrics.get(k) for k in LABELS if metrics.get(k)}),
-                "clusters": [c for c in clusters if c["class"] == visible(name)],
             }
             for name, metrics in sets.items()
         ],
