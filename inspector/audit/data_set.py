@@ -36,6 +36,7 @@ __all__ = ["DataSet", "Entry", "open_data_set"]
 MOST_PHOTOS = 10_000_000
 _CORNERS = ("x0", "y0", "x1", "y1")
 _MASK = ("mask", "mask_file")
+_NOT_THERE = "the file is not there"
 _MOST_VALUES = 50
 """Different values of a column beyond which it does not name groups."""
 
@@ -71,14 +72,14 @@ class DataSet:
         source: The folder or file that was named.
         kind: "class folders", "photos", "table", "coco", "yolo" or "voc".
         entries: The photos.
-        missing: Photos that a table or annotations name and that are not there.
+        missing: Photos that cannot be audited since there is no file, with the reason.
         renamed: Columns whose groups are called otherwise than in the table, with that name.
     """
 
     source: Path
     kind: str
     entries: tuple[Entry, ...]
-    missing: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -110,6 +111,22 @@ class DataSet:
             for entry in self.entries
         )
         return replace(self, entries=entries)
+
+    def without(self, failed: Mapping[str, str]) -> "DataSet":
+        """The same data set with the reasons why some photos' files are not there.
+
+        Args:
+            failed: Reasons by the file's name below the data set's folder.
+        """
+        why = {clean_text(name): reason for name, reason in failed.items()}
+        missing = {
+            photo: next((r for n, r in why.items() if f"/{n}".endswith(f"/{photo}")), reason)
+            for photo, reason in self.missing.items()
+        }
+        if self.kind in {"photos", "class folders", "yolo"}:  # others name their photos
+            there = {entry.photo for entry in self.entries}
+            missing |= {name: reason for name, reason in why.items() if name not in there}
+        return replace(self, missing=missing)
 
     def with_groups_beside(self, taken: Collection[str]) -> "DataSet":
         """The same data set whose groups have other names than the columns of a report's rows.
@@ -235,13 +252,13 @@ def _table(source: Path) -> DataSet:
     groups = [n for n in others if len({row[n] for _, row in rows}) <= _MOST_VALUES]
     entries: dict[str, Entry] = {}
     objects: dict[str, list[annotations.Annotated]] = {}
-    missing: dict[str, None] = {}
+    missing: dict[str, str] = {}
     wrong = []
     for at, row in rows:
         path = photo_of_row(source, [], row[image], at)
         name = clean_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
         if not path.is_file():
-            missing[name] = None
+            missing[name] = _NOT_THERE
             continue
         own = clean_text(row[label]) if label and row[label] else None
         if name not in entries:
@@ -270,7 +287,7 @@ def _table(source: Path) -> DataSet:
         Entry(e.photo, e.path, e.label, tuple(objects[name]), e.mask, e.groups)
         for name, e in entries.items()
     )
-    return DataSet(source, "table", found, tuple(missing))
+    return DataSet(source, "table", found, missing)
 
 
 def _number(text: str) -> float | None:
@@ -305,11 +322,11 @@ def _annotated(
     source: Path, kind: str, described: Sequence[annotations.Described], folder: Path
 ) -> DataSet:
     """Photos of annotations; one class on a photo is its label."""
-    entries, missing = [], []
+    entries, missing = [], dict[str, str]()
     for one in described:
         path = next((p for p in (folder / name for name in one.places) if p.is_file()), None)
         if path is None:
-            missing.append(one.photo)
+            missing[one.photo] = _NOT_THERE
             continue
         names = dict.fromkeys(o.label for o in one.objects if o.label is not None)
         label = next(iter(names)) if len(names) == 1 else None
@@ -319,4 +336,4 @@ def _annotated(
             f"none of its {len(missing)} photos is there" if missing else "names no photos",
             where=str(source),
         )
-    return DataSet(source, kind, tuple(entries), tuple(missing))
+    return DataSet(source, kind, tuple(entries), missing)

@@ -21,6 +21,7 @@ from inspector.audit.interventions import Interventions
 from inspector.audit.lock import Lock, check_lock, read_lock, write_lock
 from inspector.audit.ray_engine import require_ray
 from inspector.audit.reference import Reference
+from inspector.audit.remote import Fetched
 from inspector.audit.report import AuditReport, require_formats
 from inspector.audit.rows import COLUMNS, Asked, Auditor, Row
 from inspector.audit.summary import calibration, groups_of, metrics, suspicious
@@ -66,6 +67,8 @@ class AuditOptions:
         against: A lock that the audit is checked against; None for none.
         exports: Viewers of data sets that it is exported for, below the report's folder.
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
+        fetched: What is known of a data set that was fetched from a remote address, of which
+            ``data`` is the copy; None for one of this machine.
     """
 
     method: str | tuple[str, ...] | None = None
@@ -84,6 +87,7 @@ class AuditOptions:
     against: Path | None = None
     exports: tuple[str, ...] = ()
     fresh: bool = False
+    fetched: Fetched | None = None
 
 
 def audit(
@@ -133,15 +137,8 @@ def audit(
         opening, options.method, options.target, options.layer, options.task, thumbnails=place
     )
     auditor = Auditor(asked)
-    reading = auditor.run.reading
-    if reading is not None and reading.task == "embedding" and options.target is None:
-        raise UsageError(
-            "the model makes a vector of each photo, of which no number is a prediction",
-            where=auditor.opened.path.name,
-            hint="--target 'OUTPUT[i]' audits one of its numbers",
-        )
-    found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
-    found = found.with_groups_beside(COLUMNS)
+    _check_task(auditor, options)
+    found = _data_set(data, auditor, options.fetched)
     reference = None
     if options.reference is not None:
         reference = Reference.open(options.reference, opening, options.target, options.layer)
@@ -198,6 +195,28 @@ def audit(
     return report
 
 
+def _check_task(auditor: Auditor, options: AuditOptions) -> None:
+    """Refuse a model of whose outputs none is a prediction.
+
+    Raises:
+        UsageError: It makes vectors, and none of their numbers was asked for.
+    """
+    reading = auditor.run.reading
+    if reading is not None and reading.task == "embedding" and options.target is None:
+        raise UsageError(
+            "the model makes a vector of each photo, of which no number is a prediction",
+            where=auditor.opened.path.name,
+            hint="--target 'OUTPUT[i]' audits one of its numbers",
+        )
+
+
+def _data_set(data: Path, auditor: Auditor, fetched: Fetched | None) -> DataSet:
+    """The data set, its labels called as the model calls its classes."""
+    found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
+    found = found.with_groups_beside(COLUMNS)
+    return found if fetched is None else found.without(fetched.failed)
+
+
 def _names(auditor: Auditor) -> Callable[[str], str]:
     """What the model calls the class of a label; the label where it names none, or several."""
     names, count = auditor.opened.class_labels.names, auditor.opened.scores.classes
@@ -250,12 +269,18 @@ def _gates(options: AuditOptions, found: DataSet, reference: Reference | None) -
     return gates
 
 
+_OF_NO_ROW = frozenset(
+    {"engine", "workers", "fresh", "fetched", "reference", "lock", "against", "exports"}
+)
+"""Options on which no row depends."""
+
+
 def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
     """Name of a run: everything that a row depends on."""
     asked = {
         key: str(value)
         for key, value in asdict(replace(options, fail_if=(), thresholds=None)).items()
-        if key not in {"engine", "workers", "fresh", "reference", "lock", "against", "exports"}
+        if key not in _OF_NO_ROW
     }
     described = hashlib.sha256(
         json.dumps(
@@ -266,6 +291,8 @@ def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
         ).encode()
     ).hexdigest()
     facts = {"options": asked, "data": described, **auditor.opened.context(None)}
+    if options.fetched is not None:  # each run has its own copy
+        return identity_of({**facts, "remote": options.fetched.version}, [])
     return identity_of(facts, [entry.path for entry in found.entries])
 
 
@@ -314,7 +341,7 @@ def _document(
     certificate = opened.certificate_of(auditor.run.spec.tensors()[0])
     context = opened.context(None)
     refused = [{"photo": row["photo"], "reason": row["refused"]} for row in rows if row["refused"]]
-    refused += [{"photo": name, "reason": "the file is not there"} for name in found.missing]
+    refused += [{"photo": name, "reason": reason} for name, reason in found.missing.items()]
     return {
         "schema": SCHEMA,
         "program": {"name": "onnx-inspector", "version": versions()["onnx-inspector"]},

@@ -1,5 +1,6 @@
 """``inspector audit``: a model over a whole data set."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from inspector.cli.options import (
     OPENING,
     Command,
     OutputFile,
+    OutputFolder,
     WholeNumber,
     json_report,
     model_options,
@@ -19,7 +21,7 @@ from inspector.cli.options import (
     supervised,
 )
 from inspector.cli.streams import progress_bar, show, show_json
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 
 if TYPE_CHECKING:
     from inspector.audit.report import AuditReport
@@ -28,9 +30,41 @@ GATE_FAILED = 1
 _SHOWN = 5
 
 
+class _Data(click.Path):
+    """A path, or an address that fsspec opens."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the address as text.
+
+        Raises:
+            UsageError: The address is refused.
+        """
+        from inspector.audit.remote import check_address, is_remote
+
+        if is_remote(value):
+            return check_address(value)
+        return Path(str(super().convert(value, param, ctx)))
+
+
+class _Report(OutputFolder):
+    """A folder to write into, or an address that fsspec opens."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the address as text.
+
+        Raises:
+            UsageError: The address is refused, or the folder cannot be written into.
+        """
+        from inspector.audit.remote import check_address, is_remote
+
+        if is_remote(value):
+            return check_address(value)
+        return super().convert(value, param, ctx)
+
+
 @click.command("audit", cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=_Data())
 @click.option(
     "-m",
     "--method",
@@ -135,17 +169,29 @@ _SHOWN = 5
     is_flag=True,
     help="Begin anew where an interrupted run could go on, and replace another run's report.",
 )
-@output_folder("Folder for report.html, report.json, rows.csv and the other files.")
+@output_folder(
+    "Folder, or address as for DATA, for report.html, report.json, rows.csv and the other files.",
+    _Report(),
+)
 @json_report
 @model_options
 def command(**options: Any) -> int:
     """Audit MODEL over DATA: what does it look at in a whole data set, and may it ship?
 
     DATA is a folder of photos (folders of classes, COCO, YOLO or Pascal VOC annotations), a table
-    (.csv or .parquet: image, label, boxes x0,y0,x1,y1, mask, groups), or COCO annotations (.json).
+    (.csv or .parquet: image, label, boxes x0,y0,x1,y1, mask, groups), or COCO annotations (.json);
+    here or at an address that fsspec opens (s3://, gs://, hf:// ...).
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     opening = {name: options.pop(name) for name in OPENING}
+    if isinstance(options["data"], Path) and isinstance(options["output"], Path):
+        return _supervised(opening, limits, options)
+    return _staged(opening, limits, options)
+
+
+def _supervised(
+    opening: Mapping[str, Any], limits: Mapping[str, Any], options: Mapping[str, Any]
+) -> int:
     if options["engine"] == "ray":
         # Ray starts processes of its own, here and elsewhere, which need more than a cap and the
         # command's own files.
@@ -155,6 +201,43 @@ def command(**options: Any) -> int:
     return supervised(lambda: _audit(opening, **options), device=opening["device"], **limits)
 
 
+def _staged(
+    opening: Mapping[str, Any], limits: Mapping[str, Any], options: Mapping[str, Any]
+) -> int:
+    """Fetch, audit without credentials, and store."""
+    from inspector.audit.remote import staged, without_credentials
+
+    if "fiftyone" in options["exports"]:
+        raise UsageError(
+            "the export for FiftyOne leads to the photos, of which a copy is audited",
+            hint="fetch the data set first, or leave --export fiftyone out",
+        )
+    with contextlib.ExitStack() as stack:
+        with progress_bar("fetch") as progress:
+            place = stack.enter_context(
+                staged(
+                    options["data"],
+                    options["output"],
+                    seconds=limits["timeout"] or None,
+                    progress=progress,
+                )
+            )
+        if (fetched := place.fetched) is not None:
+            size = f"{fetched.files} files, {fetched.size / 1e6:.1f} MB"
+            say(f"{fetched.url}: {size} fetched", "note")
+        local = {"data": place.data, "output": place.folder}
+        # What the command names is what its work may read and write.
+        click.get_current_context().params.update(local)
+        shown = place.target or str(place.folder)
+        with without_credentials():
+            status = _supervised(
+                opening, limits, {**options, **local, "fetched": fetched, "shown": shown}
+            )
+        if place.store():
+            say(f"{place.target}: stored", "note")
+        return status
+
+
 def _audit(
     opening: Mapping[str, Any],
     *,
@@ -162,6 +245,7 @@ def _audit(
     data: Path,
     output: Path,
     as_json: bool,
+    shown: str = "",
     **options: Any,
 ) -> int:
     from inspector.audit.run import AuditOptions, audit
@@ -181,7 +265,7 @@ def _audit(
     if as_json:
         show_json(plain(found.document()), indent=2)
     else:
-        _print(found, output)
+        _print(found, f"{shown.rstrip('/')}/report.html" if shown else str(output / "report.html"))
     if found.passed is False:
         for reason in found.contents["verdict"]["reasons"]:
             say(f"gate failed: {reason}")
@@ -212,8 +296,8 @@ def _rechecked(path: Path) -> int:
     return GATE_FAILED if wrong else 0
 
 
-def _print(found: "AuditReport", output: Path) -> None:
-    """The verdict, the numbers that matter and the findings."""
+def _print(found: "AuditReport", page: str) -> None:
+    """The verdict, the numbers that matter, the findings, and where the page is."""
     contents = found.contents
     show(contents["verdict"]["sentence"])
     summary, data = contents["summary"], contents["data"]
@@ -241,4 +325,4 @@ def _print(found: "AuditReport", output: Path) -> None:
         show(f"{one['id']} {one['level']} ({proof}): {one['sentence']}")
     if not contents["findings"]:
         show("no findings")
-    show(str(output / "report.html"))
+    show(page)

@@ -204,11 +204,12 @@ json_report = click.option(
 )
 
 
-def output_folder(text: str) -> Callable[[F], F]:
+def output_folder(text: str, kind: OutputFolder | None = None) -> Callable[[F], F]:
     """The option for the folder of the results.
 
     Args:
         text: The help: which files are written.
+        kind: Its type, where it takes more than folders.
     """
     return click.option(
         "-o",
@@ -216,7 +217,7 @@ def output_folder(text: str) -> Callable[[F], F]:
         metavar="DIR",
         default="inspection",
         show_default=True,
-        type=OutputFolder(),
+        type=kind or OutputFolder(),
         help=text,
     )
 

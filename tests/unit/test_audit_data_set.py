@@ -65,7 +65,7 @@ def test_a_table_of_labels_boxes_masks_and_groups(table):
     assert one.mask == table.parent / "m.png"
     assert other.objects == ()
     assert found.groups == {"site": ("north", "south"), "comment": ("one", "two")}
-    assert found.missing == ("gone.png",)
+    assert dict(found.missing) == {"gone.png": "the file is not there"}
     assert found.facts()["photos"] == 3
 
 
