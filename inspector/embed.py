@@ -235,6 +235,12 @@ class _Plan:
             found = spec.resolve(None)
             if len(found) != 1:
                 raise UsageError(f"{self.words!r} names several targets", hint="ask for one")
+            if len(found[0].tensors) > 1:
+                raise UsageError(
+                    f"{self.words!r} is read from several tensors, and a file that draws is "
+                    "written for one",
+                    hint="name parts of one tensor; inspector explain takes such a sum",
+                )
             self.target, self.tensor = found[0], found[0].tensor
         image = opened.input.name
         one = self.model.as_in_graph(image, opened.input.arrange(probe).astype(np.float32))
@@ -260,7 +266,9 @@ class _Plan:
             target=self.tensor,
             slope=None
             if self.target is None or known is None
-            else self.target.slope(np.zeros((1, *known.shape[1:]), np.float32)),
+            else self.target.slope(
+                {self.tensor: np.zeros((1, *known.shape[1:]), np.float32)}, self.tensor
+            ),
             layer=through,
             image=image,
             reduction=method.reduction,

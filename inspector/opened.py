@@ -91,7 +91,7 @@ class Opened:
             # Another process opens the converted file, beside which there are none.
             self.settings["labels"] = self.class_labels.names or None
         self._layers: dict[Any, tuple[Layer, str]] = {}
-        self._last_layers: dict[str, tuple[tuple[Layer, ...], str]] = {}
+        self._last_layers: dict[tuple[str, ...], tuple[tuple[Layer, ...], str]] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._readings: dict[str | None, Reading | None] = {}
 
@@ -415,24 +415,24 @@ class Opened:
                 )
         return self._layers[layer]
 
-    def layers_before(self, target: str) -> tuple[tuple[Layer, ...], str]:
+    def layers_before(self, *targets: str) -> tuple[tuple[Layer, ...], str]:
         """Layers that a walk back from a target meets first, and why; several where ways part.
 
         Args:
-            target: Tensor that the target is an element of.
+            targets: Tensor that the target is an element of, or those that a sum is read from.
 
         Returns:
             None where the target depends on no layer.
         """
-        if target not in self._last_layers:
+        if targets not in self._last_layers:
             shapes = self.shapes(self.preprocessing.preprocess.size)
-            found = layers_before(self.graph, self.layers, shapes, target)
-            why = describe(found, shapes, target) if found else ""
-            tokens = self.tokens.last_before(target, found)
+            found = layers_before(self.graph, self.layers, shapes, *targets)
+            why = describe(found, shapes, *targets) if found else ""
+            tokens = self.tokens.last_before(targets, found)
             if tokens is not None:
                 found, why = (tokens,), self.tokens.reason(tokens, self.shape_of(tokens.tensor))
-            self._last_layers[target] = found, why
-        return self._last_layers[target]
+            self._last_layers[targets] = found, why
+        return self._last_layers[targets]
 
     def _turned(self, layer: Layer) -> bool:
         """Whether the same map lies in the graph with its channels first."""

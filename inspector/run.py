@@ -136,7 +136,7 @@ class ExplainRun:
         self.denied: dict[str, ConverterError | InspectorError] = {}
         tensors = self.spec.tensors()
         try:
-            self.layer, self.why = self._layer(requests, layer, tensors)
+            self.layer, self.why = self._layer(requests, layer)
         except ModelRefused as error:
             self._deny(error, [r for r in requests if r.method.through_layer])
         opened.model.refuse_chance(tensors)
@@ -211,14 +211,14 @@ class ExplainRun:
         )
 
     def _layer(
-        self, requests: Sequence[Request], layer: str | int | None, tensors: Sequence[str]
+        self, requests: Sequence[Request], layer: str | int | None
     ) -> tuple[str | None, str]:
         """The layer that the user names, or the task, or the last one before the targets."""
         if layer is None and self.items and any(r.method.through_layer for r in requests):
-            found = self.items.reading.layer(self.opened.maps_before(tensors))
+            found = self.items.reading.layer(self.opened.maps_before(self.spec.tensors()))
             if found is not None:
                 return found
-        return layer_of(self.opened, requests, layer, tensors)
+        return layer_of(self.opened, requests, layer, self.spec.together())
 
     @property
     def alone(self) -> bool:

@@ -7,38 +7,47 @@ activations it reaches, from the graph alone.  Importing this package imports ne
 onnxruntime.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from inspector.engines.rules import Coverage, Rule
 
-__all__ = ["GradientEngine", "Objective", "Signals"]
+__all__ = ["GradientEngine", "Objective", "Signals", "tensors_of"]
 
 Array = np.ndarray[Any, Any]
 
 
-class Objective(Protocol):
-    """The number that is differentiated for one sample: elements of one tensor, summed."""
+class OfTensors(Protocol):
+    """What is read from tensors."""
 
     @property
-    def tensor(self) -> str:
-        """Name of the tensor."""
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors."""
         ...
+
+
+class Objective(OfTensors, Protocol):
+    """The number that is differentiated for one sample: elements of tensors, summed."""
 
     @property
     def linear(self) -> bool:
         """Whether the number is a sum of elements with weights that no value changes."""
         ...
 
-    def of(self, array: Any) -> Any:
-        """The number for each sample of the tensor's values (N, ...)."""
+    def of(self, values: Mapping[str, Any]) -> Any:
+        """The number for each sample of the tensors' values (N, ...)."""
         ...
 
-    def slope(self, array: Any, row: int) -> Any:
-        """Derivative of one sample's number by the tensor, NumPy, in the tensor's shape."""
+    def slope(self, values: Mapping[str, Any], tensor: str, row: int) -> Any:
+        """Derivative of one sample's number by one tensor, NumPy, in the tensor's shape."""
         ...
+
+
+def tensors_of(targets: Iterable[OfTensors]) -> tuple[str, ...]:
+    """Names of all tensors that some numbers are read from, each once."""
+    return tuple(dict.fromkeys(name for target in targets for name in target.tensors))
 
 
 class Signals(dict[str, Array]):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import UnsupportedOperator
-from inspector.engines import GradientEngine, Objective, Signals
+from inspector.engines import GradientEngine, Objective, Signals, tensors_of
 from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.engines.rules import Coverage, Rule
 
@@ -35,7 +35,7 @@ class EitherEngine:
         rule: Rule | None = None,
     ) -> Signals:
         """Send the targets' scores back; see ``GradientEngine.signals``."""
-        names = (*start, "", *dict.fromkeys(target.tensor for target in targets))
+        names = (*start, "", *tensors_of(targets))
         relevance = rule is not None and rule.name in RELEVANCE_RULES
         if not relevance and names not in self._refused:
             try:

@@ -14,7 +14,7 @@ import numpy as np
 from converters.graph import Node
 from converters.graph.activations import find_activations
 from converters.onnx_file import OnnxFile
-from inspector.engines import Objective, Signals
+from inspector.engines import Objective, Signals, tensors_of
 from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.engines.rules import Coverage, Rule, coverage, is_rectifier
 from inspector.engines.runtime import Runtime
@@ -69,7 +69,7 @@ class GradientGraph:
     ) -> Signals:
         """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
         _refuse_relevance(rule)
-        names = tuple(dict.fromkeys(target.tensor for target in targets))
+        names = tensors_of(targets)
         loaded = self._program(start, frontier, names, rule, len(targets))
         program = loaded.program
         if not program.signals:
@@ -112,7 +112,7 @@ class GradientGraph:
         targets: Sequence[Objective],
     ) -> Array:
         """Scores from other values of some tensors; see ``GradientEngine.scores``."""
-        names = tuple(dict.fromkeys(target.tensor for target in targets))
+        names = tensors_of(targets)
         feeds = dict(start) | dict(frontier)
         fetch = [name for name in names if name not in feeds]
         key = ("forward", tuple(feeds), names)
@@ -274,11 +274,11 @@ def _seed(given: Array, tensor: str, targets: Sequence[Objective]) -> Array:
     """Derivative of the sum of the targets' numbers by a tensor that they are read from."""
     total = np.zeros(given.shape, np.float32)
     for row, target in enumerate(targets):
-        if target.tensor == tensor:
-            total += target.slope(given, row)
+        if tensor in target.tensors:
+            total += target.slope({tensor: given}, tensor, row)
     return total
 
 
 def _scores(found: Mapping[str, Array], targets: Sequence[Objective]) -> Array:
-    scores = [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
+    scores = [target.of(found)[row] for row, target in enumerate(targets)]
     return np.asarray(scores)

@@ -18,7 +18,7 @@ from converters.graph import Graph
 from converters.to_torch.optable import OPS, OpTable
 from converters.to_torch.program import Program
 from converters.to_torch.values import NARROW
-from inspector.engines import Objective, Signals
+from inspector.engines import Objective, Signals, tensors_of
 from inspector.engines.overlays import overlay_of
 from inspector.engines.relevance import RELEVANCE_RULES, relevance_coverage
 from inspector.engines.relevance_overlay import RelevanceTable, relevance_overlay
@@ -83,7 +83,7 @@ class TwinEngine:
             for name, value in start.items()
         }
         feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
-        names = list(dict.fromkeys(target.tensor for target in targets))
+        names = list(tensors_of(targets))
         light = self._is_light(start, names)
         overlay = None if rule is None else self.overlay(rule)
         ledger = overlay.ledger if isinstance(overlay, RelevanceTable) else None
@@ -96,9 +96,7 @@ class TwinEngine:
             if ledger is not None:
                 ledger.clear()
             found = program.run(feeds, names, overlay)
-            scores = torch.stack(
-                [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
-            )
+            scores = torch.stack([target.of(found)[row] for row, target in enumerate(targets)])
             if not scores.requires_grad:
                 raise NoGradient(
                     "the target's gradient stops on the way: an operator that cannot be "
@@ -129,11 +127,11 @@ class TwinEngine:
     ) -> Array:
         """Scores from other values of some tensors; see ``GradientEngine.scores``."""
         feeds = {name: self._fed(value) for name, value in (*start.items(), *frontier.items())}
-        names = list(dict.fromkeys(target.tensor for target in targets))
+        names = list(tensors_of(targets))
         light = self._is_light(start, names)
         with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.inference_mode():
             found = self.program.run(feeds, names)
-            scores = [target.of(found[target.tensor])[row] for row, target in enumerate(targets)]
+            scores = [target.of(found)[row] for row, target in enumerate(targets)]
             return torch.stack(scores).cpu().numpy()
 
     def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph.activations import data_tensors
-from inspector.engines import GradientEngine
+from inspector.engines import GradientEngine, tensors_of
 from inspector.engines.rules import Rule
-from inspector.errors import ConverterError, MethodRefused, UnknownTarget
+from inspector.errors import ConverterError, MethodRefused
 from inspector.evidence.conservation import conservation
 from inspector.evidence.fetch import tensors_for
 from inspector.evidence.score_parity import (
@@ -32,7 +32,7 @@ from inspector.network.lost_activations import lost_note
 from inspector.network.placement import Placement
 from inspector.network.quantisation import copies_of, is_quantised, saturation_note
 from inspector.probability import of_target, probabilities
-from inspector.target import Sampled, Target
+from inspector.target import Sampled, Target, scores_of
 
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
@@ -226,9 +226,8 @@ class Evidence:
                 for i, target in enumerate(targets)
             ]
             return np.asarray(parts, dtype=np.float64)
-        names = list(dict.fromkeys(target.tensor for target in targets))
-        found = self.model.forward(images, names)
-        return _pick(found, targets)
+        found = self.model.forward(images, tensors_of(targets))
+        return scores_of(found, targets)
 
     def require_boxes(self, method: str) -> None:
         """Refuse targets that are no boxes.
@@ -261,7 +260,7 @@ class Evidence:
     @cached_property
     def scores(self) -> Array:
         """Score S of each sample's target, before softmax, (N,)."""
-        return _pick(self.values, self.targets)
+        return scores_of(self.values, self.targets)
 
     def require_one_grid(self, method: str) -> None:
         """Refuse a layer that holds parts of an image as rows of the batch.
@@ -322,11 +321,8 @@ class Evidence:
     def attention_gradient(self, name: str) -> Array:
         """Gradient of the score by the weights of one self-attention, (N, heads, T, T)."""
         if name not in self._gradients:
-            targets = dict.fromkeys(target.tensor for target in self.targets)
-            tails = [self.model.tail(name, target) for target in targets]
-            around = dict.fromkeys(part for tail in tails for part in tail.frontier)
             start = {name: self.model.as_in_graph(name, self.values[name])}
-            found = self._signals(start, list(around), Rule())[name]
+            found = self._signals(start, self._passed_by(name), Rule())[name]
             self._gradients[name] = self.model.with_samples(name, found)
         return self._by_head(name, self._gradients[name])
 
@@ -389,10 +385,15 @@ class Evidence:
             return
         lost = lost_note(self.model.graph, self.model.suspicions, self.layer, activation)
         for row, target in enumerate(self.targets):
-            values = np.asarray(target.of(self.values[target.tensor][row : row + 1]))
-            note = saturation_note(self.model.graph, target.tensor, values)
-            for text in filter(None, (lost, note)):
-                self.note(text)
+            for part in target.elements:
+                values = np.asarray(part.of(self._row(row, part))) * part.sign
+                note = saturation_note(self.model.graph, part.tensor, values)
+                for text in filter(None, (lost, note)):
+                    self.note(text)
+
+    def _row(self, row: int, target: Target) -> dict[str, Array]:
+        """Values of one sample (1, ...) of the tensors that a target is read from."""
+        return {name: np.asarray(self.values[name][row : row + 1]) for name in target.tensors}
 
     @cached_property
     def _quantised(self) -> bool:
@@ -409,8 +410,7 @@ class Evidence:
             MethodRefused: activations that the rule is not defined for.
         """
         name = self.model.input.name
-        targets = list(dict.fromkeys(target.tensor for target in self.targets))
-        covered = self._engine.coverage(name, targets, Rule(rule, extension))
+        covered = self._engine.coverage(name, tensors_of(self.targets), Rule(rule, extension))
         self.facts["coverage"] = str(covered)
         if covered.extended and rule != "gradient":
             self.note(f"extension of the {rule} rule beyond the paper: {extension}")
@@ -430,8 +430,9 @@ class Evidence:
         Raises:
             MethodRefused: nodes that have no rule.
         """
-        name, targets = self.model.input.name, [target.tensor for target in self.targets]
-        self.facts["coverage"] = str(self._engine.coverage(name, [*dict.fromkeys(targets)], rule))
+        name = self.model.input.name
+        covered = self._engine.coverage(name, tensors_of(self.targets), rule)
+        self.facts["coverage"] = str(covered)
         self._remark()
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals({name: self._input(self.images)}, {}, objectives, rule)
@@ -487,8 +488,8 @@ class Evidence:
 
     def _together(self, copies: Array, row: int) -> Array | None:
         """Scores by one run of the tail; None where it does not take several samples at once."""
-        target, layer = self.targets[row].tensor, self.layer or ""
-        self._tail_batches &= not any(map(self.model.folds, (*self._frontier, target, layer)))
+        read = (*self._frontier, *self.targets[row].tensors, self.layer or "")
+        self._tail_batches &= not any(map(self.model.folds, read))
         if not self._tail_batches:
             return None
         try:
@@ -520,16 +521,24 @@ class Evidence:
 
     @cached_property
     def _frontier(self) -> tuple[str, ...]:
-        found: dict[str, None] = {}
-        for target in dict.fromkeys(t.tensor for t in self.targets):
-            tail = self.model.tail(self.layer or "", target)
-            if not tail.connected and target != self.layer:
+        layer = self.layer or ""
+        for target in self.targets:
+            tails = {name: self.model.tail(layer, name) for name in target.tensors}
+            if not any(tail.connected or name == layer for name, tail in tails.items()):
                 raise MethodRefused(
-                    f"the target {target!r} does not depend on the layer",
+                    f"the target {target.tensor!r} does not depend on the layer",
                     where=repr(self.layer),
                     hint="choose another layer or target",
                 )
-            found |= dict.fromkeys(tail.frontier)
+        return self._passed_by(layer)
+
+    def _passed_by(self, start: str) -> tuple[str, ...]:
+        """Tensors that the way from one to the targets reads, and those of a sum beside it."""
+        found: dict[str, None] = {}
+        for name in tensors_of(self.targets):
+            tail = self.model.tail(start, name)
+            beside = not tail.connected and name != start
+            found |= dict.fromkeys((name,) if beside else tail.frontier)
         return tuple(found)
 
     def _signals(
@@ -555,8 +564,9 @@ class Evidence:
         return self.model.as_in_graph(name, self.values[name][some])
 
     def _peak(self, row: int) -> float:
-        """Largest magnitude of the tensor that a sample's target is read from."""
-        return max(float(np.abs(self.values[self.targets[row].tensor]).max()), 1e-12)
+        """Largest magnitude of the tensors that a sample's target is read from."""
+        read = [self.values[name] for name in self.targets[row].tensors]
+        return max(*(float(np.abs(value).max()) for value in read), 1e-12)
 
     def _agrees(self, score: float, row: int) -> bool:
         """Whether the twin's score of a sample is that of ONNX Runtime."""
@@ -582,14 +592,3 @@ class Evidence:
                 f"the {who}'s score differs from ONNX Runtime's by {worst:.1e} of the largest "
                 "score: the gradient may belong to another network"
             )
-
-
-def _pick(found: Mapping[str, Array], targets: Sequence[Target]) -> Array:
-    for name in {target.tensor for target in targets}:
-        if np.asarray(found[name]).dtype.kind not in "biuf":
-            raise UnknownTarget("a target is a number, and this tensor holds none", where=name)
-    rows = [
-        np.sum(target.of(np.asarray(found[target.tensor][row : row + 1])))
-        for row, target in enumerate(targets)
-    ]
-    return np.asarray(rows, dtype=np.float64)

@@ -58,14 +58,15 @@ def default_layer(
     return layer, reason
 
 
-def describe(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], target: str) -> str:
-    """Why some layers are the last ones before a target, for the user."""
+def describe(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], *targets: str) -> str:
+    """Why some layers are the last ones before a target, or before all of a sum, for the user."""
     if len(layers) == 1:
         return _reason(layers[0], shapes)
     names = ", ".join(repr(one.tensor) for one in layers[:4])
     more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+    before = " and ".join(map(repr, targets))
     return (
-        f"{len(layers)} layers lie side by side before {target!r} ({names}{more}): for each target "
+        f"{len(layers)} layers lie side by side before {before} ({names}{more}): for each target "
         "the one that carries most of its evidence"
     )
 
@@ -87,9 +88,12 @@ def layers_before(
     graph: Graph,
     layers: Sequence[Layer],
     shapes: Mapping[str, tuple[int, ...]],
-    target: str,
+    *targets: str,
 ) -> tuple[Layer, ...]:
     """Layers that a walk back from a target meets first: one, or several where ways part.
+
+    Of several targets that are explained together it is the last layers that all of them depend on,
+    so that no part of the sum passes a layer by; where they share none, those of each.
 
     A layer counts that keeps space (a map larger than 1x1), has more than one channel, is not a
     gate or an attention map, and is more than the target itself in another order: a detector's
@@ -99,18 +103,40 @@ def layers_before(
         graph: The network.
         layers: As :func:`find_layers` lists them.
         shapes: Concrete shapes (N, C, h, w), measured by a forward pass.
-        target: Tensor that the target is an element of.
+        targets: Tensor that the target is an element of, or those that a sum is read from.
 
     Returns:
         In graph order; empty when the target depends on no such layer.
     """
+    if len(targets) > 1:
+        shared = [one for one in layers if all(_feeds(graph, one, name) for name in targets)]
+        for among in (shared, layers):
+            each = [_before(graph, layers, among, shapes, name) for name in targets]
+            met = {one.tensor: one for found in each for one in found}
+            if met:
+                ends = last_of(graph, tuple(met.values()))
+                return tuple(sorted(ends, key=lambda one: one.index))
+        return ()
+    found = _before(graph, layers, layers, shapes, targets[0])
+    return tuple(sorted(found, key=lambda one: one.index))
+
+
+def _before(
+    graph: Graph,
+    layers: Sequence[Layer],
+    among: Sequence[Layer],
+    shapes: Mapping[str, tuple[int, ...]],
+    target: str,
+) -> tuple[Layer, ...]:
+    """Layers among some that a walk back from one target meets first."""
     space = space_axes(graph)
     maps = [one for one in layers if not one.gate and _is_map(shapes.get(one.tensor), space)]
     if not maps:
         return ()
     wide = [one for one in maps if shapes[one.tensor][1] > 1]
     axes = channel_axes(graph)
-    kept = {one.tensor: one for one in wide}
+    named = {one.tensor for one in among}
+    kept = {one.tensor: one for one in wide if one.tensor in named}
     found = _reached(graph, kept, target)
     while scored := [
         n for n, one in found.items() if _is_score_map(graph, axes, one, wide, target)
@@ -118,8 +144,9 @@ def layers_before(
         kept = {name: one for name, one in kept.items() if name not in scored}
         found = _reached(graph, kept, target)
     for otherwise in (wide, maps):
-        found = found or _reached(graph, {one.tensor: one for one in otherwise}, target)
-    return tuple(sorted(found.values(), key=lambda one: one.index))
+        rest = {one.tensor: one for one in otherwise if one.tensor in named}
+        found = found or _reached(graph, rest, target)
+    return tuple(found.values())
 
 
 def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
@@ -127,12 +154,13 @@ def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return tuple(
         one
         for one in layers
-        if not any(
-            other is not one
-            and tail_of(graph, copies_of(graph, one.tensor), other.tensor).connected
-            for other in layers
-        )
+        if not any(other is not one and _feeds(graph, one, other.tensor) for other in layers)
     )
+
+
+def _feeds(graph: Graph, layer: Layer, tensor: str) -> bool:
+    """Whether a tensor depends on a layer."""
+    return tail_of(graph, copies_of(graph, layer.tensor), tensor).connected
 
 
 def _reached(graph: Graph, layers: Mapping[str, Layer], target: str) -> dict[str, Layer]:

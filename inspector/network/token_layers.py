@@ -58,15 +58,15 @@ class TokenLayers:
         form = self._form(tensor)
         return form is not None and (form.tokens is not None or form.axis == 3)
 
-    def last_before(self, target: str, maps: Sequence[Layer]) -> Layer | None:
+    def last_before(self, targets: Sequence[str], maps: Sequence[Layer]) -> Layer | None:
         """What the last self-attention before a target takes, if no layer of a map lies behind.
 
         Args:
-            target: Tensor that the target is an element of.
+            targets: Tensor that the target is an element of, or those that a sum is read from.
             maps: Layers of maps that a walk back from the target meets first.
         """
         for chain in reversed(self.attended):
-            if not self._reaches(chain[0], target):
+            if not all(self._reaches(chain[0], target) for target in targets):
                 continue
             if any(self._reaches(chain[-1], one.tensor) for one in maps):
                 return None

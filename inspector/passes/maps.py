@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.engines import tensors_of
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
 from inspector.evidence import Evidence, tensors_for
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
@@ -74,7 +75,7 @@ def layer_of(
     opened: "Opened",
     requests: "Sequence[Request]",
     layer: str | int | None,
-    names: Sequence[str],
+    together: Sequence[tuple[str, ...]],
 ) -> tuple[str | None, str]:
     """Tensor that layer methods explain through, and why it is this one.
 
@@ -82,7 +83,7 @@ def layer_of(
         opened: The opened model.
         requests: The methods.
         layer: As the user named it; None for the last layer before the target.
-        names: Tensors that targets are read from.
+        together: Tensors of each target: one, or all those that a sum is read from.
 
     Returns:
         None where no method needs a layer, and where branches part before the targets: ``maps_of``
@@ -97,12 +98,12 @@ def layer_of(
         return found.tensor, why
     if not any(request.method.through_layer for request in requests):
         return None, ""
-    choices = {name: opened.layers_before(name) for name in names}
-    lost = [name for name, (layers, _) in choices.items() if not layers]
+    choices = {names: opened.layers_before(*names) for names in together}
+    lost = [names for names, (layers, _) in choices.items() if not layers]
     if lost:
         opened.layer_for(None)  # refuses a model without layers, with its own reason
         raise ModelRefused(
-            f"the target {lost[0]!r} depends on no layer that keeps space",
+            f"the target {' + '.join(lost[0])!r} depends on no layer that keeps space",
             where=opened.path.name,
             hint="gradient and occlusion need none; --layer names any tensor (N, C, h, w)",
         )
@@ -135,14 +136,41 @@ def forward_for(
     """
     needs = frozenset(need for request in requests for need in request.method.needs)
     fetch = dict.fromkeys(tensors_for(opened.model, needs, layer, names))
-    if layer is None and "activation" in needs:
+    if layer is None:
         for name in names:
-            layers = opened.layers_before(name)[0]
-            # Between branches the gradient decides, whatever the method itself needs.
-            wanted = needs | {"gradient"} if len(layers) > 1 else needs
-            for one in layers:
-                fetch |= dict.fromkeys(tensors_for(opened.model, wanted, one.tensor, [name]))
+            fetch |= dict.fromkeys(_before(opened, needs, [name]))
     return opened.forward(tensors, list(fetch | dict.fromkeys(also)))
+
+
+def _before(opened: "Opened", needs: frozenset[str], names: Sequence[str]) -> Iterator[str]:
+    """What is read at the last layers before a target.
+
+    Args:
+        opened: The opened model.
+        needs: What all methods need.
+        names: Tensor that the target is read from; of a sum of several all of them.
+    """
+    layers = opened.layers_before(*names)[0] if "activation" in needs else ()
+    # Between branches the gradient decides, whatever the method itself needs.
+    wanted = needs | {"gradient"} if len(layers) > 1 else needs
+    for one in layers:
+        yield from tensors_for(opened.model, wanted, one.tensor, names)
+
+
+def _with_sums(
+    opened: "Opened",
+    tensors: Array,
+    values: Mapping[str, Array],
+    targets: "Sequence[Sequence[Target]]",
+    requests: "Sequence[Request]",
+) -> Mapping[str, Array]:
+    """Values with what sums of several tensors need: which those are may depend on the photo."""
+    needs = frozenset(need for request in requests for need in request.method.needs)
+    sums = dict.fromkeys(one.tensors for row in targets for one in row if len(one.tensors) > 1)
+    missing = {
+        name: None for names in sums for name in _before(opened, needs, names) if name not in values
+    }
+    return {**values, **opened.forward(tensors, list(missing))} if missing else values
 
 
 def maps_of(
@@ -175,8 +203,10 @@ def maps_of(
         For each sample its maps: methods first, then targets in their order.
     """
     if values is None:
-        names = dict.fromkeys(target.tensor for row in targets for target in row)
-        values = forward_for(opened, tensors, list(names), requests, layer)
+        names = tensors_of(target for row in targets for target in row)
+        values = forward_for(opened, tensors, names, requests, layer)
+    if layer is None:
+        values = _with_sums(opened, tensors, values, targets, requests)
     if len(tensors) > 1 and not opened.batches:  # samples act on each other: each on its own
         every: Rows = []
         for i, own in enumerate(targets):
@@ -291,7 +321,7 @@ class _Samples:
         Levels of a pyramid on which the target does not depend have no gradient; branches that
         share a score have each a part of it.
         """
-        layers, _ = self.opened.layers_before(target.tensor)
+        layers, _ = self.opened.layers_before(*target.tensors)
         if len(layers) == 1:
             return layers[0].tensor, ""
         key = (row, target)
@@ -342,7 +372,7 @@ class _Samples:
             self._refuse_saturated(evidence, request, row)
             others = [
                 one.tensor
-                for one in self.opened.layers_before(target.tensor)[0]
+                for one in self.opened.layers_before(*target.tensors)[0]
                 if one.tensor != evidence.layer
             ]
             raise MethodRefused(
@@ -382,7 +412,8 @@ class _Samples:
         target, score = evidence.targets[row], abs(float(evidence.scores[row]))
         if min(score, abs(1 - score)) > _SATURATED:
             return
-        node = probability_before(self.opened.graph, target.tensor)
+        nodes = [probability_before(self.opened.graph, name) for name in target.tensors]
+        node = next(filter(None, nodes), None)
         if node is None:
             return
         raise MethodRefused(
@@ -426,7 +457,7 @@ class _Samples:
         if evidence.targets[row].note:
             yield evidence.targets[row].note
         fixed = self.opened.model.fixed
-        if fixed is not None and evidence.targets[row].tensor in fixed.mixed:
+        if fixed is not None and not fixed.mixed.isdisjoint(evidence.targets[row].tensors):
             yield (
                 f"the file takes {fixed.batch} images at once, and they act on each other: this "
                 "photo fills all places, and beside others it would have another score"
@@ -434,7 +465,7 @@ class _Samples:
         yield from evidence.notes
         own = evidence.notes_of.get(row, [])
         yield from own
-        tensors = {target.tensor for target in evidence.targets}
+        tensors = tensors_of(evidence.targets)
         certificate = None
         if method.differentiates:
             found = [self.opened.certificate_of(tensor) for tensor in sorted(tensors)]

@@ -7,7 +7,7 @@ a detector are the same thing to everybody else.
 from inspector.network.scores import Scores, find_scores, is_doubtful
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.item_words import either, tasks_named
-from inspector.target.number import Sampled, Target
+from inspector.target.number import Sampled, Target, scores_of
 from inspector.target.spec import (
     TargetSpec,
     element_target,
@@ -31,6 +31,7 @@ __all__ = [
     "parse_target",
     "parts_of",
     "pieces_with_sums",
+    "scores_of",
     "summed",
     "target_text",
     "target_texts",

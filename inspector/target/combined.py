@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspector.errors import UnknownTarget
-from inspector.printable import clean_text
 from inspector.target.number import Target
 
 __all__ = ["Sum", "parts_of", "pieces_with_sums", "summed"]
@@ -23,13 +22,23 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class Sum(Target):
-    """The sum of several targets that are read from one tensor.
+    """The sum of several targets, of one tensor or of several.
 
     Attributes:
         parts: The targets, each with its own sign.
     """
 
     parts: tuple[Target, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Tensors that the parts are read from, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.tensors))
+
+    @property
+    def elements(self) -> tuple[Target, ...]:
+        """The targets of one tensor each, sums in sums included."""
+        return tuple(one for part in self.parts for one in part.elements)
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:
@@ -53,11 +62,11 @@ class Sum(Target):
         """The number on a changed image, from the tensors of one sample (1, ...)."""
         return self.sign * sum(part.measured(values) for part in self.parts)
 
-    def of(self, array: Any) -> Any:
+    def of(self, values: Mapping[str, Any]) -> Any:
         """The sum for each sample; see ``Target.of``."""
-        total = self.parts[0].of(array)
+        total = self.parts[0].of(values)
         for part in self.parts[1:]:
-            total = total + part.of(array)
+            total = total + part.of(values)
         return total if self.sign > 0 else -total
 
     @property
@@ -65,9 +74,10 @@ class Sum(Target):
         """Whether all parts are."""
         return all(part.linear for part in self.parts)
 
-    def slope(self, array: Any) -> Any:
-        """Derivative of the sum by the tensor; see ``Target.slope``."""
-        return self.sign * sum(part.slope(array) for part in self.parts)
+    def slope(self, values: Mapping[str, Any], tensor: str) -> Any:
+        """Derivative of the sum by a tensor of its parts; see ``Target.slope``."""
+        own = [part for part in self.parts if tensor in part.tensors]
+        return self.sign * sum(part.slope(values, tensor) for part in own)
 
 
 def summed(named: Sequence[tuple[str, Target]]) -> Target:
@@ -77,22 +87,15 @@ def summed(named: Sequence[tuple[str, Target]]) -> Target:
         named: The words of each part, and what they mean, its sign included.
 
     Raises:
-        UnknownTarget: They are none, too many, or read from several tensors.
+        UnknownTarget: They are none, or too many.
     """
     targets = [target for _, target in named]
     if not 1 <= len(targets) <= _MOST:
         raise UnknownTarget(f"a sum of {len(targets)} parts", hint=f"1 to {_MOST} are meant")
     if len(targets) == 1:
         return targets[0]
-    tensors = list(dict.fromkeys(target.tensor for target in targets))
-    if len(tensors) > 1:
-        shown = ", ".join(clean_text(name) for name in tensors[:4])
-        raise UnknownTarget(
-            f"the parts of a sum are read from several tensors: {shown}",
-            hint="ask for them one by one: --target with commas",
-        )
     return Sum(
-        tensors[0],
+        " + ".join(dict.fromkeys(name for target in targets for name in target.tensors)),
         (),
         _label(named),
         note="; ".join(dict.fromkeys(filter(None, (target.note for target in targets)))),

@@ -1,6 +1,6 @@
 """One number per sample: an element of a tensor, or the sum of several."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 
 from inspector.errors import UnknownTarget
 
-__all__ = ["Sampled", "Target"]
+__all__ = ["Sampled", "Target", "scores_of"]
 
+_Array = np.ndarray[Any, Any]
 _Index = tuple[int | slice, ...]
 
 
@@ -40,9 +41,19 @@ class Target:
     base: int = 1
 
     @property
+    def tensors(self) -> tuple[str, ...]:
+        """Tensors that the number is an element of, or the sum of elements of."""
+        return (self.tensor,)
+
+    @property
+    def elements(self) -> "tuple[Target, ...]":
+        """The targets of one tensor each that the number is the sum of, up to its sign."""
+        return (self,)
+
+    @property
     def read_from(self) -> tuple[str, ...]:
         """Tensors that the number is measured by when the image is changed."""
-        return (self.tensor,)
+        return self.tensors
 
     @property
     def moves(self) -> bool:
@@ -61,7 +72,8 @@ class Target:
 
     def measured(self, values: Mapping[str, Any]) -> float:
         """The number on a changed image, from the tensors of one sample (1, ...)."""
-        return float(np.sum(self.of(np.asarray(values[self.tensor]))))
+        own = {name: np.asarray(values[name]) for name in self.tensors}
+        return float(np.sum(self.of(own)))
 
     @property
     def shown_index(self) -> int | None:
@@ -83,18 +95,26 @@ class Target:
         number = None if self.number is None else 1 - self.number
         return replace(self, sign=-self.sign, label=label, number=number)
 
-    def of(self, array: Any) -> Any:
+    def of(self, values: Mapping[str, Any]) -> Any:
         """The target's value for each sample.
 
         Args:
-            array: The tensor's values (N, ...), numpy or torch.
+            values: Values (N, ...) of its tensors by name, numpy or torch.
 
         Returns:
             (N,) values, of the same kind and data type; differentiable in torch.
 
         Raises:
             UnknownTarget: The index lies outside of the array, or selects nothing.
+
+        Example:
+            >>> Target("y", (1,), "dog").of({"y": np.array([[0.5, 2.0], [1.0, 3.0]])})
+            array([2., 3.])
         """
+        return self._of(values[self.tensor])
+
+    def _of(self, array: Any) -> Any:
+        """The value for each sample from the one tensor (N, ...)."""
         # One number per sample is element 0 of itself.
         index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
         try:
@@ -114,19 +134,44 @@ class Target:
         """Whether the number is a sum of elements with weights that no value changes."""
         return True
 
-    def slope(self, array: Any) -> Any:
-        """Derivative of each sample's number by the tensor.
+    def slope(self, values: Mapping[str, Any], tensor: str) -> Any:
+        """Derivative of each sample's number by one of its tensors.
 
         Args:
-            array: The tensor's values (N, ...), NumPy; of a linear target the shape is enough.
+            values: Values (N, ...) of its tensors, NumPy; of a linear target the shape is enough.
+            tensor: The tensor that is differentiated by.
 
         Returns:
             (N, ...) float32, NumPy.
         """
+        return self._slope(values[tensor])
+
+    def _slope(self, array: Any) -> Any:
+        """The derivative by the one tensor (N, ...)."""
         found = np.zeros(array.shape, np.float32)
         index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
         found[(slice(None), *index)] = self.sign
         return found
+
+
+def scores_of(values: Mapping[str, Any], targets: Sequence[Target]) -> _Array:
+    """Numbers of some samples, each of its own target, (N,) float64.
+
+    Args:
+        values: Tensors by name, N rows each, NumPy.
+        targets: One per sample.
+
+    Raises:
+        UnknownTarget: A tensor holds no numbers, or an index lies outside of it.
+    """
+    for name in dict.fromkeys(one for target in targets for one in target.tensors):
+        if np.asarray(values[name]).dtype.kind not in "biuf":
+            raise UnknownTarget("a target is a number, and this tensor holds none", where=name)
+    rows = []
+    for row, target in enumerate(targets):
+        own = {name: np.asarray(values[name][row : row + 1]) for name in target.tensors}
+        rows.append(np.sum(target.of(own)))
+    return np.asarray(rows, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -142,25 +187,28 @@ class Sampled:
     with_samples: Callable[[str, Any], Any]
 
     @property
-    def tensor(self) -> str:
-        """Name of the tensor."""
-        return self.target.tensor
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that the number is read from."""
+        return self.target.tensors
 
-    def of(self, array: Any) -> Any:
+    def of(self, values: Mapping[str, Any]) -> Any:
         """The number of each sample, (N,)."""
-        return self.target.of(self.with_samples(self.tensor, array))
+        return self.target.of(
+            {name: self.with_samples(name, values[name]) for name in self.tensors}
+        )
 
     @property
     def linear(self) -> bool:
         """Whether the number is a sum of elements with weights that no value changes."""
         return self.target.linear
 
-    def slope(self, array: Any, row: int) -> Any:
-        """Derivative of one sample's number by the tensor, in the tensor's shape as it is held."""
+    def slope(self, values: Mapping[str, Any], tensor: str, row: int) -> Any:
+        """Derivative of one sample's number by a tensor, in the tensor's shape as it is held."""
         # Of which element of the tensor each element with an axis of samples is.
+        array = values[tensor]
         places = np.arange(array.size).reshape(array.shape)
-        of = self.with_samples(self.tensor, places)
-        own = self.target.slope(self.with_samples(self.tensor, array))
+        of = self.with_samples(tensor, places)
+        own = self.target.slope({tensor: self.with_samples(tensor, array)}, tensor)
         found = np.zeros(array.size, np.float32)
         found[of[row].reshape(-1)] = own[row].reshape(-1)
         return found.reshape(array.shape)

@@ -171,12 +171,13 @@ class TargetSpec:
 
     def tensors(self) -> tuple[str, ...]:
         """Tensors that the targets are read from, known before any photo is."""
-        found: dict[str, None] = {}
+        return tuple(dict.fromkeys(name for own in self.together() for name in own))
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors of each target: one, or all those that a sum is read from."""
+        found: dict[tuple[str, ...], None] = {}
         for piece in self.pieces:
-            if _waits(piece, self.scores, self.labels):
-                found[self.scores.tensor] = None
-            else:
-                found |= {t.tensor: None for t in _single(piece, self.scores, self.labels, None)}
+            found |= dict.fromkeys(_read_from(piece, self.scores, self.labels))
         return tuple(found)
 
     def resolve(self, values: ArrayLike | None = None) -> tuple[Target, ...]:
@@ -226,6 +227,17 @@ def _split(text: str) -> list[str]:
     """Split at commas that are not inside brackets."""
     pieces = [piece.strip() for piece in re.split(r",(?![^\[\]]*\])", text)]
     return [piece for piece in pieces if piece]
+
+
+def _read_from(text: str, scores: Scores, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Tensors of each target that a text names, before any photo is known."""
+    if not _waits(text, scores, labels):
+        return tuple(target.tensors for target in _single(text, scores, labels, None))
+    parts = None if _is_top(text, scores, labels) else parts_of(text.removeprefix("-"))
+    if parts is None:
+        return ((scores.tensor,),)
+    every = [name for part in parts for own in _read_from(part, scores, labels) for name in own]
+    return (tuple(dict.fromkeys(every)),)
 
 
 def _waits(text: str, scores: Scores, labels: Sequence[str]) -> bool:

@@ -72,7 +72,7 @@ class Embedding:
                 where=sample.photo,
                 hint="check the preprocessing, or take another photo",
             )
-        return [Item("similarity", target, float(target.of(own)[0]))]
+        return [Item("similarity", target, float(target.of({self.output: own})[0]))]
 
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
         """``similarity`` or ``top1``: there is one.

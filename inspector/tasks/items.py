@@ -50,6 +50,10 @@ class ItemSpec:
         """Tensors that the targets are read from."""
         return self.reading.tensors
 
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors of each item; those of a sum of items are known with the photo."""
+        return tuple((name,) for name in self.tensors())
+
     def resolve(self, sample: Sample) -> tuple[tuple[Item, ...], Sequence[Item]]:
         """The items of one photo that are asked for, each once, and all that there are.
 

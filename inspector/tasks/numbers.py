@@ -29,7 +29,7 @@ class Region(Target):
         """A region of the map (h, w) that a target's index leaves."""
         return cls(**{f.name: getattr(target, f.name) for f in fields(target)}, mask=mask)
 
-    def of(self, array: Any) -> Any:
+    def _of(self, array: Any) -> Any:
         """The region's sum for each sample; see ``Target.of``.
 
         Raises:
@@ -47,7 +47,7 @@ class Region(Target):
         values = values.sum(tuple(range(1, values.ndim)))
         return values if self.sign > 0 else -values
 
-    def slope(self, array: Any) -> Any:
+    def _slope(self, array: Any) -> Any:
         """The region's weights where the index points; see ``Target.slope``."""
         found = np.zeros(array.shape, np.float32)
         found[(slice(None), *self.index)] = self.sign * np.asarray(self.mask, np.float32)
@@ -64,7 +64,7 @@ class Similarity(Target):
 
     reference: Any = None
 
-    def of(self, array: Any) -> Any:
+    def _of(self, array: Any) -> Any:
         """The cosine for each sample, through the normalisation; see ``Target.of``."""
         values = array.reshape(array.shape[0], -1)
         reference = _like(self.reference / np.linalg.norm(self.reference), values)
@@ -77,7 +77,7 @@ class Similarity(Target):
         """A cosine is not."""
         return False
 
-    def slope(self, array: Any) -> Any:
+    def _slope(self, array: Any) -> Any:
         """(r - cos(v, r) v / |v|) / |v| for the unit vector r; see ``Target.slope``."""
         values = array.reshape(array.shape[0], -1).astype(np.float64)
         reference = np.asarray(self.reference, np.float64).reshape(-1)

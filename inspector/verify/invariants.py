@@ -124,8 +124,8 @@ def occlusion_checks(
         own = probe.image[0].reshape(-1, *sizes)
         painted = covered(own, [box], colour).reshape(probe.image.shape)
         # The method's own session: how that one rounds is another check's business.
-        values = subject.model.forward(painted, [target.tensor])[target.tensor]
-        return float(np.sum(target.of(values[:1]), dtype=np.float64))
+        values = subject.model.forward(painted, target.tensors)
+        return float(np.sum(target.of({n: v[:1] for n, v in values.items()}), dtype=np.float64))
 
     boxes = list(windows_of(sizes, side, side))
     rng = np.random.default_rng(SEED + 4)

@@ -273,14 +273,15 @@ def _twin_score(program: "Program", subject: Subject, target: Target, x: Array) 
     value = torch.tensor(x, dtype=program.dtype, device=program.device)
     with torch.no_grad():
         found = program.run({subject.model.input.name: value}, [target.tensor])
-    return float(target.of(subject.in_samples(target.tensor, found[target.tensor])).sum())
+    values = {name: subject.in_samples(name, found[name]) for name in target.tensors}
+    return float(target.of(values).sum())
 
 
 def _runtime_score(subject: Subject, target: Target, x: Array) -> float:
     feeds = subject.model.feeds(x)
     value = subject.reference.run(feeds, [target.tensor])[target.tensor]
     value = subject.in_samples(target.tensor, value)
-    return float(np.sum(target.of(value), dtype=np.float64))
+    return float(np.sum(target.of({target.tensor: value}), dtype=np.float64))
 
 
 def _directions(gradient: Array, count: int) -> list[tuple[str, Array]]:

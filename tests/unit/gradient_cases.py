@@ -20,16 +20,18 @@ class Weighted:
     """The number that is differentiated: all elements of a tensor, with weights."""
 
     weights: Array
-    tensor: str = "y"
+    tensors: tuple[str, ...] = ("y",)
     linear: bool = True
 
-    def of(self, array: Any) -> Any:
+    def of(self, values: Any) -> Any:
+        (array,) = (values[name] for name in self.tensors)
         weights = self.weights
         if not isinstance(array, np.ndarray):
             weights = array.new_tensor(weights)
         return (array * weights).reshape(array.shape[0], -1).sum(1)
 
-    def slope(self, array: Array, row: int) -> Array:
+    def slope(self, values: Any, tensor: str, row: int) -> Array:
+        array = values[tensor]
         found = np.zeros(array.shape, np.float32)
         found[row] = self.weights[row]
         return found

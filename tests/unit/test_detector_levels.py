@@ -59,3 +59,20 @@ def test_both_levels_are_read_and_explained_at_their_own_layer(opened):
 def test_both_layers_are_listed_as_defaults(opened):
     _, model = opened
     assert sum(row.default for row in overview(model).rows) == 2
+
+
+def test_a_sum_of_boxes_of_two_levels_says_what_its_layer_shows(opened):
+    """The levels share no layer: the one with most of the evidence is drawn, and the rest said."""
+    _, model = opened
+    first, second = (one.attribution for one in model.explain(planted()).explanations)
+    for sign in (1, -1):
+        words = f"sum(class 0#1; {'-' if sign < 0 else ''}class 0#2)"
+        (found,) = model.explain(planted(), target=words).explanations
+        assert found.attribution.score == pytest.approx(first.score + sign * second.score, rel=1e-5)
+        assert found.attribution.layer == first.layer
+        np.testing.assert_allclose(found.attribution.values, first.values, rtol=1e-5)
+        assert any(f"the rest through {second.layer!r}" in n for n in found.attribution.notes)
+    words = "occlusion:window=8,stride=8"
+    (both,) = model.explain(planted(), words, target="sum(class 0#1; class 0#2)").explanations
+    parts = [one.attribution.values for one in model.explain(planted(), words).explanations]
+    assert np.all((both.attribution.values > 0) == (parts[0] > 0) | (parts[1] > 0))

@@ -115,7 +115,7 @@ def test_channels_last_scores():
     assert (scores.tensor, scores.axis, scores.classes) == ("x", 3, 7)
     (target,) = parse_target("4", scores=scores)
     array = np.arange(14.0).reshape(2, 1, 1, 7)
-    np.testing.assert_array_equal(target.of(array), [4, 11])
+    np.testing.assert_array_equal(target.of({target.tensor: array}), [4, 11])
 
 
 def test_batchless_output_leads_back_to_rows():
@@ -318,14 +318,14 @@ def test_elements_of_a_tensor_against_plain_indexing():
     for text, expected in cases.items():
         (target,) = parse_target(text, scores=_scores())
         assert (target.tensor, target.class_index) == ("b", None)
-        np.testing.assert_allclose(target.of(array), expected, rtol=1e-12)
+        np.testing.assert_allclose(target.of({target.tensor: array}), expected, rtol=1e-12)
 
 
 def test_element_of_a_torch_tensor_has_a_gradient():
     torch = pytest.importorskip("torch")
     (target,) = parse_target("b[1,:,2]", scores=_scores())
     x = torch.ones(2, 3, 4, 5, requires_grad=True)
-    target.of(x).sum().backward()
+    target.of({target.tensor: x}).sum().backward()
     expected = np.zeros((2, 3, 4, 5))
     expected[:, 1, :, 2] = 1
     np.testing.assert_array_equal(x.grad.numpy(), expected)
@@ -370,11 +370,11 @@ def test_elements_that_do_not_exist(text, words):
 
 def test_an_index_outside_of_an_undeclared_shape_is_found_when_it_is_used():
     with pytest.raises(UnknownTarget, match="outside"):
-        Target("t", (9,), "t[9]").of(np.zeros((1, 3)))
+        Target("t", (9,), "t[9]").of({"t": np.zeros((1, 3))})
     with pytest.raises(UnknownTarget, match="outside"):
-        Target("t", (0, 0), "t[0,0]").of(np.zeros((1, 3)))
+        Target("t", (0, 0), "t[0,0]").of({"t": np.zeros((1, 3))})
     with pytest.raises(UnknownTarget, match="no element"):
-        Target("t", (slice(5, None),), "t[5:]").of(np.zeros((1, 3)))
+        Target("t", (slice(5, None),), "t[5:]").of({"t": np.zeros((1, 3))})
 
 
 # --- probabilities ----------------------------------------------------------------------------

@@ -93,8 +93,8 @@ class Mapper:
             if method.differentiates:
                 self.model.require_certificate([method.name])
             if method.through_layer:
-                names = [self.model.scores.tensor]
-                self._layer, _ = layer_of(self.model, [request], self._asked, names)
+                together = [(self.model.scores.tensor,)]
+                self._layer, _ = layer_of(self.model, [request], self._asked, together)
         except (MethodRefused, ConverterError, ModelRefused) as error:
             self.refused[request.label] = str(error)
             return
