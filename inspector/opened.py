@@ -1,6 +1,5 @@
 """An opened model: the model with its preprocessing, class names, layer and certificate."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,9 +19,16 @@ from inspector.network.head import LinearHead, NoHead
 from inspector.network.image_input import ImageInput
 from inspector.network.inputs import Feeds, feed_facts
 from inspector.network.labels import Labels, names_beside, read_labels
-from inspector.network.layer_choice import default_layer, describe, layers_before, select_layer
+from inspector.network.layer_choice import (
+    default_layer,
+    describe,
+    layers_before,
+    maps_before,
+    select_layer,
+)
 from inspector.network.layers import Layer
 from inspector.network.own_normalisation import expected_range
+from inspector.network.residual import block_output
 from inspector.network.space import KINDS
 from inspector.network.token_layers import TokenLayers
 from inspector.photos.band_tiff import require_reader
@@ -416,13 +422,10 @@ class Opened:
         return self._layers[layer]
 
     def layers_before(self, *targets: str) -> tuple[tuple[Layer, ...], str]:
-        """Layers that a walk back from a target meets first, and why; several where ways part.
+        """Layers that a walk back from a target meets first, and why; several, or none.
 
         Args:
             targets: Tensor that the target is an element of, or those that a sum is read from.
-
-        Returns:
-            None where the target depends on no layer.
         """
         if targets not in self._last_layers:
             shapes = self.shapes(self.preprocessing.preprocess.size)
@@ -528,19 +531,20 @@ class Opened:
         sure = "" if self.scores.classifies else ", though nothing says that these are classes"
         return f"classifier ({count or 'an unknown number of'} classes{names}{sure})"
 
-    def maps_before(self, tensors: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
-        """Shapes (N, C, h, w) of all layers of maps that some tensors depend on, in graph order."""
+    def layer_of_task(self, reading: Reading) -> tuple[str, str] | None:
+        """The layer that a task names, and why; None where it is the last one before a target."""
         shapes = self.shapes(self.preprocessing.preprocess.size)
-        found = {}
-        for layer in self.layers:
-            shape = shapes.get(layer.tensor, ())
-            rank = self.input.space + 2
-            small = len(shape) != rank or math.prod(shape[2:]) == 1 or shape[1] == 1
-            if layer.gate or small:
-                continue
-            if any(self.model.tail(layer.tensor, name).connected for name in tensors):
-                found[layer.tensor] = tuple(shape)
-        return found
+        found = reading.layer(maps_before(self.graph, self.layers, shapes, reading.tensors))
+        if found is None:
+            return None
+
+        def places(name: str) -> tuple[int, ...]:
+            form = self.model.form(name, self.size(*self.preprocessing.preprocess.size))
+            return form.cells(np.empty(self.shape_of(name), np.bool_))
+
+        name = block_output(self.graph, found[0], reading.tensors, places)
+        said = "" if name == found[0] else f", at the output of the block of {found[0]!r}"
+        return name, found[1] + said
 
     def shape_of(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor, batch axis included (N = 1), at the size that photos come in."""

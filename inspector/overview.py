@@ -144,7 +144,7 @@ def _default(opened: Opened) -> tuple[set[str], str]:
     """
     reading = opened.sure_reading
     if reading is not None:
-        found = reading.layer(opened.maps_before(reading.tensors))
+        found = opened.layer_of_task(reading)
         if found is not None:
             return {found[0]}, f"{found[0]!r}: {found[1]}"
         chosen = [opened.layers_before(tensor) for tensor in reading.tensors]

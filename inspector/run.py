@@ -215,7 +215,7 @@ class ExplainRun:
     ) -> tuple[str | None, str]:
         """The layer that the user names, or the task, or the last one before the targets."""
         if layer is None and self.items and any(r.method.through_layer for r in requests):
-            found = self.items.reading.layer(self.opened.maps_before(self.spec.tensors()))
+            found = self.opened.layer_of_task(self.items.reading)
             if found is not None:
                 return found
         return layer_of(self.opened, requests, layer, self.spec.together())

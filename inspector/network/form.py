@@ -114,7 +114,9 @@ class Form:
         return value if self.space == 2 else plane(value)
 
     def cells(self, value: Array) -> tuple[int, ...]:
-        """Places of a map along its axes of space: (l,), (h, w) or (d, h, w)."""
+        """Places of a map along its axes of space: (l,), (h, w) or (d, h, w); those of tokens."""
+        if self.tokens is not None:
+            return self.tokens.grid
         found: tuple[int, ...] = value.shape[1:-1] if self._last else value.shape[2:]
         return found
 

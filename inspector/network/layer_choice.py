@@ -16,7 +16,14 @@ from inspector.network.quantisation import copies_of
 from inspector.network.space import size_text, space_axes
 from inspector.network.tail import tail_of
 
-__all__ = ["default_layer", "describe", "last_of", "layers_before", "select_layer"]
+__all__ = [
+    "default_layer",
+    "describe",
+    "last_of",
+    "layers_before",
+    "maps_before",
+    "select_layer",
+]
 
 
 _KNOWN = [known for known in OPERATORS.values() if known.activation]
@@ -147,6 +154,30 @@ def _before(
         rest = {one.tensor: one for one in otherwise if one.tensor in named}
         found = found or _reached(graph, rest, target)
     return tuple(found.values())
+
+
+def maps_before(
+    graph: Graph,
+    layers: Sequence[Layer],
+    shapes: Mapping[str, tuple[int, ...]],
+    targets: Sequence[str],
+) -> dict[str, tuple[int, ...]]:
+    """Shapes (N, C, h, w) of all layers of maps that some targets depend on, in graph order.
+
+    Args:
+        graph: The network.
+        layers: As :func:`find_layers` lists them.
+        shapes: Concrete shapes, measured by a forward pass.
+        targets: Tensors that targets are elements of.
+    """
+    space, found = space_axes(graph), {}
+    for one in layers:
+        shape = shapes.get(one.tensor, ())
+        if one.gate or not _is_map(shape, space) or shape[1] == 1:
+            continue
+        if any(_feeds(graph, one, name) for name in targets):
+            found[one.tensor] = tuple(shape)
+    return found
 
 
 def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
