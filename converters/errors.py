@@ -1,6 +1,6 @@
 """Errors of reading and converting a model, and the words by which memory errors are known.
 
-ExplainedError               says what happened, where, and what to do
+InspectorError               the root: says what happened, where, and what to do
 └── ConverterError           exit status 3: the model is refused
     ├── NotAModel            the bytes are not an ONNX model (and what they look like instead)
     ├── UnsafeModel          a limit is passed, or a path leaves the model's folder
@@ -15,6 +15,7 @@ import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "DISK_FULL",
@@ -22,6 +23,7 @@ __all__ = [
     "ConversionLimit",
     "ConverterError",
     "ExplainedError",
+    "InspectorError",
     "NotAModel",
     "NotTrusted",
     "NotWritten",
@@ -39,8 +41,8 @@ __all__ = [
 DISK_FULL = "the disk is full: make room, or choose another place with -o"
 
 
-class ExplainedError(Exception):
-    """An error that a user can act on.
+class InspectorError(Exception):
+    """An error that a user can act on; the root of all that this distribution raises.
 
     Args:
         what: What happened, one clause, without a final full stop.
@@ -48,6 +50,11 @@ class ExplainedError(Exception):
         hint: What to do about it; empty when nothing can be done.
 
     ``str(error)`` is the one line that the command line prints.
+
+    Example:
+        >>> from inspector import InspectorError
+        >>> str(InspectorError("no such class", where="cat.jpg", hint="give an index"))
+        'cat.jpg: no such class; give an index'
     """
 
     exit_status = 1
@@ -61,6 +68,21 @@ class ExplainedError(Exception):
         """Join the parts: ``where: what; hint``."""
         line = f"{self.where}: {self.what}" if self.where else self.what
         return f"{line}; {self.hint}" if self.hint else line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it says: the constructors of its kinds take other arguments than these."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+ExplainedError = InspectorError
+"""The root by its name in the converters, which know nothing of who explains."""
+
+
+def _restored(kind: type[InspectorError], args: tuple[Any, ...]) -> InspectorError:
+    """An error without its attributes, which pickle sets afterwards."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConverterError(ExplainedError):

@@ -24,20 +24,68 @@ if (
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inspector.errors import (
+        ConverterError,
+        ImageRefused,
+        InspectorError,
+        InspectorWarning,
+        MethodRefused,
+        MissingExtra,
+        ModelRefused,
+        UsageError,
+    )
     from inspector.explain import Explainer, load
+    from inspector.methods import MethodName, configured
     from inspector.photos.photo import Photo, load_photo
     from inspector.photos.preprocess_choice import Preprocess
-    from inspector.report import Report
+    from inspector.render.own_map import overlay
+    from inspector.report import Explanation, ImageReport, Report
 
-__all__ = ["Explainer", "Photo", "Preprocess", "Report", "load", "load_photo"]
+    __version__: str
+
+__all__ = [
+    "ConverterError",
+    "Explainer",
+    "Explanation",
+    "ImageRefused",
+    "ImageReport",
+    "InspectorError",
+    "InspectorWarning",
+    "MethodName",
+    "MethodRefused",
+    "MissingExtra",
+    "ModelRefused",
+    "Photo",
+    "Preprocess",
+    "Report",
+    "UsageError",
+    "__version__",
+    "configured",
+    "load",
+    "load_photo",
+    "overlay",
+]
 
 _HOMES = {
+    "ConverterError": "errors",
     "Explainer": "explain",
-    "load": "explain",
+    "Explanation": "report",
+    "ImageRefused": "errors",
+    "ImageReport": "report",
+    "InspectorError": "errors",
+    "InspectorWarning": "errors",
+    "MethodName": "methods",
+    "MethodRefused": "errors",
+    "MissingExtra": "errors",
+    "ModelRefused": "errors",
     "Photo": "photos.photo",
-    "load_photo": "photos.photo",
     "Preprocess": "photos.preprocess_choice",
     "Report": "report",
+    "UsageError": "errors",
+    "configured": "methods",
+    "load": "explain",
+    "load_photo": "photos.photo",
+    "overlay": "render.own_map",
 }
 
 
@@ -45,7 +93,16 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is asked for: `--help` pays for none of it."""
     import importlib
 
+    if name == "__version__":
+        from inspector.versions import own_version
+
+        return own_version()
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     return getattr(importlib.import_module(f"inspector.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return sorted(__all__)

@@ -1,20 +1,19 @@
 """Errors of this package, and the exit status of each.
 
-ExplainedError (converters.errors)
+InspectorError (converters.errors)  1  the root
 ├── ConverterError           3  the model is refused; see converters.errors
-└── InspectorError           1  the root
-    ├── UsageError           2  an argument or option that cannot be used
-    │   ├── UnknownTarget    2  a class, label or output that does not exist
-    │   ├── UnknownLayer     2  a tensor that is not a layer
-    │   ├── UnknownMethod    2  a method that does not exist
-    │   └── MissingExtra     2  an optional package that is not installed
-    ├── MethodRefused        3  a method that cannot be right for this model
-    │   ├── NotFinite        3  numbers of one photo that are not finite
-    │   └── NoGradient       3  a target that does not depend differentiably on the input
-    ├── ModelRefused         3  no image input, no convolution, onnxruntime will not run it
-    ├── ImageRefused         4  an image that cannot be read
-    ├── LimitExceeded        5  memory or time ran out
-    └── BrokenInstallation   6  an installed package does not start
+├── UsageError               2  an argument or option that cannot be used
+│   ├── UnknownTarget        2  a class, label or output that does not exist
+│   ├── UnknownLayer         2  a tensor that is not a layer
+│   ├── UnknownMethod        2  a method that does not exist
+│   └── MissingExtra         2  an optional package that is not installed
+├── MethodRefused            3  a method that cannot be right for this model
+│   ├── NotFinite            3  numbers of one photo that are not finite
+│   └── NoGradient           3  a target that does not depend differentiably on the input
+├── ModelRefused             3  no image input, no convolution, onnxruntime will not run it
+├── ImageRefused             4  an image that cannot be read
+├── LimitExceeded            5  memory or time ran out
+└── BrokenInstallation       6  an installed package does not start
 """
 
 import contextlib
@@ -22,7 +21,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Iterator
 
-from converters.errors import ConverterError, ExplainedError, out_of_memory
+from converters.errors import ConverterError, ExplainedError, InspectorError, out_of_memory
 
 __all__ = [
     "BrokenInstallation",
@@ -45,10 +44,6 @@ __all__ = [
     "refusing",
     "require",
 ]
-
-
-class InspectorError(ExplainedError):
-    """Root of the errors that this package raises itself."""
 
 
 class UsageError(InspectorError):

@@ -7,7 +7,6 @@ its numbers keep the method's unit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ class Attribution:
     score: float | None = None
     probability: float | None = None
     layer: str | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reduction: str = "max_abs"
     channels: str = "RGB"

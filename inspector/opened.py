@@ -90,6 +90,7 @@ class Opened:
             "engine": engine,
         }
         self.unverified = unverified
+        self.limits: onnx_file.Limits | None = None  # set by who opens it, for who opens it again
         self.preprocessing = self._resolve(preprocess, overrides)
         self.model.free_size = self.preprocessing.preprocess.size
         self.class_labels = self._read_labels(labels)
@@ -107,7 +108,7 @@ class Opened:
         return resolve(
             preprocess,
             overrides,
-            model_path=self.path,
+            model_path=self.path if self.file.on_disk else None,
             metadata=self.file.metadata,
             input_size=(image.height, image.width),
             input_channels=image.channels,
@@ -191,7 +192,8 @@ class Opened:
     def _read_labels(self, labels: str | Path | Sequence[str] | None) -> Labels:
         if labels is None:
             found = self.model.labels
-            if found.names or not self.scores.classifier:
+            nowhere = self.source == self.path and not self.file.on_disk
+            if found.names or not self.scores.classifier or nowhere:
                 return found
             beside = names_beside(self.source, self.scores.classes)
             return replace(beside, warnings=found.warnings + beside.warnings)

@@ -9,11 +9,12 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from onnx import ModelProto
 
 from converters import conversion, onnx_file
 from converters.errors import NotAModel, NotWritten
@@ -27,11 +28,31 @@ from inspector.photos.photo import Photo, load_photo
 from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice
 from inspector.versions import versions
 
-__all__ = ["Opening", "is_module", "open_module", "open_source", "photo_inputs"]
+__all__ = ["InMemory", "Opening", "is_module", "open_module", "open_source", "photo_inputs"]
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 Array = np.ndarray[Any, Any]
 Kind = TypeVar("Kind", bound=Opened)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A model without a file, as a pickle holds it.
+
+    Attributes:
+        content: The model, serialised.
+        name: What reports call it.
+        sha256: What identifies it.
+    """
+
+    content: bytes
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, file: onnx_file.OnnxFile) -> "InMemory":
+        """An opened model."""
+        return cls(file.model.SerializeToString(deterministic=True), file.path.name, file.sha256)
 
 
 @dataclass(frozen=True)
@@ -41,7 +62,8 @@ class Opening:
     Another process opens the same model from it.  See ``inspector.load`` for the options.
 
     Attributes:
-        path: The file or source; a ``torch.nn.Module`` for this process alone.
+        path: The file or source; the bytes of a file, an ``onnx.ModelProto`` or `InMemory`; a
+            ``torch.nn.Module`` for this process alone.
         example: Input of such a module, (N, C, H, W).
     """
 
@@ -75,17 +97,8 @@ class Opening:
             ModelRefused: It takes no image.
             UsageError: Preprocessing or labels that cannot be read.
         """
-        if is_module(self.path):
-            file = open_module(self.path, self.example, limits=self.limits)
-        else:
-            file = open_source(
-                self.path,
-                trust=self.trust,
-                options=self.options,
-                limits=self.limits,
-                python=self.python,
-            )
-        return kind(
+        file = self._file()
+        found = kind(
             file,
             device=self.device,
             preprocess=self.preprocess,
@@ -94,7 +107,39 @@ class Opening:
             unverified=self.unverified,
             engine=self.engine,
             feed=self.feed,
-            source=None if is_module(self.path) else as_path(str(self.path)),
+            source=as_path(str(self.path)) if isinstance(self.path, str | Path) else None,
+        )
+        found.limits = self.limits
+        return found
+
+    def _file(self) -> onnx_file.OnnxFile:
+        """The model's file, converted if it has to be.
+
+        Raises:
+            UsageError: The value is nothing that a model can be opened from.
+        """
+        given = self.path
+        if isinstance(given, str | Path):
+            return open_source(
+                given,
+                trust=self.trust,
+                options=self.options,
+                limits=self.limits,
+                python=self.python,
+            )
+        if isinstance(given, InMemory):
+            return onnx_file.from_bytes(
+                given.content, given.name, limits=self.limits, sha256=given.sha256
+            )
+        if isinstance(given, bytes | bytearray | memoryview):
+            return onnx_file.from_bytes(bytes(given), limits=self.limits)
+        if isinstance(given, ModelProto):
+            return onnx_file.from_proto(given, limits=self.limits)
+        if is_module(given):
+            return open_module(given, self.example, limits=self.limits)
+        raise UsageError(
+            f"a value of type {type(given).__name__} is no model",
+            hint="give a path, the bytes of an .onnx file, an onnx.ModelProto or a torch.nn.Module",
         )
 
 
@@ -261,7 +306,7 @@ def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_fil
                 hint="convert it with `inspector convert`, and open the result",
             )
         _ = file.sha256
-        return file
+        return replace(file, on_disk=False)
 
 
 def _kept(seal: str, path: Path, limits: onnx_file.Limits) -> onnx_file.OnnxFile | None:

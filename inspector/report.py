@@ -5,7 +5,7 @@ be saved, printed as JSON, or shown in a notebook.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +28,14 @@ SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
 
 
-@dataclass(frozen=True, eq=False)
+ROW = (
+    *("image", "sha256", "method", "target", "index", "score", "probability", "layer", "space"),
+    *("minimum", "maximum", "peak_x", "peak_y", "empty", "warnings"),
+)
+"""Columns of a map in a table."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """One method's map for one target on one photo.
 
@@ -37,6 +44,13 @@ class Explanation:
         label: Method with the options that differ from their defaults; names the files.
         options: Every option's value.
         facts: Measured figures: residuals, coverage of the backward rule, twin difference.
+
+    Example:
+        >>> import inspector
+        >>> model = inspector.load("sample_models/resnet20.onnx")
+        >>> report = model.explain("sample_models/images/horse_1.png")
+        >>> report[0][0]
+        <Explanation grad-cam of horse: 8 x 8>
     """
 
     heatmap: Heatmap
@@ -83,6 +97,32 @@ class Explanation:
             "warnings": list(self.warnings),
         }
 
+    def row(self, photo: Photo) -> dict[str, Any]:
+        """The map as a row of a table, by the names of `ROW`."""
+        source, peak = self.attribution, self._peak() or {}
+        return {
+            "image": photo.name,
+            "sha256": photo.sha256,
+            "method": self.label,
+            "target": source.label,
+            "index": source.index,
+            "score": source.score,
+            "probability": source.probability,
+            "layer": source.layer,
+            "space": source.space,
+            "minimum": self.heatmap.minimum,
+            "maximum": self.heatmap.maximum,
+            "peak_x": peak.get("x"),
+            "peak_y": peak.get("y"),
+            "empty": source.empty,
+            "warnings": "; ".join(self.warnings),
+        }
+
+    def __repr__(self) -> str:
+        """Method, target and size of the map."""
+        shape = " x ".join(map(str, self.attribution.own.shape))
+        return f"<Explanation {self.label} of {self.attribution.label}: {shape}>"
+
     def _peak(self) -> dict[str, int] | None:
         """The photo pixel where the heatmap is highest; x of a signal, x, y and z of a volume."""
         values = self.heatmap.own
@@ -111,9 +151,9 @@ class Refusal:
         return {"method": self.method, "target": self.target, "reason": str(self.error)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageReport:
-    """All maps of one photo.
+    """All maps of one photo; its length is their number, and it is iterated map by map.
 
     Attributes:
         photo: The photo, upright.
@@ -150,6 +190,23 @@ class ImageReport:
     items: Sequence[Mapping[str, Any]] = ()
     reference: Photo | None = None
     formats: Sequence[str] = FORMATS
+
+    def __len__(self) -> int:
+        """Maps that were drawn."""
+        return len(self.explanations)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """Map by map."""
+        return iter(self.explanations)
+
+    def __getitem__(self, place: int) -> Explanation:
+        """One map."""
+        return self.explanations[place]
+
+    def __repr__(self) -> str:
+        """The photo and its maps."""
+        maps = ", ".join(f"{one.label} of {one.attribution.label}" for one in self)
+        return f"<ImageReport {self.photo.name}: {maps or 'no map'}>"
 
     @property
     def name(self) -> str:
@@ -208,6 +265,11 @@ class ImageReport:
             notes=self.warnings,
             reference=self.reference,
         )
+
+    def show(self) -> None:
+        """Show the figure, or the sheet of several; see ``Report.show``."""
+        if self.explanations:
+            notebook.show(self, self.sheet() if len(self) > 1 else self.figure(self[0]))
 
     def sheet(self) -> Image:
         """Contact sheet of all explanations, a ``PIL.Image.Image``."""
@@ -273,9 +335,11 @@ def _named_photo(photo: Photo) -> dict[str, Any]:
     return {"name": photo.name, "sha256": photo.sha256, "size": list(photo.size)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What ``explain`` returns: one ``ImageReport`` per readable photo, in order.
+
+    Its length is the number of photos, and it is iterated photo by photo.
 
     Attributes:
         images: The photos that were explained.
@@ -293,6 +357,41 @@ class Report:
 
     images: tuple[ImageReport, ...]
     refused: tuple[ImageRefused, ...] = field(default=())
+
+    @classmethod
+    def of(cls, found: Iterable[ImageReport | ImageRefused]) -> "Report":
+        """What was found of some photos.
+
+        Raises:
+            InspectorError: No map of any could be drawn, and why.
+        """
+        items = list(found)
+        refused = tuple(item for item in items if isinstance(item, ImageRefused))
+        reports = tuple(item for item in items if isinstance(item, ImageReport))
+        if not any(report.explanations for report in reports):
+            errors = [refusal.error for report in reports for refusal in report.refused]
+            if errors or refused:
+                raise [*errors, *refused][0]
+        return cls(reports, refused)
+
+    def __len__(self) -> int:
+        """Photos that were explained."""
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[ImageReport]:
+        """Photo by photo."""
+        return iter(self.images)
+
+    def __getitem__(self, place: int) -> ImageReport:
+        """The report of one photo."""
+        return self.images[place]
+
+    def __repr__(self) -> str:
+        """How much it holds."""
+        methods = ", ".join(dict.fromkeys(one.label for one in self.explanations))
+        refused = f"; {len(self.refused)} image(s) refused" if self.refused else ""
+        maps = f"{len(self.explanations)} map(s)" + (f" ({methods})" if methods else "")
+        return f"<Report: {len(self.images)} image(s), {maps}{refused}>"
 
     @cached_property
     def explanations(self) -> tuple[Explanation, ...]:
@@ -333,6 +432,52 @@ class Report:
             for image, stem in zip(self.images, stems, strict=True)
             for path in image.save(folder, stem, sheet=sheet, formats=formats)
         ]
+
+    def to_dataframe(self) -> Any:
+        """The maps as a table of pandas, one row each: photo, method, target, numbers, warnings.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        from inspector.errors import require
+
+        require("pandas", "a table of pandas", "dataframe")
+        import pandas as pd
+
+        return pd.DataFrame(
+            [explanation.row(image.photo) for image in self for explanation in image],
+            columns=list(ROW),
+        )
+
+    def figure(self, ax: Any = None) -> Any:
+        """The maps on axes of Matplotlib, one beside the other, a row per photo.
+
+        Args:
+            ax: Axes to draw the only map on; None for a figure of its own.
+
+        Returns:
+            ``ax``, or the figure.
+
+        Raises:
+            MissingExtra: Matplotlib is not installed.
+            InspectorError: There is no map; or several, and one pair of axes.
+        """
+        from inspector.render.axes import draw_on, figure_of
+
+        if ax is not None:
+            _ = self.explanation
+            image = next(image for image in self if image.explanations)
+            return draw_on(ax, image.photo, image.explanations[0].heatmap)
+        if not self.explanations:
+            raise InspectorError("the report holds no map")
+        return figure_of(
+            [[(image.photo, one.heatmap) for one in image] for image in self if len(image)]
+        )
+
+    def show(self) -> None:
+        """Show the figures: in a notebook in their place, else in the viewer of pictures."""
+        for image in self:
+            image.show()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data of all photos."""

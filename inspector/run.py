@@ -30,7 +30,7 @@ from inspector.photos.photo_warnings import photo_warnings
 from inspector.printable import clean_text
 from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal
-from inspector.target import Target, TargetSpec, names_elements, target_texts
+from inspector.target import FunctionSpec, Target, TargetSpec, names_elements, target_texts
 from inspector.tasks import Item, Reading, Sample
 from inspector.tasks.items import ItemSpec
 
@@ -39,8 +39,10 @@ __all__ = ["ExplainRun", "PhotoInput", "PhotoMaps", "Targets"]
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
 
-Targets = str | int | Sequence[str | int]
-"""One target, or several: each gets a map."""
+Targets = str | int | Callable[[Any], Any] | Sequence[str | int]
+"""One target, a function of the outputs, or several targets: each gets a map."""
+
+Spec = TargetSpec | ItemSpec | FunctionSpec
 
 PREDICTIONS = 5
 """Best classes that a report lists."""
@@ -104,37 +106,49 @@ class PhotoMaps:
 
 
 class ExplainRun:
-    """One request to explain, checked before the first photo is opened."""
+    """One request to explain, checked before the first photo is opened.
+
+    Args:
+        opened: The opened model.
+        methods: Names, options included; None for the task's own.
+        target: What is explained of every photo.
+        layer: A tensor name, an index, ``last``, or None for the default.
+        progress: Called with (what, done, total) during long work.
+        task: What the outputs mean, as the user names it.
+        similar_to: The reference photo of an embedding.
+        each: The targets of the photos one by one, in the place of ``target``; which photo is
+            which is said to ``reports`` by its place.
+    """
 
     def __init__(
         self,
         opened: Opened,
-        methods: str | Sequence[str] | None,
+        methods: str | Request | Sequence[str | Request] | None,
         target: Targets | None,
         layer: str | int | None,
         progress: Progress | None,
         *,
         task: str | None = None,
         similar_to: ImageSource | None = None,
+        each: Sequence[Targets] | None = None,
     ) -> None:
         self.opened, self.progress = opened, progress
         self.reference: Photo | None = None
-        self.spec: TargetSpec | ItemSpec
-        texts = None if target is None else target_texts(target)
-        by_name = texts is not None and all(names_elements(t, opened.scores) for t in texts)
+        wanted = [target] if each is None else list(each)
+        texts = [_texts(one) for one in wanted]
+        by_name = all(self._by_name(one) for one in texts)
         self.reading = self._read(task, similar_to, doubtful=by_name)
         if similar_to is not None and (by_name or not self._compares):
-            raise self._no_reference(texts)
-        self.items: ItemSpec | None = None
-        if self.reading is None or by_name:
-            self.spec = self._classes(texts or ("top1",))
-        else:
-            self.items = self.spec = ItemSpec.parse(texts, self.reading)
+            raise self._no_reference(texts[0])
+        self.specs = self._specs(wanted, texts)
+        self._distinct = tuple({id(spec): spec for spec in self.specs}.values())
+        self._by_place = each is not None
+        self.items = next((spec for spec in self._distinct if isinstance(spec, ItemSpec)), None)
         usual = "grad-cam" if self.items is None else self.items.reading.method
         requests = parse_requests(usual if methods is None else methods)
         self.layer, self.why = None, ""
         self.denied: dict[str, ConverterError | InspectorError] = {}
-        tensors = self.spec.tensors()
+        tensors = self._tensors()
         try:
             self.layer, self.why = self._layer(requests, layer)
         except ModelRefused as error:
@@ -153,6 +167,46 @@ class ExplainRun:
         self.requests = [request for request in requests if request.label not in self.denied]
         if not self.requests:
             raise next(iter(self.denied.values()))
+
+    @property
+    def spec(self) -> Spec:
+        """What is explained, of the first photo where each has its own."""
+        return self.specs[0]
+
+    def _by_name(self, texts: Sequence[str] | None) -> bool:
+        """Whether a target names numbers, whatever the outputs mean; a function does."""
+        if texts is None:
+            return False
+        return all(names_elements(text, self.opened.scores) for text in texts)
+
+    def _specs(
+        self, wanted: Sequence[Targets | None], texts: Sequence[tuple[str, ...] | None]
+    ) -> list[Spec]:
+        """What targets mean; alike ones are read once."""
+        known: dict[object, Spec] = {}
+        for one, words in zip(wanted, texts, strict=True):
+            key: object = id(one) if words == () else words
+            if key not in known:
+                known[key] = self._spec(one, words)
+        keys = [id(one) if words == () else words for one, words in zip(wanted, texts, strict=True)]
+        return [known[key] for key in keys]
+
+    def _spec(self, target: Targets | None, texts: Sequence[str] | None) -> Spec:
+        """What one target means.
+
+        Args:
+            target: As the user gave it.
+            texts: Its words, none of a function.
+        """
+        if callable(target):
+            return FunctionSpec.of(target, self.opened.scores)
+        if self.reading is None or self._by_name(texts):
+            return self._classes(texts or ("top1",))
+        return ItemSpec.parse(texts, self.reading)
+
+    def _tensors(self) -> tuple[str, ...]:
+        """Tensors that the targets of all photos are read from."""
+        return tuple(dict.fromkeys(name for spec in self._distinct for name in spec.tensors()))
 
     def _read(
         self, task: str | None, similar_to: ImageSource | None, *, doubtful: bool
@@ -237,7 +291,7 @@ class ExplainRun:
         if self._classifies:  # for the predictions of the report
             also = (*also, self.opened.scores.tensor)
         return forward_for(
-            self.opened, tensors, self.spec.tensors(), self.requests, self.layer, also=also
+            self.opened, tensors, self._tensors(), self.requests, self.layer, also=also
         )
 
     @property
@@ -262,33 +316,52 @@ class ExplainRun:
             progress=self.progress,
         )
 
-    def targets(self, values: Mapping[str, Array], count: int) -> list[tuple[Target, ...]]:
+    def targets(
+        self, values: Mapping[str, Array], count: int, places: Sequence[int] = ()
+    ) -> list[tuple[Target, ...]]:
         """The targets of inputs that are preprocessed already.
+
+        Args:
+            values: From ``forward`` for these.
+            count: How many there are.
+            places: As for ``reports``.
 
         Raises:
             ImageRefused: What is asked for is not in one of them.
         """
         size = self.opened.size(*self.opened.preprocessing.preprocess.size)
         geometry = Geometry.identity(size)
-        found = [self._wanted(values, row, geometry, f"image {row}") for row in range(count)]
+        found = [
+            self._wanted(values, row, geometry, f"image {row}", places) for row in range(count)
+        ]
         return [targets for targets, _ in found]
 
     def _wanted(
-        self, values: Mapping[str, Array], row: int, geometry: Geometry, name: str
+        self,
+        values: Mapping[str, Array],
+        row: int,
+        geometry: Geometry,
+        name: str,
+        places: Sequence[int],
     ) -> tuple[tuple[Target, ...], Found | None]:
         """The targets of one photo; and its items, where the model's task has any."""
-        if isinstance(self.spec, TargetSpec):
+        spec = self.specs[places[row] if self._by_place else 0]
+        if isinstance(spec, TargetSpec | FunctionSpec):
             scores = self.opened.scores
             if not scores.classifier or scores.tensor not in values:
-                return self.spec.resolve(), None
-            return self.spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
-        outputs = self.spec.reading.outputs
+                return spec.resolve(), None
+            return spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
+        outputs = spec.reading.outputs
         sample = Sample({n: np.asarray(values[n][row]) for n in outputs}, geometry, name)
-        chosen, every = self.spec.resolve(sample)
+        chosen, every = spec.resolve(sample)
         return tuple(item.target for item in chosen), Found(chosen, every)
 
     def found(
-        self, batch: Sequence[PhotoInput], tensors: Array, values: Mapping[str, Array]
+        self,
+        batch: Sequence[PhotoInput],
+        tensors: Array,
+        values: Mapping[str, Array],
+        places: Sequence[int] = (),
     ) -> "list[PhotoMaps | ImageRefused]":
         """The maps of some photos that went through the network together.
 
@@ -296,6 +369,7 @@ class ExplainRun:
             batch: The photos.
             tensors: Their tensors, (N, C, H, W).
             values: From ``forward`` for these.
+            places: As for ``reports``.
         """
         refused: dict[int, ImageRefused] = {}
         wanted: dict[int, tuple[tuple[Target, ...], Found | None]] = {}
@@ -303,7 +377,7 @@ class ExplainRun:
             if not self._finite(values, row):
                 continue
             try:
-                wanted[row] = self._wanted(values, row, geometry, photo.name)
+                wanted[row] = self._wanted(values, row, geometry, photo.name, places)
             except ImageRefused as error:
                 refused[row] = error
         found: dict[int, list[Map | MapRefused]] = {}
@@ -319,13 +393,20 @@ class ExplainRun:
             for row in range(len(batch))
         ]
 
-    def reports(self, batch: Sequence[PhotoInput]) -> Iterator[ImageReport | ImageRefused]:
-        """The reports of some photos, which go through the network together."""
+    def reports(
+        self, batch: Sequence[PhotoInput], places: Sequence[int] = ()
+    ) -> Iterator[ImageReport | ImageRefused]:
+        """The reports of some photos, which go through the network together.
+
+        Args:
+            batch: The photos.
+            places: Of each the place of its target in ``each``; empty where all have one.
+        """
         if not batch:
             return
         tensors = np.stack([tensor for _, tensor, _ in batch])
         values = self.forward(tensors)
-        for row, one in enumerate(self.found(batch, tensors, values)):
+        for row, one in enumerate(self.found(batch, tensors, values, places)):
             if isinstance(one, ImageRefused):
                 yield one
             else:
@@ -397,3 +478,10 @@ class ExplainRun:
                 *(Refusal(one.request.label, one.target.label, one.error) for one in refused),
             ),
         )
+
+
+def _texts(target: Targets | None) -> tuple[str, ...] | None:
+    """The words of a target; None where it is left out, none of a function."""
+    if target is None or callable(target):
+        return None if target is None else ()
+    return target_texts(target)

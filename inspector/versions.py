@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 from functools import cache
 
-__all__ = ["versions"]
+__all__ = ["own_version", "versions"]
 
 _DISTRIBUTIONS = (
     "onnx-inspector",
@@ -15,6 +15,14 @@ _DISTRIBUTIONS = (
     "numpy",
     "pillow",
 )
+
+
+def own_version() -> str:
+    """Version of this package; ``0+unknown`` of a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("onnx-inspector")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 def versions() -> dict[str, str]:

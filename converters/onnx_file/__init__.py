@@ -10,7 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from converters.onnx_file.unread import drop_uncalled_functions, drop_unread_ini
 from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
 from converters.regular_file import NotRegular, open_regular
 
-__all__ = ["Facts", "Limits", "OnnxFile", "from_proto", "read"]
+__all__ = ["Facts", "Limits", "OnnxFile", "from_bytes", "from_proto", "read"]
 
 IN_MEMORY = 1 << 30
 """Bytes of external data up to which ONNX Runtime is given what was hashed, not the files."""
@@ -86,6 +86,8 @@ class OnnxFile:
         external: The external files, in the order of their names.
         facts: What the preflight learned.
         metadata: The file's ``metadata_props``.
+        on_disk: Whether ``path`` is a file; False of a model that was handed over in memory, or
+            whose file is gone by now: nothing lies beside it.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class OnnxFile:
     external: tuple[Path, ...]
     facts: Facts = field(repr=False)
     metadata: Mapping[str, str] = field(repr=False)
+    on_disk: bool = True
     _digest: str = field(repr=False, default="")
     _data: ExternalData = field(repr=False, default_factory=ExternalData)
 
@@ -208,7 +211,36 @@ def from_proto(
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=str(_IN_MEMORY))
     place = Folder(folder, None, limits.data_bytes)
-    return _open(data, _IN_MEMORY, place, limits)
+    return replace(_open(data, _IN_MEMORY, place, limits), on_disk=False)
+
+
+def from_bytes(
+    data: bytes, name: str = "", *, limits: Limits | None = None, sha256: str = ""
+) -> OnnxFile:
+    """Open the bytes of a model file, as :func:`read` does those on disk.
+
+    Args:
+        data: The bytes; the model may have no external data.
+        name: What reports call it.
+        limits: How much it may ask for; the defaults of :class:`Limits` when None.
+        sha256: What identifies the model, where the bytes were written anew since; their own hash
+            when empty.
+
+    Raises:
+        NotAModel: The bytes are no ONNX model; says what they are instead.
+        UnsafeModel: As for :func:`read`.
+    """
+    limits = limits or Limits()
+    path = Path(name) if name else _IN_MEMORY
+    where = str(path)
+    if named := foreign(data[:HEAD_BYTES]):
+        what = f"is no ONNX model but {named[0]}" if data else f"is {named[0]}"
+        raise NotAModel(what, where=where, hint=named[1])
+    if len(data) > limits.file_bytes:
+        raise UnsafeModel([_too_large(len(data), limits)], where=where)
+    found = _open(data, path, Folder(None, None, limits.data_bytes), limits)
+    found = replace(found, on_disk=False)
+    return replace(found, _digest=sha256) if sha256 else found
 
 
 def _too_large(size: int, limits: Limits) -> str:

@@ -192,6 +192,7 @@ def _explain(
     **opening: Any,
 ) -> int:
     from inspector.cli.terminal import show_report
+    from inspector.methods import parse_requests
     from inspector.render.json import plain
     from inspector.report import file_stems
 
@@ -211,7 +212,7 @@ def _explain(
     with progress_bar(f"{len(named)} image(s)") as progress:
         found = explainer.explain_each(
             [path for _, path in named],
-            methods or None,
+            parse_requests(methods) if methods else None,
             target=targets or None,
             layer=layer,
             task=task,

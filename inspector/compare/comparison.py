@@ -31,6 +31,7 @@ from inspector.errors import (
 from inspector.explain import Explainer
 from inspector.measures.similarity import Similarity, similarity
 from inspector.measures.statistics import has_scipy
+from inspector.methods import parse_requests
 from inspector.photos.photo import ImageSource, Photo, image_sources
 from inspector.probability import predictions
 from inspector.report import Explanation, ImageReport
@@ -425,7 +426,8 @@ class _Run:
     def _explain(
         self, model: Explainer, photo: Photo, target: str, layer: str | int | None
     ) -> ImageReport:
-        return model.explain(photo, self.methods, target=target, layer=layer).images[0]
+        requests = parse_requests(self.methods)
+        return model.explain(photo, requests, target=target, layer=layer).images[0]
 
     def _for_b(self, report: ImageReport) -> str:
         """B's words for the targets that A explained."""

@@ -18,7 +18,7 @@ documentation list them, and the report records them.
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Method",
+    "MethodName",
+    "Methods",
     "Need",
     "Option",
     "Request",
+    "configured",
     "described_arguments",
     "method",
     "methods",
@@ -48,6 +51,34 @@ Function = Callable[..., np.ndarray[Any, Any]]
 Need = Literal[
     "activation", "gradient", "input-gradient", "head", "forward", "boxes", "tail", "attention"
 ]
+
+MethodName = Literal[
+    "ablation-cam",
+    "attention-gradient",
+    "attention-rollout",
+    "attn-lrp",
+    "cam",
+    "d-rise",
+    "deconvnet",
+    "eigen-cam",
+    "grad-cam",
+    "grad-cam++",
+    "gradient",
+    "guided-backprop",
+    "guided-grad-cam",
+    "hires-cam",
+    "input-x-gradient",
+    "integrated-gradients",
+    "layer-cam",
+    "lrp-epsilon-plus",
+    "occlusion",
+    "recipro-cam",
+    "rise",
+    "score-cam",
+    "smooth-grad",
+    "x-grad-cam",
+]
+"""Names of all methods, for type checkers; a test holds them against the registry."""
 
 OTHER_THRESHOLD = 0.15
 """Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""
@@ -179,6 +210,9 @@ class Request:
         return "_".join([self.method.name, *words])
 
 
+Methods = MethodName | Request | Sequence[MethodName | Request]
+"""One method or several, as a caller of the library names them."""
+
 _REGISTRY: dict[str, Method] = {}
 
 
@@ -246,10 +280,7 @@ def parse_request(text: str) -> Request:
         key, equals, value = pair.partition("=")
         option = known[name].options.get(key.strip())
         if option is None:
-            offered = ", ".join(known[name].options) or "none"
-            raise UsageError(
-                f"method {name} has no option {quoted(key.strip())}", hint=f"its options: {offered}"
-            )
+            raise _no_option(known[name], key.strip())
         if not equals or not value.strip():
             raise UsageError(
                 f"method {name}: option {option.name!r} has no value",
@@ -259,21 +290,54 @@ def parse_request(text: str) -> Request:
     return Request(known[name], chosen)
 
 
-def parse_requests(texts: str | Iterable[str]) -> list[Request]:
+def configured(name: MethodName, **options: Any) -> Request:
+    """A method with options, in the place of its name.
+
+    Args:
+        name: The method's name.
+        options: Its options; ``inspector explain --help`` lists them.
+
+    Raises:
+        UnknownMethod: no method of that name.
+        UsageError: an option that the method does not have, or a value it cannot take.
+
+    Example:
+        >>> import inspector
+        >>> inspector.configured("occlusion", window=8, stride=4).label
+        'occlusion_stride-4_window-8'
+    """
+    found = parse_request(name)
+    chosen = {}
+    for key, value in options.items():
+        option = found.method.options.get(key)
+        if option is None:
+            raise _no_option(found.method, key)
+        chosen[key] = option.parse(str(value))
+    return Request(found.method, chosen)
+
+
+def _no_option(method: Method, key: str) -> UsageError:
+    offered = ", ".join(method.options) or "none"
+    return UsageError(
+        f"method {method.name} has no option {quoted(key)}", hint=f"its options: {offered}"
+    )
+
+
+def parse_requests(texts: str | Request | Iterable[str | Request]) -> list[Request]:
     """Read one method or several, as :func:`parse_request`; what is named twice comes once.
 
     Raises:
         UnknownMethod: no method of that name.
         UsageError: no method, or an option that cannot be read.
     """
-    names = [texts] if isinstance(texts, str) else texts
+    names = [texts] if isinstance(texts, str | Request) else texts
     if not isinstance(names, Iterable):
         raise UsageError(f"methods: a value of type {type(texts).__name__}", hint=_NAMES)
     requests: dict[str, Request] = {}
     for name in names:
-        if not isinstance(name, str):
+        if not isinstance(name, str | Request):
             raise UsageError(f"methods: a value of type {type(name).__name__}", hint=_NAMES)
-        request = parse_request(name)
+        request = parse_request(name) if isinstance(name, str) else name
         requests.setdefault(request.label, request)
     if not requests:
         raise UsageError("no method was asked for", hint=_NAMES)

@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from converters.numpy_file import read_npy, read_npz
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
+from inspector.photos.arrays import as_array
 from inspector.photos.band_tiff import MAGIC, has_band_pixels, read_band_pixels
 from inspector.photos.photo import MAX_DECODED_BYTES, MAX_FILE_BYTES, MAX_PIXELS, Photo
 from inspector.photos.pillow_files import hidden_samples
@@ -93,8 +95,10 @@ def open_photo(source: Any, to: Bands) -> Photo:
         found = _from_file(Path(source), to)
     elif isinstance(source, str | Path) and not to.ordinary:
         found = _from_pages(Path(source), to)
-    elif not to.ordinary and not isinstance(source, Image.Image):
-        found = _of_values(_array(source), "array", to)
+    elif not to.ordinary and not isinstance(
+        source, Image.Image | bytes | bytearray | BufferedIOBase
+    ):
+        found = _of_values(as_array(source, "array"), "array", to)
     else:
         found = Photo.open(source)
     if found.bands is None and not to.ordinary:
@@ -115,21 +119,12 @@ def input_batch(images: object, space: int = 2) -> NDArray[Any]:
     axes = {1: "L", 2: "H, W", 3: "D, H, W"}[space]
     hint = f"pass preprocessed images as an array (N, C, {axes})"
     try:
-        array: NDArray[Any] = np.asarray(images)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"images: not an array ({error})", hint=hint) from None
-    if array.dtype.kind not in "biuf":
-        raise UsageError(f"images: a value of type {type(images).__name__}", hint=hint)
+        array: NDArray[Any] = as_array(images)
+    except ImageRefused as error:
+        raise UsageError(f"images: {error.what}", hint=hint) from None
     if array.ndim != space + 2 or 0 in array.shape:
         raise UsageError(f"images: an array of shape {array.shape}", hint=hint)
     return array
-
-
-def _array(source: object) -> Array:
-    try:
-        return np.asarray(source)
-    except (TypeError, ValueError) as error:
-        raise ImageRefused(f"not an array ({error})", hint="pass numbers (C, *sizes)") from None
 
 
 def _from_file(path: Path, to: Bands) -> Photo:

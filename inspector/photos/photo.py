@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, UsageError
+from inspector.photos.arrays import ACCEPTED, Pixels, Read, as_array, few_bits, opaque, pixels_of
 from inspector.photos.pillow_files import PILLOW_QUIET, hidden_samples
 
 __all__ = [
@@ -33,11 +34,13 @@ __all__ = [
     "ImageSource",
     "Photo",
     "image_sources",
+    "is_one_image",
     "load_photo",
 ]
 
 ImageSource = Any
-"""A path, a ``Photo``, a PIL image, or an array (H, W, 3) of pixel values from 0 to 255."""
+"""A path, the bytes of a file, an open file, a ``Photo``, a PIL image, or an array or tensor of
+pixel values, (H, W, 3) or (3, H, W)."""
 
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -78,10 +81,7 @@ _FOREIGN = (
 )
 
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Photo:
     """An upright photo.
 
@@ -120,6 +120,10 @@ class Photo:
     drawn: tuple[int, ...] = ()
     as_they_are: bool = False
 
+    def __repr__(self) -> str:
+        """Name and size; the pixels would fill the screen."""
+        return f"<Photo {self.name}: {' x '.join(map(str, self.sizes))}>"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -145,7 +149,7 @@ class Photo:
         """A photo from a file or from pixels: `load_photo` of a path, `Photo.of` of all else.
 
         Args:
-            source: A path (str or Path), a `Photo`, a PIL image, or an array; see `of`.
+            source: A path (str or Path), or what `of` takes.
 
         Raises:
             ImageRefused: The file cannot be read, or the pixels are not an image.
@@ -157,9 +161,10 @@ class Photo:
         """A photo from pixels that are in memory already.
 
         Args:
-            pixels: A `Photo` (returned as it is), a PIL image, or an array (H, W), (H, W, 1),
-                (H, W, 3) or (H, W, 4) of uint8, uint16 (0..65535) or floats in 0..255; floats
-                none of which is above 1 are taken as 0..1, with a warning.
+            pixels: A `Photo` (returned as it is); the bytes of a photo's file, or such a file
+                opened for reading bytes; a PIL image; or an array or tensor (H, W), (H, W, C) or
+                (C, H, W), C of 1, 3 or 4, of uint8, uint16 (0..65535) or floats in 0..255;
+                floats none of which is above 1 are taken as 0..1, with a warning.
             name: What reports and files are to call it.
 
         Raises:
@@ -168,6 +173,14 @@ class Photo:
         """
         if isinstance(pixels, Photo):
             return pixels
+        if hasattr(pixels, "read"):
+            given = getattr(pixels, "name", None)
+            name = Path(given).name if name == "image" and isinstance(given, str) else name
+            pixels = _read_stream(pixels, name)
+        if isinstance(pixels, bytes | bytearray | memoryview):
+            data = bytes(pixels)
+            read = _of_bytes(data, name)
+            return cls(read[0], name, hashlib.sha256(data).hexdigest(), read[1], warnings=read[2])
         if isinstance(pixels, Image.Image):
             try:
                 _check_size(pixels)
@@ -177,7 +190,7 @@ class Photo:
             except (OSError, SyntaxError, ValueError) as error:  # decoded only now
                 raise ImageRefused(f"broken image ({error})", where=name) from error
         else:
-            rgb, notes, warned = _from_array(_array(pixels, name), name)
+            rgb, notes, warned = pixels_of(as_array(pixels, name), name)
         digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).hexdigest()
         return cls(rgb, name, digest, notes, warnings=warned)
 
@@ -202,47 +215,82 @@ def load_photo(path: str | Path) -> Photo:
     """
     path = Path(path)
     data = _read(path)
+    rgb, notes, warned = _of_bytes(data, str(path))
+    return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path, warned)
+
+
+def _of_bytes(data: bytes, where: str) -> Read:
+    """Upright pixels of a file's bytes.
+
+    Raises:
+        ImageRefused: Empty, foreign, truncated, broken or too large.
+    """
+    if not data:
+        raise ImageRefused("the file is empty", where=where, hint="get the file again")
     try:
         with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
-            rgb, notes, warned = _decode(image, data)
+            return _decode(image, data)
     except UnidentifiedImageError:
-        raise ImageRefused(_looks_like(data), where=str(path), hint=_KNOWN) from None
+        raise ImageRefused(_looks_like(data), where=where, hint=_KNOWN) from None
     except Image.DecompressionBombError:
-        raise ImageRefused(_too_large("hundreds of"), where=str(path), hint=_SCALE) from None
+        raise ImageRefused(_too_large("hundreds of"), where=where, hint=_SCALE) from None
     except ImageRefused as error:
-        raise ImageRefused(error.what, where=str(path), hint=error.hint) from None
+        raise ImageRefused(error.what, where=where, hint=error.hint) from None
     except MemoryError:
-        raise ImageRefused("does not fit into memory", where=str(path), hint=_SCALE) from None
+        raise ImageRefused("does not fit into memory", where=where, hint=_SCALE) from None
     except Exception as error:  # decoders raise anything (struct, zlib, Index, Syntax ...)
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageRefused(
-            f"broken or truncated image ({reason})", where=str(path), hint="get the file again"
+            f"broken or truncated image ({reason})", where=where, hint="get the file again"
         ) from error
-    return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path, warned)
+
+
+def _read_stream(stream: Any, name: str) -> bytes:
+    """What an open file still holds, of which there may not be too much.
+
+    Raises:
+        ImageRefused: It cannot be read, was opened as text, or holds too much.
+    """
+    try:
+        data = stream.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageRefused(f"cannot be read ({error})", where=name) from None
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageRefused(
+            f"an open file that gives {type(data).__name__}", where=name, hint='open it with "rb"'
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageRefused(f"more than {MAX_FILE_BYTES >> 20} MiB", where=name, hint=_SCALE)
+    return bytes(data)
+
+
+def is_one_image(images: object) -> bool:
+    """Whether a value is one image; lists, of numbers too, are several."""
+    single = isinstance(images, str | Path | Photo | Image.Image | bytes | bytearray | memoryview)
+    return single or hasattr(images, "__array__") or hasattr(images, "read")
 
 
 def image_sources(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
     """One image or several, as several.
 
     Args:
-        images: A path, a `Photo`, a PIL image or an array, which is one image; or an iterable
-            of them, which is returned as it is (a generator is not consumed).
+        images: What `Photo.open` takes, which is one image; or an iterable of such, which is
+            returned as it is (a generator is not consumed).
 
     Raises:
         UsageError: It is neither.
     """
-    if isinstance(images, str | Path | Photo | Image.Image) or hasattr(images, "__array__"):
+    if is_one_image(images):
         return [images]
-    if isinstance(images, bytes | bytearray | Mapping) or not isinstance(images, Iterable):
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise UsageError(
             f"images: a value of type {type(images).__name__}",
-            hint=f"{_ACCEPTED}, or a list of them",
+            hint=f"{ACCEPTED}, or a list of them",
         )
     return images
 
 
-_ACCEPTED = "pass a path, a Photo, a PIL image or an array (H, W, 3)"
 _KNOWN = "readable are JPEG, PNG, BMP, GIF, TIFF, WebP and PPM"
 _SCALE = "scale it down first: the network sees a few hundred pixels per side"
 
@@ -262,8 +310,6 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ImageRefused(f"cannot be read ({reason})", where=str(path)) from None
-    if not data:
-        raise ImageRefused("the file is empty", where=str(path), hint="get the file again")
     return data
 
 
@@ -296,9 +342,6 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-_Read = tuple[Pixels, tuple[str, ...], tuple[str, ...]]
-"""Pixels (H, W, 3), what was done to them, and what of that is a warning."""
-
 _LARGE = 2**28
 """256 MiB: what takes more at once is decoded alone, however many threads read photos."""
 
@@ -306,7 +349,7 @@ _ONE_LARGE = threading.Lock()
 _BAND = 2**20  # pixels that are turned into an array at a time
 
 
-def _decode(image: Image.Image, data: bytes | None = None) -> _Read:
+def _decode(image: Image.Image, data: bytes | None = None) -> Read:
     """Upright RGB pixels of an opened image, and what was done to them.
 
     Raises:
@@ -328,7 +371,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def _decoded(image: Image.Image, data: bytes | None) -> _Read:
+def _decoded(image: Image.Image, data: bytes | None) -> Read:
     notes: list[str] = []
     if getattr(image, "is_animated", False) and image.format != "MPO":
         notes.append("several frames: the first is used")
@@ -340,7 +383,7 @@ def _decoded(image: Image.Image, data: bytes | None) -> _Read:
     if low is not None:
         notes.append("16 bits per channel kept")
         top = max(float(whole[:, :, :3].max(initial=0)) for whole in _wholes(image, low))
-        warned = _few_bits(top)
+        warned = few_bits(top)
         bands = (whole / np.float32(257) for whole in _wholes(image, low))
     elif _is_deep(image):
         scale, warned = _deep_grey(image, notes)
@@ -376,7 +419,7 @@ def _stacked(bands: Iterable[Any], size: tuple[int, int]) -> tuple[Pixels, list[
     notes: list[str] = []
     top = 0
     for band in bands:
-        part = _opaque(band, notes)
+        part = opaque(band, notes)
         if whole is None:
             whole = cast("Pixels", np.empty((*size, 3), part.dtype))
         whole[top : top + len(part)] = part
@@ -386,19 +429,9 @@ def _stacked(bands: Iterable[Any], size: tuple[int, int]) -> tuple[Pixels, list[
     return whole, list(dict.fromkeys(notes))
 
 
-_FULL, _TOP12 = 65535, 4095
+_FULL = 65535
 _BITS, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 _SIGNED = 2  # of the latter, for signed whole numbers
-
-
-def _few_bits(top: float) -> str:
-    """A warning about 16-bit values that use the lowest twelve bits at most; empty otherwise."""
-    if not 0 < top <= _TOP12:
-        return ""
-    return (
-        f"the largest 16-bit value is {top:.0f} of {_FULL}, so the picture is nearly black; if it "
-        "holds 8, 10 or 12 bits, scale it to the full range first"
-    )
 
 
 def _other_order(image: Image.Image) -> str | None:
@@ -458,13 +491,13 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[_Scale, str]:
     )
     if signed and low >= 0 and high <= _FULL // 2:
         notes.append("signed 16-bit grey scaled from 0..32767 to 0..255")
-        warned = _few_bits(high) or (
+        warned = few_bits(high) or (
             "the file holds signed 16-bit values: 0..32767 was taken for black to white"
         )
         return lambda values: (values * (255 / (_FULL // 2))).astype(np.float32), warned
     if image.mode.startswith("I") and low >= 0 and high <= 65535:
         notes.append("16-bit grey scaled to 0..255")
-        return lambda values: (values / 257).astype(np.float32), _few_bits(high)
+        return lambda values: (values / 257).astype(np.float32), few_bits(high)
     if image.mode == "F" and low >= 0 and high <= 1:
         notes.append("floating-point grey scaled from 0..1 to 0..255")
         return lambda values: (values * 255).astype(np.float32), ""
@@ -478,93 +511,3 @@ def _deep_grey(image: Image.Image, notes: list[str]) -> tuple[_Scale, str]:
         hint="choose the window that the network was trained with, and save it as unsigned 8 bits, "
         "or as unsigned 16 bits with white at 65535",
     )
-
-
-def _opaque(values: Pixels, notes: list[str]) -> Pixels:
-    """(H, W, 3) from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); alpha is laid on white."""
-    if values.ndim == 2:
-        values = values[:, :, None]
-    if values.shape[2] == 1:
-        values = cast("Pixels", np.repeat(values, 3, axis=2))
-    if values.shape[2] == 4:
-        alpha = values[:, :, 3:].astype(np.float32) / np.float32(255)
-        if bool((alpha < 1).any()):
-            notes.append("alpha composited on white")
-            flat = values[:, :, :3].astype(np.float32) * alpha + np.float32(255) * (1 - alpha)
-            values = np.rint(flat).astype(np.uint8) if values.dtype == np.uint8 else flat
-        values = values[:, :, :3]
-    return cast("Pixels", np.ascontiguousarray(values))
-
-
-def _array(pixels: object, name: str) -> NDArray[np.generic]:
-    try:
-        array: NDArray[np.generic] = np.asarray(pixels)
-    except (TypeError, ValueError) as error:  # rows of unequal length, for one
-        raise ImageRefused(f"not an array ({error})", where=name, hint=_ACCEPTED) from None
-    if array.dtype.kind not in "biuf":
-        kind = type(pixels).__name__
-        raise ImageRefused(f"a value of type {kind} is not an image", where=name, hint=_ACCEPTED)
-    return array
-
-
-def _from_array(array: NDArray[np.generic], name: str) -> _Read:
-    """Pixels from a caller's array, whose range follows from its type."""
-    shape = array.shape
-    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
-        raise ImageRefused(
-            f"an array of shape {shape} is not an image", where=name, hint="pass (H, W, 3), RGB"
-        )
-    notes: list[str] = []
-    if array.dtype == np.uint8:
-        return _opaque(array.astype(np.uint8, copy=False), notes), tuple(notes), ()
-    if array.dtype == np.uint16:
-        notes.append("16 bits per channel kept")
-        colours = np.asarray(array if array.ndim == 2 else array[:, :, :3])
-        dark = _few_bits(float(colours.max(initial=0)))
-        deep = _opaque(array.astype(np.float32) / np.float32(257), notes)
-        said = (dark,) if dark else ()
-        return deep, (*notes, *said), said
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ImageRefused(
-            f"an array of {array.dtype} is not an image",
-            where=name,
-            hint="pass uint8 or 0..255 floats",
-        )
-    values = array.astype(np.float32)
-    if not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 255:
-        raise ImageRefused(
-            "pixel values outside 0..255", where=name, hint="pass pixels before any normalisation"
-        )
-    values, warned = _from_unit_range(values, name)
-    return _opaque(values, notes), (*notes, *warned), warned
-
-
-_ROUNDING = 1e-3  # by which arithmetic on 0..1 passes 1
-_DARKEST = 2.0  # no picture in 0..255 is this dark all over and has fractions
-
-
-def _from_unit_range(
-    values: NDArray[np.float32], name: str
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Floats in 0..255, those in 0..1 multiplied, and a warning that says so.
-
-    Raises:
-        ImageRefused: They may be either.
-    """
-    top = float(values.max())
-    if top == 0 or top > _DARKEST or (top > 1 + _ROUNDING and _whole(values)):
-        return values, ()
-    if top > 1 + _ROUNDING:
-        raise ImageRefused(
-            f"floating-point pixels whose largest is {top:.3g}: neither 0..1 nor 0..255",
-            where=name,
-            hint="pass uint8, floats in 0..255, or clip them to 0..1",
-        )
-    warned = (
-        "floating-point pixels none of which is above 1 were taken as 0..1 and multiplied by 255"
-    )
-    return np.minimum(values, 1) * np.float32(255), (warned,)
-
-
-def _whole(values: NDArray[np.float32]) -> bool:
-    return bool((values == np.rint(values)).all())

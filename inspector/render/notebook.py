@@ -3,10 +3,12 @@
 import base64
 import html as escaping
 import io
+import sys
+from typing import Any
 
 from PIL import Image
 
-__all__ = ["data_uri", "html", "png_bytes", "text"]
+__all__ = ["data_uri", "html", "png_bytes", "show", "text"]
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -30,3 +32,12 @@ def html(image: Image.Image, caption: str = "") -> str:
 def text(sentence: str) -> str:
     """A paragraph, for ``_repr_html_`` of a result without a picture; escaped."""
     return f"<p>{escaping.escape(sentence)}</p>"
+
+
+def show(result: object, image: Image.Image) -> None:
+    """Show a result in the notebook that runs this, else its picture in the viewer of pictures."""
+    shell: Any = sys.modules.get("IPython")
+    if shell is not None and shell.get_ipython() is not None:
+        shell.display.display(result)
+    else:
+        image.show()

@@ -6,6 +6,7 @@ a detector are the same thing to everybody else.
 
 from inspector.network.scores import Scores, find_scores, is_doubtful
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
+from inspector.target.function import FunctionSpec
 from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Sampled, Target, scores_of
 from inspector.target.spec import (
@@ -18,6 +19,7 @@ from inspector.target.spec import (
 )
 
 __all__ = [
+    "FunctionSpec",
     "Sampled",
     "Scores",
     "Sum",

@@ -10,10 +10,21 @@ import converters
 import inspector
 
 FACE = [
-    *(f"inspector.{name}" for name in inspector.__all__),
+    *(
+        f"inspector.{name}"
+        for name in inspector.__all__
+        # Names of kinds of errors, of methods, of the version: one example is at their root.
+        if name == "InspectorError"
+        or (
+            not name.startswith(("__", "MethodName", "Missing"))
+            and not name.endswith(("Error", "Refused", "Warning"))
+        )
+    ),
     "inspector.explain.explain",
     "inspector.explain.explain_each",
     "inspector.explain.attribute",
+    "inspector.explain.explain_tensor",
+    "inspector.explain.predict",
     "inspector.compare.compare",
     "inspector.heatmap.Attribution",
     "inspector.overview.overview",

@@ -46,7 +46,7 @@ def test_one_image_is_told_from_several():
     assert list(image_sources(iter(several))) == several
 
 
-@pytest.mark.parametrize("images", [None, 3, b"cat.jpg", {"cat": 1}])
+@pytest.mark.parametrize("images", [None, 3, {"cat": 1}])
 def test_images_that_are_none_are_a_usage_error(model, images):
     for call in (model.explain, lambda i: compare(model, model, i)):
         with pytest.raises(UsageError, match=r"images: a value of type .* pass a path"):

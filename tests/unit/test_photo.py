@@ -265,7 +265,7 @@ def test_arrays_in_memory():
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((2, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         np.full((4, 4, 3), -1.0),
         np.full((4, 4, 3), np.nan),

@@ -11,12 +11,24 @@ import converters
 import inspector
 
 PUBLIC = {
+    "ConverterError": type,
     "Explainer": type,
+    "Explanation": type,
+    "ImageRefused": type,
+    "ImageReport": type,
+    "InspectorError": type,
+    "InspectorWarning": type,
+    "MethodRefused": type,
+    "MissingExtra": type,
+    "ModelRefused": type,
     "Photo": type,
     "Preprocess": type,
     "Report": type,
+    "UsageError": type,
+    "configured": object,
     "load": object,
     "load_photo": object,
+    "overlay": object,
 }
 
 MODULES = sorted(
@@ -29,7 +41,7 @@ MODULES = sorted(
 
 
 def test_the_public_names_are_these_and_each_can_be_imported():
-    assert sorted(inspector.__all__) == sorted(PUBLIC)
+    assert set(inspector.__all__) == {*PUBLIC, "MethodName", "__version__"}
     for name, kind in PUBLIC.items():
         found = getattr(inspector, name)
         assert isinstance(found, kind)

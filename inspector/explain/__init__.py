@@ -1,42 +1,40 @@
 """Photos and methods in, maps out: the orchestration that command line and library share."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 
 from converters import onnx_file
 from converters.source import Options
-from inspector.errors import (
-    ExplainedError,
-    ImageRefused,
-    InspectorWarning,
-    UsageError,
-)
-from inspector.methods import parse_requests
+from inspector.errors import ImageRefused, ModelRefused, UsageError
+from inspector.explain.layers import BATCH, Layers, layer_runs, merged
+from inspector.explain.predictions import predict
+from inspector.explain.prepared import attempts, attribute, explain_tensor
+from inspector.methods import MethodName, Methods, Request
 from inspector.network.inputs import Feeds
-from inspector.network.space import plane
 from inspector.opened import Opened
-from inspector.opening import Opening
-from inspector.passes.maps import MapRefused
-from inspector.photos.bands import input_batch
-from inspector.photos.photo import ImageSource, image_sources
+from inspector.opening import InMemory, Opening
+from inspector.photos.photo import ImageSource, image_sources, is_one_image
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import ImageReport, Report
 from inspector.run import ExplainRun, PhotoInput, Targets
 
-__all__ = ["Explainer", "attribute", "explain", "explain_each", "load"]
+__all__ = [
+    "Explainer",
+    "attempts",
+    "attribute",
+    "explain",
+    "explain_each",
+    "explain_tensor",
+    "load",
+    "predict",
+]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
-
-BATCH = 8
-"""Photos that go through the network at a time, where the model allows it."""
-
-FAR = 10.0
-"""Values as many ranges of the recipe outside of it are taken for images without its steps."""
 
 
 def load(
@@ -58,8 +56,8 @@ def load(
     """Open an ONNX file, or a model of another framework, which is converted first.
 
     Args:
-        path: The ``.onnx`` file; a source that ``inspector convert`` knows; or a
-            ``torch.nn.Module``.
+        path: The ``.onnx`` file; a source that ``inspector convert`` knows; the bytes of an
+            ``.onnx`` file; an ``onnx.ModelProto``; or a ``torch.nn.Module``.
         example: Input of the module, (N, C, H, W); for a module alone.
         device: ``auto``, ``cpu`` or ``cuda``.
         preprocess: A preset, a file, a ``Preprocess`` or a mapping of its settings; found out
@@ -122,10 +120,10 @@ class Explainer(Opened):
     def explain(
         self,
         images: ImageSource | Iterable[ImageSource],
-        methods: str | Sequence[str] | None = None,
+        methods: Methods | None = None,
         *,
         target: Targets | None = None,
-        layer: str | int | None = None,
+        layer: Layers = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
         bands: Sequence[int] = (),
@@ -145,10 +143,10 @@ class Explainer(Opened):
     def explain_each(
         self,
         images: ImageSource | Iterable[ImageSource],
-        methods: str | Sequence[str] | None = None,
+        methods: Methods | None = None,
         *,
         target: Targets | None = None,
-        layer: str | int | None = None,
+        layer: Layers = None,
         task: str | None = None,
         similar_to: ImageSource | None = None,
         bands: Sequence[int] = (),
@@ -169,23 +167,74 @@ class Explainer(Opened):
 
     def attribute(
         self,
-        images: Array,
-        method: str = "grad-cam",
+        images: Any,
+        method: MethodName | Request = "grad-cam",
         *,
-        target: str | int = "top1",
+        target: Targets = "top1",
         layer: str | int | None = None,
     ) -> Array:
         """Attributions of preprocessed images; see ``inspector.explain.attribute``."""
         return attribute(self, images, method, target=target, layer=layer)
 
+    def explain_tensor(
+        self,
+        images: Any,
+        methods: Methods | None = None,
+        *,
+        target: Targets | None = None,
+        layer: Layers = None,
+        task: str | None = None,
+    ) -> Report:
+        """Maps of preprocessed images; see ``inspector.explain.explain_tensor``."""
+        return explain_tensor(self, images, methods, target=target, layer=layer, task=task)
+
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource], *, top: int = 5
+    ) -> list[list[dict[str, Any]]]:
+        """What the model says of photos; see ``inspector.explain.predict``."""
+        return predict(self, images, top=top)
+
+    def __repr__(self) -> str:
+        """The file, what its outputs are, and the input that it takes."""
+        space = " x ".join(str(n or "?") for n in (self.input.height, self.input.width))
+        kind = f"{self.scores.classes or '?'} classes" if self.scores.classifier else "no classes"
+        return f"<Explainer {self.path.name}: {kind}, {self.input.channels} x {space}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what opens the same model again: its path and hash, or its content."""
+        opening = replace(Opening.of(self), limits=self.limits)
+        if self.file.on_disk:
+            opening = replace(opening, path=self.path.absolute())
+        else:
+            opening = replace(opening, path=InMemory.of(self.file))
+        return _reopened, (opening, self.file.sha256, self.unverified)
+
+
+def _reopened(opening: Opening, sha256: str, unverified: bool) -> Explainer:
+    """The model of a pickle.
+
+    Raises:
+        ConverterError: Its file is gone, or cannot be opened.
+        ModelRefused: Its file is another by now.
+    """
+    explainer = opening.open(Explainer)
+    if explainer.file.sha256 != sha256:
+        raise ModelRefused(
+            "is not the file that was pickled",
+            where=str(explainer.path),
+            hint=f"its SHA-256 was {sha256[:16]}...; open the file with inspector.load",
+        )
+    explainer.unverified = unverified
+    return explainer
+
 
 def explain(
     opened: Opened,
     images: ImageSource | Iterable[ImageSource],
-    methods: str | Sequence[str] | None = None,
+    methods: Methods | None = None,
     *,
     target: Targets | None = None,
-    layer: str | int | None = None,
+    layer: Layers = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
     bands: Sequence[int] = (),
@@ -194,16 +243,21 @@ def explain(
 
     Args:
         opened: The opened model.
-        images: One or several: a path, a ``Photo``, a PIL image, or an array (H, W, 3); for a model
-            of bands, signals or volumes an array (C, H, W), (C, L) or (C, D, H, W).
-        methods: Names as the command line takes them, options included:
-            ``"occlusion:window=16,stride=8"``; None for the one that is right for the task:
-            grad-cam for a classifier, hires-cam for a detector.
-        target: ``top1``, ``top3``, an index, a label, ``OUTPUT[i,j,...]``, or an item of the
-            model's task (``person#2``, ``box:LEFT,TOP,RIGHT,BOTTOM``, ``tumour@X,Y``,
-            ``mask:FILE``); with a leading ``-`` the opposite direction; a list for several, one map
-            each; None for the default.
-        layer: A tensor name, an index, ``last``, or None for the default.
+        images: One or several: a path, the bytes of a file, an open file, a ``Photo``, a PIL image,
+            or an array or tensor (H, W, 3) or (3, H, W); for a model of bands, signals or volumes
+            an array (C, H, W), (C, L) or (C, D, H, W).
+        methods: Names, or ``inspector.configured("occlusion", window=16, stride=8)`` for one with
+            options, which may also be a text as on the command line; None for the one that is
+            right for the task: grad-cam for a classifier, hires-cam for a detector.
+        target: ``top1``, ``top3``, an index, a label, ``OUTPUT[i,j,...]``, ``sum(cat; -dog)`` for a
+            difference, or an item of the model's task (``person#2``,
+            ``box:LEFT,TOP,RIGHT,BOTTOM``, ``tumour@X,Y``, ``mask:FILE``); with a leading ``-`` the
+            opposite direction. A function gets the scores (N, K) before softmax (the only output,
+            of a model without classes) as a torch tensor, and returns one number per image, (N,).
+            A tuple asks for several, one map each. Of several images a list holds one target (or
+            tuple) per image; of one image it is the same as a tuple. None for the default.
+        layer: A tensor name, an index, ``last``, or None for the default; a list for one map per
+            layer.
         task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
             ``segmenter``, ``embedding``, ``sequence`` or ``dense``.
         similar_to: The reference photo of an embedding.
@@ -215,6 +269,7 @@ def explain(
 
     Raises:
         InspectorError: A request that cannot be served, or no map that could be drawn.
+        UsageError: A list of targets that is shorter or longer than the images.
         ImageRefused: None of the images can be read.
 
     Example:
@@ -226,8 +281,12 @@ def explain(
         [(8, 8), (8, 8)]
         >>> [found.heatmap.values.shape for found in report.explanations]
         [(32, 32), (32, 32)]
+        >>> pair = [photo, "sample_models/images/dog_1.png"]
+        >>> report = model.explain(pair, target=["horse", lambda scores: scores[:, 5]])
+        >>> [image.explanations[0].attribution.label for image in report]
+        ['horse', 'lambda']
     """
-    found = list(
+    return Report.of(
         explain_each(
             opened,
             images,
@@ -239,22 +298,15 @@ def explain(
             bands=bands,
         )
     )
-    refused = tuple(item for item in found if isinstance(item, ImageRefused))
-    reports = tuple(item for item in found if isinstance(item, ImageReport))
-    if not any(report.explanations for report in reports):
-        errors = [refusal.error for report in reports for refusal in report.refused]
-        if errors or refused:
-            raise [*errors, *refused][0]
-    return Report(reports, refused)
 
 
 def explain_each(
     opened: Opened,
     images: ImageSource | Iterable[ImageSource],
-    methods: str | Sequence[str] | None = None,
+    methods: Methods | None = None,
     *,
     target: Targets | None = None,
-    layer: str | int | None = None,
+    layer: Layers = None,
     task: str | None = None,
     similar_to: ImageSource | None = None,
     bands: Sequence[int] = (),
@@ -287,151 +339,67 @@ def explain_each(
     sources = image_sources(images)
     if isinstance(sources, Sequence):
         opened.require_readers(sources)
-    run = ExplainRun(opened, methods, target, layer, progress, task=task, similar_to=similar_to)
+    each = _one_per_image(images, target)
+    runs = layer_runs(
+        opened,
+        methods,
+        layer,
+        lambda methods, layer: ExplainRun(
+            opened,
+            methods,
+            None if each is not None else target,
+            layer,
+            progress,
+            task=task,
+            similar_to=similar_to,
+            each=each,
+        ),
+    )
+    alone = not opened.batches or any(run.alone for run in runs)
     batch: list[PhotoInput] = []
-    for source in sources:
+    places: list[int] = []
+    place = -1
+    for place, source in enumerate(sources):
+        if each is not None and place >= len(each):
+            raise _other_count(len(each), f"more than {place}")
         try:
             photo = opened.photo(source, bands)
         except ImageRefused as error:
-            yield from run.reports(batch)
-            batch = []
+            yield from merged(runs, batch, places)
+            batch, places = [], []
             yield error
             continue
         tensor, geometry = opened.preprocessing.preprocess.apply(photo)
         if batch and batch[0][1].shape != tensor.shape:  # signals of another length
-            yield from run.reports(batch)
-            batch = []
+            yield from merged(runs, batch, places)
+            batch, places = [], []
         batch.append((photo, tensor, geometry))
-        if len(batch) == (BATCH if opened.batches and not run.alone else 1):
-            yield from run.reports(batch)
-            batch = []
-    yield from run.reports(batch)
+        places.append(place)
+        if len(batch) == (1 if alone else BATCH):
+            yield from merged(runs, batch, places)
+            batch, places = [], []
+    yield from merged(runs, batch, places)
+    if each is not None and place + 1 < len(each):
+        raise _other_count(len(each), place + 1)
 
 
-def attribute(
-    opened: Opened,
-    images: Array,
-    method: str = "grad-cam",
-    *,
-    target: str | int = "top1",
-    layer: str | int | None = None,
-) -> Array:
-    """Attributions of images that are preprocessed already.
-
-    Args:
-        opened: The opened model.
-        images: (N, C, H, W), as the network takes them; channels first even when the model
-            wants them last. (N, C, L) of signals, (N, C, D, H, W) of volumes.
-        method: A name, options included.
-        target: One target per image, as for ``explain``.
-        layer: As for ``explain``.
-
-    Returns:
-        float32 (N, h, w) for layer methods, (N, C, H, W) for input methods; of signals and
-        volumes with their own axes of space.
+def _one_per_image(
+    images: ImageSource | Iterable[ImageSource], target: Targets | None
+) -> list[Targets] | None:
+    """The targets of several images one by one; None where all have the same.
 
     Raises:
-        InspectorError: As ``explain``; UsageError for several targets.
-
-    Example:
-        >>> import inspector
-        >>> import numpy as np
-        >>> model = inspector.load("sample_models/resnet20.onnx")
-        >>> images = np.zeros((2, 3, 32, 32), np.float32)
-        >>> model.attribute(images, "grad-cam", target="horse").shape
-        (2, 8, 8)
-        >>> model.attribute(images, "gradient", target="horse").shape
-        (2, 3, 32, 32)
+        UsageError: They are more or fewer than the images, where those are counted already.
     """
-    images = plane(input_batch(images, opened.input.space))
-    _check_sizes(opened, images)
-    if not opened.preprocessing.preprocess.bands:
-        _warn_of_values(opened, images)
-    run = ExplainRun(opened, method, target, layer, None)
-    step = BATCH if opened.batches else 1
-    parts = []
-    for start in range(0, len(images), step):
-        batch = images[start : start + step]
-        values = run.forward(batch)
-        for row in run.maps(batch, values, run.targets(values, len(batch))):
-            if len(row) != 1:
-                raise UsageError(f"{target!r} names several targets", hint="ask for one")
-            if isinstance(row[0], MapRefused):
-                raise row[0].error
-            parts.append(row[0].attribution)
-    if len({part.values.shape for part in parts}) > 1:
-        layers = dict.fromkeys(repr(part.layer) for part in parts)
-        raise UsageError(
-            f"the images' targets lie behind different layers: {', '.join(layers)}",
-            hint="name the layer, or pass the images one by one",
-        )
-    return np.stack([part.own for part in parts])
+    if not isinstance(target, list) or is_one_image(images) or not target:
+        return None
+    if isinstance(images, Sized) and len(images) != len(target):
+        raise _other_count(len(target), len(images))
+    return target
 
 
-def attempts(
-    opened: Opened, image: Array, methods: Sequence[str], target: str
-) -> dict[str, ExplainedError | None]:
-    """Whether each method gives a map of one image, by one forward pass for all of them.
-
-    Args:
-        opened: The opened model.
-        image: (1, C, H, W), as for ``attribute``.
-        methods: Names, options included.
-        target: As for ``attribute``.
-
-    Returns:
-        For each method None, or what ``attribute`` raises of it.
-    """
-    found: dict[str, ExplainedError | None] = {}
-    try:
-        run = ExplainRun(opened, methods, target, None, None)
-        values = run.forward(image)
-        rows = run.maps(image, values, run.targets(values, 1))[0]
-    except ExplainedError as error:
-        if len(methods) == 1:
-            return {methods[0]: error}
-        for method in methods:  # what one of them asks for may stop them all
-            found |= attempts(opened, image, [method], target)
-        return found
-    labels = {
-        request.label: text for request, text in zip(parse_requests(methods), methods, strict=True)
-    }
-    found = {labels[label]: error for label, error in run.denied.items()}
-    for one in rows:
-        found[labels[one.request.label]] = one.error if isinstance(one, MapRefused) else None
-    return found
-
-
-def _check_sizes(opened: Opened, images: Array) -> None:
-    """Refuse images of another size than the one that the model fixes.
-
-    Raises:
-        UsageError: Height or width, or the length of a signal, differ.
-    """
-    wanted = opened.input.height, opened.input.width
-    have = images.shape[2:]
-    if any(fixed not in (None, size) for fixed, size in zip(wanted, have, strict=True)):
-        shown = [
-            " x ".join("?" if n is None else str(n) for n in sizes) for sizes in (have, wanted)
-        ]
-        if opened.input.space == 1:
-            shown = [text.removeprefix("1 x ") for text in shown]
-        raise UsageError(
-            f"images of {shown[0]} places, and the model takes {shown[1]}",
-            hint="`explain` takes photos of any size and fits them" * (opened.input.space == 2),
-        )
-
-
-def _warn_of_values(opened: Opened, images: Array) -> None:
-    """Warn of images that the preprocessing cannot have made."""
-    black, white = opened.preprocessing.preprocess.span()
-    low, high = min(*black, *white), max(*black, *white)
-    least, most, width = float(images.min()), float(images.max()), high - low
-    outside = least < low - FAR * width or most > high + FAR * width
-    if outside or 0 < most - least < width / 100:
-        warn(
-            f"the images hold {least:.4g} .. {most:.4g}, but the preprocessing gives "
-            f"{low:.4g} .. {high:.4g}: preprocess them first, or pass photos to `explain`",
-            InspectorWarning,
-            stacklevel=3,
-        )
+def _other_count(targets: int, images: int | str) -> UsageError:
+    return UsageError(
+        f"{targets} targets for {images} images",
+        hint="a list holds one target per image; a tuple, ('cat', 'dog'), asks for several of each",
+    )
