@@ -75,8 +75,7 @@ class Attribution:
         options: Every option's value.
         notes: What must be known when the map is read.
         reduction: How channels become one map, a key of `REDUCTIONS`; ``sum`` keeps the sign.
-        signed: Whether negative values mean something (CAM, occlusion); maps of one method are
-            drawn alike then, whether or not this one has any.
+        signed: Whether negative values mean something (CAM, occlusion).
         opposed: Whether the score is that of the opposite direction, -S.
         channels: What the channels of a (C, H, W) map are: "RGB", "BGR" or "GRAY".
         placement: Where the cells of a layer's map lie on the input; None where it is stretched
@@ -86,6 +85,7 @@ class Attribution:
         box: Top, left, bottom, right of what is explained, in pixels of the input; None where it
             has no box.
         region: (H, W) of the input, True where it lies; None where it is no region.
+        unit: What the values are, for a colour bar: "change of the score", for example.
 
     Raises:
         NotFinite: The values are not finite.
@@ -118,6 +118,7 @@ class Attribution:
     opposed: bool = False
     box: tuple[float, float, float, float] | None = None
     region: NDArray[np.bool_] | None = None
+    unit: str = ""
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""
@@ -179,7 +180,7 @@ LEAST_UNCOVERED = 0.005
 
 _NO_CELL = (
     "no cell of the layer {!r} lies on {:.1%} of the photo, which the network sees: the map says "
-    "nothing there (hatched)"
+    "nothing there (dimmed)"
 )
 
 

@@ -4,8 +4,10 @@ Plain data that reproduces a figure: hashes, versions, options, results, warning
 be saved, printed as JSON, or shown in a notebook.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -427,11 +429,13 @@ class Report:
     ) -> list[Path]:
         """Write all photos' files into a folder; see ``ImageReport.save``."""
         stems = file_stems([image.photo.name for image in self.images])
-        return [
-            path
-            for image, stem in zip(self.images, stems, strict=True)
-            for path in image.save(folder, stem, sheet=sheet, formats=formats)
-        ]
+
+        def keep(image: ImageReport, stem: str) -> list[Path]:
+            return image.save(folder, stem, sheet=sheet, formats=formats)
+
+        # Encoders let other threads run; one photo's files are written in order.
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="save") as pool:
+            return [path for paths in pool.map(keep, self.images, stems) for path in paths]
 
     def to_dataframe(self) -> Any:
         """The maps as a table of pandas, one row each: photo, method, target, numbers, warnings.

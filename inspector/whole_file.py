@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 from converters.errors import DISK_FULL
@@ -15,6 +16,7 @@ __all__ = ["check_file", "check_folder", "make_folder", "refused", "write_whole"
 _HINT = "choose another folder with -o"
 _FILE_HINT = "choose another file with -o"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ASKING = threading.Lock()
 
 
 def check_folder(path: Path) -> None:
@@ -131,6 +133,7 @@ def _mode(path: Path) -> int:
         status = path.lstat()
         if stat.S_ISREG(status.st_mode):
             return status.st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
+    with _ASKING:  # it can only be asked for by setting it, which is the whole process's
+        mask = os.umask(0)
+        os.umask(mask)
     return 0o666 & ~mask

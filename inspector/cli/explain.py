@@ -24,6 +24,7 @@ from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
     from inspector.report import ImageReport
+    from inspector.run import Progress
 
 
 class _ExplainCommand(Command):
@@ -199,8 +200,7 @@ def _explain(
     explainer = open_model(model, **opening)
     explainer.unverified = unverified
     paths = list(pictures(images))
-    stems = file_stems([path.name for path in paths])
-    named = list(zip(stems, paths, strict=True))
+    named = list(zip(file_stems([path.name for path in paths]), paths, strict=True))
     earlier = earlier_files(output, named, explainer.file.sha256, exist)
     if exist == "skip":
         named = _without(earlier, named)
@@ -220,7 +220,11 @@ def _explain(
             bands=_bands(bands),
             progress=progress,
         )
-        for (stem, _), item in zip(named, found, strict=True):
+        stems_of = (stem for stem, _ in named)
+        for number, (item, written) in enumerate(
+            _kept(zip(stems_of, found, strict=True), output, formats, sheet=sheet), 1
+        ):
+            _advance(progress, number, len(named))
             if isinstance(item, ImageRefused):
                 say(str(item))
                 refused.append(str(item))
@@ -229,13 +233,11 @@ def _explain(
             if not item.explanations:
                 blank.append(item)
                 continue
-            report = replace(item, stem=stem, formats=formats)
-            written = report.save(output, sheet=sheet or _several(report), formats=formats)
-            earlier.get(stem, NOTHING).remove(written)
+            earlier.get(item.name, NOTHING).remove(written)
             if as_json:
-                done.append(plain(report.document()))
+                done.append(plain(item.document()))
             elif not quiet:
-                show_report(report, written, details=verbose)
+                show_report(item, written, details=verbose)
     if blank and len(blank) + len(refused) == len(named):  # nothing was drawn at all
         raise blank[0].refused[0].error
     for item in blank:
@@ -243,6 +245,48 @@ def _explain(
     if as_json:
         show_json({"images": done, "refused": refused}, indent=2, sort_keys=True)
     return ImageRefused.exit_status if refused else 0
+
+
+def _advance(progress: "Progress | None", done: int, total: int) -> None:
+    """Move the bar of the photos, where there is one."""
+    if progress:
+        progress("photos", done, total)
+
+
+def _kept(
+    found: "Iterable[tuple[str, ImageReport | ImageRefused]]",
+    output: Path,
+    formats: Sequence[str],
+    *,
+    sheet: bool,
+) -> "Iterator[tuple[ImageReport | ImageRefused, list[Path]]]":
+    """Reports and the files that are written of them, beside the next photos' passes."""
+    from inspector.passes.prefetch import cores, prefetched
+
+    def keep(
+        named: "tuple[str, ImageReport | ImageRefused]",
+    ) -> "tuple[ImageReport | ImageRefused, list[Path]]":
+        stem, item = named
+        if isinstance(item, ImageRefused) or not item.explanations:
+            return item, []
+        report = replace(item, stem=stem, formats=formats)
+        return report, report.save(output, sheet=sheet or _several(report), formats=formats)
+
+    return prefetched(
+        found, keep, ahead=_WAITING, workers=cores(), weight=lambda one: _held(one[1])
+    )
+
+
+_WAITING = 16
+"""Photos whose files may wait to be written, at most."""
+
+
+def _held(item: "ImageReport | ImageRefused") -> int:
+    """Bytes that a report holds until its files are written."""
+    if isinstance(item, ImageRefused):
+        return 0
+    maps = sum(one.heatmap.values.nbytes for one in item.explanations)
+    return item.photo.pixels.nbytes + maps
 
 
 def _without(

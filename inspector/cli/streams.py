@@ -197,9 +197,16 @@ def _forget(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
+PHOTOS = "photos"
+"""What is counted, where it is photos: their bar stays, and says how many are done per second."""
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on standard error, on a terminal only; called with (what, done, total)."""
+    """A progress bar on standard error, on a terminal only; called with (what, done, total).
+
+    Photos have a bar of their own, above that of the work on one of them.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -207,22 +214,42 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
     from rich.progress import (
         BarColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Photos per second."""
+
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            known = rate is not None and task.description == PHOTOS
+            return Text(f"{rate:.1f} photos/s" if known else "")
 
     # Without markup: a name in brackets is a name.
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
+        Rate(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(clean_text(title), total=None)
+        photos = bar.add_task(PHOTOS, visible=False)
 
         def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=clean_text(what), completed=done, total=total or None)
+            if what == PHOTOS:
+                bar.update(photos, completed=done, total=total or None, visible=total > 1)
+                bar.update(task, visible=False)
+            else:
+                name = clean_text(what)
+                bar.update(
+                    task, description=name, completed=done, total=total or None, visible=True
+                )
 
         yield advance

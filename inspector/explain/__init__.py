@@ -17,6 +17,7 @@ from inspector.methods import MethodName, Methods, Request
 from inspector.network.inputs import Feeds
 from inspector.opened import Opened
 from inspector.opening import InMemory, Opening
+from inspector.passes.prefetch import cores, prefetched
 from inspector.photos.photo import ImageSource, image_sources, is_one_image
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import ImageReport, Report
@@ -359,21 +360,29 @@ def explain_each(
     batch: list[PhotoInput] = []
     places: list[int] = []
     place = -1
-    for place, source in enumerate(sources):
-        if each is not None and place >= len(each):
-            raise _other_count(len(each), f"more than {place}")
+
+    def read(source: ImageSource) -> PhotoInput | ImageRefused:
         try:
             photo = opened.photo(source, bands)
         except ImageRefused as error:
+            return error
+        return (photo, *opened.preprocessing.preprocess.apply(photo))
+
+    read_ahead = prefetched(
+        sources, read, ahead=BATCH, workers=max(1, cores() // 2), size=_bytes_of
+    )
+    for place, found in enumerate(read_ahead):
+        if each is not None and place >= len(each):
+            raise _other_count(len(each), f"more than {place}")
+        if isinstance(found, ImageRefused):
             yield from merged(runs, batch, places)
             batch, places = [], []
-            yield error
+            yield found
             continue
-        tensor, geometry = opened.preprocessing.preprocess.apply(photo)
-        if batch and batch[0][1].shape != tensor.shape:  # signals of another length
+        if batch and batch[0][1].shape != found[1].shape:  # signals of another length
             yield from merged(runs, batch, places)
             batch, places = [], []
-        batch.append((photo, tensor, geometry))
+        batch.append(found)
         places.append(place)
         if len(batch) == (1 if alone else BATCH):
             yield from merged(runs, batch, places)
@@ -381,6 +390,10 @@ def explain_each(
     yield from merged(runs, batch, places)
     if each is not None and place + 1 < len(each):
         raise _other_count(len(each), place + 1)
+
+
+def _bytes_of(found: PhotoInput | ImageRefused) -> int:
+    return 0 if isinstance(found, ImageRefused) else found[0].pixels.nbytes + found[1].nbytes
 
 
 def _one_per_image(

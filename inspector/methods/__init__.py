@@ -164,6 +164,26 @@ class Method:
         """Whether it explains through a layer that the user may choose."""
         return "activation" in self.needs
 
+    def unit(self, facts: Mapping[str, Any]) -> str:
+        """What the values of a map are.
+
+        Args:
+            facts: What the method measured; a ``measure`` is the number that it follows.
+        """
+        if "measure" in facts:
+            return f"change of the {facts['measure']}"
+        if self.rule is not None and "lrp" in self.rule:
+            return "relevance, in units of the score"
+        if self.rule is not None:
+            return "signal at the input"
+        if "attention" in self.needs:
+            return "attention"
+        if self.space == "layer":
+            return "evidence for the score"
+        if not self.differentiates:
+            return "effect on the score"
+        return "part of the score" if self.reduction == "sum" else "slope of the score"
+
     @property
     def summary(self) -> str:
         """First line of the docstring."""

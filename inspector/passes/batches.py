@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ import numpy as np
 from inspector.engines.runtime import Runtime
 from inspector.errors import ImageRefused
 from inspector.passes.activations import activations
-from inspector.passes.prefetch import prefetched
+from inspector.passes.prefetch import cores, prefetched
 from inspector.photos.photo import ImageSource, Photo
 from inspector.photos.photo_warnings import PhotoWarnings
 
@@ -78,7 +77,7 @@ def batches(
         _jobs(images, skip),
         lambda job: _opened(model, job),
         ahead=BATCH,
-        workers=max(1, _cores() // 2),
+        workers=max(1, cores() // 2),
         size=_bytes,
     )
     waiting: list[_Opened] = []
@@ -130,7 +129,7 @@ def passes(
     Raises:
         MethodRefused: A tensor holds integers of which the file does not say what they stand for.
     """
-    total, workers = _length(images), min(WORKERS, _cores())
+    total, workers = _length(images), min(WORKERS, cores())
     reader, size = _reader(model, tensors, workers), BATCH if model.batches else 1
 
     warned = PhotoWarnings(model.preprocessing.preprocess.resize)
@@ -164,7 +163,7 @@ def _reader(model: "Opened", tensors: Sequence[str], workers: int) -> "Opened":
     """The model with a session of its own, whose runs share the cores among them."""
     reader = copy.copy(model)
     reader.model = copy.copy(model.model)
-    runtime = Runtime(model.file, device=model.device, threads=_cores() // workers)
+    runtime = Runtime(model.file, device=model.device, threads=cores() // workers)
     runtime.batches = model.model.runtime.batches
     runtime.prepare(tensors)
     reader.model.runtime = runtime
@@ -223,10 +222,3 @@ def _chunks(jobs: Iterator[_Job], size: int) -> Iterator[tuple[_Job, ...]]:
 
 def _length(images: Iterable[ImageSource]) -> int:
     return len(images) if isinstance(images, Sized) else 0
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -448,6 +448,7 @@ class _Samples:
             placement=evidence.placement(layer or "") if placed else None,
             lattice=evidence.lattice(layer if method.space == "layer" else None),
             opposed=target.opposed,
+            unit=method.unit(evidence.facts),
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 

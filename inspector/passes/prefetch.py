@@ -1,18 +1,26 @@
 """Work that is done a little ahead of its use: in threads, in order and in bounded memory."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-__all__ = ["prefetched"]
+__all__ = ["cores", "prefetched"]
 
 MOST_BYTES = 2**26
 """64 MiB of results that wait: 22 megapixels; what is larger is made one at a time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prefetched(
@@ -22,6 +30,7 @@ def prefetched(
     ahead: int,
     workers: int = 1,
     size: Callable[[Result], int] = lambda _: 0,
+    weight: Callable[[Item], int] = lambda _: 0,
 ) -> Iterator[Result]:
     """Do ``work`` on each item in other threads while the caller is busy with earlier results.
 
@@ -31,6 +40,8 @@ def prefetched(
         ahead: How many results may wait.
         workers: Threads.
         size: Bytes that a result holds; work is put off while those that wait hold too many.
+        weight: Bytes that an item holds; no further one is asked for while those that wait hold
+            too many.
 
     Yields:
         What ``work`` returned for each item, in order.
@@ -39,8 +50,8 @@ def prefetched(
     queue = _Queue(pool, work, size)
     try:
         for item in items:
-            queue.add(item)
-            if len(queue) > ahead:
+            queue.add(item, weight(item))
+            while len(queue) > ahead or queue.heavy:
                 yield queue.take()
         while len(queue):
             yield queue.take()
@@ -64,19 +75,27 @@ class _Queue(Generic[Item, Result]):
     ) -> None:
         self._pool, self._work, self._size = pool, work, size
         self._entries: deque[tuple[Item, Future[tuple[Result, int] | None] | None]] = deque()
+        self._weights: deque[int] = deque()
         self._held, self._lock = 0, threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, item: Item) -> None:
+    @property
+    def heavy(self) -> bool:
+        """Whether the items that wait hold more than may be held."""
+        return sum(self._weights) > MOST_BYTES
+
+    def add(self, item: Item, weight: int = 0) -> None:
         """Put an item at the end, and start it when there is room."""
         self._entries.append((item, None))
+        self._weights.append(weight)
         self._start()
 
     def take(self) -> Result:
         """Remove the first item; its result."""
         item, future = self._entries.popleft()
+        self._weights.popleft()
         while future is None or (found := future.result()) is None:
             future = self._pool.submit(self._attempt, item, due=True)
         result, count = found

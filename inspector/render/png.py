@@ -8,10 +8,11 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from inspector.heatmap import Heatmap
+from inspector.heatmap import LEAST_UNCOVERED, Attribution, Heatmap
 from inspector.photos.own_figures import MARK
 from inspector.photos.photo import Photo
 from inspector.render import File, Result, file_format
+from inspector.render.drawing.display import PLAIN, Display
 from inspector.render.drawing.outline import outlined
 from inspector.render.drawing.page import (
     BAR_WIDTH,
@@ -21,10 +22,13 @@ from inspector.render.drawing.page import (
     Page,
     draw_bar,
     heading,
+    illegible,
     message_box,
     subheading,
+    wrap,
 )
 from inspector.render.drawing.panels import (
+    bare_panel,
     overlay_panel,
     panel_size,
     photo_panel,
@@ -34,12 +38,17 @@ from inspector.render.drawing.panels import (
 from inspector.render.drawing.spaces import shown
 from inspector.whole_file import write_whole
 
-__all__ = ["dumps", "files", "overlay", "write"]
+__all__ = ["bar_title", "dumps", "files", "overlay", "write"]
 
-_BAR_ROOM = BAR_WIDTH + 84  # the bar and its numbers
+_BAR_ROOM = 7  # letters' sizes that a bar's numbers and its title take beside it
 _MIN_WIDTH = 640  # of the page, so that headings fit above narrow photos
-_MIN_BAR = 60  # its three numbers need as much beside a flat photo
-_CAPTION = 13
+_MIN_COLUMN = 220  # so that captions fit below narrow photos
+_MIN_BAR = 190  # its numbers and its title need as much beside a flat photo
+_FLAT = 3  # a photo so many times wider than high is drawn above its map, and not beside it
+_SLIDE = 850  # pixels of a page's width up to which type keeps its size
+_BAR_TYPE = 14
+_TYPE = (26, 18, 15, 15)
+"""Sizes of the target's name, of its numbers, of what it comes from, and of captions."""
 
 
 @file_format("png")
@@ -58,8 +67,13 @@ def dumps(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     mark = PngInfo()
     mark.add_text(*MARK)
-    image.save(buffer, "PNG", compress_level=4, pnginfo=mark)
+    # More effort makes a figure a sixth smaller and takes twice the time.
+    image.save(buffer, "PNG", compress_level=1, compress_type=_RUNS, pnginfo=mark)
     return buffer.getvalue()
+
+
+_RUNS = 3
+"""zlib's Z_RLE."""
 
 
 def overlay(
@@ -69,12 +83,13 @@ def overlay(
     model: str = "",
     notes: Sequence[str] = (),
     reference: Photo | None = None,
+    display: Display = PLAIN,
 ) -> Image.Image:
     """Draw the figure of one map.
 
     The photo, beside it the map over the greyed photo with a colour bar in the map's own unit,
     and for signed maps of the input the projection itself. What the network did not see is
-    hatched. An empty map is said in words. Warnings stand below.
+    dimmed, outside of a frame. An empty map is said in words. Warnings stand below.
 
     Args:
         photo: The upright photo that the map lies on.
@@ -82,16 +97,20 @@ def overlay(
         model: The model's file name.
         notes: Warnings besides those of the attribution.
         reference: A photo that the photo is compared with, drawn beside it.
+        display: How maps are drawn, where something is asked for.
 
     Returns:
         An RGB image.
     """
     noted, scale = heatmap.notes, scale_of(heatmap)
     caption, name = _caption(heatmap), photo.name
+    title = bar_title(heatmap.attribution)
     drawn = shown(photo, heatmap)
     photo, heatmap = drawn.photo, drawn.heatmap
+    if display.raw:
+        return bare_panel(heatmap, photo.size, scale, display)
     size = photo.size if drawn.drawn else panel_size(photo.size)
-    over = drawn.marked(outlined(overlay_panel(photo, heatmap, size, scale), heatmap))
+    over = drawn.marked(outlined(overlay_panel(photo, heatmap, size, scale, display), heatmap))
     if scale.message:
         over = message_box(over, scale.message)
     plain = drawn.marked(outlined(photo_panel(photo, size), heatmap))
@@ -105,23 +124,35 @@ def overlay(
     projection = projection_panel(heatmap, size)
     if projection is not None:
         panels.append((projection, "the signed map, grey is zero"))
-    room = _BAR_ROOM if scale.limit > 0 else 0
-    width = len(panels) * (size[1] + GAP) - GAP + room + 2 * MARGIN
-    page = Page(max(width, _MIN_WIDTH))
-    _header(page, heatmap, model, name)
-    top, x = page.y, MARGIN
-    for index, (panel, caption) in enumerate(panels):
+    below = size[1] >= _FLAT * size[0] and size[1] > _MIN_WIDTH
+    step = max(size[1], _MIN_COLUMN) + GAP
+    width = (size[1] if below else len(panels) * step - GAP) + 2 * MARGIN
+    larger = max(1.0, width / _SLIDE)
+    type_sizes = [round(one * larger) for one in _TYPE]
+    room = BAR_WIDTH + round(_BAR_ROOM * _BAR_TYPE * larger) if scale.limit > 0 else 0
+    page = Page(max(width + room, _MIN_WIDTH))
+    _header(page, heatmap, model, name, type_sizes)
+    top, x, caption_size = page.y, MARGIN, type_sizes[-1]
+    bottom = top
+    for index, (panel, text) in enumerate(panels):
         page.paste(panel, x, top)
         page.y = top + size[0] + 6
-        page.text(caption, _CAPTION, MUTED, x=x, width=size[1])
-        x += size[1]
+        for line in wrap(text, caption_size, size[1] if below else step - GAP, lines=2):
+            page.text(line, caption_size, MUTED, x=x)
+        bottom = max(bottom, page.y)
+        right = x + size[1]
         if index == mapped and scale.limit > 0:
-            draw_bar(page, (x + 8, top), max(size[0], _MIN_BAR), scale)
-            x += room
-        x += GAP
-    page.y = top + max(size[0], _MIN_BAR) + 30
-    said = dict.fromkeys([*noted, *notes])
-    page.notes([note for note in said if note != scale.message])
+            bar = max(size[0], _MIN_BAR)
+            bar_type = round(_BAR_TYPE * larger)
+            draw_bar(page, (right + 8, top), bar, scale, bar_type, title=title, display=display)
+            bottom = max(bottom, top + bar + 2 * bar_type * scale.clipped)
+        if below:
+            top = bottom + 8
+        else:
+            x += max(step, size[1] + room + GAP) if index == mapped else step
+    page.y = bottom + 10
+    said = dict.fromkeys([*noted, illegible(heatmap.attribution), *notes])
+    page.notes([note for note in said if note and note != scale.message], type_sizes[-1] - 2)
     return page.finish()
 
 
@@ -144,14 +175,24 @@ def _beside(photo: Photo, size: tuple[int, int]) -> Image.Image:
     return panel
 
 
-def _header(page: Page, heatmap: Heatmap, model: str, photo: str) -> None:
+def _header(page: Page, heatmap: Heatmap, model: str, photo: str, sizes: Sequence[int]) -> None:
     """Target, its numbers, and where the map comes from."""
     name, figures = heading(heatmap.attribution)
-    page.text(name, 24)
+    for line in wrap(name, sizes[0], page.inner, lines=2):
+        page.text(line, sizes[0])
     if figures:
-        page.text(figures, 16)
-    page.text(subheading(heatmap.attribution, model, photo), 14, MUTED)
+        page.text(figures, sizes[1])
+    for line in wrap(subheading(heatmap.attribution, model, photo), sizes[2], page.inner, lines=2):
+        page.text(line, sizes[2], MUTED)
     page.y += 10
+
+
+def bar_title(attribution: Attribution) -> str:
+    """What the numbers on a colour bar are, and how probable the target is."""
+    words = [attribution.unit or attribution.method]
+    if attribution.probability is not None:
+        words.append(f"p = {attribution.probability:.2g}")
+    return " · ".join(words)
 
 
 def _caption(heatmap: Heatmap) -> str:
@@ -165,8 +206,11 @@ def _caption(heatmap: Heatmap) -> str:
         words = [f"{many}{cells}" + ("" if grids or len(sizes) == 1 else " map")]
     elif attribution.projection is not None:
         words = [_REDUCED[attribution.reduction]]
-    if not heatmap.seen.all():
-        words.append("hatched: not seen by the network")
+    seen = heatmap.geometry.seen_share
+    if seen < 1 and attribution.lattice is None:
+        words.append(f"the network sees {seen:.0%}, in the frame")
+    if heatmap.uncovered >= LEAST_UNCOVERED:
+        words.append(f"the map covers {float(heatmap.seen.mean()):.0%}")
     return "; ".join(words)
 
 

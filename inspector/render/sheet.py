@@ -7,21 +7,25 @@ from PIL import Image
 
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
+from inspector.render.drawing.display import PLAIN, Display
 from inspector.render.drawing.outline import outlined
 from inspector.render.drawing.page import (
     GAP,
     MARGIN,
     MUTED,
     Page,
-    fit,
     heading,
+    illegible,
+    line_height,
     message_box,
     number,
     width_of,
+    wrap,
 )
 from inspector.render.drawing.panels import (
     Scale,
     bar_colours,
+    common_scale,
     overlay_panel,
     panel_size,
     photo_panel,
@@ -32,10 +36,13 @@ from inspector.render.drawing.spaces import shown
 __all__ = ["contact_sheet"]
 
 _LOW, _HIGH = 224, 288  # bounds of a cell's longer side
-_WIDE = 420  # of a signal's cell
+_WIDE = 420  # of the cell of a signal, and of a photo with a long side
+_FLAT = 3
+_LEAST = 170  # of a cell's width, for the texts above and below
 _BAR = 10
-_CAPTION = 13
 _NOTE_LINES = 8
+_SLIDE = 1100  # pixels of a page's width up to which type keeps its size
+_TYPE = {"title": 24, "row": 19, "column": 18, "small": 15, "number": 14}
 
 _Key = tuple[object, ...]
 
@@ -68,10 +75,12 @@ def contact_sheet(
     model: str = "",
     notes: Sequence[str] = (),
     reference: Photo | None = None,
+    display: Display = PLAIN,
 ) -> Image.Image:
     """Draw all maps of one photo on one page.
 
-    Each map has its own colour scale, whose maximum stands below it.
+    Maps of one method in a row share a colour scale, others have their own, which is said; its
+    ends stand below each map.
 
     Args:
         photo: The upright photo.
@@ -79,6 +88,7 @@ def contact_sheet(
         model: The model's file name.
         notes: Warnings besides those of the attributions; each is said once.
         reference: A photo that the photo is compared with, drawn above its maps.
+        display: How maps are drawn, where something is asked for.
 
     Returns:
         An RGB image.
@@ -91,83 +101,176 @@ def contact_sheet(
     table = _Table()
     for heatmap in heatmaps:
         table.add(heatmap)
-    some = shown(photo, heatmaps[0], _WIDE if photo.space == 1 else _HIGH)
-    size = some.photo.size if some.drawn else panel_size(photo.size, _LOW, _HIGH)
-    step = max(size[1], 150) + GAP
-    page = Page(2 * MARGIN + (1 + len(table.columns)) * step - GAP)
-    page.text(photo.name, 22)
-    page.text(model, 14, MUTED)
-    page.y += 8
-    top = page.y
-    for index, column in enumerate(table.columns.values()):
-        _column_title(page, MARGIN + (index + 1) * step, top, column, step - GAP)
-    page.y = top + 42
-    if reference is not None:
-        page.rule()
-        page.y += 6
-        page.text(fit(f"compared with {reference.name}", 14, page.inner), 14, MUTED)
-        panel = photo_panel(reference, panel_size(reference.size, _LOW, _HIGH))
-        page.paste(panel, MARGIN, page.y)
-        page.y += panel.height + 12
-    for row, target in table.rows.items():
-        _row_title(page, target)
-        top = page.y
-        one = next(cell for (key, _), cell in table.cells.items() if key == row)
-        drawn = shown(photo, one, size[1])
-        plain = outlined(photo_panel(drawn.photo, size), drawn.heatmap)
-        page.paste(drawn.marked(plain), MARGIN, top)
-        for index, column_key in enumerate(table.columns):
-            cell = table.cells.get((row, column_key))
-            if cell is not None:
-                _cell(page, (MARGIN + (index + 1) * step, top), photo, cell, size)
-        page.y = top + size[0] + 44
+    long = max(photo.size) >= _FLAT * min(photo.size)
+    high = _WIDE if photo.space == 1 or long else _HIGH
+    some = shown(photo, heatmaps[0], high)
+    size = some.photo.size if some.drawn else panel_size(photo.size, _LOW, high)
+    columns = min(display.columns or len(table.columns), len(table.columns))
+    step = max(size[1], _LEAST) + GAP
+    page = Page(2 * MARGIN + (1 + columns) * step - GAP)
+    sheet = _Sheet(page, photo, table, size, step, columns, display)
+    sheet.draw(model, reference)
     said = [
         note
         for heatmap in heatmaps
-        for note in heatmap.notes
-        if note != scale_of(heatmap).message  # which stands on the map itself
+        for note in (*heatmap.notes, illegible(heatmap.attribution))
+        if note and note != scale_of(heatmap).message  # which stands on the map itself
     ]
-    page.notes(list(dict.fromkeys([*said, *notes])), most=_NOTE_LINES)
+    page.notes(list(dict.fromkeys([*said, *notes])), sheet.type["number"] - 1, most=_NOTE_LINES)
     return page.finish()
 
 
-def _column_title(page: Page, x: int, y: int, column: Attribution, width: int) -> None:
-    """Method and layer above a column."""
-    page.at((x, y), fit(column.method, 16, width), 16)
-    if column.layer:
-        page.at((x, y + 22), fit(column.layer, 12, width), 12, MUTED)
+@dataclass(frozen=True, eq=False)
+class _Sheet:
+    """A page that maps are put on.
 
+    Attributes:
+        page: The page.
+        photo: The photo.
+        table: The maps.
+        size: Height and width of a cell's picture.
+        step: Pixels from one column to the next.
+        columns: Maps beside each other.
+        display: How maps are drawn.
+    """
 
-def _row_title(page: Page, target: Attribution) -> None:
-    """The target and its numbers above a row."""
-    page.rule()
-    page.y += 6
-    name, figures = heading(target)
-    row, shown = page.y, fit(name, 17, page.inner // 2)
-    page.text(shown, 17)
-    page.at((MARGIN + width_of(shown, 17) + GAP, row + 3), figures, 14, MUTED)
-    page.y += 4
+    page: Page
+    photo: Photo
+    table: _Table
+    size: tuple[int, int]
+    step: int
+    columns: int
+    display: Display
 
+    @property
+    def type(self) -> dict[str, int]:
+        """Sizes of type: a page that is wide is shown smaller."""
+        return {k: round(v * max(1.0, self.page.width / _SLIDE)) for k, v in _TYPE.items()}
 
-def _cell(
-    page: Page, place: tuple[int, int], photo: Photo, heatmap: Heatmap, size: tuple[int, int]
-) -> None:
-    """One map, its colours lying below it, and its range."""
-    x, y = place
-    scale = scale_of(heatmap)
-    drawn = shown(photo, heatmap, size[1])
-    panel = overlay_panel(drawn.photo, drawn.heatmap, size, scale)
-    panel = drawn.marked(outlined(panel, drawn.heatmap))
-    page.paste(message_box(panel, scale.message, 13) if scale.message else panel, x, y)
-    if scale.limit <= 0:
-        return
-    # The bar stands upright with its maximum on top; lying, zero is on the left.
-    bar = bar_colours(size[1], _BAR, scale).transpose(Image.Transpose.ROTATE_270)
-    page.paste(bar, x, y + size[0] + 4)
-    below = y + size[0] + _BAR + 7
-    left, right = _ends(scale)
-    page.at((x, below), left, _CAPTION - 1, MUTED)
-    page.at((x + size[1], below), right, _CAPTION - 1, MUTED, anchor="ra")
+    @property
+    def folded(self) -> bool:
+        """Whether a row's maps take several lines."""
+        return self.columns < len(self.table.columns)
+
+    def draw(self, model: str, reference: Photo | None) -> None:
+        """Title, columns' names and rows."""
+        page, sizes = self.page, self.type
+        for line in wrap(self.photo.name, sizes["title"], page.inner, lines=2):
+            page.text(line, sizes["title"])
+        page.text(" · ".join(filter(None, [model, self._scales()])), sizes["small"], MUTED)
+        page.y += 8
+        if not self.folded:
+            page.y = self._titles(list(self.table.columns.values()))
+        if reference is not None:
+            page.rule()
+            page.y += 6
+            page.text(f"compared with {reference.name}", sizes["small"], MUTED)
+            panel = photo_panel(reference, panel_size(reference.size, _LOW, _HIGH))
+            page.paste(panel, MARGIN, page.y)
+            page.y += panel.height + 12
+        for row, target in self.table.rows.items():
+            self._row(row, target)
+
+    def _scales(self) -> str:
+        """Which maps can be compared by their colours."""
+        if len(self.table.cells) < 2:
+            return ""
+        if any(len(alike) > 1 for row in self.table.rows for alike in self._alike(row).values()):
+            return "one colour scale per method and row"
+        return "each map has its own colour scale"
+
+    def _alike(self, row: _Key) -> dict[str, list[Heatmap]]:
+        """Maps of a row by their method."""
+        found: dict[str, list[Heatmap]] = {}
+        for (key, _), cell in self.table.cells.items():
+            if key == row:
+                found.setdefault(cell.attribution.method, []).append(cell)
+        return found
+
+    def _titles(self, columns: Sequence[Attribution]) -> int:
+        """Method and layer above the cells of a line; where they end."""
+        page, sizes, bottom = self.page, self.type, self.page.y
+        for index, column in enumerate(columns):
+            x, y = MARGIN + (index + 1) * self.step, page.y
+            for name, size, colour in (
+                (column.method, sizes["column"], None),
+                (column.layer or "", sizes["number"], MUTED),
+            ):
+                for line in wrap(name, size, self.step - GAP, lines=2):
+                    page.at((x, y), line, size, *([colour] if colour else []))
+                    y += line_height(size)
+            bottom = max(bottom, y)
+        return bottom + 4
+
+    def _row(self, row: _Key, target: Attribution) -> None:
+        """A target: its name, the photo once, and its maps."""
+        page, sizes = self.page, self.type
+        page.rule()
+        page.y += 6
+        self._row_title(target)
+        scales = {method: common_scale(maps) for method, maps in self._alike(row).items()}
+        keys = list(self.table.columns)
+        for start in range(0, len(keys), self.columns):
+            line = keys[start : start + self.columns]
+            if self.folded:
+                page.y = self._titles([self.table.columns[key] for key in line])
+            top = page.y
+            if start == 0:
+                self._photo(row, top)
+            bottom = top + self.size[0]
+            for index, key in enumerate(line):
+                cell = self.table.cells.get((row, key))
+                if cell is not None:
+                    scale = scales[cell.attribution.method] if scale_of(cell).limit > 0 else None
+                    at = (MARGIN + (index + 1) * self.step, top)
+                    bottom = max(bottom, self._cell(at, cell, scale or scale_of(cell)))
+            page.y = bottom + sizes["number"]
+
+    def _photo(self, row: _Key, top: int) -> None:
+        one = next(cell for (key, _), cell in self.table.cells.items() if key == row)
+        drawn = shown(self.photo, one, self.size[1])
+        plain = outlined(photo_panel(drawn.photo, self.size), drawn.heatmap)
+        self.page.paste(drawn.marked(plain), MARGIN, top)
+
+    def _row_title(self, target: Attribution) -> None:
+        """The target and its numbers above a row; the numbers below a long name."""
+        page, sizes = self.page, self.type
+        name, figures = heading(target)
+        row, lines = page.y, wrap(name, sizes["row"], page.inner, lines=2)
+        for line in lines:
+            page.text(line, sizes["row"])
+        beside = MARGIN + width_of(lines[0] if lines else "", sizes["row"]) + GAP
+        if len(lines) == 1 and beside + width_of(figures, sizes["small"]) <= page.width - MARGIN:
+            page.at((beside, row + sizes["row"] - sizes["small"]), figures, sizes["small"], MUTED)
+        elif figures:
+            page.text(figures, sizes["small"], MUTED)
+        page.y += 4
+
+    def _cell(self, place: tuple[int, int], heatmap: Heatmap, scale: Scale) -> int:
+        """One map, its colours lying below it, and its range; where it ends."""
+        page, (x, y), size, type_size = self.page, place, self.size, self.type["number"]
+        drawn = shown(self.photo, heatmap, size[1])
+        fine = heatmap.attribution.projection is not None
+        panel = overlay_panel(drawn.photo, drawn.heatmap, size, scale, self.display, widened=fine)
+        panel = drawn.marked(outlined(panel, drawn.heatmap))
+        page.paste(message_box(panel, scale.message, type_size) if scale.message else panel, x, y)
+        bottom = y + size[0] + 4
+        if scale.limit <= 0:
+            return bottom
+        # The bar stands upright with its maximum on top; lying, zero is on the left.
+        bar = bar_colours(max(size[1], _LEAST), _BAR, scale, self.display)
+        bar = bar.transpose(Image.Transpose.ROTATE_270)
+        page.paste(bar, x, bottom)
+        bottom += _BAR + 3
+        left, right = _ends(scale)
+        page.at((x, bottom), left, type_size, MUTED)
+        page.at((x + bar.width, bottom), right, type_size, MUTED, anchor="ra")
+        bottom += line_height(type_size)
+        words = [heatmap.attribution.unit, "spots widened to be seen" * fine]
+        for line in wrap("; ".join(filter(None, words)), type_size, self.step - GAP):
+            page.at((x, bottom), line, type_size, MUTED)
+            bottom += line_height(type_size)
+        return bottom
 
 
 def _ends(scale: Scale) -> tuple[str, str]:

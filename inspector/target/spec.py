@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -250,7 +251,7 @@ def _waits(text: str, scores: Scores, labels: Sequence[str]) -> bool:
 
 def _is_one(text: str, scores: Scores, labels: Sequence[str]) -> bool:
     """Whether a text with commas is one label or one element of a tensor."""
-    if any(_key(label) in {_key(text), _key(text.removeprefix("-"))} for label in labels):
+    if not _keys(labels).isdisjoint({_key(text), _key(text.removeprefix("-"))}):
         return True
     matches = map(_ELEMENT.fullmatch, (text, text.removeprefix("-")))
     return any(match is not None and match["name"] in scores.tensors for match in matches)
@@ -258,7 +259,7 @@ def _is_one(text: str, scores: Scores, labels: Sequence[str]) -> bool:
 
 def _is_top(text: str, scores: Scores, labels: Sequence[str]) -> bool:
     """Whether a text asks for the best classes, or the opposite of them."""
-    if not scores.classifier or _key(text) in map(_key, labels):
+    if not scores.classifier or _key(text) in _keys(labels):
         return False
     return _TOP.fullmatch(text.removeprefix("-").strip()) is not None
 
@@ -276,7 +277,7 @@ def _is_taken(text: str, scores: Scores, labels: Sequence[str]) -> bool:
     """Whether a text is a name as it stands."""
     element = _ELEMENT.fullmatch(text)
     name = text if element is None else element["name"]
-    return name in scores.tensors or _key(text) in map(_key, labels)
+    return name in scores.tensors or _key(text) in _keys(labels)
 
 
 def _other_label(target: Target, scores: Scores, labels: Sequence[str]) -> str:
@@ -301,7 +302,7 @@ def _upward(
     if parts is not None:
         every = [(p, one) for p in parts for one in _single(p, scores, labels, values)]
         return (summed(every),)
-    if text in scores.tensors and _key(text) not in {_key(label) for label in labels}:
+    if text in scores.tensors and _key(text) not in _keys(labels):
         shape = sample_shape(text, scores)
         if shape is not None and all(size == 1 for size in shape):  # one number per sample
             return (_element(text, None, scores, labels),)
@@ -386,6 +387,16 @@ def _name_of(index: int, scores: Scores, labels: Sequence[str]) -> str:
 
 def _key(text: str) -> str:
     return " ".join(text.casefold().split())
+
+
+def _keys(labels: Sequence[str]) -> frozenset[str]:
+    """All labels as they are compared; made once, for every photo asks."""
+    return _keys_of(tuple(labels))
+
+
+@lru_cache(maxsize=8)
+def _keys_of(labels: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_key, labels))
 
 
 def _by_label(text: str, labels: Sequence[str], count: int | None) -> int:

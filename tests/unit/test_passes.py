@@ -59,7 +59,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def four_cores(monkeypatch):
-    monkeypatch.setattr(module, "_cores", lambda: 4)
+    monkeypatch.setattr(module, "cores", lambda: 4)
 
 
 def pictures(count, seed=0):
@@ -215,7 +215,7 @@ def test_progress_counts_photos_that_the_caller_is_done_with(small, tmp_path, ki
 
 @pytest.mark.parametrize("cores", [1, 2, 16])
 def test_no_more_photos_are_opened_than_may_wait(small, monkeypatch, cores):
-    monkeypatch.setattr(module, "_cores", lambda: cores)
+    monkeypatch.setattr(module, "cores", lambda: cores)
     images = Counted(pictures(60))
     for number, batch in enumerate(batches(small, images, []), 1):
         assert images.count <= 8 * number + 8
@@ -241,7 +241,7 @@ def test_photos_are_opened_while_the_caller_is_busy(small, monkeypatch):
 
 def test_photos_of_the_size_of_the_room_are_opened_one_at_a_time(small, monkeypatch):
     monkeypatch.setattr(prefetch, "MOST_BYTES", 100)  # a photo has 108, and its tensor 432
-    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "cores", lambda: 2)
     opened, opening = [], photo_module.Photo.of
     monkeypatch.setattr(
         photo_module.Photo, "of", lambda pixels: opened.append(0) or opening(pixels)
@@ -310,7 +310,7 @@ def test_batches_side_by_side_equal_the_formula(small, four_cores):
 def test_side_by_side_gives_the_very_numbers_of_one_after_another(small, monkeypatch):
     items, found = pictures(100), []
     for cores in (1, 2, 4):  # one thread a batch each time
-        monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
         found.append(rows(passes(small, items, ["r", "y"], look, refused=[])))
     plain = [
         (batch.places, activations(small, batch.tensors, ["r", "y"]))
@@ -353,7 +353,7 @@ def test_a_slow_batch_keeps_its_place(small, four_cores):
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 4), (64, 4)])
 def test_no_more_batches_are_read_than_may_wait(small, monkeypatch, cores, workers):
-    monkeypatch.setattr(module, "_cores", lambda: cores)
+    monkeypatch.setattr(module, "cores", lambda: cores)
     images = Counted(pictures(160))
     running = passes(small, images, ["r"], lambda batch, _: batch, refused=[])
     for number, _ in enumerate(running, 1):
@@ -369,7 +369,7 @@ def test_the_cores_are_shared_among_the_batches(small, monkeypatch):
         lambda *args, **options: made.append(options) or runtime(*args, **options),
     )
     for cores in (1, 3, 4, 9):
-        monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
         list(passes(small, pictures(9), ["r"], look, refused=[]))
     assert [options["threads"] for options in made] == [1, 1, 1, 2]
     assert {options["device"] for options in made} == {"cpu"}
@@ -485,7 +485,7 @@ def test_ranking_side_by_side_equals_ranking_in_turn(small, monkeypatch):
     items[50] = items[4]  # of equal ones the first stays
     found = []
     for cores in (1, 4):
-        monkeypatch.setattr(module, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
         winners, used = strongest(small, "r", items, range(4), count=5, refused=[])
         assert used == 90
         found.append(

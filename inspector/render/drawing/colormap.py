@@ -6,6 +6,10 @@ rising evenly, so that it survives a grey printer and every kind of colour blind
 `diverging` runs from blue over light grey to red, the same lightness at the same distance from
 zero; blue against red is told apart by the common kinds of colour blindness.
 
+What is seen is the map laid over a greyed photo. So each begins at the lightness of the grey that
+it is laid over (`DARK`, `LIGHT`): else colours of low values would first be darker or lighter than
+the grey of zero, and a ring or a notch would stand where there is none in the map.
+
 Not Matplotlib's: importing that costs half a second, more than the rest of a plain run.
 """
 
@@ -15,27 +19,42 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STEPS", "apply_diverging", "apply_sequential", "diverging", "sequential", "to_oklab"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "STEPS",
+    "apply_diverging",
+    "apply_sequential",
+    "diverging",
+    "on_paper",
+    "sequential",
+    "to_oklab",
+]
 
 STEPS = 256
 """Colours in a table, as many as eight bits can tell apart."""
+
+DARK, LIGHT = (30, 104), (160, 255)
+"""Greys that black and white of a photo become under `sequential` and under `diverging`."""
 
 Colours = NDArray[np.uint8]
 
 # Lightness, chroma and hue (degrees) in OKLCH; the hue goes down through red, never green.
 _SEQUENTIAL = (
-    (0.30, 0.130, 290.0),
-    (0.40, 0.165, 325.0),
-    (0.50, 0.190, 357.0),
-    (0.60, 0.195, 388.0),
-    (0.70, 0.170, 410.0),
-    (0.80, 0.160, 432.0),
-    (0.90, 0.150, 455.0),
-    (0.97, 0.070, 465.0),
+    (0.400, 0.115, 290.0),
+    (0.500, 0.145, 325.0),
+    (0.580, 0.150, 357.0),
+    (0.660, 0.165, 388.0),
+    (0.735, 0.155, 410.0),
+    (0.815, 0.147, 432.0),
+    (0.900, 0.148, 455.0),
+    (0.970, 0.070, 465.0),
 )
-_DIVERGING_COLD = ((0.42, 0.140, 258.0), (0.60, 0.120, 250.0), (0.80, 0.060, 245.0))
-_DIVERGING_ZERO = (0.96, 0.0, 245.0)
-_DIVERGING_WARM = ((0.80, 0.080, 45.0), (0.60, 0.160, 32.0), (0.42, 0.150, 27.0))
+_DIVERGING_COLD = ((0.42, 0.140, 258.0), (0.57, 0.125, 250.0), (0.72, 0.075, 245.0))
+_DIVERGING_ZERO = (0.855, 0.0, 245.0)
+_DIVERGING_WARM = ((0.72, 0.095, 45.0), (0.57, 0.160, 32.0), (0.42, 0.150, 27.0))
+_ON_PAPER = 110
+"""Entry of `sequential` that stands for the maximum on white paper."""
 
 # OKLab from linear sRGB: cone responses, their cube roots, and a rotation (Ottosson 2020).
 _TO_CONES = np.array(
@@ -86,6 +105,12 @@ def sequential() -> Colours:
 def diverging() -> Colours:
     """Colours (STEPS, 3) for values from minus the largest magnitude to plus it."""
     return _from_oklch((*_DIVERGING_COLD, _DIVERGING_ZERO, *_DIVERGING_WARM))
+
+
+@cache
+def on_paper() -> Colours:
+    """Colours (STEPS, 3) for values from zero to the maximum on white: lightness falls."""
+    return sequential()[np.rint(np.linspace(STEPS - 1, _ON_PAPER, STEPS)).astype(np.intp)]
 
 
 def apply_sequential(values: ArrayLike) -> Colours:

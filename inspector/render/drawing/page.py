@@ -1,12 +1,14 @@
 """Text and layout of figures: fonts, lines that fit, numbers, and a page to put panels on."""
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from inspector.heatmap import Attribution
 from inspector.printable import clean_text
+from inspector.render.drawing.display import PLAIN, Display
+from inspector.render.drawing.fonts import Piece, draw_line, legible, width_of
 from inspector.render.drawing.panels import Scale, bar_colours
 
 __all__ = [
@@ -14,12 +16,16 @@ __all__ = [
     "GAP",
     "INK",
     "MARGIN",
+    "MARKS",
     "MUTED",
     "WARNING",
+    "Mark",
     "Page",
     "draw_bar",
     "fit",
     "heading",
+    "illegible",
+    "line_height",
     "message_box",
     "number",
     "subheading",
@@ -32,20 +38,36 @@ MARGIN, GAP = 20, 16
 BAR_WIDTH = 18
 _TICKS = 8  # pixels between bar and number
 _MAX_TEXT = 400
+_RULE = (220, 220, 224)
 
 Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-@cache
-def font(size: int) -> Font:
-    """Pillow's built-in font, which is the same on every machine."""
-    return ImageFont.load_default(size)
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Something on a page, for formats that keep text as text.
+
+    Attributes:
+        x: Left, in pixels.
+        y: Top, in pixels.
+        panel: A picture; None of text and of lines.
+        pieces: Text, with places of its own.
+        size: Of the type, in pixels.
+        colour: Of text and lines.
+        width: Of a line across the page; 0 of anything else.
+    """
+
+    x: float
+    y: float
+    panel: Image.Image | None = None
+    pieces: tuple[Piece, ...] = ()
+    size: int = 0
+    colour: Colour = (0, 0, 0)
+    width: int = 0
 
 
-def width_of(text: str, size: int) -> int:
-    """Width of one line in pixels."""
-    return int(font(size).getlength(text)) + 1
+MARKS = "inspector marks"
+"""Key in a page's ``info`` under which its marks are."""
 
 
 def fit(text: str, size: int, width: int) -> str:
@@ -92,6 +114,8 @@ def number(value: float) -> str:
 def heading(attribution: Attribution) -> tuple[str, str]:
     """The target's name, and its numbers."""
     name = attribution.label or attribution.tensor or "target"
+    if not legible(clean_text(name)):
+        name = attribution.tensor if attribution.index is None else f"class {attribution.index}"
     figures = []
     if attribution.index is not None and str(attribution.index) not in name:
         figures.append(f"class {attribution.index}")
@@ -101,6 +125,16 @@ def heading(attribution: Attribution) -> tuple[str, str]:
     if attribution.score is not None:
         figures.append(f"score {number(attribution.score)}")
     return name, " · ".join(figures)
+
+
+def illegible(attribution: Attribution) -> str:
+    """Why the target goes by its number; empty where its name can be drawn."""
+    if legible(clean_text(attribution.label)):
+        return ""
+    return (
+        "no font of this machine has the script of the target's name, which stands in the report: "
+        "install one (Noto, for example)"
+    )
 
 
 def subheading(attribution: Attribution, model: str, photo: str) -> str:
@@ -126,6 +160,7 @@ class Page:
         self.width = width
         self.y = MARGIN
         self._image = Image.new("RGB", (width, 64), PAPER)
+        self._marks: list[Mark] = []
 
     @property
     def inner(self) -> int:
@@ -136,10 +171,17 @@ class Page:
         self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = 0
     ) -> None:
         """Put one line at the current height and move below it."""
-        self._reach(self.y + _line(size))
+        self._reach(self.y + line_height(size))
         line = fit(text, size, width or self.width - MARGIN - x)
-        ImageDraw.Draw(self._image).text((x, self.y), line, fill=colour, font=font(size))
-        self.y += _line(size)
+        self._draw((x, self.y), line, size, colour, "la")
+        self.y += line_height(size)
+
+    def _draw(
+        self, place: tuple[float, float], line: str, size: int, colour: Colour, anchor: str
+    ) -> None:
+        draw = ImageDraw.Draw(self._image)
+        pieces = draw_line(draw, place, line, size, colour, anchor=anchor)
+        self._marks.append(Mark(*place, pieces=pieces, size=size, colour=colour))
 
     def at(
         self,
@@ -152,20 +194,21 @@ class Page:
     ) -> None:
         """Put text, already fitted, at a place (x, y) of its own."""
         x, y = place
-        self._reach(y + _line(size))
-        ImageDraw.Draw(self._image).text((x, y), text, fill=colour, font=font(size), anchor=anchor)
+        self._reach(y + line_height(size))
+        self._draw((x, y), text, size, colour, anchor)
 
     def paste(self, panel: Image.Image, x: int, y: int) -> None:
         """Put a panel at a place of its own."""
         self._reach(y + panel.height)
         self._image.paste(panel, (x, y))
+        self._marks.append(Mark(x, y, panel))
 
     def rule(self) -> None:
         """Draw a thin line across the page."""
         self._reach(self.y + 1)
-        ImageDraw.Draw(self._image).line(
-            (MARGIN, self.y, self.width - MARGIN, self.y), fill=(220, 220, 224)
-        )
+        ends = (MARGIN, self.y, self.width - MARGIN, self.y)
+        ImageDraw.Draw(self._image).line(ends, fill=_RULE)
+        self._marks.append(Mark(MARGIN, self.y, colour=_RULE, width=self.inner))
         self.y += 1
 
     def paragraphs(
@@ -191,7 +234,7 @@ class Page:
             size: Of the type, in pixels.
             most: Lines that they may take; how many are left out is said.
         """
-        wrapped = [wrap(note, size, self.inner - 16) for note in notes]
+        wrapped = [wrap(note, size, self.inner - size) for note in notes]
         shown, taken = 0, 0
         while shown < len(wrapped) and (not shown or taken + len(wrapped[shown]) <= most):
             taken += len(wrapped[shown])
@@ -199,15 +242,17 @@ class Page:
         for lines in wrapped[:shown]:
             self.at((MARGIN, self.y), "!", size, WARNING)
             for line in lines:
-                self.text(line, size, WARNING, x=MARGIN + 12)
+                self.text(line, size, WARNING, x=MARGIN + size)
         if shown < len(notes):
             left = f"… and {len(notes) - shown} more in the report"
-            self.text(left, size, WARNING, x=MARGIN + 12)
+            self.text(left, size, WARNING, x=MARGIN + size)
 
     def finish(self) -> Image.Image:
         """The page, cut below what is on it."""
         self._reach(self.y + MARGIN)
-        return self._image.crop((0, 0, self.width, self.y + MARGIN))
+        page = self._image.crop((0, 0, self.width, self.y + MARGIN))
+        page.info[MARKS] = tuple(self._marks)
+        return page
 
     def _reach(self, height: int) -> None:
         if height > self._image.height:
@@ -216,14 +261,34 @@ class Page:
             self._image = grown
 
 
-def _line(size: int) -> int:
+def line_height(size: int) -> int:
+    """Pixels from one line of this size to the next."""
     return round(size * 1.4)
 
 
-def draw_bar(page: Page, place: tuple[int, int], height: int, scale: Scale, size: int = 13) -> None:
-    """A colour bar with the values of full colour, of half of it, and zero."""
+def draw_bar(
+    page: Page,
+    place: tuple[int, int],
+    height: int,
+    scale: Scale,
+    size: int = 14,
+    *,
+    title: str = "",
+    display: Display = PLAIN,
+) -> None:
+    """A colour bar with the values of full colour, of half of it, and zero.
+
+    Args:
+        page: On what.
+        place: Left and top, in pixels.
+        height: Of the bar, in pixels.
+        scale: How values become colours.
+        size: Of the type, in pixels.
+        title: What the numbers are; stands along the bar.
+        display: Whose colours.
+    """
     x, y = place
-    page.paste(bar_colours(height, BAR_WIDTH, scale), x, y)
+    page.paste(bar_colours(height, BAR_WIDTH, scale, display), x, y)
     top = ("> " if scale.clipped else "") + number(scale.limit)
     marks = [(0.0, top), (0.5, "0" if scale.signed else number(scale.limit / 2))]
     bottom = ("< " if scale.clipped else "") + number(-scale.limit)
@@ -232,8 +297,19 @@ def draw_bar(page: Page, place: tuple[int, int], height: int, scale: Scale, size
         inset = round((0.5 - share) * size)  # keeps the outer numbers beside the bar
         at = x + BAR_WIDTH + _TICKS, y + round(share * height) + inset
         page.at(at, text, size, anchor="lm")
+    if title:
+        aside = x + BAR_WIDTH + _TICKS + max(width_of(text, size) for _, text in marks) + 6
+        page.paste(_upright(title, size, height), aside, y)
     if scale.clipped:
         page.at((x, y + height + 6), f"max {number(scale.maximum)}", size - 1, MUTED)
+
+
+def _upright(text: str, size: int, height: int) -> Image.Image:
+    """A line of text that reads upwards, in the middle of a strip."""
+    strip = Image.new("RGB", (height, line_height(size)), PAPER)
+    line = fit(text, size, height)
+    draw_line(ImageDraw.Draw(strip), (height / 2, 0), line, size, MUTED, anchor="ma")
+    return strip.transpose(Image.Transpose.ROTATE_90)
 
 
 def message_box(panel: Image.Image, message: str, size: int = 15) -> Image.Image:
@@ -241,10 +317,10 @@ def message_box(panel: Image.Image, message: str, size: int = 15) -> Image.Image
     result = panel.copy()
     draw = ImageDraw.Draw(result)
     lines = wrap(message, size, max(40, panel.width - 40), lines=4)
-    height, width = _line(size) * len(lines), max(width_of(line, size) for line in lines)
+    height, width = line_height(size) * len(lines), max(width_of(line, size) for line in lines)
     x, y = panel.width // 2, panel.height // 2 - height // 2
     box = (x - width // 2 - 12, y - 8, x + width // 2 + 12, y + height + 6)
     draw.rectangle(box, fill=PAPER, outline=MUTED)
     for index, line in enumerate(lines):
-        draw.text((x, y + index * _line(size)), line, fill=INK, font=font(size), anchor="ma")
+        draw_line(draw, (x, y + index * line_height(size)), line, size, INK, anchor="ma")
     return result

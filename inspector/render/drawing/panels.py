@@ -4,25 +4,29 @@ Every panel is a PIL image; text and layout are `inspector.render.drawing.page`'
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from inspector.heatmap import Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.scaling import scaled
-from inspector.render.drawing.colormap import apply_diverging, apply_sequential
+from inspector.render.drawing.colormap import DARK, LIGHT
+from inspector.render.drawing.display import PLAIN, Display, entries
 
 __all__ = [
     "MAX_PANEL",
     "MIN_PANEL",
     "Scale",
     "bar_colours",
+    "bare_panel",
     "cell",
+    "common_scale",
     "enhanced",
     "overlay_panel",
     "panel_size",
@@ -36,10 +40,20 @@ __all__ = [
 MIN_PANEL, MAX_PANEL = 360, 960
 """Shortest and longest side of a panel in pixels; photos in between are shown as they are."""
 
-OPACITY = 0.88
-"""Of the map where it is highest; the photo shines through everywhere."""
+_NEAR = 256
+"""Longest side from which a photo is shown as it is all the same: grown to the double, it would
+be four times the pixels."""
+
+_DIMMED = 0.3
+"""Share of a photo's light where the network did not see it."""
+
+_FRAME = (235, 235, 235)
+_LEVELS = (0.25, 0.5, 0.75)
+"""Shares of full colour at which contours are drawn."""
 
 _CLIPPED_QUANTILE = 0.995
+_NOISE = 1e-6
+"""Share of the maximum below which a negative value is rounding."""
 _RGB8 = NDArray[np.uint8]
 _GREY = 128.0
 
@@ -71,21 +85,36 @@ class Scale:
 def scale_of(heatmap: Heatmap) -> Scale:
     """Choose the colour scale of a map; it always has zero at zero.
 
-    Pixel-wise maps of the input have a few values far above all others: their full colour is
-    the 99.5th percentile, which the colour bar says. Other maps end at their maximum.
+    It has two sides where something is negative, whatever the method may give. Pixel-wise maps of
+    the input have a few values far above all others: their full colour is the 99.5th percentile,
+    which the colour bar says. Other maps end at their maximum.
     """
     attribution, limit = heatmap.attribution, heatmap.limit
     if attribution.empty:
         return Scale(0, limit, heatmap.signed, attribution.why_empty)
     if limit == 0:
         return Scale(0, 0, signed=False, message="no evidence on the visible part of the photo")
+    signed = heatmap.minimum < -_NOISE * limit
     if attribution.projection is None:
         lattice = attribution.lattice
         light = lattice is not None and len(lattice.sizes) == 1
-        return Scale(limit, limit, heatmap.signed, light=light)
+        return Scale(limit, limit, signed, light=light)
     values = np.abs(heatmap.values[heatmap.seen])
     clipped = float(np.quantile(values, _CLIPPED_QUANTILE))
-    return Scale(clipped if clipped > 0 else limit, limit, heatmap.signed)
+    return Scale(clipped if clipped > 0 else limit, limit, signed)
+
+
+def common_scale(heatmaps: Sequence[Heatmap]) -> Scale:
+    """One scale for maps of one method: the largest, signed where one of them is."""
+    scales = [scale for scale in map(scale_of, heatmaps) if scale.limit > 0]
+    if not scales:
+        return scale_of(heatmaps[0])
+    return Scale(
+        max(scale.limit for scale in scales),
+        max(scale.maximum for scale in scales),
+        any(scale.signed for scale in scales),
+        light=scales[0].light,
+    )
 
 
 def panel_size(
@@ -97,7 +126,7 @@ def panel_size(
     """
     longest = max(size)
     factor: float = 1
-    if longest < low:
+    if longest < min(low, _NEAR):
         factor = math.ceil(low / longest)
     elif longest > high:
         factor = high / longest
@@ -112,34 +141,64 @@ def photo_panel(photo: Photo, size: tuple[int, int]) -> Image.Image:
 
 
 def overlay_panel(
-    photo: Photo, heatmap: Heatmap, size: tuple[int, int], scale: Scale
+    photo: Photo,
+    heatmap: Heatmap,
+    size: tuple[int, int],
+    scale: Scale,
+    display: Display = PLAIN,
+    *,
+    widened: bool = False,
 ) -> Image.Image:
     """The photo, greyed, under the map, whose opacity grows with the value.
 
-    Pixels that the network did not see are dark and hatched.
+    What the network did not see is dimmed, and a frame drawn around what it saw.
+
+    Args:
+        photo: The photo.
+        heatmap: The map on it.
+        size: Height and width of the panel.
+        scale: How values become colours.
+        display: What is asked for besides.
+        widened: Let each value spread over its neighbours, the largest winning: what is one
+            pixel wide can then be seen on a small panel.
     """
-    base = np.asarray(photo_panel(photo, size), np.float32)
-    values, seen = _at_size(heatmap, size)
-    grey = base @ np.array([0.299, 0.587, 0.114], np.float32)
-    muted = 0.88 * grey[:, :, None] + 0.12 * base
-    picture: NDArray[np.float32] = muted
-    if scale.limit > 0:
-        share = np.clip(values / scale.limit, -1 if scale.signed else 0, 1)
-        picture = _blend(muted * (1.0 if photo.space == 1 else 0.8), share, signed=scale.signed)
-    picture = np.where(seen[:, :, None], picture, _hatched(muted))
+    base = photo_panel(photo, size)
+    values, seen = _at_size(heatmap, size, largest=widened)
+    index = entries(values / scale.limit, signed=scale.signed) if scale.limit > 0 else None
+    if index is not None and widened:
+        index = _widened(index, signed=scale.signed)
+    if display.contour:
+        picture = base if index is None else _contours(base, index, scale, display)
+    else:
+        picture = _muted(base, scale)
+        if index is not None:
+            picture = _laid(picture, index, scale, display)
+    if display.grid:
+        _draw_grid(picture, heatmap)
+    if not seen.all():
+        picture = _framed(picture, base, seen)
     if photo.space == 1:  # the curve stands on the map, not below it
-        ink = 1 - grey[:, :, None] / 255
-        picture = (picture * (1 - ink)).astype(np.float32)
-    return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+        picture = ImageChops.multiply(picture, base.convert("L").convert("RGB"))
+    return picture
 
 
-def bar_colours(height: int, width: int, scale: Scale) -> Image.Image:
+def bare_panel(
+    heatmap: Heatmap, size: tuple[int, int], scale: Scale, display: Display = PLAIN
+) -> Image.Image:
+    """The map's colours alone; black where the network saw nothing."""
+    values, seen = _at_size(heatmap, size)
+    share = values / scale.limit if scale.limit > 0 else values * 0
+    colours = display.colours(signed=scale.signed)[entries(share, signed=scale.signed)]
+    colours[~seen] = 0
+    return Image.fromarray(colours)
+
+
+def bar_colours(height: int, width: int, scale: Scale, display: Display = PLAIN) -> Image.Image:
     """The colours of the overlay from its maximum (top) down, as they look on mid-grey."""
     low = -1.0 if scale.signed else 0.0
     share = np.repeat(np.linspace(1, low, height)[:, None], width, axis=1)
-    base = np.full((height, width, 3), 255.0 if scale.light else _GREY * 0.8, np.float32)
-    blended = _blend(base, share, signed=scale.signed)
-    return Image.fromarray(np.clip(np.rint(blended), 0, 255).astype(np.uint8))
+    grey = Image.new("RGB", (width, height), (255 if scale.light else int(_GREY),) * 3)
+    return _laid(_muted(grey, scale), entries(share, signed=scale.signed), scale, display)
 
 
 def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | None:
@@ -162,8 +221,7 @@ def projection_panel(heatmap: Heatmap, size: tuple[int, int]) -> Image.Image | N
     picture = tones[np.clip(rows, 0, geometry.input[0] - 1)]
     picture = picture[:, np.clip(columns, 0, geometry.input[1] - 1)]
     inside = _inside(rows, geometry.input[0])[:, None] & _inside(columns, geometry.input[1])[None]
-    blank = np.full_like(picture, _GREY)
-    picture = np.where(inside[:, :, None], picture, _hatched(blank))
+    picture = np.where(inside[:, :, None], picture, _GREY * _DIMMED)
     return Image.fromarray(picture.astype(np.uint8))
 
 
@@ -237,40 +295,151 @@ def signed_cell(values: NDArray[Any], side: int) -> Image.Image:
     return cell(signed_picture(signed), side)
 
 
-def _blend(
-    base: NDArray[np.floating[Any]], share: NDArray[np.float64], *, signed: bool
-) -> NDArray[np.float32]:
-    """Lay colours of ``share`` (-1..1) over a picture, more opaque the larger the share."""
-    colours = (apply_diverging if signed else apply_sequential)(share)
-    # The power lifts the middle: half of the maximum must not look like nothing.
-    opacity = OPACITY * np.power(np.abs(np.nan_to_num(share)), 0.6)[:, :, None]
-    result: NDArray[np.float32] = (base * (1 - opacity) + colours * opacity).astype(np.float32)
-    return result
+def _muted(base: Image.Image, scale: Scale) -> Image.Image:
+    """The photo greyed to a few tones, darker or lighter than every colour that lies on it."""
+    if scale.light:
+        return base
+    low, high = LIGHT if scale.signed else DARK
+    tones = [round(low + (high - low) * tone / 255) for tone in range(256)]
+    return base.convert("L").point(tones).convert("RGB")
+
+
+def _laid(
+    base: Image.Image, index: NDArray[np.uint8], scale: Scale, display: Display
+) -> Image.Image:
+    """Lay colours over a picture, more opaque the larger the share.
+
+    Pillow blends, in eight bits: other threads run meanwhile.
+    """
+    colours = display.colours(signed=scale.signed, light=scale.light)
+    opacities = display.opacities(signed=scale.signed)
+    return Image.composite(
+        Image.fromarray(colours.take(index, axis=0)), base, Image.fromarray(opacities.take(index))
+    )
+
+
+def _widened(index: NDArray[np.uint8], *, signed: bool) -> NDArray[np.uint8]:
+    """Entries spread over their neighbours; of two signs the larger magnitude."""
+    own = Image.fromarray(index)
+    most = np.asarray(own.filter(ImageFilter.MaxFilter(3)))
+    if not signed:
+        return most
+    least, zero = np.asarray(own.filter(ImageFilter.MinFilter(3))), 127
+    return np.where(zero - least.astype(int) > most.astype(int) - zero, least, most)
+
+
+def _contours(
+    base: Image.Image, index: NDArray[np.uint8], scale: Scale, display: Display
+) -> Image.Image:
+    """Lines of equal value on the photo, in their colours, between dark edges."""
+    found = base.copy()
+    colours = display.colours(signed=scale.signed, light=scale.light)
+    levels = (*(-level for level in _LEVELS), *_LEVELS) if scale.signed else _LEVELS
+    for level in levels:
+        entry = int(entries(np.array([level]), signed=scale.signed)[0])
+        inside = index <= entry if level < 0 else index >= entry
+        line = _outline(inside)
+        found.paste((0, 0, 0), mask=line.filter(ImageFilter.MaxFilter(3)))
+        found.paste(tuple(colours[entry].tolist()), mask=line)
+    return found
+
+
+def _outline(inside: NDArray[np.bool_]) -> Image.Image:
+    """Mask of the pixels of a region that have a neighbour outside of it."""
+    mask = Image.fromarray(inside.astype(np.uint8) * 255)
+    return ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(3)))
+
+
+def _framed(picture: Image.Image, base: Image.Image, seen: NDArray[np.bool_]) -> Image.Image:
+    """A picture outside of which the photo is dimmed, and a line between the two."""
+    dimmed = base.point([round(tone * _DIMMED) for tone in range(256)] * 3)
+    found = Image.composite(picture, dimmed, Image.fromarray(seen.astype(np.uint8) * 255))
+    line = _outline(seen)
+    if max(picture.size) > 2 * MIN_PANEL:
+        line = line.filter(ImageFilter.MaxFilter(3))
+    found.paste(_FRAME, mask=line)
+    return found
+
+
+def _draw_grid(picture: Image.Image, heatmap: Heatmap) -> None:
+    """Draw the borders of the layer's cells on a panel."""
+    attribution, geometry = heatmap.attribution, heatmap.geometry
+    if attribution.space != "layer" or attribution.lattice is not None:
+        return
+    draw = ImageDraw.Draw(picture)
+    down, across = (
+        have / own for have, own in zip(picture.size[::-1], geometry.photo, strict=True)
+    )
+    for rows, columns in _borders(heatmap):
+        y, x = geometry.to_photo(rows - 0.5, columns - 0.5)
+        ys, xs = (y + 0.5) * down, (x + 0.5) * across
+        for place in ys:
+            draw.line((xs[0], place, xs[-1], place), fill=_FRAME)
+        for place in xs:
+            draw.line((place, ys[0], place, ys[-1]), fill=_FRAME)
+
+
+def _borders(heatmap: Heatmap) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Borders between the cells of each grid, down and across, in pixels of the input."""
+    attribution, size = heatmap.attribution, heatmap.geometry.input
+    if attribution.placement is None:
+        shape = attribution.values.shape
+        down, across = (
+            np.arange(count + 1) * (side / count) for count, side in zip(shape, size, strict=True)
+        )
+        yield down, across
+        return
+    for grid in attribution.placement.grids:
+        down, across = (
+            line.offset + 0.5 + (np.arange(line.start, line.stop + 1) - 0.5) * line.stride
+            for line in (grid.rows, grid.columns)
+        )
+        yield down, across
 
 
 def _at_size(
-    heatmap: Heatmap, size: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Values and mask at the panel's size: means of a box when it is smaller than the photo."""
-    if heatmap.values.shape == size:
-        return np.where(heatmap.seen, heatmap.values, 0).astype(np.float64), heatmap.seen
-    how = Image.Resampling.NEAREST if size[0] >= len(heatmap.values) else Image.Resampling.BOX
+    heatmap: Heatmap, size: tuple[int, int], *, largest: bool = False
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+    """Values and mask at the panel's size.
 
-    def resized(part: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray(Image.fromarray(part).resize(size[::-1], how), np.float64)
+    Args:
+        heatmap: The map.
+        size: Height and width.
+        largest: Where the panel is smaller than the photo, take the value of the largest
+            magnitude under each pixel, and not their mean.
+    """
+    values = np.where(heatmap.seen, heatmap.values, np.float32(0))
+    if values.shape == size:
+        return values, heatmap.seen
+    if largest and size[0] < len(values):
+        values = _strongest(values, size)
+    grows = size[0] >= len(values)
+    how = Image.Resampling.NEAREST if grows else Image.Resampling.BOX
 
+    def resized(part: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(part).resize(size[::-1], how))
+
+    if heatmap.seen.all():
+        return resized(values), np.ones(size, np.bool_)
+    if grows:
+        return resized(values), resized(heatmap.seen.astype(np.float32)) >= 0.5
     # One after the other: each is as large as the photo.
-    total = resized(np.where(heatmap.seen, heatmap.values, np.float32(0)))
+    total = resized(values)
     weight = resized(heatmap.seen.astype(np.float32))
-    return total / np.maximum(weight, 1e-9), weight >= 0.5
+    return total / np.maximum(weight, np.float32(1e-9)), weight >= 0.5
 
 
-def _hatched(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A darkened picture under diagonal stripes: the network did not see this."""
-    height, width = picture.shape[:2]
-    stripe = (np.add.outer(np.arange(height), np.arange(width)) % 11) < 2
-    dark = picture * 0.45 + 20
-    return np.where(stripe[:, :, None], dark + 40, dark)
+def _strongest(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Values of the largest magnitude in blocks, as many as still give a map of that size."""
+    for axis in (0, 1):
+        block = values.shape[axis] // size[axis]
+        if block < 2:
+            continue
+        starts = np.arange(0, values.shape[axis], block)
+        most = np.maximum.reduceat(values, starts, axis=axis)
+        least = np.minimum.reduceat(values, starts, axis=axis)
+        values = np.where(-least > most, least, most)
+    return values
 
 
 def _sampled(

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from inspector.heatmap import Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
-from inspector.render.drawing.page import INK, MUTED, font
+from inspector.render.drawing.fonts import font
+from inspector.render.drawing.page import INK, MUTED
 
 __all__ = ["Shown", "shown"]
 

@@ -115,7 +115,7 @@ def localisation_sheet(
     if examples:
         page.text("from the best hit photo to the worst", 15)
         legend = "green: a true box; white: the box of the map (left: of the centre), a dot at its "
-        page.text(legend + "maximum; hatched: not seen by the network", 12, MUTED)
+        page.text(legend + "maximum; dimmed: not seen by the network", 12, MUTED)
     for example in examples:
         _example(page, example, [line.name for line in lines])
     page.notes(notes, most=8)

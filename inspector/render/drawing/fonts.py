@@ -1,0 +1,264 @@
+"""Fonts of figures: one typeface on every machine, and the system's for scripts that it lacks.
+
+The typeface is DejaVu Sans out of the files of Matplotlib, which is not imported: Latin, Greek,
+Cyrillic and a dozen more, and the same in curves and on pages.  A character that it lacks is looked
+for in the fonts of the system.  What no font has is not drawn as a box: see :func:`legible`.
+"""
+
+import importlib.util
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont, features
+
+__all__ = ["Piece", "draw_line", "font", "legible", "width_of"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Characters of one font on a line.
+
+    Attributes:
+        path: The font's file; empty for Pillow's built-in font.
+        text: The characters.
+        x: Where they begin, in pixels.
+        y: Their baseline, in pixels.
+    """
+
+    path: str
+    text: str
+    x: float
+    y: float
+
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Colour = tuple[int, int, int]
+
+_OWN = "fonts/ttf/DejaVuSans.ttf"
+_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
+_MOST_FILES = 4000
+_MOST_TRIED = 400
+_LARGEST = 64 << 20
+_SURELY_OWN = 0x250
+"""Every assigned character below is in DejaVu Sans: Latin with all its accents."""
+_LOST = "\ufffd"
+_NEUTRAL = {"WS", "CS", "NSM", "BN"}
+
+
+@cache
+def _own_path() -> str | None:
+    """File of DejaVu Sans, which Matplotlib brings along."""
+    package = importlib.util.find_spec("matplotlib")
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / "mpl-data" / _OWN
+    return str(path) if path.is_file() else None
+
+
+@cache
+def font(size: int) -> Font:
+    """DejaVu Sans; Pillow's built-in font where its file is missing."""
+    path = _own_path()
+    if path is None:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def width_of(text: str, size: int) -> int:
+    """Width of one line in pixels."""
+    if _plain(text):
+        return int(font(size).getlength(text)) + 1
+    return int(sum(_loaded(path, size, text).getlength(text) for path, text in _runs(text))) + 1
+
+
+def draw_line(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: Colour,
+    *,
+    anchor: str = "la",
+) -> tuple[Piece, ...]:
+    """Draw one line of text in the fonts that have its characters.
+
+    Args:
+        draw: On what.
+        place: The anchor's place (x, y) in pixels.
+        text: The line.
+        size: Of the type, in pixels.
+        colour: Of the type.
+        anchor: As Pillow's: l, m or r across; a (ascender), m or s (baseline) down.
+
+    Returns:
+        What was drawn where.
+    """
+    x, y = place
+    if anchor[0] != "l":
+        x -= {"m": 0.5, "r": 1.0}[anchor[0]] * width_of(text, size)
+    own = font(size)
+    ascent, descent = own.getmetrics() if isinstance(own, ImageFont.FreeTypeFont) else (size, 0)
+    y += {"a": ascent, "m": (ascent - descent) / 2, "s": 0}[anchor[1]]
+    plain = _plain(text)
+    pieces = []
+    for path, run in ((_own_path() or "", text),) if plain else _runs(text):
+        loaded = own if plain else _loaded(path, size, run)
+        draw.text((x, y), run, fill=colour, font=loaded, anchor="ls")
+        pieces.append(Piece(path, run, x, y))
+        x += loaded.getlength(run)
+    return tuple(pieces)
+
+
+def legible(text: str) -> bool:
+    """Whether some font of this machine has every character of a text.
+
+    Example:
+        >>> legible("Ελληνικά, кириллица, à é ß")
+        True
+    """
+    return _plain(text) or all(_LOST not in run for _, run in _runs(text))
+
+
+def _plain(text: str) -> bool:
+    """Whether the one typeface has all of a text, as can be seen without opening it."""
+    return _own_path() is None or all(ord(character) < _SURELY_OWN for character in text)
+
+
+# -- runs of one font -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _runs(text: str) -> tuple[tuple[str, str], ...]:
+    """A text as pieces, each with the file of a font that has it.
+
+    A character that no font has becomes the replacement character.
+    """
+    own = _own_path() or ""
+    found: list[tuple[str, str]] = []
+    for character in text:
+        last = found[-1] if found else ("", "")
+        if last[0] and _has(last[0], character) and _joins(last[1], character):
+            found[-1] = last[0], last[1] + character
+            continue
+        path = _file_for(character)
+        known = (path, character) if path else (own, _LOST)
+        if last[0] == known[0] and _joins(last[1], known[1]):
+            known = known[0], found.pop()[1] + known[1]
+        elif last[1].endswith(" ") and _shaped(last[1][0]):  # would move to the other end
+            found[-1] = last[0], last[1][:-1]
+            found.append((own, " "))
+        found.append(known)
+    return tuple(found)
+
+
+def _joins(run: str, character: str) -> bool:
+    """Whether a character is laid out with those before it: spaces and marks are with any."""
+    neutral = unicodedata.bidirectional(character) in _NEUTRAL
+    return neutral or any(map(_shaped, run)) == _shaped(character)
+
+
+def _shaped(character: str) -> bool:
+    """Whether a script's letters change with their neighbours, or run from right to left."""
+    code = ord(character)
+    turned = unicodedata.bidirectional(character) in {"R", "AL", "AN"}
+    return turned or 0x900 <= code <= 0x109F or 0x1780 <= code <= 0x17FF
+
+
+@lru_cache(maxsize=256)
+def _loaded_at(path: str, size: int, shaped: bool) -> Font:
+    layout = ImageFont.Layout.RAQM if shaped else ImageFont.Layout.BASIC
+    return ImageFont.truetype(path, size, layout_engine=layout)
+
+
+def _loaded(path: str, size: int, run: str) -> Font:
+    return _loaded_at(path, size, any(map(_shaped, run)))
+
+
+def _file_for(character: str) -> str | None:
+    """File of a font that has a character; None where none has, or nothing can shape it."""
+    if _shaped(character) and not features.check("raqm"):
+        return None
+    own = _own_path()
+    if own is not None and _has(own, character):
+        return own
+    script = unicodedata.name(character, "").partition(" ")[0].lower()
+    return _system_font(script, character)
+
+
+@lru_cache(maxsize=1024)
+def _system_font(script: str, character: str) -> str | None:
+    """The first font of the system that has a character; those named after its script first."""
+    known = ("cjk", script, "unicode", "unifont", "fallback", "noto")
+
+    def rank(path: str) -> tuple[int, str]:
+        name = Path(path).name.lower()
+        bold = any(word in name for word in ("bold", "black", "italic", "oblique", "light", "thin"))
+        likely = next((at for at, word in enumerate(known) if word and word in name), len(known))
+        return 2 * likely + bold, name
+
+    tried = sorted(_system_files(), key=rank)[:_MOST_TRIED]
+    return next((path for path in tried if _has(path, character)), None)
+
+
+def _has(path: str, character: str) -> bool:
+    return ord(character) in _characters(path)
+
+
+@lru_cache(maxsize=512)
+def _characters(path: str) -> frozenset[int]:
+    """Characters of a font; none where it cannot be read."""
+    from fontTools.ttLib import TTFont
+
+    try:
+        with TTFont(path, fontNumber=0, lazy=True) as opened:
+            return frozenset(opened.getBestCmap() or ())
+    except Exception:  # noqa: BLE001 - a damaged font of the system raises anything
+        return frozenset()
+
+
+@cache
+def _system_files() -> tuple[str, ...]:
+    """Files of the fonts that the system and the user have installed."""
+    found: list[str] = []
+    for folder in _folders():
+        for path in _files(folder):
+            found.append(path)
+            if len(found) == _MOST_FILES:
+                return tuple(found)
+    return tuple(found)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, inside, names in os.walk(folder):
+        inside.sort()
+        for name in sorted(names):
+            path = Path(parent) / name
+            try:
+                if path.suffix.lower() in _SUFFIXES and path.stat().st_size <= _LARGEST:
+                    yield str(path)
+            except OSError:
+                continue
+
+
+def _folders() -> Sequence[Path]:
+    """Where systems keep fonts."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if sys.platform == "win32":
+        windows = Path(os.environ.get("WINDIR", "C:/Windows"))
+        return windows / "Fonts", home / "AppData/Local/Microsoft/Windows/Fonts"
+    if sys.platform == "darwin":
+        return Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"
+    return (
+        Path("/usr/share/fonts"),
+        Path("/usr/local/share/fonts"),
+        home / ".local/share/fonts",
+        home / ".fonts",
+    )
