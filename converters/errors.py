@@ -120,9 +120,23 @@ class UnsupportedNode:
 
 
 class UnsupportedOperator(ConverterError):
-    """Operators that the twin does not implement, all of them at once."""
+    """Operators that the twin, or the gradient graph, does not implement, all of them at once.
 
-    def __init__(self, nodes: Sequence[UnsupportedNode], *, where: str = "") -> None:
+    Args:
+        nodes: The nodes, each with its reason.
+        where: The file.
+        lacking: What is missing, in words that the list of operators follows.
+        hint: What to do instead; that methods without a gradient work, when it is empty.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[UnsupportedNode],
+        *,
+        where: str = "",
+        lacking: str = "the PyTorch twin does not implement",
+        hint: str = "",
+    ) -> None:
         """Group the nodes by operator and name the first few of each."""
         self.nodes = tuple(nodes)
         groups: dict[str, list[UnsupportedNode]] = {}
@@ -135,15 +149,13 @@ class UnsupportedOperator(ConverterError):
             more = f" and {len(members) - 3} more" if len(members) > 3 else ""
             reason = f": {members[0].reason}" if members[0].reason else ""
             parts.append(f"{label} at {names}{more}{reason}")
-        hint = "methods that need only forward passes (cam, occlusion) still work"
+        hint = hint or "methods that need only forward passes (cam, occlusion) still work"
         if any(node.domain == "com.microsoft.nchwc" for node in nodes):
             hint = (
                 "ONNX Runtime saved this file for one processor's memory layout; give the file "
                 "it was made from, or one saved below its highest optimisation level; " + hint
             )
-        super().__init__(
-            "the PyTorch twin does not implement " + "; ".join(parts), where=where, hint=hint
-        )
+        super().__init__(f"{lacking} " + "; ".join(parts), where=where, hint=hint)
 
 
 class ConversionFailed(ConverterError):

@@ -50,6 +50,8 @@ class Case:
         low: Least value of x.
         high: Greatest value of x.
         place: Which input x is.
+        domain: Of the operator.
+        outputs: How many the node has; the first one is differentiated.
     """
 
     op_type: str
@@ -61,7 +63,7 @@ class Case:
     high: float = 2.0
     place: int = 0
     domain: str = ""
-    smooth: bool = True
+    outputs: int = 1
 
     def __str__(self) -> str:
         given = ",".join(f"{k}={v}" for k, v in self.attributes.items())
@@ -77,7 +79,15 @@ class Case:
                 constants[name] = np.asarray(value)
         inputs.insert(self.place, "x")
         graph = helper.make_graph(
-            [helper.make_node(self.op_type, inputs, ["y"], domain=self.domain, **self.attributes)],
+            [
+                helper.make_node(
+                    self.op_type,
+                    inputs,
+                    ["y", *(f"y{i}" for i in range(1, self.outputs))],
+                    domain=self.domain,
+                    **self.attributes,
+                )
+            ],
             "case",
             [helper.make_tensor_value_info("x", 1, ["N", *self.shape[1:]])],
             [helper.make_tensor_value_info("y", 1, None)],

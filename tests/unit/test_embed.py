@@ -138,11 +138,12 @@ def test_what_cannot_be_written_is_refused_by_name_and_leaves_no_file(tmp_path):
     _refused(tmp_path, opened, UsageError, "no such runtime", runtime="toaster")
     _refused(tmp_path, opened, MethodRefused, "does not depend", target="b[0,0,0]", layer="f")
     _refused(tmp_path, opened, UsageError, "needs the scores", target="top3")
-    summed = [node("CumSum", "f one", "g", name="sums")]
-    model = _network(extra=summed)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(1), "one"))
-    uncovered = _opened(tmp_path, model, "sums.onnx")
-    _refused(tmp_path, uncovered, UnsupportedOperator, "CumSum.*'sums'", layer="f")
+    region = [node("MaxRoiPool", "f rois", "g", name="regions", pooled_shape=[4, 4])]
+    model = _network(extra=region)
+    rois = np.float32([[0, 0, 0, 7, 7]])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(rois, "rois"))
+    uncovered = _opened(tmp_path, model, "regions.onnx")
+    _refused(tmp_path, uncovered, UnsupportedOperator, "MaxRoiPool.*'regions'", layer="f")
     largest = _opened(tmp_path, _network(pool="GlobalMaxPool"), "max.onnx")
     _refused(tmp_path, largest, MethodRefused, "CAM is not exact", "cam")
 

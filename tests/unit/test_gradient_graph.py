@@ -17,6 +17,7 @@ from inspector.engines.twin import TwinEngine
 from inspector.surgery.gradient import RULES
 from inspector.surgery.gradient.gaps import WITHOUT_RULE
 from tests.unit.gradient_cases import Case, Weighted, differences, slope_by_differences
+from tests.unit.gradient_fused_cases import FUSED_CASES
 
 TOLERANCE = 2e-6
 
@@ -234,6 +235,7 @@ CASES = [
     *_normalisations(),
     *_moves(),
     *_resamplings(),
+    *FUSED_CASES,
 ]
 
 
@@ -359,15 +361,15 @@ def test_weights_are_read_where_the_file_has_them():
 
 def test_an_operator_without_a_rule_is_named_with_its_node():
     nodes = [
-        helper.make_node("CumSum", ["x", "axis"], ["a"], name="adding"),
+        helper.make_node("MaxRoiPool", ["x", "rois"], ["a"], name="regions", pooled_shape=[3, 3]),
         helper.make_node("Det", ["a"], ["y"], name="determinant"),
     ]
-    file = _file(nodes, {"axis": np.int64(1)}, (3, 3))
-    with pytest.raises(UnsupportedOperator, match="CumSum") as refused:
+    file = _file(nodes, {"rois": np.float32([[0, 0, 0, 2, 2]])}, (1, 3, 3))
+    with pytest.raises(UnsupportedOperator, match=r"no gradient.*MaxRoiPool") as refused:
         GradientGraph(file).signals(
-            {"x": np.ones((1, 3, 3), np.float32)}, {}, [Weighted(np.ones(1, np.float32))]
+            {"x": np.ones((1, 1, 3, 3), np.float32)}, {}, [Weighted(np.ones((1, 1), np.float32))]
         )
-    assert [node.name for node in refused.value.nodes] == ["adding", "determinant"]
+    assert [node.name for node in refused.value.nodes] == ["determinant", "regions"]
 
 
 def test_the_gaps_of_the_table_are_those_that_are_written_down():
@@ -387,6 +389,7 @@ _FLAT = {
 _TRIED_ELSEWHERE = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
     *("ConvInteger", "MatMulInteger", "QLinearMatMul", "Cast", "Split", "Crop", "Affine"),
-    *("GatherND", "QuickGelu"),
+    *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"),
+    *("QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool", "NhwcMaxPool", "QGemm"),
 }
 """Operators that one node between floats does not show."""

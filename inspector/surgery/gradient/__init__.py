@@ -9,14 +9,19 @@ model.  Nothing here needs torch, and a weight is read where the file has it.
 from inspector.surgery.gradient import (
     activations,
     arithmetic,
+    attention,
     convolution,
+    fused,
     indexing,
     matrix,
     normalisation,
     pooling,
     quantisation,
+    quantised_fused,
     reductions,
     resize,
+    sampling,
+    scattering,
     shape,
 )
 from inspector.surgery.gradient.program import GradientProgram, gradient_program
@@ -37,14 +42,19 @@ __all__ = [
 MODULES = (
     activations,
     arithmetic,
+    attention,
     convolution,
+    fused,
     indexing,
     matrix,
     normalisation,
     pooling,
     quantisation,
+    quantised_fused,
     reductions,
     resize,
+    sampling,
+    scattering,
     shape,
 )
 """Where the rules are; importing them fills the table."""

@@ -12,7 +12,7 @@ import numpy as np
 from inspector.surgery.gradient.builder import Builder
 from inspector.surgery.gradient.table import RULES, CannotDifferentiate, Step
 
-__all__ = ["elementwise"]
+__all__ = ["elementwise", "gelu_slope", "softmax_back"]
 
 Slope = Callable[[Builder, Step, str, str], str]
 
@@ -143,6 +143,20 @@ def tanh(b: Builder, _step: Step, _x: str, y: str) -> str:
     return b.op("Sub", [b.constant(1.0), b.mul(y, y)])
 
 
+@elementwise("ScaledTanh")
+def scaled_tanh(b: Builder, step: Step, _x: str, y: str) -> str:
+    """Beta (alpha - y^2 / alpha) for y = alpha tanh(beta x)."""
+    alpha, beta = _float(step, "alpha", 1.0), _float(step, "beta", 1.0)
+    return _plus(b, _times(b, b.mul(y, y), -beta / alpha), alpha * beta)
+
+
+@elementwise("ParametricSoftplus")
+def parametric_softplus(b: Builder, step: Step, x: str, _y: str) -> str:
+    """Alpha beta sigmoid(beta x) for y = alpha log(1 + exp(beta x))."""
+    alpha, beta = _float(step, "alpha", 1.0), _float(step, "beta", 1.0)
+    return _times(b, b.op("Sigmoid", [_times(b, x, beta)]), alpha * beta)
+
+
 @elementwise("HardSigmoid")
 def hard_sigmoid(b: Builder, step: Step, _x: str, y: str) -> str:
     """Alpha where 0 < y < 1."""
@@ -171,7 +185,19 @@ def mish(b: Builder, _step: Step, x: str, _y: str) -> str:
 @elementwise("Gelu", domain="com.microsoft")
 def gelu(b: Builder, step: Step, x: str, _y: str) -> str:
     """Phi(x) + x phi(x), or the derivative of the tanh approximation."""
-    if step.node.attributes.get("approximate", "none") != "tanh":
+    approximate = step.node.attributes.get("approximate", "none")
+    return gelu_slope(b, x, by_tanh=approximate == "tanh")
+
+
+def gelu_slope(b: Builder, x: str, *, by_tanh: bool) -> str:
+    """Derivative of x Phi(x), or of its approximation by a tanh.
+
+    Args:
+        b: Where it is written.
+        x: The argument.
+        by_tanh: Whether the function is the approximation.
+    """
+    if not by_tanh:
         phi = _times(b, _plus(b, b.op("Erf", [_times(b, x, math.sqrt(0.5))]), 1.0), 0.5)
         density = b.op("Exp", [_times(b, b.mul(x, x), -0.5)])
         return b.op("Add", [phi, b.mul(x, _times(b, density, 1 / math.sqrt(2 * math.pi)))])
@@ -354,10 +380,22 @@ def _axis(b: Builder, step: Step) -> tuple[str, str, int, bool]:
 def softmax(b: Builder, step: Step) -> Mapping[int, str]:
     """Y (g - sum(g y))."""
     y, g, axis, flat = _axis(b, step)
+    found = softmax_back(b, y, g, axis)
+    return {0: b.like(found, step.input(0)) if flat else found}
+
+
+def softmax_back(b: Builder, y: str, g: str, axis: int) -> str:
+    """The signal at the input of a softmax: y (g - sum(g y)).
+
+    Args:
+        b: Where it is written.
+        y: The softmax.
+        g: The signal at it.
+        axis: Its axis.
+    """
     weighed = b.mul(g, y)
     total = b.sum(weighed, [axis], keep=True)
-    found = b.op("Sub", [weighed, b.mul(y, total)])
-    return {0: b.like(found, step.input(0)) if flat else found}
+    return b.op("Sub", [weighed, b.mul(y, total)])
 
 
 @RULES.register("LogSoftmax")

@@ -40,8 +40,8 @@ _BOOL = (
     "IsNaN",
     "IsInf",
 )
-_OF_INPUT = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1}
-_ZERO_POINT = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7}
+_OF_INPUT = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1, "CastLike": 1, "QLinearConcat": 1}
+_ZERO_POINT = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7, "QGemm": 8}
 
 
 def element_types(graph: Graph) -> Mapping[str, int]:
@@ -84,6 +84,8 @@ def _kind(node: Node, found: Mapping[str, int], graph: Graph) -> int:
     if op_type in _ZERO_POINT:
         position = _ZERO_POINT[op_type]
         given = inputs[position] if position < len(inputs) else ""
+        if op_type == "QGemm" and not given:
+            return TYPES.FLOAT
         return found.get(given, 0) if given else TYPES.UINT8
     position = _OF_INPUT.get(op_type, 0)
     return found.get(inputs[position], 0) if position < len(inputs) else 0

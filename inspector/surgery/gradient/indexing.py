@@ -1,6 +1,6 @@
-"""Signals of operators that read elements by index."""
+"""Signals of operators that read slices by an index that is known, and of running sums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,15 +9,7 @@ from inspector.surgery.gradient.table import RULES, CannotDifferentiate, Step
 
 __all__: list[str] = []
 
-_SCATTER_ADDS = 16
 _LARGE = 1 << 16
-
-
-def _require(b: Builder, op_type: str) -> None:
-    if b.opset < _SCATTER_ADDS:
-        raise CannotDifferentiate(
-            f"indices that depend on the image need {op_type} of opset {_SCATTER_ADDS}"
-        )
 
 
 @RULES.register("Gather")
@@ -36,40 +28,52 @@ def gather(b: Builder, step: Step) -> Mapping[int, str]:
         before, after = [0] * rank, [0] * rank
         before[axis], after[axis] = place, size - 1 - place
         return {0: b.pad(b.unsqueeze(signal, [axis]), before, after)}
+    if indices.ndim > 1:
+        joined = (*dims[:axis], indices.size, *dims[axis + 1 :])
+        signal = b.reshape(signal, b.with_batch(joined))
+    return {0: _slices_back(b, signal, dims, axis, indices.reshape(-1))}
+
+
+def _slices_back(b: Builder, signal: str, dims: Sequence[int], axis: int, flat: np.ndarray) -> str:
+    """Slices along an axis back to where they were taken, (..., taken, ...) to ``dims``."""
     if axis == 0:
         raise CannotDifferentiate("it takes some of the samples")
-    flat = indices.reshape(-1)
-    if indices.ndim > 1:
-        joined = (*dims[:axis], len(flat), *dims[axis + 1 :])
-        signal = b.reshape(signal, b.with_batch(joined))
+    rank, size = len(dims), dims[axis]
     if len(flat) and np.array_equal(flat, np.arange(flat[0], flat[0] + len(flat))):
         before, after = [0] * rank, [0] * rank
         before[axis], after[axis] = int(flat[0]), size - int(flat[-1]) - 1
-        return {0: b.pad(signal, before, after)}
+        return b.pad(signal, before, after)
     if len(flat) * size > _LARGE and len(set(flat.tolist())) == size == len(flat):
-        return {0: b.op("Gather", [signal, b.ints(np.argsort(flat).tolist())], axis=axis)}
+        return b.op("Gather", [signal, b.ints(np.argsort(flat).tolist())], axis=axis)
     matrix = np.zeros((len(flat), size), np.float32)
     matrix[np.arange(len(flat)), flat] = 1
-    return {0: b.along(signal, axis, matrix, rank)}
+    return b.along(signal, axis, matrix, rank)
 
 
-@RULES.register("GatherElements", since=11)
-def gather_elements(b: Builder, step: Step) -> Mapping[int, str]:
-    """Elements back to where they were taken, added up."""
-    _require(b, "ScatterElements")
-    axis = int(step.node.attributes.get("axis", 0))
-    given = [b.zeros(step.input(0)), step.input(1), step.signal]
-    return {0: b.op("ScatterElements", given, axis=axis, reduction="add")}
+@RULES.register("Compress", since=9)
+def compress(b: Builder, step: Step) -> Mapping[int, str]:
+    """Slices back to where they were taken."""
+    dims, kept = b.dims(step.input(0)), b.known(step.input(1))
+    axis = step.node.attributes.get("axis")
+    if kept is None or axis is None:
+        raise CannotDifferentiate("its condition depends on the image, or it joins all axes")
+    flat = np.flatnonzero(kept.reshape(-1))
+    return {0: _slices_back(b, step.signal, dims, int(axis) % len(dims), flat)}
 
 
-@RULES.register("GatherND", since=11)
-def gather_nd(b: Builder, step: Step) -> Mapping[int, str]:
-    """Slices back to where they were taken, added up."""
-    _require(b, "ScatterND")
-    if int(step.node.attributes.get("batch_dims", 0)):
-        raise CannotDifferentiate("axes of samples of its own")
-    given = [b.zeros(step.input(0)), step.input(1), step.signal]
-    return {0: b.op("ScatterND", given, reduction="add")}
+@RULES.register("CumSum", since=11)
+def cum_sum(b: Builder, step: Step) -> Mapping[int, str]:
+    """The running sum from the other end."""
+    attributes = dict(step.node.attributes)
+    attributes["reverse"] = 1 - int(attributes.get("reverse", 0))
+    return {0: b.op("CumSum", [step.signal, step.input(1)], **attributes)}
+
+
+@RULES.register("ReverseSequence", since=10)
+def reverse_sequence(b: Builder, step: Step) -> Mapping[int, str]:
+    """The same steps the other way round again."""
+    given = [step.signal, step.input(1)]
+    return {0: b.op("ReverseSequence", given, **dict(step.node.attributes))}
 
 
 @RULES.register("Trilu", since=14)

@@ -8,7 +8,7 @@ import numpy as np
 from inspector.surgery.gradient.builder import Builder
 from inspector.surgery.gradient.table import RULES, CannotDifferentiate, Step
 
-__all__: list[str] = []
+__all__ = ["normalised_back"]
 
 EPSILON = 9.999999747378752e-06
 
@@ -36,10 +36,19 @@ def batch_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     return {0: b.mul(step.signal, factor)}
 
 
-def _normalised_back(
+def normalised_back(
     b: Builder, x: str, g: str, axes: Sequence[int], epsilon: float, *, centred: bool = True
 ) -> str:
-    """The signal at x, of ``(x - mean) / sqrt(variance + epsilon)`` over some axes."""
+    """The signal at x, of ``(x - mean) / sqrt(variance + epsilon)`` over some axes.
+
+    Args:
+        b: Where it is written.
+        x: What is normalised.
+        g: The signal at the result.
+        axes: The axes.
+        epsilon: Added to the variance.
+        centred: Whether the mean is taken off first.
+    """
     d = b.op("Sub", [x, b.mean(x, axes)]) if centred else x
     variance = b.mean(b.mul(d, d), axes)
     spread = b.op("Sqrt", [b.op("Add", [variance, b.constant(epsilon)])])
@@ -57,7 +66,7 @@ def instance_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     rank = len(b.dims(step.input(0)))
     x = b.value(step.input(0))
     g = b.mul(step.signal, b.vector(step.input(1), rank, 1))
-    return {0: _normalised_back(b, x, g, range(2, rank), _epsilon(step))}
+    return {0: normalised_back(b, x, g, range(2, rank), _epsilon(step))}
 
 
 @RULES.register("LayerNormalization", since=17)
@@ -70,7 +79,7 @@ def layer_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     rank = len(b.dims(step.input(0)))
     axis = int(step.node.attributes.get("axis", -1)) % rank
     g = b.mul(step.signal, b.value(step.input(1)))
-    return {0: _normalised_back(b, b.value(step.input(0)), g, range(axis, rank), _epsilon(step))}
+    return {0: normalised_back(b, b.value(step.input(0)), g, range(axis, rank), _epsilon(step))}
 
 
 @RULES.register("RMSNormalization", since=23)
@@ -82,7 +91,7 @@ def rms_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     axis = int(step.node.attributes.get("axis", -1)) % rank
     g, x = b.mul(step.signal, b.value(step.input(1))), b.value(step.input(0))
     axes = range(axis, rank)
-    return {0: _normalised_back(b, x, g, axes, _epsilon(step), centred=False)}
+    return {0: normalised_back(b, x, g, axes, _epsilon(step), centred=False)}
 
 
 @RULES.register("GroupNormalization", since=18)
@@ -98,7 +107,7 @@ def group_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     g = b.mul(step.signal, b.unsqueeze(scale, list(range(1, len(dims) - 1))))
     rows = (-1, groups, math.prod(dims[1:]) // groups)
     x = b.reshape(b.value(step.input(0)), rows)
-    found = _normalised_back(b, x, b.reshape(g, rows), [2], _epsilon(step))
+    found = normalised_back(b, x, b.reshape(g, rows), [2], _epsilon(step))
     return {0: b.like(found, step.input(0))}
 
 
@@ -151,7 +160,7 @@ def mean_variance_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     axes = [int(axis) for axis in step.node.attributes.get("axes", (0, 2, 3))]
     if 0 in axes:
         raise CannotDifferentiate("statistics over the axis of samples")
-    return {0: _normalised_back(b, b.value(step.input(0)), step.signal, axes, 1e-18)}
+    return {0: normalised_back(b, b.value(step.input(0)), step.signal, axes, 1e-18)}
 
 
 @RULES.register("ImageScaler")

@@ -7,10 +7,10 @@ import numpy as np
 
 from inspector.surgery.gradient.builder import Builder
 from inspector.surgery.gradient.convolution import fitted
-from inspector.surgery.gradient.table import RULES, CannotDifferentiate, Step
+from inspector.surgery.gradient.table import RULES, Step
 from inspector.surgery.gradient.windows import Window, window_of
 
-__all__: list[str] = []
+__all__ = ["averaged_back", "first_maximum_back", "summed_back"]
 
 _SCATTER_ADDS = 16
 """Opset from which ``ScatterElements`` can add up."""
@@ -53,12 +53,27 @@ def max_pool(b: Builder, step: Step) -> Mapping[int, str]:
 
 
 def _by_comparison(b: Builder, step: Step, window: Window) -> str:
+    x, y = b.value(step.input(0)), b.value(step.node.outputs[0])
+    channels = b.dims(step.input(0))[1]
+    return first_maximum_back(b, x, y, step.signal, window=window, channels=channels)
+
+
+def first_maximum_back(
+    b: Builder, x: str, y: str, signal: str, *, window: Window, channels: int
+) -> str:
     """Places of the maxima without indices: every tap of a window as a channel.
 
     A convolution with one 1 per filter lays the taps side by side, its transpose adds them up.
     What is a pad counts as no tap.
+
+    Args:
+        b: Where it is written.
+        x: What is pooled, (N, C, h w).
+        y: Its maxima.
+        signal: The signal at them.
+        window: Where the windows lie.
+        channels: C.
     """
-    channels = b.dims(step.input(0))[1]
     taps = math.prod(window.kernel)
     one = np.eye(taps, dtype=np.float32).reshape(taps, 1, *window.kernel)
     filters = b.constant(one)
@@ -78,11 +93,10 @@ def _by_comparison(b: Builder, step: Step, window: Window) -> str:
         "pads": [*window.begin, *(max(0, e) for e in end)],
     }
     single = (-1, 1, *window.size)
-    x = fitted(b, b.reshape(b.value(step.input(0)), single), window.size, kept)
-    unfolded = b.op("Conv", [x, filters], **options)
+    image = fitted(b, b.reshape(x, single), window.size, kept)
+    unfolded = b.op("Conv", [image, filters], **options)
     real = b.op("Conv", [b.constant(np.ones((1, 1, *kept))), filters], **options)
-    y = b.reshape(b.value(step.node.outputs[0]), (-1, 1, *window.outputs))
-    g = b.reshape(step.signal, (-1, 1, *window.outputs))
+    y, g = (b.reshape(tensor, (-1, 1, *window.outputs)) for tensor in (y, signal))
     reached = b.mul(b.mask(b.op("Not", [b.op("Less", [unfolded, y])])), real)
     # The first of equals: those before it are counted by a product with a triangle of ones.
     before = np.tril(np.ones((taps, taps), np.float32), -1).reshape(taps, taps, *[1] * rank)
@@ -96,22 +110,46 @@ def _by_comparison(b: Builder, step: Step, window: Window) -> str:
 @RULES.register("AveragePool")
 def average_pool(b: Builder, step: Step) -> Mapping[int, str]:
     """Every window's share goes to all of its pixels: a sum over windows, at stride 1."""
-    window = _window(b, step)
-    rank, taps = len(window.kernel), math.prod(window.kernel)
     channels = b.dims(step.input(0))[1]
-    counts = _counts(step, window)
-    share = b.mul(step.signal, b.constant((1 / counts).astype(np.float32)))
+    return {0: averaged_back(b, step, step.signal, _window(b, step), channels)}
+
+
+def averaged_back(b: Builder, step: Step, signal: str, window: Window, channels: int) -> str:
+    """The signal at the input of an average pool, from that at its output.
+
+    Args:
+        b: Where it is written.
+        step: The pool.
+        signal: (N, C, outputs).
+        window: Where the windows lie.
+        channels: C.
+    """
+    counts, taps = _counts(step, window), math.prod(window.kernel)
+    share = b.mul(signal, b.constant((1 / counts).astype(np.float32)))
     if np.all(counts == taps):
-        share = b.scaled(step.signal, 1 / taps)
+        share = b.scaled(signal, 1 / taps)
+    return summed_back(b, share, window, channels)
+
+
+def summed_back(b: Builder, share: str, window: Window, channels: int) -> str:
+    """Every window's number to all of its pixels, added up: (N, C, outputs) to (N, C, size).
+
+    Args:
+        b: Where it is written.
+        share: One number per window.
+        window: Where the windows lie.
+        channels: C.
+    """
+    rank, taps = len(window.kernel), math.prod(window.kernel)
     if window.plain:
         apart, wide = [-1, channels], [1, 1]
         for o, k in zip(window.outputs, window.kernel, strict=True):
             apart += [o, 1]
             wide += [1, k]
         repeated = b.op("Tile", [b.reshape(share, apart), b.ints(wide)])
-        return {0: b.reshape(repeated, (-1, channels, *window.size))}
+        return b.reshape(repeated, (-1, channels, *window.size))
     if any(d != 1 for d in window.dilations):
-        raise CannotDifferentiate("an average pool with dilations")
+        return _dilated_back(b, share, window, channels)
     spread = b.spread(share, (1, channels, *window.outputs), (1, 1, *window.strides))
     begin = [k - 1 for k in window.kernel]
     length = [o * s for o, s in zip(window.outputs, window.strides, strict=True)]
@@ -124,7 +162,34 @@ def average_pool(b: Builder, step: Step) -> Mapping[int, str]:
         float(taps),
     )
     given = [n + e for n, e in zip(length, end, strict=True)]
-    return {0: fitted(b, sums, given, window.size, window.begin)}
+    return fitted(b, sums, given, window.size, window.begin)
+
+
+def _dilated_back(b: Builder, share: str, window: Window, channels: int) -> str:
+    """The same by a transposed convolution with ones, map by map: taps lie apart."""
+    ones = b.constant(np.ones((1, 1, *window.kernel)))
+    single = b.reshape(share, (-1, 1, *window.outputs))
+    options = {"strides": list(window.strides), "dilations": list(window.dilations)}
+    kernel = list(window.kernel)
+    whole = b.op("ConvTranspose", [single, ones], kernel_shape=kernel, **options)
+    full = [
+        (o - 1) * s + span
+        for o, s, span in zip(window.outputs, window.strides, window.spans, strict=True)
+    ]
+    found = fitted(b, whole, full, window.size, window.begin)
+    return b.reshape(found, (-1, channels, *window.size))
+
+
+@RULES.register("LpPool", since=2)
+def lp_pool(b: Builder, step: Step) -> Mapping[int, str]:
+    """p-norm of every window: sign(x) |x|^(p - 1) times the sum of g y^(1 - p)."""
+    p, window = int(step.node.attributes.get("p", 2)), _window(b, step)
+    x, y, share = b.value(step.input(0)), b.value(step.node.outputs[0]), step.signal
+    if p > 1:
+        safe = b.where(b.op("Greater", [y, b.constant(0.0)]), y, b.constant(1.0))
+        share = b.op("Div", [share, b.op("Pow", [safe, b.constant(float(p - 1))])])
+    spread = summed_back(b, share, window, b.dims(step.input(0))[1])
+    return {0: b.mul(_root_slope(b, x, p), spread)}
 
 
 def _counts(step: Step, window: Window) -> np.ndarray:

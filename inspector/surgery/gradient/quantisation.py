@@ -15,7 +15,7 @@ from inspector.surgery.gradient.matrix import times_transposed
 from inspector.surgery.gradient.table import RULES, CannotDifferentiate, Step
 from inspector.surgery.gradient.windows import window_of
 
-__all__: list[str] = []
+__all__ = ["centred"]
 
 
 def _scale(b: Builder, step: Step, position: int, tensor: str) -> str:
@@ -54,8 +54,16 @@ def dynamic_quantize_linear(b: Builder, step: Step) -> Mapping[int, str]:
     return {0: b.op("Div", [step.signal, step.node.outputs[1]])}
 
 
-def _centred(b: Builder, tensor: str, zero_point: str, rank: int, axis: int) -> str:
-    """Levels less their zero point, in float32."""
+def centred(b: Builder, tensor: str, zero_point: str, rank: int, axis: int) -> str:
+    """Levels less their zero point, in float32.
+
+    Args:
+        b: Where it is written.
+        tensor: The levels.
+        zero_point: Name of the zero point; empty where there is none.
+        rank: Axes of the levels.
+        axis: What several zero points belong to.
+    """
     levels = b.value(tensor)
     if not zero_point:
         return levels
@@ -73,7 +81,7 @@ def qlinear_conv(b: Builder, step: Step) -> Mapping[int, str]:
     x, w, y = step.input(0), step.input(3), step.node.outputs[0]
     shape, dims = b.dims(w), b.dims(x)
     window = window_of(step.node, dims[2:], shape[2:], b.dims(y)[2:])
-    weights = _centred(b, w, step.input(5), len(shape), 0)
+    weights = centred(b, w, step.input(5), len(shape), 0)
     factor = b.once("Div", [b.value(step.input(1)), b.value(step.input(6))])
     scales = b.vector(step.input(4), len(shape), 0)
     signal = b.mul(step.signal, factor)
@@ -96,7 +104,7 @@ def conv_integer(b: Builder, step: Step) -> Mapping[int, str]:
     x, w, y = step.input(0), step.input(1), step.node.outputs[0]
     shape, dims = b.dims(w), b.dims(x)
     window = window_of(step.node, dims[2:], shape[2:], b.dims(y)[2:])
-    weights = _centred(b, w, step.input(3), len(shape), 0)
+    weights = centred(b, w, step.input(3), len(shape), 0)
     group = int(step.node.attributes.get("group", 1))
     found = convolved_back(
         b, step.signal, weights, shape=shape, channels=dims[1], window=window, group=group
@@ -117,16 +125,22 @@ def qlinear_matmul(b: Builder, step: Step) -> Mapping[int, str]:
     """A product of levels: the second one's scales, and the first one's over the result's."""
     if step.wanted != {0}:
         raise CannotDifferentiate("the second matrix depends on the input")
-    if any(math.prod(b.dims(step.input(i))) > 1 for i in (1, 6)):
-        raise CannotDifferentiate("scales by row")
-    factor = b.once("Div", [b.value(step.input(1)), b.value(step.input(6))])
+    above, below = (_by_row(b, step.input(position)) for position in (1, 6))
+    factor = b.once("Div", [above, below])
     signal = b.mul(b.mul(step.signal, factor), b.value(step.input(4)))
     return {0: _product(b, step, signal, second=3, zero=5)}
+
+
+def _by_row(b: Builder, scale: str) -> str:
+    """A scale, or one per row as a column."""
+    dims = b.dims(scale)
+    value = b.value(scale)
+    return b.unsqueeze(value, [1]) if len(dims) == 1 and dims[0] > 1 else value
 
 
 def _product(b: Builder, step: Step, signal: str, *, second: int, zero: int) -> str:
     a, c = b.dims(step.input(0)), b.dims(step.input(second))
     if len(a) < 2 or len(c) < 2:
         raise CannotDifferentiate("a product with a vector")
-    matrix = _centred(b, step.input(second), step.input(zero), len(c), len(c) - 1)
+    matrix = centred(b, step.input(second), step.input(zero), len(c), len(c) - 1)
     return times_transposed(b, signal, matrix, out=b.dims(step.node.outputs[0]), c=c, a=a)

@@ -119,7 +119,11 @@ class _Pass:
             if any(name in self.arrived for name in node.outputs if name not in self.wanted):
                 self._node(node)
         if self.missing:
-            raise UnsupportedOperator(sorted(self.missing, key=lambda one: one.name))
+            raise UnsupportedOperator(
+                sorted(self.missing, key=lambda one: one.name),
+                lacking="no gradient can be written as ONNX for",
+                hint="choose a --layer behind it; `inspector explain --engine twin` may have it",
+            )
         return {name: self._total(name) for name in self.wanted if name in self.arrived}
 
     def _total(self, tensor: str) -> str:

@@ -41,6 +41,14 @@ def cast(b: Builder, step: Step) -> Mapping[int, str]:
     return {0: step.signal}
 
 
+@RULES.register("CastLike", since=15)
+def cast_like(b: Builder, step: Step) -> Mapping[int, str]:
+    """As Cast, to the type of another tensor."""
+    if not b.floats(step.input(1)) and b.floats(step.input(0)):
+        return {}
+    return {0: step.signal}
+
+
 _FLOATS = frozenset(
     (
         onnx.TensorProto.FLOAT,
@@ -175,6 +183,37 @@ def pad(b: Builder, step: Step) -> Mapping[int, str]:
             matrix[np.arange(len(sources)), sources] = 1
             signal = b.along(signal, axis, matrix, rank)
     return {0: signal}
+
+
+@RULES.register("CenterCropPad", since=18)
+def center_crop_pad(b: Builder, step: Step) -> Mapping[int, str]:
+    """What lies inside, and zeros where something was cut off."""
+    dims, out = b.dims(step.input(0)), b.dims(step.node.outputs[0])
+    begins, ends = [0] * len(dims), [0] * len(dims)
+    for axis, (size, wanted) in enumerate(zip(dims, out, strict=True)):
+        more = wanted - size
+        # Cropping rounds the first removed part down, padding the first added part.
+        begins[axis] = more // 2 if more >= 0 else -(-more // 2)
+        ends[axis] = more - begins[axis]
+    return {0: _inside(b, step.signal, dims, begins, ends)}
+
+
+@RULES.register("Col2Im", since=18)
+def col2im(b: Builder, step: Step) -> Mapping[int, str]:
+    """Blocks of the image: a convolution with one 1 per filter."""
+    image, block = (_given(b, step, position, "sizes") or [] for position in (1, 2))
+    dims, taps, rank = b.dims(step.input(0)), int(np.prod(block)), len(block)
+    attributes = step.node.attributes
+    filters = b.constant(np.eye(taps).reshape(taps, 1, *block))
+    parts = b.op(
+        "Conv",
+        [b.reshape(step.signal, (-1, 1, *image)), filters],
+        kernel_shape=block,
+        strides=list(attributes.get("strides") or (1,) * rank),
+        dilations=list(attributes.get("dilations") or (1,) * rank),
+        pads=list(attributes.get("pads") or (0,) * (2 * rank)),
+    )
+    return {0: b.reshape(parts, (-1, *dims[1:]))}
 
 
 def _inside(
