@@ -55,8 +55,9 @@ from inspector.printable import clean_text
 @click.option(
     "--for",
     "runtime",
-    type=click.Choice(["web"]),
-    help="Avoid operators that a runtime lacks: onnxruntime-web on WebGPU.",
+    type=click.Choice(["web", "mobile", "openvino", "tensorrt"]),
+    help="Avoid operators that a runtime lacks (onnxruntime-web on WebGPU, ONNX Runtime's reduced "
+    "mobile package, OpenVINO, TensorRT), and say which remain.",
 )
 @model_options
 def command(**options: Any) -> int:
@@ -81,7 +82,7 @@ def _embed(
     runtime: str | None,
     **opening: Any,
 ) -> int:
-    from inspector.embed import embed
+    from inspector.embed import RUNTIMES, embed
 
     explainer = open_model(model, **opening)
     found = embed(
@@ -100,4 +101,9 @@ def _embed(
         f"{found.path}: output heatmap, {clean_text(found.facts['method'])} of "
         f"{clean_text(found.facts['target'])}{layer_text}; {grown:+.2%} bytes"
     )
+    if runtime:
+        asked = RUNTIMES[runtime]
+        left = ", ".join(map(clean_text, found.left_over))
+        note = f": {asked.note}" if asked.note else ""
+        show(f"{asked.name} lacks {left}{note}" if left else f"{asked.name} has every operator")
     return 0

@@ -5,7 +5,7 @@ method.  What was added is named so that it can be taken out again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +13,80 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from converters.errors import UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
 from converters.plain_values import parse_json
+from inspector.surgery.embedded_target import CLASS_INPUT, BestClass, Seed
 from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.reverse import Overlay, reverse
 
-__all__ = ["HEATMAP", "METADATA_KEY", "Embedding", "Part", "facts_of", "with_heatmap", "without"]
+__all__ = [
+    "HEATMAP",
+    "METADATA_KEY",
+    "Embedding",
+    "Held",
+    "Part",
+    "facts_of",
+    "with_heatmap",
+    "without",
+]
 
 Array = np.ndarray[Any, Any]
 
 HEATMAP = "heatmap"
 """Name of the output."""
 
-CLASS_INPUT = "heatmap_class"
-"""Name of the optional input that picks the class: -1 is the best one."""
-
 METADATA_KEY = "onnx-inspector.heatmap"
 _APART = 4
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a tensor holds a map (N, C, h, w) of real numbers.
+
+    Attributes:
+        last: Its channels are the last axis, not the second.
+        tokens: The token at each place of the map, (h, w); None for maps.
+        along: Axis of the tokens, 1 of (N, T, C) or 2 of (N, C, T).
+        step: What one level stands for, in a shape that broadcasts; None for real numbers.
+        zero: The level of zero, in such a shape.
+    """
+
+    last: bool = False
+    tokens: Array | None = None
+    along: int = 1
+    step: Array | None = None
+    zero: Array | None = None
+
+    def cells(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the map, by the shape of the tensor."""
+        if self.tokens is not None:
+            return self.tokens.shape[0], self.tokens.shape[1]
+        return (shape[1], shape[2]) if self.last else (shape[2], shape[3])
+
+    def read(self, b: Builder, tensor: str) -> str:
+        """The map of a tensor of the network."""
+        value = b.value(tensor)
+        if self.step is not None and not b.floats(tensor):
+            level = b.op("Sub", [value, b.constant(self.zero)])
+            value = b.mul(level, b.constant(self.step))
+        return self._laid(b, value, b.dims(tensor))
+
+    def signal(self, b: Builder, signal: str, tensor: str) -> str:
+        """The signal at the map, of that at a tensor of the network."""
+        if self.step is not None and not b.floats(tensor):
+            signal = b.op("Div", [signal, b.constant(self.step)])
+        return self._laid(b, signal, b.dims(tensor))
+
+    def _laid(self, b: Builder, value: str, dims: Sequence[int]) -> str:
+        if self.tokens is None:
+            return b.transpose(value, [0, 3, 1, 2]) if self.last else value
+        places = self.tokens.reshape(-1).tolist()
+        if places != list(range(dims[self.along])):
+            value = b.op("Gather", [value, b.ints(places)], axis=self.along)
+        if self.along == 1:
+            value = b.transpose(value, [0, 2, 1])
+        return b.reshape(value, (-1, dims[3 - self.along], *self.tokens.shape))
 
 
 @dataclass(frozen=True)
@@ -39,13 +96,13 @@ class Part:
     Attributes:
         start: Tensors of equal values by which it is; their signals add up.
         nodes: The nodes between them and the target.
-        last: Their channels are the last axis, not the second.
+        held: How they hold a map.
         overlay: A backward rule.
     """
 
     start: tuple[str, ...]
     nodes: tuple[Node, ...]
-    last: bool = False
+    held: Held = field(default_factory=Held)
     overlay: Overlay | None = None
 
 
@@ -56,26 +113,24 @@ class Embedding:
     Attributes:
         method: Name of the method.
         target: Tensor that the score is an element of.
-        slope: Derivative of a fixed score by it, of one sample; None for the best class.
+        seed: Which of its elements.
         layer: Of methods through a layer.
         image: Of methods at the input.
         reduction: How the channels of the input become one map.
         factor: What a CAM is multiplied by.
         laid: How a layer's map (h, w) comes onto the input (H, W): rows (H, h) and columns (W, w)
             of a product from both sides; None leaves it.
-        class_input: Whether an optional input picks the class.
         facts: What stands in the file's metadata besides.
     """
 
     method: str
     target: str
-    slope: Array | None = None
+    seed: Seed = field(default_factory=BestClass)
     layer: Part | None = None
     image: Part | None = None
     reduction: str = "max_abs"
     factor: float = 1.0
     laid: tuple[Array, Array] | None = None
-    class_input: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,9 +145,8 @@ def with_heatmap(graph: Graph, wanted: Embedding, builder: Builder) -> onnx.Mode
     Raises:
         UnsupportedOperator: Nodes on the way that have no rule.
     """
-    seed = _seed(builder, wanted)
-    heatmap = _formula(builder, wanted, seed)
-    builder.nodes.append(helper.make_node("Identity", [heatmap], [HEATMAP]))
+    seed = wanted.seed.written(builder, wanted.target)
+    builder.rename(_formula(builder, wanted, seed), HEATMAP)
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     _inline(model, graph)
@@ -103,7 +157,7 @@ def with_heatmap(graph: Graph, wanted: Embedding, builder: Builder) -> onnx.Mode
         node.output.append(name)
     model.graph.node.extend(builder.nodes)
     model.graph.initializer.extend(builder.initialisers)
-    if wanted.class_input:
+    if isinstance(wanted.seed, BestClass) and wanted.seed.by_input:
         kind = onnx.TensorProto.INT32
         model.graph.input.append(helper.make_tensor_value_info(CLASS_INPUT, kind, ["classes"]))
         model.graph.initializer.append(
@@ -176,37 +230,16 @@ def facts_of(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
 _LONGEST = 1 << 16
 
 
-def _seed(b: Builder, wanted: Embedding) -> str:
-    """Derivative of every sample's score by the target's tensor."""
-    name = wanted.target
-    if wanted.slope is not None:
-        return b.expanded(b.constant(wanted.slope), name)
-    dims = b.dims(name)
-    count = int(np.prod(dims[1:]))
-    flat = b.reshape(b.value(name), (-1, count))
-    if count == 1:  # one unit scores two classes: the side that is predicted
-        above = b.scaled(b.positive(b.value(name)), 2.0)
-        return b.op("Sub", [above, b.constant(1.0)])
-    best = b.op("ArgMax", [flat], axis=1, keepdims=1)
-    if wanted.class_input:
-        asked = b.op("Cast", [CLASS_INPUT], to=onnx.TensorProto.FLOAT)
-        column = b.reshape(asked, (-1, 1))
-        top = b.op("Cast", [best], to=onnx.TensorProto.FLOAT)
-        none = b.op("Less", [column, b.constant(0.0)])
-        best = b.where(none, top, column)
-        places = b.constant(np.arange(count, dtype=np.float32)[None])
-        hit = b.mask(b.equal(best, places))
-    else:
-        places = b.constant(np.arange(count)[None], np.int64)
-        hit = b.mask(b.op("Equal", [best, places]))
-    return b.like(hit, name)
-
-
 def _signal(b: Builder, part: Part, target: str, seed: str) -> str:
-    """What arrives at the start of a part, channels second."""
+    """What arrives at the start of a part, as a map."""
     found = reverse(b, part.nodes, {target: seed}, part.start, overlay=part.overlay)
-    signal = b.add(*found.values())
-    return b.transpose(signal, [0, 3, 1, 2]) if part.last else signal
+    if not found:
+        raise UnsupportedOperator(
+            [UnsupportedNode(node.name, node.op_type, node.domain, b.opset) for node in part.nodes],
+            lacking="no gradient comes through",
+            hint=f"the target {target!r} does not follow {part.start[0]!r} smoothly",
+        )
+    return part.held.signal(b, b.add(*found.values()), part.start[0])
 
 
 def _formula(b: Builder, wanted: Embedding, seed: str) -> str:
@@ -214,8 +247,7 @@ def _formula(b: Builder, wanted: Embedding, seed: str) -> str:
     coarse = fine = ""
     if wanted.layer is not None:
         gradient = _signal(b, wanted.layer, wanted.target, seed)
-        layer = b.value(wanted.layer.start[0])
-        layer = b.transpose(layer, [0, 3, 1, 2]) if wanted.layer.last else layer
+        layer = wanted.layer.held.read(b, wanted.layer.start[0])
         method = "grad-cam" if wanted.image is not None else wanted.method
         coarse = _through_layer(b, method, layer, gradient, wanted.factor)
         if wanted.laid is not None:

@@ -78,7 +78,7 @@ class Segmenter:
         counts = np.bincount(winners[winners >= 0], minlength=self.classes)
         order = sorted(
             np.flatnonzero(counts >= LEAST * winners.size),
-            key=lambda number: (self._is_background(int(number)), -counts[number]),
+            key=lambda number: (self.is_background(int(number)), -counts[number]),
         )
         return [
             self._item(int(n), winners == n, sample, float(counts[n] / winners.size)) for n in order
@@ -160,7 +160,8 @@ class Segmenter:
         names = self.known.labels
         return clean_text(names[number]) if 0 <= number < len(names) else f"class {number}"
 
-    def _is_background(self, number: int) -> bool:
+    def is_background(self, number: int) -> bool:
+        """Whether a class is the background, by its name."""
         return self._name(number).casefold() in _BACKGROUND
 
     def _none(self, sample: Sample, what: str, items: Sequence[Item]) -> ImageRefused:

@@ -163,8 +163,8 @@ def test_verify_finds_a_heatmap_that_is_another_one(tmp_path):
     out = tmp_path / "out.onnx"
     embed(_opened(tmp_path, _network()), out)
     model = onnx.load_from_string(out.read_bytes())
-    last = model.graph.node[-1]
-    last.op_type = "Neg"
+    model.graph.node[-1].output[0] = "gradient/other"
+    model.graph.node.append(node("Neg", "gradient/other", HEATMAP))
     out.write_bytes(model.SerializeToString())
     again = inspector.load(out, preprocess="unit")
     found = {check.name: check.status for check in checks_of(again, *base_of(again))}

@@ -47,7 +47,7 @@ def _float(step: Step, name: str, default: float) -> float:
 @elementwise("Relu")
 def relu(b: Builder, _step: Step, _x: str, y: str) -> str:
     """[y > 0]: the sign of what is not negative."""
-    return b.op("Sign", [y]) if b.opset >= 9 else b.positive(y)
+    return b.positive(y) if b.opset < 9 or "Sign" in b.avoid else b.sign(y)
 
 
 @elementwise("Clip")
@@ -227,7 +227,7 @@ def softplus(b: Builder, _step: Step, x: str, _y: str) -> str:
 @elementwise("Softsign")
 def softsign(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / (1 + |x|)^2."""
-    r = b.op("Reciprocal", [_plus(b, b.op("Abs", [x]), 1.0)])
+    r = b.reciprocal(_plus(b, b.op("Abs", [x]), 1.0))
     return b.mul(r, r)
 
 
@@ -240,7 +240,7 @@ def exp(_b: Builder, _step: Step, _x: str, y: str) -> str:
 @elementwise("Log")
 def log(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / x."""
-    return b.op("Reciprocal", [x])
+    return b.reciprocal(x)
 
 
 @elementwise("Sqrt")
@@ -264,10 +264,7 @@ def neg(b: Builder, _step: Step, _x: str, _y: str) -> str:
 @elementwise("Abs")
 def absolute(b: Builder, _step: Step, x: str, _y: str) -> str:
     """The sign of x."""
-    if b.opset >= 9:
-        return b.op("Sign", [x])
-    below = b.mask(b.op("Less", [x, b.constant(0.0)]))
-    return b.op("Sub", [b.positive(x), below])
+    return b.sign(x)
 
 
 @elementwise("Erf", since=9)
@@ -298,13 +295,13 @@ def tan(b: Builder, _step: Step, _x: str, y: str) -> str:
 @elementwise("Atan", since=7)
 def atan(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / (1 + x^2)."""
-    return b.op("Reciprocal", [_plus(b, b.mul(x, x), 1.0)])
+    return b.reciprocal(_plus(b, b.mul(x, x), 1.0))
 
 
 @elementwise("Asin", since=7)
 def asin(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / sqrt(1 - x^2)."""
-    return b.op("Reciprocal", [b.op("Sqrt", [b.op("Sub", [b.constant(1.0), b.mul(x, x)])])])
+    return b.reciprocal(b.op("Sqrt", [b.op("Sub", [b.constant(1.0), b.mul(x, x)])]))
 
 
 @elementwise("Acos", since=7)
@@ -328,19 +325,19 @@ def cosh(b: Builder, _step: Step, x: str, _y: str) -> str:
 @elementwise("Asinh", since=9)
 def asinh(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / sqrt(x^2 + 1)."""
-    return b.op("Reciprocal", [b.op("Sqrt", [_plus(b, b.mul(x, x), 1.0)])])
+    return b.reciprocal(b.op("Sqrt", [_plus(b, b.mul(x, x), 1.0)]))
 
 
 @elementwise("Acosh", since=9)
 def acosh(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / sqrt(x^2 - 1)."""
-    return b.op("Reciprocal", [b.op("Sqrt", [_plus(b, b.mul(x, x), -1.0)])])
+    return b.reciprocal(b.op("Sqrt", [_plus(b, b.mul(x, x), -1.0)]))
 
 
 @elementwise("Atanh", since=9)
 def atanh(b: Builder, _step: Step, x: str, _y: str) -> str:
     """1 / (1 - x^2)."""
-    return b.op("Reciprocal", [b.op("Sub", [b.constant(1.0), b.mul(x, x)])])
+    return b.reciprocal(b.op("Sub", [b.constant(1.0), b.mul(x, x)]))
 
 
 def _flat(op_type: str, since: int = 1) -> None:

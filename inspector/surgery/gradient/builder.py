@@ -132,6 +132,18 @@ class Builder:
         self.nodes.append(helper.make_node(op_type, list(inputs), outputs, **attributes))
         return tuple(outputs)
 
+    def rename(self, tensor: str, name: str) -> None:
+        """Give a tensor that was written here another name; one of the network is copied."""
+        maker = next((node for node in self.nodes if tensor in node.output), None)
+        if maker is None:
+            self.nodes.append(helper.make_node("Identity", [tensor], [name]))
+            return
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for position, own in enumerate(names):
+                    if own == tensor:
+                        names[position] = name
+
     def once(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """As ``op``, but the same node is written once."""
         key = (op_type, tuple(inputs), repr(sorted(attributes.items())))
@@ -156,9 +168,31 @@ class Builder:
 
     def add(self, *signals: str) -> str:
         """Sum of signals of one shape."""
-        if len(signals) == 1:
-            return signals[0]
-        return self.op("Add" if len(signals) == 2 else "Sum", signals)
+        if "Sum" not in self.avoid and len(signals) > 2:
+            return self.op("Sum", signals)
+        total, *rest = signals
+        for signal in rest:
+            total = self.op("Add", [total, signal])
+        return total
+
+    def sign(self, tensor: str) -> str:
+        """-1, 0 or 1."""
+        if self.opset >= 9 and "Sign" not in self.avoid:
+            return self.op("Sign", [tensor])
+        below = self.mask(self.op("Less", [tensor, self.constant(0.0)]))
+        return self.op("Sub", [self.positive(tensor), below])
+
+    def reciprocal(self, tensor: str) -> str:
+        """One over a tensor."""
+        if "Reciprocal" in self.avoid:
+            return self.op("Div", [self.constant(1.0), tensor])
+        return self.op("Reciprocal", [tensor])
+
+    def rounded(self, tensor: str) -> str:
+        """The nearest whole number; halves go to the even one where the opset can."""
+        if self.opset >= 11 and "Round" not in self.avoid:
+            return self.op("Round", [tensor])
+        return self.op("Floor", [self.op("Add", [tensor, self.constant(0.5)])])
 
     def mul(self, a: str, b: str) -> str:
         """Product, element by element."""
@@ -210,8 +244,10 @@ class Builder:
 
     def zeros(self, tensor: str) -> str:
         """Zeros in the shape of a tensor."""
-        if self.opset >= 9:
+        if self.opset >= 9 and "ConstantOfShape" not in self.avoid:
             return self.op("ConstantOfShape", [self.shape(tensor)])
+        if self.opset >= 8:
+            return self.op("Expand", [self.constant(0.0), self.shape(tensor)])
         return self.mul(self.value(tensor), self.constant(0.0))
 
     def expanded(self, signal: str, tensor: str) -> str:

@@ -143,7 +143,7 @@ def lp_normalization(b: Builder, step: Step) -> Mapping[int, str]:
     axis = int(step.node.attributes.get("axis", -1)) % len(b.dims(step.input(0)))
     p = int(step.node.attributes.get("p", 2))
     x, y, g = b.value(step.input(0)), b.value(step.node.outputs[0]), step.signal
-    sign = b.op("Sub", [b.positive(x), b.mask(b.op("Less", [x, b.constant(0.0)]))])
+    sign = b.sign(x)
     if p == 2:
         norm = b.op("Sqrt", [b.sum(b.mul(x, x), [axis], keep=True)])
         slope = y

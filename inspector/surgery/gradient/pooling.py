@@ -238,7 +238,7 @@ def _at_first(b: Builder, x: str, signal: str, dims: tuple[int, ...]) -> str:
 
 def _root_slope(b: Builder, x: str, p: int) -> str:
     """|x|^(p - 1) sign(x)."""
-    sign = b.op("Sub", [b.positive(x), b.mask(b.op("Less", [x, b.constant(0.0)]))])
+    sign = b.sign(x)
     if p == 1:
         return sign
     power = b.op("Pow", [b.op("Abs", [x]), b.constant(float(p - 1))])

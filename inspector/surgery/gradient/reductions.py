@@ -70,7 +70,7 @@ def reduce_sum_square(b: Builder, step: Step) -> Mapping[int, str]:
 def reduce_l1(b: Builder, step: Step) -> Mapping[int, str]:
     """sign(x) g."""
     axes, x = _axes(b, step), b.value(step.input(0))
-    sign = b.op("Sub", [b.positive(x), b.mask(b.op("Less", [x, b.constant(0.0)]))])
+    sign = b.sign(x)
     return {0: b.mul(sign, _kept(b, step, step.signal, axes))}
 
 

@@ -61,12 +61,15 @@ class Overlay:
         gradient_first: Outputs of smooth activations for which the guided rule reads
             max(f'(x) R, 0).
         clamps: Quantisers that do the work of an activation, by tensor, whatever the rule.
+        passed: Outputs of nodes whose signal goes to their first input as it is: a sigmoid or a
+            softmax behind the number that is explained.
     """
 
     rule: str = "gradient"
     ruled: Mapping[str, Activation] = field(default_factory=dict)
     gradient_first: frozenset[str] = frozenset()
     clamps: Mapping[str, Clamp] = field(default_factory=dict)
+    passed: frozenset[str] = frozenset()
 
 
 def reverse(
@@ -141,6 +144,9 @@ class _Pass:
             if activation is not None:
                 self._ruled(activation, outputs[node.outputs.index(activation.output)] or "")
                 return
+            if node.outputs[0] in self.overlay.passed:
+                self.arrived.setdefault(node.inputs[0], []).append(outputs[0] or "")
+                return
             wanted = frozenset(i for i, name in enumerate(node.inputs) if name in self.live)
             if not wanted:
                 return
@@ -188,11 +194,7 @@ class _Pass:
         levels = builder.value(clamp.tensor)
         if clamp.step is not None:  # rounded as the quantiser behind it rounds
             levels = builder.op("Div", [levels, builder.constant(clamp.step)])
-            if builder.opset >= 11:
-                levels = builder.op("Round", [levels])
-            else:
-                shifted = builder.op("Add", [levels, builder.constant(0.5)])
-                levels = builder.op("Floor", [shifted])
+            levels = builder.rounded(levels)
         above = builder.op("Greater", [levels, builder.constant(float(clamp.low))])
         signal = builder.mul(signal, builder.mask(above))
         if clamp.high is None:

@@ -50,7 +50,7 @@ def _line(b: Builder, step: Step, grid: str, size: int, *, nearest: bool) -> _Li
             inner = b.op("Sub", [apart, b.scaled(turns, 2 * span)])
             beyond = b.op("Sub", [inner, b.constant(span)])
             at = b.op("Sub", [b.constant(first + span), b.op("Abs", [beyond])])
-            sign = b.mul(b.op("Sign", [moved]), b.op("Neg", [b.op("Sign", [beyond])]))
+            sign = b.mul(b.sign(moved), b.op("Neg", [b.sign(beyond)]))
             slope = b.mul(slope, sign)
     if padding in {"border", "reflection"}:
         last = b.constant(float(size - 1))
@@ -58,7 +58,7 @@ def _line(b: Builder, step: Step, grid: str, size: int, *, nearest: bool) -> _Li
         slope = b.mul(slope, inside)
         at = b.op("Clip", [at, b.constant(0.0), last])
     if nearest:
-        return _Line(size, b.op("Round", [at]), "", slope)
+        return _Line(size, b.rounded(at), "", slope)
     low = b.op("Floor", [at])
     return _Line(size, low, b.op("Sub", [at, low]), slope)
 

@@ -1,0 +1,128 @@
+"""Whether a file with a heatmap is the model that it was made of, and its heatmap the twin's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+
+from converters import onnx_file
+from inspector.embed.plan import Plan
+from inspector.engines.runtime import Runtime
+from inspector.errors import UsageError
+from inspector.heatmap import lay_on_input
+from inspector.methods import parse_request
+from inspector.opened import Opened
+from inspector.surgery.embedded import HEATMAP, METADATA_KEY, facts_of, without
+from inspector.verify.certificate import Check
+from inspector.verify.subject import noise
+
+__all__ = ["base_of", "checks_of", "output_checks"]
+
+Array = np.ndarray[Any, Any]
+Kind = TypeVar("Kind", bound=Opened)
+
+OUTPUTS, MAPS = 1e-6, 1e-4
+"""Largest differences of outputs and of heatmaps, relative to their peak."""
+
+HALF_MAPS = 2e-3
+"""The same of a network in float16, whose twin computes in float32."""
+
+
+def base_of(opened: Kind) -> tuple[Kind, Mapping[str, Any]] | None:
+    """The model without its heatmap, and what the file says of that; None without one."""
+    facts = facts_of(opened.file.metadata)
+    if facts is None or HEATMAP not in opened.graph.outputs:
+        return None
+    metadata = {k: v for k, v in opened.file.metadata.items() if k != METADATA_KEY}
+    file = onnx_file.from_proto(without(opened.graph.model))
+    file = replace(file, path=opened.path, metadata=metadata)
+    return type(opened)(file, device=opened.device, **opened.settings), facts
+
+
+def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Check]:
+    """Whether a file's heatmap is the twin's, and its other outputs are those of the model.
+
+    Args:
+        opened: The file with the heatmap.
+        base: From ``base_of``.
+        facts: From ``base_of``.
+
+    Raises:
+        UsageError: The metadata do not say what the heatmap is.
+    """
+    try:
+        request = parse_request(str(facts["method"]))
+        plan = Plan(base, request, str(facts["target"]))
+        layer = None if facts["layer"] is None else str(facts["layer"])
+        size = str(facts["size"])
+    except KeyError as error:
+        raise UsageError(
+            f"the metadata of the heatmap lack {error}", where=opened.path.name
+        ) from None
+    found = output_checks(base, opened.file)
+    expected = plan.by_twin(layer)
+    values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
+    if size == "input" and request.method.space == "layer":
+        place = base.model.placement(layer or "", plan.side)
+        expected = np.stack([lay_on_input(one, place, plan.side) for one in expected])
+    peak = float(np.abs(expected).max(initial=0)) or 1.0
+    worst = (
+        float(np.abs(values - expected).max()) / peak
+        if values.shape == expected.shape
+        else float("inf")
+    )
+    text = f"{request.label}: {worst:.1e} of the peak from the map by the twin's gradient"
+    most = HALF_MAPS if _is_half(base.graph.model) else MAPS
+    return [*found, Check("heatmap", "pass" if worst <= most else "fail", text, about="map")]
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    """Whether the network computes in float16, in which gates flip that the twin leaves alone."""
+    narrow = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(tensor.data_type in narrow for tensor in model.graph.initializer)
+
+
+def _run(
+    opened: Opened, file: onnx_file.OnnxFile, names: Sequence[str], *, optimise: bool
+) -> Mapping[str, Array]:
+    """Tensors of the probe images from a file."""
+    probe = noise(opened.model, opened.preprocessing.preprocess).image
+    images = probe if opened.input.batch else np.concatenate([probe, probe[..., ::-1]])
+    value = opened.model.as_in_graph(opened.input.name, opened.input.arrange(images))
+    runtime = Runtime(file, device="cpu", optimise=optimise)
+    return runtime.run({opened.input.name: value}, names)
+
+
+def output_checks(base: Opened, file: onnx_file.OnnxFile) -> list[Check]:
+    """Whether a file's outputs are those of the model: to the bit, and as it is really run.
+
+    Args:
+        base: The model.
+        file: The file with the heatmap.
+    """
+    names = [name for name in base.graph.outputs if name != HEATMAP]
+    found = []
+    for optimise, most in ((False, 0.0), (True, OUTPUTS)):
+        ours = _run(base, file, names, optimise=optimise)
+        theirs = _run(base, base.file, names, optimise=optimise)
+        worst = max((_apart(ours[n], theirs[n]) for n in names), default=0.0)
+        how = "optimised" if optimise else "as the graph is spelled"
+        text = f"{worst:.1e} of the peak from the model's own, {how}"
+        name = "outputs, optimised" if optimise else "outputs"
+        found.append(Check(name, "pass" if worst <= most else "fail", text, about="map"))
+    return found
+
+
+def _apart(ours: Any, theirs: Any) -> float:
+    if not isinstance(ours, np.ndarray):
+        return 0.0 if ours == theirs else float("inf")
+    if ours.shape != theirs.shape:
+        return float("inf")
+    if ours.dtype.kind != "f":
+        return 0.0 if np.array_equal(ours, theirs) else float("inf")
+    peak = float(np.abs(theirs).max(initial=0)) or 1.0
+    if np.array_equal(ours, theirs, equal_nan=True):
+        return 0.0
+    return float(np.abs(ours - theirs).max()) / peak
