@@ -147,10 +147,14 @@ class Plan:
             name = self._usual()
         start = copies_of(self.graph, name)
         tail = tail_of(self.graph, start, self.tensor)
-        if not tail.connected:
-            raise MethodRefused(
-                f"the target {self.tensor!r} does not depend on the layer", where=repr(name)
-            )
+        reading = None if self.choice is None else self.choice.reading
+        for tensor in (self.tensor,) if reading is None else reading.tensors:
+            if not tail_of(self.graph, start, tensor).connected:
+                raise MethodRefused(
+                    f"the target {tensor!r} does not depend on the layer",
+                    where=repr(name),
+                    hint="name one before it with --layer",
+                )
         return Part(start, tail.nodes, self._held(name), self._overlay(Rule("gradient")))
 
     def _usual(self) -> str:

@@ -120,11 +120,14 @@ class BestBox:
         scores = b.slice(value, [at], [at + self.classes], [axis])
         if self.sure is not None:
             scores = b.mul(scores, b.slice(value, [self.sure], [self.sure + 1], [axis]))
-        shape = [-1, dims[1], dims[2]]
-        shape[axis] = self.classes
-        count = shape[1] * shape[2]
-        best = b.op("ArgMax", [b.reshape(scores, (-1, count))], axis=1, keepdims=1)
-        hit = b.reshape(_one_hot(b, best, count), shape)
+        # Row and class apart: a constant with one number per row and class would be large.
+        rows = 3 - axis
+        surest = b.reduced("ReduceMax", scores, [axis], keep=False)
+        row = b.op("ArgMax", [surest], axis=1, keepdims=1)
+        line = b.unsqueeze(_one_hot(b, row, dims[rows]), [axis])
+        own = b.sum(b.where(_holds(b, line), scores, b.constant(0.0)), [rows], keep=False)
+        number = b.op("ArgMax", [own], axis=1, keepdims=1)
+        hit = b.mul(line, b.unsqueeze(_one_hot(b, number, self.classes), [rows]))
         start = self.first if self.explained is None else self.explained
         before, after = [0, 0, 0], [0, 0, 0]
         before[axis], after[axis] = start, width - start - self.classes
@@ -166,6 +169,11 @@ class BestRegion:
         ranked = b.op("Sub", [counts, b.op("Add", [few, b.constant(handicap)])])
         best = b.op("ArgMax", [ranked], axis=1, keepdims=1)
         return b.mul(given, b.reshape(_one_hot(b, best, classes), (-1, classes, 1, 1)))
+
+
+def _holds(b: Builder, mask: str) -> str:
+    """A mask of 0 and 1 as a condition."""
+    return b.op("Greater", [mask, b.constant(0.5)])
 
 
 def _above(b: Builder, tensor: str, number: float) -> str:
