@@ -158,23 +158,21 @@ class Plan:
         return Part(start, tail.nodes, self._held(name), self._overlay(Rule("gradient")))
 
     def _usual(self) -> str:
-        """The layer that `inspector explain` takes of this target."""
+        """The layer that `inspector explain` takes; of boxes on several levels one before all."""
         opened, choice = self.opened, self.choice
         reading = None if choice is None else choice.reading
-        names = (self.tensor,) if reading is None else reading.tensors
-        if reading is not None:
-            asked = reading.layer(opened.maps_before(list(names)))
-            if asked is not None:
-                return asked[0]
-        found = {one.tensor for name in names for one in opened.layers_before(name)[0]}
+        asked = None if reading is None else opened.layer_of_task(reading)
+        if asked is not None:
+            return asked[0]
+        found, _ = opened.layers_before(*((self.tensor,) if reading is None else reading.tensors))
         if len(found) != 1:
-            listed = ", ".join(sorted(map(repr, found))[:3])
+            listed = ", ".join(repr(one.tensor) for one in found[:3])
             raise MethodRefused(
                 "the target lies behind several layers, or behind none",
                 where=listed,
                 hint="name one with --layer",
             )
-        return found.pop()
+        return found[0].tensor
 
     def _held(self, name: str) -> Held:
         """How the layer holds its map.
