@@ -11,13 +11,14 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
     "Framework",
     "Runtime",
+    "features",
     "fixes",
     "frameworks",
     "problems",
@@ -42,6 +43,15 @@ _KINDS = (  # title, extra, distributions; alternatives stand beside one another
     ("TFLite", "tflite", ("tflite", "flatbuffers", f"ai-edge-litert|{_TENSORFLOW}")),
     ("JAX / Flax", "jax", ("jax", "flax", "jax2onnx")),
     ("PaddlePaddle", "", ("paddlepaddle|paddlepaddle-gpu", "paddle2onnx")),
+)
+_FEATURES = (  # what an extra is for, the extra, distributions
+    ("studies", "studies", ("matplotlib", "scikit-learn", "scipy")),
+    ("audits", "audit", ("jinja2", "pyarrow", "pyyaml", "scikit-learn", "scipy")),
+    ("audits on Ray", "ray", ("ray",)),
+    ("remote data sets", "remote", ("fsspec", "gcsfs", "huggingface_hub", "s3fs")),
+    ("export to ViRelAy", "virelay", ("h5py", "pyyaml")),
+    ("tables of pandas", "dataframe", ("pandas",)),
+    ("TIFF of bands", "tiff", ("tifffile",)),
 )
 _APART = ("jax", "")
 """Extras of frameworks whose requirements contradict ours."""
@@ -68,7 +78,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework that ``inspector convert`` reads.
+    """A framework that ``inspector convert`` reads, or a feature that an extra brings.
 
     Attributes:
         title: What people call it.
@@ -116,8 +126,18 @@ def sandbox() -> list[tuple[str, str]]:
 
 def frameworks() -> list[Framework]:
     """The frameworks that can be converted from; none is imported."""
+    return _looked_up(_KINDS)
+
+
+def features() -> list[Framework]:
+    """What else needs optional packages; none is imported."""
+    return _looked_up(_FEATURES)
+
+
+def _looked_up(kinds: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Framework]:
+    """Versions of the distributions of each kind."""
     found = []
-    for title, extra, wanted in _KINDS:
+    for title, extra, wanted in kinds:
         there: dict[str, str] = {}
         lacking = []
         for alternatives in wanted:

@@ -21,6 +21,8 @@ def command() -> int:
         show(f"{name:18} {version}")
     for framework in doctor.frameworks():
         show(f"from {framework.title:13} {framework}")
+    for feature in doctor.features():
+        show(f"for {feature.title:17} {feature}")
     show(f"{'ONNX Runtime statistics':26} {doctor.statistics()}")
     for what, answer in doctor.sandbox():
         show(f"{what:26} {answer}")

@@ -10,8 +10,9 @@ interrupted run can go on.
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from PIL.Image import Image
 
 from converters.plain_values import quoted, whole_number
-from inspector.errors import ImageRefused, UsageError
+from inspector.errors import ImageRefused, InspectorWarning, MissingExtra, UsageError, require
 from inspector.heatmap import Heatmap
 from inspector.methods import Option, described_arguments
 from inspector.render import FORMATS, save
@@ -58,6 +59,7 @@ class Findings:
         images: Photos that were used.
         refused: Photos that could not be read.
         warnings: What must be known when the result is read.
+        drawable: Whether what draws the picture is installed; without it the numbers are saved.
     """
 
     study: str
@@ -70,6 +72,7 @@ class Findings:
     images: int = 0
     refused: tuple[ImageRefused, ...] = ()
     warnings: tuple[str, ...] = ()
+    drawable: bool = True
 
     @cached_property
     def figure(self) -> Image:
@@ -99,8 +102,8 @@ class Findings:
         }
 
     def figures(self) -> dict[str, Callable[[], Image]]:
-        """The picture, by the name of its file; not drawn yet."""
-        return {self.study: lambda: self.figure}
+        """The picture, by the name of its file; not drawn yet. None where it cannot be drawn."""
+        return {self.study: lambda: self.figure} if self.drawable else {}
 
     def tables(self) -> dict[str, Sequence[Mapping[str, Any]]]:
         """The rows, by the name of their file; none when there are none."""
@@ -141,12 +144,18 @@ class Study:
         name: As typed after ``inspector study``.
         images: Whether it cannot do without photos.
         labelled: Whether it wants photos whose classes are known (``dataset.LabelledPhoto``).
+        needs: Optional packages without which it computes nothing, keys of `NEEDS`; they are
+            asked for before the first photo.
+        draws: Whether its picture has curves, for which Matplotlib is needed; without it the
+            numbers are written alone, which is said before the first photo.
         function: Takes the opened model, the photos and the options.
     """
 
     name: str
     images: bool
     labelled: bool
+    needs: tuple[str, ...]
+    draws: bool
     function: Function = field(repr=False)
 
     @property
@@ -169,19 +178,50 @@ class Study:
 _REGISTRY: dict[str, Study] = {}
 
 
-def study(name: str, *, images: bool, labelled: bool = False) -> Callable[[Function], Function]:
+NEEDS = {
+    "scipy": ("scipy.stats", "statistics over photos"),
+    "scikit-learn": ("sklearn.model_selection", "linear classifiers"),
+}
+"""A module of each optional package, and what it is for."""
+
+
+def study(
+    name: str,
+    *,
+    images: bool,
+    labelled: bool = False,
+    needs: tuple[str, ...] = (),
+    draws: bool = False,
+) -> Callable[[Function], Function]:
     """Declare the function below as a study; see ``Study`` for the arguments."""
 
     def keep(function: Function) -> Function:
         @wraps(function)
         def checked(model: Any, *args: Any, **options: Any) -> Findings:
             model.require_pictures(f"the study {name}")
-            return function(model, *args, **options)
+            for module, what in map(NEEDS.__getitem__, needs):
+                require(module, what, "studies")
+            missing = _no_curves() if draws else ""
+            if missing:
+                warnings.warn(missing, InspectorWarning, stacklevel=2)
+            found = function(model, *args, **options)
+            if not missing:
+                return found
+            return replace(found, drawable=False, warnings=(*found.warnings, missing))
 
-        _REGISTRY[name] = Study(name, images, labelled, checked)
+        _REGISTRY[name] = Study(name, images, labelled, needs, draws, checked)
         return checked
 
     return keep
+
+
+def _no_curves() -> str:
+    """Why no curves are drawn; empty where they are."""
+    try:
+        require("matplotlib.figure", "drawing curves", "studies")
+    except MissingExtra as error:
+        return f"the numbers are written without the figure: {error}"
+    return ""
 
 
 @cache

@@ -19,7 +19,6 @@ from inspector.passes.feature_vectors import (
 )
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import covered, fill_colour
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.correspondence.annotations import read_parts, sources_of
 from inspector.studies.correspondence.photos import (
@@ -54,7 +53,7 @@ SHOWN = 7
 """Photos in the figure."""
 
 
-@study("correspondence", images=False)
+@study("correspondence", images=False, draws=True)
 def correspondence(
     model: "Opened",
     images: Iterable[Any] = (),
@@ -98,7 +97,6 @@ def correspondence(
         MethodRefused: no part is whole on two photos; features that are not finite.
         ImageRefused: none of the photos can be read.
     """
-    require_matplotlib()
     check_seed(seed)
     if not 1 <= draws <= MOST_DRAWS:
         raise UsageError(f"{draws} draws", hint=f"1 to {MOST_DRAWS}")

@@ -9,13 +9,12 @@ import numpy as np
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence
 from inspector.heatmap import Heatmap
-from inspector.measures.statistics import mean_interval, require_scipy
+from inspector.measures.statistics import mean_interval
 from inspector.methods import Request, parse_requests
 from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.maps import Map
 from inspector.photos.geometry import Geometry
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.run import ExplainRun
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.faithfulness.grid import Pictured, pointing
@@ -32,7 +31,7 @@ Array = np.ndarray[Any, Any]
 _USUAL = ("gradient", "input-x-gradient", "grad-cam", "hires-cam", "layer-cam")
 
 
-@study("faithfulness", images=True)
+@study("faithfulness", images=True, needs=("scipy",), draws=True)
 def faithfulness(
     model: "Opened",
     images: Iterable[Any],
@@ -79,8 +78,6 @@ def faithfulness(
         UsageError: options out of range.
         ImageRefused: none of the photos can be read.
     """
-    require_scipy()
-    require_matplotlib()
     check_seed(seed)
     _check(count=count, steps=steps, subsets=subsets, copies=copies, grid=grid, mosaics=mosaics)
     requests = parse_requests(list(method) or _usual(model))

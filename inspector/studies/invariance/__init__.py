@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.measures.statistics import require_scipy
 from inspector.network.labels import count_warning
 from inspector.passes.batches import Progress, batches
 from inspector.passes.feature_vectors import (
@@ -21,7 +20,6 @@ from inspector.passes.feature_vectors import (
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import fill_colour
 from inspector.probability import ASSUMED
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, study
 from inspector.studies.invariance.curves import Seen, follow
 from inspector.studies.invariance.summary import Summary, summaries
@@ -43,7 +41,7 @@ EXAMPLES = 5
 MOST_PHOTOS = 1000
 
 
-@study("invariance", images=True)
+@study("invariance", images=True, needs=("scipy",), draws=True)
 def invariance(
     model: "Opened",
     images: Iterable[Any],
@@ -95,8 +93,6 @@ def invariance(
         UsageError: options out of range.
         ImageRefused: none of the photos can be read.
     """
-    require_scipy()
-    require_matplotlib()
     if not 1 <= count <= MOST_PHOTOS:
         raise UsageError(f"{count} photos", hint=f"1 to {MOST_PHOTOS}")
     if not model.scores.classifier:

@@ -10,11 +10,9 @@ import numpy as np
 from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import Heatmap
 from inspector.measures.boxes import CONNECTIVITIES
-from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Batch, Progress, batches
 from inspector.passes.journal import Journal, identity_of
 from inspector.photos.dataset import Box
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.localisation import summary
 from inspector.studies.localisation.maps import Mapper, MapsOfPhoto
@@ -34,7 +32,7 @@ MOST_EXAMPLES, MOST_RESAMPLES = 20, 100_000
 Subject = tuple[Path, tuple[Box, ...], tuple[Object, ...]]
 
 
-@study("localisation", images=False)
+@study("localisation", images=False, needs=("scipy",), draws=True)
 def localisation(
     model: "Opened",
     images: Iterable[Any] = (),
@@ -90,8 +88,6 @@ def localisation(
         MethodRefused: no classes, or no method that is right for this model.
         ImageRefused: no photo is left.
     """
-    require_scipy()
-    require_matplotlib()
     rules = Rules(top, threshold, connectivity, centre)
     check_seed(seed)
     _check(rules, tolerance=tolerance, resamples=resamples, examples=examples)

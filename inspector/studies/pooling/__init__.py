@@ -8,10 +8,9 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.sharpness import COARSE, MEASURES
-from inspector.measures.statistics import LEVEL, RESAMPLES, require_scipy
+from inspector.measures.statistics import LEVEL, RESAMPLES
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.pooling.comparison import Measured, accuracies, finding, pairs
 from inspector.studies.pooling.networks import Network, opened
@@ -33,7 +32,7 @@ MOST_NETWORKS = 12
 Entries = Mapping[int, Mapping[str, Any] | None]
 
 
-@study("pooling", images=True, labelled=True)
+@study("pooling", images=True, labelled=True, needs=("scipy",), draws=True)
 def pooling(
     model: "Opened",
     images: "Iterable[LabelledPhoto]",
@@ -76,8 +75,6 @@ def pooling(
         MethodRefused: a network without classes, or a reconstruction that cannot be right for it.
         ImageRefused: none of the photos can be read.
     """
-    require_scipy()
-    require_matplotlib()
     check_seed(seed)
     if not 1 <= reconstructed <= MOST_RECONSTRUCTED:
         raise UsageError(f"{reconstructed} photos", hint=f"1 to {MOST_RECONSTRUCTED}")

@@ -17,7 +17,6 @@ from inspector.passes.batches import Progress, batches
 from inspector.passes.journal import Journal
 from inspector.passes.maps import Map
 from inspector.photos.geometry import Geometry
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.run import ExplainRun
 from inspector.studies import Findings, check_seed, study
 from inspector.surgery.random_weights import permuted_weights, weights_top_down
@@ -36,7 +35,7 @@ _USUAL = ("gradient", "guided-backprop", "grad-cam", "hires-cam", "layer-cam")
 _REFERENCES = ("random", "edges", "centre")
 
 
-@study("sanity", images=True)
+@study("sanity", images=True, needs=("scipy",), draws=True)
 def sanity(
     model: "Opened",
     images: Iterable[Any],
@@ -77,7 +76,6 @@ def sanity(
         UsageError: options out of range.
         ImageRefused: none of the photos can be read.
     """
-    require_matplotlib()
     check_seed(seed)
     if count < 1 or stages < 1:
         raise UsageError(f"count = {count}, stages = {stages}", hint="both are 1 or more")

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
-from inspector.measures.statistics import require_scipy
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import LabelledPhoto
-from inspector.render.drawing.chart import require_matplotlib
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.transfer.classification import (
     CLASSIFIERS,
     class_counts,
-    require_scikit_learn,
 )
 from inspector.studies.transfer.curves import Curve, ModelFeatures, Task, curve_of, task_of
 from inspector.studies.transfer.extraction import Pool, extract
@@ -40,7 +37,7 @@ Array = np.ndarray[Any, Any]
 MOST_FOLDS = 20
 
 
-@study("transfer", images=True, labelled=True)
+@study("transfer", images=True, labelled=True, needs=("scikit-learn", "scipy"), draws=True)
 def transfer(
     model: "Opened",
     images: Sequence[LabelledPhoto],
@@ -88,9 +85,6 @@ def transfer(
         MissingExtra: scikit-learn or matplotlib is not installed.
         ImageRefused: none of the photos can be read.
     """
-    require_scikit_learn()
-    require_scipy()
-    require_matplotlib()
     pooling, journal, images = Pool.read(pool), journal or Journal(), list(images)
     check_seed(seed)
     _check(classifier, folds, cost, per_class)

@@ -1,0 +1,136 @@
+"""What an optional package is missing for is said before anything is computed."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import inspector
+from inspector import doctor
+from inspector.errors import InspectorWarning, MissingExtra
+from inspector.studies import NEEDS, studies
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "sample_models/resnet20.onnx"
+PHOTOS = [ROOT / f"sample_models/images/{name}_1.png" for name in ("horse", "dog")]
+
+ASKED_BY_ITSELF = {
+    "evolution": "draws its figure without the chart of convergence",
+    "reconstruction": "asks for SciPy where photos are given, and does not need it without",
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return inspector.load(MODEL, unverified=True)
+
+
+def untouched():
+    raise AssertionError("a photo was opened before the package was asked for")
+    yield
+
+
+def without(monkeypatch, *names):
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", [name for name, one in studies().items() if one.needs])
+def test_a_study_asks_for_its_packages_before_the_first_photo(model, name, monkeypatch):
+    for need in studies()[name].needs:
+        with monkeypatch.context() as blocked:
+            without(blocked, NEEDS[need][0])
+            with pytest.raises(MissingExtra, match=r"onnx-inspector\[studies\]"):
+                studies()[name].function(model, untouched())
+
+
+def imported(folder):
+    """Modules of this package, and names of them, that a study's files import."""
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_study_declares_what_its_files_import(name):
+    module = importlib.import_module(studies()[name].function.__module__)
+    found = set(imported(Path(module.__file__).parent))
+    curves = any(one.startswith("inspector.render.drawing.chart.") for one in found)
+    statistics = {
+        f"inspector.measures.statistics.{one}"
+        for one in ("bootstrap", "mean_interval", "mcnemar", "wilson", "wald_difference")
+    }
+    scipy = bool(found & statistics) or "inspector.measures.sharpness" in found
+    if name in ASKED_BY_ITSELF:
+        return
+    assert studies()[name].draws == curves
+    assert ("scipy" in studies()[name].needs) >= scipy
+
+
+def test_without_matplotlib_the_numbers_are_written(model, monkeypatch, tmp_path):
+    without(monkeypatch, "matplotlib.figure")
+    with pytest.warns(InspectorWarning, match=r"without the figure.*onnx-inspector\[studies\]"):
+        found = studies()["sanity"].function(model, PHOTOS[:1], method=("gradient",), stages=1)
+    assert sorted(path.suffix for path in found.save(tmp_path)) == [".csv", ".json"]
+    assert (
+        "without the figure" in json.loads((tmp_path / "sanity.json").read_text())["warnings"][-1]
+    )
+
+
+BLOCK = "import sys\nfor name in {names}:\n    sys.modules[name] = None\n"
+RUN = "from inspector.cli import main\nmain({arguments})"
+OPTIONAL = ("matplotlib", "matplotlib.figure", "scipy", "scipy.stats", "scipy.ndimage", "sklearn")
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("top-activations", "--units", "0"),
+        ("units", "--count", "1"),
+        ("layers", "--most", "2", "--units", "1"),
+        ("filters",),
+        ("occlusion", "--window", "16", "--stride", "16"),
+        ("reconstruction",),
+        ("invariance",),
+        ("sanity",),
+        ("faithfulness",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_study_is_done_without_optional_packages_or_refused_at_once(arguments, tmp_path):
+    name, *options = arguments
+    words = ["study", name, str(MODEL), *map(str, PHOTOS), *options, "-o", str(tmp_path / "out")]
+    code = BLOCK.format(names=OPTIONAL) + RUN.format(arguments=words)
+    run = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
+    )
+    if run.returncode:
+        assert "onnx-inspector[studies]" in run.stderr
+        assert studies()[name].needs or name in ASKED_BY_ITSELF
+    else:
+        assert (tmp_path / "out" / f"{name}.json").is_file()
+
+
+def test_doctor_knows_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    known = {one.extra for one in (*doctor.frameworks(), *doctor.features())} - {""}
+    own = {"samples", "test", "formats", "lint", "truth", "benchmark", "site"}
+    assert known == set(extras) - own
+    for feature in doctor.features():
+        wanted = {one.partition(">")[0].partition("[")[0] for one in extras[feature.extra]}
+        assert {*feature.found, *feature.lacking} == wanted, feature.extra
+
+
+def test_doctor_says_what_is_missing_for_what(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: "" if name == "pyarrow" else "1.0")
+    found = {one.extra: str(one) for one in doctor.features()}
+    assert found["audit"] == "pyarrow not installed: pip install 'onnx-inspector[audit]'"
+    assert found["studies"].startswith("matplotlib 1.0")
