@@ -44,13 +44,21 @@ def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = ()) -> None:
 
 
 def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
-    for value in (*model.graph.input, *model.graph.output):
+    _rename_in(model.graph, old, new)
+
+
+def _rename_in(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Rename a tensor in a graph and in its bodies, which read it by its name."""
+    for value in (*graph.input, *graph.output):
         value.name = new if value.name == old else value.name
-    for node in model.graph.node:
+    for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 if name == old:
                     names[index] = new
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename_in(attribute.g, old, new)
 
 
 def specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:

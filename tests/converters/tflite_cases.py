@@ -28,6 +28,7 @@ class Case:
         moves: Whether outputs have the quantisation of the first input.
         fixed: Scale and zero point of a quantised output, per type, where TFLite asks for one.
         dtype: Type of the outputs.
+        dtypes: Type of each of them, where they differ.
         kinds: Types to be quantised to.
     """
 
@@ -39,6 +40,7 @@ class Case:
     moves: bool = False
     fixed: dict = field(default_factory=dict)
     dtype: str = "float32"
+    dtypes: tuple = ()
     kinds: tuple = ()
     custom: bytes = b""
 
@@ -286,6 +288,11 @@ def _moves():
     yield Case("SPLIT_V", "SPLIT_V", parts, {"num_splits": 2}, outputs=2)
     cut = (maps(), whole(0, 1, 2, 1), whole(1, -1, 3, 2))
     yield Case("SLICE", "SLICE", cut, **known)
+    places = np.array([0, 1, 2, 1], np.int32)
+    yield Case("SLICE at a computed place", "SLICE", (maps(), places, cut[2]), **known)
+    for at in ((0, 1, 2, 1), (0, 6, -3, 1)):  # the second one would reach out of the tensor
+        part = (maps(), maps(1, 3, 4, 2), np.array(at, np.int32))
+        yield Case(f"DYNAMIC_UPDATE_SLICE {at}", "DYNAMIC_UPDATE_SLICE", part)
     for name, begin, end, step, masks in (
         ("inner", (0, 1, 2, 0), (1, 6, 9, 3), (1, 2, 3, 1), {}),
         ("masks", (0, 1, 2, 1), (0, 0, 0, 3), (1, 1, 2, 1), {"begin_mask": 1, "end_mask": 7}),
@@ -306,6 +313,10 @@ def _moves():
         yield Case(f"STRIDED_SLICE {name}", "STRIDED_SLICE", values, masks, **known)
     yield Case("GATHER", "GATHER", (maps(), whole(2, 0, 3)), {"axis": 3}, **known)
     yield Case("GATHER one", "GATHER", (maps(), Constant(np.int32(2))), {"axis": 1}, **known)
+    rows = GENERATOR.integers(0, 7, (2, 5)).astype(np.int32)
+    known = {"axis": 1, "batch_dims": 1}
+    yield Case("GATHER of samples", "GATHER", (maps(2, 7, 4), Constant(rows)), known)
+    known = {"moves": True, "kinds": EIGHT}
     yield Case("GATHER_ND", "GATHER_ND", (maps(), matrix([[0, 1], [0, 4]])), **known)
     pairs = (matrix([[0], [2]]), maps(2, 3), whole(4, 3))
     yield Case("SCATTER_ND", "SCATTER_ND", pairs)
@@ -354,7 +365,8 @@ def _reductions():
             known = {"output_type": 2}
             values = (maps(), Constant(np.int32(axis)))
             yield Case(f"{op_type} {axis}", op_type, values, known, dtype="int32", kinds=EIGHT)
-    yield Case("TOPK_V2", "TOPK_V2", (maps(2, 9), Constant(np.int32(3))), outputs=2)
+    values = (maps(2, 9), Constant(np.int32(3)))
+    yield Case("TOPK_V2", "TOPK_V2", values, outputs=2, dtypes=("float32", "int32"))
     yield Case("CUMSUM", "CUMSUM", (maps(2, 9), Constant(np.int32(1))), {"exclusive": True})
     for x, y in ((False, False), (False, True), (True, False)):
         a, b = maps(2, 4, 3) if x else maps(2, 3, 4), maps(2, 5, 4) if y else maps(2, 4, 5)
@@ -395,6 +407,27 @@ def _detectors():
         values = (maps(1, 25, 4), scores, anchors)
         op_type = "TFLite_Detection_PostProcess"
         yield Case(f"detections {name}", op_type, values, outputs=4, custom=options)
+    corners = GENERATOR.uniform(0, 0.7, (30, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + 0.3], 1)
+    boxes[::3] = boxes[::3, [2, 1, 0, 3]]  # corners in another order
+    boxes[7] = boxes[8]
+    scores = GENERATOR.uniform(0, 1, 30).astype(np.float32)
+    scores[4] = scores[5]
+    for name, count, overlap, least in (
+        ("filled up", 20, 0.3, 0.4),
+        ("cut", 3, 0.5, 0.0),
+        ("alone", 4, 0.0, 0.1),
+    ):
+        ends = (Constant(np.int32(count)), *(Constant(np.float32(n)) for n in (overlap, least)))
+        yield Case(
+            f"nms v4 {name}", "NON_MAX_SUPPRESSION_V4", (boxes, scores, *ends),
+            outputs=2, dtype="int32",
+        )  # fmt: skip
+        yield Case(
+            f"nms v5 {name}", "NON_MAX_SUPPRESSION_V5",
+            (boxes, scores, *ends, Constant(np.float32(0))),
+            outputs=3, dtypes=("int32", "float32", "int32"),
+        )  # fmt: skip
 
 
 def _recurrent():
@@ -482,7 +515,7 @@ def built(case, kind, shapes, ranges, *, per_channel=True, half=False):
             tensors.append(made)
     outs = []
     for index in range(case.outputs):
-        dtype = case.dtype if not (case.op_type == "TOPK_V2" and index) else "int32"
+        dtype = case.dtypes[index] if case.dtypes else case.dtype
         made = TensorOf(f"out{index}", shapes[index], dtype)
         if kind and dtype == "float32":
             if case.moves:

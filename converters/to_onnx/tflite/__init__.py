@@ -25,7 +25,7 @@ from converters.source import Export, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
     from converters.to_onnx.tflite.interpreter import Interpreter
-    from converters.to_onnx.tflite.model import Subgraph
+    from converters.to_onnx.tflite.model import Subgraph, Tensor
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -37,6 +37,9 @@ _MAGIC = b"TFL3"
 _MOST_BYTES = 4 << 30
 _PREFIXES = ("serving_default_", "serve_", "StatefulPartitionedCall:")
 """What TensorFlow puts before the names of inputs and outputs."""
+_ELSEWHERE = "export the network to ONNX from the framework that it was trained in"
+_USUAL = 224
+"""Height and width of an example."""
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -54,7 +57,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     Args:
         source: The file.
         draft: The ONNX file to write.
-        options: ``opset``, 20 or newer; ``dynamic_batch``.
+        options: ``opset``, 20 or newer; ``dynamic_batch``; ``inputs``, where the file leaves sizes
+            open.
 
     Raises:
         ConversionFailed: The packages that read it are not installed, the file is broken, or it
@@ -68,25 +72,32 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         raise lacking(error, TITLE, EXTRA, path.name) from None
     from converters import exported
     from converters.free_batch import free_batch
-    from converters.to_onnx.tflite.interpreter import opened, with_reference_kernels
+    from converters.to_onnx.tflite.interpreter import (
+        opened,
+        tensor_shapes,
+        with_reference_kernels,
+    )
     from converters.to_onnx.tflite.metadata import metadata_of
-    from converters.to_onnx.tflite.model import read_model
+    from converters.to_onnx.tflite.model import read_model, resized
     from converters.to_onnx.tflite.writer import write_onnx
 
     data = read_regular(path, _MOST_BYTES)
     model = read_model(data, path.name)
     try:
+        shapes = _shapes(model.subgraphs[0], options)
+        if shapes:
+            model = resized(model, tensor_shapes(path, TITLE, EXTRA, shapes))
         proto = write_onnx(model, options.opset)
     except ConversionFailed as error:
-        where = ": ".join(filter(None, (path.name, error.where)))
-        raise ConversionFailed(error.what, where=where, hint=error.hint) from None
+        where = ": ".join(dict.fromkeys(filter(None, (path.name, error.where))))
+        raise ConversionFailed(error.what, where=where, hint=error.hint or _ELSEWHERE) from None
     single = len(proto.graph.input) == 1
     fixed = free_batch(proto) if options.dynamic_batch and single else ""
     exported.tidy(proto, _PREFIXES)
     exported.write(proto, draft)
-    interpreter = opened(path, TITLE, EXTRA)
+    interpreter = opened(path, TITLE, EXTRA, shapes)
     rounded = any(node.op_type in _ROUNDING for node in proto.graph.node)
-    reference = with_reference_kernels(path, TITLE, EXTRA) if rounded else None
+    reference = with_reference_kernels(path, TITLE, EXTRA, shapes) if rounded else None
     main, inputs = model.subgraphs[0], exported.specs(proto)
     ends = [main.tensors[index] for index in (*main.inputs, *main.outputs)]
     said = metadata_of(model, data)
@@ -102,6 +113,49 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         kernels=_runner(reference, main) if reference else None,
         notes=tuple(notes),
         versions=versions(interpreter.package, f"{interpreter.package}-cpu", "tflite", "onnx"),
+    )
+
+
+def _shapes(main: "Subgraph", options: Options) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the inputs that the user gives; none where the file says them all.
+
+    Raises:
+        ConversionFailed: They are needed, or contradict the file.
+    """
+    inputs = [main.tensors[index] for index in main.inputs if index >= 0]
+    if not options.inputs:
+        for tensor in inputs:
+            if any(tensor.free):  # a free batch, axis 0, is one sample
+                sizes = _said(tensor, str(_USUAL)).replace(" ", "")
+                raise ConversionFailed(
+                    f"leaves the size of its input {tensor.name} open ({_said(tensor, '?')})",
+                    hint=f"say the size, such as --input '{sizes}'",
+                )
+        return ()
+    if len(options.inputs) != len(inputs):
+        raise ConversionFailed(
+            f"has {len(inputs)} inputs, and --input gives {len(options.inputs)} shapes"
+        )
+    found = []
+    for tensor, shape in zip(inputs, options.inputs, strict=True):
+        pairs = zip(shape, tensor.shape, strict=False)
+        wanted = [1 if not n and 0 in tensor.free else m or 0 for n, (m, _) in enumerate(pairs)]
+        fixed = [n for n in range(len(tensor.shape)) if n not in tensor.free]
+        if len(shape) != len(tensor.shape) or any(wanted[n] != tensor.shape[n] for n in fixed):
+            raise ConversionFailed(
+                f"its input {tensor.name} is ({_said(tensor, '?')}), and --input says {shape}"
+            )
+        found.append(tuple(wanted))
+    if min((n for shape in found for n in shape), default=1) < 1:
+        raise ConversionFailed(f"--input leaves a size open: {options.inputs}")
+    return tuple(found) if any(tensor.free for tensor in inputs) else ()
+
+
+def _said(tensor: "Tensor", free: str) -> str:
+    """Shape of an input, with a word for what is free."""
+    return ", ".join(
+        str(length) if axis not in tensor.free else free if axis else "?"
+        for axis, length in enumerate(tensor.shape)
     )
 
 

@@ -10,6 +10,7 @@ and ``DequantizeLinear``; a tensor keeps the file's name, in the layout in which
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from converters.errors import ConversionFailed
-from converters.to_onnx.tflite.model import Quantisation, Tensor
+from converters.to_onnx.tflite.model import Quantisation, Subgraph, Tensor
 
-__all__ = ["Graph", "dequantised", "is_quantised", "to_first", "to_last"]
+__all__ = ["Graph", "carried_type", "dequantised", "is_quantised", "to_first", "to_last"]
 
 Array = NDArray[Any]
 
 _LEVELS = ("int8", "uint8", "int16")
 _MOST_BYTES = (1 << 31) - (1 << 20)  # what one ONNX file can hold
 _MOST_NUMBERS = 1 << 16
+_DEEPEST = 6  # bodies within bodies
+_MOST_OPERATORS = 5_000  # of bodies, each time that one is written
 
 
 def to_first(rank: int) -> list[int]:
@@ -54,19 +57,50 @@ def dequantised(levels: Array, known: Quantisation) -> NDArray[np.float32]:
     return found
 
 
+def carried_type(tensor: Tensor) -> int:
+    """ONNX's number of the type that a tensor is carried in."""
+    floats = is_quantised(tensor) or tensor.dtype == "float16"
+    try:
+        return helper.np_dtype_to_tensor_dtype(np.dtype("float32" if floats else tensor.dtype))
+    except (TypeError, KeyError):
+        raise ConversionFailed(f"{tensor.name or tensor.index} is of {tensor.dtype}") from None
+
+
+@dataclass(eq=False)
+class _File:
+    """What the graphs of one file share: its constants, names of tensors, and bodies to write.
+
+    Attributes:
+        subgraphs: The graphs of the TFLite file.
+        constants: Stored tensors by name.
+        taken: Names of tensors.
+        size: Bytes of the constants.
+        operators: How many operators of bodies were written.
+    """
+
+    subgraphs: Sequence[Subgraph] = ()
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    size: int = 0
+    operators: int = 0
+
+
 class Graph:
-    """Nodes and constants of one graph in the making.
+    """Nodes and constants of one graph in the making, or of a body of control flow in it.
+
+    Args:
+        subgraphs: The graphs of the TFLite file, for operators that name one.
 
     Attributes:
         nodes: The ONNX nodes, in order.
-        constants: Stored tensors by name.
+        within: Numbers of the subgraphs that this body lies in, and its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, subgraphs: Sequence[Subgraph] = ()) -> None:
         """Start empty."""
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-        self._taken: set[str] = set()
+        self.within: tuple[int, ...] = ()
+        self._file = _File(subgraphs)
         self._last: dict[int, str] = {}
         self._first: dict[int, str] = {}
         self._arrays: dict[int, Array] = {}
@@ -74,16 +108,61 @@ class Graph:
         self._shared: set[str] = set()
         self._named: set[int] = set()
         self._ends: set[str] = set()
-        self._bytes = 0
+
+    @property
+    def constants(self) -> dict[str, onnx.TensorProto]:
+        """Stored tensors of the file by name; those of bodies are among them."""
+        return self._file.constants
+
+    def subgraph(self, number: int) -> Subgraph:
+        """A graph of the TFLite file.
+
+        Raises:
+            ConversionFailed: There is none, or this body is a part of it.
+        """
+        if not 0 <= number < len(self._file.subgraphs):
+            raise ConversionFailed(f"names graph {number} of {len(self._file.subgraphs)}")
+        if number in (*self.within, 0):
+            raise ConversionFailed(f"graph {number} contains itself")
+        return self._file.subgraphs[number]
+
+    def inner(self, number: int, *, apart: bool) -> "Graph":
+        """A graph for the body of a control flow operator; names and constants are shared.
+
+        Args:
+            number: The subgraph that it is made of.
+            apart: Whether its nodes are listed apart, and not behind those of this graph.
+
+        Raises:
+            ConversionFailed: It lies too deep.
+        """
+        if len(self.within) >= _DEEPEST:
+            raise ConversionFailed(f"has bodies within bodies, more than {_DEEPEST} deep")
+        made = Graph()
+        made._file = self._file
+        made.within = (*self.within, number)
+        if not apart:
+            made.nodes = self.nodes
+        return made
+
+    def count_operator(self) -> None:
+        """Count an operator that is written, if it is a body's.
+
+        Raises:
+            ConversionFailed: Bodies within bodies make too many.
+        """
+        self._file.operators += bool(self.within)
+        if self._file.operators > _MOST_OPERATORS:
+            raise ConversionFailed(f"its bodies make more than {_MOST_OPERATORS} operators")
 
     def name(self, wanted: str) -> str:
         """A name that no tensor has yet, like the one that is wanted."""
         wanted = wanted or "tensor"
         found, count = wanted, 1
-        while found in self._taken:
+        while found in self._file.taken:
             count += 1
             found = f"{wanted}_{count}"
-        self._taken.add(found)
+        self._file.taken.add(found)
         return found
 
     def emit(self, op_type: str, inputs: Iterable[str], hint: str, **attributes: Any) -> str:
@@ -105,8 +184,8 @@ class Graph:
         Raises:
             ConversionFailed: All constants together are more than a file can hold.
         """
-        self._bytes += array.nbytes
-        if self._bytes > _MOST_BYTES:
+        self._file.size += array.nbytes
+        if self._file.size > _MOST_BYTES:
             raise ConversionFailed("its constants are more than the 2 GiB of one ONNX file")
         name = self.name(hint)
         self.constants[name] = numpy_helper.from_array(np.array(array, order="C"), name)
@@ -270,6 +349,11 @@ class Graph:
             name = self.renamed(name, wanted)
         (self._first if first else self._last)[tensor.index] = name
 
+    def lend(self, tensor: Tensor, name: str) -> None:
+        """Take a value of the graph around this body for that of a tensor; it keeps its name."""
+        self._last[tensor.index] = name
+        self._shared.add(name)
+
     def place(self, tensor: Tensor, name: str) -> None:
         """Take a value, in the file's own layout, for that of a tensor, as it is."""
         self._last[tensor.index] = name
@@ -319,11 +403,13 @@ class Graph:
         node = self.nodes[-1] if self.nodes else None
         if node is None or name not in node.output or name in self._shared or not wanted:
             return name
-        self._taken.discard(name)
+        self._file.taken.discard(name)
         new = self.name(wanted)
         if node.name == f"{name}/{node.op_type}":
             node.name = f"{new}/{node.op_type}"
         node.output[:] = [new if output == name else output for output in node.output]
+        for kept in (self._last, self._first):  # an operator that only hands a value on renames it
+            kept.update({index: new for index, old in kept.items() if old == name})
         return new
 
 

@@ -4,7 +4,7 @@ That of LiteRT (``ai-edge-litert``); TensorFlow's, which is announced to go, whe
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, reason_of
 from converters.source import lacking
 
-__all__ = ["Interpreter", "opened", "with_reference_kernels"]
+__all__ = ["Interpreter", "opened", "tensor_shapes", "with_reference_kernels"]
 
 Array = NDArray[Any]
+Shapes = Sequence[tuple[int, ...]]
 
 _PACKAGES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tensorflow.lite", "tensorflow"))
 
@@ -36,13 +37,14 @@ class Interpreter:
     run: Callable[[Sequence[Array]], list[Array]]
 
 
-def opened(path: Path, title: str, extra: str) -> Interpreter:
+def opened(path: Path, title: str, extra: str, shapes: Shapes = ()) -> Interpreter:
     """Load a file.
 
     Args:
         path: The file.
         title: What people call the framework, for messages.
         extra: The extra that brings it.
+        shapes: Of the inputs, where the file leaves them open.
 
     Raises:
         ConversionFailed: There is no interpreter, or it does not load the file.
@@ -50,22 +52,25 @@ def opened(path: Path, title: str, extra: str) -> Interpreter:
     module, package = _module(title, extra, path.name)
     try:
         loaded = module.Interpreter(str(path))
-        loaded.allocate_tensors()
+        _allocate(loaded, shapes)
     except (ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:200]
         raise ConversionFailed(
-            f"TFLite's own interpreter does not load it: {text}", where=path.name
+            f"TFLite's own interpreter does not load it: {reason_of(error)[:200]}",
+            where=path.name,
         ) from None
     return _running(loaded, package)
 
 
-def with_reference_kernels(path: Path, title: str, extra: str) -> Interpreter | None:
+def with_reference_kernels(
+    path: Path, title: str, extra: str, shapes: Shapes = ()
+) -> Interpreter | None:
     """Load a file with the plain kernels, which round otherwise than the fast ones.
 
     Args:
         path: As for `opened`.
         title: Likewise.
         extra: Likewise.
+        shapes: Likewise.
 
     Returns:
         None where an operator has no plain kernel.
@@ -76,11 +81,52 @@ def with_reference_kernels(path: Path, title: str, extra: str) -> Interpreter | 
         loaded = module.Interpreter(
             str(path), experimental_op_resolver_type=kinds.OpResolverType.BUILTIN_REF
         )
-        loaded.allocate_tensors()
+        _allocate(loaded, shapes)
         loaded.invoke()
     except (ValueError, RuntimeError):
         return None
     return _running(loaded, package)
+
+
+def tensor_shapes(
+    path: Path, title: str, extra: str, shapes: Shapes
+) -> Mapping[int, tuple[int, ...]]:
+    """Shapes of all tensors of a network, by their numbers, for inputs of these shapes.
+
+    Args:
+        path: As for `opened`.
+        title: Likewise.
+        extra: Likewise.
+        shapes: Of the inputs.
+
+    Raises:
+        ConversionFailed: The network does not work on such inputs.
+    """
+    module, package = _module(title, extra, path.name)
+    kinds = module.experimental if package == "tensorflow" else module
+    try:
+        # What runs as one piece elsewhere does not say the shapes in between.
+        loaded = module.Interpreter(
+            str(path),
+            experimental_op_resolver_type=kinds.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
+        _allocate(loaded, shapes)
+        loaded.invoke()  # some shapes are known then alone
+    except (ValueError, RuntimeError) as error:
+        said = ", ".join("x".join(map(str, shape)) for shape in shapes)
+        raise ConversionFailed(
+            f"TFLite's own interpreter does not take an input of {said}: {reason_of(error)}",
+            where=path.name,
+            hint="another --input",
+        ) from None
+    return {d["index"]: tuple(map(int, d["shape"])) for d in loaded.get_tensor_details()}
+
+
+def _allocate(loaded: Any, shapes: Shapes) -> None:
+    for detail, shape in zip(loaded.get_input_details(), shapes, strict=bool(shapes)):
+        loaded.resize_tensor_input(detail["index"], [*shape])
+    loaded.allocate_tensors()
 
 
 def _running(loaded: Any, package: str) -> Interpreter:

@@ -7,8 +7,8 @@ file is counted here against a limit, and whatever Python finds out of range is 
 
 import importlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from converters.errors import ConversionFailed
 from converters.to_onnx.tflite.sparse import densified
 
-__all__ = ["FLOATS", "Model", "Operator", "Quantisation", "Subgraph", "Tensor", "read_model"]
+__all__ = [
+    "FLOATS",
+    "Model",
+    "Operator",
+    "Quantisation",
+    "Subgraph",
+    "Tensor",
+    "read_model",
+    "resized",
+]
 
 Array = NDArray[Any]
 
@@ -90,6 +99,7 @@ class Tensor:
         data: Its values, where it is a constant.
         quantisation: What its integers stand for; None where they are integers, and of floats.
         variable: Whether it keeps its values from one run to the next.
+        free: Axes whose lengths the file leaves open; the batch often is one of them.
     """
 
     index: int
@@ -99,6 +109,7 @@ class Tensor:
     data: Array | None = None
     quantisation: Quantisation | None = None
     variable: bool = False
+    free: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +123,9 @@ class Operator:
         outputs: Numbers of tensors.
         options: Table of its options, of a class of the package ``tflite``; None without one.
         custom_options: Bytes of a custom operator's options.
+        replaced: Options by name that stand in the place of the table's.
+        pads: Padding of a convolution before each axis, then behind each, where it is not that of
+            its options.
     """
 
     index: int
@@ -120,12 +134,16 @@ class Operator:
     outputs: tuple[int, ...]
     options: Any = field(default=None, repr=False)
     custom_options: bytes = field(default=b"", repr=False)
+    pads: tuple[int, ...] | None = None
+    replaced: Mapping[str, Any] = field(default_factory=dict)
 
     def option(self, name: str, default: Any) -> Any:
         """An option by its name in the schema (``stride_h``); the default without a table.
 
         A vector comes as a tuple of integers.
         """
+        if name in self.replaced:
+            return self.replaced[name]
         if self.options is None:
             return default
         camel = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
@@ -185,6 +203,13 @@ def read_model(data: bytes, where: str = "") -> Model:
         raise ConversionFailed(
             f"is a broken TFLite file: {str(error)[:150]}", where=where, hint="export it again"
         ) from None
+
+
+def resized(model: Model, shapes: Mapping[int, tuple[int, ...]]) -> Model:
+    """A file whose network has tensors of these shapes, by their numbers."""
+    main = model.subgraphs[0]
+    tensors = tuple(replace(t, shape=shapes.get(t.index, t.shape), free=()) for t in main.tensors)
+    return replace(model, subgraphs=(replace(main, tensors=tensors), *model.subgraphs[1:]))
 
 
 class _Reader:
@@ -291,7 +316,14 @@ class _Reader:
             data,
             self._quantisation(tensor, shape),
             tensor.IsVariable(),
+            self._free_axes(tensor),
         )
+
+    @staticmethod
+    def _free_axes(tensor: Any) -> tuple[int, ...]:
+        if not _bounded(tensor.ShapeSignatureLength(), MOST_AXES, "axes"):
+            return ()
+        return tuple(np.flatnonzero(tensor.ShapeSignatureAsNumpy() < 0).tolist())
 
     @staticmethod
     def _quantisation(tensor: Any, shape: tuple[int, ...]) -> Quantisation | None:

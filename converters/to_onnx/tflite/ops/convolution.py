@@ -36,18 +36,6 @@ def same_pads(
     return [*before, *behind]
 
 
-def _pads(
-    padding: int,
-    x: Tensor,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-) -> list[int]:
-    if padding != _SAME:
-        return [0] * (2 * len(kernel))
-    return same_pads(x.shape[1:-1], kernel, strides, dilations)
-
-
 def bias_of(graph: Graph, bias: Tensor | None, x: Tensor, weights: Tensor) -> list[str]:
     """Name of the bias, if there is one: its steps are those of the sums, input times weights."""
     if bias is None:
@@ -78,6 +66,63 @@ def _strides(*values: int) -> list[int]:
     return [*values]
 
 
+def _give_convolved(
+    graph: Graph,
+    x: Tensor,
+    weights: Tensor,
+    bias: Tensor | None,
+    operator: Operator,
+    *,
+    order: Sequence[int],
+    group: int,
+    padding: int,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    fused: int,
+    outputs: list[Tensor],
+) -> None:
+    """Write a convolution of maps or volumes, with what its operator holds besides.
+
+    Args:
+        graph: The graph.
+        x: (N, places, C).
+        weights: In the file's order of axes.
+        bias: Of the outputs' channels.
+        operator: Its ``pads``, where it has some, say the padding.
+        order: Of the weights' axes, that gives (out, in / groups, window).
+        group: How many groups of channels there are.
+        padding: The option of the schema.
+        strides: Of the window.
+        dilations: Of the window.
+        fused: The option ``fused_activation_function``.
+        outputs: The operator's.
+    """
+    kernel = [weights.shape[axis] for axis in order[2:]]
+    pads = operator.pads
+    if pads is None:
+        pads = (0,) * (2 * len(kernel))
+        if padding == _SAME:
+            pads = tuple(same_pads(x.shape[1:-1], kernel, strides, dilations))
+    name = graph.emit(
+        "Conv",
+        [graph.first(x), graph.weights(weights, order), *bias_of(graph, bias, x, weights)],
+        outputs[0].name,
+        kernel_shape=kernel,
+        strides=[*strides],
+        dilations=[*dilations],
+        pads=[*pads],
+        group=group,
+    )
+    give_activated(graph, outputs[0], name, fused, first=True)
+
+
+def _groups(x: Tensor, own: int) -> int:
+    """How many groups of channels weights of so many channels make."""
+    if not own or x.shape[-1] % own:
+        raise ConversionFailed(f"weights of {own} channels for {x.shape[-1]}")
+    return x.shape[-1] // own
+
+
 @OPS.register("CONV_2D")
 def conv_2d(
     graph: Graph,
@@ -91,30 +136,25 @@ def conv_2d(
     dilation_h_factor: int = 1,
     dilation_w_factor: int = 1,
     fused_activation_function: int = 0,
+    operator: Operator,
     outputs: list[Tensor],
 ) -> None:
     """Write a convolution; weights (out, h, w, in / groups)."""
     _require_maps(x, weights, 4)
-    _, height, width, own = weights.shape
-    strides = _strides(stride_h, stride_w)
-    dilations = _strides(dilation_h_factor, dilation_w_factor)
-    if not own or x.shape[3] % own:
-        raise ConversionFailed(f"weights of {own} channels for {x.shape[3]}")
-    name = graph.emit(
-        "Conv",
-        [
-            graph.first(x),
-            graph.weights(weights, [0, 3, 1, 2]),
-            *bias_of(graph, bias, x, weights),
-        ],
-        outputs[0].name,
-        kernel_shape=[height, width],
-        strides=strides,
-        dilations=dilations,
-        pads=_pads(padding, x, (height, width), strides, dilations),
-        group=x.shape[3] // own,
+    _give_convolved(
+        graph,
+        x,
+        weights,
+        bias,
+        operator,
+        order=[0, 3, 1, 2],
+        group=_groups(x, weights.shape[3]),
+        padding=padding,
+        strides=_strides(stride_h, stride_w),
+        dilations=_strides(dilation_h_factor, dilation_w_factor),
+        fused=fused_activation_function,
+        outputs=outputs,
     )
-    give_activated(graph, outputs[0], name, fused_activation_function, first=True)
 
 
 @OPS.register("DEPTHWISE_CONV_2D")
@@ -130,30 +170,27 @@ def depthwise_conv_2d(
     dilation_h_factor: int = 1,
     dilation_w_factor: int = 1,
     fused_activation_function: int = 0,
+    operator: Operator,
     outputs: list[Tensor],
 ) -> None:
     """Write a convolution of each channel by itself; weights (1, h, w, in * multiplier)."""
     _require_maps(x, weights, 4)
-    one, height, width, made = weights.shape
-    if one != 1 or not x.shape[3] or made % x.shape[3]:
+    if weights.shape[0] != 1 or not x.shape[3] or weights.shape[3] % x.shape[3]:
         raise ConversionFailed(f"weights of {list(weights.shape)} for {x.shape[3]} channels")
-    strides = _strides(stride_h, stride_w)
-    dilations = _strides(dilation_h_factor, dilation_w_factor)
-    name = graph.emit(
-        "Conv",
-        [
-            graph.first(x),
-            graph.weights(weights, [3, 0, 1, 2]),
-            *bias_of(graph, bias, x, weights),
-        ],
-        outputs[0].name,
-        kernel_shape=[height, width],
-        strides=strides,
-        dilations=dilations,
-        pads=_pads(padding, x, (height, width), strides, dilations),
+    _give_convolved(
+        graph,
+        x,
+        weights,
+        bias,
+        operator,
+        order=[3, 0, 1, 2],
         group=x.shape[3],
+        padding=padding,
+        strides=_strides(stride_h, stride_w),
+        dilations=_strides(dilation_h_factor, dilation_w_factor),
+        fused=fused_activation_function,
+        outputs=outputs,
     )
-    give_activated(graph, outputs[0], name, fused_activation_function, first=True)
 
 
 @OPS.register("CONV_3D")
@@ -171,30 +208,25 @@ def conv_3d(
     dilation_h_factor: int = 1,
     dilation_w_factor: int = 1,
     fused_activation_function: int = 0,
+    operator: Operator,
     outputs: list[Tensor],
 ) -> None:
     """Write a convolution of volumes; weights (d, h, w, in, out)."""
     _require_maps(x, weights, 5)
-    kernel, own = weights.shape[:3], weights.shape[3]
-    strides = _strides(stride_d, stride_h, stride_w)
-    dilations = _strides(dilation_d_factor, dilation_h_factor, dilation_w_factor)
-    if not own or x.shape[4] % own:
-        raise ConversionFailed(f"weights of {own} channels for {x.shape[4]}")
-    name = graph.emit(
-        "Conv",
-        [
-            graph.first(x),
-            graph.weights(weights, [4, 3, 0, 1, 2]),
-            *bias_of(graph, bias, x, weights),
-        ],
-        outputs[0].name,
-        kernel_shape=[*kernel],
-        strides=strides,
-        dilations=dilations,
-        pads=_pads(padding, x, kernel, strides, dilations),
-        group=x.shape[4] // own,
+    _give_convolved(
+        graph,
+        x,
+        weights,
+        bias,
+        operator,
+        order=[4, 3, 0, 1, 2],
+        group=_groups(x, weights.shape[3]),
+        padding=padding,
+        strides=_strides(stride_d, stride_h, stride_w),
+        dilations=_strides(dilation_d_factor, dilation_h_factor, dilation_w_factor),
+        fused=fused_activation_function,
+        outputs=outputs,
     )
-    give_activated(graph, outputs[0], name, fused_activation_function, first=True)
 
 
 def _transposed(

@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from converters.errors import ConversionFailed
-from converters.to_onnx.tflite.graph import Graph
+from converters.to_onnx.tflite.graph import Graph, carried_type
 from converters.to_onnx.tflite.model import Operator, Tensor
 from converters.to_onnx.tflite.optable import OPS
 
@@ -57,6 +57,97 @@ def detection_post_process(
     if len(outputs) > 3:
         name = graph.emit("Cast", [number], outputs[3].name, to=TensorProto.FLOAT)
         graph.give(outputs[3], name)
+
+
+@OPS.register("NON_MAX_SUPPRESSION_V4")
+def non_max_suppression_v4(  # noqa: PLR0917 - the operator's inputs
+    graph: Graph,
+    boxes: Tensor,
+    scores: Tensor,
+    most: Tensor,
+    overlap: Tensor,
+    least: Tensor,
+    *,
+    outputs: list[Tensor],
+) -> None:
+    """Write places of the boxes that are kept, filled up with zeros, and their number."""
+    kept, _ = _kept_boxes(graph, boxes, scores, (most, overlap, least), outputs[0].name)
+    _give_filled(graph, outputs[0], kept, graph.whole_numbers(most)[0])
+    _give_count(graph, outputs[1], kept)
+
+
+@OPS.register("NON_MAX_SUPPRESSION_V5")
+def non_max_suppression_v5(  # noqa: PLR0917 - the operator's inputs
+    graph: Graph,
+    boxes: Tensor,
+    scores: Tensor,
+    most: Tensor,
+    overlap: Tensor,
+    least: Tensor,
+    sigma: Tensor,
+    *,
+    outputs: list[Tensor],
+) -> None:
+    """Write places and scores of the boxes that are kept, filled up with zeros, and their number.
+
+    Boxes whose scores are lowered in the place of being suppressed (``sigma``) are not ONNX's.
+    """
+    if graph.array(sigma).any():
+        raise ConversionFailed(
+            "lowers the scores of boxes that overlap (soft suppression), which ONNX has not",
+            hint="export the network with soft_nms_sigma=0, or without its last step",
+        )
+    kept, values = _kept_boxes(graph, boxes, scores, (most, overlap, least), outputs[0].name)
+    count = graph.whole_numbers(most)[0]
+    _give_filled(graph, outputs[0], kept, count)
+    _give_filled(graph, outputs[1], values, count)
+    _give_count(graph, outputs[2], kept)
+
+
+def _kept_boxes(
+    graph: Graph, boxes: Tensor, scores: Tensor, ends: tuple[Tensor, Tensor, Tensor], hint: str
+) -> tuple[str, str]:
+    """Write places and scores of the boxes that are kept, the best first.
+
+    TFLite suppresses a box whose overlap equals the threshold; ONNX does not.
+    """
+    most = graph.whole_numbers(ends[0])
+    overlap, least = (graph.array(end).ravel().astype(np.float32) for end in ends[1:])
+    if not (len(most) == overlap.size == least.size == 1) or not 0 < most[0] <= _MOST_DETECTIONS:
+        raise ConversionFailed(f"keeps {most} boxes")
+    if boxes.shape[1:] != (4,) or len(scores.shape) != 1:
+        raise ConversionFailed(f"boxes of {list(boxes.shape)}, scores of {list(scores.shape)}")
+    below = np.nextafter(overlap, np.float32(-1))
+    count = most[0] if below[0] >= 0 else 1  # at an overlap of 0, the best box suppresses all
+    limits = [
+        graph.integers([count], f"{hint}_most"),
+        graph.store(np.clip(below, 0, 1), f"{hint}_overlap"),
+        graph.store(least, f"{hint}_least"),
+    ]
+    table = graph.emit(
+        "Unsqueeze", [graph.last(boxes), graph.integers([0], f"{hint}_sample")], f"{hint}_boxes"
+    )
+    axes = graph.integers([0, 1], f"{hint}_axes")
+    rows = graph.emit("Unsqueeze", [graph.last(scores), axes], f"{hint}_rows")
+    found = graph.emit("NonMaxSuppression", [table, rows, *limits], f"{hint}_selected")
+    kept = _column(graph, found, 2, hint)
+    values = graph.emit("Gather", [graph.last(scores), kept], f"{hint}_scores", axis=0)
+    return kept, values
+
+
+def _give_filled(graph: Graph, out: Tensor, name: str, count: int) -> None:
+    """Give an output a list, filled up with zeros."""
+    to = carried_type(out)
+    name = graph.emit("Cast", [name], f"{out.name}_found", to=to)
+    zeros = graph.store(np.zeros(count, helper.tensor_dtype_to_np_dtype(to)), f"{out.name}_zeros")
+    name = graph.emit("Concat", [name, zeros], f"{out.name}_filled", axis=0)
+    graph.give(out, _part(graph, name, (0, count), 0, out.name))
+
+
+def _give_count(graph: Graph, out: Tensor, name: str) -> None:
+    """Give an output the length of a list."""
+    size = graph.emit("Size", [name], f"{out.name}_size")
+    graph.give(out, graph.emit("Cast", [size], out.name, to=carried_type(out)))
 
 
 class _Options:

@@ -1,7 +1,9 @@
 """Pooling and the normalisations that work on maps."""
 
+import numpy as np
+
 from converters.errors import ConversionFailed
-from converters.to_onnx.tflite.graph import Graph
+from converters.to_onnx.tflite.graph import Graph, is_quantised
 from converters.to_onnx.tflite.model import Operator, Tensor
 from converters.to_onnx.tflite.ops.activation import give_activated
 from converters.to_onnx.tflite.ops.convolution import same_pads
@@ -10,6 +12,7 @@ from converters.to_onnx.tflite.optable import OPS
 __all__: list[str] = []
 
 _SMALLEST = 1e-6  # of the root in TFLite's normalisation
+_MOST_MOVED = 2e-4  # of a level per level
 
 
 @OPS.register("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
@@ -48,7 +51,33 @@ def pool_2d(
         name = graph.emit("Sqrt", [mean], hint)
     else:
         name = graph.emit("AveragePool", [name], hint, count_include_pad=0, **known)
+        if filter_height * filter_width % 2 == 0 or any(known["pads"]):
+            name = _away_from_zero(graph, name, outputs[0], filter_height * filter_width)
     give_activated(graph, outputs[0], name, fused_activation_function, first=True)
+
+
+def _away_from_zero(graph: Graph, name: str, out: Tensor, count: int) -> str:
+    """Means that lie in the middle of two levels, moved to the one that TFLite rounds to.
+
+    ONNX rounds half to even, TFLite's integer pools away from the level 0.  Means are multiples of
+    1 / count: all of them are moved from the level 0 by a part of their own that is too small to
+    bring any other mean over a half.
+
+    Source: ``AveragePool`` of ``tensorflow/lite/kernels/internal/reference/integer_ops/pooling.h``.
+    """
+    known = out.quantisation
+    if known is None or not is_quantised(out) or known.scale.size != 1:
+        return name
+    peak = int(np.iinfo(out.dtype).max) + 1
+    part = min(_MOST_MOVED, 0.5 / (peak * count))
+    name = graph.renamed(name, f"{out.name}_mean")
+    name = graph.emit("Mul", [name, graph.number(1 + part, f"{out.name}_factor")], out.name)
+    middle = float(known.scale[0]) * int(known.zero_point[0])
+    if middle:
+        name = graph.renamed(name, f"{out.name}_scaled")
+        moved = graph.number(part * middle, f"{out.name}_moved")
+        name = graph.emit("Add", [name, moved], out.name)
+    return name
 
 
 @OPS.register("LOCAL_RESPONSE_NORMALIZATION")

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from converters.errors import ConversionFailed
-from converters.to_onnx.tflite.graph import Graph, is_quantised, to_first, to_last
+from converters.to_onnx.tflite.graph import Graph, carried_type, is_quantised, to_first, to_last
 from converters.to_onnx.tflite.model import Operator, Tensor
 from converters.to_onnx.tflite.ops.activation import give_activated
 from converters.to_onnx.tflite.ops.reduction import axes_of
@@ -17,6 +17,7 @@ __all__: list[str] = []
 
 _TO_THE_END = (1 << 31) - 1
 _MOST_MIRRORED = 1 << 16  # places of an axis
+_MOST_REPLACED = 1 << 22  # numbers that name the places of a part
 
 
 @OPS.register("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
@@ -180,6 +181,9 @@ def _sliced(
 @OPS.register("SLICE")
 def slice_(graph: Graph, x: Tensor, begin: Tensor, size: Tensor, *, outputs: list[Tensor]) -> None:
     """Write a part of a tensor; a size of -1 reaches to the end."""
+    if not (graph.is_constant(begin) and graph.is_constant(size)):
+        graph.give(outputs[0], _computed_slice(graph, x, begin, size, outputs[0].name), moved=x)
+        return
     starts, sizes, rank = graph.whole_numbers(begin), graph.whole_numbers(size), len(x.shape)
     if len(starts) != rank or len(sizes) != rank or min([*starts, 0]) < 0:
         raise ConversionFailed(f"cuts {sizes} at {starts} out of {list(x.shape)}")
@@ -189,6 +193,35 @@ def slice_(graph: Graph, x: Tensor, begin: Tensor, size: Tensor, *, outputs: lis
     ]
     name, first = _sliced(graph, x, outputs[0].name, (starts, ends, [1] * rank))
     graph.give(outputs[0], name, first=first, moved=x)
+
+
+def _computed_slice(graph: Graph, x: Tensor, begin: Tensor, size: Tensor, hint: str) -> str:
+    """Write a part whose place or size is computed, as the steps of a loop are."""
+    starts, sizes = _as_int64(graph, begin), _as_int64(graph, size)
+    behind = graph.emit("Add", [starts, sizes], f"{hint}_behind")
+    end = graph.integers([_TO_THE_END], f"{hint}_end")
+    open_ = graph.emit("Less", [sizes, graph.integers([0], f"{hint}_zero")], f"{hint}_open")
+    ends = graph.emit("Where", [open_, end, behind], f"{hint}_ends")
+    return graph.emit("Slice", [graph.last(x), starts, ends], hint)
+
+
+@OPS.register("DYNAMIC_UPDATE_SLICE")
+def dynamic_update_slice(
+    graph: Graph, x: Tensor, update: Tensor, begin: Tensor, *, outputs: list[Tensor]
+) -> None:
+    """Write a tensor with a part replaced, at a place that stays inside of it."""
+    hint, rank = outputs[0].name, len(x.shape)
+    count = int(np.prod(update.shape, dtype=np.int64))
+    room = [whole - n for whole, n in zip(x.shape, update.shape, strict=True)]
+    if not rank or min(room) < 0 or count * rank > _MOST_REPLACED:
+        raise ConversionFailed(f"puts {list(update.shape)} into {list(x.shape)}")
+    zeros, most = graph.integers([0] * rank, f"{hint}_zeros"), graph.integers(room, f"{hint}_room")
+    start = graph.emit("Max", [_as_int64(graph, begin), zeros], f"{hint}_least")
+    start = graph.emit("Min", [start, most], f"{hint}_start")
+    grid = graph.store(np.moveaxis(np.indices(update.shape), 0, -1), f"{hint}_grid")
+    places = graph.emit("Add", [grid, start], f"{hint}_places")
+    name = graph.emit("ScatterND", [graph.last(x), places, graph.last(update)], hint)
+    graph.give(outputs[0], name, moved=x)
 
 
 @OPS.register("STRIDED_SLICE")
@@ -294,11 +327,16 @@ def gather(
 ) -> None:
     """Write the slices of an axis that a tensor names."""
     rank = len(x.shape)
-    if not -rank <= axis < rank or batch_dims:
+    if not -rank <= axis < rank or batch_dims not in (0, axis % rank):
         raise ConversionFailed(f"gathers along axis {axis} of {rank}, {batch_dims} of a batch")
-    name = graph.emit(
-        "Gather", [graph.last(x), graph.last(places)], outputs[0].name, axis=axis % rank
-    )
+    hint = outputs[0].name
+    if batch_dims:
+        last = graph.integers([-1], f"{hint}_axis")
+        rows = graph.emit("Unsqueeze", [_as_int64(graph, places), last], f"{hint}_rows")
+        name = graph.emit("GatherND", [graph.last(x), rows], hint, batch_dims=batch_dims)
+    else:
+        names = [graph.last(x), graph.last(places)]
+        name = graph.emit("Gather", names, hint, axis=axis % rank)
     graph.give(outputs[0], name, moved=x)
 
 
@@ -316,7 +354,7 @@ def scatter_nd(
     """Write values at the places of a tensor of zeros; those of one place are added."""
     out = outputs[0]
     sizes = graph.integers(graph.whole_numbers(shape), f"{out.name}_shape")
-    value = helper.make_tensor("value", _kind(updates), [1], [0])
+    value = helper.make_tensor("value", carried_type(updates), [1], [0])
     zeros = graph.emit("ConstantOfShape", [sizes], f"{out.name}_zeros", value=value)
     inputs = [zeros, _as_int64(graph, places), graph.last(updates)]
     graph.give(out, graph.emit("ScatterND", inputs, out.name, reduction="add"), moved=updates)
@@ -327,15 +365,6 @@ def _as_int64(graph: Graph, tensor: Tensor) -> str:
     if tensor.dtype == "int64":
         return name
     return graph.emit("Cast", [name], f"{tensor.name}_wide", to=TensorProto.INT64)
-
-
-def _kind(tensor: Tensor) -> int:
-    """ONNX's number of the type that a tensor is carried in."""
-    floats = is_quantised(tensor) or tensor.dtype == "float16"
-    try:
-        return helper.np_dtype_to_tensor_dtype(np.dtype("float32" if floats else tensor.dtype))
-    except TypeError:
-        raise ConversionFailed(f"{tensor.name} is of {tensor.dtype}") from None
 
 
 @OPS.register("PAD", "PADV2")
