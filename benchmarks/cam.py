@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 15
 HEAVY = ("torch", "onnxruntime")
 
 

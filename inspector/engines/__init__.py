@@ -75,6 +75,8 @@ class GradientEngine(Protocol):
         frontier: Mapping[str, Array],
         targets: Sequence[Objective],
         rule: Rule | None = None,
+        *,
+        known: Mapping[str, Array] | None = None,
     ) -> Signals:
         """Send the targets' scores back to some tensors.
 
@@ -85,6 +87,8 @@ class GradientEngine(Protocol):
             targets: One per row.
             rule: What an activation does to the signal; None for the operators' own
                 derivatives, under which quantisation is straight-through.
+            known: Values of tensors between start and targets, N rows each, from a forward pass
+                of the same samples: an engine may spare itself the computing.  See ``reads``.
 
         Returns:
             One signal per start tensor, in the engine's floating point type.
@@ -92,6 +96,18 @@ class GradientEngine(Protocol):
         Raises:
             NoGradient: The target does not depend differentiably on the start tensors.
             UnsupportedOperator: Operators on the way that the engine cannot run.
+        """
+        ...
+
+    def reads(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:
+        """Tensors that a forward pass had better keep, for ``known``: it need not run again.
+
+        Args:
+            start: Values of the tensors to differentiate by, of one sample.
+            targets: Names of the targets' tensors.
+
+        Returns:
+            Their names; none where nothing would be spared.
         """
         ...
 

@@ -33,16 +33,22 @@ class EitherEngine:
         frontier: Mapping[str, Array],
         targets: Sequence[Objective],
         rule: Rule | None = None,
+        *,
+        known: Mapping[str, Array] | None = None,
     ) -> Signals:
         """Send the targets' scores back; see ``GradientEngine.signals``."""
         names = (*start, "", *tensors_of(targets))
         relevance = rule is not None and rule.name in RELEVANCE_RULES
         if not relevance and names not in self._refused:
             try:
-                return self._first.signals(start, frontier, targets, rule)
+                return self._first.signals(start, frontier, targets, rule, known=known)
             except UnsupportedOperator:
                 self._refused.add(names)
         return self._other().signals(start, frontier, targets, rule)
+
+    def reads(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:
+        """Tensors that a forward pass had better keep; see ``GradientEngine.reads``."""
+        return self._first.reads(start, targets)
 
     def scores(
         self,

@@ -4,12 +4,14 @@
 tensors, targets and a rule, and kept.  Importing this module imports neither torch nor onnxruntime.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from converters.graph import Node
 from converters.graph.activations import find_activations
@@ -20,10 +22,11 @@ from inspector.engines.rules import Coverage, Rule, coverage, is_rectifier
 from inspector.engines.runtime import Runtime
 from inspector.errors import MethodRefused, NoGradient
 from inspector.network.fused_activations import find_marks
-from inspector.network.quantisation import copies_of
+from inspector.network.quantisation import copies_of, is_quantised
 from inspector.network.tail import Tail, tail_of
 from inspector.surgery.gradient import GradientProgram, Overlay, gradient_program
-from inspector.surgery.gradient.program import forward_model
+from inspector.surgery.gradient.element_types import element_types
+from inspector.surgery.gradient.program import forward_model, tensors_read
 
 __all__ = ["GradientGraph", "Measured", "overlay_of"]
 
@@ -31,6 +34,9 @@ Array = np.ndarray[Any, Any]
 
 _MOST = 16
 """Programs that are kept; each holds a session with its own copy of the weights that it reads."""
+
+_MOST_READ = 1 << 26
+"""Numbers of one sample that a forward pass may keep for the backward one."""
 
 _UNHARMED = "occlusion needs no gradient"
 
@@ -57,6 +63,8 @@ class GradientGraph:
         self.file, self.graph = file, file.graph
         self.device, self.optimise = device, optimise
         self._loaded: OrderedDict[Any, _Loaded] = OrderedDict()
+        self._measured: OrderedDict[Any, Measured] = OrderedDict()
+        self._reads: dict[Any, tuple[str, ...]] = {}
         self._tails: dict[tuple[str, str], Tail] = {}
         self._coverages: dict[tuple[str, tuple[str, ...], Rule], Coverage] = {}
 
@@ -66,11 +74,14 @@ class GradientGraph:
         frontier: Mapping[str, Array],
         targets: Sequence[Objective],
         rule: Rule | None = None,
+        *,
+        known: Mapping[str, Array] | None = None,
     ) -> Signals:
         """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
         _refuse_relevance(rule)
         names = tensors_of(targets)
-        loaded = self._program(start, frontier, names, rule, len(targets))
+        spared = {n: v for n, v in (known or {}).items() if n not in start and n not in frontier}
+        loaded = self._program(start, frontier, spared, names, rule=rule, rows=len(targets))
         program = loaded.program
         if not program.signals:
             raise NoGradient(
@@ -78,24 +89,24 @@ class GradientGraph:
                 "differentiated lies between",
                 hint=_UNHARMED,
             )
-        feeds = dict(start) | dict(frontier)
+        feeds = dict(start) | dict(frontier) | spared
         outputs = [name for name in names if name not in feeds]
-        known = {name: feeds[name] for name in names if name in feeds}
+        values = {name: feeds[name] for name in names if name in feeds}
         if not all(getattr(target, "linear", False) for target in targets):
             blank = {
                 seed: np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
                 for tensor, seed in program.seeds.items()
             }
-            known |= loaded.runtime.run(feeds | blank, outputs)
+            values |= loaded.runtime.run(feeds | blank, outputs) if outputs else {}
         seeds = {}
         for tensor, seed in program.seeds.items():
-            given = known.get(tensor)
+            given = values.get(tensor)
             if given is None:  # of a linear target the value itself does not matter
                 given = np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
             seeds[seed] = _seed(given, tensor, targets)
         fetch = [*outputs, *program.signals.values()]
         found = loaded.runtime.run(feeds | seeds, fetch)
-        found |= known
+        found |= values
         scores = _scores(found, targets)
         signals = {
             name: found[program.signals[name]]
@@ -104,6 +115,18 @@ class GradientGraph:
             for name, value in start.items()
         }
         return Signals(signals, scores)
+
+    def reads(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:
+        """What the backward pass reads, and the targets; see ``GradientEngine.reads``.
+
+        Not of quantised networks: ONNX Runtime fuses what nobody asks for, and computes other
+        levels where somebody does.
+        """
+        sizes = tuple(value.shape for value in start.values())
+        key = (tuple(start), sizes, tuple(targets))
+        if key not in self._reads:
+            self._reads[key] = self._tensors_read(start, targets)
+        return self._reads[key]
 
     def scores(
         self,
@@ -139,7 +162,9 @@ class GradientGraph:
         self,
         start: Mapping[str, Array],
         frontier: Mapping[str, Array],
+        spared: Mapping[str, Array],
         targets: tuple[str, ...],
+        *,
         rule: Rule | None,
         rows: int,
     ) -> _Loaded:
@@ -148,15 +173,15 @@ class GradientGraph:
         whole = (dict(start) | dict(frontier)).items()
         fed = {name: value[:1] if rows > 1 and value.ndim else value for name, value in whole}
         sizes = tuple(value.shape for value in fed.values())
-        key = (tuple(start), tuple(frontier), sizes, targets, rule)
+        key = (tuple(start), tuple(frontier), tuple(spared), sizes, targets, rule)
         if key not in self._loaded:
             nodes = self._nodes(start, targets)
-            measured = Measured(self.file, nodes, fed)
+            measured = self._measure(nodes, start, fed, targets)
             program = gradient_program(
                 self.graph,
                 nodes,
                 tuple(start),
-                tuple(frontier),
+                (*frontier, *spared),
                 targets,
                 measured=measured,
                 overlay=None if rule is None else overlay_of(self.file, rule),
@@ -165,6 +190,45 @@ class GradientGraph:
             self._keep(key, _Loaded(program, self._runtime(program.model), shapes))
         self._loaded.move_to_end(key)
         return self._loaded[key]
+
+    def _measure(
+        self,
+        nodes: Sequence[Node],
+        start: Mapping[str, Array],
+        fed: Mapping[str, Array],
+        targets: Sequence[str],
+    ) -> "Measured":
+        """Tensors of one sample; the same for all rules."""
+        key = (tuple(start), tuple((n, v.shape) for n, v in fed.items()), tuple(targets))
+        if key not in self._measured:
+            self._measured[key] = Measured(self.file, nodes, fed)
+            if len(self._measured) > _MOST:
+                self._measured.popitem(last=False)
+        return self._measured[key]
+
+    def _tensors_read(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:
+        if is_quantised(self.graph):
+            return ()
+        nodes = self._nodes(start, targets)
+        measured = self._measure(nodes, start, start, targets)
+        read = tensors_read(
+            self.graph,
+            nodes,
+            tuple(start),
+            targets,
+            measured=measured,
+            overlay=overlay_of(self.file, Rule()),
+        )
+        types = element_types(self.graph)
+        found = dict.fromkeys((*targets, *read))
+        shapes = {name: _shape(measured(name)) for name in found}
+        kept = [
+            name
+            for name, shape in shapes.items()
+            if types.get(name) == TensorProto.FLOAT and len(shape) > 1 and shape[0] == 1
+        ]
+        total = sum(math.prod(shapes[name]) for name in kept)
+        return tuple(kept) if total <= _MOST_READ else ()
 
     def _keep(self, key: Any, loaded: _Loaded) -> None:
         self._loaded[key] = loaded

@@ -75,6 +75,8 @@ class TwinEngine:
         frontier: Mapping[str, Array],
         targets: Sequence[Objective],
         rule: Rule | None = None,
+        *,
+        known: Mapping[str, Array] | None = None,  # noqa: ARG002 - autograd needs its own
     ) -> Signals:
         """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
         program = self.program
@@ -118,6 +120,10 @@ class TwinEngine:
             scores.detach().cpu().numpy(),
             kept,
         )
+
+    def reads(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """None: the twin differentiates what it has computed itself."""
+        return ()
 
     def scores(
         self,

@@ -16,7 +16,7 @@ from inspector.engines import GradientEngine, tensors_of
 from inspector.engines.rules import Rule
 from inspector.errors import ConverterError, MethodRefused
 from inspector.evidence.conservation import conservation
-from inspector.evidence.fetch import tensors_for
+from inspector.evidence.fetch import tensors_for, tensors_read
 from inspector.evidence.score_parity import (
     DIFFERENCES,
     QUANTISED_TOLERANCE,
@@ -37,7 +37,7 @@ from inspector.target import Sampled, Target, scores_of
 if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
 
-__all__ = ["Evidence", "tensors_for"]
+__all__ = ["Evidence", "tensors_for", "tensors_read"]
 
 Array = np.ndarray[Any, Any]
 
@@ -420,9 +420,15 @@ class Evidence:
         key = f"{rule}/{extension}"
         if key not in self._gradients:
             start = {name: self._input(self.images)}
-            found = self._signals(start, (), Rule(rule, extension))[name]
+            found = self._signals(start, (), Rule(rule, extension), known=self._known)[name]
             self._gradients[key] = self.model.input.restore(self.model.gathered(name, found))
         return self._gradients[key]
+
+    @property
+    def _known(self) -> tuple[str, ...]:
+        """Tensors of the forward pass that spare the engine its own."""
+        read = tensors_read(self.model, self.images[:1], tensors_of(self.targets))
+        return tuple(name for name in read if name in self.values)
 
     def relevance(self, rule: Rule) -> Array:
         """Relevance of each input value under a rule of LRP, (N, C, H, W), and what it adds up to.
@@ -542,12 +548,18 @@ class Evidence:
         return tuple(found)
 
     def _signals(
-        self, start: Mapping[str, Array], frontier: Sequence[str], rule: Rule
+        self,
+        start: Mapping[str, Array],
+        frontier: Sequence[str],
+        rule: Rule,
+        *,
+        known: Sequence[str] = (),
     ) -> Mapping[str, Array]:
         """What a rule makes of the targets' scores at the start tensors."""
         fed = {name: self._fed(name) for name in frontier}
+        spared = {name: self._fed(name) for name in known}
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
-        found = self._engine.signals(start, fed, objectives, rule)
+        found = self._engine.signals(start, fed, objectives, rule, known=spared)
         self._check_twin(found.scores, self.scores, range(len(self.targets)))
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
 

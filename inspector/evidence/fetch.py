@@ -2,12 +2,19 @@
 
 import itertools
 from collections.abc import Collection, Sequence
+from typing import Any
 
+import numpy as np
+
+from converters.errors import ConverterError
+from inspector.errors import InspectorError, LimitExceeded
 from inspector.model import Model
 from inspector.network.head import LinearHead
 from inspector.network.tail import Tail
 
-__all__ = ["tensors_for"]
+__all__ = ["tensors_for", "tensors_read"]
+
+Array = np.ndarray[Any, Any]
 
 
 def tensors_for(
@@ -35,6 +42,30 @@ def tensors_for(
             if tail.connected:
                 fetch |= dict.fromkeys((name, *_floating(model, tail)))
     return tuple(fetch)
+
+
+def tensors_read(model: Model, image: Array, targets: Sequence[str]) -> tuple[str, ...]:
+    """Tensors that a backward pass to the input reads, if the forward pass keeps them.
+
+    Args:
+        model: The model.
+        image: One sample (1, C, H, W), preprocessed.
+        targets: Names of the tensors that targets are read from.
+
+    Returns:
+        Their names; none where the engine makes its own, or refuses the network: the method says
+        so when it asks for the gradient.
+    """
+    if model.fixed is not None or model.engine == "twin":
+        return ()
+    name = model.input.name
+    start = {name: model.as_in_graph(name, model.input.arrange(image).astype(np.float32))}
+    try:
+        return model.gradient_engine.reads(start, targets)
+    except LimitExceeded:
+        raise
+    except (ConverterError, InspectorError):
+        return ()
 
 
 def _floating(model: Model, tail: Tail) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.engines import tensors_of
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
-from inspector.evidence import Evidence, tensors_for
+from inspector.evidence import Evidence, tensors_for, tensors_read
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
 from inspector.network.layer_choice import last_of
 from inspector.network.outputs import probability_before
@@ -136,6 +136,8 @@ def forward_for(
     """
     needs = frozenset(need for request in requests for need in request.method.needs)
     fetch = dict.fromkeys(tensors_for(opened.model, needs, layer, names))
+    if "input-gradient" in needs:
+        fetch |= dict.fromkeys(tensors_read(opened.model, tensors[:1], names))
     if layer is None:
         for name in names:
             fetch |= dict.fromkeys(_before(opened, needs, [name]))

@@ -110,9 +110,9 @@ def test_every_gradient_is_the_engines(monkeypatch):
     asked = []
     signals = TwinEngine.signals
 
-    def recorded(self, start, frontier, targets, rule=None):
+    def recorded(self, start, frontier, targets, rule=None, **known):
         asked.append((tuple(start), rule))
-        return signals(self, start, frontier, targets, rule)
+        return signals(self, start, frontier, targets, rule, **known)
 
     monkeypatch.setattr(TwinEngine, "signals", recorded)
     opened = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", unverified=True)

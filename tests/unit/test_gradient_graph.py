@@ -13,6 +13,7 @@ from converters.onnx_file import from_proto
 from converters.to_torch.optable import OPS
 from inspector.engines.gradient_graph import GradientGraph
 from inspector.engines.rules import Rule
+from inspector.engines.runtime import Runtime
 from inspector.engines.twin import TwinEngine
 from inspector.surgery.gradient import RULES
 from inspector.surgery.gradient.gaps import WITHOUT_RULE
@@ -357,6 +358,65 @@ def test_weights_are_read_where_the_file_has_them():
     own = {tensor.name for tensor in file.model.graph.initializer}
     added = [t for t in loaded.program.model.graph.initializer if t.name not in own]
     assert sum(numpy_helper.to_array(t).size for t in added) < 40
+
+
+@pytest.mark.parametrize("rule", ["gradient", "guided", "deconvnet"])
+def test_what_a_forward_pass_has_kept_is_not_computed_again(rule):
+    file, wanted = _network(), Rule(rule, "signal-first")
+    x = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    targets, graph = [Weighted(_w(2, 5))] * 2, GradientGraph(file)
+    names = graph.reads({"x": x[:1]}, ["y"])
+    known = Runtime(file, device="cpu").run({"x": x}, names)
+    found = graph.signals({"x": x}, {}, targets, wanted, known=known)
+    (loaded,) = graph._loaded.values()
+    forward = {node.output[0] for node in file.model.graph.node if node.op_type == "Conv"}
+    assert not forward & {node.output[0] for node in loaded.program.model.graph.node}
+    expected = graph.signals({"x": x}, {}, targets, wanted)
+    peak = np.abs(expected["x"]).max()
+    np.testing.assert_allclose(found["x"], expected["x"], atol=1e-6 * peak)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+def test_switches_of_a_pooling_are_found_from_what_was_kept():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], kernel_shape=[1, 1]),
+        helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Flatten", ["b"], ["y"]),
+    ]
+    file = _file(nodes, {"w": _w(4, 3, 1, 1)}, (3, 7, 7))
+    x = np.random.default_rng(1).normal(size=(1, 3, 7, 7)).astype(np.float32)
+    graph = GradientGraph(file)
+    names = graph.reads({"x": x}, ["y"])
+    assert {"a", "y"} <= set(names)
+    known, target = Runtime(file, device="cpu").run({"x": x}, names), [Weighted(_w(1, 36))]
+    found, expected = (graph.signals({"x": x}, {}, target, known=k)["x"] for k in (known, None))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bound_is_told_from_its_neighbours():
+    bounds = (0.0, 6.0), (-0.1, 0.3), (1e-3, 1e5)
+    for low, high in bounds:
+        ends = np.float32([low, high, 0.5 * (low + high), np.finfo(np.float32).tiny])
+        x = np.unique([np.nextafter(ends, np.float32(s)) for s in (-np.inf, np.inf)] + [ends])[None]
+        nodes = [helper.make_node("Clip", ["x", "low", "high"], ["y"])]
+        file = _file(nodes, {"low": np.float32(low), "high": np.float32(high)}, x.shape[1:])
+        target = [Weighted(np.ones(x.shape, np.float32))]
+        found = GradientGraph(file).signals({"x": x}, {}, target)["x"]
+        inside = (x > np.float32(low)) & (x < np.float32(high))
+        normal = (x == 0) | (np.abs(x) >= np.finfo(np.float32).tiny)
+        np.testing.assert_array_equal(found[normal], inside.astype(np.float32)[normal])
+
+
+def test_an_index_that_the_image_decides_is_not_taken_for_a_constant():
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["best"], axis=1, keepdims=0, name="best"),
+        helper.make_node("Gather", ["x", "best"], ["taken"], axis=1, name="taking"),
+        helper.make_node("Flatten", ["taken"], ["y"]),
+    ]
+    file = _file(nodes, {}, (5,))
+    x = np.float32([[0, 3, 1, 2, 0]])
+    with pytest.raises(UnsupportedOperator, match="depend on the image"):
+        GradientGraph(file).signals({"x": x}, {}, [Weighted(np.ones((1, 1), np.float32))])
 
 
 def test_an_operator_without_a_rule_is_named_with_its_node():

@@ -6,7 +6,8 @@ walks a graph backwards with them; ``program`` joins the forward nodes and the b
 model.  Nothing here needs torch, and a weight is read where the file has it.
 """
 
-from inspector.surgery.gradient import (
+# Importing the modules of the rules fills the table.
+from inspector.surgery.gradient import (  # noqa: F401
     activations,
     arithmetic,
     attention,
@@ -29,7 +30,6 @@ from inspector.surgery.gradient.reverse import Overlay, reverse
 from inspector.surgery.gradient.table import RULES, RuleTable, Step
 
 __all__ = [
-    "MODULES",
     "RULES",
     "GradientProgram",
     "Overlay",
@@ -38,23 +38,3 @@ __all__ = [
     "gradient_program",
     "reverse",
 ]
-
-MODULES = (
-    activations,
-    arithmetic,
-    attention,
-    convolution,
-    fused,
-    indexing,
-    matrix,
-    normalisation,
-    pooling,
-    quantisation,
-    quantised_fused,
-    reductions,
-    resize,
-    sampling,
-    scattering,
-    shape,
-)
-"""Where the rules are; importing them fills the table."""

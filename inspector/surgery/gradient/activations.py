@@ -47,24 +47,24 @@ def _float(step: Step, name: str, default: float) -> float:
 @elementwise("Relu")
 def relu(b: Builder, _step: Step, _x: str, y: str) -> str:
     """[y > 0]: the sign of what is not negative."""
-    return b.positive(y) if b.opset < 9 or "Sign" in b.avoid else b.sign(y)
+    compared = b.own or b.opset < 9 or "Sign" in b.avoid
+    return b.positive(y) if compared else b.sign(y)
 
 
 @elementwise("Clip")
 def clip(b: Builder, step: Step, _x: str, y: str) -> str:
     """[low < y < high]."""
-    bounds = []
-    for position, name in ((1, "min"), (2, "max")):
+    inside = []
+    for position, name, side, compare in (
+        (1, "min", b.above, "Greater"),
+        (2, "max", b.below, "Less"),
+    ):
         given = step.input(position)
-        if given:
-            bounds.append(b.value(given))
-        elif name in step.node.attributes:
-            bounds.append(b.constant(float(step.node.attributes[name])))
-        else:
-            bounds.append("")
-    low, high = bounds
-    inside = [b.mask(b.op("Greater", [y, low]))] if low else []
-    inside += [b.mask(b.op("Less", [y, high]))] if high else []
+        number = b.graph.constant(given) if given else step.node.attributes.get(name)
+        if number is not None and np.size(number) == 1:
+            inside.append(side(y, float(np.float32(np.ravel(number)[0]))))
+        elif given:
+            inside.append(b.mask(b.op(compare, [y, b.value(given)])))
     if not inside:
         return b.constant(1.0)
     return inside[0] if len(inside) == 1 else b.mul(*inside)
@@ -118,7 +118,7 @@ def celu(b: Builder, step: Step, x: str, y: str) -> str:
 @elementwise("ThresholdedRelu")
 def thresholded_relu(b: Builder, step: Step, x: str, _y: str) -> str:
     """[x > alpha]."""
-    return b.mask(b.op("Greater", [x, b.constant(_float(step, "alpha", 1.0))]))
+    return b.above(x, _float(step, "alpha", 1.0))
 
 
 @elementwise("Shrink", since=9)
@@ -160,7 +160,7 @@ def parametric_softplus(b: Builder, step: Step, x: str, _y: str) -> str:
 @elementwise("HardSigmoid")
 def hard_sigmoid(b: Builder, step: Step, _x: str, y: str) -> str:
     """Alpha where 0 < y < 1."""
-    inside = b.mul(b.positive(y), b.mask(b.op("Less", [y, b.constant(1.0)])))
+    inside = b.mul(b.positive(y), b.below(y, 1.0))
     return _times(b, inside, _float(step, "alpha", 0.20000000298023224))
 
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from converters.graph import Graph
+from converters.graph.activations import data_tensors
 from inspector.surgery.gradient.element_types import NOT_FLOAT32, element_types
 from inspector.surgery.gradient.table import CannotDifferentiate
 
@@ -28,6 +29,13 @@ OLDEST = 7
 
 _FLOAT = onnx.TensorProto.FLOAT
 
+_STEEPEST = 2.0**127
+"""Slope that takes the smallest normal number of float32 above 1."""
+
+_STEEP = 2.0**100
+_FLATTEST = 2.0**-20
+"""A slope that takes a number from this on to its neighbour by more than 1, and not to infinity."""
+
 
 class Builder:
     """What is written behind the nodes of a graph.
@@ -37,6 +45,8 @@ class Builder:
         measured: Tensors of one sample by name, as a forward pass gave them; asked for where a
             rule needs a shape or the value of an index.
         avoid: Operators that the runtime in mind lacks.
+        own: Whether it is run here, in float32, and no file that others may convert to float16:
+            places above a bound are then marked by a steep ``HardSigmoid``, the cheapest form.
 
     Attributes:
         nodes: The nodes so far, in order.
@@ -51,8 +61,10 @@ class Builder:
         measured: Callable[[str], Array | None],
         *,
         avoid: Collection[str] = (),
+        own: bool = False,
     ) -> None:
         self.graph, self.opset, self.avoid = graph, graph.opset(), frozenset(avoid)
+        self.own = own
         self._measured = measured
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
@@ -60,6 +72,7 @@ class Builder:
         self._taken = set(graph.tensors) | set(graph.initialisers) | set(graph.inputs)
         self._made: dict[Any, str] = {}
         self._types: Mapping[str, int] | None = None
+        self._of_image: frozenset[str] | None = None
 
     # -- the network's tensors -------------------------------------------------------------
 
@@ -81,12 +94,16 @@ class Builder:
         return kind in _FLOATS or kind == 0
 
     def known(self, tensor: str) -> Array | None:
-        """Value of a constant, or of a tensor of numbers that are not the image's."""
+        """Value of a constant, or of whole numbers that are the same for every image."""
         if not tensor:
             return None
         constant = self.graph.constant(tensor)
         if constant is not None:
             return constant
+        if self._of_image is None:
+            self._of_image = data_tensors(self.graph)
+        if tensor in self._of_image:  # another image has other ones
+            return None
         found = self._measured(tensor)
         return found if found is not None and found.dtype.kind in "iub" else None
 
@@ -204,7 +221,32 @@ class Builder:
 
     def positive(self, tensor: str) -> str:
         """1 where a tensor is above 0, and 0 elsewhere."""
-        return self.mask(self.op("Greater", [tensor, self.constant(0.0)]))
+        return self.above(tensor, 0.0)
+
+    def above(self, tensor: str, bound: float) -> str:
+        """1 where a tensor is above a number, and 0 elsewhere."""
+        if self._steps_at(bound):
+            return self._steep(tensor, bound, 1.0)
+        return self.mask(self.op("Greater", [tensor, self.constant(bound)]))
+
+    def below(self, tensor: str, bound: float) -> str:
+        """1 where a tensor is below a number, and 0 elsewhere."""
+        if self._steps_at(bound):
+            return self._steep(tensor, bound, -1.0)
+        return self.mask(self.op("Less", [tensor, self.constant(bound)]))
+
+    def _steps_at(self, bound: float) -> bool:
+        """Whether a straight line between 0 and 1 fits between a number and its neighbours."""
+        return self.own and (bound == 0 or _FLATTEST <= abs(bound) <= 1 / _FLATTEST)
+
+    def _steep(self, tensor: str, bound: float, sign: float) -> str:
+        """max(0, min(1, slope (x - bound))): the slope is a power of 2, so that nothing is rounded.
+
+        At a bound of 0 the line takes the width of the subnormal numbers.
+        """
+        slope = sign * (_STEEPEST if bound == 0 else _STEEP)
+        offset = -slope * float(np.float32(bound))
+        return self.op("HardSigmoid", [tensor], alpha=slope, beta=offset)
 
     def mask(self, condition: str) -> str:
         """1 where a condition holds, and 0 elsewhere."""
@@ -333,6 +375,8 @@ class Builder:
         """
         if all(step == 1 for step in steps):
             return signal
+        if len(dims) == 4 and steps[1] == 1 and self.opset >= 11 and "Resize" not in self.avoid:
+            return self._spread_map(signal, dims[2:], steps[2:])
         apart, behind, joined = [-1], [0], [-1]
         for size, step in zip(dims[1:], steps[1:], strict=True):
             apart += [size] if step == 1 else [size, 1]
@@ -340,6 +384,23 @@ class Builder:
             joined.append(size * step)
         filled = self.pad(self.reshape(signal, apart), [0] * len(behind), behind)
         return self.reshape(filled, joined)
+
+    def _spread_map(self, signal: str, size: Sequence[int], steps: Sequence[int]) -> str:
+        """``spread`` of (N, C, h, w): each element repeated, and the copies put out; faster."""
+        scales = self.constant([1.0, 1.0, *map(float, steps)])
+        repeated = self.op(
+            "Resize",
+            [signal, self.constant(np.zeros(0, np.float32)), scales],
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+        rows, columns = (
+            (np.arange(n * step) % step == 0).astype(np.float32)
+            for n, step in zip(size, steps, strict=True)
+        )
+        kept = self.once("Mul", [self.constant(rows[:, None]), self.constant(columns)])
+        return self.mul(repeated, kept)
 
     def along(self, signal: str, axis: int, matrix: Array, rank: int) -> str:
         """A signal whose axis is multiplied by a matrix (from, to)."""

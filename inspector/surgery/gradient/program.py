@@ -13,7 +13,7 @@ from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.element_types import element_types
 from inspector.surgery.gradient.reverse import Overlay, reverse
 
-__all__ = ["GradientProgram", "forward_model", "gradient_program"]
+__all__ = ["GradientProgram", "forward_model", "gradient_program", "tensors_read"]
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +51,8 @@ def gradient_program(
         graph: The network.
         nodes: The nodes between them, in the order of the network.
         start: Tensors that are differentiated by, whose values are fed.
-        frontier: The other tensors that are fed.
+        frontier: The other tensors that are fed; those between start and targets are then not
+            computed again.
         targets: Tensors that are differentiated.
         measured: Any tensor of one sample; see ``Builder``.
         overlay: A backward rule.
@@ -59,9 +60,8 @@ def gradient_program(
     Raises:
         UnsupportedOperator: Nodes on the way that have no rule.
     """
-    builder = Builder(graph, measured)
-    seeds = {name: builder.name(f"{ADDED}seed/{name}") for name in targets}
-    found = reverse(builder, nodes, seeds, start, overlay=overlay)
+    builder = Builder(graph, measured, own=True)
+    seeds, found = _backward(builder, nodes, start, targets, overlay)
     signals = {}
     for name, signal in found.items():
         out = builder.name(f"{ADDED}of/{name}")
@@ -74,6 +74,42 @@ def gradient_program(
     outputs = [name for name in targets if name not in fed]
     model = _model(graph, nodes, fed, inputs, [*outputs, *signals.values()], builder=builder)
     return GradientProgram(model, seeds, signals)
+
+
+def tensors_read(
+    graph: Graph,
+    nodes: Sequence[Node],
+    start: Sequence[str],
+    targets: Sequence[str],
+    *,
+    measured: Callable[[str], Array | None],
+    overlay: Overlay | None = None,
+) -> tuple[str, ...]:
+    """Tensors between start and targets that the backward pass reads; see ``gradient_program``.
+
+    Raises:
+        UnsupportedOperator: Nodes on the way that have no rule.
+    """
+    builder = Builder(graph, measured, own=True)
+    _backward(builder, nodes, start, targets, overlay)
+    read = dict.fromkeys(name for proto in builder.nodes for name in proto.input)
+    for node in nodes:
+        if node.index in builder.indexed:
+            read |= dict.fromkeys(node.inputs)
+    made = {name for node in nodes for name in node.outputs}
+    return tuple(name for name in read if name in made)
+
+
+def _backward(
+    builder: Builder,
+    nodes: Sequence[Node],
+    start: Sequence[str],
+    targets: Sequence[str],
+    overlay: Overlay | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of the seeds by target, and of the signals by start tensor."""
+    seeds = {name: builder.name(f"{ADDED}seed/{name}") for name in targets}
+    return seeds, reverse(builder, nodes, seeds, start, overlay=overlay)
 
 
 def forward_model(
@@ -101,10 +137,11 @@ def _model(
     """The nodes, the constants that they read, and what was written behind them."""
     written = [] if builder is None else builder.nodes
     indexed = {} if builder is None else builder.indexed
-    reads = [name for node in nodes for name in graph.reads(node)]
-    reads += [name for proto in written for name in proto.input]
+    reads = [name for proto in written for name in proto.input]
+    reads += [name for node in nodes if node.index in indexed for name in graph.reads(node)]
+    # No more than is read: ONNX Runtime would run what nobody asks for.
     kept, initialisers = _read_from(graph, fed, [*reads, *outputs])
-    kept |= {node.index for node in nodes}
+    kept |= set(indexed)
     model = onnx.ModelProto()
     model.ir_version = max(graph.model.ir_version, _APART)
     model.opset_import.extend(graph.model.opset_import)
@@ -159,6 +196,7 @@ def _without_fed(
                 proto.output[position] = ""
         if indexed.get(node.index):
             del proto.output[1:]
+            proto.output[0] = proto.output[0] or f"{indexed[node.index]}/of"
             proto.output.append(indexed[node.index])
         if any(proto.output):
             yield proto

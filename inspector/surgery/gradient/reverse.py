@@ -195,12 +195,10 @@ class _Pass:
         if clamp.step is not None:  # rounded as the quantiser behind it rounds
             levels = builder.op("Div", [levels, builder.constant(clamp.step)])
             levels = builder.rounded(levels)
-        above = builder.op("Greater", [levels, builder.constant(float(clamp.low))])
-        signal = builder.mul(signal, builder.mask(above))
+        signal = builder.mul(signal, builder.above(levels, float(clamp.low)))
         if clamp.high is None:
             return signal
-        below = builder.op("Less", [levels, builder.constant(float(clamp.high))])
-        return builder.mul(signal, builder.mask(below))
+        return builder.mul(signal, builder.below(levels, float(clamp.high)))
 
     def _ruled(self, activation: Activation, signal: str) -> None:
         """An activation under a rule, as a whole."""
