@@ -36,16 +36,19 @@ def test_the_engine_without_torch_imports_no_torch():
 
 
 def _uncovered():
-    """A classifier with an operator that has no rule."""
+    """A classifier with an operator that has no gradient as ONNX: the image decides the index."""
     nodes = [
         node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
         node("Relu", "a", "b"),
-        node("CumSum", "b axis", "c"),
+        node("ReduceSum", "b axes", "total", keepdims=0),
+        node("ArgMax", "total", "best", axis=1, keepdims=0),
+        node("Gather", "b best", "taken", axis=1),
+        node("Add", "b taken", "c"),
         node("GlobalAveragePool", "c", "d"),
         node("Flatten", "d", "y"),
     ]
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
-    constants = {"w": weights, "axis": np.int64(2)}
+    constants = {"w": weights, "axes": np.array([2, 3])}
     return onnx_model(nodes, {"x": (1, 3, 8, 8)}, {"y": (1, 4)}, constants)
 
 
@@ -68,7 +71,7 @@ def test_auto_takes_the_twin_where_an_operator_has_no_rule(tmp_path):
 
 def test_onnx_refuses_an_operator_without_a_rule_and_names_it(tmp_path):
     strict = inspector.load(_saved(tmp_path, _uncovered()), engine="onnx", preprocess="unit")
-    with pytest.raises(MethodRefused, match="CumSum") as refused:
+    with pytest.raises(MethodRefused, match="Gather") as refused:
         strict.explain(PHOTO, "gradient")
     assert "--engine twin" in str(refused.value)
 
