@@ -32,6 +32,7 @@ from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal
 from inspector.target import FunctionSpec, Target, TargetSpec, names_elements, target_texts
 from inspector.tasks import Item, Reading, Sample
+from inspector.tasks.embedding import require_seen
 from inspector.tasks.items import ItemSpec
 
 __all__ = ["ExplainRun", "PhotoInput", "PhotoMaps", "Targets"]
@@ -134,6 +135,7 @@ class ExplainRun:
     ) -> None:
         self.opened, self.progress = opened, progress
         self.reference: Photo | None = None
+        self._of_reference: tuple[str, ...] = ()
         wanted = [target] if each is None else list(each)
         texts = [_texts(one) for one in wanted]
         by_name = all(self._by_name(one) for one in texts)
@@ -226,11 +228,19 @@ class ExplainRun:
                     raise
                 return None
         photo = self.reference = self.opened.photo(similar_to)
-        tensor, _ = self.opened.preprocessing.preprocess.apply(photo)
+        preprocess = self.opened.preprocessing.preprocess
+        tensor, geometry = preprocess.apply(photo)
+        self._of_reference = tuple(photo_warnings(photo, geometry, preprocess.resize))
+        blank = _of_one_colour(tensor, geometry)
         outputs = list(self.opened.graph.outputs)
-        found = self.opened.forward(tensor[None], outputs)
-        references = {name: np.asarray(value)[0] for name, value in found.items()}
-        return self.opened.reading(task or "embedding", references)
+        pair = [self.opened.forward(one[None], outputs) for one in (tensor, blank)]
+        found = {name: [np.asarray(one[name])[0] for one in pair] for name in outputs}
+        references = {name: value[0] for name, value in found.items()}
+        reading = self.opened.reading(task or "embedding", references)
+        if reading is not None and reading.task == "embedding":
+            vector, of_blank = found[reading.outputs[0]]
+            require_seen(vector, of_blank, photo.name)
+        return reading
 
     def _classes(self, texts: Sequence[str]) -> TargetSpec:
         """Classes and elements of tensors that the user names.
@@ -272,7 +282,8 @@ class ExplainRun:
             found = self.opened.layer_of_task(self.items.reading)
             if found is not None:
                 return found
-        return layer_of(self.opened, requests, layer, self.spec.together())
+        together = dict.fromkeys(own for spec in self._distinct for own in spec.together())
+        return layer_of(self.opened, requests, layer, list(together))
 
     @property
     def alone(self) -> bool:
@@ -445,6 +456,7 @@ class ExplainRun:
             for one in drawn
         ]
         warnings = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
+        warnings += self._of_reference
         warnings += photo_warnings(photo, geometry, opened.preprocessing.preprocess.resize)
         best: list[dict[str, Any]] = []
         if self._classifies:
@@ -485,3 +497,16 @@ def _texts(target: Targets | None) -> tuple[str, ...] | None:
     if target is None or callable(target):
         return None if target is None else ()
     return target_texts(target)
+
+
+def _of_one_colour(tensor: Array, geometry: Geometry) -> Array:
+    """An input (C, H, W) with the photo's mean in its place; what pads it stays."""
+    place = [slice(None)]
+    for start, scale, photo, whole in zip(
+        geometry.shift, geometry.scale, geometry.photo, tensor.shape[1:], strict=True
+    ):
+        ends = np.clip(np.rint([start, start + scale * photo]), 0, whole).astype(int)
+        place.append(slice(*ends.tolist()))
+    found = tensor.copy()
+    found[tuple(place)] = tensor[tuple(place)].mean((1, 2), keepdims=True)
+    return found

@@ -31,7 +31,7 @@ class FunctionTarget(Target):
         """Nothing is known of the function."""
         return False
 
-    def of(self, array: Any) -> Any:
+    def _of(self, array: Any) -> Any:
         """The function's value for each sample; see ``Target.of``.
 
         Raises:
@@ -44,7 +44,7 @@ class FunctionTarget(Target):
         with torch.no_grad():
             return self._called(torch.from_numpy(np.array(array))).numpy()
 
-    def slope(self, array: Any) -> Any:
+    def _slope(self, array: Any) -> Any:
         """Derivative of the function by the tensor, by PyTorch; see ``Target.slope``."""
         import torch
 
@@ -108,6 +108,10 @@ class FunctionSpec:
     def tensors(self) -> tuple[str, ...]:
         """The tensor that the function is called with."""
         return (self.tensor,)
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """Tensors of the one target."""
+        return ((self.tensor,),)
 
     def resolve(self, values: Any = None) -> tuple[Target, ...]:
         """The one target of each photo."""

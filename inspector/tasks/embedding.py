@@ -6,6 +6,7 @@ photo; the gradient passes through the normalisation.  Swapping the two photos l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,15 @@ from inspector.printable import clean_text
 from inspector.tasks import Item, Outputs, Reading, Sample, task
 from inspector.tasks.numbers import Similarity
 
-__all__ = ["Embedding"]
+__all__ = ["Embedding", "require_seen"]
+
+Array = np.ndarray[Any, Any]
+
+UNSEEN = 1e-4
+"""Distance of two vectors, of their length, below which they are of the same image."""
+
+TINY = 1e-6
+"""Length of a vector, of another's, below which its direction is rounding."""
 
 _NAMES = ("embed", "feature", "descriptor")
 
@@ -64,14 +73,7 @@ class Embedding:
         vector = np.asarray(reference, np.float64).reshape(-1)
         target = Similarity(self.output, (), "similarity", reference=vector)
         own = np.asarray(sample.values[self.output], np.float64).reshape(1, -1)
-        lengths = np.array([np.linalg.norm(own), np.linalg.norm(vector)])
-        if not ((lengths > 0) & (lengths < np.inf)).all():  # also where one is not a number
-            raise ImageRefused(
-                "its vector, or that of the photo to compare with, has no direction: it is 0 or "
-                "not finite",
-                where=sample.photo,
-                hint="check the preprocessing, or take another photo",
-            )
+        _require_direction(own, sample.photo, float(np.linalg.norm(vector)))
         return [Item("similarity", target, float(target.of({self.output: own})[0]))]
 
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
@@ -92,6 +94,39 @@ class Embedding:
         """None: the last map, or the tokens, before the vector."""
         del maps
         return None
+
+
+def require_seen(vector: Array, blank: Array, name: str) -> None:
+    """Refuse a photo to compare with in which the network sees nothing.
+
+    Args:
+        vector: The photo's vector.
+        blank: The vector of an image of one colour, the photo's mean.
+        name: The photo's name.
+
+    Raises:
+        ImageRefused: The vector has no direction, or is that of the image of one colour.
+    """
+    own, other = (np.asarray(v, np.float64).reshape(-1) for v in (vector, blank))
+    _require_direction(own, name)
+    if np.linalg.norm(own - other) <= UNSEEN * np.linalg.norm(own):
+        raise ImageRefused(
+            "the network sees nothing in the photo to compare with: its vector is that of an image "
+            "of one colour",
+            where=name,
+            hint="give --similar-to another photo, or check the preprocessing",
+        )
+
+
+def _require_direction(vector: Array, name: str, beside: float = 0.0) -> None:
+    """Refuse a vector that is 0, next to nothing beside another one's length, or not finite."""
+    length = float(np.linalg.norm(vector))
+    if not TINY * beside < length < np.inf:  # also where it is not a number
+        raise ImageRefused(
+            f"its vector has no direction: its length is {length:.3g}",
+            where=name,
+            hint="check the preprocessing, or take another photo",
+        )
 
 
 @task("embedding", rank=2, words=("embedding", "feature-extraction", "face-recognition"))

@@ -6,7 +6,11 @@ import pytest
 import torch
 from detectors import SIDE, exported, traced
 from networks import Net
-from test_tasks import Depth, Reader, Segmenter, line_of, load, planted
+from planted_tasks import load
+from test_task_dense import Depth
+from test_task_detector import planted
+from test_task_segmenter import Segmenter
+from test_task_sequence import Reader, line_of
 
 from inspector.compare import Gates, compare
 from inspector.errors import UsageError
