@@ -78,6 +78,8 @@ class Runtime:
         self._exposed: frozenset[str] = frozenset()
         self.batches = True
         """Whether several images can go through at once, as far as runs have shown."""
+        self.parts: dict[Any, Any] = {}
+        """Parts of the model that run on their own, kept by those who cut them."""
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], fetch: Sequence[str]) -> Arrays:
         """Compute tensors of the model.

@@ -214,20 +214,22 @@ class Evidence:
         found.require_known(self.values[layer], layer)
         return found
 
-    def score(self, images: Array, targets: Sequence[Target]) -> Array:
+    def score(self, images: Any, targets: Sequence[Target], forward: Any = None) -> Array:
         """Scores of other images: a forward pass in ONNX Runtime, (N,).
 
         A target that changes its place (a row of a sorted list of boxes) is followed by its own
         measure, image by image: lists may have a length each.
+
+        ``forward`` runs in the place of the model's, on what it takes in the place of images.
         """
+        run = forward or self.model.forward
         if any(target.moves for target in targets):
             parts = [
-                target.measured(self.model.forward(images[i : i + 1], target.read_from))
+                target.measured(run(images[i : i + 1], target.read_from))
                 for i, target in enumerate(targets)
             ]
             return np.asarray(parts, dtype=np.float64)
-        found = self.model.forward(images, tensors_of(targets))
-        return scores_of(found, targets)
+        return scores_of(run(images, tensors_of(targets)), targets)
 
     def require_boxes(self, method: str) -> None:
         """Refuse targets that are no boxes.
@@ -275,15 +277,15 @@ class Evidence:
                 hint="grad-cam is, and occlusion needs no layer",
             )
 
-    def class_probabilities(self, images: Array, target: Target) -> Array | None:
+    def class_probabilities(self, images: Any, target: Target, forward: Any = None) -> Array | None:
         """Probability of one class for other images, (N,); None for anything but a class.
 
-        That of the opposite direction is 1 - p.
+        That of the opposite direction is 1 - p.  Arguments as for ``score``.
         """
         scores = self.model.scores
         if target.class_index is None or scores.activation is None:
             return None
-        found = self.model.forward(images, [scores.tensor])[scores.tensor]
+        found = (forward or self.model.forward)(images, [scores.tensor])[scores.tensor]
         rows = np.asarray(found).reshape(len(images), -1)
         known = probabilities(rows, scores.activation)
         return None if known is None else of_target(known.values, target)

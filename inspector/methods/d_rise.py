@@ -6,19 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.errors import UsageError
 from inspector.methods import method
 from inspector.photos.occluder import fill_colour
-from inspector.photos.random_masks import random_masks, require_masks
+from inspector.photos.random_masks import MaskSums, random_masks, require_masks
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
 
 BATCH = 32
 """Masked copies of the image that are held at a time."""
-
-FIRST = 128
-"""Masks after which the error is measured for the first time; then after twice as many each."""
 
 Array = np.ndarray[Any, Any]
 
@@ -77,29 +73,21 @@ def d_rise(
     """
     height, width = evidence.images.shape[2:]
     cells = min(cells, height, width)
-    require_masks("d-rise", masks, cells, keep, seed, short=min(height, width))
-    if not 0 <= error < 1:
-        raise UsageError(f"d-rise: error is 0 or more and below 1, not {error}")
+    require_masks("d-rise", masks, cells, keep, seed, short=min(height, width), error=error)
     evidence.require_boxes("d-rise")
     colour = fill_colour(evidence.preprocess, fill, where="d-rise")[:, None, None]
     maps, facts = [], []
     for row in range(len(evidence.targets)):
         drawn = random_masks((height, width), masks, cells, keep, seed)
-        sums, errors = _Sums((height, width)), list[tuple[int, float]]()
-        limit = FIRST
+        sums = MaskSums((height, width))
         for seen, found in _batches(evidence, row, drawn, colour):
             sums.add(seen, found)
             evidence.progress(row * masks + sums.count, masks * len(evidence.targets))
-            if sums.count >= limit:
-                errors.append((sums.count, sums.error()))
-                limit *= 2
-                if errors[-1][1] <= error:
-                    break
-        if not errors or errors[-1][0] < sums.count:
-            errors.append((sums.count, sums.error()))
+            if sums.converged(error):
+                break
         maps.append(sums.map() / (sums.count * keep))
-        facts.append({"masks": sums.count, "error_after_masks": errors})
-        _note(evidence, row, sums.count, errors[-1][1], error)
+        facts.append({"masks": sums.count, "error_after_masks": sums.errors})
+        _note(evidence, row, sums.count, sums.errors[-1][1], error)
     evidence.facts["d-rise"] = facts[0] if len(facts) == 1 else facts
     return np.stack(maps)[:, None].astype(np.float32)
 
@@ -113,40 +101,6 @@ def _batches(
         seen = np.stack(batch)
         masked = image * seen[:, None] + colour * (1 - seen[:, None])
         yield seen, evidence.similarities(masked, row)
-
-
-class _Sums:
-    """Sums over every other mask: of the masks, and of the masks times their weights."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.count = 0
-        self._weighted, self._shown = np.zeros((2, 2, *size))
-        self._weights: tuple[list[float], list[float]] = ([], [])
-
-    def add(self, masks: Array, weights: Array) -> None:
-        for mask, weight in zip(masks, weights, strict=True):
-            half = self.count % 2
-            self._weighted[half] += weight * mask
-            self._shown[half] += mask
-            self._weights[half].append(float(weight))
-            self.count += 1
-
-    def map(self) -> Array:
-        """Sum of the masks times their weights less the mean weight, (H, W)."""
-        weights = [*self._weights[0], *self._weights[1]]
-        if not np.ptp(weights):  # else what rounding leaves of the difference is drawn
-            return np.zeros(self._shown.shape[1:])
-        return np.asarray(self._weighted.sum(0) - np.mean(weights) * self._shown.sum(0))
-
-    def error(self) -> float:
-        """Distance of two halves, relative to that of their sum from 0; 1 where there is no map."""
-        halves = [
-            (weighted - np.mean(own) * shown) / len(own)
-            for weighted, shown, own in zip(self._weighted, self._shown, self._weights, strict=True)
-        ]
-        whole = float(np.linalg.norm(halves[0] + halves[1]))
-        found = float(np.linalg.norm(halves[0] - halves[1])) / whole if whole else 1.0
-        return round(min(found, 1.0), 4)
 
 
 def _note(evidence: "Evidence", row: int, count: int, reached: float, enough: float) -> None:

@@ -9,10 +9,11 @@ import pytest
 import inspector
 import inspector.studies.occlusion.figure
 from inspector.errors import ConverterError, ImageRefused, MethodRefused
+from inspector.evidence import local_forward
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import windows
 from inspector.projection.projector import Projector
-from inspector.studies.occlusion import occlusion, sweep
+from inspector.studies.occlusion import occlusion
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = [SAMPLES / "images" / f"{name}_1.png" for name in ("horse", "ship")]
@@ -131,7 +132,7 @@ def test_a_square_in_the_photos_one_colour_changes_nothing(model, drawn, level):
 
 def test_a_square_with_the_photos_own_pixels_changes_nothing(model, drawn, monkeypatch):
     monkeypatch.setattr(
-        sweep, "covered", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
+        local_forward, "covered", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
     )
     found = occlusion(model, PHOTOS, **COARSE)
     found.draw()

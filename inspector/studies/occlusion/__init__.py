@@ -88,6 +88,7 @@ def occlusion(
     painter = Painter(model, plan.tensor, projection, extension)
     refused: list[ImageRefused] = []
     sweeps: list[Any] = []
+    said: list[str] = []
     pictures: dict[Any, Any] = {}
     total = len(images) * len(plan.boxes) if isinstance(images, Sequence) else 0
     journal = journal or Journal()
@@ -102,6 +103,7 @@ def occlusion(
             journal=journal,
             progress=progress,
             total=total,
+            note=said.append,
         )
         signal = painter.project(found, image)
         found.agreement = agreement_of(plan, found, signal)
@@ -111,7 +113,7 @@ def occlusion(
     if not sweeps:
         raise refused[0] if refused else UsageError("no photos were given")
     shown = sweeps[: len(pictures)]
-    warnings = warnings_of(model, plan, sweeps, painter.notes)
+    warnings = warnings_of(model, plan, sweeps, [*said, *painter.notes])
     sentences = tuple(line for one in sweeps for line in sentences_of(plan, one))
     chosen, why = model.layer_for(layer)
     return Findings(

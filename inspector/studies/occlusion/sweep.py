@@ -1,6 +1,6 @@
 """The square at every position of a photo, and what each pass through the network gives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +8,13 @@ import numpy as np
 
 from converters.plain_values import quoted, whole_number
 from inspector.errors import MethodRefused, UsageError
+from inspector.evidence.local_forward import LocalForward
 from inspector.methods.occlusion import BATCH
 from inspector.network.layers import channel_axes
 from inspector.passes.activations import activations
 from inspector.passes.batches import Progress
 from inspector.passes.journal import Journal
-from inspector.photos.occluder import Box, covered, fill_colour, window_and_stride, windows
+from inspector.photos.occluder import Box, fill_colour, window_and_stride, windows
 from inspector.probability import class_of, label_of, of_target, probabilities_of, source_of
 
 if TYPE_CHECKING:
@@ -248,6 +249,7 @@ def sweep_over(
     journal: Journal,
     progress: Progress | None,
     total: int,
+    note: Callable[[str], None],
 ) -> Sweep:
     """Move the square over one photo.
 
@@ -260,6 +262,7 @@ def sweep_over(
         journal: Takes what each batch of positions gives.
         progress: Called with (what, done, total).
         total: Positions of all photos; 0 if unknown.
+        note: Called with a sentence that is to be printed.
     """
     maps, scores = _forward(model, plan, image[None])
     labels = model.class_labels.names
@@ -272,11 +275,12 @@ def sweep_over(
     at = np.unravel_index(int(maps[0, unit].argmax()), maps.shape[2:])
     before = {k: v[0] for k, v in _values(maps[:, unit], scores, target, how).items()}
     values: dict[str, list[Any]] = {key: [] for key in before}
-    place = photo[0]
+    place, local = photo[0], None
     for start in range(0, len(plan.boxes), plan.step):
         boxes, key = plan.boxes[start : start + plan.step], f"{place}:{start}"
         if key not in journal:
-            maps, scores = _forward(model, plan, covered(image, boxes, plan.colour))
+            local = local or _local(model, plan, image, note)
+            maps, scores = _forward(model, plan, boxes, local)
             journal.keep(key, _values(maps[:, unit], scores, target, how))
         for name, found in journal[key].items():
             values[name] += found
@@ -300,9 +304,17 @@ def sweep_over(
     )
 
 
-def _forward(model: "Opened", plan: Plan, images: Array) -> tuple[Array, Array]:
-    """The layer's maps (P, C, h, w) and the scores (P, K) of one pass."""
-    found = activations(model, images, [plan.tensor, model.scores.tensor])
+def _local(model: "Opened", plan: Plan, image: Array, note: Callable[[str], None]) -> LocalForward:
+    """Passes of one photo under the square."""
+    fetch = [plan.tensor, model.scores.tensor]
+    return LocalForward(model.model, image, plan.boxes, plan.colour, fetch, note=note)
+
+
+def _forward(
+    model: "Opened", plan: Plan, images: Any, forward: LocalForward | None = None
+) -> tuple[Array, Array]:
+    """The layer's maps (P, C, h, w) and the scores (P, K) of one pass over images, or boxes."""
+    found = activations(model, images, [plan.tensor, model.scores.tensor], forward)
     scores = found[model.scores.tensor].reshape(len(images), -1).astype(np.float64)
     maps = found[plan.tensor]
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
