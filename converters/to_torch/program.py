@@ -209,7 +209,9 @@ class Program(nn.Module):
         key = (frozenset(feeds), tuple(fetch), rules)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._make_plan(*key)
+            # What is kept serves gradients later, so none of it may be made in inference mode.
+            with torch.inference_mode(mode=False):
+                plan = self._plans[key] = self._make_plan(*key)
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
@@ -290,11 +292,12 @@ class Program(nn.Module):
     def constant(self, name: str) -> Tensor | None:
         """Value of a tensor that depends on no input; None when it does."""
         if name not in self._constants:
-            array = self.graph.constant(name)
-            if array is not None:
-                self._constants[name] = self._compiler.tensor(array)
-            else:
-                self._fold(name)
+            with torch.inference_mode(mode=False):
+                array = self.graph.constant(name)
+                if array is not None:
+                    self._constants[name] = self._compiler.tensor(array)
+                else:
+                    self._fold(name)
         return self._constants.get(name)
 
     def _fold(self, name: str) -> None:

@@ -80,11 +80,6 @@ class TwinEngine:
     ) -> Signals:
         """Send the targets' scores back to some tensors; see ``GradientEngine.signals``."""
         program = self.program
-        leaves = {
-            name: _shared(value).to(program.device, program.dtype).requires_grad_()
-            for name, value in start.items()
-        }
-        feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
         names = list(tensors_of(targets))
         light = self._is_light(start, names)
         overlay = None if rule is None else self.overlay(rule)
@@ -93,8 +88,14 @@ class TwinEngine:
             self._relevance if ledger else nullcontext(),
             _threads_for(light=light),
             refusing(_FAILED, _UNHARMED),
+            torch.inference_mode(mode=False),  # a caller's own mode, which knows no gradients
             torch.enable_grad(),
         ):
+            leaves = {
+                name: _shared(value).to(program.device, program.dtype).requires_grad_()
+                for name, value in start.items()
+            }
+            feeds = leaves | {name: self._fed(value) for name, value in frontier.items()}
             if ledger is not None:
                 ledger.clear()
             found = program.run(feeds, names, overlay)
@@ -135,7 +136,7 @@ class TwinEngine:
         feeds = {name: self._fed(value) for name, value in (*start.items(), *frontier.items())}
         names = list(tensors_of(targets))
         light = self._is_light(start, names)
-        with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.inference_mode():
+        with _threads_for(light=light), refusing(_FAILED, _UNHARMED), torch.no_grad():
             found = self.program.run(feeds, names)
             scores = [target.of(found)[row] for row, target in enumerate(targets)]
             return torch.stack(scores).cpu().numpy()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from converters.plain_values import finite_number, quoted, whole_number
-from inspector.errors import UnknownMethod, UsageError, nearest
+from inspector.errors import NotFinite, UnknownMethod, UsageError, nearest
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence
@@ -205,8 +205,20 @@ class Method:
         }
 
     def __call__(self, evidence: "Evidence", **options: Any) -> np.ndarray[Any, Any]:
-        """Compute the maps of all samples of the evidence."""
-        return self.function(evidence, **options)
+        """Compute the maps of all samples of the evidence.
+
+        Raises:
+            NotFinite: The network's numbers leave what the method can compute with.
+            InspectorError: What the method itself refuses.
+        """
+        try:
+            return self.function(evidence, **options)
+        except (np.linalg.LinAlgError, FloatingPointError, OverflowError) as error:
+            raise NotFinite(
+                f"{self.name}: {str(error) or type(error).__name__}",
+                hint="the network's values are not finite or far too large on this image; check "
+                "its preprocessing",
+            ) from error
 
 
 @dataclass(frozen=True)

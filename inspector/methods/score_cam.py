@@ -48,7 +48,7 @@ def score_cam(evidence: "Evidence", *, channels: int = 0) -> np.ndarray[Any, Any
     for row, (image, activation, target) in enumerate(
         zip(evidence.images, evidence.activation, evidence.targets, strict=True)
     ):
-        order = np.argsort(-activation.std(axis=(1, 2)), kind="stable")
+        order = np.argsort(-activation.std(axis=(1, 2), dtype=np.float64), kind="stable")
         kept = np.sort(order[: channels or None])
         nothing = float(evidence.score(np.zeros_like(image)[None], [target])[0])
         total, moved = np.zeros(activation.shape[1:]), False

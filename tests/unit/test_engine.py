@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from networks import onnx_model
 from onnx import TensorProto, helper
 
@@ -63,6 +64,15 @@ def test_each_row_has_its_own_target(skip: GradientEngine):
     a, b, w = (x * mask @ WEIGHTS)[rows, rows], (x @ WEIGHTS)[rows, rows], WEIGHTS.T
     np.testing.assert_allclose(found.scores, a * b, rtol=1e-6)
     np.testing.assert_allclose(found["x"], a[:, None] * w + b[:, None] * w * mask, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_scores_first_and_a_callers_mode_leave_gradients_alone(skip: GradientEngine, mode):
+    x, target = np.array([[1, 2, 3]], np.float32), [Target("a", (1,), "1")]
+    with mode():
+        assert skip.scores({"x": x}, {}, target) == pytest.approx([-2 + 6 + 3])
+        assert skip.signals({"x": x}, {}, target)["x"].tolist() == [WEIGHTS[:, 1].tolist()]
+    assert skip.signals({"x": x}, {}, target)["x"].tolist() == [WEIGHTS[:, 1].tolist()]
 
 
 def test_a_frontier_stands_for_what_passes_the_layer_by(skip: GradientEngine):
