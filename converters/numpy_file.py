@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["read_archive", "read_npy", "read_npz"]
 
 
 def read_npy(data: bytes) -> np.ndarray[Any, Any]:
@@ -51,6 +51,48 @@ def read_npz(data: bytes, most: int) -> np.ndarray[Any, Any]:
     except Exception as error:  # noqa: BLE001 - see above
         raise _refusal(error) from None
     return read_npy(inside)
+
+
+def read_archive(data: bytes, most: int) -> dict[str, np.ndarray[Any, Any]]:
+    """All arrays of a ``.npz`` archive by name.
+
+    Args:
+        data: The whole file.
+        most: Bytes of all arrays' files together beyond which they are not unpacked.
+
+    Raises:
+        ValueError: It is none, or holds more than that, or more than 64 arrays.
+
+    Example:
+        >>> stream = io.BytesIO()
+        >>> np.savez(stream, a=np.arange(3))
+        >>> read_archive(stream.getvalue(), 1000)
+        {'a': array([0, 1, 2])}
+    """
+    try:
+        found = _members(data, most)
+    except Exception as error:  # noqa: BLE001 - see above
+        raise _refusal(error) from None
+    return {name: read_npy(inside) for name, inside in found.items()}
+
+
+def _members(data: bytes, most: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it holds {len(members)} arrays")
+        for member in members:
+            left = most - sum(map(len, found.values()))
+            with archive.open(member) as opened:
+                inside = opened.read(left + 1)
+            if len(inside) > left:
+                raise ValueError("its arrays are larger than what is read")
+            found[member.filename.removesuffix(".npy")] = inside
+    return found
+
+
+_MOST_ARRAYS = 64
 
 
 def _unpacked(data: bytes, most: int) -> bytes:

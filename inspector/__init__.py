@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from inspector.methods import MethodName, configured
     from inspector.photos.photo import Photo, load_photo
     from inspector.photos.preprocess_choice import Preprocess
+    from inspector.render.npz import load_heatmap
     from inspector.render.own_map import overlay
     from inspector.report import Explanation, ImageReport, Report
 
@@ -62,6 +63,7 @@ __all__ = [
     "__version__",
     "configured",
     "load",
+    "load_heatmap",
     "load_photo",
     "overlay",
 ]
@@ -84,6 +86,7 @@ _HOMES = {
     "UsageError": "errors",
     "configured": "methods",
     "load": "explain",
+    "load_heatmap": "render.npz",
     "load_photo": "photos.photo",
     "overlay": "render.own_map",
 }

@@ -27,6 +27,7 @@ WHEN: tuple[When, ...] = ("replace", "skip", "fail")
 
 _LARGEST_REPORT = 64 << 20
 _SHOWN = 5
+_SUFFIXES = {".png", ".svg", ".pdf", ".npz", ".npy"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _names(report: Any, stem: str) -> Iterable[str]:
     maps = [one.get("files") for one in listed if isinstance(one, dict)]
     found = [name for files in maps if isinstance(files, dict) for name in files.values()]
     texts = [name for name in found if isinstance(name, str)]
-    for name in dict.fromkeys([*texts, f"{stem}.sheet.png"]):
+    sheets = [f"{stem}.sheet.{kind}" for kind in ("png", "svg", "pdf")]
+    for name in dict.fromkeys([*texts, *sheets]):
         path = PurePath(name)
-        if name.startswith(f"{stem}.") and path.name == name and path.suffix in {".png", ".npz"}:
+        if name.startswith(f"{stem}.") and path.name == name and path.suffix in _SUFFIXES:
             yield name

@@ -20,11 +20,15 @@ from inspector.errors import ExplainedError, ImageRefused, InspectorError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
 from inspector.render import FORMATS, notebook, png, save, sheet
+from inspector.render.drawing.display import PLAIN, Display
 
 __all__ = ["Explanation", "ImageReport", "Refusal", "Report", "file_stems"]
 
 _LABEL_LENGTH = 40
 """Characters of a target's label in a file's name."""
+
+OF_MAPS = ("png", "svg", "pdf", "npz", "npy")
+"""Formats that give each map a file of its own."""
 
 SCHEMA = 1
 """Version of the JSON document; a field that changes its meaning raises it."""
@@ -170,6 +174,7 @@ class ImageReport:
             (left, top, right, bottom) in the photo's pixels, and whether it is explained.
         reference: The photo that an embedding is compared with; drawn beside the photo.
         formats: Formats that it is saved in; the document names the files of each map.
+        display: How its maps are drawn, where something is asked for.
 
     Example:
         >>> import inspector
@@ -192,6 +197,7 @@ class ImageReport:
     items: Sequence[Mapping[str, Any]] = ()
     reference: Photo | None = None
     formats: Sequence[str] = FORMATS
+    display: Display = PLAIN
 
     def __len__(self) -> int:
         """Maps that were drawn."""
@@ -231,8 +237,7 @@ class ImageReport:
             **({} if self.reference is None else {"reference": _named_photo(self.reference)}),
             **({"items": [dict(one) for one in self.items]} if self.items else {}),
             "results": [
-                e.to_dict()
-                | {"files": {f: f"{name}.{f}" for f in ("png", "npz") if f in self.formats}}
+                e.to_dict() | {"files": {f: f"{name}.{f}" for f in OF_MAPS if f in self.formats}}
                 for name, e in self._named()
             ],
             "refused": [refusal.to_dict() for refusal in self.refused],
@@ -266,6 +271,7 @@ class ImageReport:
             model=self._model_name,
             notes=self.warnings,
             reference=self.reference,
+            display=self.display,
         )
 
     def show(self) -> None:
@@ -283,6 +289,7 @@ class ImageReport:
             model=self._model_name,
             notes=[*self.warnings, *missing],
             reference=self.reference,
+            display=self.display,
         )
 
     def save(

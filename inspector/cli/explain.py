@@ -11,6 +11,8 @@ from converters.plain_values import quoted, whole_number
 from inspector.cli import say
 from inspector.cli.options import (
     Command,
+    display_of,
+    display_options,
     json_report,
     model_options,
     open_model,
@@ -23,6 +25,7 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
 
 if TYPE_CHECKING:
+    from inspector.render.drawing.display import Display
     from inspector.report import ImageReport
     from inspector.run import Progress
 
@@ -46,7 +49,7 @@ class _ExplainCommand(Command):
             formatter.write_dl(rows, col_max=28)
 
 
-FORMATS = ("png", "npz", "json")
+FORMATS = ("png", "svg", "pdf", "npz", "npy", "json")
 """Files that are written of a photo."""
 
 
@@ -126,11 +129,13 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     "--format",
     "formats",
     metavar="F,F",
-    default=",".join(FORMATS),
+    default="png,npz,json",
+    show_default=True,
     callback=_formats,
-    help="What is written of each photo: png (figures), npz (numbers); json (the report) always.  "
-    "[default: all three]",
+    help="What is written of each photo: png, svg, pdf (figures), npz (numbers in the map's own "
+    "space), npy (the map in the photo's pixels); json (the report) always.",
 )
+@display_options
 @click.option(
     "--exist",
     type=click.Choice(WHEN),
@@ -169,6 +174,7 @@ def command(**options: Any) -> int:
     hashes, versions, options and warnings.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    options["display"] = display_of(options)
     return supervised(lambda: _explain(**options), device=options["device"], **limits)
 
 
@@ -190,6 +196,7 @@ def _explain(
     verbose: bool,
     as_json: bool,
     unverified: bool,
+    display: "Display",
     **opening: Any,
 ) -> int:
     from inspector.cli.terminal import show_report
@@ -222,7 +229,7 @@ def _explain(
         )
         stems_of = (stem for stem, _ in named)
         for number, (item, written) in enumerate(
-            _kept(zip(stems_of, found, strict=True), output, formats, sheet=sheet), 1
+            _kept(zip(stems_of, found, strict=True), output, formats, display, sheet=sheet), 1
         ):
             _advance(progress, number, len(named))
             if isinstance(item, ImageRefused):
@@ -257,6 +264,7 @@ def _kept(
     found: "Iterable[tuple[str, ImageReport | ImageRefused]]",
     output: Path,
     formats: Sequence[str],
+    display: "Display",
     *,
     sheet: bool,
 ) -> "Iterator[tuple[ImageReport | ImageRefused, list[Path]]]":
@@ -269,7 +277,7 @@ def _kept(
         stem, item = named
         if isinstance(item, ImageRefused) or not item.explanations:
             return item, []
-        report = replace(item, stem=stem, formats=formats)
+        report = replace(item, stem=stem, formats=formats, display=display)
         return report, report.save(output, sheet=sheet or _several(report), formats=formats)
 
     return prefetched(

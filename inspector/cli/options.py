@@ -19,6 +19,7 @@ from inspector.whole_file import check_file, check_folder
 if TYPE_CHECKING:
     from inspector.explain import Explainer
     from inspector.opening import Opening
+    from inspector.render.drawing.display import Display
 
 __all__ = [
     "OPENING",
@@ -28,6 +29,8 @@ __all__ = [
     "OutputFolder",
     "WholeNumber",
     "check_options",
+    "display_of",
+    "display_options",
     "limit_options",
     "model_options",
     "open_model",
@@ -285,6 +288,47 @@ feed = click.option(
     help="Constant for an input that is not the image: numbers (NAME=640,640) or a file "
     "(NAME=ids.npy); may be repeated.",
 )
+
+_DISPLAY = ("alpha", "colormap", "raw", "contour", "grid", "columns")
+
+display_options = _stack(
+    click.option(
+        "--alpha",
+        type=Number(min=0, max=1),
+        default=0.88,
+        show_default=True,
+        help="Opacity of the map where it is highest.",
+    ),
+    click.option(
+        "--colormap",
+        metavar="NAME",
+        default="",
+        help="A colour map of Matplotlib: viridis, gray, RdBu_r ...  [default: the project's own]",
+    ),
+    click.option("--raw", is_flag=True, help="Draw the map's colours alone, at the photo's size."),
+    click.option("--contour", is_flag=True, help="Draw lines of equal value on the photo."),
+    click.option("--grid", is_flag=True, help="Draw the borders of the layer's cells."),
+    click.option(
+        "--columns",
+        type=WholeNumber(min=1, max=64),
+        metavar="N",
+        help="Maps beside each other on a sheet.  [default: as many as there are]",
+    ),
+)
+"""How maps are drawn."""
+
+
+def display_of(options: dict[str, Any]) -> "Display":
+    """Take the options of :data:`display_options` out of a command's.
+
+    Raises:
+        UsageError: There is no such colour map.
+    """
+    from inspector.render.drawing.display import Display
+
+    found = {name: options.pop(name) for name in _DISPLAY}
+    return Display(**found | {"columns": found["columns"] or 0})
+
 
 limit_options = _stack(timeout(supervise.SECONDS), memory)
 source_options = _stack(weights, inputs, python)

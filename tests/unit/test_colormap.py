@@ -51,11 +51,11 @@ def cielab_lightness(rgb):
 @pytest.mark.parametrize("shade", [0, 64, 128, 192, 255])
 def test_what_is_seen_of_the_heat_map_gets_lighter_on_any_grey(shade):
     """Of the colours as they lie on a greyed photo, not of the table."""
-    values = np.linspace(0, 1, 256)[None]
-    photo = Photo.of(np.full((1, 256, 3), shade, np.uint8), "grey")
+    values = np.linspace(0, 1, 256)[None].repeat(8, 0)
+    photo = Photo.of(np.full((8, 256, 3), shade, np.uint8), "grey")
     attribution = Attribution(values, "input", "x", reduction="sum")
-    found = Heatmap.of(attribution, Geometry.identity((1, 256)))
-    shown = np.asarray(overlay_panel(photo, found, (1, 256), scale_of(found)))[0]
+    found = Heatmap.of(attribution, Geometry.identity((8, 256)))
+    shown = np.asarray(overlay_panel(photo, found, (8, 256), scale_of(found)))[0]
     lightness = cielab_lightness(shown)
     later = lightness[16:] - lightness[:-16]
     assert later.min() > (0.5 if shade <= 128 else -3)

@@ -12,6 +12,7 @@ from PIL import Image
 from inspector import render, whole_file
 from inspector.errors import UsageError
 from inspector.heatmap import Attribution, Heatmap
+from inspector.network.placement import Grid, Line, Placement
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess
@@ -30,7 +31,7 @@ from inspector.whole_file import write_whole
 
 
 def grey(size=(40, 60), value=120):
-    return Photo.of(np.full((*size, 3), value, np.uint8), "photo.png")
+    return Photo.of(Image.fromarray(np.full((*size, 3), value, np.uint8)), "photo.png")
 
 
 def heatmap(values, photo=None, method="grad-cam", space="layer", **more):
@@ -305,17 +306,61 @@ def test_a_sheet_has_a_column_a_method_and_a_row_a_target():
 # -- files -----------------------------------------------------------------------------------
 
 
-def test_npz_holds_the_raw_maps(tmp_path):
-    photo = grey((40, 80))
+def test_npz_holds_the_map_in_its_own_space_and_gives_it_back_on_the_photo(tmp_path):
+    photo = grey((400, 800))
     _, geometry = Preprocess((40, 40)).apply(photo)
     found = Heatmap.of(Attribution(5 * np.eye(4), "layer", "cam"), geometry)
     path = npz.write(tmp_path / "new" / "a.npz", found)
+    assert path.stat().st_size < 4000
     with np.load(path) as data:
-        assert set(data) == {"heatmap", "seen", "attribution"}
-        assert data["heatmap"].dtype == np.float32
-        np.testing.assert_array_equal(data["heatmap"], found.values)
         np.testing.assert_array_equal(data["attribution"], 5 * np.eye(4))
+        assert "heatmap" not in data
+    np.testing.assert_array_equal(npz.load_heatmap(path), found.values)
+    values = np.random.default_rng(0).normal(size=(3, 40, 40))
+    found = Heatmap.of(Attribution(values, "input", "gradient", reduction="l2"), geometry)
+    path = npz.write(tmp_path / "b.npz", found)
+    np.testing.assert_array_equal(npz.load_heatmap(path), found.values)
+
+
+def test_a_map_whose_cells_are_placed_is_kept_on_the_photo_too(tmp_path):
+    line = Line(offset=9.5, stride=10.0, start=0, stop=4)
+    placed = Attribution(
+        np.eye(4), "layer", "cam", placement=Placement((Grid(0, line, line, swapped=False),))
+    )
+    found = Heatmap.of(placed, Geometry.identity((60, 60)))
+    assert not found.seen.all()
+    path = npz.write(tmp_path / "a.npz", found)
+    with np.load(path) as data:
         np.testing.assert_array_equal(np.isnan(data["heatmap"]), ~data["seen"])
+    np.testing.assert_array_equal(npz.load_heatmap(path), found.values)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"photo_size": [10**9, 10**9]},
+        {"photo_size": [-1, 4]},
+        {"input_size": [3]},
+        {"scale": [np.nan, 1.0]},
+        {"scale": [0.0, 1.0]},
+        {"space": "elsewhere"},
+        {"reduction": "none"},
+        {"attribution": np.ones((2, 2), dtype="U3")},
+        {"attribution": np.full((2, 2), np.inf)},
+    ],
+)
+def test_a_forged_map_is_refused_with_its_path(tmp_path, changed):
+    path = npz.write(tmp_path / "a.npz", heatmap(np.eye(4)))
+    with np.load(path) as data:
+        arrays = dict(data)
+    np.savez(path, **arrays | changed)
+    with pytest.raises(UsageError, match=r"a\.npz: cannot be read as a map"):
+        npz.load_heatmap(path)
+    path.write_bytes(b"PK")
+    with pytest.raises(UsageError, match=r"a\.npz: cannot be read as a map"):
+        npz.load_heatmap(path)
+    with pytest.raises(UsageError, match=r"none\.npz"):
+        npz.load_heatmap(tmp_path / "none.npz")
 
 
 def test_png_is_read_back_as_drawn(tmp_path):

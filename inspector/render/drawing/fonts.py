@@ -16,6 +16,8 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont, features
 
+from converters.regular_file import open_regular
+
 __all__ = ["Piece", "draw_line", "font", "legible", "width_of"]
 
 
@@ -215,7 +217,7 @@ def _characters(path: str) -> frozenset[int]:
     from fontTools.ttLib import TTFont
 
     try:
-        with TTFont(path, fontNumber=0, lazy=True) as opened:
+        with open_regular(path) as stream, TTFont(stream, fontNumber=0, lazy=True) as opened:
             return frozenset(opened.getBestCmap() or ())
     except Exception:  # noqa: BLE001 - a damaged font of the system raises anything
         return frozenset()

@@ -338,7 +338,7 @@ def _contours(
     for level in levels:
         entry = int(entries(np.array([level]), signed=scale.signed)[0])
         inside = index <= entry if level < 0 else index >= entry
-        line = _outline(inside)
+        line = _outline(inside).filter(ImageFilter.MaxFilter(3))
         found.paste((0, 0, 0), mask=line.filter(ImageFilter.MaxFilter(3)))
         found.paste(tuple(colours[entry].tolist()), mask=line)
     return found
