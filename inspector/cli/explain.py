@@ -1,5 +1,6 @@
 """``inspector explain``: heatmaps of photos."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from inspector.cli.streams import progress_bar, show_json
 from inspector.earlier_files import NOTHING, WHEN, Earlier, When, earlier_files
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.dataset import pictures
+from inspector.photos.own_figures import is_own_figure
 
 if TYPE_CHECKING:
     from inspector.render.drawing.display import Display
@@ -144,6 +146,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     help="Where the folder holds results of the same photo and model: replace them, skip the "
     "photo, or fail. Results of another photo or model are never replaced.",
 )
+@click.option("--open", "opens", is_flag=True, help="Show the figures when they are done.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option(
     "-v",
@@ -175,7 +178,26 @@ def command(**options: Any) -> int:
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     options["display"] = display_of(options)
-    return supervised(lambda: _explain(**options), device=options["device"], **limits)
+    opens, begun = options.pop("opens"), time.time()
+    status = supervised(lambda: _explain(**options), device=options["device"], **limits)
+    if opens and status in {0, ImageRefused.exit_status}:
+        _open(options["output"], begun)
+    return status
+
+
+def _open(folder: Path, begun: float) -> None:
+    """Show the figures that were written since a time: the sheets, where there are any."""
+    made = [path for path in sorted(folder.glob("*.png")) if path.stat().st_mtime >= begun - 1]
+    made = [path for path in made if is_own_figure(path)]
+    sheets = [path for path in made if path.name.endswith(".sheet.png")]
+    for path in (sheets or made)[:_OPENED]:
+        if click.launch(str(path)):
+            say(f"nothing here opens pictures: look at {path}", "note")
+            return
+
+
+_OPENED = 4
+"""Figures that are shown at once, at most."""
 
 
 def _explain(
