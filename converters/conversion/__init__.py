@@ -38,7 +38,6 @@ from converters.conversion.record import (
     PHOTOS,
     SENSITIVE,
     TOLERANCE,
-    TOP1_QUANTISED,
     ConversionRecord,
     Trial,
     constant_offset,
@@ -49,6 +48,7 @@ from converters.conversion.record import (
     trial_inputs,
 )
 from converters.conversion.sandbox import Sandbox
+from converters.conversion.verdict import require_agreement
 from converters.errors import ConversionFailed, NotAModel, NotTrusted, NotWritten, UnsafeModel
 from converters.graph.operators import facts
 from converters.regular_file import open_regular, open_to_append
@@ -262,7 +262,15 @@ def convert(
         limit = tolerance or max([level, amplified, *(trial.worst for trial in own)])
         equal = min([equal, *(t.equal for t in own if t.equal is not None)])
         trials = tuple(
-            judged(name, expected[name], got[name], limit, equal, squashed=squashed)
+            judged(
+                name,
+                expected[name],
+                got[name],
+                limit,
+                equal,
+                squashed=squashed,
+                outputs=tuple(examined.graph.outputs),
+            )
             for name in inputs
         )
         offset = constant_offset([*expected.values()], [*got.values()])
@@ -284,7 +292,7 @@ def convert(
             offset=offset if offset > OFFSET and not tolerance else 0.0,
             sensitivity=sensitivity,
         )
-        _require(record, source)
+        require_agreement(record, source)
         _finish(final, record, list(labels or made["labels"]))
     return record
 
@@ -362,36 +370,6 @@ def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False)
         np.load(file, allow_pickle=False) as stored,
     ):
         return [stored[key] for key in sorted(stored.files)]
-
-
-def _require(record: ConversionRecord, source: str) -> None:
-    """Refuse a file that computes something else than its source."""
-    broken = next((trial for trial in record.trials if trial.why), None)
-    if broken is None and record.offset:
-        raise ConversionFailed(
-            "the ONNX file differs from the source by the same amount on every input "
-            f"({record.offset:.1e} of the outputs' peak), which rounding does not do: a constant "
-            "such as a bias was lost or changed",
-            where=source,
-            hint="report it with the file; --tolerance accepts a difference that you chose",
-        )
-    top1 = 1.0 if record.top1 is None else record.top1  # 0.0 is an agreement too: none
-    kernels = [trial.top1 for trial in record.kernels if trial.top1 is not None]
-    least = min([TOP1_QUANTISED, *([sum(kernels) / len(kernels)] if kernels else [])])
-    same = not record.quantised or top1 >= least
-    if broken is None and record.worst <= record.tolerance and same:
-        return
-    raise ConversionFailed(
-        "the ONNX file computes something else than the source: "
-        + (f"{broken.why} ({broken.name})" if broken else f"{record}; worst on {_worst(record)}"),
-        where=source,
-        hint=f"at most {record.tolerance:g} is accepted (--tolerance)",
-    )
-
-
-def _worst(record: ConversionRecord) -> str:
-    """Name of the trial that differs most."""
-    return max(record.trials, key=lambda trial: trial.worst).name if record.trials else "nothing"
 
 
 def _finish(draft: Path, record: ConversionRecord, labels: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
-from converters.parity import compare, top1_agreement
+from converters.parity import TensorParity, compare, top1_agreement
 from converters.plain_values import finite_number, parse_json
 from converters.source import InputSpec, concrete, random_input
 
@@ -68,6 +68,7 @@ PHOTOS = "photo"
 
 SCHEMA = 1
 _MOST_BYTES = 1 << 16
+_MOST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Trial:
         why: What is wrong where the two cannot be compared (shapes, NaN); else empty.
         equal: Share of equal elements of the outputs of integers; the smallest of all; None where
             there are none. Class numbers that mostly agree are left out of ``worst``.
+        at: The largest difference in words: output, index, and both values.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Trial:
     top1: float | None
     why: str = ""
     equal: float | None = None
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,7 @@ def judged(
     equal: float = EQUAL,
     *,
     squashed: Collection[int] = (),
+    outputs: Sequence[str] = (),
 ) -> Trial:
     """Compare the outputs of the two sides.
 
@@ -277,8 +281,9 @@ def judged(
             values: class 3 in the place of class 17 is one wrong element, not a large difference.
         squashed: Outputs that come out of a sigmoid or softmax: they are rounded as 1 is, however
             small they all are, and ``ROUNDING`` is no difference.
+        outputs: Their names; numbers stand for those that have none.
     """
-    keys = [f"output {index}" for index in range(max(len(expected), len(got)))]
+    keys = _keys(max(len(expected), len(got)), outputs)
     shares = [_equal_share(a, b) for a, b in zip(expected, got, strict=False)]
     sides = [dict(zip(keys, arrays, strict=False)) for arrays in (expected, got)]
     for key, share in zip(keys, shares, strict=False):
@@ -291,7 +296,9 @@ def judged(
     worst = found.worst.worst if found.worst else float("inf")
     samples = len(expected[0]) if expected and expected[0].ndim else 1
     if found.missing or not np.isfinite(worst):
-        return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, str(found))
+        why = f"{len(got)} outputs in the place of {len(expected)}"
+        why = why if found.missing else str(found.worst)
+        return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, why)
     top1, mean = None, 0.0
     for key in keys:
         a, b = sides[0][key], sides[1][key]
@@ -303,7 +310,26 @@ def judged(
             rows = len(a)
             top1 = top1_agreement(a.reshape(rows, -1), b.reshape(rows, -1))
     known = [share for share in shares if share is not None]
-    return Trial(name, samples, worst, mean, top1, equal=min(known, default=None))
+    at = _place(found.worst, *sides)
+    return Trial(name, samples, worst, mean, top1, equal=min(known, default=None), at=at)
+
+
+def _keys(count: int, outputs: Sequence[str]) -> list[str]:
+    """What outputs are called, each its own: by their names, or numbers where there are none."""
+    keys = [f"output {index}" for index in range(count)]
+    keys[: len(outputs)] = [f"output {name[:_MOST_NAME]}" for name in outputs[:count]]
+    return keys if len({*keys}) == count else [f"output {index}" for index in range(count)]
+
+
+def _place(
+    found: TensorParity | None, expected: Mapping[str, Array], got: Mapping[str, Array]
+) -> str:
+    """The largest difference in words: output, index, and both values."""
+    if found is None or found.at is None:
+        return ""
+    a, b = (side[found.name][found.at] for side in (expected, got))
+    index = list(found.at)
+    return f"{found.name} at {index} is {a:.6g} in the source and {b:.6g} in the ONNX file"
 
 
 def _equal_share(a: Array, b: Array) -> float | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from converters.conversion.record import (
     pink_noise,
     trial_inputs,
 )
+from converters.conversion.verdict import require_agreement
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
 
@@ -190,6 +192,14 @@ def test_a_difference_beyond_the_tolerance_is_refused_and_one_within_it_is_not(
         with pytest.raises(ConversionFailed, match="computes something else") as caught:
             run("good", here, tolerance=tolerance)
         assert f"at most {limit:g}" in caught.value.hint
+        assert "output y at [" in caught.value.what
+        assert "in the source and" in caught.value.what
+        allowed = re.search(r"--tolerance (\S+) accepts it", caught.value.hint)
+        assert (allowed is None) == (factor == 3.0)
+        if allowed:  # what the message says does what it says
+            run("good", here, tolerance=float(allowed[1]))
+            for made in (here / "out").iterdir():
+                made.unlink()
         assert not list((here / "out").iterdir())
     for factor, tolerance in ((1.00004, None), (1.002, 3e-3), (1.5, 0.5)):
         monkeypatch.setattr(Framework, "factor", factor)
@@ -286,7 +296,7 @@ def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why="",
     ],
 )
 def test_what_is_required_of_a_conversion(good):
-    conversion._require(certificate(**good), "m")
+    require_agreement(certificate(**good), "m")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +312,7 @@ def test_what_is_required_of_a_conversion(good):
 )
 def test_what_is_refused_of_a_conversion(bad):
     with pytest.raises(ConversionFailed, match="computes something else"):
-        conversion._require(certificate(**bad), "m")
+        require_agreement(certificate(**bad), "m")
 
 
 def script(place, text):
@@ -474,7 +484,7 @@ def test_a_difference_that_all_inputs_share_is_a_lost_constant():
     flat = [[np.ones_like(s[0])] for s in scores]
     assert constant_offset(flat, [[f[0] + 0.02] for f in flat]) == 0  # these inputs say nothing
     with pytest.raises(ConversionFailed, match="bias was lost"):
-        conversion._require(certificate(quantised=True, offset=0.02), "m")
+        require_agreement(certificate(quantised=True, offset=0.02), "m")
 
 
 def test_inputs_cover_the_span_that_a_quantised_source_is_made_for():
