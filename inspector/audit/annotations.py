@@ -1,5 +1,6 @@
 """Annotations of data sets: COCO, YOLO and Pascal VOC, read as a stranger's text."""
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,9 @@ __all__ = ["Annotated", "Described", "coco", "of_folder", "refuse_all", "voc", "
 
 MOST_BYTES = 1 << 30
 _MOST_LABEL_BYTES = 4 << 20
+Identity = int | float | str | None
+"""What tells images and categories of COCO apart."""
+
 _COCO = ("_annotations.coco.json", "annotations.json", "instances.json", "coco.json")
 
 
@@ -107,34 +111,80 @@ def coco(path: Path) -> list[Described]:
             where=str(path),
             hint="COCO has the lists images, annotations and categories",
         )
-    named = {
-        one.get("id"): clean_text(str(one.get("name", one.get("id"))))
-        for one in _objects(parts.get("categories", []))
-    }
-    objects: dict[Any, list[Annotated]] = {}
-    wrong = []
+    wrong: list[str] = []
+    named = _by_id(_objects(parts.get("categories", [])), "categories", wrong)
+    known = _by_id(_objects(images), "images", wrong)
+    objects: dict[Identity, list[Annotated]] = {}
     for number, box in enumerate(_objects(boxes)):
-        numbers = box.get("bbox")
-        if numbers is None:  # a region or a key point
+        if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
             continue
-        corners = _corners(numbers) if isinstance(numbers, list) and len(numbers) == 4 else None
-        category = box.get("category_id")
-        label = named.get(category, None if category is None else _unnamed(category))
-        if corners is None:
-            wrong.append(
-                f"annotation {box.get('id', number)}: bbox is not left, top, width, height"
-            )
-        else:
-            objects.setdefault(box.get("image_id"), []).append(Annotated(label, corners))
+        numbers = _box_of(box)
+        if numbers is None:  # key points, or a region as run lengths
+            continue
+        called = f"annotation {clean_text(str(box.get('id', number)), limit=40)}"
+        if numbers == []:
+            wrong.append(f"{called}: bbox is not left, top, width, height")
+            continue
+        identity, category = _identity(box.get("image_id")), _identity(box.get("category_id"))
+        said = clean_text(str(named.get(category, {}).get("name") or "")).strip()
+        label = said or (None if category is None else _unnamed(category))
+        if numbers[2] > 0 and numbers[3] > 0:  # COCO itself has boxes without an area
+            left, top = numbers[:2]
+            corners = (top, left, top + numbers[3], left + numbers[2])
+            objects.setdefault(identity, []).append(Annotated(label, corners))
+    if objects and not set(objects) & set(known):
+        wrong.append("no annotation has the id of an image: image_id and id differ in type?")
     refuse_all(wrong, path)
     described = []
     for image in _objects(images):
         name = _below(image.get("file_name", ""), path)
         places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
-        own = objects.get(image.get("id"), [])
+        own = objects.get(_identity(image.get("id")), [])
         size = image.get("height"), image.get("width")
         described.append(Described(clean_text(str(name)), places, own, _size(*size)))
     return described
+
+
+def _identity(value: object) -> Identity:
+    """What tells images and categories apart; None of what can be no identity."""
+    return value if isinstance(value, int | float | str) else None
+
+
+def _by_id(
+    found: Sequence[Mapping[str, Any]], what: str, wrong: list[str]
+) -> dict[Identity, Mapping[str, Any]]:
+    """Images or categories by their identity; two different ones of the same are wrong."""
+    known: dict[Identity, Mapping[str, Any]] = {}
+    key = "file_name" if what == "images" else "name"
+    for one in found:
+        other = known.setdefault(_identity(one.get("id")), one)
+        if other is not one and other.get(key) != one.get(key):
+            wrong.append(f"two {what} have the id {clean_text(str(one.get('id')), limit=40)}")
+    return known
+
+
+def _box_of(annotation: Mapping[str, Any]) -> list[float] | None:
+    """Left, top, width, height; empty where that is no box, None where there is none.
+
+    Without ``bbox`` it is what the polygons of ``segmentation`` reach.
+    """
+    numbers = annotation.get("bbox")
+    if numbers is not None:
+        given = list(numbers) if isinstance(numbers, list) else []
+        found = [finite_number(one) for one in given]
+        right = len(found) == 4 and None not in found
+        box = [float(one or 0) for one in found]
+        return box if right and box[2] >= 0 and box[3] >= 0 else []
+    parts = annotation.get("segmentation")
+    if not isinstance(parts, list) or not parts or not all(isinstance(p, list) for p in parts):
+        return None
+    points = [finite_number(value) for part in parts for value in part]
+    if None in points or not points or any(len(part) % 2 for part in parts):
+        return []
+    places = [float(one or 0) for one in points]
+    across, down = places[0::2], places[1::2]
+    left, top = min(across), min(down)
+    return [left, top, max(across) - left, max(down) - top]
 
 
 def _unnamed(index: object) -> str:
@@ -165,15 +215,6 @@ def _objects(values: object) -> list[Mapping[str, Any]]:
     return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
 
-def _corners(numbers: Sequence[Any]) -> tuple[float, float, float, float] | None:
-    """Corners of a box left, top, width, height; None where it has no area."""
-    found = [finite_number(one) for one in numbers]
-    if any(one is None for one in found):
-        return None
-    left, top, width, height = (float(one or 0) for one in found)
-    return (top, left, top + height, left + width) if width > 0 and height > 0 else None
-
-
 def yolo(folder: Path) -> list[Described]:
     """Photos below ``images/`` with their lines ``class x y width height`` below ``labels/``.
 
@@ -195,33 +236,54 @@ def yolo(folder: Path) -> list[Described]:
 
 
 def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
+    """Objects of one file: boxes, with or without a confidence, or polygons.
+
+    Raises:
+        UsageError: A line is neither.
+    """
     objects = []
-    lines = _read(path, _MOST_LABEL_BYTES).decode("utf-8", "replace").splitlines()
+    lines = _text(path).splitlines()
     for at, line in enumerate(lines):
         words = line.split()
         if not words:
             continue
         index = whole_number(words[0])
         try:
-            numbers = [float(word) for word in words[1:5]]
+            numbers = [float(word) for word in words[1:]]
         except ValueError:
             numbers = []
-        if index is None or len(numbers) < 4 or not all(-1 <= n <= 2 for n in numbers):
+        outline = len(numbers) >= 6 and len(numbers) % 2 == 0
+        shares = numbers if outline else numbers[:4]
+        if (
+            index is None
+            or index < 0
+            or not (outline or len(numbers) in {4, 5})
+            or not all(-1 <= n <= 2 for n in shares)
+        ):
             raise UsageError(
-                f"line {at + 1} is not `class x y width height` in shares of the photo",
+                f"line {at + 1} is not `class x y width height`, or a polygon, in shares of the "
+                "photo",
                 where=str(path),
             )
-        x, y, width, height = numbers
-        corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
-        if width > 0 and height > 0:
+        if outline:
+            corners = min(numbers[1::2]), min(numbers[0::2]), max(numbers[1::2]), max(numbers[::2])
+        else:
+            x, y, width, height = shares
+            corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        if corners[0] < corners[2] and corners[1] < corners[3]:
             objects.append(Annotated(names.get(index, _unnamed(index)), corners, relative=True))
     return objects
+
+
+def _text(path: Path) -> str:
+    """Text of a small file, without a byte order mark."""
+    return _read(path, _MOST_LABEL_BYTES).decode("utf-8-sig", "replace")
 
 
 def _yolo_names(folder: Path) -> dict[int, str]:
     listed = folder / "classes.txt"
     if listed.is_file():
-        lines = _read(listed, _MOST_LABEL_BYTES).decode("utf-8", "replace").splitlines()
+        lines = _text(listed).splitlines()
         return {i: clean_text(line.strip()) for i, line in enumerate(lines) if line.strip()}
     described = next((p for p in sorted(folder.glob("*.y*ml")) if p.is_file()), None)
     if described is None:
@@ -249,7 +311,29 @@ def _names_of_yaml(path: Path) -> dict[int, str]:
         names = dict(enumerate(names))
     if not isinstance(names, dict):
         return {}
-    return {i: clean_text(str(name)) for i, name in names.items() if isinstance(i, int)}
+    numbered = ((whole_number(str(i)), name) for i, name in names.items())
+    return {i: clean_text(str(name)) for i, name in numbered if i is not None}
+
+
+def _xml(path: Path) -> ET.Element:
+    """An XML file that declares nothing.
+
+    Raises:
+        UsageError: It is not XML, or declares entities: also in an encoding that hides that.
+    """
+    data = _read(path, _MOST_LABEL_BYTES)
+    try:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text: str | bytes = data.decode("utf-16") if wide else data
+        plain = text.encode() if isinstance(text, str) else text
+        if b"\0" in plain:
+            raise UsageError("is not UTF-8 text", where=str(path))
+        if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
+            raise UsageError("declares entities, which no annotation needs", where=str(path))
+        return ET.fromstring(text)  # noqa: S314 - without declarations, see above
+    except (ET.ParseError, ValueError, LookupError) as error:
+        reason = clean_text(str(error), limit=100)
+        raise UsageError(f"is not XML ({reason})", where=str(path)) from None
 
 
 def voc(folder: Path) -> list[Described]:
@@ -260,13 +344,7 @@ def voc(folder: Path) -> list[Described]:
     """
     described, wrong = [], list[str]()
     for path in sorted((folder / "Annotations").glob("*.xml")):
-        data = _read(path, _MOST_LABEL_BYTES)
-        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-            raise UsageError("declares entities, which no annotation needs", where=str(path))
-        try:
-            root = ET.fromstring(data)  # noqa: S314 - without declarations, see above
-        except ET.ParseError as error:
-            raise UsageError(f"is not XML ({error})", where=str(path)) from None
+        root = _xml(path)
         given = root.findtext("filename")
         names = [given] if given else [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
         below = [_below(name, path) for name in names]

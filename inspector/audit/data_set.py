@@ -10,6 +10,7 @@ All of it is a stranger's: a name leads to a file below the data set's folder or
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from converters.plain_values import finite_number
+from converters.regular_file import open_regular
 from inspector.audit import annotations
 from inspector.errors import UsageError, require
 from inspector.photos.dataset import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
+    MOST_ROWS,
     PICTURES,
+    check_heading,
     column_of,
     photo_of_row,
     read_table,
@@ -36,6 +40,7 @@ __all__ = ["DataSet", "Entry", "open_data_set"]
 MOST_PHOTOS = 10_000_000
 _CORNERS = ("x0", "y0", "x1", "y1")
 _MASK = ("mask", "mask_file")
+_INDEX = re.compile(r"__index_level_\d+__")
 _NOT_THERE = "the file is not there"
 _MOST_VALUES = 50
 """Different values of a column beyond which it does not name groups."""
@@ -257,7 +262,7 @@ def _table(source: Path) -> DataSet:
     for at, row in rows:
         path = photo_of_row(source, [], row[image], at)
         name = clean_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for long names
             missing[name] = _NOT_THERE
             continue
         own = clean_text(row[label]) if label and row[label] else None
@@ -266,11 +271,12 @@ def _table(source: Path) -> DataSet:
             file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
             entries[name] = Entry(name, path, own, (), file, values)
             objects[name] = []
-        boxed = all(row.get(key) for key in _CORNERS)
+        given = [bool(row.get(key)) for key in _CORNERS]
+        boxed = any(given)
         if not boxed and own != entries[name].label:
             wrong.append(f"line {at}: {name} has another label above")
         if boxed:
-            corners = [finite_number(_number(row[key])) for key in _CORNERS]
+            corners = [finite_number(_number(row.get(key, ""))) for key in _CORNERS]
             if None in corners or not (corners[0] < corners[2] and corners[1] < corners[3]):  # type: ignore[operator]
                 wrong.append(f"line {at}: corners that are not numbers, or the wrong way round")
                 continue
@@ -298,19 +304,25 @@ def _number(text: str) -> float | None:
 
 
 def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
-    """Rows of a Parquet table as text, like those of a CSV table."""
+    """Rows of a Parquet table as text, like those of a CSV table, without the index of pandas."""
     require("pyarrow.parquet", "reading Parquet tables", "audit")
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
     try:
-        table = parquet.read_table(source)
+        with open_regular(source) as stream:
+            file = parquet.ParquetFile(stream)
+            if file.metadata.num_rows > MOST_ROWS:
+                raise UsageError(f"more than {MOST_ROWS} rows", where=str(source))
+            table = file.read()
     except (ArrowException, OSError) as error:
-        reason = clean_text(str(error))
+        reason = clean_text(str(error), limit=200)
         raise UsageError(f"is not a Parquet table ({reason})", where=str(source)) from None
-    columns = {name.strip().lower(): table[name].to_pylist() for name in table.column_names}
+    names = [name.strip().lower() for name in table.column_names]
+    check_heading(source, names)
     texts = {
-        name: ["" if value is None else str(value) for value in values]
-        for name, values in columns.items()
+        name: [_cell(value) for value in column.to_pylist()]
+        for name, column in zip(names, table.columns, strict=True)
+        if not _INDEX.fullmatch(name)
     }
     return [
         (at + 1, {name: values[at] for name, values in texts.items()})
@@ -318,19 +330,33 @@ def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
     ]
 
 
+def _cell(value: object) -> str:
+    """A value as a CSV table would hold it; nothing for one that is missing."""
+    if value is None or value != value:  # noqa: PLR0124 - a float that is no number
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def _annotated(
     source: Path, kind: str, described: Sequence[annotations.Described], folder: Path
 ) -> DataSet:
     """Photos of annotations; one class on a photo is its label."""
-    entries, missing = [], dict[str, str]()
+    found: dict[Path, Entry] = {}
+    missing: dict[str, str] = {}
     for one in described:
-        path = next((p for p in (folder / name for name in one.places) if p.is_file()), None)
+        places = (folder / name for name in one.places)
+        path = next((p for p in places if os.path.isfile(p)), None)  # noqa: PTH113 - never raises
         if path is None:
             missing[one.photo] = _NOT_THERE
             continue
-        names = dict.fromkeys(o.label for o in one.objects if o.label is not None)
+        entry = found.get(path, Entry(one.photo, path, size=one.size))
+        # A photo that is described twice has all of its objects.
+        found[path] = replace(entry, objects=(*entry.objects, *one.objects))
+    entries = []
+    for entry in found.values():
+        names = dict.fromkeys(o.label for o in entry.objects if o.label is not None)
         label = next(iter(names)) if len(names) == 1 else None
-        entries.append(Entry(one.photo, path, label, tuple(one.objects), size=one.size))
+        entries.append(replace(entry, label=label))
     if not entries:
         raise UsageError(
             f"none of its {len(missing)} photos is there" if missing else "names no photos",

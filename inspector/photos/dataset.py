@@ -7,10 +7,12 @@
 Tables are a stranger's as well: a row names a file of the table's own folder and nothing outside.
 """
 
+import codecs
 import csv
 import io
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,11 @@ from inspector.printable import clean_text
 __all__ = [
     "IMAGE_COLUMNS",
     "LABEL_COLUMNS",
+    "MOST_ROWS",
     "PICTURES",
     "Box",
     "LabelledPhoto",
+    "check_heading",
     "class_indices",
     "column_of",
     "labelled_photos",
@@ -54,7 +58,7 @@ PICTURES = frozenset(
 """What is taken from a folder; a file that is named is tried whatever it is called."""
 
 _MAX_BYTES = 64 << 20
-_MAX_ROWS = 1_000_000
+MOST_ROWS = 1_000_000
 IMAGE_COLUMNS = ("image", "file", "filename", "path", "name")
 LABEL_COLUMNS = (
     *("label", "class", "imagenet_index", "imagenet_indices", "index", "target", "category"),
@@ -231,27 +235,52 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
 def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Line numbers and cells by column of a CSV table, the headings in small letters.
 
+    Columns are set apart by commas or, where the heading has none, semicolons or tabs; the text is
+    UTF-8, or UTF-16 with a byte order mark, as spreadsheets write it.
+
     Raises:
-        UsageError: It cannot be read, is not UTF-8 or not CSV, or has too many rows.
+        UsageError: It cannot be read, is no such text or not CSV, has too many rows, or two columns
+            of one name.
     """
     try:
-        text = read_regular(table, _MAX_BYTES).decode("utf-8-sig")
+        data = read_regular(table, _MAX_BYTES)
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(table)) from None
     except UnicodeDecodeError:
         raise UsageError("is not UTF-8 text", where=str(table)) from None
     try:
-        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, restval="")
+        heading = text.lstrip("\r\n").splitlines()[:1] or [""]
+        delimiter = next((one for one in ",;\t" if one in heading[0]), ",")
+        lines = io.StringIO(text, newline=None)
+        reader = csv.DictReader(lines, skipinitialspace=True, restval="", delimiter=delimiter)
         reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        check_heading(table, reader.fieldnames)
         rows: list[tuple[int, Mapping[str, str]]] = []
         for row in reader:
             rows.append((reader.line_num, {k: v.strip() for k, v in row.items() if k}))
-            if len(rows) > _MAX_ROWS:
-                raise UsageError(f"more than {_MAX_ROWS} rows", where=str(table))
+            if len(rows) > MOST_ROWS:
+                raise UsageError(f"more than {MOST_ROWS} rows", where=str(table))
     except csv.Error as error:
         raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
     return rows
+
+
+def check_heading(table: Path, names: Sequence[str]) -> None:
+    """Refuse a table with two columns of one name, of which the last would win.
+
+    Raises:
+        UsageError: It has.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise UsageError(
+            f"has two columns {clean_text(twice[0], limit=80)!r}",
+            where=str(table),
+            hint="give each column a name of its own",
+        )
 
 
 def column_of(
@@ -280,7 +309,9 @@ def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Pa
         UsageError: The name leads outside.
     """
     relative = Path(name)
-    if not name or "\0" in name or relative.is_absolute() or ".." in relative.parts:
+    if not name:
+        raise UsageError(f"line {at} names no photo", where=str(table))
+    if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise UsageError(
             f"line {at} names a file outside the folder",
             where=str(table),

@@ -194,7 +194,7 @@ HOSTILE = {
         lambda p: _coco(
             p,
             '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": '
-            '[{"id": 5, "image_id": 1, "bbox": [0, 0, 0, 3]}, {"image_id": 1, "bbox": "x"}]}',
+            '[{"id": 5, "image_id": 1, "bbox": [0, 0, -1, 3]}, {"image_id": 1, "bbox": "x"}]}',
         ),
         "annotation 5: bbox is not .*; annotation 1: bbox",
     ),
