@@ -4,10 +4,12 @@ A map only suggests; a changed photo answers.  Every change has a control of the
 another place, and what counts is by how much the change is larger.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -34,7 +36,45 @@ EFFECT = 0.1
 MOST = 48
 """Photos per intervention."""
 
+_KEPT = 1 << 28
+"""Bytes of pixels that are kept of the photos of one intervention."""
+
 _PATCH = 32
+
+
+class Photos(Sequence[Array]):
+    """Pixels (H, W, 3) of photos, of which no more are kept than fit in memory.
+
+    The others are opened anew each time that they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._kept: dict[int, Array] = {}
+        self._bytes = 0
+
+    def add(self, path: Path, pixels: Array) -> None:
+        """Take in one photo, which has been opened."""
+        self._bytes += pixels.nbytes
+        if self._bytes <= _KEPT:
+            self._kept[len(self._paths)] = pixels
+        self._paths.append(path)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, place: int) -> Array: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Array]: ...
+
+    def __getitem__(self, place: int | slice) -> Array | list[Array]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        kept = self._kept.get(number)
+        return Photo.open(self._paths[number]).rgb8 if kept is None else kept
 
 
 @dataclass(eq=False)
@@ -90,7 +130,7 @@ class Interventions:
             found.append(self.measured("paste", index, others, *changes))
         return [one for one in found if one["photos"]]
 
-    def of_others(self, name: str) -> list[Array]:
+    def of_others(self, name: str) -> "Photos":
         """Pixels (H, W, 3) of some photos that are predicted as another class than this one."""
         return self._drawn(
             [
@@ -117,12 +157,15 @@ class Interventions:
         total = float((np.sum(patches, 0) ** 2).sum())
         return (total - count) / (count * (count - 1))
 
-    def _drawn(self, places: Sequence[int]) -> list[Array]:
+    def _drawn(self, places: Sequence[int]) -> "Photos":
         """Pixels (H, W, 3) of some of the photos."""
-        return list(self.opened(places, MOST).values())
+        found = Photos()
+        for place, pixels in self.opened(places, MOST):
+            found.add(self.entries[place].path, pixels)
+        return found
 
-    def opened(self, places: Sequence[int], most: int) -> dict[int, Array]:
-        """Pixels (H, W, 3) of some photos by their place, in order.
+    def opened(self, places: Sequence[int], most: int) -> Iterator[tuple[int, Array]]:
+        """Places and pixels (H, W, 3) of some photos, in order, one after the other.
 
         Args:
             places: Among the rows.
@@ -131,13 +174,11 @@ class Interventions:
         chosen = list(places)
         if len(chosen) > most:
             chosen = sorted(self._rng.choice(chosen, most, replace=False).tolist())
-        found = {}
         for place in chosen:
             try:
-                found[place] = Photo.open(self.entries[place].path).rgb8
+                yield place, Photo.open(self.entries[place].path).rgb8
             except ImageRefused:  # it was there when its row was made
                 continue
-        return found
 
     def _elsewhere(self, region: Region) -> Region:
         """A region of the same size that overlaps as little as one of 64 draws can."""
@@ -184,7 +225,7 @@ class Interventions:
         sign = -1 if kind == "paint over" else 1
 
         def effect_of(one: Change) -> Array:
-            after = self._probabilities([one(p, i) for i, p in enumerate(photos)], index)
+            after = self._probabilities((one(p, i) for i, p in enumerate(photos)), index)
             return np.asarray(sign * (after - before))
 
         effect = effect_of(change)
@@ -199,14 +240,14 @@ class Interventions:
             "confirmed": bool(excess["low"] > 0 and excess["value"] >= EFFECT),
         }
 
-    def _probabilities(self, photos: Sequence[Array], index: int) -> Array | None:
+    def _probabilities(self, photos: Iterable[Array], index: int) -> Array | None:
         """Probability of one class per photo; None where the model gives none."""
         opened = self.auditor.opened
         preprocess = opened.preprocessing.preprocess
         found = []
-        for start in range(0, len(photos), self.auditor.batch):
-            own = photos[start : start + self.auditor.batch]
-            tensors = np.stack([preprocess.apply(Photo.of(p, name="changed"))[0] for p in own])
+        inputs = (preprocess.apply(Photo.of(p, name="changed"))[0] for p in photos)
+        while batch := list(islice(inputs, self.auditor.batch)):
+            tensors = np.stack(batch)
             part = class_probabilities(opened, tensors, index)
             if part is None:
                 return None

@@ -1,6 +1,5 @@
 """Report of an audit: one document, one row per photo, and the files of both."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -9,7 +8,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from converters.regular_file import read_regular
+from converters.regular_file import sha256_of
 from inspector.audit.rows import Row
 from inspector.errors import require
 from inspector.heatmap import Heatmap
@@ -17,9 +16,6 @@ from inspector.render import annex, html, junit, model_card, sarif, save
 from inspector.whole_file import write_whole
 
 __all__ = ["AuditReport", "require_formats"]
-
-_MOST = 2**31
-"""Bytes of the largest file of a report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +82,8 @@ class AuditReport:
         written.append(write_whole(folder / "rows.parquet", table))
         for name, dumps in _FORMATS.items():
             written.append(write_whole(folder / name, dumps(self.contents, self.rows)))
-        self.hashes.update({path.name: _sha256(path) for path in written})
+        self.hashes.update({path.name: sha256_of(path) for path in written})
         return [*written, *save(self, folder, ("json",))]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(read_regular(path, _MOST)).hexdigest()
 
 
 _FORMATS: Mapping[str, Callable[[Mapping[str, Any], Sequence[Row]], bytes]] = {

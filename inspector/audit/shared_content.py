@@ -46,6 +46,9 @@ _PER_CLASS = 64
 _PHOTOS = 960
 """Photos that are opened again, per class and in all; the largest classes come first."""
 
+_PIXELS = 1 << 26
+"""Pixels of a class's photos after which no more than _LEAST of them are opened."""
+
 
 @dataclass(frozen=True)
 class SharedContent:
@@ -140,10 +143,16 @@ def _opened(rows: Sequence[Row], interventions: Interventions) -> Mapping[str, t
     for name, every in sorted(classes.items(), key=lambda one: (-len(one[1]), one[0])):
         if len(every) < _LEAST or left < _LEAST:
             break
-        kept = interventions.opened(every, min(_PER_CLASS, left))
-        left -= len(kept)
-        if len(kept) >= _FEWEST:
-            found[name] = np.array(list(kept)), np.stack([_fine(p) for p in kept.values()])
+        places, parts, pixels = [], [], 0
+        for place, photo in interventions.opened(every, min(_PER_CLASS, left)):
+            places.append(place)
+            parts.append(_fine(photo))
+            pixels += photo.shape[0] * photo.shape[1]
+            if pixels > _PIXELS and len(parts) >= _LEAST:
+                break
+        left -= len(parts)
+        if len(parts) >= _FEWEST:
+            found[name] = np.array(places), np.stack(parts)
     return found
 
 

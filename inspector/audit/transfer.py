@@ -143,7 +143,8 @@ class Transfer:
                 self.told(done, len(listed))
             return entry[1], reason
 
-        failed |= {name: why for name, why in _each(system, one, listed) if why}
+        broken = {name: why for name, why in _each(system, one, listed) if why}
+        failed |= broken
         described = [n for n in failed if PurePosixPath(n).suffix.lower() not in PICTURES]
         if described:
             raise UsageError(
@@ -157,7 +158,7 @@ class Transfer:
             "source": str((place / last if single else place).relative_to(self.folder)),
             "failed": failed,
             "version": version.hexdigest(),
-            "files": len(listed) - len(failed),
+            "files": len(listed) - len(broken),
             "bytes": free - budget.left,
         }
 

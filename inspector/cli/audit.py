@@ -13,7 +13,7 @@ from inspector.cli.options import (
     Command,
     OutputFile,
     OutputFolder,
-    WholeNumber,
+    count,
     json_report,
     model_options,
     opening_of,
@@ -123,29 +123,17 @@ class _Report(OutputFolder):
     help="Processes of this machine, or a Ray cluster: the one that RAY_ADDRESS names, else one "
     "that is started here. The rows are the same.",
 )
-@click.option(
-    "--workers",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=0,
-    show_default=True,
-    help="Processes (or actors of Ray) side by side; 0 for one per core.",
-)
+@count("--workers", 0, "Processes (or actors of Ray) side by side; 0 for one per core.")
 @click.option(
     "--thumbnails/--no-thumbnails", default=True, help="Write small pictures of photos and maps."
 )
-@click.option(
+@count(
     "--faithfulness",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=0,
-    show_default=True,
-    help="Photos whose maps are tried by deletion and insertion, beside a random map, edges and "
+    0,
+    "Photos whose maps are tried by deletion and insertion, beside a random map, edges and "
     "the centre; 176 forward passes each.",
 )
-@click.option(
-    "--seed", metavar="N", type=WholeNumber(min=0), default=0, show_default=True, help="Of draws."
-)
+@count("--seed", 0, "Of draws.")
 @click.option(
     "--export",
     "exports",
@@ -223,7 +211,7 @@ def _staged(
                 )
             )
         if (fetched := place.fetched) is not None:
-            size = f"{fetched.files} files, {fetched.size / 1e6:.1f} MB"
+            size = f"{fetched.files} files, {fetched.size / 1e6:.3g} MB"
             say(f"{fetched.url}: {size} fetched", "note")
         local = {"data": place.data, "output": place.folder}
         # What the command names is what its work may read and write.

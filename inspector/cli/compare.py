@@ -12,6 +12,7 @@ from inspector.cli.options import (
     Command,
     Number,
     WholeNumber,
+    count,
     json_report,
     model_options,
     open_model,
@@ -80,38 +81,14 @@ GATE_FAILED = 1
     multiple=True,
     help="One preprocessing option of B; may be repeated.",
 )
-@click.option(
-    "--layer-images",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=16,
-    show_default=True,
-    help="Photos over which layers are compared; 0 leaves it out.",
-)
-@click.option(
+@count("--layer-images", 16, "Photos over which layers are compared; 0 leaves it out.")
+@count(
     "--noise-images",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=4,
-    show_default=True,
-    help="Photos over which it is measured how far two float32 runs of A differ; 0 leaves it out.",
+    4,
+    "Photos over which it is measured how far two float32 runs of A differ; 0 leaves it out.",
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=0,
-    show_default=True,
-    help="Of the intervals and of the noise.",
-)
-@click.option(
-    "--worst",
-    metavar="N",
-    type=WholeNumber(min=0),
-    default=6,
-    show_default=True,
-    help="Cases on the contact sheet; 0 for no sheet.",
-)
+@count("--seed", 0, "Of the intervals and of the noise.")
+@count("--worst", 6, "Cases on the contact sheet; 0 for no sheet.")
 @click.option(
     "--min-iou",
     metavar="X",

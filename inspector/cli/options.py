@@ -29,6 +29,7 @@ __all__ = [
     "OutputFolder",
     "WholeNumber",
     "check_options",
+    "count",
     "display_of",
     "display_options",
     "limit_options",
@@ -205,6 +206,18 @@ json_report = click.option(
     is_flag=True,
     help="Print the report as JSON on standard output, and nothing else.",
 )
+
+
+def count(flag: str, default: int, text: str) -> Callable[[F], F]:
+    """An option that is a whole number and shows its default.
+
+    Args:
+        flag: Its name.
+        default: Its value where it is not given.
+        text: The help.
+    """
+    kind = WholeNumber(min=0)
+    return click.option(flag, metavar="N", type=kind, default=default, show_default=True, help=text)
 
 
 def output_folder(text: str, kind: OutputFolder | None = None) -> Callable[[F], F]:

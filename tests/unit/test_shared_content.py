@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from inspector.audit import interventions, shared_content
 from inspector.audit.shared_content import find_shared_content
 
 SIZE = 48
@@ -14,10 +16,12 @@ class Photos:
     """Opens photos from memory."""
 
     def __init__(self, pixels):
-        self.pixels = pixels
+        self.pixels, self.seen = pixels, 0
 
     def opened(self, places, most):
-        return {place: self.pixels[place] for place in list(places)[:most]}
+        for place in list(places)[:most]:
+            self.seen += 1
+            yield place, self.pixels[place]
 
 
 def photos(count=60, size=SIZE):
@@ -60,3 +64,23 @@ def test_photos_that_share_nothing_say_nothing():
     assert found(np.full_like(pixels, 200), CLASSES) == []
     assert found(pixels[:9], CLASSES[:9]) == []
     assert found([np.zeros((1, 1, 3), np.uint8)] * 60, CLASSES) == []
+
+
+def test_of_large_photos_fewer_are_opened(monkeypatch):
+    monkeypatch.setattr(shared_content, "_PIXELS", 15 * SIZE * SIZE)
+    opened = Photos(photos())
+    rows = [{"predicted": f"c{c}", "index": int(c)} for c in CLASSES]
+    list(find_shared_content(rows, opened))
+    assert opened.seen == 3 * 16
+
+
+def test_no_more_pixels_are_kept_than_the_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(interventions, "_KEPT", 2 * SIZE * SIZE * 3)
+    kept = interventions.Photos()
+    made = photos(4)
+    for number, pixels in enumerate(made):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        kept.add(tmp_path / f"{number}.png", pixels)
+    assert sorted(kept._kept) == [0, 1]
+    np.testing.assert_array_equal(np.stack(list(kept)), made)
+    np.testing.assert_array_equal(np.stack(kept[1:3]), made[1:3])
