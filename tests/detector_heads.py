@@ -203,6 +203,26 @@ def yolov5_raw(objects=OBJECTS):
     return found
 
 
+def yolov3_raw(objects=OBJECTS, *, last=False):
+    """(3 (5 + K), h, w) per level, or with its channels last: three anchors side by side."""
+    found = yolov5_raw(objects)
+    folded = {n: v.transpose(0, 3, 1, 2).reshape(-1, *v.shape[1:3]) for n, v in found.items()}
+    return {n: v.transpose(1, 2, 0) for n, v in folded.items()} if last else folded
+
+
+def retinanet_raw(objects=OBJECTS, *, anchors=9):
+    """(n K, h, w) and (4 n, h, w) per level; anchor 5, or the last one, finds the object."""
+    found = {}
+    for s in (8, 16, 32):
+        scores = np.full((anchors, 3, *grid(s)), -6.0)
+        for one in objects:
+            if one.stride == s:
+                scores[min(5, anchors - 1), one.kind, *cell(one)] = logit(one.score)
+        found[f"score{s}"] = scores.reshape(-1, *grid(s))
+        found[f"box{s}"] = np.zeros((4 * anchors, *grid(s)))
+    return found
+
+
 def columns(objects=OBJECTS, *, extra=0):
     """(4 + K + extra, A): YOLOv8."""
     count = sum(grid(s)[0] * grid(s)[1] for s in (8, 16, 32))

@@ -116,6 +116,47 @@ def test_every_level_is_found_however_small():
     assert len(asked) < 60
 
 
+@pytest.mark.parametrize(
+    ("make", "index", "name"),
+    [
+        (heads.yolov3_raw, lambda k, i, j: (8 + 5 + k, i, j), "YOLOv3"),
+        (lambda: heads.yolov3_raw(last=True), lambda k, i, j: (i, j, 8 + 5 + k), "YOLOv3"),
+        (heads.retinanet_raw, lambda k, i, j: (5 * 3 + k, i, j), "RetinaNet or EfficientDet"),
+        (lambda: heads.retinanet_raw(anchors=3), lambda k, i, j: (2 * 3 + k, i, j), "RetinaNet"),
+    ],
+)
+@pytest.mark.parametrize("labels", [NAMES, ()])
+def test_anchors_side_by_side_among_the_channels_are_told_apart(make, index, name, labels):
+    layout, items = read(make(), labels)
+    assert name in layout.name
+    assert "cannot be decoded" in layout.caution
+    assert layout.classes == 3
+    for item, one in zip(items, OBJECTS, strict=True):
+        i, j = heads.cell(one)
+        s = one.stride
+        assert item.box == pytest.approx((i * s, j * s, (i + 1) * s, (j + 1) * s))
+        assert (item.score, item.index) == (pytest.approx(one.score), one.kind)
+        assert item.target.index == index(one.kind, i, j)
+        assert item.target.tensor.endswith(str(s))
+
+
+def _raw(width):
+    return {f"o{s}": np.full((width, *heads.grid(s)), -6.0) for s in (8, 16, 32)}
+
+
+def test_one_wide_map_per_level_is_read_by_names_or_asked_for():
+    """255 = 3 (5 + 80), 144 = 64 + 80; 75 is 3 (5 + 20) or 64 + 11."""
+    assert find_layout(known(_raw(255), ())).key == "yolov3-raw"
+    assert find_layout(known(_raw(144), ())).key == "yolov8"
+    assert find_layout(known(_raw(75), ["a"] * 20)).key == "yolov3-raw"
+    assert find_layout(known(_raw(75), ["a"] * 11)).key == "yolov8"
+    with pytest.raises(UsageError, match="2 ways") as caught:
+        find_layout(known(_raw(75), ()))
+    for key in ("yolov3-raw", "yolov8"):
+        assert f"detector:{key}" in caught.value.hint
+        assert find_layout(known(_raw(75), (), layout=key)).key == key
+
+
 def test_boxes_of_unknown_anchors_are_cells_and_it_is_said():
     layout, items = read(heads.yolov5_raw())
     assert "cannot be decoded" in layout.caution

@@ -1,12 +1,13 @@
 """Heads that write each level of the pyramid into outputs of its own.
 
-SCRFD, YuNet, YOLOX, NanoDet, the parts of YOLOv8 as they are exported for small devices, and the
-raw maps of YOLOv5 and YOLOv7.  Levels are told by their sizes, what an output holds by its width.
-Outputs are rows (A, C) of all cells, maps (C, h, w) or (h, w, C), or (n, h, w, C) of n anchors.
+SCRFD, YuNet, YOLOX, NanoDet, the parts of YOLOv8 as they are exported for small devices, and raw
+maps of several anchors per cell: YOLOv3 to v7, RetinaNet, EfficientDet.  Levels are told by their
+sizes, what an output holds by its width.  Outputs are rows (A, C) of all cells, maps (C, h, w) or
+(h, w, C), of n anchors (n, h, w, C) or with the anchors side by side among the channels (n C, h, w).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -33,6 +34,15 @@ _LANDMARKS = 10
 _BINS = 64
 """Numbers of YOLOv8's distributions over the distances: 16 steps a side."""
 
+_DISTRIBUTIONS = frozenset({32, 44, 64, 68})
+"""Widths that distributions over distances have in published heads."""
+
+_PER_CELL = (3, 9, 5, 6, 4)
+"""Anchors of one cell that published heads have."""
+
+_USUAL = 80
+"""Classes of COCO, which a head without names is taken to have where its width allows it."""
+
 _UNKNOWN_ANCHORS = (
     "the sizes of this head's anchors are not in the file, so its boxes cannot be decoded: what is "
     "drawn is the cell of the score"
@@ -49,19 +59,21 @@ class Part:
         grid: Height and width of the level.
         order: Where the axes lie: ``rows`` (A, C), ``planes`` (C, h, w), ``last`` (h, w, C) or
             ``anchored`` (n, h, w, C).
+        folded: Anchors of one cell that lie side by side among the channels of a map.
     """
 
     name: str
     shape: tuple[int, ...]
     grid: tuple[int, int]
     order: str
+    folded: int = 1
 
     @property
     def width(self) -> int:
         """Numbers in a row."""
         if self.order == "rows":
             return self.shape[1] if len(self.shape) > 1 else 1
-        return self.shape[0] if self.order == "planes" else self.shape[-1]
+        return (self.shape[0] if self.order == "planes" else self.shape[-1]) // self.folded
 
     @property
     def anchors(self) -> int:
@@ -72,14 +84,15 @@ class Part:
         """(A, C) of one sample's outputs."""
         value = values[self.name].astype(np.float64)
         value = np.moveaxis(value, 0, -1) if self.order == "planes" else value
-        return value.reshape(-1, self.width)
+        return value.reshape(-1, self.width)  # of folded anchors place by place
 
     def index(self, row: int, column: int) -> tuple[int, ...]:
         """Where in one sample an element of those rows lies."""
         if self.order == "rows":
             return (row, column) if len(self.shape) > 1 else (row,)
         lead = self.shape[:-3] + self.grid
-        place = tuple(int(i) for i in np.unravel_index(row, lead))
+        place = tuple(int(i) for i in np.unravel_index(row // self.folded, lead))
+        column += row % self.folded * self.width
         return (column, *place) if self.order == "planes" else (*place, column)
 
     def cells(self) -> Array:
@@ -104,6 +117,7 @@ class Head:
         decode: From rows of a box, cells, stride and number of levels to left, top, right, bottom.
         joined: From objectness (A, 1) and class scores (A, K) to scores.
         caution: What must be known of its boxes.
+        anchors: Boxes of one cell that lie side by side among the channels.
     """
 
     key: str
@@ -113,6 +127,7 @@ class Head:
     decode: Callable[[Array, Array, int, int], Array]
     joined: Callable[[Array, Array], Array] = np.multiply
     caution: str = ""
+    anchors: int = 1
 
 
 Level = tuple[int, tuple[Part, ...]]
@@ -200,6 +215,8 @@ def _heads(
         yield Head("scrfd", "SCRFD", 1, {"scores": (place[1], 0), "boxes": (place[4], 0)}, _sides)
     elif len(widths) == 3 and widths[0] == 1 and 4 in widths[1:]:
         yield from _with_objectness(parts, place, widths)
+    elif len(widths) == 2 and (found := _beside_anchors(parts, outputs)) is not None:
+        yield found
     elif len(widths) == 1:
         yield from _joined(parts[0], outputs, [values[level[1][0].name] for level in levels])
     else:
@@ -257,6 +274,10 @@ def _joined(part: Part, outputs: Outputs, values: Sequence[Array]) -> Iterator[H
         if width > 5:
             yield _with_unknown_anchors(width - 5)
         return
+    folded = _folded(part, names)
+    if folded is not None and (names or folded.classes == _USUAL):
+        yield folded
+        return
     shares = all(
         looks_like_shares(np.moveaxis(v, 0, -1)[..., 4:] if part.order == "planes" else v[..., 4:])
         for v in values
@@ -264,14 +285,51 @@ def _joined(part: Part, outputs: Outputs, values: Sequence[Array]) -> Iterator[H
     if width > 5 and (shares or width - 5 == names):
         roles = {"boxes": (0, 0), "objectness": (0, 4), "scores": (0, 5)}
         yield Head("yolox", "YOLOX", width - 5, roles, _offsets)
-    elif width > _BINS and (width - _BINS == names or not names):
+        return
+    if width > _BINS and (width - _BINS == names or not names):
         roles = {"boxes": (0, 0), "scores": (0, _BINS)}
         yield Head("yolov8", "YOLOv8", width - _BINS, roles, _distributed_first)
+        if width - _BINS == _USUAL:
+            return
+    if folded is not None:
+        yield folded
 
 
 def _with_unknown_anchors(classes: int) -> Head:
     roles = {"boxes": (0, 0), "objectness": (0, 4), "scores": (0, 5)}
     return Head("yolov5-raw", "raw maps of YOLOv5", classes, roles, _cell, caution=_UNKNOWN_ANCHORS)
+
+
+def _folded(part: Part, names: int) -> Head | None:
+    """Box, objectness and class scores of three anchors among the channels: YOLOv3 and v4."""
+    if part.order == "rows" or part.width % 3 or part.width // 3 <= 5:
+        return None
+    found = replace(_with_unknown_anchors(part.width // 3 - 5), anchors=3)
+    if names not in (0, found.classes):
+        return None
+    return replace(found, key="yolov3-raw", name="raw maps of YOLOv3")
+
+
+def _beside_anchors(parts: Sequence[Part], outputs: Outputs) -> Head | None:
+    """Class scores beside box offsets of several anchors per cell: RetinaNet and EfficientDet.
+
+    Four numbers per anchor are told from a distribution over distances by the class names, else by
+    the widths that either has in published heads.
+    """
+    names = len(outputs.labels)
+    if any(part.order == "rows" for part in parts):
+        return None
+    for boxes, scores in ((0, 1), (1, 0)):
+        width, other = parts[boxes].width, parts[scores].width
+        anchors = next((n for n in _PER_CELL if width == 4 * n and other % n == 0), None)
+        if anchors is None or width in _DISTRIBUTIONS or names not in (0, other // anchors):
+            continue
+        roles = {"scores": (scores, 0), "boxes": (boxes, 0)}
+        return Head(
+            "anchors", "raw maps of RetinaNet or EfficientDet", other // anchors, roles, _cell,
+            caution=_UNKNOWN_ANCHORS, anchors=anchors,
+        )  # fmt: skip
+    return None
 
 
 def _sides(rows: Array, cells: Array, stride: int, levels: int) -> Array:
@@ -314,6 +372,8 @@ def _root(objectness: Array, scores: Array) -> Array:
 def _layout(
     head: Head, levels: Sequence[Level], outputs: Outputs, values: Mapping[str, Array]
 ) -> Layout:
+    levels = _unfolded(levels, head)
+
     def taken(role: str, found: Mapping[str, Array]) -> list[Array]:
         place, first = head.roles[role]
         return [parts[place].rows(found)[:, first:] for _, parts in levels]
@@ -356,7 +416,23 @@ def _layout(
     names = tuple(parts[place].name for _, parts in levels for place in used)
     strides = ", ".join(str(stride) for stride, _ in levels)
     what = f"{head.name} head, levels of stride {strides}"
+    what += f", {head.anchors} anchors per cell" if head.anchors > 1 else ""
     return Layout(
         head.key, what, names, head.classes, False, read, element, int(bounds[-1]),
         caution=head.caution,
     )  # fmt: skip
+
+
+def _unfolded(levels: Sequence[Level], head: Head) -> list[Level]:
+    """The levels, with the anchors of a cell as rows of their own."""
+    used = {place for place, _ in head.roles.values()}
+    return [
+        (
+            stride,
+            tuple(
+                replace(part, folded=head.anchors) if place in used else part
+                for place, part in enumerate(parts)
+            ),
+        )
+        for stride, parts in levels
+    ]
