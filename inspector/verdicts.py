@@ -146,7 +146,8 @@ def probe_target(explainer: Explainer, image: Array) -> str:
         sample = Sample({n: v[0] for n, v in values.items()}, Geometry.identity(size))
         if explainer.sure_reading.items(sample):
             return "top1"
-    for name in candidates(explainer.graph):
+    read = () if explainer.sure_reading is None else explainer.sure_reading.tensors
+    for name in dict.fromkeys((*candidates(explainer.graph), *read)):  # ArgMax hides its scores
         found = explainer.forward(image, [name])[name]
         if isinstance(found, np.ndarray) and found.dtype.kind == "f" and found[0].size:
             best = int(np.nan_to_num(found[0], nan=-np.inf).argmax())

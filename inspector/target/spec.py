@@ -45,7 +45,7 @@ _ELEMENT = re.compile(r"(?P<name>.+)\[(?P<index>[^\[\]]*)\]", re.DOTALL)
 _Index = tuple[int | slice, ...]
 
 
-def element_target(output: str, index: Sequence[int], label: str, scores: Scores) -> Target:
+def element_target(output: str, index: Sequence[int | slice], label: str, scores: Scores) -> Target:
     """An element of an output under a label of its own, before its softmax or sigmoid.
 
     Args:

@@ -6,6 +6,7 @@ mask of the user's.  At the last layer such a map would be the class's own score
 layer is the smallest map on the way, the bottleneck.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from inspector.tasks.planes import (
     bottleneck,
     cell_of,
     connected,
+    is_halved,
     mask_on_grid,
     point_not_seen,
 )
@@ -46,11 +48,19 @@ _BACKGROUND = {"background", "__background__", "bg", "unlabeled", "unlabelled", 
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """The reading of a segmenter's outputs; see ``Reading``."""
+    """The reading of a segmenter's outputs; see ``Reading``.
+
+    Attributes:
+        known: What is known of the outputs.
+        output: Name of the map.
+        classes: Number of classes.
+        channel: Axis of the classes in one sample, 0 or 2; None of a plane (h, w) of one class.
+    """
 
     known: Outputs
     output: str
     classes: int
+    channel: int | None = 0
     task: str = "segmenter"
     method: str = "grad-cam"
     wanted: str = "top1"
@@ -60,7 +70,8 @@ class Segmenter:
     def why(self) -> str:
         """What the model is, in one line."""
         names = f", {len(self.known.labels)} names" if self.known.labels else ""
-        return f"segmenter ({clean_text(self.output)!r}, {self.classes} classes per pixel{names})"
+        count = f"{self.classes} class" + ("es" if self.classes > 1 else "")
+        return f"segmenter ({clean_text(self.output)!r}, {count} per pixel{names})"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -129,17 +140,24 @@ class Segmenter:
     def _winners(self, sample: Sample) -> Array:
         """Class of every cell (h, w); -1 for none."""
         values = np.asarray(sample.values[self.output])
+        if self.channel is None:
+            values = values[None]
         if values.ndim == 2:
             return np.asarray(values.astype(np.intp))
         if values.shape[0] == 1 and values.dtype.kind in "iu":
             return np.asarray(values[0].astype(np.intp))
+        if self.channel is not None:
+            values = np.moveaxis(values, self.channel, 0)
         if self.classes == 1:
             low = 0.5 if float(values.min()) >= 0 and float(values.max()) <= 1 else 0.0
             return np.asarray(np.where(values[0] > low, 0, -1))
         return np.asarray(values.argmax(axis=0))
 
     def _target(self, number: int, label: str = "") -> Any:
-        return element_target(self.output, (number,), label, self.known.scores)
+        index: list[int | slice] = [] if self.channel is None else [number]
+        if self.channel == 2:
+            index = [slice(None), slice(None), number]
+        return element_target(self.output, index, label, self.known.scores)
 
     def _item(self, number: int, mask: Array, sample: Sample, share: float | None) -> Item:
         target = self._target(number, self._name(number))
@@ -172,14 +190,22 @@ class Segmenter:
 
 @task("segmenter", rank=3, words=("segmentation", "semantic-segmentation", "image-segmentation"))
 def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
-    """One map of scores per class, or of class numbers; outputs of several sizes are levels."""
+    """One map of scores per class, or of class numbers; outputs of several sizes are levels.
+
+    Beside a map of the input's size, smaller ones of as many classes are those of auxiliary heads.
+    """
     found = {n: v for n, v in outputs.probe().items() if v.ndim in (2, 3)}
-    maps = {n: v for n, v in found.items() if v.shape[-1] * v.shape[-2] >= _CELLS}
-    if not maps or len({v.shape[-2:] for v in maps.values()}) > 1 or len(maps) < len(found):
+    maps = {n: v for n, v in found.items() if math.prod(sorted(v.shape)[-2:]) >= _CELLS}
+    if not maps or len(maps) < len(found):
         return None
-    name, value = next(iter(maps.items()))
-    if value.ndim == 3 and value.shape[2] <= _COLOURS < min(value.shape[:2]):
-        return None  # a picture with its channels last
+    name, value = max(maps.items(), key=lambda one: one[1].size)
+    last = value.ndim == 3 and _is_last(value.shape, outputs)
+    alike = {_sides(v, last=last) for v in maps.values()}
+    if len(alike) > 1 and not _are_auxiliary(name, maps, outputs, last=last):
+        return None
+    value = np.moveaxis(value, -1, 0) if last else value
+    if value.ndim == 2 and value.dtype.kind == "f" and _is_binary(outputs, name):
+        return Segmenter(outputs, name, 1, None)
     if value.ndim == 2 or value.dtype.kind in "iu":
         return _of_numbers(outputs, name, value)
     count = len(value)
@@ -187,7 +213,37 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
         return None
     if not asked and (is_score_like(name) < 0 or not _speaks_for_classes(outputs, name, value)):
         return None
-    return Segmenter(outputs, name, count)
+    if last and count <= _COLOURS and not asked and not _said(outputs, name, count):
+        return None  # a picture with its channels last
+    return Segmenter(outputs, name, count, 2 if last else 0)
+
+
+def _sides(value: Array, *, last: bool) -> tuple[int, ...]:
+    """Height and width of a map."""
+    return tuple(value.shape[:2] if last and value.ndim == 3 else value.shape[-2:])
+
+
+def _are_auxiliary(name: str, maps: Mapping[str, Array], outputs: Outputs, *, last: bool) -> bool:
+    """Whether the largest map has the input's size, and all others as many classes."""
+    axis = -1 if last else 0
+    counts = {v.shape[axis] if v.ndim == 3 else 1 for v in maps.values()}
+    return len(counts) == 1 and _sides(maps[name], last=last) == tuple(outputs.size)
+
+
+def _is_last(shape: Sequence[int], outputs: Outputs) -> bool:
+    """Whether (h, w, K) is the order of a map: which two axes have the input's size, halved."""
+    first, last = is_halved(shape[1:], outputs.size), is_halved(shape[:2], outputs.size)
+    if first == last:  # three alike, or none: as many as there are names, or colours
+        small = shape[2] <= _COLOURS < min(shape[:2])
+        return small or (shape[2] == len(outputs.labels) != shape[0])
+    return last
+
+
+def _said(outputs: Outputs, name: str, count: int) -> bool:
+    """Whether the file says that a map is one of classes, however few."""
+    graph = outputs.scores.graph
+    ends = graph is not None and ends_in_activation(graph, name)
+    return count == len(outputs.labels) or ends or is_score_like(name) > 0
 
 
 def _speaks_for_classes(outputs: Outputs, name: str, value: Array) -> bool:

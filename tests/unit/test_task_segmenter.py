@@ -76,6 +76,55 @@ def test_regions_of_classes_at_the_bottleneck(segmented):
     assert default == ("soil", "leaf", "fruit")[np.bincount(won.ravel()).argmax()]
 
 
+class Written(nn.Module):
+    """The scores of a segmenter as files write them down."""
+
+    def __init__(self, module, way):
+        super().__init__()
+        self.module, self.way = module, way
+
+    def forward(self, x):
+        y = self.module(x)
+        last = y.permute(0, 2, 3, 1)
+        small = nn.functional.avg_pool2d(y, 2)
+        ways = {
+            "last": lambda: last,
+            "softmax last": lambda: last.softmax(-1),
+            "numbers": lambda: y.argmax(1, keepdim=True).to(torch.int32),
+            "auxiliary": lambda: (small, y),
+            "one plane": lambda: (y[:, 2] - y[:, 1]).sigmoid(),
+        }
+        return ways[self.way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "outputs"),
+    [
+        ("last", ["logits"]),
+        ("softmax last", ["out"]),
+        ("numbers", ["out"]),
+        ("auxiliary", ["aux", "out"]),
+        ("one plane", ["mask"]),
+    ],
+)
+def test_scores_are_read_however_they_are_written(segmented, tmp_path, way, outputs):
+    module, _, pixels, x = segmented
+    traced(Written(module, way).eval(), x, tmp_path / "net.onnx", outputs)
+    plane = way == "one plane"
+    model = load(tmp_path / "net.onnx", labels=["fruit"] if plane else ["soil", "leaf", "fruit"])
+    assert model.meaning.startswith(f"segmenter ('{'/' if way == 'numbers' else outputs[-1]}")
+    assert f"{1 if plane else 3} class" in model.meaning
+    A = module.bottleneck(x).detach().requires_grad_()
+    y = module.rest(A)[0]
+    won = (y[2] > y[1]).numpy() if plane else y.argmax(0).numpy() == 2
+    score = ((y[2] - y[1] if plane else y[2]) * torch.from_numpy(won)).sum()
+    (g,) = torch.autograd.grad(score, A)
+    wanted = np.maximum((g.mean((2, 3), keepdim=True) * A).sum(1)[0].detach().numpy(), 0)
+    found = model.explain(pixels, target="fruit").explanation.attribution
+    assert found.score == pytest.approx(float(score.detach()), rel=1e-3)
+    np.testing.assert_allclose(found.values, wanted, atol=CLOSE * max(wanted.max(), 1e-6))
+
+
 def test_a_point_names_the_connected_region_and_a_mask_is_the_region(segmented, tmp_path):
     from scipy import ndimage
 

@@ -3,7 +3,7 @@
 SCRFD, YuNet, YOLOX, NanoDet, the parts of YOLOv8 as they are exported for small devices, and raw
 maps of several anchors per cell: YOLOv3 to v7, RetinaNet, EfficientDet.  Levels are told by their
 sizes, what an output holds by its width.  Outputs are rows (A, C) of all cells, maps (C, h, w) or
-(h, w, C), of n anchors (n, h, w, C) or with the anchors side by side among the channels (n C, h, w).
+(h, w, C), of n anchors (n, h, w, C) or with the anchors side by side in the channels (n C, h, w).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
