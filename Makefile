@@ -116,6 +116,7 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
+	$(BIN)/python benchmarks/occlusion.py
 
 # Quantus brings pandas and a second OpenCV along.
 .venv-quantus/env.stamp: pyproject.toml constraints.txt

@@ -211,6 +211,11 @@ def _why_empty(warnings: Sequence[str]) -> str:
     return next(known, "no positive evidence")
 
 
+def _last(facts: Any) -> list[Any]:
+    """Number of masks and the error after them, of one photo."""
+    return facts["error_after_masks"][-1:] if isinstance(facts, dict) else []
+
+
 def _checks(facts: Any) -> str:
     parts = []
     if "cam_residual" in facts:
@@ -221,6 +226,11 @@ def _checks(facts: Any) -> str:
         parts.append(f"backward pass {facts['score_difference']:.0e}")
     if "conservation_error" in facts:
         parts.append(f"missing relevance {facts['conservation_error']:.0e}")
+    for method in ("rise", "d-rise"):
+        for masks, error in _last(facts.get(method)):
+            parts.append(f"error {error:.0%} after {masks} masks")
+    if "local_difference" in (facts.get("occlusion") or {}):
+        parts.append(f"crops {facts['occlusion']['local_difference']:.0e}")
     if "coverage" in facts:
         parts.append(str(facts["coverage"]).partition(":")[0])
     return ", ".join(parts) or "-"

@@ -231,34 +231,6 @@ class Evidence:
             return np.asarray(parts, dtype=np.float64)
         return scores_of(run(images, tensors_of(targets)), targets)
 
-    def require_boxes(self, method: str) -> None:
-        """Refuse targets that are no boxes.
-
-        Raises:
-            MethodRefused: One is a number that nothing of another image is alike to.
-        """
-        for target in self.targets:
-            if not target.seen_in:
-                raise MethodRefused(
-                    f"{method} is defined for boxes, and {target.label!r} is none",
-                    hint="rise and occlusion are for any score; a box of a detector is named by "
-                    "its class, CLASS#2 or box:L,T,R,B",
-                )
-
-    def similarities(self, images: Array, row: int) -> Array:
-        """Similarity of a sample's box to the most similar box of each of other images, (P,)."""
-        target = self.targets[row]
-        # Lists of detections may have a length each.
-        size = 1 if target.moves else len(images)
-        found: list[float] = []
-        for start in range(0, len(images), size):
-            values = self.model.forward(images[start : start + size], target.seen_in)
-            found += [
-                target.sign * target.similarity({name: v[i] for name, v in values.items()})
-                for i in range(size)
-            ]
-        return np.asarray(found, dtype=np.float64)
-
     @cached_property
     def scores(self) -> Array:
         """Score S of each sample's target, before softmax, (N,)."""

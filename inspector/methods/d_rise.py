@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inspector.evidence.boxes import require_boxes, similarities
 from inspector.methods import method
 from inspector.photos.occluder import fill_colour
 from inspector.photos.random_masks import MaskSums, random_masks, require_masks
@@ -74,7 +75,7 @@ def d_rise(
     height, width = evidence.images.shape[2:]
     cells = min(cells, height, width)
     require_masks("d-rise", masks, cells, keep, seed, short=min(height, width), error=error)
-    evidence.require_boxes("d-rise")
+    require_boxes(evidence, "d-rise")
     colour = fill_colour(evidence.preprocess, fill, where="d-rise")[:, None, None]
     maps, facts = [], []
     for row in range(len(evidence.targets)):
@@ -100,7 +101,7 @@ def _batches(
     while batch := list(islice(drawn, BATCH)):
         seen = np.stack(batch)
         masked = image * seen[:, None] + colour * (1 - seen[:, None])
-        yield seen, evidence.similarities(masked, row)
+        yield seen, similarities(evidence, masked, row)
 
 
 def _note(evidence: "Evidence", row: int, count: int, reached: float, enough: float) -> None:

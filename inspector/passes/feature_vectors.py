@@ -143,7 +143,11 @@ def last_hidden(model: "Opened") -> FeatureVector | None:
 
 
 def vectors(
-    model: "Opened", images: Array, layers: Sequence[FeatureVector], also: Sequence[str] = ()
+    model: "Opened",
+    images: Any,
+    layers: Sequence[FeatureVector],
+    also: Sequence[str] = (),
+    forward: Any = None,
 ) -> Mapping[str, Array]:
     """Feature vectors of a batch, by one pass.
 
@@ -152,6 +156,7 @@ def vectors(
         images: (N, C, H, W), preprocessed.
         layers: What to read.
         also: Further tensors, such as the scores.
+        forward: As for ``activations``; no layer may be the image itself then.
 
     Returns:
         (N, F) floats by the tensor's name.
@@ -161,7 +166,7 @@ def vectors(
     """
     names = list(dict.fromkeys([*(layer.tensor for layer in layers), *also]))
     own = [name for name in names if name != model.input.name]
-    found = dict(activations(model, images, own)) if own else {}
+    found = dict(activations(model, images, own, forward)) if own else {}
     if len(own) < len(names):
         found[model.input.name] = images
     rows = {}

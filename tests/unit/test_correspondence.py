@@ -13,6 +13,9 @@ from PIL import Image
 
 import inspector
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.evidence import local_forward
+from inspector.evidence.local_forward import LocalForward
+from inspector.network import local_stages
 from inspector.passes.journal import Journal
 from inspector.photos.geometry import Geometry
 from inspector.studies.correspondence import correspondence
@@ -138,6 +141,25 @@ def test_delta_equals_the_papers_sum(small, folder):
         assert row["random_delta_deviation"] == pytest.approx(np.std(random, ddof=1))
         assert row["p"] == (1 + sum(r <= delta for r in random)) / 6
     assert len({row["random_delta"] for row in rows.values()}) > 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_covers_on_crops_give_the_same_numbers(small, folder, monkeypatch):
+    for name in ("PER_SESSION", "PER_WEIGHT", "PER_NODE", "COPIED"):
+        monkeypatch.setattr(local_stages, name, 0)
+    monkeypatch.setattr(local_forward, "LARGEST", 1)
+    local = []
+    plain = LocalForward.__call__
+    monkeypatch.setattr(
+        LocalForward,
+        "__call__",
+        lambda self, *given: [local.append(self.local), plain(self, *given)][1],
+    )
+    how = {"parts": str(folder / "parts.json"), "draws": 70, "layers": ("a",)}
+    found = correspondence(small, **how).numbers["rows"]
+    assert any(local)
+    monkeypatch.setattr(local_forward, "FEWEST", 10_000)
+    assert correspondence(small, **how).numbers["rows"] == found
 
 
 def test_signs_of_many_elements():

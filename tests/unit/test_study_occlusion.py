@@ -10,6 +10,7 @@ import inspector
 import inspector.studies.occlusion.figure
 from inspector.errors import ConverterError, ImageRefused, MethodRefused
 from inspector.evidence import local_forward
+from inspector.network import local_stages
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import windows
 from inspector.projection.projector import Projector
@@ -202,3 +203,24 @@ def test_third_party_models(shared, name):
     found = occlusion(model, [shared / "photos" / "cat.jpg"], window=112, stride=112)
     assert found.table
     assert all(0 <= row["probability"] <= 1 for row in found.table)
+
+
+def test_squares_on_crops_give_the_same_numbers(model, monkeypatch):
+    for name in ("PER_SESSION", "PER_WEIGHT", "PER_NODE", "COPIED"):
+        monkeypatch.setattr(local_stages, name, 0)
+    local = []
+    how = {"window": 4, "stride": 3}
+    right = local_forward.LocalForward.__call__
+    monkeypatch.setattr(
+        local_forward.LocalForward,
+        "__call__",
+        lambda self, *given: [local.append(self.local), right(self, *given)][1],
+    )
+    (found,) = occlusion(model, PHOTOS[:1], **how).numbers["photos"]
+    assert all(local)
+    monkeypatch.setattr(local_forward, "FEWEST", 10_000)
+    (wanted,) = occlusion(model, PHOTOS[:1], **how).numbers["photos"]
+    for key in ("total_activation", "score", "probability"):
+        scale = np.abs(wanted[key]).max()
+        np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=1e-5 * scale)
+    assert found["label_index"] == wanted["label_index"]

@@ -1,6 +1,6 @@
 """Does hiding the same part change features alike in all photos? Table 1 of Zeiler & Fergus."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
+from inspector.evidence.local_forward import LocalForward
 from inspector.passes.batches import Progress
 from inspector.passes.feature_vectors import (
     FeatureVector,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["correspondence"]
 
 Array = np.ndarray[Any, Any]
+
+NOWHERE = (0, 0, 0, 0)
+"""A cover that hides nothing."""
 
 BATCH = 15
 """Occlusions of one photo that go through the network beside the photo itself."""
@@ -112,7 +116,7 @@ def correspondence(
     if not photos:
         raise refused[0]
     groups = _groups(photos, found, notes)
-    work = _Work(model, chosen, colour, draws, seed, journal or Journal(), progress)
+    work = _Work(model, chosen, colour, draws, seed, journal or Journal(), progress, notes.append)
     rows = [row for part, group in groups.items() for row in work.compare(part, group)]
     rows = [replace(row, corrected=p) for row, p in zip(rows, adjusted(rows), strict=True)]
     rows.sort(key=lambda row: [layer.tensor for layer in chosen].index(row.layer))
@@ -234,6 +238,7 @@ class _Work:
         seed: Of these.
         journal: Keeps a few draws at a time.
         progress: Called with (what, done, total).
+        note: Called with what must be said of the passes.
     """
 
     model: "Opened"
@@ -243,6 +248,7 @@ class _Work:
     seed: int
     journal: Journal
     progress: Progress | None
+    note: Callable[[str], None]
 
     @property
     def step(self) -> int:
@@ -259,12 +265,13 @@ class _Work:
         shared = float(np.mean([overlap(own, random) for own, *random in boxes.values()]))
         found: dict[str, list[Agreement]] = {layer.tensor: [] for layer in self.layers}
         who = "+".join(photo.sha256[:8] for photo in group)
+        passes: dict[int, LocalForward] = {}
         # Whole steps are kept: how many images go together must not depend on an interruption.
         for start in range(0, 1 + self.draws, self.step):
             key = f"{part}/{who}/{start}"
             if key not in self.journal:
                 chunk = slice(start, start + self.step)
-                self.journal.keep(key, self._step(group, {k: b[chunk] for k, b in boxes.items()}))
+                self.journal.keep(key, self._step(group, boxes, chunk, passes))
             for layer, entries in zip(self.layers, self.journal[key], strict=True):
                 found[layer.tensor] += [_agreement(entry) for entry in entries]
             if self.progress:
@@ -276,13 +283,19 @@ class _Work:
             own, *random = found[layer.tensor]
             yield Row(layer.tensor, part, names, own, random, overlap=shared)
 
-    def _step(self, group: Sequence[Marked], boxes: dict[int, list[Any]]) -> list[list[Any]]:
+    def _step(
+        self,
+        group: Sequence[Marked],
+        boxes: dict[int, list[Any]],
+        chunk: slice,
+        passes: dict[int, LocalForward],
+    ) -> list[list[Any]]:
         """For each layer and each of a few covers how the photos agree, as plain data."""
         signs: list[list[list[Signs]]] = [[] for _ in self.layers]
         for photo in group:
             # The original goes with its covers: the same sizes round alike.
-            copies = covered(photo.tensor, boxes[photo.place], self.colour)
-            rows = vectors(self.model, np.concatenate([photo.tensor[None], copies]), self.layers)
+            some = [NOWHERE, *boxes[photo.place][chunk]]
+            rows = self._vectors(photo, boxes[photo.place], some, passes)
             for kept, layer in zip(signs, self.layers, strict=True):
                 values = rows[layer.tensor]
                 kept.append(signs_of(values[0], values[1:]))
@@ -290,6 +303,23 @@ class _Work:
             [_plain(agreement([photo[cover] for photo in kept])) for cover in range(len(kept[0]))]
             for kept in signs
         ]
+
+    def _vectors(
+        self,
+        photo: Marked,
+        every: Sequence[Any],
+        some: Sequence[Any],
+        passes: dict[int, LocalForward],
+    ) -> Mapping[str, Array]:
+        """Features of a photo under some of its covers."""
+        names = [layer.tensor for layer in self.layers]
+        if self.model.input.name in names:
+            return vectors(self.model, covered(photo.tensor, some, self.colour), self.layers)
+        if photo.place not in passes:
+            passes[photo.place] = LocalForward(
+                self.model.model, photo.tensor, every, self.colour, names, note=self.note
+            )
+        return vectors(self.model, some, self.layers, forward=passes[photo.place])
 
 
 def _plain(one: Agreement) -> list[Any]:
