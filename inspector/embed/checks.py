@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from converters import onnx_file
-from inspector.embed.plan import Plan
+from inspector.embed.plan import Plan, probe_images
 from inspector.engines.runtime import Runtime
 from inspector.errors import UsageError
 from inspector.heatmap import lay_on_input
@@ -16,7 +16,6 @@ from inspector.methods import parse_request
 from inspector.opened import Opened
 from inspector.surgery.embedded import HEATMAP, METADATA_KEY, facts_of, without
 from inspector.verify.certificate import Check
-from inspector.verify.subject import noise
 
 __all__ = ["base_of", "checks_of", "output_checks"]
 
@@ -62,19 +61,20 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
             f"the metadata of the heatmap lack {error}", where=opened.path.name
         ) from None
     found = output_checks(base, opened.file)
-    expected = plan.by_twin(layer)
     values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
-    if size == "input" and request.method.space == "layer":
-        place = base.model.placement(layer or "", plan.side)
-        expected = np.stack([lay_on_input(one, place, plan.side) for one in expected])
-    peak = float(np.abs(expected).max(initial=0)) or 1.0
-    worst = (
-        float(np.abs(values - expected).max()) / peak
-        if values.shape == expected.shape
-        else float("inf")
-    )
-    text = f"{request.label}: {worst:.1e} of the peak from the map by the twin's gradient"
-    most = HALF_MAPS if _is_half(base.graph.model) else MAPS
+    most, worst, whose = HALF_MAPS if _is_half(base.graph.model) else MAPS, float("inf"), ""
+    for exact in (False, True):  # rounding flips gates of the float32 twin, too
+        expected = plan.by_twin(layer, exact=exact)
+        if size == "input" and request.method.space == "layer":
+            place = base.model.placement(layer or "", plan.side)
+            expected = np.stack([lay_on_input(one, place, plan.side) for one in expected])
+        peak = float(np.abs(expected).max(initial=0)) or 1.0
+        if values.shape == expected.shape:
+            apart = float(np.abs(values - expected).max()) / peak
+            worst, whose = min((worst, whose), (apart, " in float64" if exact else ""))
+        if worst <= most:
+            break
+    text = f"{request.label}: {worst:.1e} of the peak from the map by the twin's gradient{whose}"
     return [*found, Check("heatmap", "pass" if worst <= most else "fail", text, about="map")]
 
 
@@ -88,8 +88,7 @@ def _run(
     opened: Opened, file: onnx_file.OnnxFile, names: Sequence[str], *, optimise: bool
 ) -> Mapping[str, Array]:
     """Tensors of the probe images from a file."""
-    probe = noise(opened.model, opened.preprocessing.preprocess).image
-    images = probe if opened.input.batch else np.concatenate([probe, probe[..., ::-1]])
+    images = probe_images(opened)
     value = opened.model.as_in_graph(opened.input.name, opened.input.arrange(images))
     runtime = Runtime(file, device="cpu", optimise=optimise)
     return runtime.run({opened.input.name: value}, names)

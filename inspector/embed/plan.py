@@ -26,9 +26,18 @@ from inspector.tasks import Sample
 from inspector.verify.subject import noise
 from inspector.versions import versions
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "probe_images"]
 
 Array = np.ndarray[Any, Any]
+
+
+def probe_images(opened: Opened) -> Array:
+    """Random images (N, C, H, W), preprocessed: two where the network takes several at once."""
+    one = noise(opened.model, opened.preprocessing.preprocess).image
+    two = np.concatenate([one, one[..., ::-1]])
+    if opened.batches:  # what a file declares may not hold: it shows when it runs
+        opened.forward(two, [next(iter(opened.graph.outputs))])
+    return two if opened.batches else one
 
 
 class Plan:
@@ -37,8 +46,8 @@ class Plan:
     def __init__(self, opened: Opened, request: Request, target: str | int) -> None:
         self.opened, self.request, self.words = opened, request, str(target)
         self.model, self.graph = opened.model, opened.graph
-        probe = noise(self.model, opened.preprocessing.preprocess).image
-        self.images = probe if opened.input.batch else np.concatenate([probe, probe[..., ::-1]])
+        self.images = probe_images(opened)
+        probe = self.images[:1]
         self.side: tuple[int, int] = (probe.shape[2], probe.shape[3])
         self.target: Target | None = None
         self.choice: Choice | None = None
@@ -240,19 +249,28 @@ class Plan:
         cells = int(np.prod(sides[:2] if part.held.last else sides[1:]))
         return (1.0 if head.summed else float(cells)) / head.scale
 
-    def by_twin(self, layer: Any) -> Array:
+    def by_twin(self, layer: Any, *, exact: bool = False) -> Array:
         """The method's own map of the probe images, from the twin's gradients.
 
         The forward pass is one without optimisations, as that of the heatmap is: fused operators
         round float16 and quantised levels at other places, and gates flip.
+
+        Args:
+            layer: The layer; None for a method at the input.
+            exact: Gradients in float64, in which no gate flips by rounding.
         """
-        kept = self.model.runtime
-        self.model.runtime = Runtime(self.opened.file, device="cpu", optimise=False)
-        self.model.runtime.batches = kept.batches
+        from inspector.engines.twin import TwinEngine
+
+        model = self.model
+        kept = model.runtime, model.engine, model.twin_engine
+        model.runtime = Runtime(self.opened.file, device="cpu", optimise=False)
+        model.runtime.batches, model.engine = kept[0].batches, "twin"
+        if exact:
+            model.twin_engine = TwinEngine(self.graph, dtype=_float64())
         try:
             return self._by_twin(layer)
         finally:
-            self.model.runtime = kept
+            model.runtime, model.engine, model.twin_engine = kept
 
     def _by_twin(self, layer: Any) -> Array:
         from inspector.evidence import Evidence, tensors_for
@@ -304,6 +322,12 @@ class Plan:
                 for axis, length in zip(axes, self.side, strict=True):
                     if len(dims) == 4:
                         dims[axis].dim_value = length
+
+
+def _float64() -> Any:
+    import torch
+
+    return torch.float64
 
 
 _MADE_BY = ("onnx-inspector", "onnx", "onnxruntime")

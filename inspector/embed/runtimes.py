@@ -24,14 +24,19 @@ class Runtime:
     Attributes:
         name: As a reader knows it.
         lacks: Operators that it does not run.
-        newest: Newest opset that it reads; 0 where it is not known to stop.
-        note: What happens to one of them, or what else to know.
+        wrong: Operators that it has, and runs wrongly behind or before some other one.
+        note: What happens to an operator that it lacks.
     """
 
     name: str
     lacks: Sequence[str]
-    newest: int = 0
+    wrong: Sequence[str] = ()
     note: str = ""
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """What the nodes of a heatmap are not written with."""
+        return (*self.lacks, *self.wrong)
 
 
 RUNTIMES: Mapping[str, Runtime] = {
@@ -52,7 +57,8 @@ RUNTIMES: Mapping[str, Runtime] = {
         ),
         note="the whole onnxruntime package for Android and iOS has them",
     ),
-    "openvino": Runtime("OpenVINO", ("LpPool", "MaxUnpool", "DeformConv", "Det")),
+    # OpenVINO 2026.4 multiplies wrongly behind a matrix product with a Relu.
+    "openvino": Runtime("OpenVINO", ("LpPool", "MaxUnpool", "DeformConv", "Det"), ("Relu",)),
     "tensorrt": Runtime(
         "TensorRT",
         (

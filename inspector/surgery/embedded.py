@@ -268,17 +268,17 @@ def _through_layer(b: Builder, method: str, layer: str, gradient: str, factor: f
     if method == "hires-cam":
         weighed = b.mul(gradient, layer)
     elif method == "layer-cam":
-        weighed = b.mul(b.op("Relu", [gradient]), layer)
+        weighed = b.mul(b.rectified(gradient), layer)
     elif method == "grad-cam++":
         total = b.mul(gradient, b.sum(layer, [2, 3], keep=True))
-        alpha = b.op("Div", [b.op("Relu", [gradient]), b.op("Add", [total, b.constant(2.0)])])
+        alpha = b.op("Div", [b.rectified(gradient), b.op("Add", [total, b.constant(2.0)])])
         weighed = b.mul(b.sum(alpha, [2, 3], keep=True), layer)
     elif method == "cam":
         weighed = b.mul(b.scaled(b.mean(gradient, [2, 3]), factor), layer)
     else:
         weighed = b.mul(b.mean(gradient, [2, 3]), layer)
     combined = b.sum(weighed, [1], keep=False)
-    return combined if method == "cam" else b.op("Relu", [combined])
+    return combined if method == "cam" else b.rectified(combined)
 
 
 def _reduced(b: Builder, signal: str, reduction: str) -> str:
@@ -286,7 +286,7 @@ def _reduced(b: Builder, signal: str, reduction: str) -> str:
     if reduction == "max_abs":
         return b.reduced("ReduceMax", b.op("Abs", [signal]), [1], keep=False)
     if reduction == "positive":
-        return b.sum(b.op("Relu", [signal]), [1], keep=False)
+        return b.sum(b.rectified(signal), [1], keep=False)
     if reduction == "sum":
         return b.sum(signal, [1], keep=False)
     raise ValueError(f"reduction {reduction!r}")

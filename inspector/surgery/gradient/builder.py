@@ -199,6 +199,12 @@ class Builder:
         below = self.mask(self.op("Less", [tensor, self.constant(0.0)]))
         return self.op("Sub", [self.positive(tensor), below])
 
+    def rectified(self, signal: str) -> str:
+        """What is above 0 of a signal."""
+        if "Relu" in self.avoid:
+            return self.mul(signal, self.positive(signal))
+        return self.op("Relu", [signal])
+
     def reciprocal(self, tensor: str) -> str:
         """One over a tensor."""
         if "Reciprocal" in self.avoid:

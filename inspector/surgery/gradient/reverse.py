@@ -188,7 +188,7 @@ class _Pass:
     def _clamped(self, clamp: Clamp, signal: str) -> str:
         builder = self.builder
         if self.overlay.rule != "gradient":
-            signal = builder.op("Relu", [signal])
+            signal = builder.rectified(signal)
         if self.overlay.rule == "deconvnet":
             return signal
         levels = builder.value(clamp.tensor)
@@ -205,7 +205,7 @@ class _Pass:
         builder, overlay = self.builder, self.overlay
         first = activation.output in overlay.gradient_first
         if not first or overlay.rule == "deconvnet":
-            signal = builder.op("Relu", [signal])
+            signal = builder.rectified(signal)
         if overlay.rule != "deconvnet":
             inner = _Pass(builder, activation.nodes, [activation.input], Overlay(), self.table)
             found = inner.run({activation.output: signal})
@@ -213,7 +213,7 @@ class _Pass:
                 return
             signal = found[activation.input]
             if first:
-                signal = builder.op("Relu", [signal])
+                signal = builder.rectified(signal)
         if activation.input in self.live:
             self.arrived.setdefault(activation.input, []).append(signal)
 

@@ -1,0 +1,178 @@
+"""Heatmaps in files of other networks: tokens, quantised levels, boxes, regions."""
+
+import detectors
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from quantised_networks import network
+from vision_transformers import SIZE, TokensFirst, ViT, exported
+
+import inspector
+from inspector.embed import base_of, checks_of, embed
+from inspector.errors import MethodRefused, UsageError
+from inspector.surgery.embedded import HEATMAP
+from tests.networks import node, onnx_model
+
+_RNG = np.random.default_rng(0)
+
+
+def _w(*shape):
+    return _RNG.normal(size=shape).astype(np.float32)
+
+
+def _proved(out, **options):
+    again = inspector.load(out, preprocess="unit", **options)
+    found = checks_of(again, *base_of(again))
+    assert [check.status for check in found] == ["pass", "pass", "pass"], found
+
+
+def _run(path, x):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run([HEATMAP], {session.get_inputs()[0].name: x})[0]
+
+
+def _transformer(tmp_path, module):
+    path = tmp_path / "vit.onnx"
+    path.write_bytes(exported(module))
+    how = {"preprocess": "unit", "overrides": ("resize=squash",)}
+    return inspector.load(path, **how), how
+
+
+@pytest.mark.parametrize("size", ["input", "layer"])
+@pytest.mark.parametrize("kind", [{}, {"extra": 0, "across": True}], ids=["plain", "across"])
+def test_tokens_are_laid_on_their_grid(tmp_path, kind, size):
+    torch.manual_seed(3)
+    opened, how = _transformer(tmp_path, ViT(**kind).eval())
+    out = tmp_path / "out.onnx"
+    embed(opened, out, "hires-cam", size=size)
+    again = inspector.load(out, **how)
+    assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+    shape = SIZE if size == "input" else (6, 4)
+    assert _run(out, _w(2, 3, *SIZE)).shape == (2, *shape)
+
+
+def test_a_layer_that_holds_its_tokens_first_is_refused(tmp_path):
+    torch.manual_seed(3)
+    opened, _ = _transformer(tmp_path, TokensFirst().eval())
+    with pytest.raises(MethodRefused, match="rows of the layer's batch"):
+        embed(opened, tmp_path / "never.onnx")
+    assert not (tmp_path / "never.onnx").exists()
+
+
+def _quantised(tmp_path):
+    """A network in levels alone: the layer, too, holds integers, and its floor is a ReLU."""
+    kernel = _RNG.integers(-60, 60, (4, 3, 3, 3)).astype(np.int8)
+    second = _RNG.integers(-60, 60, (4, 4, 3, 3)).astype(np.int8)
+    text = (
+        "q = QuantizeLinear(X, s, z)"
+        " a = QLinearConv<pads=[1,1,1,1]>(q, s, z, K, t, n, u, floor)"
+        " b = QLinearConv<pads=[1,1,1,1]>(a, u, floor, L, t, n, v, floor)"
+        " p = com.microsoft.QLinearGlobalAveragePool(b, v, floor, v, floor)"
+        " f = DequantizeLinear(p, v, floor) g = Flatten(f) Y = MatMul(g, M)"
+    )
+    model = network(
+        text,
+        x="float[N,3,12,12] X",
+        y="float[N,5] Y",
+        domain="com.microsoft",
+        s=np.float32(0.008),
+        z=np.uint8(0),
+        t=np.float32(0.01),
+        u=np.float32(0.02),
+        v=np.float32(0.05),
+        n=np.int8(0),
+        floor=np.uint8(0),
+        K=kernel,
+        L=second,
+        M=_w(4, 5),
+    )
+    path = tmp_path / "levels.onnx"
+    path.write_bytes(model.SerializeToString())
+    return inspector.load(path, preprocess="unit")
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "guided-backprop"])
+def test_a_layer_of_levels_is_read_as_the_numbers_that_they_stand_for(tmp_path, method):
+    opened, out = _quantised(tmp_path), tmp_path / "out.onnx"
+    found = embed(opened, out, method)
+    _proved(out)
+    if method == "grad-cam":
+        assert found.facts["layer"] == "b"
+        floats = onnx.load_from_string(out.read_bytes()).graph.initializer
+        assert not any(t.data_type == 1 and np.prod(t.dims) > 200 for t in floats)
+
+
+@pytest.mark.parametrize("method", ["hires-cam", "gradient"])
+@pytest.mark.parametrize("layout", ["columns", "anchors", "detr", "pairs"])
+def test_the_surest_box_is_chosen_by_the_file(tmp_path, layout, method):
+    path, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    detectors.exported(layout, path)
+    embed(inspector.load(path, preprocess="unit"), out, method)
+    _proved(out)
+    if method != "hires-cam":
+        return
+    for colour, row, column in ((0, 8, 40), (1, 48, 0)):
+        x = np.zeros((1, 3, detectors.SIDE, detectors.SIDE), np.float32)
+        x[0, colour, row : row + 8, column : column + 8] = 1.0
+        heatmap = _run(out, x)[0]
+        found = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        assert np.abs(np.subtract(found, (row + 4, column + 4))).max() <= 5
+
+
+@pytest.mark.parametrize("layout", ["listed", "combined"])
+def test_boxes_that_the_graph_sorts_are_refused(tmp_path, layout):
+    path = tmp_path / "net.onnx"
+    detectors.exported(layout, path)
+    opened = inspector.load(path, preprocess="unit")
+    with pytest.raises(MethodRefused, match="sorts or suppresses"):
+        embed(opened, tmp_path / "never.onnx")
+    assert not (tmp_path / "never.onnx").exists()
+
+
+def _segmenter(tmp_path, *, ends="", background=False):
+    labels = "background,cat,dog" if background else "tree,cat,dog"
+    nodes = [
+        node("Conv", "x w1", "a", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w2", "c", pads=[1, 1, 1, 1]),
+        node("Relu", "c", "d"),
+        node("Conv", "d w3", "e"),
+        node("Resize", "e none scales", "seg" if not ends else "f", mode="linear"),
+        *([node(ends, "f", "seg", axis=1)] if ends else []),
+    ]
+    constants = {
+        "w1": _w(6, 3, 3, 3),
+        "w2": _w(6, 6, 3, 3),
+        "w3": _w(3, 6, 1, 1),
+        "none": np.zeros(0, np.float32),
+        "scales": np.float32([1, 1, 2, 2]),
+    }
+    model = onnx_model(nodes, {"x": ("N", 3, 24, 32)}, {"seg": ("N", 3, 24, 32)}, constants)
+    for key, value in (("task", "segmentation"), ("names", labels)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path = tmp_path / "segments.onnx"
+    path.write_bytes(model.SerializeToString())
+    return inspector.load(path, preprocess="unit")
+
+
+@pytest.mark.parametrize("ends", ["", "Softmax"])
+@pytest.mark.parametrize("method", ["grad-cam", "gradient"])
+def test_the_largest_region_is_chosen_by_the_file(tmp_path, method, ends):
+    out = tmp_path / "out.onnx"
+    opened = _segmenter(tmp_path, ends=ends)
+    assert opened.sure_reading.task == "segmenter"
+    embed(opened, out, method)
+    _proved(out)
+
+
+def test_an_item_of_each_photo_is_refused_by_name(tmp_path):
+    opened = _segmenter(tmp_path)
+    with pytest.raises(MethodRefused, match="a file chooses top1 alone"):
+        embed(opened, tmp_path / "never.onnx", target="cat")
+    with pytest.raises(UsageError, match="of a classifier alone"):
+        embed(opened, tmp_path / "never.onnx", class_input=True)
+    embed(opened, tmp_path / "fixed.onnx", target="seg[1,3,4]")
+    _proved(tmp_path / "fixed.onnx")
