@@ -183,8 +183,15 @@ def _details(context: Any) -> Iterator[str]:
         yield f"layer {layer['tensor']}: {layer['reason']}"
     if certificate := context.get("certificate"):
         yield f"certificate: {certificate['text']}"
+    yield f"gradients by: {_ENGINES[context.get('engine', 'twin')]}"
     yield f"runs on: {context.get('provider', 'cpu')}"
 
+
+_ENGINES = {
+    "twin": "the twin, in PyTorch",
+    "onnx": "the gradient graph, in ONNX Runtime",
+    "auto": "the gradient graph, in ONNX Runtime; the twin for rules of relevance",
+}
 
 _ITEMS = 8
 """Items that the line above a table names."""

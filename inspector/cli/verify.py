@@ -71,6 +71,7 @@ def _verify(
     from inspector.render import json as render_json
     from inspector.verify.cache import remember
     from inspector.verify.checks import certify
+    from inspector.verify.graph_gradient import remember_graph
 
     explainer = open_model(model, **opening)
     heatmap = base_of(explainer)
@@ -88,6 +89,9 @@ def _verify(
             progress=progress,
         )
     kept = remember(
+        explainer.model, certificate, preprocess, "" if chosen is None else certificate.tensor
+    )
+    remember_graph(
         explainer.model, certificate, preprocess, "" if chosen is None else certificate.tensor
     )
     certificate = replace(certificate, checks=(*certificate.checks, *of_heatmap))

@@ -12,8 +12,8 @@ SCHEMA = 2
 
 Status = Literal["pass", "fail", "undecided", "not applicable", "report"]
 
-About = Literal["twin", "occlusion", "map", "photo"]
-"""What a check judges: the twin, occlusion, one map, or the twin on one photo alone."""
+About = Literal["twin", "occlusion", "map", "photo", "graph"]
+"""What a check judges: the twin, occlusion, one map, the twin on one photo, the gradient graph."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from inspector.verify import invariants, report_lines, slopes
 from inspector.verify.agreement import score_checks
 from inspector.verify.certificate import About, Certificate, Check, Status
 from inspector.verify.forward import Forward, TensorRecord, compare_forward
+from inspector.verify.graph_gradient import graph_check
 from inspector.verify.nodes import NodeRecord, compare_nodes
 from inspector.verify.slopes import GradientRecord, certify_gradient, wrong_nodes
 from inspector.verify.subject import Probe, Subject, blank, noise
@@ -113,6 +114,8 @@ def certify(
 
     parts.append(("values of every tensor", lambda: values(probes, "")))
     parts.append(("gradient", own_gradient))
+    if chosen is not None:
+        parts.append(("gradient graph", lambda: [graph_check(subject, probes[0], chosen)]))
     parts.append(("backward rules", lambda: _rule_checks(subject, chosen)))
     if chosen is not None and preprocess is not None:
         parts += _invariant_checks(subject, probes[0], chosen, preprocess)

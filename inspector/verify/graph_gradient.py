@@ -1,24 +1,40 @@
 """The gradient graph's certificate: its gradient against slopes of scores through ONNX Runtime.
 
-Nothing of the twin is asked, and torch is not imported.  The backward pass of the whole network is
-one gradient, so that one slope along it tells whether a rule on the way is wrong.
+Nothing of the twin is asked, and torch is not imported.  The forward pass is ONNX Runtime's own, so
+that the backward pass alone is in question.  That of the whole network is one gradient: a slope
+along it tells whether a rule on the way is wrong, one along the input whether a path is missing.
+
+``inspector verify`` has the twin at hand, and compares the two gradients with each other as well.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from inspector.errors import ConverterError, InspectorError, LimitExceeded, refusing
 from inspector.verify import report_lines
 from inspector.verify.cache import keep_verdict, kept_verdict
-from inspector.verify.certificate import Verdict
-from inspector.verify.slopes import RUNTIME_TOLERANCE, quick_slope
-from inspector.verify.subject import Subject, noise
+from inspector.verify.certificate import Certificate, Check, Status, Verdict
+from inspector.verify.slopes import RUNTIME_TOLERANCE, Direction, gradient_of, slopes_without_twin
+from inspector.verify.subject import Probe, Subject, noise
 from inspector.verify.trials import others
 
 if TYPE_CHECKING:
     from inspector.model import Model
     from inspector.photos.preprocess_choice import Preprocess
+    from inspector.target import Target
 
-__all__ = ["ENGINE", "graph_verdict_for"]
+__all__ = ["ENGINE", "graph_check", "graph_verdict_for", "remember_graph"]
+
+NAME = "gradient graph"
+"""Name of the check."""
+
+APART = {"float32": 1e-4, "float16": 2e-2, "quantised": 1e-4}
+"""Largest difference from the float64 twin's gradient, of its peak, that needs no more question."""
+
+_FLIPS = 5
+"""Multiple of the float32 twin's own difference that is allowed: gates flip by rounding."""
 
 ENGINE = "onnx"
 """Under which verdicts on gradient graphs are kept."""
@@ -59,18 +75,99 @@ def _judge(model: "Model", preprocess: "Preprocess | None", tensor: str) -> Verd
     subject = Subject(model, model.gradient_graph)
     if subject.kind == "quantised" or model.input.integer:
         said = "a model of whole steps has no slope to compare the gradient graph with"
-        return Verdict(None, f"{said}; --engine twin compares every node", "now")
+        return Verdict(None, f"{said}; `inspector verify` compares it with the twin", "now")
     said = "no output can be differentiated"
     for probe in (noise(model, preprocess), *others(subject, preprocess)):
         target, said = subject.default_target(probe, tensor)
-        found = None if target is None else quick_slope(subject, probe, target)
-        if target is None or found is None:
+        found = () if target is None else slopes_without_twin(subject, probe, target)
+        if target is None or not found:
             continue
-        word = found.judged(RUNTIME_TOLERANCE)
-        text = report_lines.quick_slope(found)
+        word = _judged(found)
+        text = report_lines.slopes_without_twin(found)
         if word == "pass":
             return Verdict(True, f"the gradient graph agrees with ONNX Runtime ({text})", "now")
         if word == "fail":
             return Verdict(False, f"the gradient graph fails: {target.label}: {text}", "now")
         said = text
     return Verdict(None, f"the gradient graph cannot be certified: {said}", "now")
+
+
+def _judged(found: Sequence[Direction]) -> str:
+    """``fail`` if one direction fails, ``pass`` if every one passes, else ``undecided``."""
+    words = {direction.judged(RUNTIME_TOLERANCE) for direction in found}
+    return next((word for word in ("fail", "undecided") if word in words), "pass")
+
+
+def graph_check(subject: Subject, probe: Probe, target: "Target") -> Check:
+    """The gradient graph against the twin and against ONNX Runtime's slopes.
+
+    Args:
+        subject: The twin under test.
+        probe: Where the gradient is taken.
+        target: Whose gradient.
+
+    Returns:
+        ``fail`` where the two gradients part and a slope is not the graph's; ``report`` where
+        they part and no slope can tell; ``not applicable`` where an operator has no rule.
+    """
+    model = subject.model
+    x = subject.feeds(probe)[model.input.name].astype(np.float32)
+    try:
+        with refusing("the gradient graph failed"):
+            own = gradient_of(model.gradient_graph, subject, x, target)
+    except LimitExceeded:
+        raise
+    except (ConverterError, InspectorError) as error:
+        said = str(error).splitlines()[0]
+        return Check(NAME, "not applicable", f"the twin draws: {said}", about="graph")
+    exact = gradient_of(subject.exact_engine, subject, x, target)
+    narrow = gradient_of(subject.engine, subject, x, target)
+    peak = float(np.abs(exact).max(initial=0.0)) or 1.0
+    apart, rounding = (
+        float(np.nan_to_num(np.abs(one - exact), nan=np.inf).max(initial=0.0)) / peak
+        for one in (own, narrow)
+    )
+    slopes: tuple[Direction, ...] = ()
+    if subject.kind != "quantised" and not model.input.integer:
+        slopes = slopes_without_twin(Subject(model, model.gradient_graph), probe, target)
+    near = apart <= max(APART[subject.kind], _FLIPS * rounding)
+    word = _judged(slopes) if slopes else "undecided"
+    status: Status = "fail" if word == "fail" and not near else "report"
+    if near or word == "pass":
+        status = "pass"
+    text = report_lines.graph_gradient(apart, rounding, slopes)
+    figures = {
+        "target": target.label,
+        "input": probe.name,
+        "difference from the float64 twin": apart,
+        "difference of the float32 twin": rounding,
+        "slopes": [direction.error for direction in slopes],
+    }
+    return Check(NAME, status, text, figures, about="graph")
+
+
+def remember_graph(
+    model: "Model",
+    certificate: Certificate,
+    preprocess: "Preprocess | None" = None,
+    tensor: str = "",
+) -> None:
+    """Keep what a certificate says of the gradient graph, for ``graph_verdict_for``.
+
+    That the two gradients agree counts where the twin itself is certified.
+
+    Args:
+        model: The model.
+        certificate: Its certificate.
+        preprocess: As ``graph_verdict_for``.
+        tensor: As ``graph_verdict_for``.
+    """
+    check = next((one for one in certificate.checks if one.name == NAME), None)
+    if check is None or check.status not in {"pass", "fail"}:
+        return
+    if check.status == "pass" and certificate.kept.passed is not True:
+        return
+    word = "agrees with the certified twin" if check.status == "pass" else "fails"
+    found = Verdict(check.status == "pass", f"the gradient graph {word} ({check.text})", "now")
+    for name in dict.fromkeys((tensor, certificate.tensor)):
+        keep_verdict(model, found, preprocess, name, engine=ENGINE)

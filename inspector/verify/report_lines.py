@@ -111,6 +111,20 @@ def quick_slope(direction: Direction) -> str:
     return f"{direction.error:.1e} from ONNX Runtime's slope along the gradient"
 
 
+def slopes_without_twin(directions: Sequence[Direction]) -> str:
+    """Slopes along the gradient and along the input."""
+    names = ("the gradient", "the input")
+    parts = [f"{d.error:.1e} along {name}" for d, name in zip(directions, names, strict=False)]
+    return f"from ONNX Runtime's slope: {', '.join(parts)}"
+
+
+def graph_gradient(apart: float, rounding: float, directions: Sequence[Direction]) -> str:
+    """The gradient graph beside the twin and beside slopes."""
+    text = f"{apart:.1e} of the peak from the float64 twin's gradient (the float32 twin "
+    text += f"{rounding:.1e})"
+    return f"{text}; {slopes_without_twin(directions)}" if directions else text
+
+
 def wrong_gradient(record: GradientRecord, nodes: Sequence[str]) -> str:
     """A gradient that is not the slope, and the nodes to blame."""
     text = "the gradient is not the slope of the score: " + slopes(record)

@@ -38,6 +38,7 @@ __all__ = [
     "certify_gradient",
     "gradient_of",
     "quick_slope",
+    "slopes_without_twin",
     "wrong_nodes",
 ]
 
@@ -241,13 +242,40 @@ def quick_slope(subject: Subject, probe: Probe, target: Target) -> Direction | N
         The slope along the gradient itself, or, where that is zero, along noise, if the score
         moves there; None where neither moves.
     """
+    return next(iter(_slopes(subject, probe, target, along_input=False)), None)
+
+
+def slopes_without_twin(subject: Subject, probe: Probe, target: Target) -> tuple[Direction, ...]:
+    """The gradient of the engine under test against two slopes through ONNX Runtime.
+
+    Along the gradient itself a part that is wrong by a factor shows.  A part that is missing need
+    not: the score may move as predicted all the same.  So the input's own direction is tried too
+    (more contrast, less contrast): every path moves the score there by what it carries of it.
+
+    Args:
+        subject: As ``quick_slope``.
+        probe: As ``quick_slope``.
+        target: As ``quick_slope``.
+
+    Returns:
+        Both; none where the score moves along neither.
+    """
+    return _slopes(subject, probe, target, along_input=True)
+
+
+def _slopes(
+    subject: Subject, probe: Probe, target: Target, *, along_input: bool
+) -> tuple[Direction, ...]:
     x = subject.feeds(probe)[subject.model.input.name].astype(np.float32)
     gradient = gradient_of(subject.engine, subject, x, target)
     line = _Line(partial(_runtime_score, subject, target), x, gradient)
     line.measure_noise(line.at)
-    name, d = _directions(gradient, 1)[0]
-    found = line.slope(name, d, line.steps(d, float(x.std()) or 1.0))
-    return found if gradient.any() or found.error else None
+    chosen = _directions(gradient, 1)[:1]
+    if along_input and x.any():
+        chosen.append(("the input itself", x / _rms(x)))
+    spread = float(x.std()) or 1.0
+    found = tuple(line.slope(name, d, line.steps(d, spread)) for name, d in chosen)
+    return found if gradient.any() or found[0].error else ()
 
 
 def gradient_of(engine: "GradientEngine", subject: Subject, x: Array, target: Target) -> Array:

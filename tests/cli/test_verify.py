@@ -22,12 +22,12 @@ def test_a_table_a_verdict_and_a_document(inspector, samples, tmp_path, cache):
     assert done.returncode == 0, done.stderr
     assert "verdict: PASS" in done.stdout
     assert "cat_1.png" in done.stdout
-    for name in ("forward", "gradient", "cam residual", "gate flips", "rule guided"):
+    for name in ("forward", "gradient", "gradient graph", "cam residual", "rule guided"):
         assert f" {name} " in done.stdout
     document = json.loads((tmp_path / "out" / "resnet20.json").read_text())
     assert document["verdict"] == "pass"
     assert document["inputs"][2]["sha256"]
-    assert len(list(cache.glob("certificate-*.json"))) == 1
+    assert len(list(cache.glob("certificate-*.json"))) == 2  # of the twin, of the gradient graph
 
 
 def test_json_alone(inspector, samples):
