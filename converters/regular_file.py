@@ -19,6 +19,7 @@ Every error is an ``OSError`` whose ``strerror`` is a clause for people.
 import errno
 import hashlib
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 _NOT_REGULAR = "is not a regular file"
+_ADDRESS = re.compile(r"(?:https?|ftp|file|s3|gs|hf|data):", re.IGNORECASE)
+_FETCHED = "is an address, and nothing is fetched: download it, and give the file"
 
 # Windows has neither; there the look at the opened file has to do.
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -162,6 +165,10 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
         handle = os.open(path, flags | _ALWAYS, 0o666)
     except ValueError as error:  # a zero byte in the path
         raise _error(errno.EINVAL, str(error), path) from None
+    except FileNotFoundError:
+        if _ADDRESS.match(os.fspath(path)):
+            raise _error(errno.EINVAL, _FETCHED, path) from None
+        raise
     except OSError as error:
         if error.errno == errno.ELOOP and Path(path).is_symlink():
             raise _error(errno.ELOOP, "is a link, which is not followed", path) from None

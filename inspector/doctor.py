@@ -51,6 +51,9 @@ _FEATURES = (  # what an extra is for, the extra, distributions
     ("remote data sets", "remote", ("fsspec", "gcsfs", "huggingface_hub", "s3fs")),
     ("export to ViRelAy", "virelay", ("h5py", "pyyaml")),
     ("tables of pandas", "dataframe", ("pandas",)),
+    ("HEIC photos", "heif", ("pillow-heif",)),
+    ("DICOM files", "dicom", ("pydicom",)),
+    ("videos", "video", ("av",)),
     ("TIFF of bands", "tiff", ("tifffile",)),
 )
 _APART = ("jax", "")

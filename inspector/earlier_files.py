@@ -58,13 +58,13 @@ NOTHING = Earlier(Path(), ())
 
 
 def earlier_files(
-    folder: Path, photos: Sequence[tuple[str, Path]], model: str, when: When = "replace"
+    folder: Path, photos: Sequence[tuple[str, Any]], model: str, when: When = "replace"
 ) -> dict[str, Earlier]:
     """What earlier runs left of some photos.
 
     Args:
         folder: The folder that is written into; it need not exist.
-        photos: Start of the file names, and path, of each photo.
+        photos: Start of the file names, and path, of each photo; or what has a hash of its own.
         model: SHA-256 of the model.
         when: "fail" refuses results of the same photo and model too.
 
@@ -106,7 +106,7 @@ def _report(path: Path) -> Any:
         return None
 
 
-def _foreign(report: Any, photo: Path, model: str) -> str:
+def _foreign(report: Any, photo: Any, model: str) -> str:
     """Why results are not those of this photo and model; empty where they are."""
     try:
         theirs, image = report["model"], report["image"]
@@ -122,10 +122,12 @@ def _foreign(report: Any, photo: Path, model: str) -> str:
     return ""
 
 
-def _sha256(path: Path) -> str:
-    """Hash of a photo's bytes; empty where it cannot be read."""
+def _sha256(photo: Any) -> str:
+    """Hash of a photo's bytes, or its own of what is no file; empty where it cannot be read."""
+    if not isinstance(photo, str | Path):
+        return str(photo.sha256)
     try:
-        return sha256_of(path)
+        return sha256_of(photo)
     except OSError:
         return ""
 

@@ -171,10 +171,11 @@ class Opened:
         """Refuse photos for which an optional package is missing, before the first is read.
 
         Raises:
-            MissingExtra: A TIFF file has several bands per pixel, and tifffile is not installed.
+            MissingExtra: A HEIC or DICOM file, or a TIFF file of several bands per pixel, and what
+                reads it is not installed.
         """
-        if self.input.space != 2 or self.preprocessing.preprocess.bands:
-            require_reader(sources)
+        bands = self.input.space != 2 or self.preprocessing.preprocess.bands
+        require_reader(sources, bands=bool(bands))
 
     def require_pictures(self, what: str) -> None:
         """Refuse what is defined for pictures alone.

@@ -12,6 +12,7 @@ from converters.plain_values import quoted, whole_number
 from inspector.cli import say
 from inspector.cli.options import (
     Command,
+    WholeNumber,
     display_of,
     display_options,
     json_report,
@@ -20,16 +21,20 @@ from inspector.cli.options import (
     output_folder,
     supervised,
 )
-from inspector.cli.streams import progress_bar, show_json
+from inspector.cli.streams import progress_bar, show, show_json
 from inspector.earlier_files import NOTHING, WHEN, Earlier, When, earlier_files
 from inspector.errors import ImageRefused, UsageError
-from inspector.photos.dataset import pictures
 from inspector.photos.own_figures import is_own_figure
+from inspector.photos.sources import sources
 
 if TYPE_CHECKING:
+    from inspector.photos.photo import Photo
+    from inspector.photos.video import Frame
     from inspector.render.drawing.display import Display
     from inspector.report import ImageReport
     from inspector.run import Progress
+
+    _Source = Path | Frame | Photo
 
 
 class _ExplainCommand(Command):
@@ -120,6 +125,13 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     help="Bands that are drawn of a file that holds more than colours (.npy, .npz, TIFF of several "
     "pages), counted from 1.  [default: 1,2,3; 1 where there are fewer]",
 )
+@click.option(
+    "--every",
+    type=WholeNumber(1),
+    default=30,
+    show_default=True,
+    help="Of a video, one frame of so many is explained; VIDEO.timeline.png has them in order.",
+)
 @output_folder("Folder for STEM.METHOD.TARGET.png, STEM.METHOD.TARGET.npz and STEM.json.")
 @click.option(
     "--sheet",
@@ -171,7 +183,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
 )
 @model_options
 def command(**options: Any) -> int:
-    """Show where MODEL looks in each IMAGE (files, or folders of them).
+    """Show where MODEL looks in each IMAGE: files, folders, quoted patterns, videos, or -.
 
     Writes for each image an overlay picture and the numbers per method, and one report with
     hashes, versions, options and warnings.
@@ -210,6 +222,7 @@ def _explain(
     similar_to: Path | None,
     layer: str | None,
     bands: str,
+    every: int,
     output: Path,
     sheet: bool,
     formats: Sequence[str],
@@ -223,20 +236,23 @@ def _explain(
 ) -> int:
     from inspector.cli.terminal import show_report
     from inspector.methods import parse_requests
+    from inspector.printable import clean_text
     from inspector.render.json import plain
+    from inspector.render.timeline import Timelines
     from inspector.report import file_stems
 
     explainer = open_model(model, **opening)
     explainer.unverified = unverified
-    paths = list(pictures(images))
-    named = list(zip(file_stems([path.name for path in paths]), paths, strict=True))
+    refused: list[str] = []
+    photos = list(sources(images, every, lambda error: _refuse(error, refused)))
+    lost = len(refused)  # videos, of which no frame is among the photos
+    named = list(zip(file_stems([photo.name for photo in photos]), photos, strict=True))
     earlier = earlier_files(output, named, explainer.file.sha256, exist)
-    if exist == "skip":
-        named = _without(earlier, named)
+    named = _without(earlier, named) if exist == "skip" else named
     said: set[str] = set()
     _say_once(explainer.preprocessing.warnings, said)
     done: list[dict[str, Any]] = []
-    refused: list[str] = []
+    timelines = Timelines(output)
     blank: list[ImageReport] = []
     with progress_bar(f"{len(named)} image(s)") as progress:
         found = explainer.explain_each(
@@ -255,25 +271,34 @@ def _explain(
         ):
             _advance(progress, number, len(named))
             if isinstance(item, ImageRefused):
-                say(str(item))
-                refused.append(str(item))
+                _refuse(item, refused)
                 continue
             _say_warnings(item, said)
             if not item.explanations:
                 blank.append(item)
                 continue
+            timelines.add(named[number - 1][1], item)
             earlier.get(item.name, NOTHING).remove(written)
             if as_json:
                 done.append(plain(item.document()))
             elif not quiet:
                 show_report(item, written, details=verbose)
-    if blank and len(blank) + len(refused) == len(named):  # nothing was drawn at all
+    if blank and len(blank) + len(refused) - lost == len(named):  # nothing was drawn at all
         raise blank[0].refused[0].error
     for item in blank:
         _say_once(_refusals(item), said)
+    drawn = timelines.save() if "png" in formats else []
     if as_json:
         show_json({"images": done, "refused": refused}, indent=2, sort_keys=True)
+    for path in [] if as_json or quiet else drawn:
+        show(clean_text(str(path), limit=None))
     return ImageRefused.exit_status if refused else 0
+
+
+def _refuse(error: ImageRefused, refused: list[str]) -> None:
+    """Say that an image is refused, and keep it for the end."""
+    say(str(error))
+    refused.append(str(error))
 
 
 def _advance(progress: "Progress | None", done: int, total: int) -> None:
@@ -320,8 +345,8 @@ def _held(item: "ImageReport | ImageRefused") -> int:
 
 
 def _without(
-    earlier: Mapping[str, Earlier], named: Sequence[tuple[str, Path]]
-) -> list[tuple[str, Path]]:
+    earlier: Mapping[str, Earlier], named: "Sequence[tuple[str, _Source]]"
+) -> "list[tuple[str, _Source]]":
     """The photos that are not explained yet; how many are, is said."""
     if earlier:
         say(f"{len(earlier)} photo(s) that are explained already are left out", "note")

@@ -28,6 +28,7 @@ from inspector.photos.dataset import PICTURES
 __all__ = ["child_rights", "take_away"]
 
 _MOST_ENTRIES = 200_000
+_PATTERN = re.compile(r"[*?\[]")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -106,6 +107,9 @@ def _readable(text: str) -> Iterator[Path]:
     """Paths that must be readable where an option has this value."""
     if _FACTORY.fullmatch(text):  # a module of the folder in which the user stands
         yield from _around(Path.cwd())
+    pattern = _PATTERN.search(text)
+    if pattern and not os.path.lexists(text):  # a quoted one is expanded in the child
+        text = os.path.dirname(text[: pattern.start()]) or "."  # noqa: PTH120 - of a part of a name
     try:
         named = Path(text)
         places = {named.absolute(), named.resolve(strict=True)}
@@ -139,10 +143,10 @@ def _homes() -> tuple[Path, ...]:
 
 
 def _linked_pictures(folder: Path) -> Iterator[Path]:
-    """Pictures that links in a folder, or in the folders of its classes, name."""
-    waiting, count = [(folder, 0)], 0
+    """Pictures that links at any depth below a folder name."""
+    waiting, count = [folder], 0
     while waiting:
-        place, depth = waiting.pop()
+        place = waiting.pop()
         with contextlib.suppress(OSError), os.scandir(place) as entries:
             for entry in entries:
                 count += 1
@@ -153,8 +157,8 @@ def _linked_pictures(folder: Path) -> Iterator[Path]:
                         target = Path(entry.path).resolve(strict=True)
                         if target.suffix.lower() in PICTURES:
                             yield target
-                elif depth == 0 and entry.is_dir():
-                    waiting.append((Path(entry.path), 1))
+                elif entry.is_dir() and not entry.name.startswith("."):
+                    waiting.append(Path(entry.path))
 
 
 def _settings(variable: str, name: str) -> Path:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from converters.regular_file import read_regular
+from converters.regular_file import first_bytes, read_regular
 from inspector.errors import ImageRefused, require
+from inspector.photos.dicom import is_dicom
 from inspector.photos.photo import MAX_DECODED_BYTES, MAX_FILE_BYTES
-from inspector.photos.pillow_files import hidden_samples
+from inspector.photos.pillow_files import hidden_samples, is_heif
 from inspector.printable import clean_text
 
 __all__ = ["MAGIC", "has_band_pixels", "read_band_pixels", "require_reader"]
@@ -27,6 +28,8 @@ Array = np.ndarray[Any, Any]
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF file, of either byte order, and of a BigTIFF."""
+
+_WITH_EXTRAS = {".heic", ".heif", ".hif", ".dcm", ".dicom"}
 
 COLOURS = 3
 """Samples of a pixel up to which a file is a picture, which Pillow reads."""
@@ -57,16 +60,26 @@ def has_band_pixels(data: bytes) -> bool:
         return False
 
 
-def require_reader(images: Iterable[object]) -> None:
-    """Refuse a run in which a file cannot be read for want of tifffile, before it begins.
+def require_reader(images: Iterable[object], *, bands: bool) -> None:
+    """Refuse a run in which a file cannot be read for want of a package, before it begins.
 
     Args:
-        images: Sources of photos; those that are no paths of TIFF files are passed over.
+        images: Sources of photos; those that are no paths are passed over.
+        bands: Whether the model takes bands, signals or volumes.
 
     Raises:
-        MissingExtra: One of them has several bands per pixel, and tifffile is not installed.
+        MissingExtra: One of them is a HEIC or DICOM file, or has several bands per pixel, and what
+            reads it is not installed.
     """
     for image in images:
+        if isinstance(image, str | Path) and Path(image).suffix.lower() in _WITH_EXTRAS:
+            head = first_bytes(image, 132)
+            if is_heif(head):
+                require("pillow_heif", f"the HEIC photo {Path(image).name}", "heif")
+            elif is_dicom(head):
+                require("pydicom", f"the DICOM file {Path(image).name}", "dicom")
+        if not bands:
+            continue
         if not isinstance(image, str | Path) or Path(image).suffix.lower() not in {".tif", ".tiff"}:
             continue
         try:

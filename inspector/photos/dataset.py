@@ -1,6 +1,6 @@
 """Photos with what is known of them: folders of photos, class names, boxes.
 
-    photos/cat/1.jpg  photos/dog/7.jpg      one folder per class
+    photos/cat/1.jpg  photos/dog/7.jpg      one folder per class, at any depth below it
     image,label                             or a table beside the photos, label a name or an index
     image,label,x0,y0,x1,y1                 boxes, in pixels of the upright photo
 
@@ -11,16 +11,15 @@ import codecs
 import csv
 import io
 import os
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters.plain_values import whole_number
 from converters.regular_file import read_regular
-from inspector.errors import InspectorWarning, UsageError
-from inspector.photos.own_figures import is_own_figure
+from inspector.errors import UsageError
+from inspector.photos.sources import PICTURES, photos_below, pictures
 from inspector.printable import clean_text
 
 __all__ = [
@@ -39,23 +38,6 @@ __all__ = [
     "read_boxes",
     "read_table",
 ]
-
-PICTURES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-    }
-)
-"""What is taken from a folder; a file that is named is tried whatever it is called."""
 
 _MAX_BYTES = 64 << 20
 MOST_ROWS = 1_000_000
@@ -108,25 +90,6 @@ class Box:
         return self.y0, self.x0, self.y1, self.x1
 
 
-def pictures(images: Sequence[Path]) -> Iterator[Path]:
-    """Files as given; folders become the picture files directly inside them, in order.
-
-    Figures that this package wrote into a folder are left out, with a warning; a figure that is
-    named itself is not.
-
-    Raises:
-        UsageError: a folder without any.
-    """
-    for path in images:
-        if path.is_dir():
-            inside = _inside(path)
-            if not inside:
-                raise UsageError("no picture files in the folder", where=str(path))
-            yield from inside
-        else:
-            yield path
-
-
 def labelled_photos(
     folders: Sequence[Path], table: Path | None = None
 ) -> tuple[LabelledPhoto, ...]:
@@ -156,7 +119,7 @@ def labelled_photos(
                 LabelledPhoto(path, inner.name)
                 for folder in folders
                 for inner in sorted(p for p in folder.iterdir() if p.is_dir())
-                for path in _inside(inner)
+                for path in photos_below(inner)
             ]
             if all(folder.is_dir() for folder in folders)
             else []
@@ -320,14 +283,3 @@ def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Pa
     places = [folder / relative for folder in folders or [table.parent]]
     # Not Path.is_file: it raises for names that are too long.
     return next((place for place in places if os.path.isfile(place)), places[0])  # noqa: PTH113
-
-
-def _inside(folder: Path) -> list[Path]:
-    """Photos directly inside a folder, in order, without figures that this package wrote."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    photos = [path for path in found if not is_own_figure(path)]
-    figures = len(found) - len(photos)
-    if figures:
-        text = f"{folder}: {figures} figure(s) of onnx-inspector left out; they are not photos"
-        warnings.warn(text, InspectorWarning, stacklevel=3)
-    return photos

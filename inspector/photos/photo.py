@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from converters.regular_file import read_regular
-from inspector.errors import ImageRefused, UsageError
+from inspector.errors import ImageRefused, MissingExtra, UsageError
 from inspector.photos.arrays import ACCEPTED, Pixels, Read, as_array, few_bits, opaque, pixels_of
-from inspector.photos.pillow_files import PILLOW_QUIET, hidden_samples
+from inspector.photos.dicom import is_dicom, read_dicom
+from inspector.photos.pillow_files import FORMATS, PILLOW_QUIET, formats_of, hidden_samples
 
 __all__ = [
     "FORMATS",
@@ -42,9 +43,6 @@ ImageSource = Any
 """A path, the bytes of a file, an open file, a ``Photo``, a PIL image, or an array or tensor of
 pixel values, (H, W, 3) or (3, H, W)."""
 
-
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""What may be decoded. Pillow knows forty more, each one a decoder to attack."""
 
 MAX_PIXELS = 2**27
 """134 megapixels: more than the 108 of the largest common cameras. Eight bits per channel take
@@ -67,6 +65,8 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
+
+_VIDEOS = {b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V "}
 
 # What a file that is not a photo may be, by its first bytes.
 _FOREIGN = (
@@ -173,6 +173,9 @@ class Photo:
         """
         if isinstance(pixels, Photo):
             return pixels
+        if hasattr(pixels, "open_photo"):  # a frame of a video
+            frame: Photo = pixels.open_photo()
+            return frame
         if hasattr(pixels, "read"):
             given = getattr(pixels, "name", None)
             name = Path(given).name if name == "image" and isinstance(given, str) else name
@@ -199,13 +202,15 @@ def load_photo(path: str | Path) -> Photo:
     """Read a photo and turn it upright.
 
     Args:
-        path: A JPEG, PNG, BMP, GIF, TIFF, WebP or PPM file.
+        path: A JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF, JPEG 2000 or PPM file; HEIC and DICOM with
+            the extras ``heif`` and ``dicom``.
 
     Returns:
         The photo, with notes about what was done to its pixels.
 
     Raises:
         ImageRefused: Missing, empty, foreign, truncated, broken or too large.
+        MissingExtra: What reads HEIC or DICOM files is not installed.
 
     Example:
         >>> from inspector import load_photo
@@ -227,10 +232,14 @@ def _of_bytes(data: bytes, where: str) -> Read:
     """
     if not data:
         raise ImageRefused("the file is empty", where=where, hint="get the file again")
+    if is_dicom(data):
+        return read_dicom(data, where, MAX_PIXELS)
     try:
-        with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=formats_of(data, where)) as image:
             _check_size(image)
             return _decode(image, data)
+    except MissingExtra:
+        raise
     except UnidentifiedImageError:
         raise ImageRefused(_looks_like(data), where=where, hint=_KNOWN) from None
     except Image.DecompressionBombError:
@@ -291,7 +300,10 @@ def image_sources(images: ImageSource | Iterable[ImageSource]) -> Iterable[Image
     return images
 
 
-_KNOWN = "readable are JPEG, PNG, BMP, GIF, TIFF, WebP and PPM"
+_KNOWN = (
+    "readable are JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF, JPEG 2000 and PPM; HEIC and DICOM with "
+    "the extras heif and dicom"
+)
 _SCALE = "scale it down first: the network sees a few hundred pixels per side"
 
 
@@ -319,7 +331,9 @@ def _looks_like(data: bytes) -> str:
     for magic, name in _FOREIGN:
         if start.startswith(magic.lower()):
             return f"not a photo but {name}"
-    if data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" or data[:4] == b"\x1aE\xdf\xa3" or data[8:12] == b"AVI ":
+        if data[8:12] in _VIDEOS or data[4:8] != b"ftyp":
+            return "not a photo but a video: `inspector explain` draws its frames"
         return f"a {data[8:12].decode('ascii', 'replace').strip()!r} file, which is not read"
     return "not an image that is known, or one with a broken header"
 

@@ -8,7 +8,14 @@ from typing import Any, cast
 
 from PIL import Image
 
-__all__ = ["PILLOW_QUIET", "hidden_samples"]
+from inspector.errors import require
+
+__all__ = ["FORMATS", "PILLOW_QUIET", "formats_of", "hidden_samples", "is_heif"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+"""What may be decoded. Pillow knows forty more, each one a decoder to attack."""
+
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 _SAMPLES = 277  # TIFF's tag SamplesPerPixel
 
@@ -44,6 +51,30 @@ _PILLOW = re.compile(r"PIL\.")
 _QUIET = ("ignore", None, Warning, _PILLOW, 0)
 PILLOW_QUIET = _Quiet()
 """Used with ``with`` around everything that Pillow decodes."""
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether the bytes begin as a HEIC or HEIF file; AVIF, of the same family, is none."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF and b"avif" not in data[8:40]
+
+
+def formats_of(data: bytes, where: str) -> tuple[str, ...]:
+    """Formats of Pillow that a file's bytes may be of; HEIF is one where the extra is installed.
+
+    Args:
+        data: The file, or its beginning.
+        where: Its name, for messages.
+
+    Raises:
+        MissingExtra: It is a HEIC file, and pillow-heif is not installed.
+    """
+    if not is_heif(data):
+        return FORMATS
+    require("pillow_heif", f"the HEIC photo {where}", "heif")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def hidden_samples(image: Image.Image) -> int:

@@ -169,7 +169,7 @@ def test_floating_point_grey_follows_its_range(tmp_path):
         (b"<!DOCTYPE html><html>", "web page"),
         (b"%PDF-1.7", "PDF"),
         (b"PK\x03\x04 rest", "zip"),
-        (b"\0\0\0\x18ftypheic and so on", "heic"),
+        (b"\0\0\0\x18ftypjxl  and so on", "jxl"),
         (b"not an image at all", "not an image"),
         (b"\x89PNG\r\n\x1a\n", "header|broken|not an image"),
     ],

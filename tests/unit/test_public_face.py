@@ -27,6 +27,7 @@ PUBLIC = {
     "UsageError": type,
     "configured": object,
     "load": object,
+    "load_heatmap": object,
     "load_photo": object,
     "overlay": object,
 }
