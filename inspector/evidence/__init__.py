@@ -416,7 +416,7 @@ class Evidence:
         self._remark()
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals({name: self._input(self.images)}, {}, objectives, rule)
-        self._check_twin(found.scores, self.scores, range(len(self.targets)))
+        self._check_scores(found.scores, self.scores, range(len(self.targets)))
         signal = self.model.input.restore(self.model.gathered(name, found[name]))
         relevance: Array = self.images * signal.astype(np.float64)
         peaks = map(self._peak, range(len(self.targets)))
@@ -442,7 +442,7 @@ class Evidence:
             found = self._engine.signals(start, {}, objectives, Rule())
             if at < len(reference):
                 known = reference[at : at + step]
-                self._check_twin(found.scores[: len(known)], known, [row] * len(known))
+                self._check_scores(found.scores[: len(known)], known, [row] * len(known))
             parts.append(self.model.input.restore(self.model.gathered(name, found[name])))
         self._remark()
         return np.concatenate(parts).astype(np.float32)
@@ -463,7 +463,7 @@ class Evidence:
         scores = self._together(copies, row)
         if scores is None:
             scores = np.concatenate([self._tail_scores(one[None], row) for one in copies])
-        self._check_twin(scores[:1], self.scores[row : row + 1], [row])
+        self._check_scores(scores[:1], self.scores[row : row + 1], [row])
         return np.asarray(scores[0] - scores[1:], dtype=np.float64)
 
     def _together(self, copies: Array, row: int) -> Array | None:
@@ -534,7 +534,7 @@ class Evidence:
         spared = {name: self._fed(name) for name in known}
         objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
         found = self._engine.signals(start, fed, objectives, rule, known=spared)
-        self._check_twin(found.scores, self.scores, range(len(self.targets)))
+        self._check_scores(found.scores, self.scores, range(len(self.targets)))
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}
 
     def _fed(self, name: str, row: int | None = None) -> Array:
@@ -562,7 +562,7 @@ class Evidence:
     def _tolerance(self) -> float:
         return QUANTISED_TOLERANCE if self._quantised else TOLERANCE
 
-    def _check_twin(self, scores: Array, known: Array, rows: Sequence[int]) -> None:
+    def _check_scores(self, scores: Array, known: Array, rows: Sequence[int]) -> None:
         """Compare the engine's scores with those of ONNX Runtime: a free parity check.
 
         Args:

@@ -1,9 +1,12 @@
 """Which engine runs a network backwards: ``auto``, ``onnx`` or ``twin``."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import inspector
@@ -28,13 +31,24 @@ def test_both_engines_give_the_same_maps():
     assert graph.certificate.passed
 
 
-def test_the_engine_without_torch_imports_no_torch():
-    program = (
-        "import sys, inspector;"
-        f"inspector.load({MODEL!r}, engine='auto').explain({PHOTO!r}, ['grad-cam', 'gradient']);"
-        "sys.exit('torch' in sys.modules)"
+def test_the_command_draws_where_there_is_no_torch(tmp_path):
+    stand_in = tmp_path / "torch"
+    stand_in.mkdir()
+    (stand_in / "__init__.py").write_text("raise ImportError('there is no torch')\n")
+    paths = os.pathsep.join([str(tmp_path), str(Path.cwd())])
+    out = tmp_path / "out"
+    asked = ["explain", MODEL, PHOTO, "-m", "grad-cam", "-m", "gradient", "--engine", "auto"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "inspector", *asked, "-v", "-o", str(out)],
+        env=os.environ | {"PYTHONPATH": paths, "INSPECTOR_CACHE": "off"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert "gradients by: the gradient graph" in done.stdout + done.stderr
+    assert len(list(out.glob("*.png"))) >= 2
 
 
 def _uncovered():
@@ -71,13 +85,6 @@ def test_auto_takes_the_twin_where_an_operator_has_no_rule(tmp_path):
     assert auto.model.engine == "twin"
 
 
-def test_onnx_refuses_an_operator_without_a_rule_and_names_it(tmp_path):
-    strict = inspector.load(_saved(tmp_path, _uncovered()), engine="onnx", preprocess="unit")
-    with pytest.raises(MethodRefused, match="Gather") as refused:
-        strict.explain(PHOTO, "gradient")
-    assert "--engine twin" in str(refused.value)
-
-
 def _halved(b, found):
     return {i: b.scaled(s, 0.5) if i else s for i, s in found.items()}
 
@@ -87,6 +94,63 @@ def _dropped(_b, found):
 
 
 @pytest.mark.parametrize("fault", [_halved, _dropped])
+def _selected():
+    """Boxes that the graph itself suppresses: which of them are read depends on the image."""
+    nodes = [
+        node("Conv", "x w", "a", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", "a", "flat"),
+        node("Reshape", "flat as_boxes", "boxes"),
+        node("Conv", "x v", "b", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Reshape", "b as_scores", "scores"),
+        node("NonMaxSuppression", "boxes scores most", "kept"),
+        node("Gather", "kept one", "place", axis=1, name="place"),
+        node("Gather", "scores place", "y", axis=2, name="taking"),
+    ]
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.normal(size=(4, 3, 2, 2)).astype(np.float32),
+        "v": rng.normal(size=(1, 3, 2, 2)).astype(np.float32),
+        "as_boxes": np.array([1, 16, 4]),
+        "as_scores": np.array([1, 1, 16]),
+        "most": np.int64(3),
+        "one": np.int64(2),
+    }
+    return onnx_model(nodes, {"x": (1, 3, 8, 8)}, {"y": (1, 1, 3)}, constants)
+
+
+def _too_old():
+    """A classifier of opset 6."""
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("GlobalAveragePool", "a", "d"),
+        node("Flatten", "d", "y"),
+    ]
+    weights = np.ones((4, 3, 1, 1), np.float32)
+    return onnx_model(nodes, {"x": (1, 3, 8, 8)}, {"y": (1, 4)}, {"w": weights}, opset=6)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(_uncovered, "Gather"), (_selected, "Gather"), (_too_old, "from opset 7 on")],
+)
+def test_what_the_gradient_graph_does_not_cover_is_named(tmp_path, make, said):
+    model = inspector.load(_saved(tmp_path, make()), engine="onnx", preprocess="unit")
+    target = "y[0,0]" if make is _selected else "top1"
+    with pytest.raises(MethodRefused, match=said) as refused:
+        model.explain(PHOTO, "gradient", target=target)
+    assert "--engine twin" in str(refused.value)
+    assert refused.value.exit_status == 3
+
+
+def test_a_layer_beside_the_targets_path_is_refused(tmp_path):
+    model = _two_paths()
+    model.graph.node.append(node("Conv", "x w", "aside"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("aside", 1, None))
+    opened = inspector.load(_saved(tmp_path, model), engine="onnx", preprocess="unit")
+    with pytest.raises(MethodRefused, match="does not depend on the layer"):
+        opened.explain(PHOTO, "grad-cam", layer="aside", target="y[1]")
+
+
 def test_a_wrong_rule_is_found_without_the_twin(monkeypatch, fault):
     from inspector.surgery.gradient.table import RULES
 
