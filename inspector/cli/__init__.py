@@ -61,7 +61,7 @@ class Commands(CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
         del ctx
-        plumbing = {"options", "rights", "streams", "supervise", "terminal"}
+        plumbing = {"completion", "options", "rights", "streams", "supervise", "terminal"}
         return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in plumbing)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

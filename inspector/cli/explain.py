@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.plain_values import quoted, whole_number
-from inspector.cli import say
+from inspector.cli import completion, say
 from inspector.cli.options import (
     Command,
     WholeNumber,
@@ -82,6 +82,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     "methods",
     metavar="METHOD",
     multiple=True,
+    shell_complete=completion.methods,
     help="A method as listed below, with options as METHOD:option=value,option=value; "
     "may be repeated.  [default: grad-cam; hires-cam for a detector]",
 )
@@ -91,6 +92,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
     "targets",
     metavar="T",
     multiple=True,
+    shell_complete=completion.targets,
     help="What to explain: top1, top3 (one map each), a class index, a label, or "
     "OUTPUT[i,j,...] for one element of any tensor; with a leading - the opposite direction; "
     "'sum(A; -B)' for several together; may be repeated, one map each. "
@@ -115,6 +117,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option(
     "--layer",
     metavar="L",
+    shell_complete=completion.layers,
     help="Layer for the CAM methods: a tensor name as `inspector layers` prints it, "
     "an index, or last.  [default: the last convolution's activation]",
 )
@@ -267,7 +270,7 @@ def _explain(
         )
         stems_of = (stem for stem, _ in named)
         for number, (item, written) in enumerate(
-            _kept(zip(stems_of, found, strict=True), output, formats, display, sheet=sheet), 1
+            kept(zip(stems_of, found, strict=True), output, formats, display, sheet=sheet), 1
         ):
             _advance(progress, number, len(named))
             if isinstance(item, ImageRefused):
@@ -307,7 +310,7 @@ def _advance(progress: "Progress | None", done: int, total: int) -> None:
         progress("photos", done, total)
 
 
-def _kept(
+def kept(
     found: "Iterable[tuple[str, ImageReport | ImageRefused]]",
     output: Path,
     formats: Sequence[str],
@@ -315,7 +318,18 @@ def _kept(
     *,
     sheet: bool,
 ) -> "Iterator[tuple[ImageReport | ImageRefused, list[Path]]]":
-    """Reports and the files that are written of them, beside the next photos' passes."""
+    """Write the files of reports in threads, beside the next photos' passes.
+
+    Args:
+        found: Start of the file names, and report, of each photo.
+        output: The folder.
+        formats: Names of formats.
+        display: How maps are drawn.
+        sheet: Whether to write contact sheets; several items of one photo always have one.
+
+    Yields:
+        Each report and its files, in order.
+    """
     from inspector.passes.prefetch import cores, prefetched
 
     def keep(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ from inspector.cli.streams import table_console
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
-    from inspector.overview import Overview
+    from inspector.overview import LayerRow, Overview
     from inspector.report import ImageReport
 
 __all__ = ["show_layers", "show_report"]
@@ -111,8 +112,6 @@ def show_layers(found: "Overview") -> None:
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in found.rows:
-        style = "bold green" if row.default else ("dim" if row.gate else "")
-        mark = "; ".join(filter(None, ["<- default" * row.default, "gate" * row.gate, row.note]))
         cells = (
             str(row.index),
             row.tensor,
@@ -122,13 +121,43 @@ def show_layers(found: "Overview") -> None:
             _by(row.stride),
             row.field,
             row.offset,
-            mark,
+            _mark(row),
         )
-        table.add_row(*(Text(clean_text(cell, limit=_LONGEST_NAME)) for cell in cells), style=style)
-    console.print(table)
+        texts = (Text(clean_text(cell, limit=_LONGEST_NAME)) for cell in cells)
+        table.add_row(*texts, style=_style(row))
+    free = console.options.update(max_width=10 * _LONGEST_NAME)
+    if console.measure(table, options=free).maximum <= console.width or not console.is_terminal:
+        console.print(table)
+    else:
+        _show_narrow(console, found)
     console.print()
     for label, text in found.sentences:
         console.print(Text.assemble((f"{label}: ", "bold"), text))
+
+
+def _show_narrow(console: Console, found: "Overview") -> None:
+    """Print layers one below the other: a name that is copied has to stay whole."""
+    for row in found.rows:
+        name = clean_text(row.tensor, limit=_LONGEST_NAME)
+        console.print(Text(f"{row.index} {name}", _style(row)), soft_wrap=True)
+        facts = [
+            "+".join(row.chain),
+            _by(row.shape),
+            f"stride {_by(row.stride)}",
+            f"receptive field {row.field}" * bool(row.field),
+            row.module,
+            _mark(row),
+        ]
+        line = clean_text(", ".join(filter(None, facts)), limit=_LONGEST_NAME)
+        console.print(Padding(Text(line, "dim"), (0, 0, 0, 4)))
+
+
+def _style(row: "LayerRow") -> str:
+    return "bold green" if row.default else ("dim" if row.gate else "")
+
+
+def _mark(row: "LayerRow") -> str:
+    return "; ".join(filter(None, ["<- default" * row.default, "gate" * row.gate, row.note]))
 
 
 def _by(values: Sequence[Any] | None) -> str:
