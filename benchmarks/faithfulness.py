@@ -95,7 +95,7 @@ def of_photo(model, path, asked, methods, steps):  # noqa: ANN001, ANN201 - a sc
     values = run.forward(x[None])
     size = (x.shape[1], x.shape[2])
     geometry = Geometry.identity(size)
-    ((target,), found) = run._wanted(values, 0, geometry, photo.name)  # noqa: SLF001
+    ((target,), found) = run._wanted(values, 0, geometry, photo.name, ())  # noqa: SLF001
     item = found.chosen[0]
     if task == "detector" and (item.score is None or item.score < CERTAIN):
         return None

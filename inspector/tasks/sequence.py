@@ -31,7 +31,17 @@ _STEPS, _CLASSES = 4, 3
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """The reading of a sequence of classes; see ``Reading``."""
+    """The reading of a sequence of classes; see ``Reading``.
+
+    Attributes:
+        known: What is known of the outputs.
+        output: Name of the scores.
+        classes: Number of classes.
+        blank: The class of no character.
+        characters: Of the classes; empty when unknown.
+        single: Whether samples are the middle axis, (T, N, K).
+        turned: Whether classes come before the steps, (N, K, T).
+    """
 
     known: Outputs
     output: str
@@ -39,6 +49,7 @@ class Sequences:
     blank: int
     characters: tuple[str, ...]
     single: bool
+    turned: bool = False
     task: str = "sequence"
     method: str = "hires-cam"
     wanted: str = "all"
@@ -122,10 +133,12 @@ class Sequences:
 
     def _table(self, values: Array) -> Array:
         table = np.asarray(values, np.float64)
-        return table[:, 0] if self.single else table
+        table = table[:, 0] if self.single else table
+        return table.T if self.turned else table
 
     def _element(self, step: int, number: int, label: str) -> Any:
         index = (step, 0, number) if self.single else (step, number)
+        index = (number, step) if self.turned else index
         return element_target(self.output, index, label, self.known.scores)
 
     def _name(self, number: int) -> str:
@@ -149,6 +162,11 @@ def _sums_to_one(table: Array) -> bool:
     return bool((table >= -1e-6).all() and np.allclose(table.sum(axis=1), 1, atol=1e-3))
 
 
+def _is_certain(table: Array) -> bool:
+    """Whether each step (T, K) holds probabilities, or logarithms of them."""
+    return _sums_to_one(table) or bool(np.allclose(np.exp(table).sum(axis=1), 1, atol=1e-3))
+
+
 def _characters(outputs: Outputs) -> tuple[str, ...]:
     """Characters from the metadata (one per line), else the class names."""
     told = next((v for k, v in outputs.metadata.items() if k.lower() == "character"), "")
@@ -157,7 +175,7 @@ def _characters(outputs: Outputs) -> tuple[str, ...]:
 
 @task("sequence", rank=0, words=("ocr", "text-recognition", "image-to-text"))
 def sequence(outputs: Outputs, asked: bool) -> Reading | None:
-    """One output (N, T, K) or (T, N, K) whose steps are each a softmax over classes."""
+    """One output (N, T, K), (T, N, K) or (N, K, T) whose steps are each a softmax over classes."""
     if len(outputs.names) != 1:
         return None
     found = outputs.probe()
@@ -166,13 +184,15 @@ def sequence(outputs: Outputs, asked: bool) -> Reading | None:
     if value.dtype.kind != "f" or not (value.ndim == 2 or single):
         return None
     table: Array = np.asarray(value[:, 0] if single else value, np.float64)
+    turned = not single and not _is_certain(table) and _is_certain(table.T)
+    table = table.T if turned else table
     steps, classes = len(table), table.shape[-1]
     characters = _characters(outputs)
     fits = bool(characters) and classes - len(characters) in (0, 1, 2)
-    certain = _sums_to_one(table) or bool(np.allclose(np.exp(table).sum(axis=1), 1, atol=1e-3))
+    certain = _is_certain(table)
     told = any(key.lower() == "character" for key in outputs.metadata) and fits
     if steps < _STEPS or classes < _CLASSES or not (asked or told or certain):
         return None
     best = table.argmax(axis=1)
     blank = classes - 1 if (best == classes - 1).sum() > (best == 0).sum() else 0
-    return Sequences(outputs, next(iter(found)), classes, blank, characters, single)
+    return Sequences(outputs, next(iter(found)), classes, blank, characters, single, turned)

@@ -34,6 +34,8 @@ class Reader(nn.Module):
         z = self.scores(self.layer(x))
         if self.layout == "steps first":
             return z.transpose(0, 1).log_softmax(2)
+        if self.layout == "classes first":
+            return z.softmax(2).transpose(1, 2)
         return z.softmax(2) if self.layout == "probabilities" else z
 
 
@@ -47,7 +49,7 @@ def line_of(text):
     return pixels
 
 
-@pytest.mark.parametrize("layout", ["probabilities", "steps first", "scores"])
+@pytest.mark.parametrize("layout", ["probabilities", "steps first", "classes first", "scores"])
 def test_characters_are_read_and_explained_one_by_one(tmp_path, layout):
     module, path = Reader(layout).eval(), tmp_path / "reader.onnx"
     pixels = line_of("RR.R.GB..B")
