@@ -35,6 +35,9 @@ EVERY = 8
 CHANNELS = 16
 """Channels that the peers' methods are measured with."""
 
+MORE = 64
+"""Channels of our Score-CAM; its passes over the photo and an empty image are counted with them."""
+
 ROUNDS = 2
 """Runs of the methods by channel."""
 
@@ -77,14 +80,14 @@ def opened(path: Path) -> Any:
 
 
 def captum_position(module: Any, image: np.ndarray[Any, Any]) -> Callable[[], object] | None:
-    """Sixteen positions of captum's occlusion, in one batch."""
+    """Sixteen positions of captum's occlusion, in one batch: their size changes no pass."""
     if importlib.util.find_spec("captum") is None:
         return None
     import captum.attr
     import torch
 
     method, x = captum.attr.Occlusion(module), torch.from_numpy(image[None])
-    how = {"sliding_window_shapes": (3, WINDOW, WINDOW), "strides": (3, 70, 70)}
+    how = {"sliding_window_shapes": (3, 56, 56), "strides": (3, 56, 56)}
     return lambda: method.attribute(x, target=TARGET, perturbations_per_eval=16, **how)
 
 
@@ -132,12 +135,12 @@ def channels(module: Any, model: Any) -> None:
     count = model.shape_of(layer.tensor)[1]
     model.unverified = True  # a certificate is made once per file, not per map
     peers = grad_cam_channels(module, image) if hasattr(module, "layer4") else {}
-    few = f"score-cam:channels={CHANNELS}"
+    few = f"score-cam:channels={MORE}"
     model.attribute(image[None], "ablation-cam", target=str(TARGET))
     model.attribute(image[None], "score-cam:channels=1", target=str(TARGET))
     for method, request, number in (
         ("ablation-cam", "ablation-cam", count),
-        ("score-cam", few, CHANNELS),
+        ("score-cam", few, MORE),
     ):
         ours, others = [], []
         for _ in range(ROUNDS):

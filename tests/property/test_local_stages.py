@@ -42,8 +42,8 @@ class Writer:
 
     def convolution(self, source, *, stride=None, same=False):
         groups = self.pick(1, 1, self.channels)
-        made = self.channels * self.pick(1, 2) if not same else self.channels
-        made = min(made, 12) // groups * groups or groups
+        made = self.channels * self.pick(1, 2)
+        made = self.channels if same else min(made, 12) // groups * groups or groups
         kernel, dilation = (self.pick(1, 2, 3, 5), self.pick(1, 3)), self.pick(1, 1, 2)
         stride = stride or self.pick(1, 1, 2, 3)
         weights = self.constant(made, self.channels // groups, *kernel)
