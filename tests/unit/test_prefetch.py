@@ -252,6 +252,18 @@ def test_a_process_ends_though_an_iterator_was_abandoned():
 # -- memory ---------------------------------------------------------------------------------------
 
 
+def test_heavy_items_are_not_asked_for_ahead(monkeypatch):
+    monkeypatch.setattr(prefetch, "MOST_BYTES", 10)
+    items = Pulled(40)
+    running = prefetched(items, Work(), ahead=20, workers=2, weight=lambda _: 4)
+    for taken, found in enumerate(running, 1):
+        assert found == (taken - 1) ** 2
+        assert items.count - taken <= 2
+    light = Pulled(40)
+    assert next(prefetched(light, Work(), ahead=20, workers=2, weight=lambda _: 0)) == 0
+    assert light.count == 21
+
+
 @pytest.mark.parametrize(("size", "most"), [(4, 3), (5, 2), (9, 2), (10, 1), (1000, 1)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_no_more_waits_than_there_is_room_for(monkeypatch, size, most, workers):

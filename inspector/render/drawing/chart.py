@@ -24,6 +24,12 @@ __all__ = ["PALETTE", "Series", "bar_chart", "line_chart", "require_matplotlib"]
 PALETTE = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a94")
 """Colours that can be told apart with any colour vision; used in this order."""
 
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Shapes of the points of curves, so that they can be told apart in a grey print too."""
+
+_HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+"""Patterns of bars, for the same."""
+
 _INK, _MUTED = "#18181c", "#68686f"
 _DPI = 100
 
@@ -88,8 +94,8 @@ def line_chart(
             label=one.name,
             linewidth=1.6,
             linestyle="--" if one.dashed else "-",
-            marker="" if one.dashed else "o",
-            markersize=3,
+            marker="" if one.dashed else _MARKERS[place % len(_MARKERS)],
+            markersize=4.5,
         )
         if one.low is not None and one.high is not None:
             axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.15, linewidth=0)
@@ -130,7 +136,16 @@ def bar_chart(
     places, width = np.arange(len(groups), dtype=float), 0.8 / max(len(series), 1)
     for place, one in enumerate(series):
         at = places + (place - (len(series) - 1) / 2) * width
-        axes.bar(at, one.y, width * 0.92, color=PALETTE[place % len(PALETTE)], label=one.name)
+        axes.bar(
+            at,
+            one.y,
+            width * 0.92,
+            color=PALETTE[place % len(PALETTE)],
+            hatch=_HATCHES[place % len(_HATCHES)],
+            edgecolor="white",
+            linewidth=0,
+            label=one.name,
+        )
         if one.low is not None and one.high is not None:
             y = np.asarray(one.y, float)
             ends = np.stack([y - np.asarray(one.low, float), np.asarray(one.high, float) - y])
