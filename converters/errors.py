@@ -196,6 +196,7 @@ _MEMORY_WORDS = (
     "failed to allocate memory",
     "memoryerror",
     "not enough memory",
+    "oom when allocating",
     "out of memory",
     "exceeds the supported maximum",
 )
@@ -253,7 +254,7 @@ _EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (
 _ADVICE = re.compile(
     r"(?i:caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|see (?:also|http)|"
     r"stack trace|suggested|the (?:above|error above|error occurred|following call|problem arose)|"
-    r"this error|to fix|traceback|you can)|Set [A-Z_]{4}"
+    r"this error|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
 )
 
 

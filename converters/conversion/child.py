@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from converters.errors import ExplainedError, reason_of
+from converters.errors import ExplainedError, out_of_memory, reason_of
 from converters.source import Export, Options
 
 __all__ = ["main"]
@@ -73,7 +73,7 @@ def _answer(answers: TextIO, work: Callable[[], dict[str, Any]], step: str) -> N
 def _ran_out(error: BaseException | None) -> bool:
     """Whether memory ran out somewhere behind an error."""
     while error is not None:
-        if isinstance(error, MemoryError):
+        if out_of_memory(error):
             return True
         error = error.__cause__ or error.__context__
     return False

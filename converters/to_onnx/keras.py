@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ _BEFORE = frozenset({"InputLayer", "Resizing", "CenterCrop"})
 """Layers that leave pixels what they are; so do those of augmentation, Random..."""
 _MOST_CONFIG = 64 << 20
 _MOST_METADATA = 1 << 16
+_DAMAGED = "the file is cut off or damaged: ask for it anew"
 
 
 def recognises(source: str) -> str | None:
@@ -268,6 +270,10 @@ def _config(path: Path) -> Any:
                 if entry.file_size > _MOST_CONFIG:
                     raise ConversionFailed("a configuration of that size is none", where=path.name)
                 return json.loads(archive.read(entry))
+        if path.suffix == ".keras" and first_bytes(path, 8) != _HDF5:
+            raise ConversionFailed(
+                "is not an archive, which files of this name are", where=path.name, hint=_DAMAGED
+            )
         import h5py
 
         with h5py.File(path, "r") as file:
@@ -275,11 +281,19 @@ def _config(path: Path) -> Any:
         return json.loads(text)
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
-    except (KeyError, TypeError, ValueError, OSError, RecursionError):
+    except (zipfile.BadZipFile, zlib.error, OSError) as error:
+        raise ConversionFailed(
+            f"its data cannot be read: {reason_of(error)}", where=path.name, hint=_DAMAGED
+        ) from None
+    except (KeyError, TypeError):
         raise ConversionFailed(
             "holds no model that Keras could build: weights alone are not enough",
             where=path.name,
             hint="save it with model.save('model.keras')",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConversionFailed(
+            f"its configuration is not JSON ({reason_of(error)})", where=path.name, hint=_DAMAGED
         ) from None
 
 

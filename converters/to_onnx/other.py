@@ -15,7 +15,8 @@ from typing import Any
 
 from converters.errors import ConversionFailed
 from converters.frozen_graph import command_for
-from converters.regular_file import first_bytes, open_regular, read_regular
+from converters.plain_values import parse_json
+from converters.regular_file import first_bytes, open_regular, read_beside, read_regular
 from converters.source import Export, Options, as_path
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
@@ -46,6 +47,12 @@ def recognises(source: str) -> None:
     path = as_path(source)
     if path is None:
         return
+    if _has_damaged_config(path):
+        raise ConversionFailed(
+            "has weights and a config.json that is not a JSON object",
+            where=source,
+            hint="config.json is cut off or damaged: ask for it anew",
+        )
     for kind in _KINDS:
         if _suffix(path) in kind.suffixes and kind.holds(path):
             what, hint = (text(path) if callable(text) else text for text in (kind.what, kind.hint))
@@ -104,6 +111,19 @@ def _skops(path: Path) -> bool:
 
 def _folder_with(*names: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and all((path / name).exists() for name in names)
+
+
+def _has_damaged_config(path: Path) -> bool:
+    """Whether a folder has weights of the hub, and a configuration that nobody can read."""
+    if not _folder_with("config.json")(path):
+        return False
+    if not any((path / name).is_file() for name in ("model.safetensors", "pytorch_model.bin")):
+        return False
+    try:
+        found = parse_json(read_beside(path, "config.json", _MOST_JSON), finite=False)
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict)
 
 
 def _caffe_weights(path: Path) -> bool:

@@ -121,7 +121,10 @@ def _model(config: Mapping[str, Any], where: str) -> Any:
     # A name with a scheme ("hf-hub:") would be looked for on the network.
     if not _ARCHITECTURE.fullmatch(name) or not timm.is_model(name.partition(".")[0]):
         raise ConversionFailed(
-            f"timm {timm.__version__} has no architecture {name[:80]!a}", where=where
+            f"timm {timm.__version__} has no architecture {name[:80]!a}",
+            where=where,
+            hint="pip install --upgrade timm, or give the function that makes the model: "
+            "package.module:name",
         )
     given = config.get("model_args")
     arguments = dict(given) if isinstance(given, Mapping) else {}

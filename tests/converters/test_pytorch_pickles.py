@@ -133,6 +133,10 @@ def chained(*texts):
             chained("a boolean of a tracer\nThe error occurred while tracing f\nSee also\n"),
             "a boolean of a tracer",
         ),
+        (
+            chained("no file variables\nYou may be trying to load on another device"),
+            "no file variables",
+        ),
         (chained("only this"), "only this"),
         (chained("outer", ""), "outer"),
         (chained(""), ""),

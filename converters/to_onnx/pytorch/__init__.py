@@ -47,6 +47,12 @@ def recognises(source: str) -> str | None:
         return ""
     if kind == "torchscript":
         return _RUNS_SCRIPT
+    if kind == "cut" and path.suffix in (*_SUFFIXES, ".pt2"):
+        raise ConversionFailed(
+            "is cut off: the directory at the end of its archive is missing",
+            where=source,
+            hint="ask for the file anew, or download it again",
+        )
     if kind == "checkpoint" or (kind == "legacy" and path.suffix in _SUFFIXES):
         whole = pickled(path)
         if whole.name:

@@ -21,7 +21,7 @@ from converters.regular_file import first_bytes
 
 __all__ = ["Kind", "inspect", "kind_of"]
 
-Kind = Literal["program", "torchscript", "checkpoint", "legacy", ""]
+Kind = Literal["program", "torchscript", "checkpoint", "legacy", "cut", ""]
 
 _MOST_RECORDS = 100_000
 _MOST_PACKED = 2**28  # bytes of all compressed records: code and JSON, never weights
@@ -31,14 +31,19 @@ _ENCRYPTED = 1
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file is; empty when it is none of PyTorch's."""
+    """What a file is; empty when it is none of PyTorch's, "cut" for an archive without its end."""
     try:
         start = first_bytes(path, 2)
         if start == b"\x80\x02":  # a pickle of protocol 2, as PyTorch writes it
             return "legacy"
-        if start != b"PK" or not zipfile.is_zipfile(path):
+        if start != b"PK":
             return ""
+        if not zipfile.is_zipfile(path):
+            return "cut"
         with zipfile.ZipFile(path) as archive:
+            # An archive within one that is cut off is found by its own directory.
+            if min((r.header_offset for r in archive.infolist()), default=0) > 0:
+                return "cut"
             names = {name.partition("/")[2] for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return ""

@@ -96,7 +96,9 @@ def state_of(path: Path) -> Mapping[str, Any]:
             found: Mapping[str, Any] = load_file(path)
         except Exception as error:  # noqa: BLE001 - frameworks raise anything
             raise ConversionFailed(
-                f"is not a safetensors file ({said_by(error)})", where=str(path)
+                f"is not a safetensors file ({said_by(error)})",
+                where=str(path),
+                hint="the file is cut off or damaged: ask for it anew",
             ) from None
         return found
     if archive.kind_of(path) not in ("checkpoint", "legacy"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, reason_of
 from converters.source import Export, Options, as_path, lacking, versions
 
 __all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
@@ -59,7 +59,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, folder.name) from None
-    loaded = tf.saved_model.load(str(folder))
+    loaded = _loaded(tf, folder)
     serving = _signature(loaded, folder)
     declared = list(serving.structured_input_signature[1].items())
     shapes = options.inputs or tuple(tuple(spec.shape) for _, spec in declared)
@@ -99,6 +99,23 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         notes=(f"the batch stays 1: {fixed}",) if fixed else (),
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
+
+
+def _loaded(tf: Any, folder: Path) -> Any:
+    """What TensorFlow makes of the folder.
+
+    Raises:
+        ConversionFailed: It does not load it.
+    """
+    try:
+        return tf.saved_model.load(str(folder))
+    except Exception as error:  # noqa: BLE001 - TensorFlow's errors have no other root
+        raise ConversionFailed(
+            f"TensorFlow does not load it: {reason_of(error) or type(error).__name__}",
+            where=folder.name,
+            hint="a SavedModel is saved_model.pb with the folder variables beside it: ask for "
+            "both anew where one is missing or damaged",
+        ) from None
 
 
 def _signature(loaded: Any, folder: Path) -> Any:

@@ -42,6 +42,8 @@ MOST_BUFFERS = 200_000
 _BROKEN = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 """What Python's reader of flatbuffers raises where offsets lead out of the file."""
 
+_DAMAGED = "the file is cut off or damaged: ask for it anew, or export it again"
+
 FLOATS = ("float16", "float32", "float64")
 
 _DTYPES = {
@@ -197,11 +199,13 @@ def read_model(data: bytes, where: str = "") -> Model:
         return _Reader(data).model()
     except ConversionFailed as error:
         raise ConversionFailed(
-            error.what, where=": ".join(filter(None, (where, error.where))), hint=error.hint
+            error.what,
+            where=": ".join(filter(None, (where, error.where))),
+            hint=error.hint or _DAMAGED,
         ) from None
     except _BROKEN as error:
         raise ConversionFailed(
-            f"is a broken TFLite file: {str(error)[:150]}", where=where, hint="export it again"
+            f"is a broken TFLite file: {str(error)[:150]}", where=where, hint=_DAMAGED
         ) from None
 
 
