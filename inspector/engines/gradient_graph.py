@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 _MOST = 16
 """Programs that are kept; each holds a session with its own copy of the weights that it reads."""
 
-_MOST_READ = 1 << 26
+_MOST_READ = 1 << 25
 """Numbers of one sample that a forward pass may keep for the backward one."""
 
 _UNHARMED = "occlusion needs no gradient"
