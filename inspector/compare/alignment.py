@@ -28,7 +28,7 @@ from inspector.model import Model
 from inspector.network.form import Form, Forms
 from inspector.network.layers import Layer
 
-__all__ = ["Alignment", "Point", "Probe", "align"]
+__all__ = ["WEIGHTED", "Alignment", "Point", "Probe", "align"]
 
 Array = np.ndarray[Any, Any]
 
@@ -54,6 +54,7 @@ class Point:
         operators: Operator types of B between the sources and the point, in order.
         weights: Names of B's constants that they read.
         layer: Index of A's layer that it is, or the convolution of; None for others (the scores).
+        learned_nodes: Nodes of B between them that learn: convolutions and matrix products.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Point:
     operators: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     layer: int | None = None
+    learned_nodes: tuple[Node, ...] = ()
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -342,4 +344,5 @@ def _with_step(
         operators=tuple(node.op_type for node in ordered),
         weights=tuple(weights),
         layer=point.layer,
+        learned_nodes=tuple(node for node in ordered if node.op_type in WEIGHTED),
     )

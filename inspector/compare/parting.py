@@ -5,21 +5,25 @@ The error between two runs grows with depth whatever its cause, so the layer wit
 
     own error = | B's step(A's activations) - A's activation |  /  | A's activation |     (RMS)
 
-with B's step run in the twin, which can start at any tensor.  A layer stands out if its own error
-lies beyond the others': above median + max(4 sigma, log 4.5) in the logarithm, sigma being 1.4826
-times the median absolute deviation (Leys et al. 2013).  The others are the tensors whose own error
-exceeds rounding, if they are common (three, and a fifth of all: quantisation is everywhere, but
-between two quantisers much is exact); else they are rounding itself.
+with B's step run in the twin, which can start at any tensor.  A layer stands out
+
+* where B is quantised: if its own error is more than 3.5 times what a sound quantiser would leave
+  there (``inspector.compare.rounding``), or than the median layer of such multiples;
+* elsewhere: if it lies above median + max(4 sigma, log 4.5) in the logarithm, sigma being 1.4826
+  times the median absolute deviation (Leys et al. 2013).  The others are the tensors whose own
+  error exceeds rounding, if they are common (three, and a fifth of all); else they are rounding
+  itself.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspector.compare.alignment import Alignment, Point, Probe, first
+from inspector.compare.rounding import Spread, expected_rounding
 from inspector.errors import ConverterError
 from inspector.measures.signal_error import Sums
 
@@ -37,10 +41,10 @@ FEWEST, SHARE = 3, 0.2
 """How many tensors must differ beyond rounding for that to be the networks' common noise."""
 
 SIGMAS, FACTOR = 4.0, 4.5
-"""How far beyond the others an error must lie: robust deviations, and at least this factor.
+"""How far beyond the others an error must lie: robust deviations, and at least this factor."""
 
-Layers of sound int8 networks reach 3.7 times the median; those that are spoilt begin at 5.4
-(``tests/conformance/test_spoilt_int8.py``)."""
+QUANTISED_FACTOR = 3.5
+"""How many times the expected rounding an error must be (docs/compare.md has the measurements)."""
 
 DIFFERENT = 0.15
 """Median own error above which the weights themselves are other ones: int8 stays near 0.02."""
@@ -57,6 +61,8 @@ class LayerError:
         own: B's layer run on A's activations; None where B does nothing there, or it cannot run.
         stands_out: Whether the own error lies beyond the other layers'.
         why: Why there is no own error, if the twin cannot run the layer.
+        expected: Relative own error that a sound quantiser would leave; None where B does not
+            quantise.
     """
 
     point: Point
@@ -65,6 +71,7 @@ class LayerError:
     own: Sums | None
     stands_out: bool = False
     why: str = ""
+    expected: float | None = None
 
     @property
     def own_error(self) -> float | None:
@@ -84,6 +91,7 @@ class LayerError:
             "constants": point.weights,
             "accumulated": self.accumulated.to_dict(),
             "own": None if self.own is None else self.own.to_dict(),
+            "expected": self.expected,
             "stands_out": self.stands_out,
             "why": self.why,
         }
@@ -97,9 +105,11 @@ class Parting:
         alignment: Which tensors correspond, and how that was found.
         layers: Errors at each, in A's order; empty when the graphs cannot be aligned.
         images: How many images they were measured over.
-        median: Median own error of the tensors that differ, as far as that is common.
-        bound: Own error above which a layer stands out.
+        median: Median own error of the tensors that differ, as far as that is common; of a
+            quantised B in multiples of the expected ones.
+        bound: The same above which a layer stands out.
         sentence: The verdict for people.
+        of_expected: Whether median and bound are multiples of the expected errors.
     """
 
     alignment: Alignment
@@ -108,6 +118,7 @@ class Parting:
     median: float | None = None
     bound: float | None = None
     sentence: str = ""
+    of_expected: bool = False
 
     @property
     def outliers(self) -> tuple[LayerError, ...]:
@@ -132,8 +143,9 @@ class Parting:
                 "rounding": ROUNDING,
                 "common_from": FEWEST,
                 "common_share": SHARE,
-                "sigmas": SIGMAS,
-                "factor": FACTOR,
+                "sigmas": 0.0 if self.of_expected else SIGMAS,
+                "factor": QUANTISED_FACTOR if self.of_expected else FACTOR,
+                "of_expected_rounding": self.of_expected,
                 "median_own_error": self.median,
                 "bound": self.bound,
             },
@@ -160,10 +172,13 @@ class Meter:
     _own: list[Sums | None] = field(default_factory=list)
     _shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _refused: dict[int, str] = field(default_factory=dict)
+    _spreads: list[Spread] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make room for every point; B may do nothing at one (the image itself)."""
         points = self.alignment.points
+        graph = self.b.model.graph
+        self._spreads = [Spread.at(graph, point.b) for point in points]
         self._accumulated = [Sums() for _ in points]
         self._own = [Sums() if point.operators else None for point in points]
 
@@ -183,6 +198,7 @@ class Meter:
             if own.shape != reference[index].shape:  # depends on what is in the image
                 continue
             self._shapes[index] = own.shape[1:]
+            self._spreads[index].add(reference[index])
             self._accumulated[index].add(reference[index], own)
             sums = self._own[index]
             if sums is not None and index not in self._refused:
@@ -238,6 +254,7 @@ class Meter:
 
     def result(self) -> Parting:
         """The errors so far, and the verdict."""
+        expected = expected_rounding(self.b.model.graph, self.alignment.points, self._spreads)
         layers = [
             LayerError(
                 point,
@@ -245,6 +262,7 @@ class Meter:
                 self._accumulated[index],
                 self._own_of(index),
                 why=self._refused.get(index, ""),
+                expected=expected[index],
             )
             for index, point in enumerate(self.alignment.points)
         ]
@@ -265,25 +283,42 @@ def bound_of(errors: Sequence[float]) -> tuple[float, float]:
     return 10**median, 10 ** (median + max(SIGMAS * sigma, math.log10(FACTOR)))
 
 
+def excesses(layers: Sequence[LayerError], bound: float) -> dict[int, float]:
+    """Own errors by the layer's index, as multiples of the expected ones; empty without any.
+
+    Args:
+        layers: The layers.
+        bound: Own error above which a layer stands out whose expected error is not known.
+    """
+    if all(layer.expected is None for layer in layers):
+        return {}
+    found = {}
+    for index, layer in enumerate(layers):
+        if (error := layer.own_error) is not None:
+            expected = bound / QUANTISED_FACTOR if layer.expected is None else layer.expected
+            found[index] = error / max(expected, ROUNDING) if error > ROUNDING else 0.0
+    return found
+
+
 def verdict(alignment: Alignment, layers: Sequence[LayerError], images: int) -> Parting:
     """Mark the layers that stand out, and say what follows."""
-    errors = [error for layer in layers if (error := layer.own_error) is not None]
+    errors = {i: error for i, layer in enumerate(layers) if (error := layer.own_error) is not None}
     if not errors:
         why = alignment.why if not layers else "no layer's own error could be measured"
         return Parting(alignment, tuple(layers), images, sentence=why)
-    median, bound = bound_of(errors)
+    usual, bound = bound_of([*errors.values()])
+    median = usual
+    excess = excesses(layers, bound)
+    if excess:
+        median = float(np.median([one for one in excess.values() if one] or [0.0]))
+        bound = QUANTISED_FACTOR * max(median, 1.0)
+    measured = excess or errors
     marked = tuple(
-        LayerError(
-            layer.point,
-            layer.shape,
-            layer.accumulated,
-            layer.own,
-            stands_out=(layer.own_error or 0.0) > bound,
-            why=layer.why,
-        )
-        for layer in layers
+        replace(layer, stands_out=measured.get(index, 0.0) > bound)
+        for index, layer in enumerate(layers)
     )
-    return Parting(alignment, marked, images, median, bound, _sentence(marked, median))
+    sentence = _sentence(marked, usual)
+    return Parting(alignment, marked, images, median, bound, sentence, bool(excess))
 
 
 def _sentence(layers: Sequence[LayerError], median: float) -> str:
@@ -327,5 +362,11 @@ def _size(layer: LayerError, median: float) -> str:
     error = layer.own_error or 0.0
     if math.isinf(error):
         return "B's values are not finite there"
+    if layer.expected is not None:
+        expected = max(layer.expected, ROUNDING)
+        return (
+            f"own error {error:.2g} of its RMS, {error / expected:.3g} times the {expected:.2g} "
+            "that rounding leaves there"
+        )
     times = error / max(median, ROUNDING)
     return f"own error {error:.2g} of its RMS, {times:.3g} times the median of {median:.2g}"
