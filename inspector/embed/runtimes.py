@@ -1,9 +1,9 @@
 """Operators that a runtime lacks: what a heatmap's own nodes avoid, and what remains.
 
-Read from the runtimes' own lists: onnxruntime-web 1.30 (``docs/webgpu-operators.md``), ONNX
-Runtime's last reduced mobile package (``mobile_package.required_operators.config``), OpenVINO 2026
-(``src/frontends/onnx/docs/supported_ops.md``), the parser of TensorRT (``onnx-tensorrt``,
-``docs/operators.md``).
+Read from the runtimes' own lists: ``webgpu-operators.md`` in the package onnxruntime-web 1.30,
+``mobile_package.required_operators.config`` of ONNX Runtime's last reduced mobile package,
+``supported_ops.md`` of OpenVINO's ONNX frontend, ``operators.md`` of onnx-tensorrt, TensorRT's
+parser.
 """
 
 from collections.abc import Mapping, Sequence

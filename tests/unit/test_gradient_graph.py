@@ -432,6 +432,11 @@ def test_an_operator_without_a_rule_is_named_with_its_node():
     assert [node.name for node in refused.value.nodes] == ["determinant", "regions"]
 
 
+def test_an_opset_that_lacks_what_a_backward_pass_needs_is_named():
+    with pytest.raises(UnsupportedOperator, match="needs Erf, which opset 8 does not have"):
+        differences(Case("Gelu", domain="com.microsoft", opset=8))
+
+
 def test_the_gaps_of_the_table_are_those_that_are_written_down():
     ruled = {op_type for _, op_type, _ in RULES}
     known = {op_type for _, op_type, _, _ in OPS}

@@ -134,7 +134,7 @@ class Builder:
         """Append a node with one output, and return its name.
 
         Raises:
-            CannotDifferentiate: The runtime in mind does not have the operator.
+            CannotDifferentiate: The opset, or the runtime in mind, does not have the operator.
         """
         return self.ops(op_type, inputs, 1, **attributes)[0]
 
@@ -144,6 +144,10 @@ class Builder:
         """Append a node with several outputs, and return their names."""
         if op_type in self.avoid:
             raise CannotDifferentiate(f"its gradient needs {op_type}, which is to be avoided")
+        if not onnx.defs.has(op_type, self.opset):
+            raise CannotDifferentiate(
+                f"its gradient needs {op_type}, which opset {self.opset} does not have"
+            )
         # Short: a name is written once per reader, and files with a heatmap are to stay small.
         outputs = [self.name(f"{ADDED}{len(self.nodes)}") for _ in range(count)]
         self.nodes.append(helper.make_node(op_type, list(inputs), outputs, **attributes))
