@@ -8,7 +8,9 @@ model         the flatbuffer as plain data, within bounds
 sparse        sparse weights, written out
 graph         the ONNX graph in the making: names, layouts, quantisation
 optable, ops  one function per operator
-writer        operator by operator, constants computed at once
+dilations     convolutions of shuffled places, as the dilated ones that they are
+subgraph      operator by operator, constants computed at once; bodies of control flow too
+writer        the model: inputs, outputs, and the version of ONNX's operators
 interpreter   TFLite's own, for the comparison
 metadata      class names and normalisation
 """

@@ -1,7 +1,6 @@
-"""From a TFLite file's graph to an ONNX model, operator by operator.
+"""From a TFLite file's graph to an ONNX model: inputs, outputs and what they depend on.
 
-What is computed from constants alone is computed while the graph is written, so that shapes and
-axes are known to the operators that need them; what nobody reads is left out.
+What nobody reads is left out.
 """
 
 import importlib
