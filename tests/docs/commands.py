@@ -48,6 +48,7 @@ WORDS = {
 
 _CONVERTED = "needs another framework; tests/converters convert such a source"
 NOT_RUN = {
+    "inspector audit model.onnx s3://BUCKET/photos -o s3://BUCKET/audit": "needs a bucket and s3fs",
     "inspector convert model.keras -o model.onnx": _CONVERTED,
     "inspector convert saved_model/ -o model.onnx --trust": _CONVERTED,
     "inspector convert model.tflite -o model.onnx": _CONVERTED,
