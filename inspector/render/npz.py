@@ -57,7 +57,7 @@ def dumps(heatmap: Heatmap) -> bytes:
     network saw nothing, and ``seen``, its mask.
     """
     buffer, geometry, source = io.BytesIO(), heatmap.geometry, heatmap.attribution
-    arrays = {
+    arrays: dict[str, Any] = {
         "attribution": source.own,
         "photo_size": np.array(geometry.photo),
         "input_size": np.array(geometry.input),
@@ -69,7 +69,7 @@ def dumps(heatmap: Heatmap) -> bytes:
     if source.placement is not None or source.lattice is not None:
         arrays["heatmap"] = heatmap.own
         arrays["seen"] = heatmap.seen.reshape(heatmap.own.shape)
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] - names are given as they are
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -118,7 +118,9 @@ def _laid(arrays: Mapping[str, np.ndarray[Any, Any]]) -> NDArray[np.float32]:
     sane = sane and max(prod(photo), prod(size)) <= MAX_PIXELS and min(scale) > 0
     if not sane or not np.isfinite((*scale, *shift)).all():
         raise ValueError("its geometry is none of a photo")
-    geometry = Geometry(photo, size, scale, shift)  # type: ignore[arg-type] - two each, see above
+    geometry = Geometry(
+        (photo[0], photo[1]), (size[0], size[1]), (scale[0], scale[1]), (shift[0], shift[1])
+    )
     reduction, space = str(arrays["reduction"]), str(arrays["space"])
     values = arrays["attribution"]
     if values.dtype.kind != "f":

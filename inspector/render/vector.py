@@ -6,6 +6,7 @@ Matplotlib writes both, without its global state; it is imported here when a fil
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,8 @@ def dumps(image: Image.Image, kind: str) -> bytes:
     figure = Figure((width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     marks: tuple[Mark, ...] = image.info.get(MARKS, (Mark(0, 0, image),))
     for mark in marks:
-        colour = tuple(part / 255 for part in mark.colour)
+        red, green, blue = (part / 255 for part in mark.colour)
+        colour = (red, green, blue)
         if mark.panel is not None:
             left, low = mark.x / width, 1 - (mark.y + mark.panel.height) / height
             wide, high = mark.panel.width / width, mark.panel.height / height
@@ -78,7 +80,7 @@ def dumps(image: Image.Image, kind: str) -> bytes:
             ends, level = (mark.x / width, (mark.x + mark.width) / width), 1 - mark.y / height
             figure.add_artist(Line2D(ends, (level, level), color=colour, linewidth=0.8))
     buffer = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": MARK[1], "pdf.fonttype": 42}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": MARK[1], "pdf.fonttype": 42}
     known = {"Date": None} if kind == "svg" else {"CreationDate": None}
     with mpl.rc_context(settings):
         figure.savefig(buffer, format=kind, dpi=_DPI, metadata={"Creator": MARK[1], **known})
