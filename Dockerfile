@@ -1,0 +1,20 @@
+# docker build -t onnx-inspector .                                 for a processor
+# docker build -t onnx-inspector:gpu --build-arg DEVICE=gpu .      for a GPU (run with --gpus all)
+# docker run --rm -v "$PWD:/work" onnx-inspector explain model.onnx photo.jpg
+FROM python:3.11-slim
+
+# The CPU build of torch comes without the libraries of CUDA, which are most of an installation.
+ARG DEVICE=cpu
+WORKDIR /opt/onnx-inspector
+COPY . .
+RUN if [ "$DEVICE" = cpu ]; then \
+        pip install --no-cache-dir -c constraints.txt torch \
+            --index-url https://download.pytorch.org/whl/cpu; \
+    fi \
+    && pip install --no-cache-dir -c constraints.txt '.[studies,audit]' \
+    && useradd --create-home inspector
+
+USER inspector
+WORKDIR /work
+ENTRYPOINT ["inspector"]
+CMD ["--help"]
