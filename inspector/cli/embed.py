@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from inspector.cli.options import Command, OutputFile, model_options, open_model, supervised
+from inspector.cli.options import (
+    Command,
+    OutputFile,
+    OutputFolder,
+    model_options,
+    open_model,
+    supervised,
+)
 from inspector.cli.streams import show
 from inspector.printable import clean_text
 
@@ -16,9 +23,21 @@ from inspector.printable import clean_text
     "-o",
     "--output",
     metavar="OUT.onnx",
-    required=True,
     type=OutputFile(),
     help="The file to write; it must not exist.",
+)
+@click.option(
+    "--page",
+    metavar="DIR",
+    type=OutputFolder(),
+    help="Write DIR/index.html: a page with the model inside, for photos that are dropped on it; "
+    "needs --web-runtime.",
+)
+@click.option(
+    "--web-runtime",
+    metavar="FILE.tgz",
+    type=click.Path(path_type=Path),
+    help="The package of onnxruntime-web, as `npm pack onnxruntime-web` stores it.",
 )
 @click.option(
     "-m",
@@ -66,14 +85,36 @@ def command(**options: Any) -> int:
     The file runs wherever ONNX Runtime runs, without Python. Its other outputs are those of MODEL,
     which is checked before it is written; `inspector verify OUT.onnx` proves the heatmap.
     """
+    _require_output(options)
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     return supervised(lambda: _embed(**options), device=options["device"], **limits)
+
+
+def _require_output(options: dict[str, Any]) -> None:
+    """Refuse a command that writes nothing, or a page without its runtime.
+
+    Raises:
+        UsageError: It does.
+    """
+    from inspector.embed.page.runtime import COMMAND
+
+    if not (options["output"] or options["page"]):
+        raise click.UsageError("Missing option '-o' (a file) or '--page' (a folder).")
+    if options["page"] and not options["web_runtime"]:
+        raise click.UsageError(f"--page needs --web-runtime FILE.tgz; fetch it with: {COMMAND}")
+    if options["web_runtime"] and not options["page"]:
+        raise click.UsageError("--web-runtime belongs to --page.")
+    alone = [name for name in ("class_input", "runtime") if options[name]]
+    if options["page"] and (alone or options["size"] != "input"):
+        raise click.UsageError("--size, --class-input and --for belong to -o, not to --page.")
 
 
 def _embed(
     *,
     model: Path,
-    output: Path,
+    output: Path | None,
+    page: Path | None,
+    web_runtime: Path | None,
     method: str,
     target: str,
     layer: str | None,
@@ -85,6 +126,17 @@ def _embed(
     from inspector.embed import RUNTIMES, embed
 
     explainer = open_model(model, **opening)
+    if page is not None and web_runtime is not None:
+        from inspector.embed.page import write_page
+
+        made = write_page(explainer, page, method, runtime=web_runtime, target=target, layer=layer)
+        show(
+            f"{made.path}: {clean_text(made.facts['method'])} of "
+            f"{clean_text(made.facts['target'])}, with {made.runtime}; "
+            f"{made.size / 2**20:.1f} MiB; open it in a browser"
+        )
+    if output is None:
+        return 0
     found = embed(
         explainer,
         output,

@@ -1,0 +1,101 @@
+"""The bytes of a model with one more output, the heatmap of its own answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from inspector.embed.checks import output_checks
+from inspector.embed.plan import Plan
+from inspector.embed.runtimes import RUNTIMES, left_over
+from inspector.errors import MethodRefused, ModelRefused, UsageError
+from inspector.methods import Request, parse_request
+from inspector.opened import Opened
+from inspector.surgery.embedded import HEATMAP, facts_of, with_heatmap
+from inspector.surgery.gradient.builder import Builder
+
+__all__ = ["METHODS", "Written", "written"]
+
+METHODS = (
+    *("cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "gradient"),
+    *("guided-backprop", "deconvnet", "guided-grad-cam"),
+)
+"""Methods that can be written into a file."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model with its heatmap, not yet in a file.
+
+    Attributes:
+        data: The file's bytes.
+        model: The same, parsed.
+        method: Name of the method.
+        facts: What stands in its metadata.
+        left_over: Operators that the runtime in mind lacks.
+    """
+
+    data: bytes
+    model: onnx.ModelProto
+    method: str
+    facts: Mapping[str, Any]
+    left_over: tuple[str, ...] = ()
+
+
+def written(
+    opened: Opened,
+    method: str,
+    *,
+    target: str | int = "top1",
+    layer: str | int | None = None,
+    size: str = "input",
+    class_input: bool = False,
+    runtime: str = "",
+) -> Written:
+    """Write the model in memory; arguments and errors are those of ``inspector.embed.embed``."""
+    request = parse_request(method)
+    _require_plain(opened, request, size, runtime)
+    plan = Plan(opened, request, target)
+    wanted = plan.embedding(layer, size, class_input=class_input)
+    avoided = RUNTIMES[runtime].avoided if runtime else ()
+    builder = Builder(opened.graph, plan.measured, avoid=avoided)
+    model = with_heatmap(opened.graph, wanted, builder)
+    plan.fix_size(model)
+    data = model.SerializeToString()
+    file = replace(opened.file, model=model)
+    failed = [check.text for check in output_checks(opened, file) if check.status == "fail"]
+    if failed:
+        raise ModelRefused(f"the file would not be the model: {failed[0]}", where=opened.path.name)
+    left = left_over(model, runtime)
+    return Written(data, model, request.method.name, wanted.facts, left)
+
+
+def _require_plain(opened: Opened, request: Request, size: str, runtime: str) -> None:
+    """Refuse what cannot be written at all, before anything is computed."""
+    name = opened.path.name
+    if request.method.name not in METHODS:
+        raise MethodRefused(
+            f"{request.method.name} cannot be written into a model",
+            hint="one of " + ", ".join(METHODS),
+        )
+    if size not in {"input", "layer"}:
+        raise UsageError(f"no such size: {size!r}", hint="input or layer")
+    if runtime and runtime not in RUNTIMES:
+        raise UsageError(f"no such runtime: {runtime!r}", hint="one of " + ", ".join(RUNTIMES))
+    if facts_of(opened.file.metadata) is not None:
+        raise ModelRefused("the file has a heatmap already", where=name, hint="embed the original")
+    if HEATMAP in opened.graph.outputs or HEATMAP in opened.graph.tensors:
+        raise ModelRefused(f"the model has a tensor named {HEATMAP!r} already", where=name)
+    if opened.model.constants or opened.input.name.endswith("[None]"):
+        raise ModelRefused(
+            "inputs that are not images, or images without an axis of samples", where=name
+        )
+    if opened.input.space != 2:
+        raise ModelRefused("a heatmap is written for pictures", where=name)
+    if opened.input.integer and request.method.space == "input":
+        raise MethodRefused(
+            "the image enters as whole numbers, and a map at the input is of real ones",
+            where=name,
+            hint="a method through a layer needs none: grad-cam, hires-cam, layer-cam",
+        )
