@@ -22,6 +22,7 @@ from PIL import Image
 import inspector
 from inspector.embed.page import write_page
 from inspector.embed.page.runtime import COMMAND
+from inspector.photos.preprocess import INTERPOLATIONS
 
 pytestmark = pytest.mark.conformance
 
@@ -121,6 +122,7 @@ def opened(browser, address):
     assert browser.execute_async_script("inspector.ready.then(arguments[arguments.length - 1])")
     assert not text(browser, "alarm")
     assert text(browser, "state") == "Ready."
+    assert text(browser, "title") == "resnet20.onnx: where it looks"
 
 
 def text(browser, name):
@@ -174,7 +176,7 @@ def test_dropped_photos_give_pythons_classes_and_heatmaps(browser, model, folder
             laid = inspector.heatmap.upsample(expected, heatmap.shape)
             assert np.abs(heatmap - laid).max() <= CLOSE * np.abs(laid).max(), name
         best = report[0].predictions[0]
-        assert int(np.argmax(found["scores"])) == best["class"], name
+        assert int(np.argmax(found["scores"])) == best["index"], name
         row = browser.find_elements("css selector", "#classes tr")[0].text
         assert str(best["label"]) in row
         assert f"{best['probability'] * 100:.1f} %" in row
@@ -188,6 +190,30 @@ def test_dropped_photos_give_pythons_classes_and_heatmaps(browser, model, folder
         address.replace("index.html", "favicon.ico"),
     }
     assert not [e for e in browser.get_log("browser") if "favicon" not in e["message"]]
+
+
+def test_planes_are_resampled_as_pillow_does(browser, folder):
+    opened(browser, (folder / "index.html").as_uri())
+    rng = np.random.default_rng(5)
+    for old, new in [
+        ((37, 53), (16, 24)),
+        ((9, 14), (40, 31)),
+        ((64, 1), (7, 5)),
+        ((50, 50), (50, 21)),
+    ]:
+        plane = rng.integers(0, 256, old, np.uint8)
+        plane[: old[0] // 2] = np.where(plane[: old[0] // 2] > 127, 255, 0)  # overshoots are cut
+        for name, how in INTERPOLATIONS.items():
+            found = browser.execute_script(
+                "const [plane, old, size, name] = arguments;"
+                "return [...inspector.resized(Uint8Array.from(plane), old, size, name)]",
+                plane.ravel().tolist(),
+                old,
+                new,
+                name,
+            )
+            expected = np.asarray(Image.fromarray(plane).resize(new[::-1], how))
+            assert np.array_equal(np.reshape(found, new), expected), (name, old, new)
 
 
 def test_the_page_by_keyboard_and_its_warnings(browser, folder):

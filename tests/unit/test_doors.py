@@ -23,6 +23,7 @@ OWN_FILES = {
     "inspector/cache_folder.py": "a temporary file that it has just made",
     "inspector/cli/streams.py": "the null device",
     "inspector/cli/supervise.py": "files of the kernel, and the terminal",
+    "inspector/embed/page/__init__.py": "this package's own page",
     "inspector/doctor.py": "files of installed packages",
     "inspector/verify/cache.py": "this package's own source",
     "inspector/whole_file.py": "a temporary file that it has just made",

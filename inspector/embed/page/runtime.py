@@ -1,12 +1,12 @@
 """ONNX Runtime's build for browsers, out of its npm package."""
 
 import io
-import json
 import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.plain_values import parse_json
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
 from inspector.printable import clean_text
@@ -91,7 +91,7 @@ def read_runtime(path: Path) -> WebRuntime:
             hint=hint,
         )
     try:
-        about = json.loads(found[_ABOUT])
+        about = parse_json(found[_ABOUT].decode("utf-8"))
         name, version = str(about["name"]), str(about["version"])
         script = _as_constant(found[_SCRIPT].decode("utf-8"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
