@@ -48,6 +48,8 @@ WORDS = {
 
 _CONVERTED = "needs another framework; tests/converters convert such a source"
 NOT_RUN = {
+    "inspector embed model.onnx --page page --web-runtime onnxruntime-web-1.30.0.tgz": "needs a "
+    "package of npm; tests/conformance/test_heatmap_page_in_browser.py writes such pages",
     "inspector audit model.onnx s3://BUCKET/photos -o s3://BUCKET/audit": "needs a bucket and s3fs",
     "inspector convert model.keras -o model.onnx": _CONVERTED,
     "inspector convert saved_model/ -o model.onnx --trust": _CONVERTED,
