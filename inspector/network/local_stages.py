@@ -183,7 +183,7 @@ def find_cuts(
     spent = [0.0, *(work_of(net, node) for node in nodes)]
     cuts = []
     for name, end in [(source, 0), *found]:
-        grids = _grids(net, lines, name, axes, local.axes[name])
+        grids = _grids(net, lines, name, local)
         if grids is None:
             continue
         shape = net.shape(name) or ()
@@ -223,12 +223,16 @@ def _worth_cutting(graph: Graph, tensor: str) -> bool:
 
 
 def _grids(
-    net: GraphExtents, lines: FieldLines, name: str, of_image: Axes, own: Axes
+    net: GraphExtents, lines: FieldLines, name: str, local: ShiftInvariance
 ) -> tuple[Grid, Grid] | None:
-    """Places along both axes of space; None where no straight line says what they depend on."""
+    """Places along both axes of space; None where no straight line says what they depend on.
+
+    What was cut off on the way counts as depended on: it is cut off from crops, too.
+    """
     found = []
     known = lines.known.get(name)
-    for image_axis, axis in zip(of_image, own, strict=True):
+    rows = zip(local.axes[lines.source], local.axes[name], local.removed[name], strict=True)
+    for image_axis, axis, (before, behind) in rows:
         length = net.extent(name, axis)
         if known is None or length is None:
             return None
@@ -236,7 +240,7 @@ def _grids(
         if name == lines.source:
             found.append(Grid(length, 1, 0, 0))
         elif line is not None and line.axis == axis and line.stride > 0:
-            found.append(Grid(length, line.stride, line.low, line.high))
+            found.append(Grid(length, line.stride, line.low - before, line.high + behind))
         else:
             return None
     return found[0], found[1]

@@ -8,6 +8,9 @@ from inspector.network.graph_extents import GraphExtents
 
 __all__ = ["Axes", "ShiftInvariance"]
 
+Ends = tuple[int, int]
+"""Two numbers, for the first end of an axis and for the last."""
+
 Axes = tuple[int, int]
 """Axes of a tensor of four along the rows and the columns of the image."""
 
@@ -32,11 +35,15 @@ class ShiftInvariance:
 
     Attributes:
         axes: Axes of space of the tensors that were followed.
+        removed: Pixels that were cut off before and behind, along rows and columns. A crop loses
+            as many at its own ends, although the whole map has values there.
     """
 
     def __init__(self, net: GraphExtents, source: str, axes: Axes) -> None:
         self.net, self.graph = net, net.graph
         self.axes: dict[str, Axes] = {source: axes}
+        self.removed: dict[str, tuple[Ends, Ends]] = {source: ((0, 0), (0, 0))}
+        self._strides: dict[str, tuple[int, int]] = {source: (1, 1)}
         self._variable = _depending_on_inputs(net)
 
     def follow(self, node: Node) -> bool:
@@ -63,7 +70,35 @@ class ShiftInvariance:
         elif not self._everywhere(node, data, others, space):
             return False
         self.axes.update(dict.fromkeys(outputs, space))
+        self._measure(node, data, outputs)
         return True
+
+    def _measure(self, node: Node, data: Sequence[str], outputs: Sequence[str]) -> None:
+        """Pixels from place to place of a node's outputs, and pixels that were cut off."""
+        stride, space = self._strides[data[0]], self.axes[data[0]]
+        removed, steps = [], []
+        for at, axis in enumerate(space):
+            first, last, step = self._cut_off(node, at, axis)
+            before, behind = zip(*(self.removed[name][at] for name in data), strict=True)
+            removed.append((max(before) + first * stride[at], max(behind) + last * stride[at]))
+            steps.append(stride[at] * step)
+        self.removed.update(dict.fromkeys(outputs, (removed[0], removed[1])))
+        self._strides.update(dict.fromkeys(outputs, (steps[0], steps[1])))
+
+    def _cut_off(self, node: Node, at: int, axis: int) -> tuple[int, int, int]:
+        """Places that a node cuts off before and behind, and places from one of its to the next."""
+        known = facts(node)
+        if node.is_op("Pad"):
+            pads = self.net.ints(node, 1, "pads") or [0] * (2 * _RANK)
+            return max(0, -pads[axis]), max(0, -pads[axis + _RANK]), 1
+        if node.is_op("Slice"):
+            start, end, step = self._bounds(node).get(axis, (0, 0, 1))
+            return start, max(0, -end), step
+        if node.is_op("SpaceToDepth"):
+            return 0, 0, int(node.attributes["blocksize"])
+        if known.convolves or known.pools:
+            return 0, 0, int((node.attributes.get("strides") or (1, 1))[at])
+        return 0, 0, 1
 
     def _same(self, tensor: str, other: str) -> bool:
         return all(
@@ -164,22 +199,27 @@ class ShiftInvariance:
 
     def _slices(self, node: Node, space: Axes) -> bool:
         """Whether what is left out is counted from the border at which it lies."""
-        starts, ends = (self.net.ints(node, 1, "starts"), self.net.ints(node, 2, "ends"))
-        if starts is None or ends is None or len(starts) != len(ends):
+        bounds = self._bounds(node)
+        if not bounds or 0 in bounds:
             return False
-        axes = self.net.ints(node, 3, "axes") or list(range(len(starts)))
-        steps = self.net.ints(node, 4, "steps") or [1] * len(starts)
-        if len(axes) != len(starts) or len(steps) != len(starts):
-            return False
-        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-            if axis % _RANK == 0:
-                return False
-            if axis % _RANK not in space:
-                continue
-            length = self.net.extent(node.inputs[0], axis % _RANK) or 0
+        for axis in space:
+            start, end, step = bounds.get(axis, (0, -1, 1))
+            length = self.net.extent(node.inputs[0], axis) or 0
             if start < 0 or step < 1 or 0 <= end < length:
                 return False
         return True
+
+    def _bounds(self, node: Node) -> dict[int, tuple[int, int, int]]:
+        """Start, end and step of a Slice by axis; nothing where they are not known."""
+        starts, ends = (self.net.ints(node, 1, "starts"), self.net.ints(node, 2, "ends"))
+        if starts is None or ends is None or len(starts) != len(ends):
+            return {}
+        axes = self.net.ints(node, 3, "axes") or list(range(len(starts)))
+        steps = self.net.ints(node, 4, "steps") or [1] * len(starts)
+        if len(axes) != len(starts) or len(steps) != len(starts):
+            return {}
+        rows = zip(axes, starts, ends, steps, strict=True)
+        return {axis % _RANK: (start, end, step) for axis, start, end, step in rows}
 
 
 def _depending_on_inputs(net: GraphExtents) -> frozenset[str]:

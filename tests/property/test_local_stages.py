@@ -153,3 +153,26 @@ def test_crops_give_what_whole_passes_give(seed, tmp_path):
     size = tuple(int(v) for v in rng.integers(29, 48, 2))
     network = opened(tmp_path, Writer(rng, size).model(int(rng.integers(2, 6))), size)
     compare(network, rng, size)
+
+
+CUTTING = {
+    "slice before": ("Slice", ([2, 1], [99, 2**31 - 1], [2, -1])),
+    "slice behind": ("Slice", ([0, 0], [-2, -1], [2, 3])),
+    "slice by steps": ("Slice", ([1, 2], [-1, 99], [2, 3], [2, 1])),
+    "pad below zero": ("Pad", ([0, 0, -2, 1, 0, 0, -1, -3],)),
+}
+
+
+@pytest.mark.parametrize("kind", CUTTING)
+def test_what_is_cut_off_at_a_border_is_cut_off_from_crops_too(kind, tmp_path):
+    rng, size = np.random.default_rng(0), (32, 37)
+    writer, (op_type, numbers) = Writer(rng, size), CUTTING[kind]
+    names = []
+    for values in numbers:
+        names.append(f"n{len(names)}")
+        writer.constants[names[-1]] = np.array(values, np.int64)
+    cut = writer.add(op_type, " ".join(["x", *names]))
+    weights = writer.constant(3, 3, 3, 3)
+    writer.last = writer.add("Conv", f"{cut} {weights}", pads=[1, 1, 1, 1])
+    network = opened(tmp_path, writer.model(0), size)
+    assert compare(network, rng, size, fetch=(writer.last,), every=True)

@@ -85,6 +85,7 @@ def _indices():
     yield Case("MaxUnpool", (1, 3, 2, 2), (found,), pool, opset=11)
     keep = np.array([True, False, True, True, False, False])
     yield Case("Compress", constants=(keep,), attributes={"axis": 2})
+    yield Case("Compress", constants=(np.zeros(6, bool),), attributes={"axis": 2})
     for options in ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1}):
         yield Case("CumSum", constants=(np.int64(2),), attributes=options, opset=14)
     lengths = {"batch_axis": 0, "time_axis": 1}

@@ -244,10 +244,12 @@ async function run(photo) {
   const names = facts.classes ? [facts.heatmap, facts.classes.output] : [facts.heatmap];
   const found = await session.run({ [name]: new ort.Tensor(type, data, shape) }, names);
   const map = found[facts.heatmap];
+  const heatmap = floats(map);
+  if (!heatmap.every(Number.isFinite)) throw new Error("its heatmap holds numbers that are not finite");
   return {
     input: data,
     geometry,
-    heatmap: floats(map),
+    heatmap,
     side: map.dims.slice(1),
     scores: facts.classes ? floats(found[facts.classes.output]) : null,
   };

@@ -1,6 +1,6 @@
 """Signals of operators that read slices by an index that is known, and of running sums."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,15 +31,18 @@ def gather(b: Builder, step: Step) -> Mapping[int, str]:
     if indices.ndim > 1:
         joined = (*dims[:axis], indices.size, *dims[axis + 1 :])
         signal = b.reshape(signal, b.with_batch(joined))
-    return {0: _slices_back(b, signal, dims, axis, indices.reshape(-1))}
+    return {0: _slices_back(b, signal, step.input(0), axis, indices.reshape(-1))}
 
 
-def _slices_back(b: Builder, signal: str, dims: Sequence[int], axis: int, flat: np.ndarray) -> str:
-    """Slices along an axis back to where they were taken, (..., taken, ...) to ``dims``."""
+def _slices_back(b: Builder, signal: str, x: str, axis: int, flat: np.ndarray) -> str:
+    """Slices along an axis back to where they were taken, (..., taken, ...) to the shape of x."""
     if axis == 0:
         raise CannotDifferentiate("it takes some of the samples")
+    if not len(flat):
+        return b.zeros(x)
+    dims = b.dims(x)
     rank, size = len(dims), dims[axis]
-    if len(flat) and np.array_equal(flat, np.arange(flat[0], flat[0] + len(flat))):
+    if np.array_equal(flat, np.arange(flat[0], flat[0] + len(flat))):
         before, after = [0] * rank, [0] * rank
         before[axis], after[axis] = int(flat[0]), size - int(flat[-1]) - 1
         return b.pad(signal, before, after)
@@ -58,7 +61,7 @@ def compress(b: Builder, step: Step) -> Mapping[int, str]:
     if kept is None or axis is None:
         raise CannotDifferentiate("its condition depends on the image, or it joins all axes")
     flat = np.flatnonzero(kept.reshape(-1))
-    return {0: _slices_back(b, step.signal, dims, int(axis) % len(dims), flat)}
+    return {0: _slices_back(b, step.signal, step.input(0), int(axis) % len(dims), flat)}
 
 
 @RULES.register("CumSum", since=11)

@@ -144,10 +144,12 @@ def affine_grid(b: Builder, step: Step) -> Mapping[int, str]:
     """Sums of the positions, by the coordinates that they were made of."""
     out = b.dims(step.node.outputs[0])
     align, sizes = bool(step.node.attributes.get("align_corners", 0)), out[1:-1]
+    if align and 1 in sizes:
+        raise CannotDifferentiate("aligned corners of one position, which runtimes place apart")
 
     def line(size: int) -> np.ndarray:
         if align:
-            return np.linspace(-1, 1, size) if size > 1 else np.zeros(1)
+            return np.linspace(-1, 1, size)
         return (2 * np.arange(size) + 1) / size - 1
 
     planes = np.meshgrid(*(line(size) for size in sizes), indexing="ij")
