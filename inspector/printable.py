@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["NAME_LIMIT", "clean_text", "safe_lines", "visible_text"]
+__all__ = ["NAME_LIMIT", "clean_text", "percent", "safe_lines", "visible_text"]
 
 NAME_LIMIT = 200
 """Characters of a name that are kept."""
@@ -23,6 +23,23 @@ def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
     kept = (" " if unicodedata.category(c)[0] == "C" else c for c in part)
     line = " ".join("".join(kept).split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def percent(share: float) -> str:
+    """A share as whole per cent; 0 % means nothing, and 100 % everything.
+
+    Args:
+        share: From 0 to 1.
+
+    Example:
+        >>> from inspector.printable import percent
+        >>> percent(0.514), percent(0.002), percent(0.998), percent(1)
+        ('51%', '<1%', '>99%', '100%')
+    """
+    text = f"{share:.0%}"
+    if text == "0%" and share > 0:
+        return "<1%"
+    return ">99%" if text == "100%" and share < 1 - 1e-6 else text
 
 
 def safe_lines(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,7 +40,19 @@ __all__ = ["ExplainRun", "PhotoInput", "PhotoMaps", "Targets"]
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
 
-Targets = str | int | Callable[[Any], Any] | Sequence[str | int]
+
+class Indices(Protocol):
+    """An array or tensor of class indices, one per image."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    def tolist(self) -> Any:
+        """Its values as Python numbers."""
+
+
+Targets = str | int | Callable[[Any], Any] | Sequence[str | int] | Indices
 """One target, a function of the outputs, or several targets: each gets a map."""
 
 Spec = TargetSpec | ItemSpec | FunctionSpec

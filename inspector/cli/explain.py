@@ -192,6 +192,7 @@ def command(**options: Any) -> int:
     hashes, versions, options and warnings.
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    _check_looks(options)
     options["display"] = display_of(options)
     opens, begun = options.pop("opens"), time.time()
     status = supervised(lambda: _explain(**options), device=options["device"], **limits)
@@ -200,13 +201,37 @@ def command(**options: Any) -> int:
     return status
 
 
+def _check_looks(options: dict[str, Any]) -> None:
+    """Refuse what cannot be had together; a number of columns asks for the sheet.
+
+    Raises:
+        UsageError: Options that exclude each other, or ask for a picture where none is written.
+    """
+    for one, other in (("raw", "contour"), ("raw", "grid"), ("quiet", "verbose")):
+        if options[one] and options[other]:
+            raise UsageError(f"--{one} and --{other} exclude each other", hint="leave one out")
+    options["sheet"] = options["sheet"] or options["columns"] is not None
+    wanted = [name for name in ("raw", "contour", "grid", "sheet") if options[name]]
+    drawn = not {"png", "svg", "pdf"}.isdisjoint(options["formats"])
+    if wanted and not drawn:
+        raise UsageError(
+            f"--{wanted[0]} asks for a picture, and --format {','.join(options['formats'])} "
+            "has none",
+            hint="add png, svg or pdf to --format",
+        )
+    if options["opens"] and "png" not in options["formats"]:
+        raise UsageError("--open shows PNG files, and --format has none", hint="add png to it")
+
+
 def _open(folder: Path, begun: float) -> None:
     """Show the figures that were written since a time: the sheets, where there are any."""
+    from inspector.render.notebook import has_display
+
     made = [path for path in sorted(folder.glob("*.png")) if path.stat().st_mtime >= begun - 1]
     made = [path for path in made if is_own_figure(path)]
     sheets = [path for path in made if path.name.endswith(".sheet.png")]
     for path in (sheets or made)[:_OPENED]:
-        if click.launch(str(path)):
+        if not has_display() or click.launch(str(path)):
             say(f"nothing here opens pictures: look at {path}", "note")
             return
 

@@ -52,16 +52,17 @@ _LONGEST_AXIS = 2**31 - 1
 
 
 class Command(click.Command):
-    """A command that refuses an option of one value given twice, of which the last would win."""
+    """A command that refuses an option of one value given twice, and an empty name of a file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments, as click does.
 
         Raises:
-            UsageError: An option that takes one value is given more than once.
+            UsageError: An option that takes one value is given more than once, of which the last
+                would win; a file or folder has an empty name, which would be the working folder.
         """
         if not ctx.resilient_parsing:
-            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            given, _, order = self.make_parser(ctx).parse_args(args=list(args))
             for parameter, count in Counter(order).items():
                 single = isinstance(parameter, click.Option) and not (
                     parameter.multiple or parameter.count or parameter.is_flag
@@ -71,7 +72,23 @@ class Command(click.Command):
                         f"{max(parameter.opts, key=len)} is given {count} times",
                         hint="it takes one value: leave out the others",
                     )
+                if isinstance(parameter.type, click.Path) and _empty(given[parameter.name]):
+                    raise UsageError(
+                        f"{_word(parameter)} is empty",
+                        hint="is a variable of the shell unset? . is the working folder",
+                    )
         return super().parse_args(ctx, args)
+
+
+def _word(parameter: click.Parameter) -> str:
+    """An argument or option as it stands in the help."""
+    option = isinstance(parameter, click.Option)
+    return max(parameter.opts, key=len) if option else parameter.human_readable_name
+
+
+def _empty(given: Any) -> bool:
+    """Whether one of the names of an argument or option is empty."""
+    return "" in given if isinstance(given, list | tuple) else given == ""
 
 
 class OutputFolder(click.Path):
@@ -325,7 +342,8 @@ display_options = _stack(
         "--columns",
         type=WholeNumber(min=1, max=64),
         metavar="N",
-        help="Maps beside each other on a sheet.  [default: as many as there are]",
+        help="Maps beside each other on a sheet, which is then written.  "
+        "[default: as many as there are]",
     ),
 )
 """How maps are drawn."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inspector.cli.streams import table_console
-from inspector.printable import clean_text
+from inspector.printable import clean_text, percent
 
 if TYPE_CHECKING:
     from inspector.overview import LayerRow, Overview
@@ -75,10 +75,10 @@ def _seen(report: "ImageReport") -> str:
     from inspector.heatmap import LEAST_UNCOVERED
 
     seen = report.seen_share or 0.0
-    line = f"the network sees {seen:.0%} of the photo"
+    line = f"the network sees {percent(seen)} of the photo"
     missing = max((e.heatmap.uncovered for e in report.explanations), default=0.0)
     return line + (
-        f", a map covers {seen - missing:.0%} of it" if missing >= LEAST_UNCOVERED else ""
+        f", a map covers {percent(seen - missing)} of it" if missing >= LEAST_UNCOVERED else ""
     )
 
 

@@ -22,6 +22,7 @@ from inspector.photos.photo import ImageSource, image_sources, is_one_image
 from inspector.photos.preprocess_choice import PreprocessChoice
 from inspector.report import ImageReport, Report
 from inspector.run import ExplainRun, PhotoInput, Targets
+from inspector.target import plain_targets
 
 __all__ = [
     "Explainer",
@@ -256,7 +257,8 @@ def explain(
             opposite direction. A function gets the scores (N, K) before softmax (the only output,
             of a model without classes) as a torch tensor, and returns one number per image, (N,).
             A tuple asks for several, one map each. Of several images a list holds one target (or
-            tuple) per image; of one image it is the same as a tuple. None for the default.
+            tuple) per image, and so does an array or tensor of class indices (N,); of one image a
+            list is the same as a tuple. None for the default.
         layer: A tensor name, an index, ``last``, or None for the default; a list for one map per
             layer.
         task: What the outputs mean, where it cannot be found out: ``classifier``, ``detector``,
@@ -340,6 +342,7 @@ def explain_each(
     sources = image_sources(images)
     if isinstance(sources, Sequence):
         opened.require_readers(sources)
+    target = plain_targets(target)
     each = _one_per_image(images, target)
     runs = layer_runs(
         opened,

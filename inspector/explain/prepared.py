@@ -18,6 +18,7 @@ from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.report import ImageReport, Report
 from inspector.run import ExplainRun, PhotoInput, Targets
+from inspector.target import plain_targets
 
 __all__ = ["attempts", "attribute", "explain_tensor"]
 
@@ -65,6 +66,7 @@ def attribute(
         (2, 3, 32, 32)
     """
     images = _checked(opened, images)
+    target = plain_targets(target)
     each = _one_per_row(images, target)
     run = ExplainRun(opened, method, None if each else target, layer, None, each=each)
     step = BATCH if opened.batches else 1
@@ -129,6 +131,7 @@ def explain_tensor(
         [7, 3]
     """
     tensors = _checked(opened, images).astype(np.float32)
+    target = plain_targets(target)
     each = _one_per_row(tensors, target)
     runs = layer_runs(
         opened,

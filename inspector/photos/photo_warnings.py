@@ -6,6 +6,7 @@ from warnings import warn
 from inspector.errors import InspectorWarning
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
+from inspector.printable import percent
 
 __all__ = ["SEEN", "PhotoWarnings", "photo_warnings"]
 
@@ -28,7 +29,7 @@ def photo_warnings(photo: Photo, geometry: Geometry, resize: str) -> Iterator[st
         yield f"{photo.name}: {text}"
     if geometry.seen_share < SEEN:
         yield (
-            f"{photo.name}: the network sees {geometry.seen_share:.0%} of the photo "
+            f"{photo.name}: the network sees {percent(geometry.seen_share)} of the photo "
             f"(resize = {resize}); --set resize=letterbox or resize=squash shows it all"
         )
 

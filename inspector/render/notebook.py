@@ -3,12 +3,16 @@
 import base64
 import html as escaping
 import io
+import os
 import sys
 from typing import Any
+from warnings import warn
 
-from PIL import Image
+from PIL import Image, ImageShow
 
-__all__ = ["data_uri", "html", "png_bytes", "show", "text"]
+from inspector.errors import InspectorWarning
+
+__all__ = ["data_uri", "has_display", "html", "png_bytes", "show", "text"]
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -35,9 +39,18 @@ def text(sentence: str) -> str:
 
 
 def show(result: object, image: Image.Image) -> None:
-    """Show a result in the notebook that runs this, else its picture in the viewer of pictures."""
+    """Show a result in the notebook that runs this, else its picture in the viewer of pictures.
+
+    Where nothing can open a picture (a server without a display), that is a warning.
+    """
     shell: Any = sys.modules.get("IPython")
     if shell is not None and shell.get_ipython() is not None:
         shell.display.display(result)
-    else:
-        image.show()
+    elif not has_display() or not ImageShow.show(image):
+        warn("nothing here opens pictures: save() writes them", InspectorWarning, stacklevel=3)
+
+
+def has_display() -> bool:
+    """Whether a program can open a window here; on Linux a session names its display."""
+    own = sys.platform in {"darwin", "win32", "cygwin"}
+    return own or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from inspector.heatmap import LEAST_UNCOVERED, Attribution, Heatmap
 from inspector.photos.own_figures import MARK
 from inspector.photos.photo import Photo
+from inspector.printable import percent
 from inspector.render import File, Result, file_format
 from inspector.render.drawing.display import PLAIN, Display
 from inspector.render.drawing.outline import outlined
@@ -23,11 +24,14 @@ from inspector.render.drawing.page import (
     draw_bar,
     heading,
     illegible,
+    line_height,
     message_box,
     subheading,
+    width_of,
     wrap,
 )
 from inspector.render.drawing.panels import (
+    Scale,
     bare_panel,
     overlay_panel,
     panel_size,
@@ -35,7 +39,7 @@ from inspector.render.drawing.panels import (
     projection_panel,
     scale_of,
 )
-from inspector.render.drawing.spaces import shown
+from inspector.render.drawing.spaces import Shown, shown
 from inspector.whole_file import write_whole
 
 __all__ = ["bar_title", "dumps", "files", "overlay", "write"]
@@ -110,6 +114,53 @@ def overlay(
     if display.raw:
         return bare_panel(heatmap, photo.size, scale, display)
     size = photo.size if drawn.drawn else panel_size(photo.size)
+    panels, mapped = _panels(drawn, size, scale, caption, reference, display=display)
+    below = size[1] >= _FLAT * size[0] and size[1] > _MIN_WIDTH
+    step = max(size[1], _MIN_COLUMN) + GAP
+    width = (size[1] if below else len(panels) * step - GAP) + 2 * MARGIN
+    larger = max(1.0, width / _SLIDE)
+    type_sizes = [round(one * larger) for one in _TYPE]
+    room = BAR_WIDTH + round(_BAR_ROOM * _BAR_TYPE * larger) if scale.limit > 0 else 0
+    page = Page(max(width + room, _MIN_WIDTH))
+    _header(page, heatmap, model, name, type_sizes)
+    top, x, caption_size = page.y, MARGIN, type_sizes[-1]
+    bottom = top
+    for index, (panel, text) in enumerate(panels):
+        page.paste(panel, x, top)
+        page.y = top + size[0] + 6
+        lines = wrap(text, caption_size, size[1] if below else step - GAP, lines=2)
+        bar_type = round(_BAR_TYPE * larger)
+        if index == mapped and scale.clipped:
+            page.y += _below_number(lines, caption_size, size[1], bar_type)
+        for line in lines:
+            page.text(line, caption_size, MUTED, x=x)
+        bottom = max(bottom, page.y)
+        right = x + size[1]
+        if index == mapped and scale.limit > 0:
+            bar = max(size[0], _MIN_BAR)
+            draw_bar(page, (right + 8, top), bar, scale, bar_type, title=title, display=display)
+            bottom = max(bottom, top + bar + 2 * bar_type * scale.clipped)
+        if below:
+            top = bottom + 8
+        else:
+            x += max(step, size[1] + room + GAP) if index == mapped else step
+    page.y = bottom + 10
+    said = dict.fromkeys([*noted, illegible(heatmap.attribution), *notes])
+    page.notes([note for note in said if note and note != scale.message], type_sizes[-1] - 2)
+    return page.finish()
+
+
+def _panels(
+    drawn: Shown,
+    size: tuple[int, int],
+    scale: Scale,
+    caption: str,
+    reference: Photo | None,
+    *,
+    display: Display,
+) -> tuple[list[tuple[Image.Image, str]], int]:
+    """Panels from left to right with what stands below each, and which of them has the map."""
+    photo, heatmap = drawn.photo, drawn.heatmap
     over = drawn.marked(outlined(overlay_panel(photo, heatmap, size, scale, display), heatmap))
     if scale.message:
         over = message_box(over, scale.message)
@@ -124,36 +175,12 @@ def overlay(
     projection = projection_panel(heatmap, size)
     if projection is not None:
         panels.append((projection, "the signed map, grey is zero"))
-    below = size[1] >= _FLAT * size[0] and size[1] > _MIN_WIDTH
-    step = max(size[1], _MIN_COLUMN) + GAP
-    width = (size[1] if below else len(panels) * step - GAP) + 2 * MARGIN
-    larger = max(1.0, width / _SLIDE)
-    type_sizes = [round(one * larger) for one in _TYPE]
-    room = BAR_WIDTH + round(_BAR_ROOM * _BAR_TYPE * larger) if scale.limit > 0 else 0
-    page = Page(max(width + room, _MIN_WIDTH))
-    _header(page, heatmap, model, name, type_sizes)
-    top, x, caption_size = page.y, MARGIN, type_sizes[-1]
-    bottom = top
-    for index, (panel, text) in enumerate(panels):
-        page.paste(panel, x, top)
-        page.y = top + size[0] + 6
-        for line in wrap(text, caption_size, size[1] if below else step - GAP, lines=2):
-            page.text(line, caption_size, MUTED, x=x)
-        bottom = max(bottom, page.y)
-        right = x + size[1]
-        if index == mapped and scale.limit > 0:
-            bar = max(size[0], _MIN_BAR)
-            bar_type = round(_BAR_TYPE * larger)
-            draw_bar(page, (right + 8, top), bar, scale, bar_type, title=title, display=display)
-            bottom = max(bottom, top + bar + 2 * bar_type * scale.clipped)
-        if below:
-            top = bottom + 8
-        else:
-            x += max(step, size[1] + room + GAP) if index == mapped else step
-    page.y = bottom + 10
-    said = dict.fromkeys([*noted, illegible(heatmap.attribution), *notes])
-    page.notes([note for note in said if note and note != scale.message], type_sizes[-1] - 2)
-    return page.finish()
+    return panels, mapped
+
+
+def _below_number(lines: Sequence[str], size: int, width: int, bar_type: int) -> int:
+    """Pixels that a caption moves down where it would lie on the number below the bar beside it."""
+    return line_height(bar_type) if any(width_of(line, size) > width for line in lines) else 0
 
 
 def write(path: str | Path, image: Image.Image) -> Path:
@@ -208,9 +235,9 @@ def _caption(heatmap: Heatmap) -> str:
         words = [_REDUCED[attribution.reduction]]
     seen = heatmap.geometry.seen_share
     if seen < 1 and attribution.lattice is None:
-        words.append(f"the network sees {seen:.0%}, in the frame")
+        words.append(f"the network sees {percent(seen)}, in the frame")
     if heatmap.uncovered >= LEAST_UNCOVERED:
-        words.append(f"the map covers {float(heatmap.seen.mean()):.0%}")
+        words.append(f"the map covers {percent(float(heatmap.seen.mean()))}")
     return "; ".join(words)
 
 

@@ -14,6 +14,7 @@ from inspector.target.spec import (
     element_target,
     names_elements,
     parse_target,
+    plain_targets,
     target_text,
     target_texts,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "parse_target",
     "parts_of",
     "pieces_with_sums",
+    "plain_targets",
     "scores_of",
     "summed",
     "target_text",

@@ -35,6 +35,7 @@ __all__ = [
     "element_target",
     "names_elements",
     "parse_target",
+    "plain_targets",
     "target_text",
     "target_texts",
 ]
@@ -68,6 +69,19 @@ def names_elements(text: str, scores: Scores) -> bool:
         if (own if element is None else element["name"]) not in scores.tensors:
             return False
     return bool(found)
+
+
+def plain_targets(target: Any) -> Any:
+    """A caller's targets, with integers in the place of arrays or tensors of class indices.
+
+    Args:
+        target: As the caller gave it; labels of a batch, (N,), become a list of N.
+    """
+    if isinstance(target, list | tuple):
+        inner = [plain_targets(one) for one in target]
+        return tuple(inner) if isinstance(target, tuple) else inner
+    numbers = hasattr(target, "tolist") and hasattr(target, "ndim")
+    return target.tolist() if numbers else target
 
 
 def target_texts(target: object) -> tuple[str, ...]:

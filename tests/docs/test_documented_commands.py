@@ -39,7 +39,7 @@ def test_a_documented_command_runs(command, workspace, tmp_path, capsys):
     if found[0] == "audit" and writes:
         assert {"report.json", "rows.csv"} <= {path.name for path in folder.iterdir()}
     if found[0] in {"explain", "compare", "study"}:
-        assert any(folder.glob("*.png")), "no picture was written"
+        assert [*folder.glob("*.png"), *folder.glob("*.svg")], "no picture was written"
         assert any(folder.glob("*.json")), "no report was written"
 
 

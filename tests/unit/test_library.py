@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 import inspector
 from inspector.errors import UnknownLayer, UnknownMethod, UnknownTarget
@@ -54,6 +54,19 @@ def test_a_list_holds_one_target_per_image_and_a_tuple_several_of_each(model):
 def test_a_list_of_another_length_than_the_images_is_refused(model, targets, given):
     with pytest.raises(inspector.UsageError, match=r"targets for .* images; a list holds one"):
         model.explain(given([HORSE, DOG]), target=targets)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda n: [torch.tensor(i) for i in n]])
+def test_labels_of_a_batch_are_targets(model, kind):
+    assert labels(model.explain([HORSE, DOG], "cam", target=kind([7, 5]))) == [["horse"], ["dog"]]
+    images = np.zeros((2, 3, 32, 32), np.float32)
+    assert labels(model.explain_tensor(images, "cam", target=kind([7, 5]))) == [["horse"], ["dog"]]
+    assert model.attribute(images, "cam", target=kind([7, 5])).shape == (2, 8, 8)
+    assert labels(model.explain(HORSE, "cam", target=kind([7])[0])) == [["horse"]]
+    with pytest.raises(inspector.UsageError, match="a value of type float"):
+        model.explain(HORSE, "cam", target=kind([1.5]))
+    with pytest.raises(inspector.UsageError, match="3 targets for 2 images"):
+        model.explain([HORSE, DOG], "cam", target=kind([7, 5, 1]))
 
 
 def test_targets_stay_with_their_images_when_one_cannot_be_read(model, tmp_path):
@@ -276,13 +289,18 @@ def test_a_report_is_drawn_on_axes(model, horse):
 
 def test_a_report_is_shown_by_the_viewer_outside_of_notebooks(horse, monkeypatch):
     seen = []
-
-    def keep(image):
-        seen.append(image.size)
-
-    monkeypatch.setattr(Image.Image, "show", keep)
+    monkeypatch.setattr(ImageShow, "show", lambda image: seen.append(image.size) or True)
+    monkeypatch.setenv("DISPLAY", ":0")
     horse.show()
     assert len(seen) == 1
+
+
+def test_without_a_display_showing_is_a_warning(horse, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.warns(inspector.InspectorWarning, match="nothing here opens pictures"):
+        horse.show()
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (32, 32), (200, 300)])

@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from inspector.network.placement import Grid, Line, Placement
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess
+from inspector.printable import percent
 from inspector.render import json as render_json
 from inspector.render import notebook, npz, png, sheet
 from inspector.render.drawing.page import Page, fit, heading, number, width_of, wrap
@@ -285,6 +287,34 @@ def test_any_photo_gets_a_figure_of_a_sane_size(size, method):
     for figure in (png.overlay(photo, found, model="m.onnx"), sheet.contact_sheet(photo, [found])):
         assert 200 <= figure.width <= 3200
         assert 100 <= figure.height <= 1600
+
+
+@pytest.mark.parametrize("size", [(900, 2), (900, 60), (300, 180)])
+def test_what_stands_below_a_panel_is_not_drawn_over_the_number_below_its_bar(size, monkeypatch):
+    boxes = []
+    real = Page._draw
+
+    def draw(page, place, text, type_size, colour, anchor):
+        (x, y), middle = place, type_size // 2 if anchor == "lm" else 0
+        boxes.append((text, x, y - middle, x + width_of(text, type_size), y - middle + type_size))
+        real(page, place, text, type_size, colour, anchor)
+
+    monkeypatch.setattr(Page, "_draw", draw)
+    _, geometry = Preprocess((16, 16), resize="crop").apply(grey(size))
+    values = np.random.default_rng(0).normal(size=(3, 16, 16))
+    png.overlay(grey(size), Heatmap.of(Attribution(values, "input", "gradient"), geometry))
+    assert any(text.startswith("max") for text, *_ in boxes)
+    for (one, *a), (other, *b) in itertools.combinations(boxes, 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (0.001, "<1%"), (0.51, "51%"), (0.999, ">99%"), (1 - 1e-9, "100%"), (1, "100%")],
+)
+def test_a_share_is_nothing_or_everything_only_where_it_is(share, text):
+    assert percent(share) == text
 
 
 def test_a_sheet_has_a_column_a_method_and_a_row_a_target():
