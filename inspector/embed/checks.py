@@ -10,7 +10,7 @@ import onnx
 from converters import onnx_file
 from inspector.embed.plan import Plan, probe_images
 from inspector.engines.runtime import Runtime
-from inspector.errors import UsageError
+from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import lay_on_input
 from inspector.methods import parse_request
 from inspector.opened import Opened
@@ -64,7 +64,11 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
     values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
     most, worst, whose = HALF_MAPS if _is_half(base.graph.model) else MAPS, float("inf"), ""
     for exact in (False, True):  # rounding flips gates of the float32 twin, too
-        expected = plan.by_twin(layer, exact=exact)
+        try:
+            expected = plan.by_twin(layer, exact=exact)
+        except ImageRefused as error:
+            text = f"{request.label}: not compared, for {error}"
+            return [*found, Check("heatmap", "undecided", text, about="map")]
         if size == "input" and request.method.space == "layer":
             place = base.model.placement(layer or "", plan.side)
             expected = np.stack([lay_on_input(one, place, plan.side) for one in expected])

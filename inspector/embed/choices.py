@@ -56,7 +56,8 @@ def choice_of(opened: Opened) -> Choice:
     if isinstance(reading, Segmenter):
         names = range(len(reading.known.labels))
         background = [n for n in names if n < reading.classes and reading.is_background(n)]
-        seed: Seed = BestRegion(background, LEAST)
+        axis = 0 if reading.channel is None else reading.channel + 1  # 0 counts samples
+        seed: Seed = BestRegion(background, LEAST, axis)
         passed = _activations(opened.graph, reading.tensors, reading.output)
         return Choice(reading.output, seed, passed, reading)
     if isinstance(reading, Detector):

@@ -10,7 +10,7 @@ from inspector.embed.choices import Choice, choice_of
 from inspector.engines.gradient_graph import Measured, overlay_of
 from inspector.engines.rules import Rule, coverage
 from inspector.engines.runtime import Runtime
-from inspector.errors import MethodRefused, UsageError
+from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.heatmap import lay_on_input, reduce
 from inspector.methods import Request
 from inspector.network.head import LinearHead
@@ -295,7 +295,11 @@ class Plan:
         return np.stack([reduce(one, request.method.reduction) for one in found])
 
     def _targets(self) -> list[Target]:
-        """What is explained of each probe image, as `inspector explain` chooses it."""
+        """What is explained of each probe image, as `inspector explain` chooses it.
+
+        Raises:
+            ImageRefused: The network finds nothing in one of them.
+        """
         opened, choice = self.opened, self.choice
         reading = None if choice is None else choice.reading
         if reading is None:
@@ -310,6 +314,8 @@ class Plan:
         for row in range(len(self.images)):
             own = {name: np.asarray(values[name][row]) for name in reading.outputs}
             items = reading.items(Sample(own, Geometry.identity(self.side)))
+            if not items:
+                raise ImageRefused("the network finds nothing in a random image")
             found.append(items[0].target)
         return found
 

@@ -141,15 +141,26 @@ class BestRegion:
     Attributes:
         background: Classes that count only where there is no other one.
         least: Share of the pixels from which a class counts.
+        channels: Axis of the classes, 1 of (N, K, h, w) or 3 of (N, h, w, K); 0 of (N, h, w).
     """
 
     background: Sequence[int] = ()
     least: float = 0.0
+    channels: int = 1
 
     def written(self, b: Builder, tensor: str) -> str:
         """1 where the pixels are that class's, in its own map; see ``Seed``."""
-        _, classes, *sides = b.dims(tensor)
-        value = b.value(tensor)
+        dims, value = b.dims(tensor), b.value(tensor)
+        if self.channels == 1:
+            return self._chosen(b, value, dims[1], dims[2:])
+        if self.channels == 0:
+            flat = b.reshape(value, (-1, 1, *dims[1:]))
+            return b.like(self._chosen(b, flat, 1, dims[1:]), tensor)
+        first = b.transpose(value, [0, 3, 1, 2])
+        return b.transpose(self._chosen(b, first, dims[3], dims[1:3]), [0, 2, 3, 1])
+
+    def _chosen(self, b: Builder, value: str, classes: int, sides: Sequence[int]) -> str:
+        """The same of scores (N, K, h, w)."""
         if classes == 1:  # a probability or a score: above 1 / 2 or above 0
             flat = b.reshape(value, (-1, int(np.prod(sides))))
             low = b.op("Neg", [b.reduced("ReduceMax", b.op("Neg", [flat]), [1], keep=True)])

@@ -168,6 +168,55 @@ def test_the_largest_region_is_chosen_by_the_file(tmp_path, method, ends):
     _proved(out)
 
 
+def _arranged(tmp_path, shape, bias):
+    """A segmenter whose map has the classes last, or none: one class is a plane."""
+    planes = shape[3] if len(shape) == 4 else 1
+    end = {"perm": [0, 2, 3, 1]} if planes > 1 else {}
+    nodes = [
+        node("Conv", "x w1", "a", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w2", "c", pads=[1, 1, 1, 1]),
+        node("Relu", "c", "d"),
+        node("Conv", "d w3 bias", "e"),
+        node("Resize", "e none scales", "f", mode="linear"),
+        node("Transpose" if end else "Squeeze", "f" if end else "f one", "seg", **end),
+    ]
+    constants = {
+        "w1": _w(6, 3, 3, 3),
+        "w2": _w(6, 6, 3, 3),
+        "w3": _w(planes, 6, 1, 1),
+        "bias": np.full(planes, bias, np.float32),
+        "none": np.zeros(0, np.float32),
+        "scales": np.float32([1, 1, 2, 2]),
+        "one": np.array([1], np.int64),
+    }
+    model = onnx_model(nodes, {"x": ("N", 3, 24, 32)}, {"seg": shape}, constants)
+    names = ",".join(("tree", "cat", "dog")[:planes])
+    for key, value in (("task", "segmentation"), ("names", names)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path = tmp_path / "segments.onnx"
+    path.write_bytes(model.SerializeToString())
+    return inspector.load(path, preprocess="unit")
+
+
+@pytest.mark.parametrize("shape", [("N", 24, 32, 3), ("N", 24, 32)], ids=["last", "plane"])
+def test_a_region_is_chosen_wherever_the_classes_stand(tmp_path, shape):
+    out, opened = tmp_path / "out.onnx", _arranged(tmp_path, shape, 8.0)
+    assert opened.sure_reading.channel == (2 if len(shape) == 4 else None)
+    embed(opened, out)
+    _proved(out)
+
+
+def test_a_file_that_finds_nothing_in_random_images_is_not_judged(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_arranged(tmp_path, ("N", 24, 32), -1000.0), out)
+    again = inspector.load(out, preprocess="unit")
+    found = checks_of(again, *base_of(again))[-1]
+    assert (found.name, found.status) == ("heatmap", "undecided")
+    assert "finds nothing in a random image" in found.text
+
+
 def test_an_item_of_each_photo_is_refused_by_name(tmp_path):
     opened = _segmenter(tmp_path)
     with pytest.raises(MethodRefused, match="a file chooses top1 alone"):
