@@ -24,7 +24,8 @@ def weighted_map(activation: Any, alpha: Any) -> Any:
     # A matrix product, not a weighted copy of all maps.
     rows = xp.matmul(alpha[:, None, :], xp.reshape(activation, (n, -1, h * w)))
     combined = xp.reshape(rows, (n, h, w))
-    return xp.where(combined > 0, combined, xp.zeros_like(combined))
+    # What is not a number stays one, and the map is refused.
+    return xp.where(combined <= 0, xp.zeros_like(combined), combined)
 
 
 @method(

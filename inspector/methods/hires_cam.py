@@ -15,7 +15,8 @@ def weighted_map(activation: Any, gradient: Any) -> Any:
     """ReLU(sum_k g_k * A_k), place by place: (N, C, h, w) twice to (N, h, w)."""
     xp = array_namespace(activation, gradient)
     combined = xp.sum(gradient * activation, axis=1)
-    return xp.where(combined > 0, combined, xp.zeros_like(combined))
+    # What is not a number stays one, and the map is refused.
+    return xp.where(combined <= 0, xp.zeros_like(combined), combined)
 
 
 @method(

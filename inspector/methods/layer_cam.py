@@ -15,8 +15,9 @@ def weighted_map(activation: Any, gradient: Any) -> Any:
     """ReLU(sum_k ReLU(g_k) * A_k), place by place: (N, C, h, w) twice to (N, h, w)."""
     xp = array_namespace(activation, gradient)
     zero = xp.zeros_like(gradient)
-    combined = xp.sum(xp.where(gradient > 0, gradient, zero) * activation, axis=1)
-    return xp.where(combined > 0, combined, xp.zeros_like(combined))
+    combined = xp.sum(xp.where(gradient <= 0, zero, gradient) * activation, axis=1)
+    # What is not a number stays one, and the map is refused.
+    return xp.where(combined <= 0, xp.zeros_like(combined), combined)
 
 
 @method(

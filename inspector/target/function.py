@@ -68,6 +68,10 @@ class FunctionTarget(Target):
                 f"({type(error).__name__}: {said})",
                 hint=f"it gets {clean_text(self.tensor)!r} (N, ...) as a torch tensor",
             ) from error
+        if isinstance(found, torch.Tensor) and found.is_complex():
+            raise UsageError(
+                "the target's function returns complex numbers", hint="return their .abs() or .real"
+            )
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != (len(values),):
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise UsageError(

@@ -275,7 +275,7 @@ def _slopes(
         chosen.append(("the input itself", x / _rms(x)))
     spread = float(x.std()) or 1.0
     found = tuple(line.slope(name, d, line.steps(d, spread)) for name, d in chosen)
-    return found if gradient.any() or found[0].error else ()
+    return found if gradient.any() or any(one.error for one in found) else ()
 
 
 def gradient_of(engine: "GradientEngine", subject: Subject, x: Array, target: Target) -> Array:

@@ -5,7 +5,7 @@ import pytest
 from networks import node, onnx_model
 
 from inspector import cli
-from inspector.errors import MethodRefused, NotFinite
+from inspector.errors import ImageRefused, MethodRefused, NotFinite
 from inspector.explain import load
 from inspector.methods import methods
 
@@ -47,6 +47,34 @@ def test_a_method_draws_or_refuses(explainer, name):
         return
     heatmap = found.explanation.heatmap
     assert np.isfinite(heatmap.values[heatmap.seen]).all()
+
+
+@pytest.mark.parametrize("engine", ["twin", "onnx"])
+@pytest.mark.parametrize("name", ["grad-cam", "hires-cam", "layer-cam", "gradient"])
+def test_a_gradient_that_is_no_number_is_not_an_empty_map(tmp_path, name, engine):
+    rng = np.random.default_rng(0)
+    constants = {
+        "v": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "m": rng.standard_normal((4, 5)).astype(np.float32),
+        "nought": np.float32(0),
+    }
+    nodes = [
+        node("Conv", "x v", "c"),
+        node("Relu", "c", "r"),
+        node("GlobalAveragePool", "r", "g"),
+        node("Flatten", "g", "f"),
+        node("MatMul", "f m", "u"),
+        node("Mul", "u nought", "z"),
+        node("Sqrt", "z", "q"),  # its slope at 0 is infinite, times 0 no number
+        node("Add", "u q", "y"),
+    ]
+    path = tmp_path / "m.onnx"
+    proto = onnx_model(nodes, {"x": ["n", 3, 12, 12]}, {"y": ["n", 5]}, constants)
+    path.write_bytes(proto.SerializeToString())
+    opened = load(path, preprocess="unit", device="cpu", unverified=True, engine=engine)
+    photo = rng.integers(0, 256, (12, 12, 3), np.uint8)
+    with pytest.raises(ImageRefused, match="not finite"):
+        opened.explain(photo, name, target="1")
 
 
 def test_arithmetic_that_fails_is_a_refusal():

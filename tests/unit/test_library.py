@@ -101,6 +101,7 @@ def test_a_function_may_be_anything_that_torch_differentiates(model):
         (lambda s: s.sum(), r"returns \(\) for values"),
         (lambda s: s[:, :2], r"returns \(1, 2\)"),
         (lambda s: 3, "returns int"),
+        (lambda s: s[:, 3] * 1j, "returns complex"),
         (lambda s: s[:, 99], r"fails on values of shape \(1, 10\)"),
     ],
 )

@@ -218,6 +218,7 @@ def _classes(opened: Opened) -> dict[str, Any] | None:
         "output": scores.output,
         "activation": scores.activation,
         "flipped": scores.flipped,
+        "assumed": scores.classifies or any(names),
         "names": names,
     }
 

@@ -266,13 +266,14 @@ function floats(tensor) {
   });
 }
 
+// As inspector/probability.py: null where nothing says that the scores are of classes.
 function probabilities(scores) {
-  const { activation, flipped } = facts.classes;
-  const known = activation || scores.length < 2;
-  if (known) return { values: [...scores].map((p) => (flipped ? 1 - p : p)), assumed: false };
+  const { activation, flipped, assumed } = facts.classes;
+  if (activation) return { values: [...scores].map((p) => (flipped ? 1 - p : p)), assumed: false };
   const sum = scores.reduce((a, b) => a + b, 0);
   const given = scores.every((p) => p >= 0 && p <= 1) && Math.abs(sum - 1) <= 2e-3;
-  if (given) return { values: [...scores], assumed: false };
+  if (given && scores.length > 1) return { values: [...scores], assumed: false };
+  if (!assumed || scores.length < 2) return null;
   const top = Math.max(...scores);
   const powers = [...scores].map((score) => Math.exp(score - top));
   const total = powers.reduce((a, b) => a + b, 0);
@@ -403,18 +404,21 @@ function describe() {
   element("classes").hidden = !facts.classes;
   element("answer").textContent = shown.name;
   if (facts.classes) {
-    const { values, assumed } = probabilities(shown.scores);
+    const found = probabilities(shown.scores);
+    const values = found ? found.values : [...shown.scores];
+    const said = (index) => (found ? `${(values[index] * 100).toFixed(1)} %` : values[index].toPrecision(4));
     const order = values.map((_, i) => i).sort((a, b) => values[b] - values[a] || a - b);
     for (const index of order.slice(0, 5)) {
       const row = body.insertRow();
       row.insertCell().textContent = labelOf(index);
-      row.insertCell().textContent = `${(values[index] * 100).toFixed(1)} %`;
+      row.insertCell().textContent = said(index);
     }
-    element("answer").textContent = `${labelOf(order[0])}, ${(values[order[0]] * 100).toFixed(1)} %`;
-    if (order.length > 1 && values[order[0]] - values[order[1]] < 0.1) {
+    element("answer").textContent = `${labelOf(order[0])}, ${said(order[0])}`;
+    if (found && order.length > 1 && values[order[0]] - values[order[1]] < 0.1) {
       notes.push("A close call: the second class is nearly as probable.");
     }
-    if (assumed) notes.push("Probabilities are a softmax of the scores; the model itself has none.");
+    if (!found) notes.push("The file does not say what its numbers are: no percentages are given.");
+    if (found?.assumed) notes.push("Probabilities are a softmax of the scores; the model itself has none.");
   }
   const seen = shareSeen();
   if (seen < 0.995) {
