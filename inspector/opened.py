@@ -38,7 +38,7 @@ from inspector.photos.preprocess_choice import PreprocessChoice, Resolved, resol
 from inspector.photos.preprocess_files import parse_override
 from inspector.target import Scores
 from inspector.tasks import Outputs, Reading, find_reading
-from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for
+from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for, worst_of
 from inspector.verify.graph_gradient import graph_verdict_for
 from inspector.versions import versions
 
@@ -567,14 +567,6 @@ class Opened:
 
     # -- what a figure depends on ----------------------------------------------------------
 
-    def _verdict(self) -> dict[str, Any] | None:
-        """The certificate's verdict, the worst of several; None when none was asked for."""
-        if not self._verdicts:
-            return None
-        order = {False: 0, None: 1, True: 2}
-        worst = min(self._verdicts.values(), key=lambda found: order[found.passed])
-        return {"passed": worst.passed, "text": worst.text}
-
     def context(self, layer: tuple[str | None, str] | None) -> dict[str, Any]:
         """Everything about model and machine that a figure depends on.
 
@@ -595,7 +587,7 @@ class Opened:
             },
             "layer": {"tensor": layer[0], "reason": layer[1]} if layer else None,
             "preprocess": self.preprocessing.to_dict(),
-            "certificate": self._verdict(),
+            "certificate": worst_of(self._verdicts.values()),
             "provider": self.model.runtime.provider,
             **({} if self.model.engine == "twin" else {"engine": self.model.engine}),
             **({"execution": self.model.execution.text} if self.model.execution.text else {}),

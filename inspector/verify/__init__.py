@@ -5,6 +5,14 @@ into the user's cache first.  Importing this package imports neither torch nor o
 """
 
 from inspector.verify.cache import kept_at, kept_verdict, verdict_for
-from inspector.verify.certificate import Certificate, Check, Verdict
+from inspector.verify.certificate import Certificate, Check, Verdict, worst_of
 
-__all__ = ["Certificate", "Check", "Verdict", "kept_at", "kept_verdict", "verdict_for"]
+__all__ = [
+    "Certificate",
+    "Check",
+    "Verdict",
+    "kept_at",
+    "kept_verdict",
+    "verdict_for",
+    "worst_of",
+]

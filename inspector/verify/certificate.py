@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["SCHEMA", "About", "Certificate", "Check", "Status", "Verdict", "finite"]
+__all__ = ["SCHEMA", "About", "Certificate", "Check", "Status", "Verdict", "finite", "worst_of"]
 
 SCHEMA = 2
 """Version of the JSON document; a field that changes its meaning raises it."""
@@ -62,6 +62,13 @@ class Verdict:
     text: str
     source: Literal["cached", "now"]
     occlusion: str = ""
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> dict[str, Any] | None:
+    """The worst of some verdicts as plain data; None where none was asked for."""
+    order = {False: 0, None: 1, True: 2}
+    found = min(verdicts, key=lambda one: order[one.passed], default=None)
+    return None if found is None else {"passed": found.passed, "text": found.text}
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _arranged(tmp_path, shape, bias):
         "scales": np.float32([1, 1, 2, 2]),
         "one": np.array([1], np.int64),
     }
-    model = onnx_model(nodes, {"x": ("N", 3, 24, 32)}, {"seg": shape}, constants)
+    model = onnx_model(nodes, {"x": (shape[0], 3, 24, 32)}, {"seg": shape}, constants)
     names = ",".join(("tree", "cat", "dog")[:planes])
     for key, value in (("task", "segmentation"), ("names", names)):
         entry = model.metadata_props.add()
@@ -215,6 +215,12 @@ def test_a_file_that_finds_nothing_in_random_images_is_not_judged(tmp_path):
     found = checks_of(again, *base_of(again))[-1]
     assert (found.name, found.status) == ("heatmap", "undecided")
     assert "finds nothing in a random image" in found.text
+
+
+def test_a_file_with_a_fixed_batch_is_judged_by_its_images(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_arranged(tmp_path, (4, 24, 32, 3), 8.0), out)
+    _proved(out)
 
 
 def test_an_item_of_each_photo_is_refused_by_name(tmp_path):

@@ -93,7 +93,6 @@ def _dropped(_b, found):
     return {i: s for i, s in found.items() if len(found) < 2 or i}
 
 
-@pytest.mark.parametrize("fault", [_halved, _dropped])
 def _selected():
     """Boxes that the graph itself suppresses: which of them are read depends on the image."""
     nodes = [
@@ -151,6 +150,7 @@ def test_a_layer_beside_the_targets_path_is_refused(tmp_path):
         opened.explain(PHOTO, "grad-cam", layer="aside", target="y[1]")
 
 
+@pytest.mark.parametrize("fault", [_halved, _dropped])
 def test_a_wrong_rule_is_found_without_the_twin(monkeypatch, fault):
     from inspector.surgery.gradient.table import RULES
 

@@ -393,6 +393,21 @@ def test_switches_of_a_pooling_are_found_from_what_was_kept():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_an_operator_whose_first_result_is_kept_still_gives_its_indices():
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("TopK", ["a", "k"], ["t", "places"], axis=-1),
+        helper.make_node("Mul", ["t", "t"], ["y"]),
+    ]
+    file = _file(nodes, {"w": _w(9), "k": _ints(4)}, (3, 9))
+    x = np.random.default_rng(1).normal(size=(1, 3, 9)).astype(np.float32)
+    graph, target = GradientGraph(file), [Weighted(_w(1, 3, 4))]
+    known = Runtime(file, device="cpu").run({"x": x}, graph.reads({"x": x}, ["y"]))
+    assert "t" in known
+    found, expected = (graph.signals({"x": x}, {}, target, known=k)["x"] for k in (known, None))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_bound_is_told_from_its_neighbours():
     bounds = (0.0, 6.0), (-0.1, 0.3), (1e-3, 1e5)
     for low, high in bounds:

@@ -191,12 +191,12 @@ def _without_fed(
             continue
         proto = onnx.NodeProto()
         proto.CopyFrom(graph.proto.node[node.index])
+        if not set(filter(None, proto.output)) - set(fed) and not indexed.get(node.index):
+            continue
         for position, name in enumerate(proto.output):
-            if name in fed:
-                proto.output[position] = ""
+            if name in fed:  # an output that an operator must have needs some name
+                proto.output[position] = f"{ADDED}again/{name}"
         if indexed.get(node.index):
             del proto.output[1:]
-            proto.output[0] = proto.output[0] or f"{indexed[node.index]}/of"
             proto.output.append(indexed[node.index])
-        if any(proto.output):
-            yield proto
+        yield proto
