@@ -16,7 +16,6 @@ from converters.graph.operators import facts
 from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
 from inspector.methods import methods
-from inspector.model import LONG
 from inspector.network.score_tensors import candidates
 from inspector.photos.geometry import Geometry
 from inspector.tasks import Sample
@@ -50,7 +49,7 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
 def verdicts(explainer: Explainer) -> Iterator[tuple[str, str]]:
     """Yield each method with its verdict as soon as it is known; see ``method_verdicts``.
 
-    Of a long network, what needs no gradient comes first: proving gradients takes most of the time.
+    What needs no gradient comes first: proving gradients takes most of the time.
 
     Args:
         explainer: The opened model.
@@ -59,12 +58,9 @@ def verdicts(explainer: Explainer) -> Iterator[tuple[str, str]]:
     if why := _too_long(nodes):
         yield from dict.fromkeys(methods(), f"not tried: {why}").items()
         return
-    groups = [list(methods())]
-    if len(nodes) > LONG:
-        slow = {name for name, one in methods().items() if one.differentiates}
-        groups = [[n for n in methods() if (n in slow) is last] for last in (False, True)]
-    for names in groups:
-        yield from _tried(explainer, names).items()
+    slow = {name for name, one in methods().items() if one.differentiates}
+    for last in (False, True):
+        yield from _tried(explainer, [n for n in methods() if (n in slow) is last]).items()
 
 
 def _too_long(nodes: Sequence[Node]) -> str:

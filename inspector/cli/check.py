@@ -13,6 +13,7 @@ import click
 
 from inspector.cli.options import Command, check_options, open_model, supervised
 from inspector.cli.streams import show, show_json
+from inspector.errors import LimitExceeded
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ def _check(until: float, *, model: Path, as_json: bool, **opening: Any) -> int:
         **dict(overview(explainer).sentences),
         "preprocessing": explainer.preprocessing.to_dict(),
         "provider": explainer.model.runtime.provider,
-        "methods": _methods(explainer, until - time.monotonic()),
     }
+    verdicts = _methods(explainer, until - time.monotonic())
+    found["methods"] = verdicts
+    status = LimitExceeded.exit_status if _NOT_TRIED in verdicts.values() else 0
     if as_json:
         show_json(found, indent=2, default=str)
-        return 0
+        return status
     for key, value in found.items():
         if isinstance(value, dict):
             show(f"{key}:")
@@ -70,7 +73,7 @@ def _check(until: float, *, model: Path, as_json: bool, **opening: Any) -> int:
                 show(f"  {name:{width}} {_shown(text)}")
         else:
             show(f"{key:16} {_shown(value)}")
-    return 0
+    return status
 
 
 class _TimeIsUp(BaseException):

@@ -15,7 +15,7 @@ from inspector.printable import clean_text, percent
 
 if TYPE_CHECKING:
     from inspector.overview import LayerRow, Overview
-    from inspector.report import ImageReport
+    from inspector.report import Explanation, ImageReport
 
 __all__ = ["show_layers", "show_report"]
 
@@ -39,35 +39,54 @@ def show_report(report: "ImageReport", written: Sequence[Path], *, details: bool
     elif report.predictions:
         heading.append_text(_classes(report.predictions))
     console.print(heading)
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    flat = report.photo.space == 2
-    for column in (
-        "method",
-        "target",
-        "score",
-        "peak (x, y)" if flat else "peak",
-        "layer",
-        "checks",
-    ):
-        table.add_column(column)
-    for explanation in report.explanations:
-        data = explanation.to_dict()
-        peak = data["peak"]
-        table.add_row(
-            Text(explanation.label),
-            Text(data["target"]["label"]),
-            f"{data['target']['score']:.3f}",
-            ", ".join(map(str, peak.values())) if peak else _why_empty(data["warnings"]),
-            Text(data["layer"] or "-"),
-            Text(_checks(data["facts"])),
-        )
-    console.print(table)
+    _show_maps(console, report)
     if report.seen_share is not None:
         console.print(Text(_seen(report), "dim"))
     if details:
         for line in _details(report.context):
             console.print(Text(clean_text(line, limit=_LONGEST_NAME), "dim"), soft_wrap=True)
     _show_files(console, written)
+
+
+def _show_maps(console: Console, report: "ImageReport") -> None:
+    """Print a line per map; one below the other where a line is wider than the terminal."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    peak = "peak (x, y)" if report.photo.space == 2 else "peak"
+    names = ("method", "target", "score", peak, "layer", "checks")
+    for name in names:
+        table.add_column(name)
+    rows = [_map_words(explanation) for explanation in report.explanations]
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if _fits(console, table):
+        console.print(table)
+        return
+    for method, target, *others in rows:
+        console.print(Text(f"  {method}  {target}"), soft_wrap=True)
+        for name, word in zip(names[2:], others, strict=True):
+            if word != "-":  # a layer's name is copied, and stays whole
+                console.print(Text(f"    {name} {word}", "dim"), soft_wrap=True)
+
+
+def _map_words(explanation: "Explanation") -> tuple[str, ...]:
+    """Method, target, score, peak, layer and checks of a map."""
+    data = explanation.to_dict()
+    peak = data["peak"]
+    words = (
+        explanation.label,
+        data["target"]["label"],
+        f"{data['target']['score']:.3f}",
+        ", ".join(map(str, peak.values())) if peak else _why_empty(data["warnings"]),
+        data["layer"] or "-",
+        _checks(data["facts"]),
+    )
+    return tuple(clean_text(word, limit=_LONGEST_NAME) for word in words)
+
+
+def _fits(console: Console, table: Table) -> bool:
+    """Whether no cell of a table has to be cut or broken; a pipe has room for everything."""
+    free = console.options.update(max_width=10 * _LONGEST_NAME)
+    return console.measure(table, options=free).maximum <= console.width or not console.is_terminal
 
 
 def _seen(report: "ImageReport") -> str:
@@ -125,8 +144,7 @@ def show_layers(found: "Overview") -> None:
         )
         texts = (Text(clean_text(cell, limit=_LONGEST_NAME)) for cell in cells)
         table.add_row(*texts, style=_style(row))
-    free = console.options.update(max_width=10 * _LONGEST_NAME)
-    if console.measure(table, options=free).maximum <= console.width or not console.is_terminal:
+    if _fits(console, table):
         console.print(table)
     else:
         _show_narrow(console, found)

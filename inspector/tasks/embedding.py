@@ -71,6 +71,7 @@ class Embedding:
                 f"{clean_text(self.output)}[i]",
             )
         vector = np.asarray(reference, np.float64).reshape(-1)
+        _require_direction(vector, "the photo to compare with")
         target = Similarity(self.output, (), "similarity", reference=vector)
         own = np.asarray(sample.values[self.output], np.float64).reshape(1, -1)
         _require_direction(own, sample.photo, float(np.linalg.norm(vector)))

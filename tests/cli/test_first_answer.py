@@ -1,13 +1,15 @@
 """What a command says first: which command was meant, the classes, where the files are."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
+from rich.console import Console
 
 import inspector
-from inspector.cli import program, run
+from inspector.cli import check, program, run
 from inspector.cli.terminal import show_report
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -97,3 +99,26 @@ def test_paths_are_whole_and_details_on_request(report, tmp_path, capsys):
     said = shown(report, written, capsys, details=True)
     assert "preprocessing size=32,32: declared input of the model" in said
     assert "runs on: CPUExecutionProvider" in said
+
+
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_nothing_that_is_copied_is_cut_at_any_width(report, width, monkeypatch):
+    name = "/detect_head/cls_layers/conv5x5/conv5x5.2/Relu_output_0"
+    one = report.explanations[0]
+    attribution = replace(one.attribution, layer=name, method="guided-grad-cam")
+    one = replace(one, heatmap=replace(one.heatmap, attribution=attribution))
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr("inspector.cli.terminal.table_console", lambda: console)
+    show_report(replace(report, explanations=(one,)), [])
+    assert name in text.getvalue()
+    assert "…" not in text.getvalue()
+    assert f"{one.attribution.score:.3f}" in text.getvalue()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_check_ends_with_5_where_time_ran_out(known, monkeypatch, capsys):
+    verdicts = {"cam": "works", "gradient": "works" if known else check._NOT_TRIED}
+    monkeypatch.setattr(check, "_methods", lambda *_: verdicts)
+    assert run(["check", str(SAMPLES / "resnet20.onnx")]) == (0 if known else 5)
+    assert "cam      works" in capsys.readouterr().out
