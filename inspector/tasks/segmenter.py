@@ -41,6 +41,9 @@ LEAST = 0.001
 _CELLS = 64
 """Places from which an output is a map of classes and not a few scores."""
 
+_SIDE = 2
+"""Cells along each side of a map, at least."""
+
 _COLOURS = 4  # channels of a picture at most
 
 _BACKGROUND = {"background", "__background__", "bg", "unlabeled", "unlabelled", "void"}
@@ -200,6 +203,9 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
         return None
     name, value = max(maps.items(), key=lambda one: one[1].size)
     last = value.ndim == 3 and _is_last(value.shape, outputs)
+    sides = _sides(value, last=last)
+    if min(sides) < _SIDE or math.prod(sides) < _CELLS:
+        return None  # a line of cells is a sequence, whatever stands on the third axis
     alike = {_sides(v, last=last) for v in maps.values()}
     if len(alike) > 1 and not _are_auxiliary(name, maps, outputs, last=last):
         return None

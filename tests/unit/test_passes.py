@@ -161,7 +161,7 @@ def unreadable(tmp_path):
     empty.write_bytes(b"")
     items = pictures(20)
     items[0], items[3], items[10] = tmp_path / "missing.png", broken, str(empty)
-    items[11], items[19] = np.zeros((2, 2, 7), np.uint8), np.full((4, 4, 3), 300.0)
+    items[11], items[19] = np.zeros((2, 2, 7), np.uint8), np.full((5, 6, 3), 300.0)
     words = ["no such file", "not an image", "file is empty", "shape", "outside 0..255"]
     return items, (0, 3, 10, 11, 19), words
 

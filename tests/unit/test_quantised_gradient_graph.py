@@ -94,7 +94,7 @@ def test_the_signal_is_the_twins(name):
     x = _RNG.normal(size=(2, 3, 6, 6) if maps else (2, 4)).astype(np.float32)
     graph, twin = GradientGraph(file, optimise=False), TwinEngine(file.graph)
     value = graph._runtime(file.model).run({"X": x}, ["Y"])["Y"]
-    targets = [Weighted(_RNG.normal(size=value.shape).astype(np.float32), tensor="Y")] * 2
+    targets = [Weighted(_RNG.normal(size=value.shape).astype(np.float32), ("Y",))] * 2
     found = graph.signals({"X": x}, {}, targets)["X"]
     expected = twin.signals({"X": x}, {}, targets)["X"]
     assert np.abs(found - expected).max() <= 2e-6 * np.abs(expected).max()
