@@ -296,7 +296,7 @@ def judged(
     worst = found.worst.worst if found.worst else float("inf")
     samples = len(expected[0]) if expected and expected[0].ndim else 1
     if found.missing or not np.isfinite(worst):
-        why = f"{len(got)} outputs in the place of {len(expected)}"
+        why = f"of {len(expected)} outputs {len(expected) - len(got)} missing"
         why = why if found.missing else str(found.worst)
         return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, why)
     top1, mean = None, 0.0

@@ -70,6 +70,8 @@ KNOWN = {
     *("Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv"),
     *("ConvTranspose", "Cos", "Cosh", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "Expand"),
     *("Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "Less", "Log", "MatMul"),
+    "HardSigmoid",  # in the engine alone, never in a file
+    "Resize",
     *("Mul", "Neg", "Not", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean"),
     *("ReduceSum", "Relu", "Reshape", "ReverseSequence", "RotaryEmbedding", "Round"),
     *("ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Sin", "Sinh", "Slice"),

@@ -544,11 +544,11 @@ def test_a_score_that_is_no_sum_of_outputs(opened):
     engine = model.model.twin_engine
 
     class Squared:
-        tensor = "logits"
+        tensors = ("logits",)
 
         @staticmethod
-        def of(array):
-            return array[:, 0] ** 2
+        def of(values):
+            return values["logits"][:, 0] ** 2
 
     x = np.random.default_rng(0).random((1, 3, *vits.SIZE), np.float32)
     with pytest.raises(MethodRefused, match="a sum of outputs"):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from inspector.errors import MissingExtra
+from inspector.errors import InspectorWarning, MissingExtra
 from inspector.measures import statistics
 from inspector.measures.statistics import bootstrap, holm, mcnemar, wald_difference, wilson
 from inspector.studies import studies
@@ -92,7 +92,8 @@ def test_without_scipy_the_extra_is_named(monkeypatch, call):
 )
 def test_a_study_names_the_extra_before_it_looks_at_the_model(monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra):
+    only_drawn = module.startswith("matplotlib")  # numbers are written without it, which is said
+    with pytest.raises(InspectorWarning if only_drawn else MissingExtra):
         studies()[name].function(OfPictures(), [])
 
 
