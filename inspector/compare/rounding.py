@@ -165,6 +165,9 @@ def _of_inputs(
     if not point.learned_nodes:
         return sum(rounded)
     weights = [_weights(graph, node) for node in point.learned_nodes]
+    both = zip(weights, point.learned_nodes, strict=True)
+    if any(one is None and _holds_levels(graph, node) for one, node in both):
+        return None
     if not any(weights) and not rounded and not any(map(_integers, point.learned_nodes)):
         return 0.0
     (one, *more) = weights
@@ -232,8 +235,21 @@ class _Weights:
         return float((np.square(self.steps) * per_output).mean()) / _UNIFORM * window
 
 
+def _holds_levels(graph: Graph, node: Node) -> bool:
+    """Whether the weights of a node are stored as levels."""
+    position = facts(node).weights
+    if position is None or len(node.inputs) <= position:
+        return False
+    maker = graph.producer(node.inputs[position])
+    dequantised = maker is not None and maker.op_type == "DequantizeLinear"
+    return dequantised or facts(node).quantised is not None
+
+
 def _weights(graph: Graph, node: Node) -> _Weights | None:
-    """Quantised weights of a convolution or a matrix product; None for those of other kinds."""
+    """Quantised weights of a convolution or a matrix product; None for those of other kinds.
+
+    Of one scale, or one per channel: scales of blocks are another kind.
+    """
     position = facts(node).weights
     if position is None or len(node.inputs) <= position or "Transpose" in node.op_type:
         return None
@@ -241,7 +257,8 @@ def _weights(graph: Graph, node: Node) -> _Weights | None:
     if maker is not None and maker.op_type == "DequantizeLinear":
         named, axis = list(maker.inputs[:3]), int(maker.attributes.get("axis", 1))
     elif facts(node).quantised is not None:
-        named, axis = list(node.inputs[position : position + 3]), 0
+        named = list(node.inputs[position : position + 3])
+        axis = 0 if facts(node).convolves or _is_turned(node) else -1
     else:
         return None
     levels, scale, zero = (graph.constant(n) if n else None for n in (*named, "", "")[:3])
@@ -249,7 +266,10 @@ def _weights(graph: Graph, node: Node) -> _Weights | None:
         return None
     shape = [1] * levels.ndim
     if scale.size > 1:
-        shape[axis if axis < levels.ndim else 0] = -1
+        axis = axis if -levels.ndim <= axis < levels.ndim else 0
+        if scale.ndim > 1 or scale.size != levels.shape[axis]:
+            return None
+        shape[axis] = -1
     offset = np.zeros(1) if zero is None else zero.astype(np.float64)
     offset = offset.reshape(shape) if offset.size == scale.size else offset.reshape(-1)[:1]
     real = (levels.astype(np.float64) - offset) * scale.astype(np.float64).reshape(shape)
@@ -268,5 +288,9 @@ def _outputs_first(node: Node, weights: Array) -> Array:
     """Weights with the output channels as the first axis."""
     if facts(node).convolves:
         return weights
-    gemm = "Gemm" in node.op_type and int(node.attributes.get("transB", 0))
-    return weights if gemm else weights.swapaxes(-1, -2).reshape(weights.shape[-1], -1)
+    return weights if _is_turned(node) else weights.swapaxes(-1, -2).reshape(weights.shape[-1], -1)
+
+
+def _is_turned(node: Node) -> bool:
+    """Whether a product takes its weights with the output channels first."""
+    return "Gemm" in node.op_type and bool(node.attributes.get("transB", 0))

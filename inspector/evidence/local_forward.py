@@ -114,8 +114,7 @@ class LocalForward:
             return None
         if max((b[2] - b[0]) * (b[3] - b[1]) for b in self._sides) > LARGEST * height * width:
             return None
-        key = (self.fetch, (height, width), self._sides)
-        kept = self.model.runtime.parts
+        key, kept = self._key, self.model.runtime.parts
         if key not in kept:
             if len(kept) >= KEPT:
                 kept.clear()
@@ -125,6 +124,11 @@ class LocalForward:
                 kept[key] = None
         found: LocalStages | None = kept[key]
         return found if found and found.plan.pays(len(self.boxes), CHECKED) else None
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        """What a plan depends on."""
+        return self.fetch, self.image.shape[1:], self._sides
 
     def _planned(self) -> LocalStages | None:
         model, graph = self.model, self.model.graph
@@ -145,7 +149,8 @@ class LocalForward:
             self._own = stages.activations(self.model.input.arrange(self.image[None]))
             found, wanted = self._run(stages, some), self.whole(some, self.fetch)
             self.difference = max(_difference(found[name], wanted[name]) for name in self.fetch)
-        except ExplainedError:
+        except ExplainedError:  # of the next image neither
+            self.model.runtime.parts[self._key] = None
             return
         allowed = 0.0 if is_quantised(self.model.graph) else TOLERANCE
         if self.difference <= allowed:

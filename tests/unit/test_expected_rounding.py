@@ -136,3 +136,33 @@ def test_a_coarse_layer_is_sound_where_its_rounding_is_coarse():
     spoilt = verdict(None, [layer(0.01, 0.01)] * 8 + [layer(0.1, 0.02)], 1)
     assert [one.stands_out for one in spoilt.layers] == [False] * 8 + [True]
     assert "5 times the 0.02 that rounding leaves there" in spoilt.sentence
+
+
+def test_weights_with_scales_of_blocks_are_of_another_kind():
+    weights = RNG.integers(-127, 128, (8, 6)).astype(np.int8)
+    constants = {"w": weights, "ws": np.full((2, 6), 0.01, np.float32), "s": np.float32(0.05)}
+    constants["z"] = np.uint8(0)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wd"], axis=0, block_size=4),
+        helper.make_node("MatMul", ["x", "wd"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "s", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["yd"]),
+    ]
+    info = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes,
+        "blocks",
+        [info("x", TensorProto.FLOAT, ["n", 8])],
+        [info("yd", TensorProto.FLOAT, ["n", 6])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    graph = Graph(model)
+    product = next(node for node in graph.nodes if node.op_type == "MatMul")
+    step = {"sources": (0,), "learned_nodes": (product,)}
+    step["operators"] = ("MatMul", *STEP[1:])
+    points = [Point("x", "x", "x", ("x",)), Point("y", "y", "yd", ("y", "yd"), **step)]
+    spreads = [Spread.at(graph, point.b) for point in points]
+    for spread, width in zip(spreads, (8, 6), strict=True):
+        spread.add(RNG.uniform(0, 1, (1, width)).astype(np.float32))
+    assert expected_rounding(graph, points, spreads)[1] is None

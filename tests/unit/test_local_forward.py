@@ -212,6 +212,19 @@ def test_stages_that_give_something_else_are_found_out(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.attribution, explained(model).attribution)
 
 
+def test_stages_that_do_not_run_are_made_for_one_photo_alone(tmp_path):
+    nodes = [
+        *body(),
+        node("Flatten", "g", "v"),
+        node("Shape", "x", "s"),
+        node("Cast", "s", "t", to=1),
+    ]
+    nodes += [node("ReduceMax", "t", "most", keepdims=0), node("Div", "v most", "h"), head()[1]]
+    model = opened(tmp_path, nodes, ["N", 3, *SIZE])
+    compare(model, local=False)
+    assert list(model.model.runtime.parts.values()) == [None]
+
+
 def test_few_covers_run_whole(tmp_path):
     model = opened(tmp_path, [*body(), *head()], ["N", 3, *SIZE])
     image = np.zeros((3, *SIZE), np.float32)
