@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["NAME_LIMIT", "clean_text", "percent", "safe_lines", "visible_text"]
+__all__ = ["NAME_LIMIT", "clean_text", "in_file_name", "percent", "safe_lines", "visible_text"]
 
 NAME_LIMIT = 200
 """Characters of a name that are kept."""
@@ -23,6 +23,33 @@ def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
     kept = (" " if unicodedata.category(c)[0] == "C" else c for c in part)
     line = " ".join("".join(kept).split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def in_file_name(text: str, *, gap: str, kept: str, most: int, runs: bool = False) -> str:
+    """A text as a part of a file's name, in its own script.
+
+    Letters with their marks, digits and ``_`` stay.
+
+    Args:
+        text: Any text.
+        gap: What stands in the place of every other character.
+        kept: Further characters that stay.
+        most: Bytes at most, of UTF-8: a file system counts bytes, and 255 are a whole name.
+        runs: Whether one gap stands for several characters in a row.
+
+    Example:
+        >>> from inspector.printable import in_file_name
+        >>> in_file_name("tiger cat / *lynx*", gap="-", kept="+-", most=60, runs=True)
+        'tiger-cat-lynx-'
+    """
+    found: list[str] = []
+    left_out = False
+    for c in text[:most]:
+        stays = c.isalnum() or c == "_" or c in kept or unicodedata.category(c)[0] == "M"
+        if stays or not (runs and left_out):
+            found.append(c if stays else gap)
+        left_out = not stays
+    return "".join(found).encode()[:most].decode(errors="ignore")
 
 
 def percent(share: float) -> str:

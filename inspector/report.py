@@ -5,7 +5,6 @@ be saved, printed as JSON, or shown in a notebook.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from PIL.Image import Image
 from inspector.errors import ExplainedError, ImageRefused, InspectorError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
+from inspector.printable import in_file_name
 from inspector.render import FORMATS, notebook, png, save, sheet
 from inspector.render.drawing.display import PLAIN, Display
 
@@ -26,6 +26,9 @@ __all__ = ["Explanation", "ImageReport", "Refusal", "Report", "file_stems"]
 
 _LABEL_LENGTH = 40
 """Characters of a target's label in a file's name."""
+
+_STEM_BYTES, _METHOD_BYTES, _LABEL_BYTES = 120, 60, 56
+"""Of the three parts of a file's name, which together with numbers and suffix may have 255."""
 
 OF_MAPS = ("png", "svg", "pdf", "npz", "npy")
 """Formats that give each map a file of its own."""
@@ -321,7 +324,7 @@ class ImageReport:
         """Explanations by file name: photo, method and target; a number where two are alike."""
         seen: dict[str, int] = {}
         for explanation in self.explanations:
-            words = [re.sub(r"[^\w+.\-]", "-", explanation.label)]
+            words = [in_file_name(explanation.label, gap="-", kept="+.-", most=_METHOD_BYTES)]
             words += filter(None, [_in_file_name(explanation.attribution.label)])
             name = ".".join([self.name, *words])
             rank = seen[name.lower()] = seen.get(name.lower(), 0) + 1
@@ -505,13 +508,15 @@ class Report:
 
 def _in_file_name(label: str) -> str:
     """A target's label as a part of a file's name: ``tiger-cat``, ``output-0-3``."""
-    return re.sub(r"[^\w+\-]+", "-", label)[:_LABEL_LENGTH].strip("-")
+    words = in_file_name(label, gap="-", kept="+-", most=4 * _LABEL_LENGTH, runs=True)
+    short = words[:_LABEL_LENGTH].encode()[:_LABEL_BYTES].decode(errors="ignore")
+    return short.strip("-")
 
 
 def safe_stem(name: str) -> str:
     """File name without its suffix and without anything a file system could stumble over."""
-    stem = re.sub(r"[^\w+.\- ]", "_", Path(name).stem).strip(". ")
-    return stem[:120] or "image"
+    stem = in_file_name(Path(name).stem.strip(". "), gap="_", kept="+.- ", most=_STEM_BYTES)
+    return stem.strip(". ") or "image"
 
 
 def file_stems(names: Sequence[str]) -> list[str]:

@@ -280,7 +280,7 @@ def _explain(
     said: set[str] = set()
     _say_once(explainer.preprocessing.warnings, said)
     done: list[dict[str, Any]] = []
-    timelines = Timelines(output)
+    timelines = Timelines(output, file_stems)
     blank: list[ImageReport] = []
     with progress_bar(f"{len(named)} image(s)") as progress:
         found = explainer.explain_each(

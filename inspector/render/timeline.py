@@ -1,5 +1,6 @@
 """A sheet over time: the map of each frame of a video, small, in order."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,12 @@ class Timelines:
 
     Args:
         folder: Where they are written.
+        stems: Distinct starts of file names, of the videos' names.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._of: dict[str, _Timeline] = {}
+    def __init__(self, folder: Path, stems: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        self.folder, self.stems = folder, stems
+        self._of: dict[Path, _Timeline] = {}
 
     def add(self, source: Any, report: Any) -> None:
         """Keep the first map of a frame; a source that is no frame is passed over.
@@ -75,14 +77,15 @@ class Timelines:
         scale = scale_of(first.heatmap)
         panel = overlay_panel(drawn.photo, drawn.heatmap, (size[0], size[1]), scale, widened=True)
         title = f"{video.path.name}: {first.label}"
-        timeline = self._of.setdefault(video.path.stem, _Timeline(title))
+        timeline = self._of.setdefault(video.path, _Timeline(title))
         timeline.panels.append(
             (source.number, f"{source.number}: {first.attribution.label}", panel)
         )
 
     def save(self) -> list[Path]:
         """Write ``STEM.timeline.png`` of each video."""
+        stems = self.stems([path.name for path in self._of])
         return [
             png.write(self.folder / f"{stem}.timeline.png", timeline.draw())
-            for stem, timeline in self._of.items()
+            for stem, timeline in zip(stems, self._of.values(), strict=True)
         ]

@@ -1,6 +1,8 @@
 """The report as data: what a number in the JSON stands for."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import pytest
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess
-from inspector.report import Explanation, ImageReport
+from inspector.render.timeline import Timelines
+from inspector.report import Explanation, ImageReport, file_stems
 
 SIZE = (40, 90)
 
@@ -51,3 +54,60 @@ def test_the_range_and_the_shape_are_those_of_the_raw_map(tmp_path):
     values[0, 3, 5], values[0, 8, 8] = 2.5, -1.25
     found = document(values, tmp_path)["attribution"]
     assert (found["maximum"], found["minimum"], found["shape"]) == (2.5, -1.25, [1, *SIZE])
+
+
+LONG = "rise:masks=2000,error=0.125,cells=7,keep=0.25,fill=grey,seed=1234567"
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "猫", "म", "𠀀"])
+def test_no_name_is_longer_than_a_file_system_takes(tmp_path, letter):
+    photo = Photo.of(np.zeros((*SIZE, 3), np.uint8), letter * 240 + ".png")
+    _, geometry = Preprocess(SIZE).apply(photo)
+    values = np.ones((1, *SIZE), np.float32)
+    attribution = Attribution(values, "input", "rise", label=letter * 200)
+    explanation = Explanation(Heatmap.of(attribution, geometry), LONG, {}, {})
+    found = ImageReport(photo, (explanation,) * 12, {}, ())
+    stems = file_stems([photo.name] * 3)
+    assert len(set(stems)) == 3
+    paths = found.save(tmp_path, stems[-1], sheet=True, formats=("npz", "json"))
+    assert len(set(paths)) == 13
+    assert max(len(path.name.encode()) for path in paths) <= 255
+
+
+@pytest.mark.parametrize(
+    ("label", "part"),
+    [
+        ("tiger cat", "tiger-cat"),
+        ("नमस्ते", "नमस्ते"),
+        ("น้ำ", "น้ำ"),
+        ("cafe\u0301 / bar", "cafe\u0301-bar"),
+        ("output[0,3]", "output-0-3"),
+        ("../../etc", "etc"),
+        ("a" * 99, "a" * 40),
+        ("猫" * 99, "猫" * 18),
+        ("***", ""),
+    ],
+)
+def test_a_label_keeps_the_marks_of_its_letters_in_a_file_s_name(label, part):
+    photo = Photo.of(np.zeros((*SIZE, 3), np.uint8), "p.png")
+    _, geometry = Preprocess(SIZE).apply(photo)
+    heatmap = Heatmap.of(Attribution(np.ones((2, 2)), "layer", "cam", label=label), geometry)
+    report = ImageReport(photo, (Explanation(heatmap, "cam", {}, {}),), {}, ())
+    [name] = [name for name, _ in report._named()]
+    assert name == ".".join(filter(None, ["p", "cam", part]))
+
+
+def test_videos_of_one_name_have_a_timeline_each(tmp_path):
+    photo = Photo.of(np.zeros((*SIZE, 3), np.uint8), "frame.png")
+    _, geometry = Preprocess(SIZE).apply(photo)
+    heatmap = Heatmap.of(Attribution(np.ones((2, 2)), "layer", "cam", label="cat"), geometry)
+    report = ImageReport(photo, (Explanation(heatmap, "cam", {}, {}),), {}, ())
+    timelines = Timelines(tmp_path, file_stems)
+    for folder in ("one", "two"):
+        for number in (0, 30):
+            video = SimpleNamespace(path=Path(folder, "clip" + "猫" * 80 + ".mp4"))
+            timelines.add(SimpleNamespace(video=video, number=number), report)
+    timelines.add(photo, report)  # no frame
+    written = timelines.save()
+    assert len(set(written)) == 2
+    assert max(len(path.name.encode()) for path in written) <= 255
