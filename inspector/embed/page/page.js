@@ -359,8 +359,16 @@ async function opened(file) {
 }
 
 let shown = null;
+let turn = Promise.resolve();
 
-async function explain(file) {
+// One photo after the other: the network runs one at a time, and the last one stays.
+function explain(file) {
+  const next = () => explained(file);
+  turn = turn.then(next, next);
+  return turn;
+}
+
+async function explained(file) {
   say(`Computing ${file.name}…`);
   try {
     const photo = await opened(file);
