@@ -52,21 +52,23 @@ def in_file_name(text: str, *, gap: str, kept: str, most: int, runs: bool = Fals
     return "".join(found).encode()[:most].decode(errors="ignore")
 
 
-def percent(share: float) -> str:
-    """A share as whole per cent; 0 % means nothing, and 100 % everything.
+def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent; 0 means nothing, and 100 everything.
 
     Args:
         share: From 0 to 1.
+        digits: Behind the point.
 
     Example:
         >>> from inspector.printable import percent
         >>> percent(0.514), percent(0.002), percent(0.998), percent(1)
         ('51%', '<1%', '>99%', '100%')
     """
-    text = f"{share:.0%}"
-    if text == "0%" and share > 0:
-        return "<1%"
-    return ">99%" if text == "100%" and share < 1 - 1e-6 else text
+    text, least = f"{share:.{digits}%}", 10.0 ** (-2 - digits)
+    if text == f"{0:.{digits}%}" and share > 0:
+        return f"<{least:.{digits}%}"
+    full = text == f"{1:.{digits}%}" and share < 1 - 1e-9
+    return f">{1 - least:.{digits}%}" if full else text
 
 
 def safe_lines(text: str) -> str:

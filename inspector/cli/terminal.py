@@ -253,8 +253,7 @@ def _certainty(prediction: Any) -> str:
     probability = prediction["probability"]
     if probability is None:
         return f"score {prediction['score']:.3f}"
-    shown = f"{probability:.1%}"
-    return ">99.9%" if shown == "100.0%" and probability < 1 else shown
+    return percent(probability, 1)
 
 
 def _why_empty(warnings: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from inspector.heatmap import Heatmap
 from inspector.measures.similarity import Similarity
 from inspector.photos.photo import Photo
+from inspector.printable import percent
 from inspector.render.drawing.page import (
     GAP,
     MARGIN,
@@ -236,4 +237,4 @@ def _caption(letter: str, best: Any, pair: "MapPair", side: int) -> tuple[str, .
 
 
 def _worth(score: float, probability: float | None) -> str:
-    return f"score {score:.3g}" if probability is None else f"{probability:.1%}"
+    return f"score {score:.3g}" if probability is None else percent(probability, 1)

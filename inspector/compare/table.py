@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inspector.printable import clean_text
+from inspector.printable import clean_text, percent
 
 if TYPE_CHECKING:
     from inspector.compare.parting import LayerError
@@ -231,4 +231,4 @@ def _error(value: float | None) -> str:
 
 
 def _share(probability: float | None) -> str:
-    return "" if probability is None else f"{probability:.1%}"
+    return "" if probability is None else percent(probability, 1)

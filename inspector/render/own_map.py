@@ -29,7 +29,7 @@ def overlay(
         photo: The photo, as ``explain`` takes it.
         values: (h, w) finite numbers, an array or tensor; stretched over the whole photo.
         method: What the map is called.
-        label: What it explains.
+        label: What it explains; the heading.
         signed: Whether negative values mean something, though this map may have none.
 
     Returns:
@@ -58,6 +58,6 @@ def overlay(
     if not np.isfinite(array).all():
         raise UsageError("values: some are not finite", hint="np.nan_to_num(values) replaces them")
     attribution = Attribution(
-        array.astype(np.float32), space="layer", method=method, label=label, signed=signed
+        array.astype(np.float32), space="layer", method=method, label=label or method, signed=signed
     )
     return png.overlay(opened, Heatmap.of(attribution, Geometry.identity(opened.size)))

@@ -12,6 +12,7 @@ from inspector.errors import UsageError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
+from inspector.printable import percent
 from inspector.render import png, sheet, vector
 from inspector.render.drawing import fonts
 from inspector.render.drawing.display import Display
@@ -204,3 +205,17 @@ def test_pdf_is_one_page_of_the_figures_size():
     width, height = (round(side * 0.72, 2) for side in figure.size)
     assert f"/MediaBox [ 0 0 {width:g} {height:g} ]".encode() in data
     assert vector.dumps(Image.new("RGB", (8, 8)), "pdf").startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0.0%"), (1e-9, "<0.1%"), (0.5, "50.0%"), (0.9999992, ">99.9%")]
+)
+def test_a_probability_is_certain_only_where_it_is(share, text):
+    assert percent(share, 1) == text
+
+
+def test_characters_in_a_row_that_no_font_has_are_one_mark(system_fonts):
+
+    assert fonts.width_of("猫猫猫猫.png", 20) == fonts.width_of("猫.png", 20)
+    assert fonts.width_of("猫a猫.png", 20) > fonts.width_of("猫.png", 20)
+    assert not fonts.legible("猫猫")

@@ -311,7 +311,7 @@ def test_what_stands_below_a_panel_is_not_drawn_over_the_number_below_its_bar(si
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0%"), (0.001, "<1%"), (0.51, "51%"), (0.999, ">99%"), (1 - 1e-9, "100%"), (1, "100%")],
+    [(0, "0%"), (0.001, "<1%"), (0.51, "51%"), (0.999, ">99%"), (1 - 1e-10, "100%"), (1, "100%")],
 )
 def test_a_share_is_nothing_or_everything_only_where_it_is(share, text):
     assert percent(share) == text

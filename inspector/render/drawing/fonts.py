@@ -138,7 +138,7 @@ def _plain(text: str) -> bool:
 def _runs(text: str) -> tuple[tuple[str, str], ...]:
     """A text as pieces, each with the file of a font that has it.
 
-    A character that no font has becomes the replacement character.
+    Characters in a row that no font has become one replacement character.
     """
     own = _own_path() or ""
     found: list[tuple[str, str]] = []
@@ -148,6 +148,8 @@ def _runs(text: str) -> tuple[tuple[str, str], ...]:
             found[-1] = last[0], last[1] + character
             continue
         path = _file_for(character)
+        if not path and last[1].endswith(_LOST):
+            continue
         known = (path, character) if path else (own, _LOST)
         if last[0] == known[0] and _joins(last[1], known[1]):
             known = known[0], found.pop()[1] + known[1]
