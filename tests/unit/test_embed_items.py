@@ -170,7 +170,7 @@ def test_the_largest_region_is_chosen_by_the_file(tmp_path, method, ends):
 
 def _arranged(tmp_path, shape, bias):
     """A segmenter whose map has the classes last, or none: one class is a plane."""
-    planes = shape[3] if len(shape) == 4 else 1
+    planes, rng = shape[3] if len(shape) == 4 else 1, np.random.default_rng(0)
     end = {"perm": [0, 2, 3, 1]} if planes > 1 else {}
     nodes = [
         node("Conv", "x w1", "a", pads=[1, 1, 1, 1], strides=[2, 2]),
@@ -182,14 +182,15 @@ def _arranged(tmp_path, shape, bias):
         node("Transpose" if end else "Squeeze", "f" if end else "f one", "seg", **end),
     ]
     constants = {
-        "w1": _w(6, 3, 3, 3),
-        "w2": _w(6, 6, 3, 3),
-        "w3": _w(planes, 6, 1, 1),
+        "w1": rng.normal(size=(6, 3, 3, 3)),
+        "w2": rng.normal(size=(6, 6, 3, 3)),
+        "w3": rng.normal(size=(planes, 6, 1, 1)),
         "bias": np.full(planes, bias, np.float32),
         "none": np.zeros(0, np.float32),
         "scales": np.float32([1, 1, 2, 2]),
         "one": np.array([1], np.int64),
     }
+    constants |= {name: constants[name].astype(np.float32) for name in ("w1", "w2", "w3")}
     model = onnx_model(nodes, {"x": (shape[0], 3, 24, 32)}, {"seg": shape}, constants)
     names = ",".join(("tree", "cat", "dog")[:planes])
     for key, value in (("task", "segmentation"), ("names", names)):
