@@ -130,6 +130,7 @@ def test_programs_need_trust(here):
         ("absent", ConversionFailed, "absent", {}),
     ],
 )
+@pytest.mark.conformance
 def test_nothing_half_is_left(here, name, error, words, limits):
     (here / "out" / "m.onnx").write_bytes(b"what was there before")
     with pytest.raises(error, match=words):
@@ -321,6 +322,7 @@ def script(place, text):
     return str(place)
 
 
+@pytest.mark.conformance
 def test_another_python_converts(here, monkeypatch):
     """It gets the converters and nothing else of this environment."""
     (here / "own").mkdir()

@@ -110,6 +110,7 @@ def scopes(path):
     return [{p.key: p.value for p in node.metadata_props} for node in model.graph.node]
 
 
+@pytest.mark.conformance
 def test_an_exported_program(program, net, tmp_path):
     certificate = convert(str(program), tmp_path / "m.onnx")
     assert certificate.worst < 1e-4
@@ -324,6 +325,7 @@ def test_a_payload_among_weights_never_runs(folder, legacy, tmp_path, monkeypatc
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.conformance
 def test_example_inputs_and_guards_of_a_program_never_run(program, net, tmp_path):
     marker = tmp_path / MARKER
     code = f"__import__('os').system('touch {marker}') == 0"

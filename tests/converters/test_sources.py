@@ -43,6 +43,7 @@ def trained(tmp_path):
     return network, tmp_path / "weights.pt"
 
 
+@pytest.mark.conformance
 def test_a_function_with_its_weights_is_explained_and_kept(trained, said, tmp_path):
     network, weights = trained
     asked = [

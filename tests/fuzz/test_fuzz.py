@@ -23,12 +23,14 @@ def fuzzed(*options):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.conformance
 def test_a_few_mutants_end_in_order():
     status, said = fuzzed("--mutants", "40")
     assert status == 0, said
     assert "worker 0: 40 mutants" in said
 
 
+@pytest.mark.conformance
 def test_the_same_seed_makes_the_same_mutant():
     first, second = (fuzzed("--seed", "7")[1] for _ in range(2))
     assert first == second
