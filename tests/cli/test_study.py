@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from waiting import soon
 
 
@@ -117,6 +118,7 @@ def test_evolution(inspector, samples, tmp_path):
     assert [one["units"] for one in report["result"]["layers"]] == [[3, 8], [3, 8]]
 
 
+@pytest.mark.conformance
 def test_an_interrupted_run_goes_on(samples, tmp_path):
     """Ctrl-C in the middle: what was found is kept, and the end is that of a run in one go."""
     photos = sorted((samples / "images").glob("*.png"))

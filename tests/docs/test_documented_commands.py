@@ -13,12 +13,13 @@ RUN = [(block, command) for block, command in all_commands() if command not in N
 PYTHON = [block for block in blocks() if block.language == "python"]
 
 SLOW = ("docs/studies/", "docs/audit.md", "docs/compare.md", "docs/convert.md", "docs/verify.md")
-"""Pages whose commands belong to the long runs."""
+"""Pages whose commands belong to the long runs, as audits and studies of any page do."""
 
 
 def cases():
     for block, command in RUN:
-        long = pytest.mark.conformance if block.page.startswith(SLOW) else ()
+        slow = block.page.startswith(SLOW) or command.split()[1] in {"audit", "compare", "study"}
+        long = pytest.mark.conformance if slow else ()
         yield pytest.param(command, id=f"{block}-{command}", marks=long)
 
 

@@ -295,6 +295,7 @@ def test_drop_and_increase_by_hand(scene, monkeypatch):
     assert set(found["increase"]) == {"map", "random", "edges", "centre"}
 
 
+@pytest.mark.conformance
 def test_the_maps_are_more_faithful_than_maps_that_know_nothing(scene, tmp_path):
     options = AuditOptions(workers=1, thumbnails=False, faithfulness=8)
     found = audit(opening(scene, "honest"), scene / "data" / "other", tmp_path, options)

@@ -91,6 +91,7 @@ def moved(by):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "zfnet"])
+@pytest.mark.conformance
 def test_float_against_int8(name, request):
     eight = request.getfixturevalue("resnet8" if name == "resnet20" else "zfnet8")
     found = compare(SAMPLES / f"{name}.onnx", eight, PHOTOS)
@@ -126,6 +127,7 @@ def test_float_against_int8(name, request):
         ("resnet20", {"input_zero_point": moved(50)}, "input"),
     ],
 )
+@pytest.mark.conformance
 def test_a_spoilt_layer_is_named(name, edit, named, request, tmp_path):
     eight = request.getfixturevalue("resnet8" if name == "resnet20" else "zfnet8")
     bad = changed(eight, tmp_path / "bad.onnx", **edit)

@@ -274,6 +274,7 @@ def test_pairs_count_photos(small):
     )
 
 
+@pytest.mark.conformance
 def test_a_resumed_run_gives_the_same_numbers(small, tmp_path):
     folder, a, b = small
     photos = labelled_photos([folder / "photos"])

@@ -215,6 +215,7 @@ def test_one_epoch_of_training_leaves_what_build_needs(data, tmp_path):
     assert built.count("differs by") == 2
 
 
+@pytest.mark.conformance
 def test_training_learns(data, script):
     train = script("train")
     training, test = train.load(data, torch.device("cpu"))
