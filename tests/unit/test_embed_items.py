@@ -203,7 +203,7 @@ def _arranged(tmp_path, shape, bias):
 
 @pytest.mark.parametrize("shape", [("N", 24, 32, 3), ("N", 24, 32)], ids=["last", "plane"])
 def test_a_region_is_chosen_wherever_the_classes_stand(tmp_path, shape):
-    out, opened = tmp_path / "out.onnx", _arranged(tmp_path, shape, 8.0)
+    out, opened = tmp_path / "out.onnx", _arranged(tmp_path, shape, 0.0)
     assert opened.sure_reading.channel == (2 if len(shape) == 4 else None)
     embed(opened, out)
     _proved(out)
@@ -220,7 +220,7 @@ def test_a_file_that_finds_nothing_in_random_images_is_not_judged(tmp_path):
 
 def test_a_file_with_a_fixed_batch_is_judged_by_its_images(tmp_path):
     out = tmp_path / "out.onnx"
-    embed(_arranged(tmp_path, (4, 24, 32, 3), 8.0), out)
+    embed(_arranged(tmp_path, (4, 24, 32, 3), 0.0), out)
     _proved(out)
 
 
