@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,9 @@ def said(folder, monkeypatch, capsys):
     monkeypatch.setattr(supervise, "_can_fork", lambda: False)
 
     def call(*arguments):
-        status = cli.run(["study", *map(str, arguments), "--preprocess", "unit", "-o", "out"])
+        with warnings.catch_warnings():  # the command line shows them
+            warnings.simplefilter("default")
+            status = cli.run(["study", *map(str, arguments), "--preprocess", "unit", "-o", "out"])
         streams = capsys.readouterr()
         return status, streams.out + streams.err
 
