@@ -216,10 +216,14 @@ def test_stages_that_do_not_run_are_made_for_one_photo_alone(tmp_path):
     nodes = [
         *body(),
         node("Flatten", "g", "v"),
-        node("Shape", "x", "s"),
-        node("Cast", "s", "t", to=1),
+        node("Shape", "x", "shape"),
+        node("Cast", "shape", "lengths", to=1),
     ]
-    nodes += [node("ReduceMax", "t", "most", keepdims=0), node("Div", "v most", "h"), head()[1]]
+    nodes += [
+        node("ReduceMax", "lengths", "most", keepdims=0),
+        node("Div", "v most", "h"),
+        head()[1],
+    ]
     model = opened(tmp_path, nodes, ["N", 3, *SIZE])
     compare(model, local=False)
     assert list(model.model.runtime.parts.values()) == [None]
