@@ -4,33 +4,22 @@ Needs Chromium, its driver and the extra ``formats``, whose axe-playwright-pytho
 ``AXE_CORE`` may name another ``axe.min.js``.
 """
 
-import functools
-import http.server
 import importlib.util
 import json
 import os
-import shutil
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from audit_documents import HOSTILE, audit_document, audit_rows, hostile_document
+from browsers import SIZES, browsing, serving
 from PIL import Image
 
 from inspector.render import html
 
 pytestmark = pytest.mark.conformance
 
-webdriver = pytest.importorskip("selenium.webdriver")
-WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("neither Chromium nor its driver is installed", allow_module_level=True)
-
 PHOTOS = 10_000
-SIZES = {"desktop": (1280, 900), "phone": (390, 800)}
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +42,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(folder):
     """Address of the folder on loopback."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.log_message = lambda *_: None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def started(options):
-    """Chromium under its driver; on a busy machine the first start may take too long."""
-    for attempt in range(3):
-        try:
-            return webdriver.Chrome(service=webdriver.ChromeService(DRIVER), options=options)
-        except WebDriverException as error:
-            reason = str(error).partition("\n")[0]
-            time.sleep(2 * attempt)
-    pytest.skip(f"Chromium does not start: {reason}")
+    with serving(folder) as address:
+        yield address
 
 
 @pytest.fixture(params=SIZES)
 def browser(request):
     """A fresh browser of one size, which keeps its console and its requests."""
-    width, height = SIZES[request.param]
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = started(options)
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    yield driver
-    driver.quit()
+    with browsing(request.param) as driver:
+        yield driver
 
 
 def css(browser, selector):

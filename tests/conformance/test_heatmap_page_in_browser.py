@@ -5,18 +5,16 @@ Needs Chromium, its driver, selenium, and the package of onnxruntime-web as ``np
 """
 
 import base64
-import functools
-import http.server
 import io
 import json
 import os
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import SIZES, browsing, serving
 from PIL import Image
 
 import inspector
@@ -26,14 +24,7 @@ from inspector.photos.preprocess import INTERPOLATIONS
 
 pytestmark = pytest.mark.conformance
 
-webdriver = pytest.importorskip("selenium.webdriver")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("neither Chromium nor its driver is installed", allow_module_level=True)
-
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
-SIZES = {"desktop": (1280, 900), "phone": (390, 800)}
 CLOSE = 1e-3
 
 # What a drop gives a page: an event that carries the file.
@@ -91,30 +82,16 @@ def folder(model, package, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(folder):
-    """Address of the folder on loopback."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.log_message = lambda *_: None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    server.server_close()
+    """Address of the page on loopback."""
+    with serving(folder) as address:
+        yield f"{address}/index.html"
 
 
 @pytest.fixture(params=SIZES)
 def browser(request):
-    width, height = SIZES[request.param]
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(service=webdriver.ChromeService(DRIVER), options=options)
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    driver.set_script_timeout(120)
-    yield driver
-    driver.quit()
+    with browsing(request.param) as driver:
+        driver.set_script_timeout(120)
+        yield driver
 
 
 def opened(browser, address):
@@ -248,9 +225,9 @@ def test_the_page_by_keyboard_and_its_warnings(browser, folder):
 
 def test_a_browser_that_computes_otherwise_is_told(browser, folder, tmp_path):
     page = (folder / "index.html").read_text()
-    start = page.index('"input": ', page.index('"test": '))
+    start = page.index('"input":', page.index('"test":'))
     end = page.index(",", start)
-    (tmp_path / "index.html").write_text(page[:start] + '"input": 1' + page[end:])
+    (tmp_path / "index.html").write_text(page[:start] + '"input":1' + page[end:])
     browser.get((tmp_path / "index.html").as_uri())
     browser.execute_async_script("inspector.ready.then(arguments[arguments.length - 1])")
     assert "Do not trust this page" in text(browser, "alarm")

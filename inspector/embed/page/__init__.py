@@ -8,8 +8,6 @@ on a picture whose values this module has computed.
 
 import base64
 import gzip
-import hashlib
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -32,6 +30,7 @@ from inspector.opened import Opened
 from inspector.photos.photo import Photo
 from inspector.printable import clean_text
 from inspector.render.drawing.colormap import diverging, sequential
+from inspector.render.html.inline import policy_source, script_json
 from inspector.surgery.embedded import HEATMAP
 from inspector.versions import own_version
 from inspector.whole_file import check_folder, write_whole
@@ -159,10 +158,10 @@ def _html(opened: Opened, made: Written, engine: WebRuntime) -> bytes:
     script = f"{engine.script}\n{app}"
     name = clean_text(opened.path.name)
     parts = {
-        "POLICY": _POLICY.format(script=_hash(script), style=_hash(style)),
+        "POLICY": _POLICY.format(script=policy_source(script), style=policy_source(style)),
         "TITLE": _text(f"{name}: where it looks"),
         "STYLE": style,
-        "FACTS": _json(_facts(opened, made)),
+        "FACTS": script_json(_facts(opened, made)),
         "MODEL": _packed(made.data),
         "WASM": _packed(engine.wasm),
         "LICENCE": _text(engine.licence),
@@ -252,20 +251,9 @@ def _packed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
 
 
-def _json(values: Mapping[str, Any]) -> str:
-    """JSON that may stand inside a ``script`` element."""
-    return json.dumps(values, ensure_ascii=True).replace("<", "\\u003c")
-
-
 def _words(target: str) -> str:
     return "the best answer" if target == "top1" else clean_text(target)
 
 
 def _text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _hash(text: str) -> str:
-    """A source of a content security policy: the hash of a script or a style."""
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

@@ -4,12 +4,11 @@ The page is a template of Jinja2 with its script and style inside; its content p
 by their hashes, pictures from the folder that it lies in, and nothing else.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.errors import require
+from inspector.render.html.inline import policy_source
 from inspector.render.html.rows import table
 from inspector.render.html.view import view
 
@@ -61,16 +60,10 @@ def dumps(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -
     script, style = (loader.get_source(environment, name)[0] for name in ("page.js", "page.css"))
     page = environment.get_template("page.html").render(
         view(document, rows),
-        policy=_POLICY.format(script=_hash(script), style=_hash(style)),
+        policy=_POLICY.format(script=policy_source(script), style=policy_source(style)),
         # Files of this package, and JSON in which "<" is escaped.
         script=Markup(script),  # noqa: S704
         style=Markup(style),  # noqa: S704
         rows=Markup(table(document, rows)),  # noqa: S704
     )
     return (page + "\n").encode()
-
-
-def _hash(text: str) -> str:
-    """A source of a content security policy: the hash of a script or a style."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,10 +1,10 @@
 """Rows of the photos as JSON inside the page, and what is known of their columns."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inspector.render.audit_facts import entries, part, visible
+from inspector.render.html.inline import script_json
 
 __all__ = ["PRIMARY", "table"]
 
@@ -74,9 +74,7 @@ def table(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
             for found in entries(document, "findings")
         },
     }
-    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    # Neither "</script>" nor "<!--" may stand there.
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return script_json(content)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
