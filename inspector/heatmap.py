@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import NotFinite
-from inspector.network.lattice import Lattice
-from inspector.network.placement import Placement
+from inspector.network.coordinates.lattice import Lattice
+from inspector.network.coordinates.placement import Placement
 from inspector.photos.geometry import Geometry, sample_bilinear
 
 __all__ = [

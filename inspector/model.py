@@ -31,29 +31,29 @@ from inspector.errors import (
     ModelRefused,
     UsageError,
 )
-from inspector.network.attention import attention_weights
-from inspector.network.class_evidence import class_evidence
-from inspector.network.coordinates import Placed
+from inspector.network.classifier.global_pooling import pooling_ends
+from inspector.network.classifier.head import LinearHead, NoHead, find_head
+from inspector.network.coordinates.lattice import Lattice, trace
+from inspector.network.coordinates.placement import Placement, Tracer
+from inspector.network.coordinates.units import Placed
 from inspector.network.form import Form, Forms
-from inspector.network.global_pooling import pooling_ends
-from inspector.network.head import LinearHead, NoHead, find_head
-from inspector.network.image_input import find_image_input
-from inspector.network.input_sizes import lengths_to_try, sizes_to_try
-from inspector.network.inputs import (
+from inspector.network.inputs.choice import (
     Feeds,
     image_without_samples,
     read_feeds,
 )
-from inspector.network.labels import Labels, labels_from_metadata
-from inspector.network.lattice import Lattice, trace
+from inspector.network.inputs.image import find_image_input
+from inspector.network.inputs.sizes import lengths_to_try, sizes_to_try
 from inspector.network.layers import Layer, find_layers
-from inspector.network.lost_activations import Suspicion, lost_activations
-from inspector.network.placement import Placement, Tracer
-from inspector.network.quantisation import copies_of
-from inspector.network.receptive_field import needed_shapes
+from inspector.network.outputs.class_evidence import class_evidence
+from inspector.network.outputs.labels import Labels, labels_from_metadata
+from inspector.network.quantisation.levels import copies_of
+from inspector.network.quantisation.lost_activations import Suspicion, lost_activations
+from inspector.network.receptive_fields.receptive_field import needed_shapes
 from inspector.network.shapes import Shapes
 from inspector.network.tail import Tail, tail_of
-from inspector.network.tokens import channels_last, tokens_of
+from inspector.network.tokens.attention import attention_weights
+from inspector.network.tokens.grid import channels_last, tokens_of
 from inspector.surgery.inputs import bind_inputs, with_sample_axis
 from inspector.target import Scores, find_scores, is_doubtful
 

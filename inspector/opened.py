@@ -14,11 +14,11 @@ from converters.plain_values import whole_number
 from inspector.engines.execution import USUAL, Execution
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer, UsageError
 from inspector.model import Model
+from inspector.network.classifier.head import LinearHead, NoHead
 from inspector.network.form import Form
-from inspector.network.head import LinearHead, NoHead
-from inspector.network.image_input import ImageInput
-from inspector.network.inputs import Feeds, feed_facts
-from inspector.network.labels import Labels, names_beside, read_labels
+from inspector.network.inputs.choice import Feeds, feed_facts
+from inspector.network.inputs.image import ImageInput
+from inspector.network.inputs.own_normalisation import expected_range
 from inspector.network.layer_choice import (
     default_layer,
     describe,
@@ -27,10 +27,10 @@ from inspector.network.layer_choice import (
     select_layer,
 )
 from inspector.network.layers import Layer
-from inspector.network.own_normalisation import expected_range
+from inspector.network.outputs.labels import Labels, names_beside, read_labels
 from inspector.network.residual import block_output
 from inspector.network.space import KINDS
-from inspector.network.token_layers import TokenLayers
+from inspector.network.tokens.layers import TokenLayers
 from inspector.photos.band_tiff import require_reader
 from inspector.photos.bands import Bands, open_photo
 from inspector.photos.photo import ImageSource, Photo

@@ -22,7 +22,7 @@ from converters.source import InputSpec, Options, as_path
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
 from inspector.errors import ExplainedError, InspectorWarning, UsageError
-from inspector.network.inputs import Feeds
+from inspector.network.inputs.choice import Feeds
 from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
 from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice

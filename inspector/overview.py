@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import ExplainedError, ModelRefused
-from inspector.network.head import LinearHead
-from inspector.network.lattice import fields as lattice_fields
+from inspector.network.classifier.head import LinearHead
+from inspector.network.coordinates.lattice import fields as lattice_fields
+from inspector.network.coordinates.placement import Placement
 from inspector.network.layers import Layer
-from inspector.network.placement import Placement
-from inspector.network.receptive_field import ReceptiveField, fields_or_reasons
+from inspector.network.receptive_fields.receptive_field import ReceptiveField, fields_or_reasons
 from inspector.opened import Opened
 
 __all__ = ["LayerRow", "Overview", "overview"]

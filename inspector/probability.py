@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inspector.errors import MethodRefused, UsageError
-from inspector.network.before_activation import final_activation
-from inspector.network.scores import Activation, Scores
+from inspector.network.classifier.before_activation import final_activation
+from inspector.network.classifier.scores import Activation, Scores
 from inspector.printable import clean_text
 from inspector.target import Target, parse_target
 

@@ -19,9 +19,9 @@ from inspector.errors import (
 )
 from inspector.heatmap import Attribution, Heatmap
 from inspector.methods import Request, parse_requests
-from inspector.network.labels import count_warning
-from inspector.network.lost_activations import lost_note
-from inspector.network.outputs import has_no_batch
+from inspector.network.outputs.elements import has_no_batch
+from inspector.network.outputs.labels import count_warning
+from inspector.network.quantisation.lost_activations import lost_note
 from inspector.opened import Opened
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
 from inspector.photos.geometry import Geometry

@@ -16,7 +16,7 @@ from converters.graph.operators import facts
 from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
 from inspector.methods import methods
-from inspector.network.score_tensors import candidates
+from inspector.network.outputs.score_tensors import candidates
 from inspector.photos.geometry import Geometry
 from inspector.tasks import Sample
 from inspector.verify.subject import SEED, noise

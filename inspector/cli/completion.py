@@ -56,7 +56,7 @@ def _model(context: click.Context) -> Path:
 
 def _classes(context: click.Context) -> Iterator[str]:
     from converters.onnx_file import read
-    from inspector.network.labels import labels_from_metadata, names_beside, read_labels
+    from inspector.network.outputs.labels import labels_from_metadata, names_beside, read_labels
 
     try:
         if named := context.params.get("labels"):

@@ -103,7 +103,7 @@ def _convert(
 ) -> int:
     from converters.conversion import convert
     from converters.source import Options
-    from inspector.network.labels import read_labels
+    from inspector.network.outputs.labels import read_labels
     from inspector.opening import photo_inputs
     from inspector.photos.preprocess import Preprocess
     from inspector.whole_file import make_folder

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.errors import UsageError
 from inspector.explain import Explainer, load
-from inspector.network.labels import Labels
+from inspector.network.outputs.labels import Labels
 
 __all__ = ["Classes", "blank_of", "opened_pair"]
 

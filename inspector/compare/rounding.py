@@ -27,7 +27,7 @@ import numpy as np
 from converters.graph import Graph, Node
 from converters.graph.operators import facts
 from inspector.compare.alignment import WEIGHTED, Point
-from inspector.network.quantisation import Levels, quantiser_behind
+from inspector.network.quantisation.levels import Levels, quantiser_behind
 
 __all__ = ["Spread", "expected_rounding"]
 

@@ -13,8 +13,8 @@ from inspector.engines.runtime import Runtime
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.heatmap import lay_on_input, reduce
 from inspector.methods import Request
-from inspector.network.head import LinearHead
-from inspector.network.quantisation import copies_of
+from inspector.network.classifier.head import LinearHead
+from inspector.network.quantisation.levels import copies_of
 from inspector.network.tail import tail_of
 from inspector.opened import Opened
 from inspector.photos.geometry import Geometry

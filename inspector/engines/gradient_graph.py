@@ -21,8 +21,8 @@ from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.engines.rules import Coverage, Rule, coverage, is_rectifier
 from inspector.engines.runtime import Runtime
 from inspector.errors import MethodRefused, NoGradient
-from inspector.network.fused_activations import find_marks
-from inspector.network.quantisation import copies_of, is_quantised
+from inspector.network.quantisation.fused_activations import find_marks
+from inspector.network.quantisation.levels import copies_of, is_quantised
 from inspector.network.tail import Tail, tail_of
 from inspector.surgery.gradient import GradientProgram, Overlay, gradient_program
 from inspector.surgery.gradient.element_types import element_types

@@ -14,7 +14,7 @@ import onnx
 from converters.graph import Graph, Node
 from converters.graph.operators import facts, mixes_samples
 from inspector.errors import ModelRefused
-from inspector.network.quantisation import is_quantised
+from inspector.network.quantisation.levels import is_quantised
 
 __all__ = [
     "HALF_TOLERANCE",

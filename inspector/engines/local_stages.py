@@ -16,7 +16,7 @@ from inspector.engines.execution import USUAL, Execution
 from inspector.engines.runtime import Runtime
 from inspector.engines.samples import rows
 from inspector.errors import ModelRefused
-from inspector.network.local_stages import Cut, Grid, Plan
+from inspector.network.receptive_fields.local_stages import Cut, Grid, Plan
 from inspector.network.tail import tail_of
 from inspector.surgery.gradient.program import forward_model
 

@@ -23,7 +23,7 @@ from converters.graph.operators import facts_of
 from converters.to_torch.optable import OPS, Op, OpTable
 from converters.to_torch.program import ACTIVATION_DOMAIN, Program
 from inspector.engines.rules import RECTIFIERS, Rule
-from inspector.network.fused_activations import Mark, find_marks
+from inspector.network.quantisation.fused_activations import Mark, find_marks
 
 __all__ = ["Deconvnet", "Gradient", "Guided", "GuidedGradientFirst", "clamps", "overlay_of"]
 

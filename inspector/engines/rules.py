@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, find_activations, unknown_nonlinearities
 from inspector.errors import MethodRefused
-from inspector.network.fused_activations import find_marks
+from inspector.network.quantisation.fused_activations import find_marks
 
 __all__ = ["EXTENSIONS", "RECTIFIERS", "RULES", "Coverage", "Rule", "coverage", "is_rectifier"]
 

@@ -24,7 +24,7 @@ from inspector.engines.relevance import RELEVANCE_RULES, relevance_coverage
 from inspector.engines.relevance_overlay import RelevanceTable, relevance_overlay
 from inspector.engines.rules import Coverage, Rule, coverage
 from inspector.errors import MethodRefused, NoGradient, refusing
-from inspector.network.quantisation import copies_of
+from inspector.network.quantisation.levels import copies_of
 from inspector.network.tail import Tail, tail_of
 
 __all__ = ["TwinEngine"]

@@ -25,12 +25,12 @@ from inspector.evidence.score_parity import (
 )
 from inspector.heatmap import UNCHANGED, lay_on_input
 from inspector.model import Model
+from inspector.network.classifier.head import LinearHead
+from inspector.network.coordinates.lattice import Lattice
+from inspector.network.coordinates.placement import Placement
 from inspector.network.form import Form
-from inspector.network.head import LinearHead
-from inspector.network.lattice import Lattice
-from inspector.network.lost_activations import lost_note
-from inspector.network.placement import Placement
-from inspector.network.quantisation import copies_of, is_quantised, saturation_note
+from inspector.network.quantisation.levels import copies_of, is_quantised, saturation_note
+from inspector.network.quantisation.lost_activations import lost_note
 from inspector.probability import of_target, probabilities
 from inspector.target import Sampled, Target, scores_of
 

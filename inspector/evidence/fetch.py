@@ -9,7 +9,7 @@ import numpy as np
 from converters.errors import ConverterError
 from inspector.errors import InspectorError, LimitExceeded
 from inspector.model import Model
-from inspector.network.head import LinearHead
+from inspector.network.classifier.head import LinearHead
 from inspector.network.tail import Tail
 
 __all__ = ["tensors_for", "tensors_read"]

@@ -13,8 +13,8 @@ import numpy as np
 from inspector.engines.independence import mixing_node, trains
 from inspector.engines.local_stages import LocalStages
 from inspector.errors import ExplainedError
-from inspector.network.local_stages import plan_of
-from inspector.network.quantisation import is_quantised
+from inspector.network.quantisation.levels import is_quantised
+from inspector.network.receptive_fields.local_stages import plan_of
 from inspector.photos.occluder import covered
 
 if TYPE_CHECKING:

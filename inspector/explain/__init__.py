@@ -14,7 +14,7 @@ from inspector.explain.layers import BATCH, Layers, layer_runs, merged
 from inspector.explain.predictions import predict
 from inspector.explain.prepared import attempts, attribute, explain_tensor
 from inspector.methods import MethodName, Methods, Request
-from inspector.network.inputs import Feeds
+from inspector.network.inputs.choice import Feeds
 from inspector.opened import Opened
 from inspector.opening import InMemory, Opening
 from inspector.passes.prefetch import cores, prefetched

@@ -7,7 +7,7 @@ import numpy as np
 
 from inspector.errors import ImageRefused, ModelRefused, UsageError
 from inspector.explain.layers import BATCH
-from inspector.network.outputs import has_no_batch
+from inspector.network.outputs.elements import has_no_batch
 from inspector.opened import Opened
 from inspector.photos.photo import ImageSource, image_sources
 from inspector.probability import predictions

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.errors import UsageError
 from inspector.heatmap import UNCHANGED
 from inspector.methods import method
-from inspector.network.head import LinearHead
+from inspector.network.classifier.head import LinearHead
 
 if TYPE_CHECKING:
     from inspector.evidence import Evidence

@@ -15,9 +15,9 @@ import numpy as np
 from converters.graph import Graph
 from inspector.errors import MethodRefused
 from inspector.network.layers import channel_axes
-from inspector.network.quantisation import Levels, levels_of
+from inspector.network.quantisation.levels import Levels, levels_of
 from inspector.network.space import plane, space_axes
-from inspector.network.tokens import Tokens
+from inspector.network.tokens.grid import Tokens
 
 __all__ = ["Form", "Forms"]
 

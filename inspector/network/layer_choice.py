@@ -12,7 +12,7 @@ from converters.graph.operators import OPERATORS, facts
 from converters.plain_values import whole_number
 from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
-from inspector.network.quantisation import copies_of
+from inspector.network.quantisation.levels import copies_of
 from inspector.network.space import size_text, space_axes
 from inspector.network.tail import tail_of
 

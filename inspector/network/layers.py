@@ -23,8 +23,8 @@ from weakref import WeakKeyDictionary
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation, data_nodes, find_activations
 from converters.graph.operators import facts, facts_of
-from inspector.network.quantisation import copies_of
-from inspector.network.scores import find_scores
+from inspector.network.classifier.scores import find_scores
+from inspector.network.quantisation.levels import copies_of
 from inspector.network.space import space_axes
 
 __all__ = [

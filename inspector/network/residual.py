@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from converters.graph import Graph, Node
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused
-from inspector.network.quantisation import copies_of
+from inspector.network.quantisation.levels import copies_of
 from inspector.network.tail import tail_of
 
 __all__ = ["block_output"]

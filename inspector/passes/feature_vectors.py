@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, ModelRefused, UsageError
-from inspector.network.classifier import last_linear
+from inspector.network.classifier.linear_nodes import last_linear
 from inspector.passes.activations import activations
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from inspector.errors import ConverterError, InspectorError, MethodRefused, Mode
 from inspector.evidence import Evidence, tensors_for, tensors_read
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
 from inspector.network.layer_choice import last_of
-from inspector.network.outputs import probability_before
+from inspector.network.outputs.elements import probability_before
 from inspector.network.space import KINDS
 from inspector.printable import clean_text
 from inspector.probability import looks_like_probabilities, of_target, probabilities

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.network.lattice import Lattice
+from inspector.network.coordinates.lattice import Lattice
 from inspector.photos.geometry import sample_bilinear
 
 __all__ = ["FIRST", "MaskSums", "random_masks", "require_masks"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from inspector.network.receptive_field import ReceptiveField, receptive_field
+from inspector.network.receptive_fields.receptive_field import ReceptiveField, receptive_field
 
 if TYPE_CHECKING:
     from inspector.opened import Opened

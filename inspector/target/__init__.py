@@ -4,7 +4,7 @@ A target is an element (or a sum of elements) of one tensor, so a class of a cla
 a detector are the same thing to everybody else.
 """
 
-from inspector.network.scores import Scores, find_scores, is_doubtful
+from inspector.network.classifier.scores import Scores, find_scores, is_doubtful
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.function import FunctionSpec
 from inspector.target.item_words import either, tasks_named

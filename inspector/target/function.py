@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.network.scores import Scores
+from inspector.network.classifier.scores import Scores
 from inspector.printable import clean_text
 from inspector.target.number import Target
 

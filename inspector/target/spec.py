@@ -16,15 +16,15 @@ from numpy.typing import ArrayLike
 
 from converters.plain_values import whole_number
 from inspector.errors import UnknownTarget, UsageError, nearest
-from inspector.network.before_activation import Stuck, before_activation
-from inspector.network.outputs import (
+from inspector.network.classifier.before_activation import Stuck, before_activation
+from inspector.network.classifier.scores import Scores
+from inspector.network.outputs.elements import (
     example_element,
     has_no_batch,
     listing,
     measured_shape,
     sample_shape,
 )
-from inspector.network.scores import Scores
 from inspector.printable import clean_text
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.item_words import either, tasks_named

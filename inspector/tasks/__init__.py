@@ -27,7 +27,7 @@ from inspector.errors import (
     UsageError,
     nearest,
 )
-from inspector.network.scores import Scores
+from inspector.network.classifier.scores import Scores
 from inspector.photos.geometry import Geometry
 from inspector.target import Target
 

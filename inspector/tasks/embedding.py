@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import ImageRefused, UnknownTarget
-from inspector.network.embedding import normalised_outputs
+from inspector.network.outputs.embedding import normalised_outputs
 from inspector.printable import clean_text
 from inspector.tasks import Item, Outputs, Reading, Sample, task
 from inspector.tasks.numbers import Similarity

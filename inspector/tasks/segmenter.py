@@ -15,8 +15,8 @@ import numpy as np
 
 from inspector.errors import ImageRefused
 from inspector.heatmap import upsample
-from inspector.network.class_evidence import is_score_like
-from inspector.network.scores import ends_in_activation
+from inspector.network.classifier.scores import ends_in_activation
+from inspector.network.outputs.class_evidence import is_score_like
 from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown

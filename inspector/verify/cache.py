@@ -17,7 +17,7 @@ import converters.to_torch as twin_package
 from converters.errors import ConverterError
 from inspector.cache_folder import cache_folder, read_entry, write_entry
 from inspector.errors import InspectorError, LimitExceeded, refusing
-from inspector.network.inputs import feed_facts
+from inspector.network.inputs.choice import feed_facts
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
 from inspector.versions import versions
 

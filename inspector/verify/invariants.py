@@ -17,7 +17,7 @@ from inspector.evidence import Evidence, tensors_for
 from inspector.methods import parse_request
 from inspector.methods.grad_cam import weighted_map, weights
 from inspector.methods.occlusion import occlusion
-from inspector.network.head import LinearHead
+from inspector.network.classifier.head import LinearHead
 from inspector.network.layer_choice import default_layer, layers_before
 from inspector.network.space import plane
 from inspector.photos.occluder import covered, fill_colour, inside_of, windows_of

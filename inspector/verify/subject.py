@@ -13,8 +13,8 @@ from converters.graph import Node
 from inspector.engines.rules import is_rectifier
 from inspector.engines.runtime import Runtime
 from inspector.model import Model
-from inspector.network.quantisation import is_quantised
-from inspector.network.score_tensors import candidates
+from inspector.network.outputs.score_tensors import candidates
+from inspector.network.quantisation.levels import is_quantised
 from inspector.photos.preprocess_guess import SIGNED_BYTE
 from inspector.target import Sampled, Target
 

@@ -6,7 +6,7 @@ import pytest
 from references import SAMPLES, widened
 
 from inspector.explain import load
-from inspector.network.head import LinearHead
+from inspector.network.classifier.head import LinearHead
 
 pytestmark = pytest.mark.conformance
 

@@ -11,7 +11,7 @@ import pytest
 from oracles import convolutional
 
 import inspector
-from inspector.network.head import LinearHead
+from inspector.network.classifier.head import LinearHead
 from inspector.verify.certificate import Verdict
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"

@@ -19,8 +19,8 @@ from converters.errors import UnsafeModel
 from converters.to_torch import Program
 from inspector.errors import MethodRefused
 from inspector.model import Model
-from inspector.network import receptive_field
-from inspector.network.receptive_field import fields_or_reasons, needed_shapes
+from inspector.network.receptive_fields import receptive_field
+from inspector.network.receptive_fields.receptive_field import fields_or_reasons, needed_shapes
 
 KINDS = {
     "relus": 1000,

@@ -13,7 +13,7 @@ from converters.errors import ConverterError, UnsafeModel
 from converters.graph import Graph
 from converters.to_torch import Program
 from inspector.errors import ExplainedError
-from inspector.network.receptive_field import receptive_field
+from inspector.network.receptive_fields.receptive_field import receptive_field
 from inspector.overview import overview
 from inspector.verdicts import method_verdicts
 

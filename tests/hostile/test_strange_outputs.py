@@ -18,7 +18,7 @@ from converters.numpy_file import read_npz
 from inspector.cli import check
 from inspector.errors import ImageRefused, UnknownTarget, UsageError
 from inspector.methods import methods
-from inspector.network.inputs import read_feeds
+from inspector.network.inputs.choice import read_feeds
 from inspector.photos.bands import Bands, open_photo
 from inspector.photos.preprocess import Preprocess
 from inspector.tasks import Item, Outputs, Sample, find_reading, tasks

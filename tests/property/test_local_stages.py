@@ -7,7 +7,7 @@ from networks import node, onnx_model
 
 import inspector
 from inspector.engines.local_stages import LocalStages
-from inspector.network.local_stages import Plan, find_cuts
+from inspector.network.receptive_fields.local_stages import Plan, find_cuts
 from inspector.photos.occluder import covered
 from inspector.photos.preprocess import Preprocess
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.graph import Graph
-from inspector.network.receptive_field import receptive_field
+from inspector.network.receptive_fields.receptive_field import receptive_field
 
 SIZE = (17, 14)
 CHANNELS = 2

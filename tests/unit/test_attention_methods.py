@@ -8,7 +8,7 @@ from vision_transformers import GRID, SIZE, Block, ViT, Windows, exported
 import inspector
 from inspector.errors import MethodRefused
 from inspector.measures.attention_flow import flow, read_rows
-from inspector.network.attention import attention_weights
+from inspector.network.tokens.attention import attention_weights
 
 TIGHT = 1e-5
 PIXELS = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

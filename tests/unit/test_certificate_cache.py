@@ -140,7 +140,7 @@ def test_a_gate_within_the_step_is_stepped_around(opened):
         "inspector.engines.rules",
         "inspector.engines.twin",
         "inspector.evidence",
-        "inspector.network.fused_activations",
+        "inspector.network.quantisation.fused_activations",
         "inspector.network.tail",
         "inspector.verify.slopes",
     ],

@@ -20,7 +20,7 @@ from inspector.compare.alignment import Probe, align
 from inspector.compare.parting import Meter, Sums, bound_of
 from inspector.errors import ImageRefused, UsageError
 from inspector.network.form import Form
-from inspector.network.quantisation import Levels
+from inspector.network.quantisation.levels import Levels
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 PHOTOS = sorted((SAMPLES / "images").glob("*_1.png"))

@@ -15,7 +15,7 @@ import inspector
 from inspector.errors import ImageRefused, MethodRefused, UsageError
 from inspector.evidence import local_forward
 from inspector.evidence.local_forward import LocalForward
-from inspector.network import local_stages
+from inspector.network.receptive_fields import local_stages
 from inspector.passes.journal import Journal
 from inspector.photos.geometry import Geometry
 from inspector.studies.correspondence import correspondence

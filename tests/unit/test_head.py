@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.graph import Graph
-from inspector.network.head import LinearHead, NoHead, find_head
+from inspector.network.classifier.head import LinearHead, NoHead, find_head
 from inspector.target import find_scores
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"

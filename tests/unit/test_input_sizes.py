@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from inspector.errors import ModelRefused
-from inspector.network.input_sizes import sizes_to_try
+from inspector.network.inputs.sizes import sizes_to_try
 from inspector.overview import overview
 
 FREE = ("n", 3, "height", "width")

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import inspector
-from inspector.network.image_input import ImageInput
+from inspector.network.inputs.image import ImageInput
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 

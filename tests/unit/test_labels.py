@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 import inspector
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.labels import (
+from inspector.network.outputs.labels import (
     Labels,
     count_warning,
     labels_from_metadata,

@@ -9,8 +9,8 @@ import inspector
 from inspector.engines.local_stages import LocalStages
 from inspector.evidence import local_forward
 from inspector.evidence.local_forward import LocalForward
-from inspector.network import local_stages
-from inspector.network.local_stages import Grid
+from inspector.network.receptive_fields import local_stages
+from inspector.network.receptive_fields.local_stages import Grid
 from inspector.photos.occluder import windows_of
 from inspector.photos.preprocess import Preprocess
 

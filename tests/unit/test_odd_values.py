@@ -14,7 +14,7 @@ from converters.graph import Graph
 from inspector.cli.options import Number, WholeNumber, shapes
 from inspector.errors import ImageRefused, InspectorError, UsageError, nearest
 from inspector.methods import parse_request
-from inspector.network.labels import labels_from_metadata, read_labels
+from inspector.network.outputs.labels import labels_from_metadata, read_labels
 from inspector.photos.dataset import labelled_photos, read_boxes
 from inspector.photos.photo import load_photo
 from inspector.photos.preprocess_choice import resolve

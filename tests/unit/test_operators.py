@@ -14,13 +14,13 @@ from converters.to_torch.optable import OPS
 from converters.to_torch.program import Program
 from inspector.engines.overlays import overlay_of
 from inspector.engines.rules import Rule
-from inspector.network.classifier import last_linear
-from inspector.network.fused_activations import find_marks
-from inspector.network.head import NoHead, find_head
+from inspector.network.classifier.head import NoHead, find_head
+from inspector.network.classifier.linear_nodes import last_linear
+from inspector.network.classifier.scores import find_scores
 from inspector.network.layers import channel_axes
-from inspector.network.lost_activations import lost_activations
-from inspector.network.receptive_field import receptive_field
-from inspector.network.scores import find_scores
+from inspector.network.quantisation.fused_activations import find_marks
+from inspector.network.quantisation.lost_activations import lost_activations
+from inspector.network.receptive_fields.receptive_field import receptive_field
 from inspector.network.shapes import Shapes
 
 W = np.ones((2, 2, 3, 3), np.float32)

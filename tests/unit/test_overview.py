@@ -8,7 +8,7 @@ from onnx import numpy_helper, parser
 
 import inspector
 from inspector.errors import UsageError
-from inspector.network import receptive_field
+from inspector.network.receptive_fields import receptive_field
 from inspector.overview import overview
 
 MODEL = Path(__file__).parents[2] / "sample_models" / "all_cnn_c.onnx"

@@ -6,7 +6,7 @@ import pytest
 from field_checks import open_case
 
 from converters.graph import Graph
-from inspector.network.own_normalisation import expected_range
+from inspector.network.inputs.own_normalisation import expected_range
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)

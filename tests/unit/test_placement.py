@@ -9,7 +9,7 @@ import inspector
 from converters.graph import Graph
 from inspector.errors import MethodRefused
 from inspector.heatmap import Attribution, Heatmap, lay_on_input, sample_placed, upsample
-from inspector.network.placement import Grid, Line, Placement, Tracer
+from inspector.network.coordinates.placement import Grid, Line, Placement, Tracer
 from inspector.photos.geometry import Geometry
 
 SIZE = 64

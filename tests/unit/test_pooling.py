@@ -114,7 +114,7 @@ def test_accuracies_and_measures_equal_the_definitions():
             sharpness.edges_of(model.preprocessing.preprocess.decode(tensor), 1)
             for tensor in tensors
         ]
-        from inspector.network.receptive_field import receptive_field
+        from inspector.network.receptive_fields.receptive_field import receptive_field
 
         shapes = model.shapes(model.preprocessing.preprocess.size)
         field = receptive_field(model.graph, layer, model.input.name, shapes)

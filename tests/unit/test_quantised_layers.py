@@ -10,7 +10,7 @@ import inspector
 from converters.graph import Graph, Node
 from inspector.errors import MethodRefused
 from inspector.network.form import Form
-from inspector.network.quantisation import Levels, copies_of, levels_of, saturation_note
+from inspector.network.quantisation.levels import Levels, copies_of, levels_of, saturation_note
 
 RNG = np.random.default_rng(1)
 K = RNG.integers(-90, 90, (4, 3, 3, 3)).astype(np.int8)

@@ -9,8 +9,8 @@ from converters.graph import Graph
 from converters.to_torch.program import Program
 from inspector.engines.overlays import overlay_of
 from inspector.engines.rules import RULES, Rule, coverage
-from inspector.network.fused_activations import find_marks
-from inspector.network.lost_activations import lost_activations, lost_note
+from inspector.network.quantisation.fused_activations import find_marks
+from inspector.network.quantisation.lost_activations import lost_activations, lost_note
 
 W = np.eye(4, dtype=np.float32)
 QDQ = "q = QuantizeLinear({0}, s, z) Y = DequantizeLinear(q, s, z)"

@@ -5,7 +5,11 @@ from onnx import numpy_helper, parser
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.receptive_field import needed_shapes, receptive_field, receptive_fields
+from inspector.network.receptive_fields.receptive_field import (
+    needed_shapes,
+    receptive_field,
+    receptive_fields,
+)
 
 
 def graph(body, *, inputs="float[1,2,32,32] x", infer=True, **constants):

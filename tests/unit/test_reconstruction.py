@@ -181,7 +181,7 @@ def test_units_without_an_image_equal_the_literal_chain(drawn, name, layer):
 
 
 def inspector_box(model, layer, at):
-    from inspector.network.receptive_field import receptive_field
+    from inspector.network.receptive_fields.receptive_field import receptive_field
 
     shapes = model.shapes(model.preprocessing.preprocess.size)
     return receptive_field(model.graph, layer, model.input.name, shapes).pixels(at["y"], at["x"])

@@ -13,7 +13,7 @@ from PIL import Image
 from inspector import render, whole_file
 from inspector.errors import UsageError
 from inspector.heatmap import Attribution, Heatmap
-from inspector.network.placement import Grid, Line, Placement
+from inspector.network.coordinates.placement import Grid, Line, Placement
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess

@@ -18,7 +18,7 @@ from inspector.errors import (
     UsageError,
 )
 from inspector.heatmap import Attribution, Heatmap
-from inspector.network.lattice import Lattice
+from inspector.network.coordinates.lattice import Lattice
 from inspector.photos import bands
 from inspector.photos.geometry import Geometry
 from inspector.render.drawing.spaces import shown

@@ -14,7 +14,7 @@ from inspector.errors import (
     ModelRefused,
 )
 from inspector.heatmap import upsample
-from inspector.network.lattice import Lattice
+from inspector.network.coordinates.lattice import Lattice
 from inspector.overview import overview
 from inspector.photos.occluder import windows_of
 

@@ -10,7 +10,7 @@ import inspector
 import inspector.studies.occlusion.figure
 from inspector.errors import ConverterError, ImageRefused, MethodRefused
 from inspector.evidence import local_forward
-from inspector.network import local_stages
+from inspector.network.receptive_fields import local_stages
 from inspector.passes.journal import Journal
 from inspector.photos.occluder import windows
 from inspector.projection.projector import Projector

@@ -19,9 +19,9 @@ from vision_transformers import (
 
 import inspector
 from inspector.errors import ExplainedError, UnknownLayer
-from inspector.network.attention import attended_tensors
 from inspector.network.form import Form
-from inspector.network.tokens import Tokens
+from inspector.network.tokens.attention import attended_tensors
+from inspector.network.tokens.grid import Tokens
 from inspector.overview import overview
 
 CLOSE = 1e-4

@@ -9,7 +9,7 @@ import inspector
 from converters.graph import Graph
 from inspector.errors import ExplainedError
 from inspector.methods import methods
-from inspector.network.score_tensors import candidates
+from inspector.network.outputs.score_tensors import candidates
 from inspector.verdicts import method_verdicts, probe_target
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from inspector.network.receptive_field import Box
+    from inspector.network.receptive_fields.receptive_field import Box
 
 __all__ = ["Cell", "Peak", "Row", "cosine", "likeness", "same_photo", "settled_at"]
 

@@ -17,7 +17,7 @@ from inspector.studies.evolution.grid import Cell, Peak, Row, likeness, same_pho
 
 if TYPE_CHECKING:
     from inspector.network.layers import Layer
-    from inspector.network.receptive_field import ReceptiveField
+    from inspector.network.receptive_fields.receptive_field import ReceptiveField
     from inspector.opened import Opened
     from inspector.studies.evolution.snapshots import Snapshot, Training
 

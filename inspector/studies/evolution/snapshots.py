@@ -19,7 +19,7 @@ from converters.graph.operators import facts_of
 from converters.plain_values import LARGEST
 from inspector.errors import UsageError
 from inspector.network.layers import Layer
-from inspector.network.receptive_field import receptive_fields
+from inspector.network.receptive_fields.receptive_field import receptive_fields
 
 if TYPE_CHECKING:
     from inspector.opened import Opened

@@ -8,7 +8,7 @@ from converters.graph import Node
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.network.layer_choice import select_layer
-from inspector.network.receptive_field import receptive_field
+from inspector.network.receptive_fields.receptive_field import receptive_field
 from inspector.opened import Opened
 
 __all__ = ["activation_of", "first_convolution", "weights_of"]

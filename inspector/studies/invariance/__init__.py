@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inspector.errors import ImageRefused, MethodRefused, UsageError
-from inspector.network.labels import count_warning
+from inspector.network.outputs.labels import count_warning
 from inspector.passes.batches import Progress, batches
 from inspector.passes.feature_vectors import (
     FeatureVector,

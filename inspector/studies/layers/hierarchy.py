@@ -7,13 +7,13 @@ import numpy as np
 
 from inspector.errors import ModelRefused, UsageError
 from inspector.network.layers import channel_axes
-from inspector.network.receptive_field import receptive_fields
+from inspector.network.receptive_fields.receptive_field import receptive_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inspector.network.layers import Layer
-    from inspector.network.receptive_field import ReceptiveField
+    from inspector.network.receptive_fields.receptive_field import ReceptiveField
     from inspector.opened import Opened
 
 __all__ = ["Hierarchy", "Level", "hierarchy"]

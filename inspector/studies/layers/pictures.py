@@ -11,7 +11,7 @@ from inspector.passes.batches import BATCH, Progress, batches
 from inspector.projection.projector import Projector
 
 if TYPE_CHECKING:
-    from inspector.network.receptive_field import Box
+    from inspector.network.receptive_fields.receptive_field import Box
     from inspector.opened import Opened
     from inspector.studies.layers.hierarchy import Level
     from inspector.studies.layers.measurements import Seen

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.network.labels import count_warning
+from inspector.network.outputs.labels import count_warning
 from inspector.photos.occluder import Box, covered
 from inspector.probability import ASSUMED
 from inspector.render.drawing.page import number

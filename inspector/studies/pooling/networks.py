@@ -10,14 +10,14 @@ from converters.graph.activations import data_nodes
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
 from inspector.network.layers import channel_axes
-from inspector.network.receptive_field import receptive_field
+from inspector.network.receptive_fields.receptive_field import receptive_field
 from inspector.projection.conditioning import conditioning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.graph import Graph, Node
-    from inspector.network.receptive_field import ReceptiveField
+    from inspector.network.receptive_fields.receptive_field import ReceptiveField
     from inspector.opened import Opened
     from inspector.projection.conditioning import Conditioning
 

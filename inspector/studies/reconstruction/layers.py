@@ -8,12 +8,12 @@ import numpy as np
 
 from inspector.errors import MethodRefused, UsageError
 from inspector.network.layers import channel_axes
-from inspector.network.receptive_field import receptive_fields
+from inspector.network.receptive_fields.receptive_field import receptive_fields
 from inspector.projection.projector import Projector
 from inspector.studies import parse_units
 
 if TYPE_CHECKING:
-    from inspector.network.receptive_field import ReceptiveField
+    from inspector.network.receptive_fields.receptive_field import ReceptiveField
     from inspector.opened import Opened
 
 __all__ = ["Layer", "Work", "chosen_layers", "chosen_unit", "mixed_warnings", "parsed_units"]

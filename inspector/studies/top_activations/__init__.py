@@ -16,7 +16,7 @@ from inspector.projection.projector import Projector, rgb_of
 from inspector.studies import Findings, parse_units, study
 
 if TYPE_CHECKING:
-    from inspector.network.receptive_field import Box, ReceptiveField
+    from inspector.network.receptive_fields.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
 
 __all__ = ["top_activations"]

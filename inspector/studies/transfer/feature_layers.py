@@ -9,7 +9,7 @@ import numpy as np
 from converters.graph.operators import facts
 from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, UnknownLayer, UsageError
-from inspector.network.classifier import last_linear, way_back
+from inspector.network.classifier.linear_nodes import last_linear, way_back
 from inspector.network.layers import channel_axes
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from inspector.passes.ranking import Winner
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from inspector.network.placement import Placement
-    from inspector.network.receptive_field import Box, ReceptiveField
+    from inspector.network.coordinates.placement import Placement
+    from inspector.network.receptive_fields.receptive_field import Box, ReceptiveField
     from inspector.opened import Opened
     from inspector.studies.units.contributions import Contributions
     from inspector.studies.units.unit_weights import ClassUnits

@@ -8,9 +8,16 @@ import numpy as np
 
 from converters.graph.operators import facts
 from inspector.errors import MethodRefused, UsageError
-from inspector.network.affine import Affine, NotAffine, apply, data_input, folded, is_rounded
-from inspector.network.head import LinearHead
-from inspector.network.quantisation import levels_of
+from inspector.network.classifier.affine import (
+    Affine,
+    NotAffine,
+    apply,
+    data_input,
+    folded,
+    is_rounded,
+)
+from inspector.network.classifier.head import LinearHead
+from inspector.network.quantisation.levels import levels_of
 from inspector.network.shapes import Shapes
 
 if TYPE_CHECKING:

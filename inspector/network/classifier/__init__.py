@@ -1,0 +1,1 @@
+"""Where are a classifier's scores, and is its head linear?"""

@@ -1,0 +1,1 @@
+"""Where on the image does a unit look?  Coordinates of units, grids of layers."""

@@ -1,0 +1,1 @@
+"""Which input takes the picture, and what does it expect?"""

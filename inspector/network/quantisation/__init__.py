@@ -1,0 +1,1 @@
+"""Which numbers do the integers of a quantised network stand for?"""

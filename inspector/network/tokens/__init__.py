@@ -1,0 +1,1 @@
+"""Which places do the tokens of a transformer stand for, and which tensors attend?"""
