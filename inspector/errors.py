@@ -17,7 +17,6 @@ InspectorError (converters.errors)  1  the root
 """
 
 import contextlib
-import difflib
 import importlib
 from collections.abc import Iterable, Iterator
 
@@ -170,5 +169,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """Hint that lists the known names most like ``name`` (empty when nothing is near)."""
     known = {str(candidate).lower(): str(candidate) for candidate in names}
     # Comparing is quadratic: nothing is near a name of thousands of letters.
+    import difflib  # only for what is wrong
+
     close = difflib.get_close_matches(name.lower()[:_NAME_LIMIT], known, n=3, cutoff=0.5)
     return "nearest: " + ", ".join(known[c] for c in close) if close else ""

@@ -4,7 +4,6 @@ Each command is a file of this folder, named as the command, with a ``command`` 
 imported when they are called, and heavy libraries inside them, so that ``--help`` is immediate.
 """
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -41,6 +40,8 @@ class CommandGroup(click.Group):
         """
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(word, self.list_commands(ctx), n=3, cutoff=0.6)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             ctx.fail(f"No such command {quoted(word)}.{hint}")

@@ -21,7 +21,7 @@ from inspector.cli.options import (
 )
 from inspector.cli.streams import progress_bar, show_json, table_console
 from inspector.errors import ImageRefused, UsageError
-from inspector.photos.dataset import pictures
+from inspector.photos.sources import pictures
 
 if TYPE_CHECKING:
     from inspector.compare import Comparison

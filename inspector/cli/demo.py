@@ -1,17 +1,14 @@
 """``inspector demo``: a small network and two photos that come with the package, explained."""
 
 import shlex
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import click
 
-from converters.regular_file import read_regular
 from inspector.cli import program
 from inspector.cli.options import Command, OutputFolder
 from inspector.cli.streams import show
 from inspector.errors import UsageError
-from inspector.whole_file import write_whole
 
 _MODEL, _PHOTOS = "resnet20.onnx", ("horse.png", "cat.png")
 _LARGEST = 1 << 23
@@ -55,6 +52,11 @@ def _copy(name: str, path: Path) -> None:
     Raises:
         UsageError: Another file has that name.
     """
+    from importlib.resources import as_file, files
+
+    from converters.regular_file import read_regular
+    from inspector.whole_file import write_whole
+
     with as_file(files("inspector") / "sample" / name) as held:
         data = read_regular(held, _LARGEST)
     if path.exists() and (not path.is_file() or path.stat().st_size != len(data)):

@@ -11,10 +11,8 @@ from click.core import ParameterSource
 
 from converters.plain_values import LARGEST, quoted, whole_number
 from inspector.cli import supervise
-from inspector.cli.rights import child_rights
 from inspector.cli.streams import say
 from inspector.errors import UsageError
-from inspector.whole_file import check_file, check_folder
 
 if TYPE_CHECKING:
     from inspector.explain import Explainer
@@ -104,6 +102,8 @@ class OutputFolder(click.Path):
             UsageError: It cannot be made or written into; it is a link that the user did not
                 name (a folder of somebody else's may bring one, which leads to other files).
         """
+        from inspector.whole_file import check_folder
+
         path = Path(str(super().convert(value, param, ctx)))
         check_folder(path)
         name = "" if param is None else param.name or ""
@@ -129,6 +129,8 @@ class OutputFile(click.Path):
         Raises:
             UsageError: Its folder cannot be made or written into.
         """
+        from inspector.whole_file import check_file
+
         path = Path(str(super().convert(value, param, ctx)))
         check_file(path)
         return path
@@ -434,6 +436,8 @@ def supervised(
     work: Callable[[], int], *, timeout: float, memory: float | None, device: str
 ) -> int:
     """Run a command's work under a time and memory limit; see ``supervise``."""
+    from inspector.cli.rights import child_rights
+
     # CUDA maps far more memory than it uses; a cap would stop it at once.
     # Rounded up: nothing but 0 is "no limit".
     limit = supervise.default_memory() if memory is None else math.ceil(memory * 2**30)

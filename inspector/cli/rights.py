@@ -23,7 +23,7 @@ from pathlib import Path
 from converters.rights import Rights, environment_folders, restrict
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder
-from inspector.photos.dataset import PICTURES
+from inspector.photos.sources import PICTURES
 
 __all__ = ["child_rights", "take_away"]
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
@@ -102,6 +101,8 @@ def say(text: str, kind: str = "error") -> None:
 
 def show_traceback() -> None:
     """The traceback of the exception that is being handled, on standard error."""
+    import traceback
+
     _on_stderr(safe_lines(traceback.format_exc()))
 
 

@@ -20,7 +20,6 @@ from inspector.cli.options import (
 )
 from inspector.cli.streams import progress_bar, show, show_json
 from inspector.errors import ImageRefused
-from inspector.photos.dataset import labelled_photos, pictures
 from inspector.printable import clean_text
 
 if TYPE_CHECKING:
@@ -118,6 +117,7 @@ def _study(
     truth: Path | None = None,
     **options: Any,
 ) -> int:
+    from inspector.photos.dataset import labelled_photos, pictures
 
     explainer = open_model(model, **opening)
     photos: Sequence[Any]

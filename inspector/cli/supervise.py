@@ -29,15 +29,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from converters.errors import ExplainedError, out_of_memory, says_out_of_memory
-from converters.rights import Rights
-from converters.work_folder import announce_to, sweep
-from inspector.cli.rights import take_away
 from inspector.cli.streams import forget_stdout, say, say_usage, show_traceback
 from inspector.errors import UsageError
+
+if TYPE_CHECKING:
+    from converters.rights import Rights
 
 __all__ = ["CHECK_SECONDS", "MEMORY_SHARE", "SECONDS", "default_memory", "outcome", "run"]
 
@@ -110,7 +111,7 @@ def run(
     *,
     seconds: float | None,
     memory: int | None,
-    rights: Rights | None = None,
+    rights: "Rights | None" = None,
 ) -> int:
     """Do some work on an untrusted file and return its exit status.
 
@@ -139,8 +140,11 @@ def run(
 
 
 def _run_apart(
-    work: Callable[[], int], seconds: float | None, memory: int | None, rights: Rights | None
+    work: Callable[[], int], seconds: float | None, memory: int | None, rights: "Rights | None"
 ) -> int:
+    from converters.work_folder import announce_to
+    from inspector.cli.rights import take_away
+
     alive, alive_end = os.pipe()
     noise, noise_end = os.pipe()
     folders, folders_end = os.pipe()
@@ -176,6 +180,8 @@ def _run_apart(
 
 def _sweep(folders: int) -> None:
     """Remove what the child left where it worked, when it had no time to do so itself."""
+    from converters.work_folder import sweep
+
     os.set_blocking(folders, False)
     said = b""
     with contextlib.suppress(OSError):
