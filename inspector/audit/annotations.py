@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from converters.plain_values import finite_number, parse_json, whole_number
 from converters.regular_file import read_regular
 from inspector.errors import UsageError, require
-from inspector.photos.dataset import PICTURES
+from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text
 
 __all__ = ["Annotated", "Described", "coco", "of_folder", "refuse_all", "voc", "yolo"]
@@ -225,9 +225,7 @@ def yolo(folder: Path) -> list[Described]:
     """
     names = _yolo_names(folder)
     described = []
-    for path in sorted((folder / "images").rglob("*")):
-        if path.suffix.lower() not in PICTURES:
-            continue
+    for path in sorted(list_folder(folder / "images").photos):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         own = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
         objects = _yolo_objects(own, names) if own.is_file() else []

@@ -12,7 +12,7 @@ All of it is a stranger's: a name leads to a file below the data set's folder or
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -32,12 +32,12 @@ from inspector.photos.dataset import (
     photo_of_row,
     read_table,
 )
-from inspector.photos.own_figures import is_own_figure
+from inspector.photos.sources import FolderListing, list_folder
 from inspector.printable import clean_text
 
 __all__ = ["DataSet", "Entry", "open_data_set"]
 
-MOST_PHOTOS = 10_000_000
+_MOST_FILES = 10_000_000
 _CORNERS = ("x0", "y0", "x1", "y1")
 _MASK = ("mask", "mask_file")
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -79,6 +79,7 @@ class DataSet:
         entries: The photos.
         missing: Photos that cannot be audited since there is no file, with the reason.
         renamed: Columns whose groups are called otherwise than in the table, with that name.
+        listing: What lies in the folder, of which the photos are the entries; None of others.
     """
 
     source: Path
@@ -86,6 +87,7 @@ class DataSet:
     entries: tuple[Entry, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    listing: FolderListing | None = None
 
     @cached_property
     def classes(self) -> Mapping[str, int]:
@@ -212,36 +214,23 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
 def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     """Photos at any depth, labelled by the folders that they lie in."""
     known = {name.casefold() for name in classes}
-    names = list(_pictures(source))
-    if not names:
+    listing = list_folder(source, _MOST_FILES)
+    if not listing.photos:
         raise UsageError(
             "no photos in the folder",
             where=str(source),
             hint="pictures are told by their suffix: " + " ".join(sorted(PICTURES)),
         )
     entries = []
-    for name in names:
+    for path in listing.photos:
+        name = PurePosixPath(path.relative_to(source).as_posix())
         folders = name.parts[:-1]
         label = next((part for part in reversed(folders) if part.casefold() in known), None)
         label = label or (folders[-1] if folders else None)
         shown = None if label is None else clean_text(label)
-        entries.append(Entry(clean_text(str(name)), source / name, shown))
-    labelled = any(entry.label is not None for entry in entries)
-    return DataSet(source, "class folders" if labelled else "photos", tuple(entries))
-
-
-def _pictures(source: Path) -> Iterator[PurePosixPath]:
-    """Names of the pictures below a folder, in order; folders that are links are not entered."""
-    count = 0
-    for folder, below, files in os.walk(source):
-        below.sort()
-        for name in sorted(files):
-            path = Path(folder, name)
-            if path.suffix.lower() in PICTURES and not is_own_figure(path):
-                count += 1
-                if count > MOST_PHOTOS:
-                    raise UsageError(f"more than {MOST_PHOTOS} photos", where=str(source))
-                yield PurePosixPath(path.relative_to(source).as_posix())
+        entries.append(Entry(clean_text(str(name)), path, shown))
+    kind = "class folders" if any(entry.label is not None for entry in entries) else "photos"
+    return DataSet(source, kind, tuple(entries), listing=listing)
 
 
 def _table(source: Path) -> DataSet:

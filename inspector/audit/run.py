@@ -69,6 +69,8 @@ class AuditOptions:
         fresh: Whether an interrupted run is begun anew, and another run's report replaced.
         fetched: What is known of a data set that was fetched from a remote address, of which
             ``data`` is the copy; None for one of this machine.
+        named: Files and folders that the request names beside ``data``: where one of them lies in
+            its folder, that it is no photo is not said.
     """
 
     method: str | tuple[str, ...] | None = None
@@ -88,6 +90,7 @@ class AuditOptions:
     exports: tuple[str, ...] = ()
     fresh: bool = False
     fetched: Fetched | None = None
+    named: tuple[Path, ...] = ()
 
 
 def audit(
@@ -270,7 +273,7 @@ def _gates(options: AuditOptions, found: DataSet, reference: Reference | None) -
 
 
 _OF_NO_ROW = frozenset(
-    {"engine", "workers", "fresh", "fetched", "reference", "lock", "against", "exports"}
+    {"engine", "workers", "fresh", "fetched", "reference", "lock", "against", "exports", "named"}
 )
 """Options on which no row depends."""
 
@@ -364,13 +367,15 @@ def _document(
         "clusters": clusters,
         "findings": find_findings(clusters, of_done, done, changes, summary=summary, groups=groups),
         "suspicious": suspicious(done),
-        "warnings": _warnings(auditor, rows, found),
+        "warnings": _warnings(auditor, rows, found, options.named),
         "compare": None,
         "lock": None,
     }
 
 
-def _warnings(auditor: Auditor, rows: Sequence[Row], found: DataSet) -> list[str]:
+def _warnings(
+    auditor: Auditor, rows: Sequence[Row], found: DataSet, named: Sequence[Path]
+) -> list[str]:
     opened = auditor.opened
     said = [*opened.preprocessing.warnings, *opened.class_labels.warnings]
     if found.classes:
@@ -386,6 +391,8 @@ def _warnings(auditor: Auditor, rows: Sequence[Row], found: DataSet) -> list[str
         f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
         for name, other in found.renamed.items()
     ]
+    if found.listing is not None:
+        said += found.listing.left_out(named)
     return list(dict.fromkeys(filter(None, said)))
 
 

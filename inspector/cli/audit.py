@@ -16,6 +16,7 @@ from inspector.cli.options import (
     count,
     json_report,
     model_options,
+    named_paths,
     opening_of,
     output_folder,
     supervised,
@@ -240,7 +241,9 @@ def _audit(
     from inspector.render.json import plain
 
     methods = options.pop("method")
-    asked = AuditOptions(method=methods[0] if len(methods) == 1 else methods or None, **options)
+    asked = AuditOptions(
+        method=methods[0] if len(methods) == 1 else methods or None, named=named_paths(), **options
+    )
     with progress_bar("audit") as progress:
         found = audit(opening_of(model, **opening), data, output, asked, progress=progress)
     for text in found.contents["warnings"]:

@@ -15,6 +15,7 @@ from inspector.cli.options import (
     count,
     json_report,
     model_options,
+    named_paths,
     open_model,
     output_folder,
     supervised,
@@ -142,7 +143,7 @@ def _compare(
         )
     a = _opened("a", model_a, options)
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
-    paths = list(pictures(images))
+    paths = list(pictures(images, named_paths()))
     asked = {name: options[name] for name in ("target", "target_b", "layer_a", "layer_b")}
     asked |= {name: options[name] for name in ("worst", "layer_images", "noise_images", "seed")}
     with progress_bar(f"{len(paths)} image(s)") as progress:

@@ -17,6 +17,7 @@ from inspector.cli.options import (
     display_options,
     json_report,
     model_options,
+    named_paths,
     open_model,
     output_folder,
     supervised,
@@ -272,7 +273,7 @@ def _explain(
     explainer = open_model(model, **opening)
     explainer.unverified = unverified
     refused: list[str] = []
-    photos = list(sources(images, every, lambda error: _refuse(error, refused)))
+    photos = list(sources(images, every, lambda error: _refuse(error, refused), named_paths()))
     lost = len(refused)  # videos, of which no frame is among the photos
     named = list(zip(file_stems([photo.name for photo in photos]), photos, strict=True))
     earlier = earlier_files(output, named, explainer.file.sha256, exist)

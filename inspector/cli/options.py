@@ -1,6 +1,7 @@
 """Options that several commands share, each with one text."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "display_options",
     "limit_options",
     "model_options",
+    "named_paths",
     "open_model",
     "opening_of",
     "shapes",
@@ -479,6 +481,14 @@ def _texts() -> Iterator[str]:
             yield str(value)
         elif isinstance(value, list | tuple):
             waiting += value
+
+
+def named_paths() -> tuple[Path, ...]:
+    """Files and folders that are there and that the command line names, for whatever purpose."""
+    from inspector.cli.rights import parts_of
+
+    paths = (Path(part) for text in _texts() for part in parts_of(text))
+    return tuple(path for path in paths if os.path.lexists(path))
 
 
 def _outputs() -> Iterator[Path]:

@@ -25,7 +25,7 @@ from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder
 from inspector.photos.sources import PICTURES
 
-__all__ = ["child_rights", "take_away"]
+__all__ = ["child_rights", "parts_of", "take_away"]
 
 _MOST_ENTRIES = 200_000
 _PATTERN = re.compile(r"[*?\[]")
@@ -65,7 +65,7 @@ def child_rights(
         lists: list[Path] = []
         if python:
             reads += environment_folders(str(Path(shutil.which(python) or python).absolute()))
-        for text in (part for one in named for part in _parts(one)):
+        for text in (part for one in named for part in parts_of(one)):
             for path in _readable(text):
                 (lists if path in _homes() else reads).append(path)
         yield Rights(
@@ -94,7 +94,7 @@ def take_away(rights: Rights, kept: Iterable[int]) -> None:
     restrict(rights)
 
 
-def _parts(text: str) -> Iterator[str]:
+def parts_of(text: str) -> Iterator[str]:
     """A text, and the paths that may stand inside it: ``NAME=FILE`` and ``mask:FILE``."""
     yield text
     if "=" in text:

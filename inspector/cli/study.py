@@ -14,6 +14,7 @@ from inspector.cli.options import (
     WholeNumber,
     json_report,
     model_options,
+    named_paths,
     open_model,
     output_folder,
     supervised,
@@ -125,7 +126,7 @@ def _study(
         photos = labelled_photos(images, truth)
         paths = [photo.path for photo in photos]
     else:
-        photos = paths = list(pictures(images))
+        photos = paths = list(pictures(images, named_paths()))
     facts = {"study": study.name, "options": options, **explainer.context(None)}
     journal = _journal(output / f"{study.name}.partial.jsonl", facts, paths, fresh=fresh)
     try:

@@ -96,7 +96,7 @@ def labelled_photos(
     """Find photos and their classes.
 
     Args:
-        folders: With a table: where its photos are (the table's own folder when none is given).
+        folders: With a table: where its photos are; else they are below the table's own folder.
             Without: folders that have one folder per class, whose name is the class's.
         table: A CSV file with a heading; one column names the photo, one its class.
 
@@ -139,7 +139,7 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
 
     Args:
         table: The file.
-        folders: Where its photos are; the table's own folder when none is given.
+        folders: Where its photos are; else they are below the table's own folder.
 
     Raises:
         UsageError: A table that cannot be read or reaches outside its folder; every box whose
@@ -266,7 +266,7 @@ def column_of(
 
 
 def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
-    """The photo of a row: a file below the folder, whatever the row says.
+    """The photo of a row: a file below one of the folders or the table's own, whatever it says.
 
     Raises:
         UsageError: The name leads outside.
@@ -280,6 +280,6 @@ def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Pa
             where=str(table),
             hint="name photos as they are called in the folder",
         )
-    places = [folder / relative for folder in folders or [table.parent]]
+    places = [folder / relative for folder in dict.fromkeys([*folders, table.parent])]
     # Not Path.is_file: it raises for names that are too long.
     return next((place for place in places if os.path.isfile(place)), places[0])  # noqa: PTH113

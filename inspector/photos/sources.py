@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,32 @@ if TYPE_CHECKING:
     from inspector.photos.photo import Photo
     from inspector.photos.video import Frame
 
-__all__ = ["PICTURES", "VIDEOS", "photos_below", "pictures", "sources"]
+__all__ = [
+    "PICTURES",
+    "VIDEOS",
+    "FolderListing",
+    "list_folder",
+    "photos_below",
+    "pictures",
+    "sources",
+]
 
 PICTURES = frozenset(
     {
-        *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".bmp",
+            ".gif",
+            ".tif",
+            ".tiff",
+            ".webp",
+            ".ppm",
+            ".pgm",
+        ),
         *(".pnm", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".heic", ".heif", ".hif", ".dcm"),
         ".dicom",
     }
@@ -43,22 +64,68 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass
-class _Seen:
+class FolderListing:
     """What was found below a folder.
 
     Attributes:
+        folder: The folder.
         photos: Photos, in order.
-        skipped: Names of files that are no photos.
+        skipped: Files that are no photos.
         figures: How many figures of this package there are.
     """
 
+    folder: Path
     photos: list[Path] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
     figures: int = 0
+
+    def left_out(self, named: Collection[Path] = ()) -> list[str]:
+        """What was left out of the folder, in sentences; none where nothing was.
+
+        Args:
+            named: Files and folders that the same request names for something else, such as a table
+                of boxes: whoever names them knows that they are no photos.
+        """
+        said = self._figures()
+        skipped = _unnamed(self.skipped, self.folder, named)
+        if skipped:
+            more = len(skipped) - _NAMED
+            shown = ", ".join(clean_text(path.name) for path in skipped[:_NAMED])
+            shown += f" and {more} more" if more > 0 else ""
+            videos = any(path.suffix.lower() in VIDEOS for path in skipped)
+            hint = "; name a video itself to see its frames" if videos else ""
+            said.append(
+                f"{self.folder}: {len(skipped)} file(s) left out that are no photos: {shown}{hint}"
+            )
+        return said
+
+    def _figures(self) -> list[str]:
+        if not self.figures:
+            return []
+        count = f"{self.figures} figure(s) of onnx-inspector left out"
+        return [f"{self.folder}: {count}; they are not photos"]
+
+
+def _unnamed(files: Sequence[Path], folder: Path, named: Collection[Path]) -> list[Path]:
+    """Files below a folder that are not among those named, nor below one of them."""
+    places = {place for path in named for place in (path.absolute(), Path(os.path.realpath(path)))}
+    names = {place.name for place in places}
+    here = folder.absolute(), Path(os.path.realpath(folder))
+    inner = [p for p in places if any(p != own and p.is_relative_to(own) for own in here)]
+
+    def is_named(path: Path) -> bool:
+        if path.name in names and {path.absolute(), Path(os.path.realpath(path))} & places:
+            return True
+        return any(path.absolute().is_relative_to(place) for place in inner)
+
+    return [path for path in files if not is_named(path)]
 
 
 def sources(
-    images: Sequence[Path], every: int, refuse: "Callable[[ImageRefused], None]"
+    images: Sequence[Path],
+    every: int,
+    refuse: "Callable[[ImageRefused], None]",
+    named: Collection[Path] = (),
 ) -> "Iterator[Path | Frame | Photo]":
     """Photos as `pictures` finds them, and those that are no files of pictures.
 
@@ -67,6 +134,7 @@ def sources(
             standard input.
         every: One frame of so many is taken.
         refuse: Called with why a video, or what standard input holds, is no photo.
+        named: As `pictures`.
 
     Raises:
         UsageError: As `pictures`; standard input is a terminal, or named twice.
@@ -87,7 +155,7 @@ def sources(
 
                 yield from frames_of(path, every)
             else:
-                yield from pictures([path])
+                yield from pictures([path], named)
         except ImageRefused as error:
             refuse(error)
 
@@ -109,7 +177,7 @@ def _from_standard_input() -> "Photo":
     return Photo.of(sys.stdin.buffer, "stdin")
 
 
-def pictures(images: Sequence[Path]) -> Iterator[Path]:
+def pictures(images: Sequence[Path], named: Collection[Path] = ()) -> Iterator[Path]:
     """Files as given; of folders the picture files at any depth below them, in order.
 
     A name with ``*``, ``?`` or ``[...]`` that is no file is a pattern, ``**`` for folders at any
@@ -118,69 +186,68 @@ def pictures(images: Sequence[Path]) -> Iterator[Path]:
 
     Args:
         images: Files, folders, patterns.
+        named: Files and folders that the same request names for something else, such as a table of
+            boxes; that they are no photos is not said.
 
     Raises:
         UsageError: A folder without any picture, or a pattern that matches nothing.
     """
     for path in images:
-        if _MAGIC.search(str(path)) and not os.path.lexists(path):
+        magic = _MAGIC.search(str(path))
+        if magic and not os.path.lexists(path):
             found = sorted(Path(name) for name in glob.iglob(str(path), recursive=True))  # noqa: PTH207
+            root = Path(os.path.dirname(str(path)[: magic.start()]))  # noqa: PTH120 - part of a name
+            # A photo stays one, whatever else names it: a reference, a mask.
+            others = [one for one in found if one.suffix.lower() not in PICTURES]
+            dropped = {*others} - {*_unnamed(others, root, named)}
+            found = [one for one in found if one not in dropped]
             if not found:
                 raise UsageError("matches no file", where=clean_text(str(path)))
-            yield from pictures(found)
+            yield from pictures(found, named)
         elif path.is_dir():
-            seen = _below(path)
-            _say_left_out(path, seen)
-            if not seen.photos:
+            listing = list_folder(path)
+            for text in listing.left_out(named):
+                warnings.warn(text, InspectorWarning, stacklevel=2)
+            if not listing.photos:
                 raise UsageError("no picture files in the folder", where=str(path))
-            yield from seen.photos
+            yield from listing.photos
         else:
             yield path
 
 
 def photos_below(folder: Path) -> list[Path]:
     """Photos at any depth below a folder, in order, without figures that this package wrote."""
-    seen = _below(folder)
-    _say_figures(folder, seen.figures)
-    return seen.photos
+    listing = list_folder(folder)
+    listing.skipped.clear()
+    for text in listing.left_out():
+        warnings.warn(text, InspectorWarning, stacklevel=3)
+    return listing.photos
 
 
-def _below(folder: Path) -> _Seen:
-    """What lies below a folder; hidden folders and links to folders are left alone.
+def list_folder(folder: Path, most: int = MOST) -> FolderListing:
+    """What lies at any depth below a folder; what is hidden, and links to folders, are left alone.
+
+    Args:
+        folder: The folder.
+        most: Files that are looked at.
 
     Raises:
-        UsageError: It holds more files than are looked at.
+        UsageError: It holds more files.
     """
-    seen, count = _Seen(), 0
+    listing, count = FolderListing(folder), 0
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             count += 1
-            if count > MOST:
-                raise UsageError(f"more than {MOST:,} files", where=str(folder))
+            if count > most:
+                raise UsageError(f"more than {most:,} files", where=str(folder))
             path = Path(place, name)
+            if name.startswith("."):  # as the ._1.jpg that macOS puts beside 1.jpg
+                continue
             if path.suffix.lower() not in PICTURES:
-                seen.skipped += [] if name.startswith(".") else [name]
+                listing.skipped.append(path)
             elif is_own_figure(path):
-                seen.figures += 1
+                listing.figures += 1
             else:
-                seen.photos.append(path)
-    return seen
-
-
-def _say_left_out(folder: Path, seen: _Seen) -> None:
-    _say_figures(folder, seen.figures)
-    if seen.skipped:
-        more = len(seen.skipped) - _NAMED
-        shown = ", ".join(clean_text(name) for name in seen.skipped[:_NAMED])
-        shown += f" and {more} more" if more > 0 else ""
-        videos = any(Path(name).suffix.lower() in VIDEOS for name in seen.skipped)
-        hint = "; name a video itself to see its frames" if videos else ""
-        text = f"{folder}: {len(seen.skipped)} file(s) left out that are no photos: {shown}{hint}"
-        warnings.warn(text, InspectorWarning, stacklevel=4)
-
-
-def _say_figures(folder: Path, figures: int) -> None:
-    if figures:
-        text = f"{folder}: {figures} figure(s) of onnx-inspector left out; they are not photos"
-        warnings.warn(text, InspectorWarning, stacklevel=5)
+                listing.photos.append(path)
+    return listing

@@ -8,17 +8,20 @@ import sys
 import zlib
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
+from inspector.audit.data_set import open_data_set
+from inspector.cli.options import named_paths
 from inspector.errors import ImageRefused, InspectorWarning, MissingExtra, UsageError
 from inspector.photos import photo as photo_module
 from inspector.photos import video as video_module
 from inspector.photos.band_tiff import require_reader
-from inspector.photos.dataset import labelled_photos, pictures
+from inspector.photos.dataset import labelled_photos, pictures, read_boxes
 from inspector.photos.photo import Photo, load_photo
-from inspector.photos.sources import sources
+from inspector.photos.sources import list_folder, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 HORSE = ROOT / "sample_models/images/horse_1.png"
@@ -74,6 +77,91 @@ def test_what_is_left_out_is_counted_and_named(tree):
     said = r"4 file\(s\) left out that are no photos: notes.txt, z.bin, clip.mp4 and 1 more; name a"
     with pytest.warns(InspectorWarning, match=said):
         assert len(list(pictures([tree]))) == 4
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["boxes.csv", "a/parts.json", "out"],
+        ["link.csv", "a/../a/parts.json", "out/deep", "out/1.json"],
+    ],
+    ids=["names", "links and folders"],
+)
+def test_what_another_option_names_is_not_said_to_be_no_photo(tree, named, monkeypatch, recwarn):
+    for name in ("boxes.csv", "a/parts.json", "out/deep/1.npz", "out/1.json"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"")
+    (tree.parent / "link.csv").unlink(missing_ok=True)
+    (tree.parent / "link.csv").symlink_to(tree / "boxes.csv")
+    monkeypatch.chdir(tree)
+    given = [tree.parent / n if n == "link.csv" else Path(n) for n in named]
+    assert len(list(pictures([tree], given))) == 4
+    assert not recwarn.list
+
+
+def test_a_pattern_leaves_out_what_another_option_names(tree):
+    (tree / "boxes.csv").write_bytes(b"")
+    (tree / "out").mkdir()
+    given = [tree / "boxes.csv", tree / "out", tree / "b.png"]
+    found = names(tree, pictures([tree / "*"], given))
+    assert sorted(found) == sorted(names(tree, list_folder(tree).photos))
+
+
+def test_a_file_of_the_same_name_elsewhere_is_said(tree):
+    for name in ("boxes.csv", "a/boxes.csv"):
+        (tree / name).write_bytes(b"")
+    with pytest.warns(
+        InspectorWarning, match=r"1 file\(s\) left out that are no photos: boxes.csv"
+    ):
+        list(pictures([tree], [tree / "a/boxes.csv"]))
+
+
+def test_a_named_folder_of_photos_is_listed_once_itself(tree):
+    (tree / "a/notes.txt").write_bytes(b"")
+    with pytest.warns(InspectorWarning, match="notes") as said:
+        list(pictures([tree, tree / "a"], [tree, tree / "a"]))
+    assert len(said) == 1
+
+
+def test_a_table_names_photos_from_its_own_folder_too(tree):
+    (tree / "boxes.csv").write_text("image,label,x0,y0,x1,y1\na/deep/er/c.png,cat,1,1,5,5\n")
+    (box,) = read_boxes(tree / "boxes.csv", [tree / "a/deep/er"])
+    assert box.path == tree / "a/deep/er/c.png"
+
+
+def test_hidden_files_are_left_alone_like_hidden_folders(tree):
+    (tree / "a/._1.jpg").write_bytes(b"\0\5\26\7")
+    assert len(list(pictures([tree]))) == 4
+    assert [entry.photo for entry in open_data_set(tree).entries] == names(tree, pictures([tree]))
+
+
+def test_a_data_set_says_what_is_left_out_of_its_folder_like_photos_do(tree):
+    for name in ("audit.toml", "notes.txt"):
+        (tree / name).write_bytes(b"")
+    listing = open_data_set(tree).listing
+    assert listing.left_out([tree / "audit.toml"]) == [
+        f"{tree}: 1 file(s) left out that are no photos: notes.txt"
+    ]
+
+
+def test_the_command_line_names_every_file_that_is_there(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    for name in ("boxes.csv", "mask.png"):
+        (tree / name).write_bytes(b"")
+
+    @click.command()
+    @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+    @click.option("--boxes")
+    @click.option("--target", multiple=True)
+    def command(**_):
+        found.extend(named_paths())
+
+    found: list[Path] = []
+    command.main(
+        ["a", "--boxes", "boxes.csv", "--target", "mask:mask.png", "--target", "cat"],
+        standalone_mode=False,
+    )
+    assert {path.name for path in found} == {"a", "boxes.csv", "mask.png"}
 
 
 @pytest.mark.parametrize(
