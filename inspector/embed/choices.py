@@ -5,21 +5,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from converters.graph import Graph
 from inspector.errors import MethodRefused
 from inspector.opened import Opened
+from inspector.printable import clean_text
+from inspector.surgery.embedded import HEATMAP
 from inspector.surgery.embedded_target import BestBox, BestClass, BestRegion, Seed
 from inspector.tasks import Reading
 from inspector.tasks.detector import Detector
 from inspector.tasks.detector.rows import Layout
 from inspector.tasks.segmenter import LEAST, Segmenter
 
-__all__ = ["Choice", "choice_of"]
+__all__ = ["Choice", "choice_of", "element_hint"]
 
 Array = np.ndarray[Any, Any]
 
-_HINT = "name an element for all images: --target OUTPUT[i,j]"
 _DRAWS = 6
 
 
@@ -63,7 +65,20 @@ def choice_of(opened: Opened) -> Choice:
     if isinstance(reading, Detector):
         return _of_boxes(opened, reading)
     what = "not a classifier" if reading is None else f"read as: {reading.why}"
-    raise MethodRefused(f"top1 is chosen of classes, boxes and regions; it is {what}", hint=_HINT)
+    raise MethodRefused(
+        f"top1 is chosen of classes, boxes and regions; it is {what}", hint=element_hint(opened)
+    )
+
+
+def element_hint(opened: Opened) -> str:
+    """How a number that is the same for every image is named: by the first element of an output."""
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    outputs = opened.graph.outputs.values()
+    found = next((one for one in outputs if one.elem_type in floats and one.name != HEATMAP), None)
+    name = "OUTPUT" if found is None else clean_text(found.name)
+    rank = 0 if found is None or found.shape is None else len(found.shape)
+    place = ",".join(["0"] * (rank - 1)) if rank > 1 else "i,j"
+    return f"name an element for all images: --target '{name}[{place}]'"
 
 
 def _of_boxes(opened: Opened, reading: Detector) -> Choice:
@@ -74,14 +89,15 @@ def _of_boxes(opened: Opened, reading: Detector) -> Choice:
             "the graph itself sorts or suppresses its boxes, and a place in such a list has no "
             "gradient of its own",
             where=f"node {found.name!r} ({found.op_type})" if found else "",
-            hint="export the model without it; or " + _HINT,
+            hint="export the model without it; or " + element_hint(opened),
         )
     output = layout.element(0, 0)[0]
     shape = np.shape(opened.scores.measure([output])[output]) if opened.scores.measure else ()
     seed = _surest(layout, output, tuple(shape[1:]), opened)
     if seed is None:
         raise MethodRefused(
-            f"the scores of its boxes ({layout.name}) are not columns of one output", hint=_HINT
+            f"the scores of its boxes ({layout.name}) are not columns of one output",
+            hint=element_hint(opened),
         )
     passed = _activations(opened.graph, reading.tensors, output)
     return Choice(output, seed, passed, reading)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from inspector.embed.choices import Choice, choice_of
+from inspector.embed.choices import Choice, choice_of, element_hint
 from inspector.engines.gradient_graph import Measured, overlay_of
 from inspector.engines.rules import Rule, coverage
 from inspector.engines.runtime import Runtime
@@ -70,7 +70,7 @@ class Plan:
         if opened.sure_reading is not None and not names_elements(self.words, opened.scores):
             raise MethodRefused(
                 f"{self.words!r} is an item of each photo: a file chooses top1 alone",
-                hint="leave --target out, or name an element for all images: OUTPUT[i,j]",
+                hint=f"leave --target out, or {element_hint(opened)}",
             )
         spec = TargetSpec.parse(target, scores=opened.scores, labels=opened.class_labels.names)
         found = spec.resolve(None)

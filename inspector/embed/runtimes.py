@@ -45,7 +45,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         (
             *("ScatterElements", "OneHot", "TopK", "Max", "Min", "And", "Or", "Sign", "Sum"),
             *("ConstantOfShape", "Identity", "Round", "ReverseSequence", "Softplus", "Trilu"),
-            "RotaryEmbedding",
+            *("RotaryEmbedding", "Scan"),
         ),
         note="it runs them on the processor, and copies their tensors back and forth",
     ),

@@ -232,3 +232,29 @@ def test_an_item_of_each_photo_is_refused_by_name(tmp_path):
         embed(opened, tmp_path / "never.onnx", class_input=True)
     embed(opened, tmp_path / "fixed.onnx", target="seg[1,3,4]")
     _proved(tmp_path / "fixed.onnx")
+
+
+def test_a_reader_with_an_lstm_is_written_for_one_of_its_characters(tmp_path):
+    nodes = [
+        node("Conv", "x w1", "a", strides=[8, 2], kernel_shape=[8, 2]),
+        node("Relu", "a", "b"),
+        node("Squeeze", "b height", "c"),
+        node("Transpose", "c", "t", perm=[2, 0, 1]),
+        node("LSTM", "t W R B", "r", hidden_size=4, direction="bidirectional"),
+        node("Transpose", "r", "s", perm=[2, 0, 1, 3]),
+        node("Reshape", "s flat", "u"),
+        node("MatMul", "u w2", "v"),
+        node("Softmax", "v", "text", axis=2),
+    ]
+    constants = {"w1": _w(6, 3, 8, 2), "w2": _w(8, 5), "height": np.array([2])}
+    constants |= {"W": _w(2, 16, 6), "R": _w(2, 16, 4), "B": _w(2, 32)}
+    constants["flat"] = np.array([0, 12, 8])
+    path, out = tmp_path / "reader.onnx", tmp_path / "out.onnx"
+    shapes = {"x": ("N", 3, 8, 24)}, {"text": ("N", 12, 5)}
+    path.write_bytes(onnx_model(nodes, *shapes, constants).SerializeToString())
+    opened = inspector.load(path, preprocess="unit")
+    with pytest.raises(MethodRefused, match=r"read as: sequence.*--target 'text\[0,0\]'"):
+        embed(opened, out, "hires-cam")
+    assert not out.exists()
+    embed(opened, out, "hires-cam", target="text[2,3]", layer="b")
+    _proved(out)

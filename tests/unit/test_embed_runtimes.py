@@ -73,7 +73,7 @@ KNOWN = {
     "HardSigmoid",  # in the engine alone, never in a file
     "Resize",
     *("Mul", "Neg", "Not", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean"),
-    *("ReduceSum", "Relu", "Reshape", "ReverseSequence", "RotaryEmbedding", "Round"),
+    *("ReduceSum", "Relu", "Reshape", "ReverseSequence", "RotaryEmbedding", "Round", "Scan"),
     *("ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Sin", "Sinh", "Slice"),
     *("Softmax", "Softplus", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu"),
     *("Unsqueeze", "Where"),

@@ -471,5 +471,6 @@ _TRIED_ELSEWHERE = {
     *("ConvInteger", "MatMulInteger", "QLinearMatMul", "Cast", "Split", "Crop", "Affine"),
     *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"),
     *("QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool", "NhwcMaxPool", "QGemm"),
+    *("RNN", "GRU", "LSTM"),
 }
 """Operators that one node between floats does not show."""

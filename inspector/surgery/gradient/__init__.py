@@ -19,6 +19,7 @@ from inspector.surgery.gradient import (  # noqa: F401
     pooling,
     quantisation,
     quantised_fused,
+    recurrent,
     reductions,
     resize,
     sampling,

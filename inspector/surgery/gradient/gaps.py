@@ -19,12 +19,9 @@ WITHOUT_RULE = {
         "NonMaxSuppression",
         "Unique",
     ],
-    "its body would have to be differentiated, or unrolled step by step": [
-        "GRU",
+    "its body would have to be differentiated": [
         "If",
-        "LSTM",
         "Loop",
-        "RNN",
         "Scan",
         "SequenceMap",
     ],
