@@ -210,6 +210,72 @@ def yolov3_raw(objects=OBJECTS, *, last=False):
     return {n: v.transpose(1, 2, 0) for n, v in folded.items()} if last else folded
 
 
+def yolov2_raw(objects=OBJECTS, *, order="folded"):
+    """(5 (5 + K), h, w) of one level, objectness before the sigmoid, classes before the softmax."""
+    value = np.full((5, *grid(32), 8), -6.0)
+    for one in objects:
+        own = value[3, *cell(one, 32)]
+        others = (1 - one.score / 0.95) / 2
+        own[4], own[5:] = logit(0.95), np.log(others)
+        own[5 + one.kind] = np.log(one.score / 0.95)
+    folded = value.transpose(0, 3, 1, 2).reshape(-1, *grid(32))
+    return {
+        "grid": {
+            "folded": folded,
+            "last": folded.transpose(1, 2, 0),
+            "anchored": value,
+            "split": value.transpose(0, 3, 1, 2),
+            "cells": value.transpose(1, 2, 0, 3),
+        }[order]
+    }
+
+
+def ssd_raw(objects=OBJECTS, *, last=False):
+    """(n K, h, w) and (4 n, h, w) per level, n from level to level; column 0 is nothing."""
+    found = {}
+    for s, anchors in ((8, 4), (16, 6), (32, 6)):
+        scores = np.full((anchors, 4, *grid(s)), -2.0)
+        scores[:, 0] = 6.0
+        for one in objects:
+            if one.stride == s:
+                scores[2, :, *cell(one)] = np.log((1 - one.score) / 3)
+                scores[2, 1 + one.kind, *cell(one)] = np.log(one.score)
+        found[f"conf{s}"] = scores.reshape(-1, *grid(s))
+        found[f"loc{s}"] = np.zeros((4 * anchors, *grid(s)))
+    return {n: v.transpose(1, 2, 0) for n, v in found.items()} if last else found
+
+
+def fcos(objects=OBJECTS):
+    """Class scores, distances to the edges and centreness: the score is their geometric mean."""
+    found = {}
+    for s in (8, 16, 32):
+        kinds, centreness = np.full((3, *grid(s)), -6.0), np.full((1, *grid(s)), -6.0)
+        for one in objects:
+            if one.stride == s:
+                kinds[one.kind, *cell(one)] = logit(0.95)
+                centreness[0, *cell(one)] = logit(one.score**2 / 0.95)
+        boxes = np.full((4, *grid(s)), 1.5)
+        found |= {f"cls{s}": kinds, f"bbox{s}": boxes, f"centerness{s}": centreness}
+    return found
+
+
+def yolov5_levels(objects=OBJECTS):
+    """(h, w, 3, 5 + K) per level: boxes in pixels, shares."""
+    found = {}
+    for s in (8, 16, 32):
+        value = np.full((*grid(s), 3, 8), 0.01)
+        for i, j in np.ndindex(*grid(s)):
+            value[i, j, :, :4] = [(j + 0.4) * s, (i + 0.7) * s, 2 * s, 3 * s]
+        for one in objects:
+            if one.stride == s:
+                width, height = one.box[2] - one.box[0], one.box[3] - one.box[1]
+                own = value[*cell(one), 1]
+                own[:4] = [*centre(one.box), width, height]
+                own[4], own[5 + one.kind] = 0.95, one.score / 0.95
+        found[f"out{s}"] = value
+    return found
+
+
 def retinanet_raw(objects=OBJECTS, *, anchors=9):
     """(n K, h, w) and (4 n, h, w) per level; anchor 5, or the last one, finds the object."""
     found = {}

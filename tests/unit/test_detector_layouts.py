@@ -29,6 +29,7 @@ SEVERAL = {
     "yolox": (heads.yolox_rows, "offsets from the cells"),
     "yolox, decoded": (lambda: heads.yolox_rows(decoded=True), "YOLOX head (N, 252, 5 + 3)"),
     "yolox, maps": (heads.yolox_maps, "YOLOX head, levels of stride 8, 16, 32"),
+    "yolov5, levels": (heads.yolov5_levels, "YOLOv5 head, levels of stride 8, 16, 32"),
     "yolox, parts": (heads.yolox_parts, "YOLOX head, levels of stride 8, 16, 32"),
     "nanodet": (heads.nanodet_parts, "NanoDet head, levels of stride 8, 16, 32"),
     "nanodet-plus": (heads.nanodet_plus, "NanoDet head (N, 256, 3 + 32)"),
@@ -52,7 +53,7 @@ SEVERAL = {
 EVERY = ONE_CLASS | SEVERAL
 
 
-def known(values, labels=NAMES, task="", layout=""):
+def known(values, labels=NAMES, task="", layout="", size=SIZE):
     """What is known of a model whose outputs are these, of one sample each."""
     scores = SimpleNamespace(
         outputs=[SimpleNamespace(name=name, shape=(1, *v.shape)) for name, v in values.items()],
@@ -62,7 +63,7 @@ def known(values, labels=NAMES, task="", layout=""):
         classifies=False,
         why="planted",
     )
-    return Outputs(scores, tuple(labels), {"task": task} if task else {}, SIZE, layout=layout)
+    return Outputs(scores, tuple(labels), {"task": task} if task else {}, size, layout=layout)
 
 
 def read(values, labels=NAMES, task=""):
@@ -123,6 +124,8 @@ def test_every_level_is_found_however_small():
         (lambda: heads.yolov3_raw(last=True), lambda k, i, j: (i, j, 8 + 5 + k), "YOLOv3"),
         (heads.retinanet_raw, lambda k, i, j: (5 * 3 + k, i, j), "RetinaNet or EfficientDet"),
         (lambda: heads.retinanet_raw(anchors=3), lambda k, i, j: (2 * 3 + k, i, j), "RetinaNet"),
+        (heads.ssd_raw, lambda k, i, j: (2 * 4 + 1 + k, i, j), "SSD"),
+        (lambda: heads.ssd_raw(last=True), lambda k, i, j: (i, j, 2 * 4 + 1 + k), "SSD"),
     ],
 )
 @pytest.mark.parametrize("labels", [NAMES, ()])
@@ -138,6 +141,68 @@ def test_anchors_side_by_side_among_the_channels_are_told_apart(make, index, nam
         assert (item.score, item.index) == (pytest.approx(one.score), one.kind)
         assert item.target.index == index(one.kind, i, j)
         assert item.target.tensor.endswith(str(s))
+
+
+V2 = {
+    "folded": lambda k, i, j: (3 * 8 + 5 + k, i, j),
+    "last": lambda k, i, j: (i, j, 3 * 8 + 5 + k),
+    "anchored": lambda k, i, j: (3, i, j, 5 + k),
+    "split": lambda k, i, j: (3, 5 + k, i, j),
+    "cells": lambda k, i, j: (i, j, 3, 5 + k),
+}
+
+
+@pytest.mark.parametrize("order", V2)
+def test_one_raw_level_of_several_anchors_is_no_map_of_classes(order):
+    """YOLOv2; where the names do not say it, and it is no published head, it is asked."""
+    apart = (OBJECTS[0], OBJECTS[1], OBJECTS[2])
+    layout, items = read(heads.yolov2_raw(apart, order=order))
+    assert "YOLOv2" in layout.name
+    assert "cannot be decoded" in layout.caution
+    for item, one in zip(items, apart, strict=True):
+        i, j = heads.cell(one, 32)
+        assert item.box == pytest.approx((32 * i, 32 * j, 32 * (i + 1), 32 * (j + 1)))
+        assert (item.score, item.index) == (pytest.approx(one.score, abs=1e-6), one.kind)
+        assert item.target.index == V2[order](one.kind, i, j)
+
+
+def test_a_coarse_map_without_names_is_asked_about():
+    grid, size = np.random.default_rng(0).normal(size=(40, 8, 8)), (256, 256)
+    asked = known({"grid": grid}, (), size=size)
+    with pytest.raises(UsageError, match="as a segmenter with 40 classes") as caught:
+        find_reading(asked)
+    assert "--task detector:yolov2-raw or --task segmenter" in caught.value.hint
+    assert find_reading(asked, "segmenter").task == "segmenter"
+    assert find_reading(asked, "detector:yolov2-raw").layout.classes == 3
+    assert find_reading(known({"grid": grid}, ["a"] * 40, size=size)).task == "segmenter"
+    assert find_reading(known({"grid": grid[:, :3]}, ())) is None
+    published = np.repeat(grid, 4, axis=0)[:125]
+    assert find_reading(known({"grid": published}, (), size=size)).layout.classes == 20
+
+
+def test_distances_of_an_unknown_unit_are_cells_and_it_is_said():
+    layout, items = read(heads.fcos())
+    assert "FCOS" in layout.name
+    assert "in which unit" in layout.caution
+    for item, one in zip(items, OBJECTS, strict=True):
+        i, j = heads.cell(one)
+        s = one.stride
+        assert item.box == pytest.approx((i * s, j * s, (i + 1) * s, (j + 1) * s))
+        assert (item.score, item.index) == (pytest.approx(one.score), one.kind)
+        assert item.target.index == (one.kind, i, j)
+
+
+@pytest.mark.parametrize("names", [0, 3, 4])
+def test_the_first_column_of_ssd_is_nothing_unless_a_name_says_otherwise(names):
+    """TensorFlow's has a column for nothing and sigmoids: no column is sure everywhere."""
+    values = heads.ssd_raw()
+    for value in values.values():
+        value[value == 6.0] = -7.0
+    layout, _ = read(values, ["a"] * names)
+    assert layout.classes == (3 if names == 3 else 4)
+    column = layout.element(0, 0)[1][0]
+    assert column == (1 if names == 3 else 0)
+    assert np.allclose(layout.read(values).table.sum(axis=1).max(), 0.36, atol=0.7)
 
 
 def _raw(width):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 from inspector.measures.boxes import overlaps
 from inspector.printable import clean_text
 from inspector.target import Target, element_target
@@ -276,7 +276,16 @@ def _area(box: Box | None) -> float:
 
 @task("detector", rank=1, words=("detect", "object-detection", "segment", "pose", "obb"))
 def detector(outputs: Outputs, asked: bool) -> Reading | None:
-    """Boxes with scores, in a layout that is known."""
-    del asked
+    """Boxes with scores, in a layout that is known.
+
+    Raises:
+        UsageError: They can be something else as well, and the user does not say.
+    """
     layout = find_layout(outputs)
+    if layout is not None and layout.doubt and not asked:
+        raise UsageError(
+            f"the output {clean_text(layout.outputs[0])!r} can be read as a detector's "
+            f"({layout.name}) and as {layout.doubt}",
+            hint=f"--task detector:{layout.key} or --task segmenter",
+        )
     return None if layout is None else Detector(outputs, layout)

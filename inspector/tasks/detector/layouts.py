@@ -8,6 +8,7 @@ from inspector.tasks.detector.heatmaps import centres, one_map
 from inspector.tasks.detector.levels import per_level
 from inspector.tasks.detector.lists import combined, listed, with_batch_index
 from inspector.tasks.detector.pairs import paired
+from inspector.tasks.detector.raw_maps import one_raw_level, ssd_levels
 from inspector.tasks.detector.rows import Array, Layout
 from inspector.tasks.planes import is_halved
 
@@ -21,8 +22,10 @@ _WAYS = (
     (paired, columns),
     (listed, combined, with_batch_index),
     (rows_of_anchors, distributions),
+    (ssd_levels,),
     (per_level,),
     (centres, one_map),
+    (one_raw_level,),
 )
 """Ways to write boxes down, those with the least left to decode first."""
 

@@ -75,6 +75,7 @@ class Layout:
         mask: From one sample, a row and the input's height and width to what the object covers;
             None where the layout has no masks.
         caution: What must be known of its boxes; empty where nothing must.
+        doubt: What the outputs can be else, which nothing rules out; empty where nothing.
     """
 
     key: str
@@ -87,6 +88,7 @@ class Layout:
     candidates: int | None = None
     mask: Callable[[Mapping[str, Array], int, tuple[int, int]], Array] | None = None
     caution: str = ""
+    doubt: str = ""
 
 
 # -- levels and cells ------------------------------------------------------------------------------
