@@ -1,11 +1,11 @@
-"""Forward passes of one image with a box of it covered, at many places.
+"""Forward passes of one image with a box of it changed, at many places.
 
 Early stages run on crops where that pays (``engines.local_stages``); some boxes, drawn at random,
 run whole besides, and where the two differ all of them do.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from inspector.engines.local_stages import LocalStages
 from inspector.errors import ExplainedError
 from inspector.network.quantisation.levels import is_quantised
 from inspector.network.receptive_fields.local_stages import plan_of
-from inspector.photos.occluder import covered
+from inspector.photos.occluder import patched
 
 if TYPE_CHECKING:
     from inspector.model import Model
@@ -42,14 +42,17 @@ KEPT = 4
 
 
 class LocalForward:
-    """Forward passes of one image with one box covered.
+    """Forward passes of one image with one box changed.
 
     Args:
         model: The network.
         image: (C, H, W), preprocessed.
-        boxes: Every box that will be covered: top, left, bottom, right of a picture.
-        colour: (C,) network values of the cover.
+        boxes: Every box that will be changed: top, left, bottom, right of a picture.
+        cover: (C,) network values of what covers each box; or for each box, then of (H, W) even
+            of signals and volumes, what stands in it: (C, bottom - top, right - left).
         fetch: Names of the tensors that are wanted.
+        images: How many images will be changed in these boxes, one after the other: they share
+            the stages.
         note: Called with a sentence that is to be printed.
     """
 
@@ -58,15 +61,16 @@ class LocalForward:
         model: "Model",
         image: Array,
         boxes: Sequence[Box],
-        colour: Array,
+        cover: Array | Mapping[Any, Array],
         fetch: Sequence[str],
         *,
+        images: int = 1,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.model, self.image, self.boxes, self.colour = model, image, boxes, colour
-        self.fetch = tuple(dict.fromkeys(fetch))
+        self.model, self.image, self.boxes, self.cover = model, image, boxes, cover
+        self.fetch, self._images = tuple(dict.fromkeys(fetch)), images
         sizes = model.input.sizes((image.shape[1], image.shape[2]))
-        self._spread = image.reshape(-1, *sizes)
+        self._spread = image if isinstance(cover, Mapping) else image.reshape(-1, *sizes)
         self.difference: float | None = None
         """Largest difference of the checked boxes from whole passes; None where all are whole."""
         self._sides = tuple((b[0], b[1], b[2], b[3]) for b in boxes if len(b) == 4)
@@ -91,7 +95,7 @@ class LocalForward:
             yield numbers[start : start + size]
 
     def __call__(self, boxes: Sequence[Box], fetch: Sequence[str]) -> dict[str, Array]:
-        """As ``Model.forward`` of the image's copies, each with one of the boxes covered."""
+        """As ``Model.forward`` of the image's copies, each with one of the boxes changed."""
         if self._stages is not None and set(fetch) <= set(self.fetch):
             try:
                 found = self._run(self._stages, boxes)
@@ -102,15 +106,21 @@ class LocalForward:
 
     def whole(self, boxes: Sequence[Box], fetch: Sequence[str]) -> dict[str, Array]:
         """The same by passes through the whole network."""
-        copies = covered(self._spread, list(boxes), self.colour)
+        copies = patched(self._spread, boxes, [self._patch(box) for box in boxes])
         return self.model.forward(copies.reshape(-1, *self.image.shape), fetch)
+
+    def _patch(self, box: Box) -> Array:
+        """What stands in a box, (C, h, w), or (C, 1, 1)."""
+        if isinstance(self.cover, Mapping):
+            return self.cover[box]
+        return self.cover.reshape(-1, *[1] * (self._spread.ndim - 1))
 
     # -- on crops --------------------------------------------------------------------------------
 
     def _prepared(self) -> LocalStages | None:
         """The stages on which the boxes may run; None where they should not."""
         height, width = self.image.shape[1:]
-        if self.model.input.space != 2 or len(self.boxes) < FEWEST:
+        if self.model.input.space != 2 or len(self.boxes) * self._images < FEWEST:
             return None
         if max((b[2] - b[0]) * (b[3] - b[1]) for b in self._sides) > LARGEST * height * width:
             return None
@@ -123,7 +133,8 @@ class LocalForward:
             except ExplainedError:  # what cannot be cut runs whole
                 kept[key] = None
         found: LocalStages | None = kept[key]
-        return found if found and found.plan.pays(len(self.boxes), CHECKED) else None
+        count = self._images * len(self.boxes)
+        return found if found and found.plan.pays(count, self._images * CHECKED) else None
 
     @property
     def _key(self) -> tuple[Any, ...]:
@@ -143,7 +154,8 @@ class LocalForward:
     def _check(self, stages: LocalStages, note: Callable[[str], None]) -> None:
         """Take the stages, if some boxes give what whole passes give."""
         seed = zlib.crc32(np.ascontiguousarray(self.image).tobytes())
-        drawn = np.random.default_rng(seed).choice(len(self.boxes), CHECKED, replace=False)
+        count = min(CHECKED, len(self.boxes))
+        drawn = np.random.default_rng(seed).choice(len(self.boxes), count, replace=False)
         some = [self.boxes[number] for number in sorted(drawn.tolist())]
         try:
             self._own = stages.activations(self.model.input.arrange(self.image[None]))
@@ -163,10 +175,12 @@ class LocalForward:
         self.difference = None
 
     def _run(self, stages: LocalStages, boxes: Sequence[Box]) -> dict[str, Array]:
-        colour = self.model.input.arrange(self.colour.reshape(1, -1, 1, 1))
-        inside = colour.reshape(-1, 1, 1)
+        arrange, layout = self.model.input.arrange, self.model.input.layout
+        inside = [arrange(self._patch(box)[None])[0] for box in boxes]
+        if layout == "NHWC":
+            inside = [np.moveaxis(patch, -1, 0) for patch in inside]
         sides = [(b[0], b[1], b[2], b[3]) for b in boxes]
-        return stages.run(self._own, sides, [inside] * len(sides))
+        return stages.run(self._own, sides, inside)
 
 
 def _difference(found: Array, wanted: Array) -> float:

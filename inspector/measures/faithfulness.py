@@ -16,20 +16,27 @@ from numpy.typing import NDArray
 from inspector.errors import require
 
 __all__ = [
+    "Box",
     "Curve",
     "Infill",
     "Score",
     "constant",
+    "correlation_of_drops",
     "deletion",
+    "drops_without",
+    "error_of_drops",
     "grid_share",
     "infidelity",
     "insertion",
+    "mask_of",
     "max_sensitivity",
     "neighbours",
     "reference_maps",
     "removed",
     "road",
     "sensitivity_n",
+    "squares_of",
+    "subsets_of",
 ]
 
 Array = NDArray[Any]
@@ -39,6 +46,9 @@ Score = Callable[[Array], Array]
 
 Infill = Callable[[Array, NDArray[np.bool_]], Array]
 """An image (C, H, W) with the pixels of a mask (H, W) replaced."""
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom, right in pixels, the last two exclusive."""
 
 ROAD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the pixels, that `road` takes the mean over."""
@@ -255,7 +265,15 @@ def _scores(score: Score, images: Iterable[Array]) -> Array:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _subsets(shape: tuple[int, ...], size: int, count: int, seed: int) -> list[Array]:
+def subsets_of(shape: tuple[int, ...], size: int, count: int, seed: int) -> list[Array]:
+    """Masks (H, W) of random sets of pixels, for `sensitivity_n`.
+
+    Args:
+        shape: (H, W).
+        size: Pixels per set.
+        count: Sets.
+        seed: Of the draws.
+    """
     rng, pixels = np.random.default_rng(seed), int(np.prod(shape))
     found = []
     for _ in range(count):
@@ -265,14 +283,59 @@ def _subsets(shape: tuple[int, ...], size: int, count: int, seed: int) -> list[A
     return found
 
 
-def _sums_and_drops(
-    score: Score, image: Array, heatmap: Array, infill: Infill, masks: list[Array]
-) -> tuple[Array, Array]:
-    """Of each mask the sum of the map, and how far the score falls without these pixels."""
-    images = itertools.chain([image], (infill(image, mask) for mask in masks))
-    scores = _scores(score, images)
-    sums = np.array([np.nansum(heatmap[mask]) for mask in masks], np.float64)
-    return sums, scores[0] - scores[1:]
+def squares_of(shape: tuple[int, ...], window: int, count: int, seed: int) -> list[Box]:
+    """Squares at random places, for `infidelity`: top, left, bottom, right in pixels.
+
+    Args:
+        shape: (H, W).
+        window: Edge of the squares in pixels.
+        count: Squares.
+        seed: Of their places.
+    """
+    rng, (height, width) = np.random.default_rng(seed), shape
+    found = []
+    for _ in range(count):
+        top = int(rng.integers(max(height - window, 0) + 1))
+        left = int(rng.integers(max(width - window, 0) + 1))
+        found.append((top, left, min(top + window, height), min(left + window, width)))
+    return found
+
+
+def mask_of(box: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask (H, W) of a box."""
+    mask = np.zeros(shape, bool)
+    mask[box[0] : box[2], box[1] : box[3]] = True
+    return mask
+
+
+def drops_without(
+    score: Score, image: Array, infill: Infill, masks: Sequence[NDArray[np.bool_]]
+) -> Array:
+    """How far the score falls without the pixels of each mask, (P,): the same for every map."""
+    scores = _scores(score, itertools.chain([image], (infill(image, mask) for mask in masks)))
+    return np.asarray(scores[0] - scores[1:])
+
+
+def _sums(heatmap: Array, masks: Sequence[NDArray[np.bool_]]) -> Array:
+    return np.array([np.nansum(heatmap[mask]) for mask in masks], np.float64)
+
+
+def correlation_of_drops(heatmap: Array, masks: Sequence[NDArray[np.bool_]], drops: Array) -> float:
+    """`sensitivity_n` of one more map, with drops that are known; arguments likewise."""
+    sums = _sums(heatmap, masks)
+    if sums.std() == 0 or drops.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(sums, drops)[0, 1])
+
+
+def error_of_drops(heatmap: Array, masks: Sequence[NDArray[np.bool_]], drops: Array) -> float:
+    """`infidelity` of one more map, with drops that are known; arguments likewise."""
+    sums = _sums(heatmap, masks)
+    power, scale = float((drops**2).mean()), float((sums**2).sum())
+    if power == 0:
+        return float("nan")
+    factor = float((sums * drops).sum()) / scale if scale else 0.0
+    return float(((factor * sums - drops) ** 2).mean()) / power
 
 
 def sensitivity_n(
@@ -298,11 +361,8 @@ def sensitivity_n(
         subsets: Sets that are drawn.
         seed: Of the draws.
     """
-    masks = _subsets(heatmap.shape, size, subsets, seed)
-    sums, drops = _sums_and_drops(score, image, heatmap, infill, masks)
-    if sums.std() == 0 or drops.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(sums, drops)[0, 1])
+    masks = subsets_of(heatmap.shape, size, subsets, seed)
+    return correlation_of_drops(heatmap, masks, drops_without(score, image, infill, masks))
 
 
 def infidelity(
@@ -329,20 +389,9 @@ def infidelity(
         count: Squares that are drawn.
         seed: Of their places.
     """
-    rng, (height, width) = np.random.default_rng(seed), heatmap.shape
-    masks = []
-    for _ in range(count):
-        top = int(rng.integers(max(height - window, 0) + 1))
-        left = int(rng.integers(max(width - window, 0) + 1))
-        mask = np.zeros(heatmap.shape, bool)
-        mask[top : top + window, left : left + window] = True
-        masks.append(mask)
-    sums, drops = _sums_and_drops(score, image, heatmap, infill, masks)
-    power, scale = float((drops**2).mean()), float((sums**2).sum())
-    if power == 0:
-        return float("nan")
-    factor = float((sums * drops).sum()) / scale if scale else 0.0
-    return float(((factor * sums - drops) ** 2).mean()) / power
+    shape = heatmap.shape
+    masks = [mask_of(box, shape) for box in squares_of(shape, window, count, seed)]
+    return error_of_drops(heatmap, masks, drops_without(score, image, infill, masks))
 
 
 def max_sensitivity(

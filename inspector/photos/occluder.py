@@ -20,6 +20,7 @@ __all__ = [
     "covered",
     "fill_colour",
     "inside_of",
+    "patched",
     "window_and_stride",
     "windows",
     "windows_of",
@@ -131,10 +132,20 @@ def _float(text: str) -> float | None:
 
 def covered(image: Array, boxes: Sequence[tuple[int, ...]], colour: Array) -> Array:
     """Copies of an image (C, *sizes), each with one box of the colour (C,): (P, C, *sizes)."""
+    return patched(image, boxes, [colour.reshape(-1, *[1] * (image.ndim - 1))] * len(boxes))
+
+
+def patched(image: Array, boxes: Sequence[tuple[int, ...]], patches: Sequence[Array]) -> Array:
+    """Copies of an image (C, *sizes), each with one box that holds a patch: (P, C, *sizes).
+
+    Args:
+        image: The image.
+        boxes: P of them.
+        patches: For each what stands in it, (C, *sizes of the box), or (C, 1, ...).
+    """
     copies = np.repeat(image[None], len(boxes), axis=0)
-    flat = colour.reshape(-1, *[1] * (image.ndim - 1))
-    for copy, box in zip(copies, boxes, strict=True):
-        copy[(slice(None), *inside_of(box))] = flat
+    for copy, box, patch in zip(copies, boxes, patches, strict=True):
+        copy[(slice(None), *inside_of(box))] = patch
     return copies
 
 

@@ -7,9 +7,12 @@ from networks import node, onnx_model
 
 import inspector
 from converters import onnx_file
+from inspector.evidence import local_forward
 from inspector.measures import faithfulness as measures
+from inspector.network.receptive_fields import local_stages
 from inspector.studies import sanity as sanity_module
 from inspector.studies import studies
+from inspector.studies.faithfulness import measured
 from inspector.studies.faithfulness.grid import Pictured, mosaic, pointing
 from inspector.surgery.random_weights import permuted_weights, weights_top_down
 
@@ -123,6 +126,38 @@ def test_faithfulness_stands_beside_maps_that_know_nothing(opened, photos):
         assert everybody <= set(own), label
         assert ("max-sensitivity" in own) == (not label.startswith("("))
     assert "agreement with grad-cam" in table["input-x-gradient"]
+
+
+def infidelities(opened, photos):
+    given = {"method": ("grad-cam", "gradient"), "steps": 1, "subsets": 12, "count": 2}
+    found = studies()["faithfulness"].function(opened, photos, **given)
+    return {label: own["infidelity"] for label, own in found.numbers["methods"].items()}
+
+
+def test_squares_run_on_crops_and_give_the_same(path, photos, monkeypatch):
+    recipe = {"size": [SIZE, SIZE], "std": [0.25, 0.25, 0.25]}
+    wanted = infidelities(inspector.load(path, device="cpu", preprocess=recipe), photos)
+    for name in ("PER_SESSION", "PER_WEIGHT", "PER_NODE", "COPIED"):
+        monkeypatch.setattr(local_stages, name, 0)
+    monkeypatch.setattr(local_stages, "GAIN", 2)
+    monkeypatch.setattr(local_forward, "FEWEST", 1)
+    opened = inspector.load(path, device="cpu", preprocess=recipe)
+    found = infidelities(opened, photos)
+    assert any(stages is not None for stages in opened.model.runtime.parts.values())
+    for label, own in wanted.items():
+        assert found[label]["value"] == pytest.approx(own["value"], abs=1e-5)
+
+
+def test_what_is_hidden_is_hidden_once_for_all_maps(opened, photos, monkeypatch):
+    calls = []
+
+    def counting(*arguments):
+        calls.append(arguments)
+        return measures.drops_without(*arguments)
+
+    monkeypatch.setattr(measured, "drops_without", counting)
+    infidelities(opened, photos[:1])
+    assert len(calls) == 1
 
 
 def test_a_mosaic_shrinks_each_photo_into_its_cell():

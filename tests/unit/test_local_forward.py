@@ -256,3 +256,37 @@ def test_places_that_depend_on_pixels(grid):
             ]
             start, end = grid.reached(first, stop)
             assert list(range(start, end)) == depending
+
+
+# -- patches of their own -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_boxes_that_hold_patches_of_their_own(tmp_path, last):
+    first = [node("Transpose", "x", "n", perm=[0, 3, 1, 2])] if last else []
+    shape = ["N", *SIZE, 3] if last else ["N", 3, *SIZE]
+    model = opened(tmp_path, [*first, *body("n" if last else "x"), *head()], shape)
+    image = RNG.standard_normal((3, *SIZE)).astype(np.float32)
+    boxes = list(windows_of(SIZE, 6, 4))
+    patches = {
+        box: RNG.standard_normal((3, box[2] - box[0], box[3] - box[1])).astype(np.float32)
+        for box in boxes
+    }
+    found = LocalForward(model.model, image, boxes, patches, ["y"])
+    assert found.local
+    for number, box in enumerate(boxes[::7]):
+        copy = image.copy()
+        copy[:, box[0] : box[2], box[1] : box[3]] = patches[box]
+        wanted = model.model.forward(copy[None], ["y"])["y"]
+        np.testing.assert_allclose(found([box], ["y"])["y"], wanted, atol=1e-5, err_msg=number)
+
+
+def test_images_in_turn_share_what_is_loaded(tmp_path):
+    model = opened(tmp_path, [*body(), *head()], ["N", 3, *SIZE])
+    image, boxes = np.zeros((3, *SIZE), np.float32), list(windows_of(SIZE, 8, 8))
+    assert len(boxes) < local_forward.FEWEST
+    for images, local in ((1, False), (8, True)):
+        found = LocalForward(
+            model.model, image, boxes, np.ones(3, np.float32), ["y"], images=images
+        )
+        assert found.local == local

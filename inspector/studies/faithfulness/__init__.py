@@ -1,6 +1,6 @@
 """Whether maps say what the score depends on, beside maps that know nothing of the model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from inspector.errors import ImageRefused, UsageError
 from inspector.evidence import Evidence
+from inspector.evidence.local_forward import LocalForward
 from inspector.heatmap import Heatmap
+from inspector.measures.faithfulness import Box
 from inspector.measures.statistics import mean_interval
 from inspector.methods import Request, parse_requests
 from inspector.passes.batches import Progress, batches
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["faithfulness"]
 
 Array = np.ndarray[Any, Any]
+
+BATCH = 32
+"""Changed copies of an input that go through the network at a time."""
 
 _USUAL = ("gradient", "input-x-gradient", "grad-cam", "hires-cam", "layer-cam")
 
@@ -93,7 +98,7 @@ def faithfulness(
             break
     if not tensors:
         raise refused[0] if refused else UsageError("no photos were given")
-    explained = _Explained(model, requests)
+    explained = _Explained(model, requests, len(tensors))
     rows: list[dict[str, Any]] = []
     pictured: list[Pictured] = []
     for done, (tensor, (photo, digest)) in enumerate(zip(tensors, names, strict=False)):
@@ -161,8 +166,8 @@ def _check(**options: int) -> None:
 class _Explained:
     """Maps and scores of inputs that are preprocessed already."""
 
-    def __init__(self, model: "Opened", requests: Sequence[Request]) -> None:
-        self.model, self.requests = model, requests
+    def __init__(self, model: "Opened", requests: Sequence[Request], photos: int = 1) -> None:
+        self.model, self.requests, self.photos = model, requests, photos
         self.texts = [_text(request) for request in requests]
 
     def maps(self, tensor: Array, target: str) -> tuple[dict[str, Array], "Target"]:
@@ -186,10 +191,29 @@ class _Explained:
 
     def scores(self, images: Array, target: "Target") -> Array:
         """Scores (N,) of inputs (N, C, H, W), before softmax."""
-        preprocess = self.model.preprocessing.preprocess
         batch = images.astype(np.float32)
-        asked = Evidence(self.model.model, batch, [target], {}, layer=None, preprocess=preprocess)
-        return asked.score(batch, [target] * len(batch))
+        return self._asked(batch, target).score(batch, [target] * len(batch))
+
+    def _asked(self, images: Array, target: "Target") -> Evidence:
+        preprocess = self.model.preprocessing.preprocess
+        return Evidence(self.model.model, images, [target], {}, layer=None, preprocess=preprocess)
+
+    def patched(
+        self, tensor: Array, target: "Target", patches: Mapping[Box, Array]
+    ) -> dict[Box, float]:
+        """Scores of one input with one box changed, by box, given what stands in each.
+
+        Early stages run on crops where that pays; see ``evidence.local_forward``.
+        """
+        boxes, network = list(patches), self.model.model
+        asked = self._asked(tensor[None], target)
+        local = LocalForward(network, tensor, boxes, patches, target.read_from, images=self.photos)
+        found: dict[Box, float] = {}
+        for batch in local.batches(BATCH):
+            some = [boxes[number] for number in batch]
+            scores = asked.score(some, [target] * len(some), local)
+            found |= dict(zip(some, scores.tolist(), strict=True))
+        return found
 
     def measured(self, tensor: Array, target: str, asked: Asked) -> dict[str, Any]:
         """Rows of one photo: method, measure, value; and its class with its score, if any."""
@@ -199,12 +223,16 @@ class _Explained:
         def score(images: Array) -> Array:
             return self.scores(images, own) / whole
 
+        def patched(patches: Mapping[Box, Array]) -> dict[Box, float]:
+            found = self.patched(tensor, own, patches)
+            return {box: value / whole for box, value in found.items()}
+
         again: dict[str, Callable[[Array], Array]] = {
             label: partial(self._again, label, target, own) for label in drawn
         }
         rows = [
             {"method": label, "measure": measure, "value": round(value, 6)}
-            for label, measure, value in of_map(score, tensor, drawn, again, asked)
+            for label, measure, value in of_map(score, tensor, drawn, again, asked, patched=patched)
             if np.isfinite(value)
         ]
         known = None if own.class_index is None else [int(own.class_index), whole]

@@ -8,21 +8,29 @@ from typing import Any
 import numpy as np
 
 from inspector.measures.faithfulness import (
+    Box,
     Score,
+    correlation_of_drops,
     deletion,
-    infidelity,
+    drops_without,
+    error_of_drops,
     insertion,
+    mask_of,
     max_sensitivity,
     neighbours,
     reference_maps,
     road,
-    sensitivity_n,
+    squares_of,
+    subsets_of,
 )
 from inspector.measures.similarity import rank_correlation
 
 __all__ = ["MEASURES", "Asked", "agreement", "of_map"]
 
 Array = np.ndarray[Any, Any]
+
+Patched = Callable[[Mapping[Box, Array]], Mapping[Box, float]]
+"""Scores of the input with one box changed, by box, given what stands in each, (C, h, w)."""
 
 MEASURES: dict[str, tuple[str, bool | None]] = {
     "deletion": ("mean score while the pixels that count most are replaced first", False),
@@ -68,6 +76,8 @@ def of_map(
     drawn: Mapping[str, Array],
     again: Mapping[str, Callable[[Array], Array]],
     asked: Asked,
+    *,
+    patched: Patched,
 ) -> Iterator[tuple[str, str, float]]:
     """Method, measure and number of each map, the references in brackets.
 
@@ -77,25 +87,29 @@ def of_map(
         drawn: Maps (H, W) by method.
         again: Per method its maps (N, H, W) of other inputs.
         asked: How much is measured.
+        patched: Scores of this input with one box changed.
     """
     blind = {f"({name})": own for name, own in reference_maps(tensor, asked.seed).items()}
-    fill, (height, width) = neighbours(asked.seed), tensor.shape[1:]
-    window = max(1, min(height, width) // _WINDOWS)
-    size = max(1, round(_SHARE * height * width))
+    fill, shape = neighbours(asked.seed), tensor.shape[1:]
+    size = max(1, round(_SHARE * shape[0] * shape[1]))
+    # What is hidden is the same for every map, and so is how far the score falls.
+    sets = subsets_of(shape, size, asked.subsets, asked.seed)
+    without_sets = drops_without(score, tensor, fill, sets)
+    boxes = squares_of(shape, max(1, min(shape) // _WINDOWS), asked.subsets, asked.seed)
+    squares = [mask_of(box, shape) for box in boxes]
+    filled = {
+        box: fill(tensor, mask)[:, box[0] : box[2], box[1] : box[3]]
+        for box, mask in zip(boxes, squares, strict=True)
+    }
+    scores = patched(filled)
+    without_squares = score(tensor[None])[0] - np.array([scores[box] for box in boxes])
     for label, heatmap in {**drawn, **blind}.items():
         curve = {"steps": asked.steps, "seed": asked.seed}
         yield label, "deletion", deletion(score, tensor, heatmap, fill, **curve).area
         yield label, "insertion", insertion(score, tensor, heatmap, fill, **curve).area
         yield label, "road", road(score, tensor, heatmap, seed=asked.seed)
-        sets = {"subsets": asked.subsets, "seed": asked.seed}
-        found = sensitivity_n(score, tensor, heatmap, fill, size=size, **sets)
-        yield label, "sensitivity-n", found
-        squares = {"count": asked.subsets, "seed": asked.seed}
-        yield (
-            label,
-            "infidelity",
-            infidelity(score, tensor, heatmap, fill, window=window, **squares),
-        )
+        yield label, "sensitivity-n", correlation_of_drops(heatmap, sets, without_sets)
+        yield label, "infidelity", error_of_drops(heatmap, squares, without_squares)
         if asked.copies and label in again:
             radius = _RADIUS * float(np.ptp(tensor))
             copies = {"count": asked.copies, "seed": asked.seed}
