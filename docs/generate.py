@@ -64,7 +64,7 @@ def methods_page() -> str:
             f"| {method.name} | {method.order} | {method.space} | {specific} | {method.cost} |\n"
         )
     for method in methods().values():
-        needs = "the PyTorch twin" if method.differentiates else "forward passes only"
+        needs = "gradients" if method.differentiates else "forward passes only"
         space = "layer (h, w)" if method.space == "layer" else "input (C, H, W)"
         parts.append(f"\n## {method.name}\n\nMap in {space}; needs {needs}.\n\n")
         parts.append(f"```\n{method.documentation.strip()}\n```\n")

@@ -103,7 +103,7 @@ class Model:
         device: str = "auto",
         feed: Feeds = (),
         execution: Execution = USUAL,
-        engine: str = "twin",
+        engine: str = "auto",
     ) -> None:
         if engine not in ENGINES:
             raise UsageError(f"no such engine: {engine!r}", hint="one of " + ", ".join(ENGINES))

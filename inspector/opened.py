@@ -75,7 +75,7 @@ class Opened:
         labels: str | Path | Sequence[str] | None = None,
         unverified: bool = False,
         feed: Feeds = (),
-        engine: str = "twin",
+        engine: str = "auto",
         source: Path | None = None,
         execution: Execution = USUAL,
     ) -> None:
@@ -322,6 +322,7 @@ class Opened:
             if found.passed or model.engine == "onnx":
                 return found
             model.engine = "twin"
+            self._verdicts.clear()  # those on the gradient graph, which draws no more
         return verdict_for(model, preprocess, tensor)
 
     @property
@@ -342,7 +343,10 @@ class Opened:
         Raises:
             MethodRefused: The certificate fails or is undecided, and ``unverified`` is off.
         """
-        for tensor in tensors if methods and not self.unverified else ():
+        asked = tensors if methods and not self.unverified else ()
+        for tensor in asked:  # a doubt about one changes the engine of all, so all are judged first
+            self.certificate_of(tensor, twin=twin)
+        for tensor in asked:
             found = self.certificate_of(tensor, twin=twin)
             if found.passed is not True:
                 other = "--engine twin asks PyTorch; " if self.model.engine == "onnx" else ""

@@ -74,7 +74,7 @@ class Opening:
     overrides: tuple[str, ...] = ()
     labels: str | Path | Sequence[str] | None = None
     unverified: bool = False
-    engine: str = "twin"
+    engine: str = "auto"
     trust: bool = False
     options: Options | None = None
     python: str = ""

@@ -180,7 +180,7 @@ def _formats(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option(
     "--engine",
     type=click.Choice(["auto", "onnx", "twin"]),
-    default="twin",
+    default="auto",
     show_default=True,
     help="What runs the network backwards: twin, its copy in PyTorch; onnx, its gradient as ONNX "
     "operators in ONNX Runtime, without torch; auto, onnx where it covers the model.",

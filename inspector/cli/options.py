@@ -391,7 +391,7 @@ def opening_of(
     inputs: Sequence[str],
     python: str,
     feed: Sequence[str] = (),
-    engine: str = "twin",
+    engine: str = "auto",
 ) -> "Opening":
     """What opens a model with the shared options, here or in another process."""
     from converters.source import Options

@@ -48,7 +48,7 @@ def load(
     overrides: Sequence[str] = (),
     labels: str | Path | Sequence[str] | None = None,
     unverified: bool = False,
-    engine: str = "twin",
+    engine: str = "auto",
     trust: bool = False,
     options: Options | None = None,
     python: str = "",

@@ -115,19 +115,25 @@ class Target:
 
     def _of(self, array: Any) -> Any:
         """The value for each sample from the one tensor (N, ...)."""
+        values = array[self._place(array)]
+        axes = tuple(range(1, values.ndim))
+        values = values.sum(axes) if axes else values
+        return values if self.sign > 0 else -values
+
+    def _place(self, array: Any) -> tuple[Any, ...]:
+        """The index into the one tensor (N, ...); refused where the tensor has no such element."""
         # One number per sample is element 0 of itself.
         index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
+        place = (slice(None), *index)
         try:
-            values = array[(slice(None), *index)]
+            found = array[place]
         except IndexError as error:
             raise UnknownTarget(
                 f"{self.label!r} lies outside of a tensor of shape {tuple(array.shape)}"
             ) from error
-        if 0 in tuple(values.shape)[1:]:
+        if 0 in tuple(found.shape)[1:]:
             raise UnknownTarget(f"{self.label!r} selects no element of {tuple(array.shape)}")
-        axes = tuple(range(1, values.ndim))
-        values = values.sum(axes) if axes else values
-        return values if self.sign > 0 else -values
+        return place
 
     @property
     def linear(self) -> bool:
@@ -143,14 +149,16 @@ class Target:
 
         Returns:
             (N, ...) float32, NumPy.
+
+        Raises:
+            UnknownTarget: The index lies outside of the array, or selects nothing.
         """
         return self._slope(values[tensor])
 
     def _slope(self, array: Any) -> Any:
         """The derivative by the one tensor (N, ...)."""
         found = np.zeros(array.shape, np.float32)
-        index = () if array.ndim == 1 and self.index in {(0,), (-1,)} else self.index
-        found[(slice(None), *index)] = self.sign
+        found[self._place(array)] = self.sign
         return found
 
 

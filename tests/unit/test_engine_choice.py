@@ -37,7 +37,7 @@ def test_the_command_draws_where_there_is_no_torch(tmp_path):
     (stand_in / "__init__.py").write_text("raise ImportError('there is no torch')\n")
     paths = os.pathsep.join([str(tmp_path), str(Path.cwd())])
     out = tmp_path / "out"
-    asked = ["explain", MODEL, PHOTO, "-m", "grad-cam", "-m", "gradient", "--engine", "auto"]
+    asked = ["explain", MODEL, PHOTO, "-m", "grad-cam", "-m", "gradient"]
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "inspector", *asked, "-v", "-o", str(out)],
         env=os.environ | {"PYTHONPATH": paths, "INSPECTOR_CACHE": "off"},
@@ -76,13 +76,27 @@ def _saved(tmp_path, model):
 
 def test_auto_takes_the_twin_where_an_operator_has_no_rule(tmp_path):
     path = _saved(tmp_path, _uncovered())
-    auto = inspector.load(path, engine="auto", preprocess="unit")
-    found = auto.explain(PHOTO, "gradient").images[0].explanations[0]
-    known = (
-        inspector.load(path, preprocess="unit").explain(PHOTO, "gradient").images[0].explanations[0]
+    auto, twin = (inspector.load(path, engine=name, preprocess="unit") for name in ("auto", "twin"))
+    found, known = (
+        one.explain(PHOTO, "gradient").images[0].explanations[0] for one in (auto, twin)
     )
     np.testing.assert_array_equal(found.attribution.values, known.attribution.values)
     assert auto.model.engine == "twin"
+
+
+def test_a_doubt_about_one_output_has_the_others_judged_with_the_twin_too(tmp_path):
+    model = _uncovered()
+    model.graph.node.extend([node("GlobalMaxPool", "b", "m"), node("Flatten", "m", "sure")])
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("sure", onnx.TensorProto.FLOAT, [1, 4])
+    )
+    opened = inspector.load(_saved(tmp_path, model), preprocess="unit")
+    assert "gradient graph agrees" in opened.certificate_of("sure").text
+    found = opened.explain(PHOTO, "gradient", target=["sure[0]", "y[1]"]).images[0]
+    assert opened.model.engine == "twin"
+    assert all("twin_difference" in one.facts for one in found.explanations)
+    for tensor in ("sure", "y"):
+        assert "gradient graph" not in opened.certificate_of(tensor).text
 
 
 def _halved(b, found):
