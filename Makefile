@@ -9,6 +9,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Two test processes; one thread each, or they would fight for the cores.
 export OMP_NUM_THREADS ?= 1
+# Images of containers often switch bytecode off, and then every process that a test starts compiles
+# the package anew, and every run of pytest its tests.
+export PYTHONDONTWRITEBYTECODE :=
 # ONNX Runtime keeps its statistics to itself in scripts that import it before this project does.
 export ORT_DISABLE_TELEMETRY ?= 1
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10

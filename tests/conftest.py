@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from marked_files import MARKS, can_hold, named_marks
 
 # Tests import ONNX Runtime themselves, before this package does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -16,6 +17,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files unread that hold no test that is asked for."""
+    return None if can_hold(collection_path, config.option.markexpr) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a mark that a file does not name, for which it would be left unread."""
+    for item in items:
+        of_all, of_any = named_marks(item.path)
+        marks = {mark.name for mark in item.iter_markers()} & set(MARKS)
+        if not of_all <= marks <= of_any:
+            raise pytest.UsageError(
+                f"{item.nodeid}: has the marks {sorted(marks)}, and its file names "
+                f"{sorted(of_any)}: write pytest.mark.NAME into the file of the test"
+            )
 
 
 @pytest.fixture(scope="session")
