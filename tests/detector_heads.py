@@ -210,6 +210,27 @@ def yolov3_raw(objects=OBJECTS, *, last=False):
     return {n: v.transpose(1, 2, 0) for n, v in folded.items()} if last else folded
 
 
+def with_corners(found):
+    """The same rows or columns with left, top, right, bottom in the place of centre and size."""
+    ((name, value),) = found.items()
+    rows = value if value.shape[0] > value.shape[1] else value.T
+    for row in rows:
+        x, y, width, height = row[:4]
+        row[:4] = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    return {name: value}
+
+
+def boxes_and_scores(objects=OBJECTS, *, form="rows"):
+    """Corners in pixels beside shares per class: (A, 4), (A, 1, 4) or (4, A)."""
+    value = columns(objects)["output0"].T
+    boxes, scores = np.tile([1.0, 2.0, 9.0, 8.0], (len(value), 1)), value[:, 4:]
+    for place, one in enumerate(objects):
+        boxes[20 * place] = one.box
+    if form == "turned":
+        return {"boxes": boxes.T, "scores": scores.T}
+    return {"boxes": boxes[:, None] if form == "between" else boxes, "confs": scores}
+
+
 def yolov2_raw(objects=OBJECTS, *, order="folded"):
     """(5 (5 + K), h, w) of one level, objectness before the sigmoid, classes before the softmax."""
     value = np.full((5, *grid(32), 8), -6.0)

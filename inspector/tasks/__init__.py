@@ -29,6 +29,7 @@ from inspector.errors import (
 )
 from inspector.network.classifier.scores import Scores
 from inspector.photos.geometry import Geometry
+from inspector.printable import clean_text
 from inspector.target import Target
 
 __all__ = [
@@ -38,12 +39,16 @@ __all__ = [
     "Sample",
     "find_reading",
     "laid_out",
+    "others_said",
     "place_lost",
     "task",
     "tasks",
 ]
 
 Array = np.ndarray[Any, Any]
+
+_SHOWN = 8
+"""Outputs that a message names."""
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right in continuous pixels of the input."""
@@ -150,7 +155,8 @@ class Outputs:
         metadata: The file's ``metadata_props``.
         size: Height and width of the input.
         references: Outputs for a reference photo, by name; empty without one.
-        layout: The layout that the user names within a task; empty to find it out.
+        layout: The layout of a detector, or the output of another task, that the user names;
+            empty to find it out.
     """
 
     scores: Scores
@@ -176,6 +182,11 @@ class Outputs:
         # Texts, sequences and maps hold nothing that a task is read from.
         arrays = {n: v for n, v in found.items() if isinstance(v, np.ndarray) and v.ndim}
         return {n: v[0, ...] for n, v in arrays.items() if len(v) and v.dtype.kind in "biuf"}
+
+    def read(self) -> dict[str, Array]:
+        """Outputs on a probe image: the one that the user names after the task, else all."""
+        found = self.probe()
+        return {self.layout: found[self.layout]} if self.layout in found else found
 
     def declared(self, key: str) -> str:
         """A value of the metadata, in lower case; empty where there is none."""
@@ -265,10 +276,11 @@ def _named(outputs: Outputs, wanted: str) -> Reading | None:
     """
     known = tasks()
     name, colon, layout = wanted.partition(":")
-    if colon and name in known and (name != "detector" or not layout):
-        raise UsageError(
-            f"{quoted(wanted)} is not a task", hint="only a detector has layouts, detector:LAYOUT"
-        )
+    if colon and name in known and name != "detector" and layout not in outputs.names:
+        shown = ", ".join(f"{name}:{clean_text(output)}" for output in outputs.names[:_SHOWN])
+        raise UsageError(f"{quoted(wanted)} is not a task and an output", hint=f"one of {shown}")
+    if colon and not layout:
+        raise UsageError(f"{quoted(wanted)} is not a task", hint="detector:LAYOUT names a layout")
     if name == "classifier":
         return None
     if name not in known:
@@ -331,6 +343,15 @@ def place_lost(why: str) -> Mapping[str, str]:
         "place"
         for name in ("grad-cam", "grad-cam++", "x-grad-cam")
     }
+
+
+def others_said(task_name: str, others: Sequence[str]) -> str:
+    """What is said of outputs of the same kind that are left aside; empty where there are none."""
+    if not others:
+        return ""
+    named = clean_text(others[0])
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"; {named!r}{more} left aside, --task {task_name}:{named} takes it"
 
 
 def unknown(text: str, reading: Reading, hint: str) -> UnknownTarget:

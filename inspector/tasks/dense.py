@@ -15,7 +15,7 @@ import numpy as np
 from inspector.errors import ImageRefused
 from inspector.printable import clean_text
 from inspector.target import element_target
-from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
+from inspector.tasks import Item, Outputs, Reading, Sample, others_said, task, unknown
 from inspector.tasks.numbers import Region
 from inspector.tasks.planes import bottleneck, cell_of, mask_on_grid, point_not_seen
 from inspector.tasks.words import read_words
@@ -32,6 +32,9 @@ SQUARE = 8
 
 _COLOURS = {3, 4}
 
+SKEWED = 0.1
+"""Difference of a plane's shape from the input's, as a share, beyond which it is a table."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -42,12 +45,14 @@ class Dense:
         output: Name of the plane.
         shape: Of one sample.
         channel: Its axis of channels; None of a plane (h, w).
+        others: Further planes, which are not explained.
     """
 
     known: Outputs
     output: str
     shape: tuple[int, ...]
     channel: int | None
+    others: tuple[str, ...] = ()
     task: str = "dense"
     method: str = "hires-cam"
     cautions: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +75,10 @@ class Dense:
                 f"dense prediction ({clean_text(self.output)!r}, a picture of {self.channels} "
                 "channels: squares of it are explained, summed over all channels)"
             )
-        return f"dense prediction ({clean_text(self.output)!r}, one number per pixel)"
+        return (
+            f"dense prediction ({clean_text(self.output)!r}, one number per pixel"
+            f"{others_said(self.task, self.others)})"
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -200,18 +208,37 @@ def _detailed(planes: Array, step: tuple[int, int]) -> tuple[int, int]:
 
 @task("dense", rank=4, words=("depth-estimation", "image-to-image", "super-resolution"))
 def dense(outputs: Outputs, asked: bool) -> Reading | None:
-    """One plane (N, 1, h, w) or (N, h, w) of real numbers, or a picture of 3 or 4 channels."""
-    found = {n: v for n, v in outputs.probe().items() if v.dtype.kind == "f"}
-    if len(found) != 1:
+    """A plane (N, 1, h, w) or (N, h, w) of real numbers, or a picture of 3 or 4 channels.
+
+    Of several planes (the side outputs of U2-Net) the largest is explained, the first one of these.
+    """
+    found = {n: v for n, v in outputs.read().items() if v.dtype.kind == "f"}
+    planes = {n: v for n, v in found.items() if _is_plane(v, outputs.size, asked=asked)}
+    # Beside a map of anomalies stands the photo's own score.
+    if not planes or any(v.size > 1 for n, v in found.items() if n not in planes):
         return None
-    name, value = next(iter(found.items()))
+    if len(planes) > 1 and any(_channels(v) != 1 for v in planes.values()):
+        return None
+    name = max(planes, key=lambda n: planes[n].size)  # the first of the largest
+    value = planes.pop(name)
+    channel = _channel_axis(value.shape, any_number=asked)
+    return Dense(outputs, name, value.shape, channel, tuple(planes))
+
+
+def _is_plane(value: Array, size: tuple[int, int], *, asked: bool) -> bool:
+    """Whether an output holds numbers at places of the input: enough of them, of its shape."""
     channel = _channel_axis(value.shape, any_number=asked)
     if value.ndim not in (2, 3) or (value.ndim == 3 and channel is None):
-        return None
+        return False
     height, width = (n for axis, n in enumerate(value.shape) if axis != channel)
-    if height * width < _CELLS or min(height, width) * 8 < max(height, width):
-        return None
-    return Dense(outputs, name, value.shape, channel)
+    if height * width < _CELLS:
+        return False
+    return bool(abs(height * size[1] - width * size[0]) <= SKEWED * height * size[1] + max(size))
+
+
+def _channels(value: Array) -> int:
+    channel = _channel_axis(value.shape, any_number=False)
+    return 1 if channel is None else int(value.shape[channel])
 
 
 def _channel_axis(shape: tuple[int, ...], *, any_number: bool) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from inspector.errors import ImageRefused, UnknownTarget
 from inspector.network.outputs.embedding import normalised_outputs
 from inspector.printable import clean_text
-from inspector.tasks import Item, Outputs, Reading, Sample, task
+from inspector.tasks import Item, Outputs, Reading, Sample, others_said, task
 from inspector.tasks.numbers import Similarity
 
 __all__ = ["Embedding", "require_seen"]
@@ -37,6 +37,7 @@ class Embedding:
     output: str
     length: int
     evidence: str
+    others: tuple[str, ...] = ()
     task: str = "embedding"
     method: str = "grad-cam"
     wanted: str = "similarity"
@@ -46,7 +47,8 @@ class Embedding:
     def why(self) -> str:
         """What the model is, in one line."""
         return (
-            f"embedding ({clean_text(self.output)!r}, {self.length} numbers, {self.evidence}): "
+            f"embedding ({clean_text(self.output)!r}, {self.length} numbers, {self.evidence}"
+            f"{others_said(self.task, self.others)}): "
             "--similar-to PHOTO explains the cosine to a photo"
         )
 
@@ -134,12 +136,15 @@ def _require_direction(vector: Array, name: str, beside: float = 0.0) -> None:
 def embedding(outputs: Outputs, asked: bool) -> Reading | None:
     """One vector per photo: divided by its length, or called an embedding; with a reference any."""
     graph = outputs.scores.graph
-    found = {n: v for n, v in outputs.probe().items() if v.ndim >= 1 and v.dtype.kind == "f"}
+    found = {n: v for n, v in outputs.read().items() if v.ndim >= 1 and v.dtype.kind == "f"}
     vectors = {n: v for n, v in found.items() if v.size == max(v.shape) > 1}
     unit = normalised_outputs(graph) if graph is not None else ()
-    for name, vector in vectors.items():
-        if name in unit:
-            return Embedding(outputs, name, vector.size, "divided by its length")
+    divided = [n for n in vectors if n in unit]
+    if divided:
+        # Of a photo and of words (CLIP) the photo's; else the first one.
+        name = next((n for n in divided if "image" in n.lower()), divided[0])
+        others = tuple(n for n in divided if n != name and "text" not in n.lower())
+        return Embedding(outputs, name, vectors[name].size, "divided by its length", others)
     named = [n for n in vectors if any(word in n.lower() for word in _NAMES)]
     if named and len(vectors) == len(found):
         return Embedding(outputs, named[0], vectors[named[0]].size, "by its name")

@@ -41,10 +41,15 @@ LEAST = 0.001
 _CELLS = 64
 """Places from which an output is a map of classes and not a few scores."""
 
+_HALVED = 6
+"""Times that a map's sides may be half of the input's, where its places lie on one axis."""
+
 _SIDE = 2
 """Cells along each side of a map, at least."""
 
 _COLOURS = 4  # channels of a picture at most
+
+_FIELDS = ("flow", "normal", "disparity", "motion", "displacement", "chroma")
 
 _BACKGROUND = {"background", "__background__", "bg", "unlabeled", "unlabelled", "void"}
 
@@ -57,13 +62,16 @@ class Segmenter:
         known: What is known of the outputs.
         output: Name of the map.
         classes: Number of classes.
-        channel: Axis of the classes in one sample, 0 or 2; None of a plane (h, w) of one class.
+        channel: Axis of the classes in one sample, 0 or the last one; None of a plane (h, w) of one
+            class.
+        grid: Height and width where all places lie on one axis, (K, h w) or (h w, K).
     """
 
     known: Outputs
     output: str
     classes: int
     channel: int | None = 0
+    grid: tuple[int, int] | None = None
     task: str = "segmenter"
     method: str = "grad-cam"
     wanted: str = "top1"
@@ -143,6 +151,8 @@ class Segmenter:
     def _winners(self, sample: Sample) -> Array:
         """Class of every cell (h, w); -1 for none."""
         values = np.asarray(sample.values[self.output])
+        if self.grid is not None:
+            return np.asarray(values.argmax(axis=self.channel).reshape(self.grid))
         if self.channel is None:
             values = values[None]
         if values.ndim == 2:
@@ -158,13 +168,13 @@ class Segmenter:
 
     def _target(self, number: int, label: str = "") -> Any:
         index: list[int | slice] = [] if self.channel is None else [number]
-        if self.channel == 2:
-            index = [slice(None), slice(None), number]
+        if self.channel:
+            index = [slice(None)] * self.channel + [number]
         return element_target(self.output, index, label, self.known.scores)
 
     def _item(self, number: int, mask: Array, sample: Sample, share: float | None) -> Item:
         target = self._target(number, self._name(number))
-        region = Region.of_mask(target, mask)
+        region = Region.of_mask(target, mask if self.grid is None else mask.reshape(-1))
         size = sample.geometry.input
         laid = upsample(mask.astype(np.float32), size) > 0.5
         return Item(self._name(number), region, share, number, mask=laid)
@@ -197,11 +207,15 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
 
     Beside a map of the input's size, smaller ones of as many classes are those of auxiliary heads.
     """
-    found = {n: v for n, v in outputs.probe().items() if v.ndim in (2, 3)}
+    found = {n: v for n, v in outputs.read().items() if v.ndim in (2, 3)}
     maps = {n: v for n, v in found.items() if math.prod(sorted(v.shape)[-2:]) >= _CELLS}
     if not maps or len(maps) < len(found):
         return None
-    name, value = max(maps.items(), key=lambda one: one[1].size)
+    # Beside the number of each pixel's class may stand how sure that is.
+    name, value = max(maps.items(), key=lambda one: (one[1].size, one[1].dtype.kind in "iu"))
+    if (flat := _flattened(value, outputs)) is not None:
+        said = asked or value.shape[flat[1]] == len(outputs.labels) or _ends(outputs, name)
+        return Segmenter(outputs, name, value.shape[flat[1]], flat[1], flat[0]) if said else None
     last = value.ndim == 3 and _is_last(value.shape, outputs)
     sides = _sides(value, last=last)
     if min(sides) < _SIDE or math.prod(sides) < _CELLS:
@@ -217,11 +231,32 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
     count = len(value)
     if value.dtype.kind != "f" or (count == 1 and not asked and not _is_binary(outputs, name)):
         return None
-    if not asked and (is_score_like(name) < 0 or not _speaks_for_classes(outputs, name, value)):
+    if not asked and (
+        _is_field(name) or is_score_like(name) < 0 or not _speaks_for_classes(outputs, name, value)
+    ):
         return None
     if last and count <= _COLOURS and not asked and not _said(outputs, name, count):
         return None  # a picture with its channels last
     return Segmenter(outputs, name, count, 2 if last else 0)
+
+
+def _flattened(value: Array, outputs: Outputs) -> tuple[tuple[int, int], int] | None:
+    """Grid and axis of the classes of a map (K, h w) or (h w, K); None where it is none.
+
+    More places than the longer side of the input has pixels: with fewer it is a sequence.
+    """
+    for axis in range(2) if value.ndim == 2 and value.dtype.kind == "f" else ():
+        places = value.shape[1 - axis]
+        for power in range(_HALVED):
+            height, width = (-(-length // 2**power) for length in outputs.size)
+            if height * width == places > max(*outputs.size, value.shape[axis]):
+                return (height, width), axis
+    return None
+
+
+def _is_field(name: str) -> bool:
+    """Whether a name says that a map's channels are the parts of a vector at each pixel."""
+    return any(word in name.lower() for word in _FIELDS)
 
 
 def _sides(value: Array, *, last: bool) -> tuple[int, ...]:
@@ -245,18 +280,21 @@ def _is_last(shape: Sequence[int], outputs: Outputs) -> bool:
     return last
 
 
+def _ends(outputs: Outputs, name: str) -> bool:
+    """Whether an output is a softmax or a sigmoid."""
+    graph = outputs.scores.graph
+    return graph is not None and ends_in_activation(graph, name)
+
+
 def _said(outputs: Outputs, name: str, count: int) -> bool:
     """Whether the file says that a map is one of classes, however few."""
-    graph = outputs.scores.graph
-    ends = graph is not None and ends_in_activation(graph, name)
-    return count == len(outputs.labels) or ends or is_score_like(name) > 0
+    return count == len(outputs.labels) or _ends(outputs, name) or is_score_like(name) > 0
 
 
 def _speaks_for_classes(outputs: Outputs, name: str, value: Array) -> bool:
     """Whether a map of several channels is one of classes: three without a word are colours."""
     count = len(value)
-    graph = outputs.scores.graph
-    ends = graph is not None and ends_in_activation(graph, name)
+    ends = _ends(outputs, name)
     words = any(word in name.lower() for word in ("seg", "mask", "sem", "logit", "class"))
     if count == len(outputs.labels) or ends or words or is_score_like(name) > 0:
         return True

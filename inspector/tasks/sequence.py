@@ -176,9 +176,9 @@ def _characters(outputs: Outputs) -> tuple[str, ...]:
 @task("sequence", rank=0, words=("ocr", "text-recognition", "image-to-text"))
 def sequence(outputs: Outputs, asked: bool) -> Reading | None:
     """One output (N, T, K), (T, N, K) or (N, K, T) whose steps are each a softmax over classes."""
-    if len(outputs.names) != 1:
+    found = outputs.read()
+    if len(found) != 1 or not (outputs.layout or len(outputs.names) == 1):
         return None
-    found = outputs.probe()
     value: Array = next(iter(found.values()), np.zeros(0))
     single = value.ndim == 3 and value.shape[1] == 1
     if value.dtype.kind != "f" or not (value.ndim == 2 or single):
@@ -193,6 +193,8 @@ def sequence(outputs: Outputs, asked: bool) -> Reading | None:
     told = any(key.lower() == "character" for key in outputs.metadata) and fits
     if steps < _STEPS or classes < _CLASSES or not (asked or told or certain):
         return None
+    if steps > max(outputs.size) and not (asked or told):
+        return None  # more than one per column: the pixels of a map, one after the other
     best = table.argmax(axis=1)
     blank = classes - 1 if (best == classes - 1).sum() > (best == 0).sum() else 0
     return Sequences(outputs, next(iter(found)), classes, blank, characters, single, turned)

@@ -482,9 +482,26 @@ def _no_classifier(graph: Graph, tensor: str, shape: Shape | None, *, measured: 
     suppresses = any(node.is_op("NonMaxSuppression") for node in graph.nodes)
     if suppresses and any(node.is_op("NonMaxSuppression") for node in _walk(graph, tensor)):
         return f"{name} lists detections"
+    if _class_axis(shape) is not None and _are_winners(graph, tensor, shape):
+        return f"{name} holds the numbers of classes, and no scores"
     if is_normalised(graph, tensor):
         return f"{name} is divided by its own length: an embedding, not scores"
     return ""
+
+
+def _are_winners(graph: Graph, tensor: str, shape: Shape) -> bool:
+    """Whether several numbers of one image are those of the best classes, as a reader's steps."""
+    axis = _class_axis(shape)
+    for _ in range(_MAX_STEPS if axis is not None and shape[axis] != 1 else 0):
+        node = graph.producer(tensor)
+        if node is None:
+            return False
+        if node.is_op("ArgMax"):
+            return True
+        if not (facts(node).copies or facts(node).moves or facts(node).reshapes):
+            return node.is_op("Cast") and _are_winners(graph, node.inputs[0], shape)
+        tensor = node.inputs[0]
+    return False
 
 
 def _depth(graph: Graph, tensor: str) -> int:

@@ -14,7 +14,7 @@ def normalised_outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def is_normalised(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is another one divided by that one's L2 norm, up to copies and reshapes.
+    """Whether a tensor is another one divided by that one's L2 norm, up to copies and a factor.
 
     Recognised: ``LpNormalization``, and ``Div`` (or ``Mul`` with a reciprocal) by what is computed
     of the divided tensor through ``ReduceL2``, or squares, their sum and a root.
@@ -25,6 +25,10 @@ def is_normalised(graph: Graph, tensor: str) -> bool:
             return False
         if node.is_op("LpNormalization"):
             return int(node.attributes.get("p", 2)) == 2
+        scaled = _unscaled(graph, node)
+        if scaled is not None:
+            tensor = scaled
+            continue
         if node.is_op("Div", "Mul") and len(node.inputs) == 2:
             pairs = [(node.inputs[0], node.inputs[1])]
             pairs += [pairs[0][::-1]] if node.is_op("Mul") else []
@@ -34,6 +38,17 @@ def is_normalised(graph: Graph, tensor: str) -> bool:
             return False
         tensor = node.inputs[0]
     return False
+
+
+def _unscaled(graph: Graph, node: Node) -> str | None:
+    """The tensor that a node multiplies with a constant number; None where it does not."""
+    if not node.is_op("Div", "Mul") or len(node.inputs) != 2:
+        return None
+    for tensor, factor in (node.inputs, node.inputs[::-1] if node.is_op("Mul") else node.inputs):
+        value = graph.constant(factor)
+        if value is not None and value.size == 1:
+            return tensor
+    return None
 
 
 def _is_norm(graph: Graph, tensor: str, source: str) -> bool:

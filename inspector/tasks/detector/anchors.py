@@ -1,15 +1,17 @@
 """Heads that write every anchor into one output: YOLOv5 to YOLO26, YOLOX, NanoDet, RT-DETR."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from inspector.network.classifier.scores import ends_in_activation
 from inspector.tasks import Outputs
 from inspector.tasks.detector.lists import hull, mask_of, prototypes
 from inspector.tasks.detector.rows import (
     Array,
     Layout,
     Rows,
+    are_corners,
     best_of,
     cells_of,
     from_centre,
@@ -40,7 +42,7 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         turned = value.shape[0] > value.shape[1]
         own = value if turned else value.T  # (A, 4 + K)
         width = own.shape[1]
-        if not 5 <= width < len(own):
+        if not 5 <= width < len(own) or _is_activated(own, name, outputs):
             continue
         count = _classes_of(width - 4, own[:, 4:].T, outputs, masks)
         if count is None or (turned and width != 4 + len(outputs.labels)):
@@ -48,7 +50,9 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         if turned and width == 6 and looks_whole(own[:, 5]):
             continue  # a list: score and class
         extra = width - 4 - count
+        corners = are_corners(own)
         angle = extra == 1 and (bool(outputs.labels) or outputs.declared("task") == "obb")
+        edges = _edges(corners=corners, angle=angle)
         proto = prototypes(values, extra)
 
         def read(
@@ -56,12 +60,11 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
             name: str = name,
             count: int = count,
             turned: bool = turned,
-            angle: bool = angle,
+            edges: Callable[[Array], Array] = edges,
         ) -> Rows:
             rows = found[name].astype(np.float64)
             rows = rows if turned else rows.T
-            boxes = hull(rows[:, :4], rows[:, -1]) if angle else from_centre(rows)
-            return best_of(boxes, rows[:, 4 : 4 + count], outputs.size)
+            return best_of(edges(rows), rows[:, 4 : 4 + count], outputs.size)
 
         def element(
             row: int, number: int, name: str = name, turned: bool = turned
@@ -72,6 +75,7 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         shape = f"{len(own)}, 4 + {count}" if turned else f"4 + {count}{more}, {len(own)}"
         what = f"YOLOv8 head (N, {shape})"
         what += ", oriented boxes" if angle else ", masks" if proto is not None else ""
+        what += ", corners of boxes" if corners and not angle else ""
         mask = None
         if proto is not None:
             mask = mask_of(name, proto, 4 + count, read, axis=1 if turned else 0)
@@ -80,6 +84,21 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
             "yolov8", what, names, count, False, read, element, len(own), mask=mask,
             caution="what is drawn is the upright box around the turned one" if angle else "",
         )  # fmt: skip
+
+
+def _is_activated(rows: Array, name: str, outputs: Outputs) -> bool:
+    """Whether one softmax or sigmoid makes all numbers of the rows: then none is a box."""
+    if looks_like_shares(rows) and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        return True
+    graph = outputs.scores.graph
+    return graph is not None and ends_in_activation(graph, name)
+
+
+def _edges(*, corners: bool, angle: bool = False) -> Callable[[Array], Array]:
+    """From rows to left, top, right, bottom: of corners, of a turned box, or of centre and size."""
+    if angle:
+        return lambda rows: hull(rows[:, :4], rows[:, -1])
+    return (lambda rows: rows[:, :4]) if corners else from_centre
 
 
 def _classes_of(width: int, scores: Array, outputs: Outputs, masks: list[int]) -> int | None:
@@ -101,7 +120,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
     for name, value in values.items():
         if value.ndim != 2 or not 6 <= value.shape[1] < len(value):
             continue
-        if one_of_several_levels(name, values):
+        if one_of_several_levels(name, values) or _is_activated(value, name, outputs):
             continue
         count, names = value.shape[1] - 5, len(outputs.labels)
         proto = prototypes(values, count - names) if 0 < names < count else None
@@ -112,13 +131,16 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
         if names == count + 1 and proto is None:
             continue  # (A, 4 + K)
         cells = cells_of(outputs.size, known[0]) if known is not None and known[1] == 1 else None
-        raw = cells is not None and _is_raw(value, cells)
+        corners = are_corners(value)
+        raw = cells is not None and not corners and _is_raw(value, cells)
+        edges = _edges(corners=corners)
 
         def read(
             found: Mapping[str, Array],
             name: str = name,
             cells: Array | None = cells if raw else None,
             count: int = count,
+            edges: Callable[[Array], Array] = edges,
         ) -> Rows:
             rows = found[name].astype(np.float64)
             boxes = rows[:, :4]
@@ -128,7 +150,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
                     [(boxes[:, :2] + cells[:, :2]) * step, np.exp(boxes[:, 2:]) * step]
                 )
             sure, scores = rows[:, 4], rows[:, 5 : 5 + count]
-            return best_of(from_centre(boxes), sure[:, None] * scores, outputs.size, sure)
+            return best_of(edges(boxes), sure[:, None] * scores, outputs.size, sure)
 
         # The one class of a head with an objectness is not told from others: YOLOv5 does not train
         # it, and what says that there is an object is the objectness.
@@ -139,7 +161,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
 
         kind = "YOLOX" if cells is not None and known and len(known[0]) > 1 else "YOLOv5"
         what = f"{kind} head (N, {len(value)}, 5 + {count})"
-        what += ", offsets from the cells" if raw else ""
+        what += ", offsets from the cells" if raw else ", corners of boxes" if corners else ""
         mask = None if proto is None else mask_of(name, proto, 5 + count, read)
         outs = (name,) if proto is None else (name, proto)
         yield Layout(

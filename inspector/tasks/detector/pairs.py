@@ -29,8 +29,13 @@ _FEWEST = 10
 
 
 def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
-    """Boxes (D, 4) beside scores (D, K)."""
+    """Boxes (D, 4) beside scores (D, K); boxes also as (D, 1, 4), and both also turned round."""
+    values = {n: v[:, 0] if v.ndim == 3 and v.shape[1:] == (1, 4) else v for n, v in values.items()}
     boxes = _boxes(values)
+    turned = boxes is None
+    if turned:
+        values = {n: v.T for n, v in values.items() if v.ndim == 2}
+        boxes = _boxes(values)
     if boxes is None:
         return
     count = len(values[boxes])
@@ -48,13 +53,17 @@ def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         return
     written, what = found
 
+    def table_of(value: Array, width: int) -> Array:
+        rows = value.astype(np.float64)
+        return rows.reshape(width, -1).T if turned else rows.reshape(-1, width)
+
     def read(found: Mapping[str, Array]) -> Rows:
-        own = written(found[boxes].reshape(-1, 4).astype(np.float64))
-        table = probabilities(found[scores].reshape(len(own), -1).astype(np.float64), kind)
+        own = written(table_of(found[boxes], 4))
+        table = probabilities(table_of(found[scores], width), kind)
         return best_of(own, table[:, first:last], outputs.size)
 
     def element(row: int, number: int) -> tuple[str, tuple[int, ...]]:
-        return scores, (row, number + first)
+        return scores, (number + first, row) if turned else (row, number + first)
 
     name = f"boxes beside scores of every class (N, {count}, {width}){what}"
     yield Layout("pairs", name, (boxes, scores), last - first, False, read, element, count)
@@ -90,11 +99,11 @@ def _written(
     boxes.
     """
     if "raw_detection" in name.lower():  # TensorFlow: top, left, bottom, right
-        return lambda rows: rows[:, [1, 0, 3, 2]], ""
+        return lambda rows: rows[:, [1, 0, 3, 2]], ", corners, rows first"
     if "pred" not in name.lower() and _ordered(boxes):
-        return lambda rows: rows, ""
+        return lambda rows: rows, ", corners"
     if bool((boxes[:, 2:] > 0).all(axis=1).mean() > _NEARLY_ALL):
-        return from_centre, ""
+        return from_centre, ", centres and sizes"
     known = {said: _face_anchors(outputs.size, sides) for said, sides in _FACE_SIDES.items()}
     known["UltraFace"] = np.clip(known["UltraFace"], 0, 1)
     said = next((name for name, own in known.items() if len(own) == len(boxes)), None)

@@ -10,6 +10,7 @@ __all__ = [
     "Array",
     "Layout",
     "Rows",
+    "are_corners",
     "best_of",
     "cells_of",
     "from_centre",
@@ -35,6 +36,8 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (8, 16, 32, 64, 128), (16, 32), (4, 8,
 
 _ALONE = (16, 8, 32, 4)
 """Strides of heads of one level, with one row per cell."""
+
+_NEARLY_ALL = 0.99
 
 _MOST_ANCHORS = 9
 """Boxes that one cell proposes at most."""
@@ -124,6 +127,14 @@ def one_of_several_levels(name: str, values: Mapping[str, Array]) -> bool:
 
 
 # -- boxes -----------------------------------------------------------------------------------------
+
+
+def are_corners(boxes: Array) -> bool:
+    """Whether the last two of four numbers lie behind the first two, in nearly every row.
+
+    Centres and sizes do so only where every box reaches from beyond the upper left corner.
+    """
+    return bool((boxes[:, 2:4] > boxes[:, :2]).all(axis=1).mean() > _NEARLY_ALL)
 
 
 def from_centre(boxes: Array) -> Array:

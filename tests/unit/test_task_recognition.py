@@ -1,0 +1,107 @@
+"""Which task outputs are read as, by their shapes, names and values alone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from networks import node, onnx_model
+
+from converters.graph import Graph
+from inspector.errors import UsageError
+from inspector.network.classifier.scores import find_scores
+from inspector.network.outputs.embedding import normalised_outputs
+from inspector.photos.geometry import Geometry
+from inspector.tasks import Outputs, Sample, find_reading
+
+
+def _graph(*nodes, **outputs):
+    constants = {"w": np.ones((12, 3, 4, 4), np.float32), "scale": np.float32(64)}
+    proto = onnx_model(list(nodes), {"x": [1, 3, 16, 16]}, outputs, constants, opset=17)
+    return Graph(proto)
+
+
+def test_a_vector_of_any_fixed_length_is_an_embedding():
+    """Unit vectors that are scaled by a number (64 in NormFace and ArcFace)."""
+    graph = _graph(
+        node("Conv", "x w", "c"),
+        node("GlobalAveragePool", "c", "m"),
+        node("Flatten", "m", "f"),
+        node("LpNormalization", "f", "unit", axis=1, p=2),
+        node("Mul", "scale unit", "out"),
+        out=[1, 12],
+    )
+    assert normalised_outputs(graph) == ("out",)
+    assert "an embedding, not scores" in find_scores(graph).why
+
+
+def test_the_numbers_of_the_best_classes_of_a_reader_are_no_scores():
+    scores = find_scores(
+        _graph(
+            node("Conv", "x w", "c"),
+            node("ReduceMax", "c", "steps", axes=[2], keepdims=0),
+            node("ArgMax", "steps", "best", axis=1, keepdims=0),
+            node("Identity", "best", "ids"),
+            ids=[1, 13],
+        )
+    )
+    assert not scores.classifier
+
+
+def _read(values, size=(32, 256), labels=(), wanted=None):
+    scores = SimpleNamespace(
+        outputs=[SimpleNamespace(name=name, shape=(1, *v.shape)) for name, v in values.items()],
+        measure=lambda names: {name: values[name][None] for name in names},
+        graph=None,
+        classifier=False,
+        classifies=False,
+        why="planted",
+    )
+    return find_reading(Outputs(scores, tuple(labels), {}, size), wanted)
+
+
+def _noise(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def test_a_table_is_no_plane():
+    """A reader's logits (T, K), without names, are of another shape than the image."""
+    assert _read({"out": _noise(32, 12)}) is None
+    assert _read({"out": _noise(4, 32)}).task == "dense"
+    assert _read({"out": _noise(55, 74)}, size=(228, 304)).task == "dense"
+
+
+def test_places_that_lie_on_one_axis_are_a_map_and_no_text():
+    shares = np.exp(_noise(5, 16 * 24))
+    shares /= shares.sum(axis=0)
+    for values in ({"out": shares}, {"out": shares.T}):
+        assert _read(values, size=(32, 48)) is None  # nothing says that these are classes
+        found = _read(values, size=(32, 48), labels=["a", "b", "c", "d", "e"])
+        assert (found.task, found.classes, found.grid) == ("segmenter", 5, (16, 24))
+        sample = Sample(values, Geometry.identity((32, 48)))
+        best = shares.argmax(axis=0)
+        for item in found.items(sample):
+            want = values["out"][:, item.index] if found.channel else values["out"][item.index]
+            own = item.target.of({"out": values["out"][None]})
+            assert own == pytest.approx(want[best == item.index].sum())
+    assert _read({"out": shares.T[:40]}, size=(32, 48)).task == "sequence"
+
+
+def test_of_several_planes_the_first_of_the_largest_is_taken_and_it_is_said():
+    values = {"d1": _noise(1, 16, 24), "d0": _noise(1, 32, 48), "d2": _noise(1, 32, 48)}
+    found = _read(values, size=(32, 48))
+    assert (found.task, found.output) == ("dense", "d0")
+    assert "'d1' and 1 more left aside, --task dense:d1 takes it" in found.why
+    assert _read(values, size=(32, 48), wanted="dense:d2").output == "d2"
+    with pytest.raises(UsageError, match="not a task and an output") as caught:
+        _read(values, size=(32, 48), wanted="dense:d3")
+    assert "dense:d0" in caught.value.hint
+
+
+def test_the_score_beside_a_map_of_anomalies_is_left_aside():
+    values = {"pred_score": _noise(1), "anomaly_map": _noise(1, 32, 48)}
+    assert _read(values, size=(32, 48)).output == "anomaly_map"
+
+
+def test_vectors_at_each_pixel_are_no_classes():
+    assert _read({"flow": _noise(2, 32, 48)}, size=(32, 48)) is None
+    assert _read({"out": _noise(2, 32, 48)}, size=(32, 48)).task == "segmenter"
