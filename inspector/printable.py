@@ -20,8 +20,9 @@ def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
     """
     # Only the part that can matter is looked at: a label of 100 MB is cut first.
     part = text if limit is None else text[: 4 * limit]
-    kept = (" " if unicodedata.category(c)[0] == "C" else c for c in part)
-    line = " ".join("".join(kept).split())
+    if not (part.isascii() and part.isprintable()):
+        part = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in part)
+    line = " ".join(part.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 

@@ -11,7 +11,7 @@ from inspector.errors import MethodRefused, UsageError
 from inspector.network.classifier.before_activation import final_activation
 from inspector.network.classifier.scores import Activation, Scores
 from inspector.printable import clean_text
-from inspector.target import Target, parse_target
+from inspector.target import Target, best_targets, parse_target
 
 __all__ = [
     "ASSUMED",
@@ -119,9 +119,8 @@ def predictions(
         count: How many classes to list at most.
     """
     two = scores.unit is not None or (values.size == 1 and len(labels) == 2)
-    best = parse_target(
-        f"top{min(count, 2 if two else values.size)}", scores=scores, labels=labels, values=values
-    )
+    most = min(count, 2 if two else values.size)
+    best = best_targets(most, scores=scores, labels=labels, values=values)
     if scores.activation is None and looks_like_probabilities(values):
         known: Probabilities | None = Probabilities(np.asarray(values, np.float64), assumed=False)
     else:

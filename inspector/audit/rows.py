@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -292,8 +293,12 @@ def _photo_area(geometry: Geometry) -> tuple[float, float, float, float]:
     return top, left, bottom, right
 
 
-def _cover(corners: Sequence[float], size: tuple[int, int]) -> Array:
-    """Share of each pixel (H, W) that a box (top, left, bottom, right) covers."""
+@lru_cache(maxsize=32)
+def _cover(corners: tuple[float, float, float, float], size: tuple[int, int]) -> Array:
+    """Share of each pixel (H, W) that a box (top, left, bottom, right) covers; not to be changed.
+
+    Photos of one size ask for the same ones.
+    """
     top, left, bottom, right = corners
     rows, columns = (
         np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, 1)
@@ -302,7 +307,9 @@ def _cover(corners: Sequence[float], size: tuple[int, int]) -> Array:
             (np.arange(size[1]), left, right),
         )
     )
-    return np.asarray(rows[:, None] * columns[None])
+    found: Array = np.asarray(rows[:, None] * columns[None])
+    found.flags.writeable = False
+    return found
 
 
 def _evidence(heat: Array, geometry: Geometry, entry: Entry) -> Row:

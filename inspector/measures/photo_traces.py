@@ -14,6 +14,7 @@ an angle or cut off the grid after it was compressed.  Two compressions leave th
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,7 @@ def jpeg_quality(luma: Array) -> int:
     return best + 1
 
 
+@cache
 def _basis() -> Array:
     """The orthonormal DCT-II of 8 samples, (8, 8)."""
     k, n = np.arange(8)[:, None], np.arange(8)[None]

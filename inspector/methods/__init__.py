@@ -197,12 +197,7 @@ class Method:
     @property
     def options(self) -> dict[str, Option]:
         """Options by name, with defaults and help from the signature and the docstring."""
-        described = described_arguments(self.documentation)
-        return {
-            p.name: Option(p.name, p.default, described.get(p.name, ""))
-            for p in inspect.signature(self.function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY
-        }
+        return dict(_options_of(self.function))
 
     def __call__(self, evidence: "Evidence", **options: Any) -> np.ndarray[Any, Any]:
         """Compute the maps of all samples of the evidence.
@@ -219,6 +214,17 @@ class Method:
                 hint="the network's values are not finite or far too large on this image; check "
                 "its preprocessing",
             ) from error
+
+
+@cache
+def _options_of(function: Function) -> Mapping[str, Option]:
+    """Options of a method's function; read once, for every map names them."""
+    described = described_arguments(inspect.getdoc(function) or "")
+    return {
+        p.name: Option(p.name, p.default, described.get(p.name, ""))
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Sampled, Target, scores_of
 from inspector.target.spec import (
     TargetSpec,
+    best_targets,
     element_target,
     names_elements,
     parse_target,
@@ -26,6 +27,7 @@ __all__ = [
     "Sum",
     "Target",
     "TargetSpec",
+    "best_targets",
     "either",
     "element_target",
     "find_scores",

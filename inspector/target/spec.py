@@ -32,6 +32,7 @@ from inspector.target.number import Target
 
 __all__ = [
     "TargetSpec",
+    "best_targets",
     "element_target",
     "names_elements",
     "parse_target",
@@ -231,6 +232,23 @@ def parse_target(
         UnknownTarget: There is no such class, label or element.
     """
     return TargetSpec.parse(text, scores=scores, labels=labels).resolve(values)
+
+
+def best_targets(
+    count: int, *, scores: Scores, labels: Sequence[str] = (), values: ArrayLike
+) -> tuple[Target, ...]:
+    """The best classes of one photo, as ``top`` and a number names them.
+
+    Args:
+        count: How many.
+        scores: The classifier's scores.
+        labels: Class names in the order of the scores.
+        values: (K,) scores of the photo.
+
+    Raises:
+        UnknownTarget: There are not so many, or the scores are not numbers.
+    """
+    return _best(count, scores, labels, values)
 
 
 def _pieces(text: str) -> list[str]:
