@@ -19,7 +19,7 @@ DEFAULT := not conformance and not converters and not apart
 # Tests whose coverage `make coverage` measures.
 COVERED ?= tests
 
-.PHONY: help audit audit-ray fiftyone faithfulness quantus truth field demo test test-lowest coverage \
+.PHONY: help audit audit-ray fiftyone faithfulness quantus truth field demo pictures test test-lowest coverage \
     converters converters-apart conformance fuzz \
     hashes lint docs pre-commit benchmark sbom clean
 
@@ -40,6 +40,15 @@ demo: $(VENV)/samples.stamp ## Explain a real ImageNet network on a real photogr
 	OMP_NUM_THREADS= $(BIN)/inspector explain demo/efficientnet_lite0.onnx demo/cat.png --sheet -o demo \
 	    -m grad-cam -m grad-cam++ -m cam -m guided-backprop -m occlusion
 	@echo "Look at demo/cat.sheet.png"
+
+# The detector of docs/draw.py is a third party's: without FastestDet.onnx in demo/ its picture stays.
+pictures: $(VENV)/samples.stamp ## The pictures of a real network in README and guides, drawn anew
+	mkdir -p demo
+	$(BIN)/python sample_models/efficientnet_lite0.py demo/efficientnet_lite0.onnx \
+	    --photo demo/cat.png --coffee demo/coffee.png
+	$(BIN)/python sample_models/int8.py demo/efficientnet_lite0.onnx demo/efficientnet_lite0.int8.onnx \
+	    demo/cat.png demo/coffee.png
+	OMP_NUM_THREADS= $(BIN)/python docs/draw.py demo
 
 test: $(VENV)/test.stamp ## The default tests, in a few minutes
 	$(PYTEST) -m "$(DEFAULT)"

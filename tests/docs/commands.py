@@ -24,6 +24,12 @@ FILES = {
     "int8.onnx": "zfnet_coarse.onnx",  # another network of the same classes
     "untrained.onnx": "zfnet_snapshots/zfnet_epoch_001.onnx",
     "zfnet.onnx": "zfnet.onnx",
+    "efficientnet_lite0.onnx": "resnet20.onnx",  # `make pictures` draws with the network itself
+    "efficientnet_lite0.int8.onnx": "zfnet_coarse.onnx",
+    "FastestDet.onnx": "resnet20.onnx",
+    "coco.txt": "labels.txt",
+    "cat.png": "images/cat_1.png",
+    "coffee.png": "images/dog_1.png",
     "photo.jpg": "images/horse_1.png",
     "cat.jpg": "images/cat_1.png",
     "dog.jpg": "images/dog_1.png",
@@ -40,6 +46,9 @@ WORDS = {
     "tabby": "cat",  # classes of ImageNet, which the sample networks do not know
     "pug": "dog",
     "wall clock": "automobile",
+    "espresso": "dog",
+    "coffee mug": "horse",
+    "occlusion:window=44,stride=22": "occlusion:window=8,stride=4",  # their input has 32 pixels
     "281": "3",
     "17": "7",  # a unit
     "relu_6": "relu_3",

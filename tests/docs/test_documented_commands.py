@@ -12,7 +12,11 @@ from inspector import cli
 RUN = [(block, command) for block, command in all_commands() if command not in NOT_RUN]
 PYTHON = [block for block in blocks() if block.language == "python"]
 
-SLOW = ("docs/studies/", "docs/audit.md", "docs/compare.md", "docs/convert.md", "docs/verify.md")
+SLOW = (
+    "docs/studies/",
+    *(f"docs/{page}.md" for page in ("audit", "compare", "convert", "verify")),
+    *(f"docs/{page}.md" for page in ("inputs", "reading", "schemas", "tutorial")),
+)
 """Pages whose commands belong to the long runs, as audits and studies of any page do."""
 
 

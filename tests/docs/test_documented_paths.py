@@ -81,8 +81,8 @@ def test_modules_exist():
     assert not [f"{text}: {name}" for text, name in names if not resolves(name)]
 
 
-def test_the_tree_in_the_readme_is_the_tree():
-    text = (ROOT / "README.md").read_text()
+def test_the_tree_of_the_architecture_is_the_tree():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
     tree = text.partition("## The tree")[2].split("```")[1].strip().splitlines()
     missing, folder = [], Path()
     for line in tree:
@@ -94,7 +94,7 @@ def test_the_tree_in_the_readme_is_the_tree():
     assert not missing
     rooms = {path.parent.name for path in (ROOT / "inspector").glob("*/__init__.py")}
     shown = {line.split()[0].rstrip("/") for line in tree}
-    assert rooms <= shown, "a room of inspector/ is not in the README's tree"
+    assert rooms <= shown, "a room of inspector/ is not in ARCHITECTURE.md's tree"
 
 
 def test_every_target_of_the_makefile_is_explained():

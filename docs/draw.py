@@ -1,0 +1,101 @@
+"""Draw the pictures of a real network that README and guides show, each with its one command.
+
+    python docs/draw.py FOLDER [NAME ...]
+
+FOLDER holds ``efficientnet_lite0.onnx``, its ``efficientnet_lite0.int8.onnx``, ``cat.png`` and
+``coffee.png``, as ``make pictures`` makes them, and ``FastestDet.onnx``, a third party's detector
+(github.com/dog-qiuqiu/FastestDet, example/onnx-runtime, BSD-3-Clause); without it the pictures of
+boxes stay as they are.  Pictures are kept as JPEG: as PNG, photos would take five times the room.
+"""
+
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+IMAGES = Path(__file__).parent / "images"
+
+LITE0 = "inspector explain efficientnet_lite0.onnx"
+STUDY = "inspector study"
+BOXES = (
+    "inspector explain FastestDet.onnx cat.png --labels coco.txt --set channels=BGR --set scale=255"
+    " --set mean=0,0,0 --set std=1,1,1 --set resize=squash"
+)
+PICTURES = {
+    "coffee": (
+        f'{LITE0} coffee.png -t espresso -t "coffee mug" -m grad-cam -m occlusion --sheet -o coffee'
+    ),
+    "boxes": f"{BOXES} -m hires-cam -m occlusion:window=44,stride=22 --sheet -o boxes",
+    "int8": (
+        "inspector compare efficientnet_lite0.onnx efficientnet_lite0.int8.onnx cat.png coffee.png"
+        " -o int8"
+    ),
+    "first": f"{LITE0} cat.png -o first",
+    "cats": f"{LITE0} cat.png -t top2 -m cam -m occlusion --sheet -o cats",
+    "through-a-layer": (
+        f"{LITE0} coffee.png -m cam -m grad-cam -m grad-cam++ -m hires-cam -m layer-cam"
+        " -m x-grad-cam -m ablation-cam -m recipro-cam -m eigen-cam --sheet --columns 3 -o layer"
+    ),
+    "at-the-pixels": (
+        f"{LITE0} coffee.png -m gradient -m smooth-grad -m guided-backprop -m guided-grad-cam"
+        " -m deconvnet -m occlusion --sheet --columns 3 -o pixels"
+    ),
+    "filters-lite0": f"{STUDY} filters efficientnet_lite0.onnx cat.png coffee.png -o filters-lite0",
+    "occlusion-lite0": f"{STUDY} occlusion efficientnet_lite0.onnx coffee.png -o occlusion-lite0",
+}
+"""Command of each picture of ``docs/images``."""
+
+NEEDS = {"boxes": "FastestDet.onnx"}
+
+
+def coco_names() -> list[str]:
+    """Names of COCO's 80 classes in the order of their indices, as torchvision lists them."""
+    from torchvision.models._meta import _COCO_CATEGORIES
+
+    return [name for name in _COCO_CATEGORIES if name not in {"N/A", "__background__"}]
+
+
+def written(command: str) -> Path:
+    """The picture that a command writes, below the folder where it runs."""
+    words = shlex.split(command)
+    folder = Path(words[words.index("-o") + 1])
+    if words[1] == "compare":
+        return folder / "comparison.png"
+    if words[1] == "study":
+        return folder / f"{words[2]}.png"
+    photo = Path(words[3]).stem
+    return folder / (
+        f"{photo}.sheet.png" if "--sheet" in words else f"{photo}.grad-cam.tiger-cat.png"
+    )
+
+
+def draw(name: str, folder: Path) -> None:
+    """Run a picture's command in a folder and keep the picture."""
+    command = PICTURES[name]
+    words = [sys.executable, "-m", "inspector", *shlex.split(command)[1:]]
+    subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+    picture = Image.open(folder / written(command)).convert("RGB")
+    picture.save(IMAGES / f"{name}.jpg", quality=90, subsampling=0, optimize=True)
+
+
+def main() -> int:
+    """Draw the pictures that the command line names, or all."""
+    folder = Path(sys.argv[1])
+    if not (folder / "coco.txt").is_file():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (folder / "coco.txt").write_text("\n".join(coco_names()) + "\n")
+    for name in sys.argv[2:] or PICTURES:
+        needed = folder / NEEDS.get(name, "cat.png")
+        if needed.is_file():
+            draw(name, folder)
+        else:
+            sys.stderr.write(f"{name} stays as it is: {needed} is not there\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
