@@ -1,16 +1,22 @@
 """What a folder of photos costs with all files written, in forward passes, beside a peer's loop.
 
 python benchmarks/export.py MODEL.onnx PHOTOS... [--rounds 5]
+python benchmarks/export.py MODEL.onnx PHOTOS... --memory 5000
 
 F is the time of ONNX Runtime's forward passes of the untouched model over as many photos, eight at
 a time.  Everything is measured in turn within each round, and the ratio of medians is printed,
 because absolute times on a shared machine say little.  The peer is pytorch-grad-cam's Grad-CAM of
 EfficientNet-Lite0 with its own overlay, written by OpenCV: one picture per photo, no report and no
 numbers; it is left out where it is not installed.
+
+With --memory, the photos go round until so many are done, with all files written (and removed), and
+what the process holds is printed ten times.
 """
 
 import argparse
 import importlib.util
+import itertools
+import os
 import shutil
 import statistics
 import sys
@@ -89,17 +95,42 @@ def peer(photos: list[Path], folder: Path) -> Callable[[], object]:
     return run
 
 
+def memory(model: Path, photos: list[Path], folder: Path, many: int) -> None:
+    """Print what the process holds while so many photos are explained and their files written."""
+    import inspector
+    from inspector.cli.explain import kept
+    from inspector.render.drawing.display import PLAIN
+
+    ours = inspector.load(model, device="cpu")
+    found = ours.explain_each(itertools.islice(itertools.cycle(photos), many), "cam")
+    named = ((f"photo{number}", item) for number, item in enumerate(found))
+    written = kept(named, folder, ("png", "npz", "json"), PLAIN, sheet=False)
+    for number, (_, paths) in enumerate(written, start=1):
+        for path in paths:
+            path.unlink()
+        if number % max(1, many // 10) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(
+                f"{number:6} photos {pages * os.sysconf('SC_PAGE_SIZE') / 2**20:7.0f} MiB",
+                flush=True,
+            )
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, metavar="N", help="of N photos, in place of time")
     chosen = parser.parse_args()
     wall: dict[str, list[float]] = {}
     used: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp())
     try:
+        if chosen.memory:
+            memory(chosen.model, chosen.photos, folder, chosen.memory)
+            return 0
         timed = contenders(chosen.model, chosen.photos, folder)
         for number in range(chosen.rounds + 1):  # the first warms up
             for name, run in timed.items():

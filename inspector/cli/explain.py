@@ -22,7 +22,7 @@ from inspector.cli.options import (
     output_folder,
     supervised,
 )
-from inspector.cli.streams import progress_bar, show, show_json
+from inspector.cli.streams import above_the_bar, progress_bar, show, show_json
 from inspector.earlier_files import NOTHING, WHEN, Earlier, When, earlier_files
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.own_figures import is_own_figure
@@ -311,7 +311,8 @@ def _explain(
             if as_json:
                 done.append(plain(item.document()))
             elif not quiet:
-                show_report(item, written, details=verbose)
+                with above_the_bar():
+                    show_report(item, written, details=verbose)
     if blank and len(blank) + len(refused) - lost == len(named):  # nothing was drawn at all
         raise blank[0].refused[0].error
     for item in blank:

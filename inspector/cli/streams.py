@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
@@ -23,9 +24,11 @@ from inspector.printable import clean_text, safe_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
 
 __all__ = [
     "Styled",
+    "above_the_bar",
     "forget_stdout",
     "progress_bar",
     "ready",
@@ -141,7 +144,7 @@ def table_console() -> "Console":
         """The console, which wraps what it prints."""
 
         def print(self, *objects: Any, **options: Any) -> None:
-            with _printing(sys.stdout):
+            with above_the_bar(), _printing(sys.stdout):
                 super().print(*map(Safe, objects), **options)
                 sys.stdout.flush()
 
@@ -177,15 +180,16 @@ def _safe(part: str | Styled) -> str:
 
 
 def _write(stream: IO[str], text: str) -> None:
-    with _printing(stream):
+    with above_the_bar(), _printing(stream):
         click.echo(text, file=stream, nl=False)
         stream.flush()
 
 
 def _on_stderr(text: str) -> None:
     try:
-        click.echo(text, file=sys.stderr, nl=False)
-        sys.stderr.flush()
+        with above_the_bar():
+            click.echo(text, file=sys.stderr, nl=False)
+            sys.stderr.flush()
     except (OSError, ValueError):
         _forget(sys.stderr)
 
@@ -196,6 +200,60 @@ def _forget(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+class _Bar:
+    """A bar at the bottom of the terminal, which is taken away while something is printed.
+
+    Args:
+        live: Makes what draws it. Each is used once: shown again, Rich's would erase as many of
+            the lines that were printed meanwhile as it had itself.
+    """
+
+    def __init__(self, live: "Callable[[], Live]") -> None:
+        self._live = live
+        self._shown: Live | None = None
+        self._lock = threading.RLock()
+        self._printing = 0
+
+    def show(self) -> None:
+        """Draw it from now on."""
+        self._shown = self._live()
+        self._shown.start(refresh=True)
+
+    def hide(self) -> None:
+        """Erase it."""
+        if self._shown is not None:
+            self._shown.stop()
+        self._shown = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nothing of it on the terminal."""
+        with self._lock:
+            self._printing += 1
+            if self._printing == 1:
+                self.hide()
+            try:
+                yield
+            finally:
+                self._printing -= 1
+                if self._printing == 0:
+                    self.show()
+
+
+_BARS: list[_Bar] = []
+"""The bar that is on the terminal now, if there is one."""
+
+
+@contextmanager
+def above_the_bar() -> Iterator[None]:
+    """What is printed inside stands above a progress bar, and leaves nothing of it behind.
+
+    Whatever is printed does so by itself; around several lines it spares drawing the bar between.
+    """
+    with _BARS[-1].away() if _BARS else contextlib.nullcontext():
+        yield
 
 
 PHOTOS = "photos"
@@ -212,6 +270,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
         yield None
         return
     from rich.console import Console
+    from rich.live import Live
     from rich.progress import (
         BarColumn,
         Progress,
@@ -239,9 +298,18 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(clean_text(title), total=None)
-        photos = bar.add_task(PHOTOS, visible=False)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, auto_refresh=False)
+    task = bar.add_task(clean_text(title), total=None)
+    photos = bar.add_task(PHOTOS, visible=False)
+
+    def live() -> Live:
+        own = {"redirect_stdout": False, "redirect_stderr": False}  # what is printed has its door
+        return Live(bar, console=console, transient=True, refresh_per_second=10, **own)
+
+    _BARS.append(_Bar(live))
+    try:
+        _BARS[-1].show()
 
         def advance(what: str, done: int, total: int) -> None:
             if what == PHOTOS:
@@ -254,3 +322,5 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
                 )
 
         yield advance
+    finally:
+        _BARS.pop().hide()

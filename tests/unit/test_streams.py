@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -112,11 +113,66 @@ def test_closed_streams_lead_nowhere():
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0  # noqa: S603
 
 
-def test_a_name_in_brackets_is_a_name(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    """Keeps what is written to a terminal."""
 
+    def isatty(self):
+        return True
+
+    def screen(self):
+        """The lines that stand on it in the end."""
+        lines, row, column = [""], 0, 0
+        for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", self.getvalue()):
+            if part == "\n":
+                row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+            elif part == "\r":
+                column = 0
+            elif part == "\x1b[1A":
+                row -= 1
+            elif part == "\x1b[2K":
+                lines[row] = ""
+            elif not part.startswith("\x1b"):
+                lines[row] = (
+                    lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+                )
+                column += len(part)
+        return lines
+
+
+@pytest.mark.parametrize("photos", [1, 2])  # of several, the bar takes two lines
+def test_what_is_printed_beside_a_bar_stands_above_it_and_none_of_it_stays(monkeypatch, photos):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with streams.progress_bar("2 image(s)") as advance:
+        advance(streams.PHOTOS, 0, photos)
+        advance("occlusion", 3, 8)
+        streams.show("first")
+        streams.say("second", "note")
+        with streams.above_the_bar():
+            streams.show("third")
+            streams.show("fourth")
+        advance(streams.PHOTOS, 1, photos)
+        assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in stream.getvalue()
+    streams.show("last")
+    assert stream.screen() == ["first", "note: second", "third", "fourth", "last", ""]
+
+
+def test_standard_output_in_a_pipe_is_not_sent_to_the_terminal_of_the_bar(monkeypatch):
+    stream, pipe = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setenv("TERM", "xterm")
+    with streams.progress_bar("1 image(s)"):
+        sys.stdout.write("numbers\n")  # whoever goes past the door
+        streams.show("more")
+    assert pipe.getvalue() == "numbers\nmore\n"
+    assert "more" not in stream.getvalue()
+
+
+def test_a_name_in_brackets_is_a_name(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
