@@ -10,9 +10,12 @@ from typing import Any
 
 from converters.errors import ConversionFailed
 
-__all__ = ["Settings", "hugging_face", "is_hugging_face", "is_timm", "timm"]
+__all__ = ["WHOLE", "Settings", "hugging_face", "is_hugging_face", "is_timm", "timm"]
 
 Settings = dict[str, Any]
+
+WHOLE: Settings = {"resize": "squash", "crop_pct": 1.0}
+"""The whole photo, as the loaders of Keras and TFLite's own programs feed classifiers."""
 
 _PIL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by PIL's number
 

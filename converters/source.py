@@ -9,6 +9,7 @@ Each file of ``converters.to_onnx`` is one framework and has the same names in i
     convert(source, draft, options)   writes ``draft``; runs in a process of its own
         -> Export
     parts(source) -> paths            where a source is more than the path that names it; optional
+    SIGNATURES                        whether a source may have several functions, by name; optional
 
 A module of ``to_onnx`` imports its framework inside ``convert`` alone, so that asking all of them
 whether they recognise a path costs nothing.
@@ -94,12 +95,15 @@ class Options:
         weights: File of weights for a source that is only a program.
         opset: Version of the default operator set; the exporter's choice when None.
         dynamic_batch: Leave the batch axis free where the source allows it.
+        signature: Which function is read of a source that has several; the one that serves where
+            empty.
     """
 
     inputs: tuple[tuple[int | None, ...], ...] = ()
     weights: str = ""
     opset: int | None = None
     dynamic_batch: bool = True
+    signature: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -172,11 +172,11 @@ def open_source(
     text = str(_file_of_layout(Path(path)) or path)
     limits = limits or onnx_file.Limits()
     if Path(text).suffix.lower() == ".onnx":
-        if options is not None and (options.inputs or options.weights):
+        if options is not None and (options.inputs or options.weights or options.signature):
             raise UsageError(
                 "is an ONNX file, which says its inputs and has its weights",
                 where=text,
-                hint="--input and --weights are for sources of other frameworks",
+                hint="--input, --weights and --signature are for sources of other frameworks",
             )
         return onnx_file.read(Path(text), limits=limits)
     found = conversion.recognise(text)

@@ -188,18 +188,11 @@ def convert(
         ConversionLimit: Time or memory ran out.
         NotWritten: The place for the result is full, or cannot be written to.
     """
-    found = recognise(source, framework)
-    if found is None:
-        if as_path(source) is None and factory.named(source) is None:
-            raise ConversionFailed("does not exist", where=source, hint="look at the path")
-        raise ConversionFailed(
-            "is not a model that any converter knows",
-            where=source,
-            hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
-        )
+    found = _recognised(source, framework)
     if not trust:
         found.require_data(source)
     options = options or Options()
+    _require_taken(options, found, source)
     if options.weights:
         options = replace(options, weights=_absolute(options.weights))
     output = output.absolute()  # the child works elsewhere
@@ -295,6 +288,45 @@ def convert(
         require_agreement(record, source)
         _finish(final, record, list(labels or made["labels"]))
     return record
+
+
+def _recognised(source: str, framework: str) -> Recognised:
+    """What a source is.
+
+    Raises:
+        ConversionFailed: It does not exist, is empty, or no converter knows it.
+    """
+    found = recognise(source, framework)
+    if found is not None:
+        return found
+    path = as_path(source)
+    if path is None and factory.named(source) is None:
+        raise ConversionFailed("does not exist", where=source, hint="look at the path")
+    if path is not None and path.is_file() and not path.stat().st_size:
+        raise ConversionFailed("is empty (0 bytes)", where=source, hint="ask for the file anew")
+    raise ConversionFailed(
+        "is not a model that any converter knows",
+        where=source,
+        hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
+    )
+
+
+def _require_taken(options: Options, found: Recognised, source: str) -> None:
+    """Refuse options that would change nothing in such a source.
+
+    Raises:
+        ConversionFailed: Weights for a file that has its own, or a signature where there are none.
+    """
+    if options.weights and as_path(source) is not None:
+        raise ConversionFailed(
+            "has its own weights", where=source, hint="--weights goes with package.module:name"
+        )
+    if options.signature and not getattr(frameworks()[found.framework], "SIGNATURES", False):
+        raise ConversionFailed(
+            f"{found.title}: has no signatures to choose from",
+            where=source,
+            hint="leave --signature out",
+        )
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from converters.errors import ConversionFailed, reason_of
 from converters.hdf5 import refuse_other_files
 from converters.plain_values import parse_json, whole_number
+from converters.preprocessing import WHOLE
 from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, concrete, lacking, versions
 
@@ -105,12 +106,14 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     taught = legacy and path.stem == _TEACHABLE and nested
     preprocess = _teachable(shapes[0]) if taught else _preprocess(model, shapes[0])
     inputs = exported.specs(proto)
-    if preprocess and not taught:  # pixels, whose noise would hardly differ from zero otherwise
+    if (
+        "scale" in preprocess and not taught
+    ):  # pixels, whose noise would hardly differ from zero otherwise
         inputs = (replace(inputs[0], span=(0.0, 255.0)), *inputs[1:])
 
     def run(inputs: Sequence[Array]) -> list[Array]:
         found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return [np.asarray(t) for t in (found if isinstance(found, list | tuple) else [found])]
+        return [np.asarray(tensor) for tensor in tf.nest.flatten(found)]  # of dictionaries too
 
     return Export(
         inputs=inputs,
@@ -178,9 +181,16 @@ def _version(path: Path) -> int:
 
 
 def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
-    """What the model's own first layers say of its input: pixel values where it rescales them."""
-    if len(shape) != 4 or None in shape[1:3]:
+    """What the model's first layers say of its input: pixel values where it rescales them.
+
+    A classifier is fed the whole photo, as Keras' own loaders do.
+    """
+    if len(shape) != 4:
         return {}
+    ends = model.outputs
+    whole = WHOLE if len(ends) == 1 and len(ends[0].shape) == 2 else {}
+    if None in shape[1:3]:
+        return dict(whole)
     kinds = [type(layer).__name__ for layer in _flat(model)]
     count = 1 if shape[3] == 1 else 3
     first = next((kind for kind in kinds if kind not in _BEFORE and "Random" not in kind), "")
@@ -194,7 +204,7 @@ def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
             "channels": "GRAY" if count == 1 else "RGB",
             "layout": "NHWC",
         }
-    return {}
+    return dict(whole)
 
 
 def _teachable(shape: Sequence[int | None]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _opened(letter: str, model: Path, options: dict[str, Any]) -> "Explainer":
     overrides = (*options["overrides"], *options[f"overrides_{letter}"])
     opening = {name: options[name] for name in OPENING}
     if model.suffix.lower() == ".onnx":  # the other one is the source, then
-        opening |= {"inputs": (), "weights": ""}
+        opening |= {"inputs": (), "weights": "", "signature": ""}
     return open_model(model, **{**opening, "preprocess": preprocess, "overrides": overrides})
 
 

@@ -306,6 +306,14 @@ inputs = click.option(
     "?,3,224,224 (? for a free axis); may be repeated.",
 )
 
+signature = click.option(
+    "--signature",
+    metavar="NAME",
+    default="",
+    help="Which function of a TFLite file or SavedModel that has several.  [default: the one that "
+    "serves]",
+)
+
 python = click.option(
     "--python",
     metavar="INTERPRETER",
@@ -366,7 +374,7 @@ def display_of(options: dict[str, Any]) -> "Display":
 
 
 limit_options = _stack(timeout(supervise.SECONDS), memory)
-source_options = _stack(weights, inputs, python)
+source_options = _stack(weights, inputs, signature, python)
 _opening_options = _stack(preprocess, overrides, labels, feed, device, trust, source_options)
 model_options = _stack(_opening_options, limit_options)
 check_options = _stack(_opening_options, timeout(supervise.CHECK_SECONDS), memory)
@@ -374,7 +382,7 @@ check_options = _stack(_opening_options, timeout(supervise.CHECK_SECONDS), memor
 
 OPENING = (
     *("device", "preprocess", "overrides", "labels", "feed"),
-    *("trust", "weights", "inputs", "python"),
+    *("trust", "weights", "inputs", "signature", "python"),
 )
 """Names of the options that :func:`open_model` takes."""
 
@@ -389,6 +397,7 @@ def opening_of(
     trust: bool,
     weights: str,
     inputs: Sequence[str],
+    signature: str,
     python: str,
     feed: Sequence[str] = (),
     engine: str = "auto",
@@ -407,7 +416,7 @@ def opening_of(
         python=python,
         feed=tuple(feed),
         engine=engine,
-        options=Options(inputs=shapes(inputs), weights=weights),
+        options=Options(inputs=shapes(inputs), weights=weights, signature=signature),
     )
 
 

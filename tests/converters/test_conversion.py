@@ -389,6 +389,22 @@ def test_what_nobody_knows(tmp_path):
         convert("net.keras", tmp_path / "m.onnx")
     with pytest.raises(ConversionFailed, match="no framework is called"):
         recognise("x", "theano")
+    (tmp_path / "cut.tflite").touch()
+    with pytest.raises(ConversionFailed, match=r"cut\.tflite: is empty \(0 bytes\)"):
+        convert(str(tmp_path / "cut.tflite"), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options(weights="w.pt"), "has its own weights"),
+        (Options(signature="serve"), "Keras: has no signatures to choose from"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(tmp_path, options, said):
+    (tmp_path / "net.keras").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConversionFailed, match=said):
+        convert(str(tmp_path / "net.keras"), tmp_path / "m.onnx", options=options)
 
 
 def test_hash_of_content(tmp_path):

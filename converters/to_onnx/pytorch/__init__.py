@@ -112,10 +112,6 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     path = as_path(source)
     if path is None:
         return _from_factory(source, draft, options)
-    if options.weights:
-        raise ConversionFailed(
-            "has its own weights", where=source, hint="--weights goes with package.module:name"
-        )
     if archive.kind_of(path) == "program":
         return _from_program(path, draft, options)
     return _from_script(path, draft, options)

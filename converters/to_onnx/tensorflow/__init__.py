@@ -3,6 +3,7 @@
 The graph in a SavedModel is a program: it can read and write files when it runs.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from converters.errors import ConversionFailed, reason_of
 from converters.source import Export, Options, as_path, lacking, versions
 
-__all__ = ["EXTRA", "TITLE", "convert", "parts", "recognises"]
+__all__ = ["EXTRA", "SIGNATURES", "TITLE", "convert", "parts", "recognises"]
 
 TITLE, EXTRA = "TensorFlow SavedModel", "tensorflow"
+SIGNATURES = True
 
 Array = NDArray[Any]
 
@@ -43,7 +45,8 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     Args:
         source: The folder.
         draft: The ONNX file to write.
-        options: ``inputs`` to fix free sizes; ``opset``; ``dynamic_batch``.
+        options: ``inputs`` to fix free sizes; ``opset``; ``dynamic_batch``; ``signature``, where
+            it has several functions.
 
     Raises:
         ConversionFailed: TensorFlow or tf2onnx is not installed; there is no serving signature;
@@ -60,7 +63,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, folder.name) from None
     loaded = _loaded(tf, folder)
-    serving = _signature(loaded, folder)
+    serving, several = _signature(loaded, folder, options.signature)
     declared = list(serving.structured_input_signature[1].items())
     shapes = options.inputs or tuple(tuple(spec.shape) for _, spec in declared)
     static = all(shape and shape[0] is not None for shape in shapes)
@@ -96,7 +99,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     return Export(
         inputs=exported.specs(proto),
         run=run,
-        notes=(f"the batch stays 1: {fixed}",) if fixed else (),
+        notes=tuple(filter(None, (several, fixed and f"the batch stays 1: {fixed}"))),
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
 
@@ -118,17 +121,34 @@ def _loaded(tf: Any, folder: Path) -> Any:
         ) from None
 
 
-def _signature(loaded: Any, folder: Path) -> Any:
-    """The function that serves; the only one if it has another name."""
+def _signature(loaded: Any, folder: Path, wanted: str) -> tuple[Any, str]:
+    """The function that is wanted, that serves, or the only one; and a note where it has others.
+
+    Raises:
+        ConversionFailed: There is no function of that name, or none that serves.
+    """
     known = dict(loaded.signatures)
-    for name in _SIGNATURES:
-        if name in known:
-            return known[name]
-    if len(known) == 1:
-        return next(iter(known.values()))
-    listed = ", ".join(map(ascii, sorted(known)))[:200] or "none"
-    raise ConversionFailed(
-        f"has no serving signature (it has: {listed})",
-        where=folder.name,
-        hint="save it with model.export(folder), or with signatures=...",
-    )
+    listed = ", ".join(map(ascii, sorted(known)))[:200]
+    serving = next((name for name in _SIGNATURES if name in known), "")
+    if wanted and wanted not in known:
+        raise ConversionFailed(
+            f"has no signature {wanted!r}",
+            where=folder.name,
+            hint=f"--signature chooses one of {listed}" if known else "leave --signature out",
+        )
+    name = wanted or serving or (next(iter(known)) if len(known) == 1 else "")
+    if not name and known:
+        raise ConversionFailed(
+            f"has no serving signature (it has: {listed})",
+            where=folder.name,
+            hint=f"--signature chooses one, such as --signature {shlex.quote(min(known))}",
+        )
+    if not name:
+        raise ConversionFailed(
+            "has no serving signature (it has: none)",
+            where=folder.name,
+            hint="save it with model.export(folder), or with signatures=...",
+        )
+    others = ", ".join(ascii(other) for other in sorted(known) if other != name)
+    note = f"its signature {name!r} is read; --signature chooses another: {others}"
+    return known[name], note if others else ""

@@ -22,16 +22,19 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed
+from converters.preprocessing import WHOLE
 from converters.regular_file import first_bytes, read_regular
-from converters.source import Export, Options, as_path, lacking, versions
+from converters.source import Export, InputSpec, Options, as_path, lacking, versions
 
 if TYPE_CHECKING:
     from converters.to_onnx.tflite.interpreter import Interpreter
-    from converters.to_onnx.tflite.model import Subgraph, Tensor
+    from converters.to_onnx.tflite.metadata import TFLiteMetadata
+    from converters.to_onnx.tflite.model import Model, Subgraph, Tensor
 
-__all__ = ["EXTRA", "TITLE", "convert", "recognises"]
+__all__ = ["EXTRA", "SIGNATURES", "TITLE", "convert", "recognises"]
 
 TITLE, EXTRA = "TFLite", "tflite"
+SIGNATURES = True
 
 Array = NDArray[Any]
 
@@ -60,7 +63,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         source: The file.
         draft: The ONNX file to write.
         options: ``opset``, 20 or newer; ``dynamic_batch``; ``inputs``, where the file leaves sizes
-            open.
+            open; ``signature``, where it has several functions.
 
     Raises:
         ConversionFailed: The packages that read it are not installed, the file is broken, or it
@@ -80,13 +83,13 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         with_reference_kernels,
     )
     from converters.to_onnx.tflite.metadata import metadata_of
-    from converters.to_onnx.tflite.model import read_model, resized
+    from converters.to_onnx.tflite.model import chosen, read_model, resized
     from converters.to_onnx.tflite.writer import write_onnx
 
     data = read_regular(path, _MOST_BYTES)
-    model = read_model(data, path.name)
     try:
-        shapes = _shapes(model.subgraphs[0], options)
+        model, several = chosen(read_model(data), options.signature)
+        shapes = _shapes(model, options)
         if shapes:
             model = resized(model, tensor_shapes(path, TITLE, EXTRA, shapes))
         proto = write_onnx(model, options.opset)
@@ -97,20 +100,21 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     fixed = free_batch(proto) if options.dynamic_batch and single else ""
     exported.tidy(proto, _PREFIXES)
     exported.write(proto, draft)
-    interpreter = opened(path, TITLE, EXTRA, shapes)
+    interpreter = opened(path, TITLE, EXTRA, model, shapes)
     rounded = any(node.op_type in _ROUNDING for node in proto.graph.node)
-    reference = with_reference_kernels(path, TITLE, EXTRA, shapes) if rounded else None
-    main, inputs = model.subgraphs[0], exported.specs(proto)
+    reference = with_reference_kernels(path, TITLE, EXTRA, model, shapes) if rounded else None
+    main, inputs = model.network, exported.specs(proto)
     ends = [main.tensors[index] for index in (*main.inputs, *main.outputs)]
     said = metadata_of(model, data)
-    notes = [f"the batch stays 1: {fixed}"] if fixed else []
+    notes = [several] if several else []
+    notes += [f"the batch stays 1: {fixed}"] if fixed else []
     if any(tensor.quantisation is not None for tensor in ends):
         notes.append("its integers are read as the numbers that they stand for")
     return Export(
         inputs=inputs,
         run=_runner(interpreter, main),
         labels=said.labels,
-        preprocess=said.preprocess_of(inputs[0]) if single else {},
+        preprocess=_preprocess(said, inputs[0], main) if single else {},
         quantised=rounded,
         kernels=_runner(reference, main) if reference else None,
         notes=tuple(notes),
@@ -118,13 +122,26 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     )
 
 
-def _shapes(main: "Subgraph", options: Options) -> tuple[tuple[int, ...], ...]:
+def _preprocess(said: "TFLiteMetadata", image: InputSpec, main: "Subgraph") -> dict[str, Any]:
+    """What the file says of its input; TFLite's programs feed a classifier the whole photo."""
+    classifies = [len(main.tensors[index].shape) for index in main.outputs] == [2]
+    whole = WHOLE if classifies and len(image.shape) == 4 and image.shape[3] in (1, 3) else {}
+    return {**whole, **said.preprocess_of(image)}
+
+
+def _shapes(model: "Model", options: Options) -> tuple[tuple[int, ...], ...]:
     """Shapes of the inputs that the user gives; none where the file says them all.
 
     Raises:
         ConversionFailed: They are needed, or contradict the file.
     """
+    main, signature = model.network, model.signature
     inputs = [main.tensors[index] for index in main.inputs if index >= 0]
+    if signature is not None and any({*tensor.free} - {0} for tensor in inputs):
+        raise ConversionFailed(
+            f"leaves sizes open in its signature {signature.name!r}, which is not its first graph",
+            hint="export that function alone",
+        )
     if not options.inputs:
         for tensor in inputs:
             if any(tensor.free):  # a free batch, axis 0, is one sample
@@ -150,7 +167,8 @@ def _shapes(main: "Subgraph", options: Options) -> tuple[tuple[int, ...], ...]:
         found.append(tuple(wanted))
     if min((n for shape in found for n in shape), default=1) < 1:
         raise ConversionFailed(f"--input leaves a size open: {options.inputs}")
-    return tuple(found) if any(tensor.free for tensor in inputs) else ()
+    opens = signature is None and any(tensor.free for tensor in inputs)
+    return tuple(found) if opens else ()
 
 
 def _said(tensor: "Tensor", free: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed, reason_of
 from converters.source import lacking
+from converters.to_onnx.tflite.model import Model, Signature, Subgraph
 
 __all__ = ["Interpreter", "opened", "tensor_shapes", "with_reference_kernels"]
 
@@ -37,13 +38,14 @@ class Interpreter:
     run: Callable[[Sequence[Array]], list[Array]]
 
 
-def opened(path: Path, title: str, extra: str, shapes: Shapes = ()) -> Interpreter:
+def opened(path: Path, title: str, extra: str, model: Model, shapes: Shapes = ()) -> Interpreter:
     """Load a file.
 
     Args:
         path: The file.
         title: What people call the framework, for messages.
         extra: The extra that brings it.
+        model: What was read of the file, with the function to run.
         shapes: Of the inputs, where the file leaves them open.
 
     Raises:
@@ -58,11 +60,11 @@ def opened(path: Path, title: str, extra: str, shapes: Shapes = ()) -> Interpret
             f"TFLite's own interpreter does not load it: {reason_of(error)[:200]}",
             where=path.name,
         ) from None
-    return _running(loaded, package)
+    return _running(loaded, package, model)
 
 
 def with_reference_kernels(
-    path: Path, title: str, extra: str, shapes: Shapes = ()
+    path: Path, title: str, extra: str, model: Model, shapes: Shapes = ()
 ) -> Interpreter | None:
     """Load a file with the plain kernels, which round otherwise than the fast ones.
 
@@ -70,6 +72,7 @@ def with_reference_kernels(
         path: As for `opened`.
         title: Likewise.
         extra: Likewise.
+        model: Likewise.
         shapes: Likewise.
 
     Returns:
@@ -85,7 +88,7 @@ def with_reference_kernels(
         loaded.invoke()
     except (ValueError, RuntimeError):
         return None
-    return _running(loaded, package)
+    return _running(loaded, package, model)
 
 
 def tensor_shapes(
@@ -129,8 +132,10 @@ def _allocate(loaded: Any, shapes: Shapes) -> None:
     loaded.allocate_tensors()
 
 
-def _running(loaded: Any, package: str) -> Interpreter:
+def _running(loaded: Any, package: str, model: Model) -> Interpreter:
     """A loaded file as a function of arrays."""
+    if model.signature is not None:
+        return _running_signature(loaded, package, model.signature, model.network)
     inputs, outputs = loaded.get_input_details(), loaded.get_output_details()
 
     def run(arrays: Sequence[Array]) -> list[Array]:
@@ -138,6 +143,23 @@ def _running(loaded: Any, package: str) -> Interpreter:
             loaded.set_tensor(detail["index"], _encoded(array, detail))
         loaded.invoke()
         return [_decoded(loaded.get_tensor(d["index"]), d) for d in outputs]
+
+    return Interpreter(package, run)
+
+
+def _running_signature(
+    loaded: Any, package: str, signature: Signature, network: Subgraph
+) -> Interpreter:
+    """A function of a loaded file that is not its first graph, as a function of arrays."""
+    call = loaded.get_signature_runner(signature.name)
+    takes, gives = call.get_input_details(), call.get_output_details()
+    inputs = [signature.inputs[index] for index in network.inputs]
+    outputs = [signature.outputs[index] for index in network.outputs]
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        given = zip(inputs, arrays, strict=True)
+        found = call(**{name: _encoded(array, takes[name]) for name, array in given})
+        return [_decoded(found[name], gives[name]) for name in outputs]
 
     return Interpreter(package, run)
 

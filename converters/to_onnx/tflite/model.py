@@ -22,8 +22,10 @@ __all__ = [
     "Model",
     "Operator",
     "Quantisation",
+    "Signature",
     "Subgraph",
     "Tensor",
+    "chosen",
     "read_model",
     "resized",
 ]
@@ -33,6 +35,7 @@ Array = NDArray[Any]
 MOST_TENSORS = 200_000
 MOST_LINKS = 2_000_000  # inputs and outputs of all operators
 MOST_SUBGRAPHS = 1_000
+MOST_ENDS = 10_000  # inputs or outputs of a signature
 MOST_NAME = 500
 MOST_AXES = 8
 MOST_ELEMENTS = 1 << 31
@@ -43,6 +46,9 @@ _BROKEN = (struct.error, IndexError, ValueError, TypeError, OverflowError, Attri
 """What Python's reader of flatbuffers raises where offsets lead out of the file."""
 
 _DAMAGED = "the file is cut off or damaged: ask for it anew, or export it again"
+
+SERVING = ("serving_default", "serve")
+"""Names of the function that serves, as TensorFlow calls it."""
 
 FLOATS = ("float16", "float32", "float64")
 
@@ -171,17 +177,45 @@ class Subgraph:
     outputs: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Signature:
+    """A function that a file offers by name; a file may have several.
+
+    Attributes:
+        name: Its name (``serving_default``).
+        subgraph: Number of the graph that computes it.
+        inputs: Names of its arguments by the numbers of their tensors.
+        outputs: Likewise of its results.
+    """
+
+    name: str
+    subgraph: int
+    inputs: Mapping[int, str]
+    outputs: Mapping[int, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A file.
 
     Attributes:
-        subgraphs: The network first.
+        subgraphs: Networks, and bodies of control flow.
         metadata: Contents of its metadata entries by name.
+        signatures: The functions that it offers by name.
+        main: Number of the network that is read.
+        signature: The function that is read, where that is not the first graph.
     """
 
     subgraphs: tuple[Subgraph, ...]
     metadata: dict[str, bytes] = field(default_factory=dict)
+    signatures: tuple[Signature, ...] = ()
+    main: int = 0
+    signature: Signature | None = None
+
+    @property
+    def network(self) -> Subgraph:
+        """The graph that is read."""
+        return self.subgraphs[self.main]
 
 
 def read_model(data: bytes, where: str = "") -> Model:
@@ -209,11 +243,44 @@ def read_model(data: bytes, where: str = "") -> Model:
         ) from None
 
 
+def chosen(model: Model, wanted: str = "") -> tuple[Model, str]:
+    """A file with the function that is to be read.
+
+    Args:
+        model: The file.
+        wanted: Name of the function; where empty, the one that serves, else the first graph.
+
+    Returns:
+        The file, and a sentence where it has several functions; else an empty one.
+
+    Raises:
+        ConversionFailed: It has no function of that name.
+    """
+    known = {signature.name: signature for signature in model.signatures}
+    if wanted and wanted not in known:
+        raise ConversionFailed(
+            f"has no signature {wanted!r}",
+            hint=f"--signature {' or '.join(map(ascii, known))}" if known else "leave it out",
+        )
+    serving = next((name for name in SERVING if name in known), "")
+    found = known.get(wanted or serving)
+    if found is None:
+        found = next((s for s in model.signatures if not s.subgraph), None)
+    place = found.subgraph if found else 0
+    read = replace(model, main=place, signature=found if place else None)
+    if found is not None and len(known) > 1:
+        others = ", ".join(ascii(name) for name in known if name != found.name)
+        return read, f"its signature {found.name!r} is read; --signature chooses another: {others}"
+    return read, ""
+
+
 def resized(model: Model, shapes: Mapping[int, tuple[int, ...]]) -> Model:
     """A file whose network has tensors of these shapes, by their numbers."""
-    main = model.subgraphs[0]
+    main = model.network
     tensors = tuple(replace(t, shape=shapes.get(t.index, t.shape), free=()) for t in main.tensors)
-    return replace(model, subgraphs=(replace(main, tensors=tensors), *model.subgraphs[1:]))
+    parts = [*model.subgraphs]
+    parts[model.main] = replace(main, tensors=tensors)
+    return replace(model, subgraphs=tuple(parts))
 
 
 class _Reader:
@@ -234,7 +301,24 @@ class _Reader:
         if not count:
             raise ValueError("it has no graph")
         graphs = tuple(self._subgraph(self._root.Subgraphs(n), names) for n in range(count))
-        return Model(graphs, dict(self._metadata()))
+        return Model(graphs, dict(self._metadata()), tuple(self._signatures(graphs)))
+
+    def _signatures(self, graphs: Sequence[Subgraph]) -> Iterator[Signature]:
+        """Functions with a name, whose graph and tensors exist."""
+        root = self._root
+        for index in range(_bounded(root.SignatureDefsLength(), MOST_SUBGRAPHS, "signatures")):
+            entry = root.SignatureDefs(index)
+            inputs, outputs = (
+                {int(n.TensorIndex()): _text(n.Name()) for n in map(tensor, range(count))}
+                for tensor, count in (
+                    (entry.Inputs, _bounded(entry.InputsLength(), MOST_ENDS, "inputs")),
+                    (entry.Outputs, _bounded(entry.OutputsLength(), MOST_ENDS, "outputs")),
+                )
+            )
+            name, place = _text(entry.SignatureKey()), int(entry.SubgraphIndex())
+            known = place < len(graphs) and inputs.keys() >= {*graphs[place].inputs}
+            if name and known and outputs.keys() >= {*graphs[place].outputs}:
+                yield Signature(name, place, inputs, outputs)
 
     def _codes(self) -> Iterator[Any]:
         count = _bounded(self._root.OperatorCodesLength(), MOST_TENSORS, "operator codes")

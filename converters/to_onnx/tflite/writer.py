@@ -49,7 +49,7 @@ def write_onnx(model: Model, opset: int | None = None) -> onnx.ModelProto:
         ConversionFailed: Operators that there is no function for, all of them; or the first one
             that contradicts itself.
     """
-    main = model.subgraphs[0]
+    main = model.network
     _require_known(model)
     tensors = (tensor for part in _reached(model) for tensor in part.tensors)
     wide = any(is_quantised(t) and t.dtype == "int16" for t in tensors)
@@ -87,14 +87,14 @@ def _require_known(model: Model) -> None:
             "operators that this converter does not know: " + ", ".join(map(ascii, unknown[:20])),
             hint="report it with the file, or export the network to ONNX from its own framework",
         )
-    main = model.subgraphs[0]
+    main = model.network
     if not main.inputs or not main.outputs:
         raise ConversionFailed("its graph has no input or no output")
 
 
 def _reached(model: Model) -> Iterator[Subgraph]:
     """The main graph, and the bodies that its operators name."""
-    waiting, seen = [0], {0}
+    waiting, seen = [model.main], {model.main}
     while waiting:
         part = model.subgraphs[waiting.pop()]
         yield part

@@ -1,0 +1,57 @@
+"""Sources of several functions: which one is read, and how another is chosen."""
+
+import importlib.util
+
+import pytest
+from frameworks_apart import run_script
+
+import inspector
+from converters.conversion import convert
+from converters.errors import ConversionFailed
+from converters.source import Options
+
+MISSING = [
+    name for name in ("tensorflow", "tf2onnx", "tflite") if importlib.util.find_spec(name) is None
+]
+pytestmark = [
+    pytest.mark.converters,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """Files of two functions, built by TensorFlow in a process of its own."""
+    folder = tmp_path_factory.mktemp("signatures")
+    run_script("signature_networks.py", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "side", "read"),
+    [
+        ("two.tflite", "", 32, "classify"),
+        ("two.tflite", "embed", 16, "embed"),
+        ("two", "embed", 16, "embed"),
+    ],
+)
+def test_the_function_that_is_read_is_said_and_chosen(networks, tmp_path, name, wanted, side, read):
+    record = convert(
+        str(networks / name), tmp_path / "m.onnx", trust=True, options=Options(signature=wanted)
+    )
+    assert record.worst <= 1e-5
+    assert record.notes[0].startswith(f"its signature '{read}' is read; --signature chooses")
+    model = inspector.load(tmp_path / "m.onnx", preprocess="unit")
+    assert model.preprocessing.preprocess.size == (side, side)
+
+
+def test_a_function_that_is_not_there_is_refused_with_those_that_are(networks, tmp_path):
+    with pytest.raises(ConversionFailed, match=r"has no signature 'train'; .*classify.*embed"):
+        convert(
+            str(networks / "two.tflite"), tmp_path / "m.onnx", options=Options(signature="train")
+        )
+
+
+def test_several_functions_of_which_none_serves_are_listed(networks, tmp_path):
+    with pytest.raises(ConversionFailed, match=r"such as --signature classify"):
+        convert(str(networks / "two"), tmp_path / "m.onnx", trust=True)
