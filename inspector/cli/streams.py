@@ -304,8 +304,15 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
     photos = bar.add_task(PHOTOS, visible=False)
 
     def live() -> Live:
-        own = {"redirect_stdout": False, "redirect_stderr": False}  # what is printed has its door
-        return Live(bar, console=console, transient=True, refresh_per_second=10, **own)
+        # What is printed has its own door, and goes where it is sent.
+        return Live(
+            bar,
+            console=console,
+            transient=True,
+            refresh_per_second=10,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     _BARS.append(_Bar(live))
     try:
