@@ -28,9 +28,11 @@ from inspector.audit.summary import calibration, groups_of, metrics, suspicious
 from inspector.compare.verdict import NUMBERS
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.statistics import require_scipy
+from inspector.network.classifier.head import require_linear
 from inspector.opening import Opening
 from inspector.passes.journal import Journal, discard, identity_of
 from inspector.photos.dataset import class_indices
+from inspector.printable import clean_text
 from inspector.versions import versions
 from inspector.whole_file import check_folder
 
@@ -42,6 +44,7 @@ SCHEMA = 1
 """Version of the document; a field that changes its meaning raises it."""
 
 _MOST_REPORT = 1 << 30
+_NAMED = 5
 THUMBNAILS = "thumbnails"
 
 
@@ -140,7 +143,7 @@ def audit(
         opening, options.method, options.target, options.layer, options.task, thumbnails=place
     )
     auditor = Auditor(asked)
-    _check_task(auditor, options)
+    _check_request(auditor, options)
     found = _data_set(data, auditor, options.fetched)
     reference = None
     if options.reference is not None:
@@ -198,12 +201,15 @@ def audit(
     return report
 
 
-def _check_task(auditor: Auditor, options: AuditOptions) -> None:
-    """Refuse a model of whose outputs none is a prediction.
+def _check_request(auditor: Auditor, options: AuditOptions) -> None:
+    """Refuse what no photo could be audited by, before the first one.
 
     Raises:
-        UsageError: It makes vectors, and none of their numbers was asked for.
+        UsageError: The model makes vectors, and none of their numbers was asked for.
+        MethodRefused: The method that is measured is CAM, and the head rules it out.
     """
+    if "head" in auditor.run.requests[0].method.needs:
+        require_linear(auditor.opened.head)
     reading = auditor.run.reading
     if reading is not None and reading.task == "embedding" and options.target is None:
         raise UsageError(
@@ -391,9 +397,25 @@ def _warnings(
         f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
         for name, other in found.renamed.items()
     ]
+    outside = [
+        row["photo"]
+        for entry, row in zip(found.entries, rows, strict=True)
+        if entry.objects and row["box_area"] is None and not row["refused"]
+    ]
+    if outside:
+        said.append(f"no box lies on what the network sees of a photo: {_first(outside)}")
     if found.listing is not None:
         said += found.listing.left_out(named)
+        if found.listing.empty:
+            empty = [clean_text(str(path)) for path in found.listing.empty]
+            said.append(f"folders without a photo: {_first(empty)}")
     return list(dict.fromkeys(filter(None, said)))
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + f" and {more} more" * (more > 0)
 
 
 _KEYS = (

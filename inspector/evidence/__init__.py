@@ -25,7 +25,7 @@ from inspector.evidence.score_parity import (
 )
 from inspector.heatmap import UNCHANGED, lay_on_input
 from inspector.model import Model
-from inspector.network.classifier.head import LinearHead
+from inspector.network.classifier.head import LinearHead, require_linear
 from inspector.network.coordinates.lattice import Lattice
 from inspector.network.coordinates.placement import Placement
 from inspector.network.form import Form
@@ -125,14 +125,7 @@ class Evidence:
         Raises:
             MethodRefused: the head rules an exact CAM out.
         """
-        head = self.model.head
-        if isinstance(head, LinearHead):
-            return head
-        raise MethodRefused(
-            f"CAM is not exact for this head: {head.reason}",
-            where=f"node {head.node!r}" if head.node else "",
-            hint="grad-cam needs no such head",
-        )
+        return require_linear(self.model.head)
 
     @cached_property
     def activation(self) -> Array:

@@ -72,12 +72,14 @@ class FolderListing:
         photos: Photos, in order.
         skipped: Files that are no photos.
         figures: How many figures of this package there are.
+        empty: Folders below it, relative to it, in which nothing lies.
     """
 
     folder: Path
     photos: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     figures: int = 0
+    empty: list[Path] = field(default_factory=list)
 
     def left_out(self, named: Collection[Path] = ()) -> list[str]:
         """What was left out of the folder, in sentences; none where nothing was.
@@ -237,6 +239,8 @@ def list_folder(folder: Path, most: int = MOST) -> FolderListing:
     listing, count = FolderListing(folder), 0
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not folders and not files and Path(place) != folder:
+            listing.empty.append(Path(place).relative_to(folder))
         for name in sorted(files):
             count += 1
             if count > most:

@@ -14,7 +14,7 @@ from inspector.audit.data_set import Entry, open_data_set
 from inspector.audit.rows import GRID, Asked, Auditor
 from inspector.audit.run import AuditOptions, audit
 from inspector.audit.summary import calibration, metrics, suspicious
-from inspector.errors import UsageError
+from inspector.errors import MethodRefused, UsageError
 from inspector.opening import Opening
 from inspector.passes.journal import Journal
 
@@ -137,8 +137,18 @@ def test_boxes_and_masks_outside_of_the_photo_say_nothing(scene, tmp_path):
         assert row[name] is None
 
 
+def test_cam_of_a_head_that_rules_it_out_is_refused_before_the_first_photo(tmp_path):
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    asked = AuditOptions(method="cam", workers=1, thumbnails=False)
+    with pytest.raises(MethodRefused, match="CAM is not exact for this head"):
+        audit(Opening("sample_models/zfnet.onnx"), tmp_path, tmp_path / "out", asked)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
 def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
-    (tmp_path / "t.csv").write_text("image,label\na.png,THING\nb.png,0\nc.png,dog\n")
+    (tmp_path / "t.csv").write_text(
+        "image,label,x0,y0,x1,y1\na.png,THING,,,,\nb.png,0,1,1,9,9\nc.png,dog,60,60,90,90\n"
+    )
     for name in "abc":
         photo = Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False))
         photo.save(tmp_path / f"{name}.png")
@@ -146,7 +156,10 @@ def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
     found = audit(opening(scene), tmp_path / "t.csv", tmp_path / "out", options)
     assert found.contents["data"]["classes"] == {"dog": 1, "thing": 2}
     assert found.contents["class"]["thing"]["top1"]["photos"] == 2
-    assert found.contents["warnings"][-1] == "labels that are no class of the model: dog"
+    assert found.contents["warnings"][-2:] == [
+        "labels that are no class of the model: dog",
+        "no box lies on what the network sees of a photo: c.png",
+    ]
 
 
 # -- summary --------------------------------------------------------------------------------------

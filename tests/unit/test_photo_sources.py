@@ -144,6 +144,11 @@ def test_a_data_set_says_what_is_left_out_of_its_folder_like_photos_do(tree):
     ]
 
 
+def test_a_folder_of_a_class_without_photos_is_named(tree):
+    (tree / "zebra").mkdir()
+    assert open_data_set(tree).listing.empty == [Path("zebra")]
+
+
 def test_the_command_line_names_every_file_that_is_there(tree, monkeypatch):
     monkeypatch.chdir(tree)
     for name in ("boxes.csv", "mask.png"):

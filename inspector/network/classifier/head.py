@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from converters.graph import Graph, Node
 from converters.graph.operators import Facts, facts
+from inspector.errors import MethodRefused
 from inspector.network.classifier.affine import (
     Affine,
     NotAffine,
@@ -33,7 +34,7 @@ from inspector.network.shapes import Shapes
 from inspector.network.space import plane, space_axes
 from inspector.printable import clean_text
 
-__all__ = ["LinearHead", "NoHead", "find_head"]
+__all__ = ["LinearHead", "NoHead", "find_head", "require_linear"]
 
 _REASONS: Sequence[tuple[Callable[[Facts], bool], str]] = (
     (
@@ -192,6 +193,24 @@ class LinearHead:
     def _channels_first(self, A: ArrayLike) -> NDArray[np.float64]:
         maps = np.asarray(A, dtype=np.float64)
         return np.moveaxis(maps, self.channel_axis, 1)
+
+
+def require_linear(head: LinearHead | NoHead) -> LinearHead:
+    """The head, where CAM is exact.
+
+    Args:
+        head: What was found of a model.
+
+    Raises:
+        MethodRefused: It rules an exact CAM out.
+    """
+    if isinstance(head, LinearHead):
+        return head
+    raise MethodRefused(
+        f"CAM is not exact for this head: {head.reason}",
+        where=f"node {head.node!r}" if head.node else "",
+        hint="grad-cam needs no such head",
+    )
 
 
 def find_head(
