@@ -21,7 +21,7 @@ COVERED ?= tests
 
 .PHONY: help audit audit-ray fiftyone faithfulness quantus truth field demo pictures test test-lowest coverage \
     converters converters-apart conformance fuzz \
-    hashes lint docs pre-commit benchmark sbom clean
+    hashes lint docs site pre-commit benchmark sbom clean
 
 help: ## The targets of this file
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -104,7 +104,7 @@ fiftyone: $(VENV)/test.stamp .venv-fiftyone/env.stamp ## FiftyOne, in an environ
 audit-ray: $(VENV)/test.stamp $(VENV)/audit,ray.stamp ## An audit on a real Ray cluster of two nodes on this machine
 	$(PYTEST) -n 0 -m apart tests/conformance/test_audit_ray.py
 
-conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp ## The long runs against other implementations and third-party models
+conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp $(VENV)/docs.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
 
 # FUZZ are options of tests/fuzz/run.py: how long, how many processes, from which mutant on.
@@ -125,6 +125,10 @@ pre-commit: ## Check every commit with the hooks of .pre-commit-config.yaml
 
 docs: $(VENV)/test.stamp ## Write the generated pages anew
 	$(BIN)/python docs/generate.py
+
+# A warning is an error: links and anchors that lead nowhere, pages that none leads to.
+site: $(VENV)/docs.stamp ## README and docs as pages that work offline: site/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
 
 benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
 	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
@@ -174,4 +178,4 @@ sbom: $(VENV)/test.stamp .venv-audit/bin/pip ## Bill of materials of .venv as Cy
 
 clean: ## Remove the environments and what the demo wrote
 	rm -rf sbom.cdx.json $(VENV) .venv-audit .venv-fiftyone .venv-jax .venv-lowest .venv-paddle .venv-quantus \
-	    demo inspection .coverage
+	    demo inspection site .coverage
