@@ -6,6 +6,7 @@ that ONNX Runtime says goes into exceptions and warnings of this package, never 
 
 import ctypes
 import math
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import onnx
 from converters.errors import out_of_memory
 from converters.graph import Graph
 from converters.onnx_file import OnnxFile
+from converters.plain_values import whole_number
 from inspector.errors import (
     BrokenInstallation,
     InspectorWarning,
@@ -30,7 +32,14 @@ from inspector.surgery.integer_products import exact_products
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEVICES", "Runtime", "available_providers", "provider_works", "working_providers"]
+__all__ = [
+    "DEVICES",
+    "Runtime",
+    "available_providers",
+    "provider_works",
+    "threads_asked_for",
+    "working_providers",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -38,6 +47,9 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 """Providers that need NVIDIA's driver."""
+
+_MOST_THREADS = 1024
+"""Threads that ``OMP_NUM_THREADS`` is taken at its word for."""
 
 _MOST_UNFOLDED = 1 << 24
 """Elements of constants that the graph makes, up to which ONNX Runtime may fold them."""
@@ -49,7 +61,8 @@ class Runtime:
     Args:
         file: The opened model.
         device: ``auto`` takes a CUDA device if one really works, ``cuda`` warns when none does.
-        threads: Threads within an operator; 0 leaves the choice to ONNX Runtime.
+        threads: Threads within an operator; 0 for what ``OMP_NUM_THREADS`` says, or else ONNX
+            Runtime's choice.
         optimise: Whether ONNX Runtime may fuse operators.  Off, every tensor is computed as the
             graph spells it out: the reference of a parity check.
         once: It will run once: memory is taken as it is needed and given back, not kept for the
@@ -141,7 +154,7 @@ class Runtime:
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = self.threads or threads_asked_for()
         left = _not_folded(self.file.graph)
         options.enable_cpu_mem_arena = not (self._once or left)
         # Idle threads that spin on would take the cores from the twin's part of the work.
@@ -252,6 +265,21 @@ def _onnxruntime() -> Any:
             hint="`inspector doctor` says what is wrong and how to fix it",
         ) from None
     return onnxruntime
+
+
+def threads_asked_for() -> int:
+    """Number of threads that ``OMP_NUM_THREADS`` asks for; 0 where it asks for none.
+
+    torch and NumPy obey it. ONNX Runtime does not know it, and takes all cores: two processes
+    beside each other then wait for one another, at twice the processor time.
+
+    Example:
+        >>> from inspector.engines.runtime import threads_asked_for
+        >>> threads_asked_for() >= 0
+        True
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(0, min(whole_number(first) or 0, _MOST_THREADS))
 
 
 def available_providers() -> list[str]:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from converters import onnx_file
-from inspector.engines.runtime import Runtime, working_providers
+from inspector.engines.runtime import Runtime, threads_asked_for, working_providers
 from inspector.errors import BrokenInstallation, InspectorWarning, ModelRefused, UsageError
 
 KINDS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -244,6 +244,19 @@ def test_a_model_that_will_not_load_or_run_is_refused_by_name(saved):
     with pytest.raises(ModelRefused, match=r"fine\.onnx") as caught:
         runtime.run({"x": np.zeros((1, 7, 8, 8), np.float32)}, ["y"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"),
+    [("1", 1), (" 3 ", 3), ("4,2", 4), ("", 0), ("0", 0), ("-2", 0), ("all", 0), ("9999", 1024)],
+)
+def test_the_variable_of_openmp_bounds_the_threads(saved, monkeypatch, said, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads_asked_for() == threads
+    runtime = Runtime(onnx_file.read(saved(network(), "m.onnx")), device="cpu")
+    assert runtime._session_for(()).get_session_options().intra_op_num_threads == threads
+    runtime = Runtime(onnx_file.read(saved(network(), "m.onnx")), device="cpu", threads=2)
+    assert runtime._session_for(()).get_session_options().intra_op_num_threads == 2
 
 
 def in_a_process(script, *arguments):
