@@ -47,6 +47,7 @@ def number():
 def broken():
     raise RuntimeError("no such file of settings")
 """
+pytestmark = pytest.mark.usefixtures("forked_children")
 INPUT = Options(inputs=((None, 3, 12, 12),))
 MARKER = "it-ran"
 

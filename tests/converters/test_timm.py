@@ -21,7 +21,7 @@ timm = pytest.importorskip("timm", reason="the extra timm is not installed")
 
 from safetensors.torch import load_file, save_file  # noqa: E402 - behind the skip
 
-pytestmark = pytest.mark.conformance
+pytestmark = [pytest.mark.conformance, pytest.mark.usefixtures("forked_children")]
 
 NAMES = ["cat", "dog", "bird", "fish", "ant"]
 ARGUMENTS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 12, 16], "num_classes": 5}
