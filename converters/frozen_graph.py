@@ -27,22 +27,25 @@ def command_for(path: Path) -> str:
         Empty where the file cannot be read, or names no placeholder or no result.
     """
     try:
-        inputs, outputs = _ends(read_regular(path, _MOST_BYTES))
+        inputs, outputs, defaults = _ends(read_regular(path, _MOST_BYTES))
     except (OSError, ValueError, IndexError):
         return ""
+    if not inputs:  # nothing but what could be left out: the image is among it
+        inputs, defaults = defaults, []
     if not inputs or not outputs:
         return ""
+    used = f"--use_default {','.join(defaults[:_MOST_NAMED])} " if defaults else ""
     given, made = (
         ",".join(f"{name}:0" for name in names[:_MOST_NAMED]) for names in (inputs, outputs)
     )
     return (
         f"python -m tf2onnx.convert --graphdef {shlex.quote(str(path))} --inputs {given} "
-        f"--outputs {made} --output {shlex.quote(str(path.with_suffix('.onnx')))}"
+        f"--outputs {made} {used}--output {shlex.quote(str(path.with_suffix('.onnx')))}"
     )
 
 
-def _ends(data: bytes) -> tuple[list[str], list[str]]:
-    """Placeholders, and nodes whose result no other node takes, in order."""
+def _ends(data: bytes) -> tuple[list[str], list[str], list[str]]:
+    """Placeholders, nodes whose result no other node takes, and placeholders with a default."""
     operators: dict[str, str] = {}
     taken: set[str] = set()
     for start, end in _parts(data, 0, len(data), 1):
@@ -56,9 +59,10 @@ def _ends(data: bytes) -> tuple[list[str], list[str]]:
         taken.update(name.lstrip("^").partition(":")[0] for name in used)
     inputs = [n for n, kind in operators.items() if kind == "Placeholder"]
     outputs = [n for n, kind in operators.items() if n not in taken and kind not in _NO_OUTPUT]
-    if not all(_NAME.fullmatch(name) for name in (*inputs, *outputs)):
+    defaults = [n for n, kind in operators.items() if kind == "PlaceholderWithDefault"]
+    if not all(_NAME.fullmatch(name) for name in (*inputs, *outputs, *defaults)):
         raise ValueError("names that a command cannot have")
-    return inputs, outputs
+    return inputs, outputs, defaults
 
 
 def _parts(data: bytes, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:

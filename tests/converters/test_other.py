@@ -131,7 +131,13 @@ def test_the_command_for_a_frozen_graph_names_its_inputs_and_outputs(tmp_path):
     path.write_bytes(frozen(*nodes))
     with pytest.raises(ConversionFailed) as caught:
         recognise(str(path))
-    assert "--inputs image:0 --outputs head/scores:0,head/boxes:0" in caught.value.hint
+    assert "--inputs image:0 --outputs head/scores:0,head/boxes:0 --output" in caught.value.hint
+    path.write_bytes(frozen(*nodes, ("pooled", "PlaceholderWithDefault", "head/boxes")))
+    with pytest.raises(
+        ConversionFailed
+    ) as caught:  # as retraining by TensorFlow's script leaves one
+        recognise(str(path))
+    assert "--outputs head/scores:0 --use_default pooled --output" in caught.value.hint
     path.write_bytes(frozen(*nodes, ("; rm x", "Relu", "conv")))
     with pytest.raises(ConversionFailed) as caught:
         recognise(str(path))

@@ -109,7 +109,7 @@ def test_a_frozen_graph_by_the_command_that_is_named(portrait, tmp_path):
     with pytest.raises(ConversionFailed, match="is a frozen graph") as refused:
         recognise(str(source))
     command = re.search(r"python (-m tf2onnx.*?), and give", refused.value.hint)[1]
-    assert "--inputs input:0 --outputs final_result:0" in command
+    assert "--inputs input:0 --outputs final_result:0 --use_default" in command
     subprocess.run(  # noqa: S603 - the command that a user is told
         [sys.executable, *shlex.split(command)], check=True, capture_output=True, timeout=280
     )
