@@ -176,12 +176,15 @@ class Runtime:
             exact_products(self.file.graph),
             exposed(self.file.model, sorted(self._exposed)) as serialised,
         ):
+            providers = self._providers(onnxruntime)
             try:
                 session = onnxruntime.InferenceSession(
                     serialised,
                     options,
-                    providers=self._providers(onnxruntime),
+                    providers=providers,
                     disabled_optimizers=left,
+                    # Without another provider a second try prints, and fails as the first did.
+                    enable_fallback=len(providers) > 1,
                 )
             except Exception as error:
                 raise self._refusal(error, "loaded") from error
