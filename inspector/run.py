@@ -24,6 +24,7 @@ from inspector.network.outputs.labels import count_warning
 from inspector.network.quantisation.lost_activations import lost_note
 from inspector.opened import Opened
 from inspector.passes.maps import Map, MapRefused, forward_for, layer_of, maps_of
+from inspector.photos.contentless import contentless, of_one_colour
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import ImageSource, Photo
 from inspector.photos.photo_warnings import photo_warnings
@@ -32,7 +33,7 @@ from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal
 from inspector.target import FunctionSpec, Target, TargetSpec, names_elements, target_texts
 from inspector.tasks import Item, Reading, Sample
-from inspector.tasks.embedding import require_seen
+from inspector.tasks.embedding import Embedding, require_seen
 from inspector.tasks.items import ItemSpec
 
 __all__ = ["ExplainRun", "PhotoInput", "PhotoMaps", "Targets"]
@@ -243,15 +244,20 @@ class ExplainRun:
         preprocess = self.opened.preprocessing.preprocess
         tensor, geometry = preprocess.apply(photo)
         self._of_reference = tuple(photo_warnings(photo, geometry, preprocess.resize))
-        blank = _of_one_colour(tensor, geometry)
+        blank = of_one_colour(tensor, geometry)
         outputs = list(self.opened.graph.outputs)
         pair = [self.opened.forward(one[None], outputs) for one in (tensor, blank)]
         found = {name: [np.asarray(one[name])[0] for one in pair] for name in outputs}
         references = {name: value[0] for name, value in found.items()}
         reading = self.opened.reading(task or "embedding", references)
-        if reading is not None and reading.task == "embedding":
-            vector, of_blank = found[reading.outputs[0]]
+        if isinstance(reading, Embedding):
+            vector, of_blank = found[reading.output]
             require_seen(vector, of_blank, photo.name)
+            chance = [
+                np.asarray(self.opened.forward(one[None], [reading.output])[reading.output])[0]
+                for one in contentless(tensor, geometry)
+            ]
+            return replace(reading, chance=np.stack([vector.reshape(-1) for vector in chance]))
         return reading
 
     def _classes(self, texts: Sequence[str]) -> TargetSpec:
@@ -509,16 +515,3 @@ def _texts(target: Targets | None) -> tuple[str, ...] | None:
     if target is None or callable(target):
         return None if target is None else ()
     return target_texts(target)
-
-
-def _of_one_colour(tensor: Array, geometry: Geometry) -> Array:
-    """An input (C, H, W) with the photo's mean in its place; what pads it stays."""
-    place = [slice(None)]
-    for start, scale, photo, whole in zip(
-        geometry.shift, geometry.scale, geometry.photo, tensor.shape[1:], strict=True
-    ):
-        ends = np.clip(np.rint([start, start + scale * photo]), 0, whole).astype(int)
-        place.append(slice(*ends.tolist()))
-    found = tensor.copy()
-    found[tuple(place)] = tensor[tuple(place)].mean((1, 2), keepdims=True)
-    return found

@@ -5,7 +5,7 @@ photo; the gradient passes through the normalisation.  Swapping the two photos l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,23 @@ _NAMES = ("embed", "feature", "descriptor")
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """The reading of an embedding's output; see ``Reading``."""
+    """The reading of an embedding's output; see ``Reading``.
+
+    Attributes:
+        known: What is known of the outputs.
+        output: Name of the vector.
+        length: How many numbers it has.
+        evidence: What it was recognised by.
+        others: Further vectors, which are not explained.
+        chance: (V, K) vectors of pictures without the reference photo's content; None without one.
+    """
 
     known: Outputs
     output: str
     length: int
     evidence: str
     others: tuple[str, ...] = ()
+    chance: Array | None = field(default=None, repr=False)
     task: str = "embedding"
     method: str = "grad-cam"
     wanted: str = "similarity"
@@ -77,7 +87,25 @@ class Embedding:
         target = Similarity(self.output, (), "similarity", reference=vector)
         own = np.asarray(sample.values[self.output], np.float64).reshape(1, -1)
         _require_direction(own, sample.photo, float(np.linalg.norm(vector)))
-        return [Item("similarity", target, float(target.of({self.output: own})[0]))]
+        found = float(target.of({self.output: own})[0])
+        note = self._by_chance(found, own[0])
+        return [Item("similarity", replace(target, note=note) if note else target, found)]
+
+    def _by_chance(self, found: float, own: Array) -> str:
+        """What must be known of a similarity that pictures without content have too; or nothing."""
+        lengths = 0 if self.chance is None else np.linalg.norm(self.chance, axis=1)
+        if self.chance is None or not np.all(lengths > 0):
+            return ""
+        alike = self.chance.astype(np.float64) @ own / (lengths * np.linalg.norm(own))
+        if found > alike.max() + TINY:
+            return ""
+        return (
+            f"the similarity {found:.2f} is no higher than to {len(alike)} pictures with the "
+            "colours and without the content of the photo to compare with ("
+            f"{alike.min():.2f} to "
+            f"{alike.max():.2f}): what the network compares (a face) may not be in it, and the map "
+            "may show chance"
+        )
 
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
         """``similarity`` or ``top1``: there is one.

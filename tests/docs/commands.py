@@ -75,6 +75,18 @@ NOT_RUN = {
     "inspector convert net:make -o model.onnx --trust --input '?,32,32,3' "
     "--python apart/bin/python": _CONVERTED,
 }
+_TASK = "needs a network of this task; tests/unit and tests/conformance explain such"
+NOT_RUN |= dict.fromkeys(
+    (
+        "inspector explain yolov8n.onnx street.jpg",
+        "inspector explain yolov8n.onnx street.jpg --target person",
+        "inspector explain unet.onnx scan.png --target tumour",
+        "inspector explain face.onnx a.jpg --similar-to b.jpg",
+        "inspector explain rec.onnx plate.png",
+        "inspector explain vit.onnx cat.jpg",
+    ),
+    _TASK,
+)
 """Commands that are not run, and why."""
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 from planted_tasks import CLOSE, load
 from torch import nn
 
-from inspector.errors import UnknownTarget
+from inspector.errors import MethodRefused, ModelRefused, NoGradient, UnknownTarget
+from inspector.methods import methods
 
 
 class Depth(nn.Module):
@@ -110,3 +111,83 @@ def test_squares_and_masks_of_a_picture_over_all_its_channels(tmp_path, last):
     assert 8 <= left <= 20
     with pytest.raises(UnknownTarget, match="detail, @X,Y or mask:FILE"):
         model.explain(pixels, target="sky")
+
+
+SQUARE = (slice(12, 20), slice(32, 40))
+"""Where the photo is red; the plane is large there and nowhere else."""
+
+REACH = 8
+"""Pixels beside it that a map of 4x4 cells, or a window that hides some of it, may rightly show."""
+
+
+class Anomalies(nn.Module):
+    """A plane that is large where the photo is red, and falls where it is blue; enlarged by 4."""
+
+    def __init__(self, *, score):
+        super().__init__()
+        self.score = score
+        self.seen, self.wanted = nn.Conv2d(3, 2, 4, 4), nn.Conv2d(2, 1, 1)
+        with torch.no_grad():
+            self.seen.weight[:] = -1 / 16
+            self.seen.weight[0, 0] = self.seen.weight[1, 2] = 1 / 16
+            self.seen.bias[:] = -0.3
+            self.wanted.weight[:] = torch.tensor([1.0, -1.0])[None, :, None, None]
+            self.wanted.bias[:] = 0
+
+    def forward(self, x):
+        found = nn.functional.interpolate(self.wanted(self.seen(x).relu()), scale_factor=4.0)
+        return (found, found.amax((1, 2, 3))) if self.score else found
+
+
+@pytest.fixture(scope="module")
+def anomalies(tmp_path_factory):
+    found = {}
+    for score in (False, True):
+        path = tmp_path_factory.mktemp("anomalies") / "net.onnx"
+        names = ["anomaly_map", "pred_score"] if score else ["depth"]
+        traced(Anomalies(score=score).eval(), torch.rand(1, 3, 40, 48), path, names)
+        found[score] = load(path)
+    return found
+
+
+def coloured(*, blue=True):
+    pixels = np.random.default_rng(2).integers(90, 160, (40, 48, 1)).repeat(3, axis=2)
+    pixels[SQUARE] = (255, 0, 0)
+    if blue:
+        pixels[24:36, 4:16] = (0, 0, 255)
+    return pixels.astype(np.uint8)
+
+
+CHEAP = {
+    "occlusion": "occlusion:window=8,stride=4",
+    "rise": "rise:masks=300,cells=8",
+    "d-rise": "d-rise:masks=50",
+}
+NOT_SPECIFIC = {"eigen-cam", "deconvnet"}
+"""What else there is to see, and what is behind a unit whatever fired: they show blue as well."""
+
+
+@pytest.mark.parametrize("text", [None, "mask"])
+def test_every_method_points_at_the_planted_place_or_refuses(anomalies, tmp_path, text):
+    if text == "mask":
+        mask = np.zeros((40, 48), np.uint8)
+        mask[SQUARE] = 255
+        Image.fromarray(mask).save(tmp_path / "roi.png")
+        text = f"mask:{tmp_path / 'roi.png'}"
+    near = np.zeros((40, 48), bool)
+    near[SQUARE[0].start - REACH : SQUARE[0].stop + REACH, 32 - REACH : 48] = True
+    pointing, refused = [], []
+    for name in methods():
+        pixels = coloured(blue=name not in NOT_SPECIFIC)
+        try:
+            report = anomalies[text is None].explain(pixels, CHEAP.get(name, name), target=text)
+        except (MethodRefused, ModelRefused, NoGradient):
+            refused.append(name)
+            continue
+        values = np.nan_to_num(report.explanation.heatmap.values)
+        positive = np.maximum(values, 0)
+        assert near.ravel()[values.argmax()], name
+        assert positive[near].sum() > 0.5 * positive.sum(), name
+        pointing.append(name)
+    assert {"hires-cam", "grad-cam", "gradient", "occlusion", "rise"} <= set(pointing)
+    assert len(pointing) >= 15, refused

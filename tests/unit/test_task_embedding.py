@@ -159,3 +159,38 @@ def test_vectors_without_a_direction_are_refused(faces):
     pixels[..., 1:] = 0
     with pytest.raises(ImageRefused, match="no direction: its length is 0"):
         faces[False].explain(pixels, similar_to=black)
+
+
+def test_a_reference_without_what_is_compared_is_said_to_be_chance(tmp_path):
+    """A network that compares red squares: of a photo without one it sees how bright it is."""
+    from networks import node, onnx_model
+
+    w = np.zeros((3, 3, 6, 6), np.float32)
+    w[0, 0], w[0, 1:], w[1] = 1 / 36, -1 / 36, 0.2 / 108
+    proto = onnx_model(
+        [
+            node("Conv", "x w b", "c", strides=[2, 2]),
+            node("Relu", "c", "r"),
+            node("GlobalMaxPool", "r", "m"),
+            node("Flatten", "m", "f"),
+            node("LpNormalization", "f", "embedding", axis=1, p=2),
+        ],
+        {"x": [1, 3, 24, 24]},
+        {"embedding": [1, 3]},
+        {"w": w, "b": np.array([-0.4, 0.2, 0.1], np.float32)},
+        opset=17,
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path)
+    model = load(path)
+    photos = np.random.default_rng(3).integers(90, 160, (3, 24, 24, 1)).repeat(3, axis=3)
+    photos = photos.astype(np.uint8)
+    photos[0, 4:12, 6:14], photos[1, 10:18, 2:10] = (255, 0, 0), (230, 30, 30)
+    notes = [
+        [note for note in explanation.attribution.notes if "may show chance" in note]
+        for explanation in (
+            model.explain(photos[0], similar_to=other).explanation for other in photos[1:]
+        )
+    ]
+    assert [len(one) for one in notes] == [0, 1]
+    assert "is no higher than to 7 pictures" in notes[1][0]

@@ -38,9 +38,10 @@ def test_the_numbers_of_the_best_classes_of_a_reader_are_no_scores():
     scores = find_scores(
         _graph(
             node("Conv", "x w", "c"),
-            node("ReduceMax", "c", "steps", axes=[2], keepdims=0),
-            node("ArgMax", "steps", "best", axis=1, keepdims=0),
-            node("Identity", "best", "ids"),
+            node("ReduceMax", "c", "rows", axes=[2], keepdims=0),
+            node("Transpose", "rows", "steps", perm=[2, 0, 1]),
+            node("ArgMax", "steps", "best", axis=2, keepdims=0),
+            node("Transpose", "best", "ids", perm=[1, 0]),
             ids=[1, 13],
         )
     )

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -14,6 +15,7 @@ pytest.importorskip("tflite")
 from tflite_files import OperatorOf, TensorOf, schema, tflite_file
 
 from converters.errors import ConversionFailed
+from converters.to_onnx.tflite import _runner
 from converters.to_onnx.tflite.metadata import metadata_of
 from converters.to_onnx.tflite.model import Signature, chosen, read_model
 from converters.to_onnx.tflite.writer import write_onnx
@@ -311,3 +313,21 @@ def test_the_function_that_serves_is_read_and_another_by_its_name():
     assert chosen(replace(model, signatures=(named[0],)))[1] == ""
     with pytest.raises(ConversionFailed, match=r"has no signature 'c'; --signature 'a' or 'serve'"):
         chosen(model, "c")
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, 2), (2, 1)])
+def test_a_fixed_batch_of_several_images_goes_through_as_it_is(batch, runs):
+    """MobileFaceNet as it is shared takes two faces at once."""
+    seen = []
+
+    def run(arrays):
+        seen.append(arrays[0].shape)
+        return [arrays[0].sum(axis=(1, 2, 3), keepdims=True)]
+
+    main = SimpleNamespace(
+        tensors=[SimpleNamespace(shape=(batch, 4, 4, 3))], inputs=[0], outputs=[0], operators=()
+    )
+    images = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    (found,) = _runner(SimpleNamespace(run=run), main)([images])
+    np.testing.assert_allclose(found.ravel(), images.sum(axis=(1, 2, 3)), rtol=1e-6)
+    assert len(seen) == runs

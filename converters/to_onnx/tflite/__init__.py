@@ -106,8 +106,9 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     main, inputs = model.network, exported.specs(proto)
     ends = [main.tensors[index] for index in (*main.inputs, *main.outputs)]
     said = metadata_of(model, data)
+    batch = main.tensors[main.inputs[0]].shape[:1] if main.inputs else ()
     notes = [several] if several else []
-    notes += [f"the batch stays 1: {fixed}"] if fixed else []
+    notes += [f"the batch stays {batch[0] if batch else 1}: {fixed}"] if fixed else []
     if any(tensor.quantisation is not None for tensor in ends):
         notes.append("its integers are read as the numbers that they stand for")
     return Export(
@@ -182,16 +183,19 @@ def _said(tensor: "Tensor", free: str) -> str:
 def _runner(
     interpreter: "Interpreter", main: "Subgraph"
 ) -> Callable[[Sequence[Array]], list[Array]]:
-    """The interpreter, sample by sample where there is one input."""
+    """The interpreter, sample by sample where there is one input whose batch is not of several."""
     from converters.exported import one_by_one
+
+    shapes = [main.tensors[index].shape for index in main.inputs if index >= 0]
+    batched = bool(shapes) and len(shapes[0]) > 0 and shapes[0][0] > 1
 
     def single(arrays: Sequence[Array]) -> list[Array]:
         return _listed(main, interpreter.run(arrays))
 
     def run(inputs: Sequence[Array]) -> list[Array]:
-        if len(inputs) == 1:
-            return one_by_one(lambda image: single([image]), inputs[0])
-        return single(inputs)
+        if len(inputs) != 1 or batched:
+            return single(inputs)
+        return one_by_one(lambda image: single([image]), inputs[0])
 
     return run
 
