@@ -130,9 +130,12 @@ docs: $(VENV)/test.stamp ## Write the generated pages anew
 site: $(VENV)/docs.stamp ## README and docs as pages that work offline: site/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site -d site/.doctrees . site
 
-benchmark: $(VENV)/benchmark.stamp ## Ratios against the peers, in one run
-	OMP_NUM_THREADS= $(BIN)/python benchmarks/cam.py
-	$(BIN)/python benchmarks/occlusion.py
+# DIANNA asks for the plain onnxruntime, whose files overwrite those of onnxruntime-gpu; nudenet's
+# wheel holds a trained YOLOv8n. Both are installed without what they ask for.
+# OPTIONS go to benchmarks/costs: networks, --rounds N.
+benchmark: $(VENV)/benchmark.stamp ## What a map costs, beside other packages: docs/costs.md and the README's table
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps dianna==1.8.1 nudenet==3.4.2
+	$(BIN)/python benchmarks/costs --page docs/costs.md --readme README.md $(OPTIONS)
 
 # Quantus brings pandas and a second OpenCV along.
 .venv-quantus/env.stamp: pyproject.toml constraints.txt

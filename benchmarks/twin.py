@@ -136,12 +136,15 @@ def memory(path: Path, *, ours: bool) -> float:
 
 def main() -> None:
     """Print the three figures."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from cam import resnet50
+    sys.path.insert(0, str(Path(__file__).parent / "costs"))
+    from networks import made
 
     print(f"dispatch: {dispatch():.2f} us a node beyond the torch call")
     with tempfile.TemporaryDirectory() as name:
-        _, path = resnet50(Path(name))
+        network = made("ResNet-50", Path(name))
+        if network is None:
+            sys.exit("torchvision is not installed")
+        path = network.path
         read, build = conversion(path)
         size = path.stat().st_size / 1e6
         print(f"conversion of {size:.0f} MB: {build:.2f} s, beyond {read:.2f} s of reading it")
