@@ -44,6 +44,21 @@ CPU-seconds and, in brackets, MiB of memory at the peak.
 
 """
 
+_CROPS = """
+## What runs on crops
+
+A square changes only what its receptive field reaches: `occlusion`, `study occlusion`,
+`study correspondence` and the squares of infidelity in `study faithfulness` run the early stages of the
+network on crops where that is less work. On every run three squares per photo, drawn at random, run
+whole besides; where they differ by more than 1e-5 of the largest score, all of them run whole.
+
+Other perturbations do not change a box: masks of `rise` and `d-rise` and those of `score-cam` cover the
+whole image, deletion, insertion, ROAD and sensitivity-n spread over it, and max-sensitivity moves every
+pixel. The interventions of `inspector audit` do paint over a box, but one or two boxes of each photo: a
+photo has to run whole once before any crop of it can, and the region of a cluster is large.
+
+"""
+
 BEGIN, END = "<!-- costs: written by `make benchmark` -->", "<!-- end of costs -->"
 """Lines of the README between which the short form stands."""
 
@@ -61,7 +76,7 @@ def page(
     text += _COLD
     programs = list(dict.fromkeys(label for one in measured for label in one.cold))
     text += _table(["", *programs], [[one.name, *_cold(one, programs)] for one in measured])
-    return text + _reasons(measured)
+    return text + _CROPS + _reasons(measured)
 
 
 def _lines(costs: Costs, columns: Sequence[str]) -> Iterator[list[str]]:
@@ -102,7 +117,7 @@ def _reasons(measured: Sequence[Costs]) -> str:
         for costs in measured
         for (row, column), reason in costs.refused.items()
     ]
-    return "\n## Why a cell is empty\n\n" + "".join(found) if found else ""
+    return "## Why a cell is empty\n\n" + "".join(found) if found else ""
 
 
 def short(measured: Sequence[Costs], readme: Path) -> None:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from inspector.measures.namespace import array_namespace
 from inspector.methods import method
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from inspector.evidence.places import compare_places
+from inspector.measures.namespace import array_namespace
 from inspector.methods import method
 
 if TYPE_CHECKING:
