@@ -128,6 +128,7 @@ class Model:
         )
         self._alone: set[str] = set()  # tensors in which samples are known not to act on each other
         self._repeatable: set[str] = set()  # tensors that come out the same twice
+        self._certain: set[str] = set()  # tensors that no random operator lies before
         self._unbatched: set[str] = set()  # tensors without an axis of samples
         self._probed: Arrays = {}  # tensors of the probe image
         self.fixed = None if self.input.batch in (None, 1) else self._fixed_batch()
@@ -488,8 +489,10 @@ class Model:
         Raises:
             ModelRefused: There is one.
         """
-        if rolled := stochastic_node(self.graph, tensors):
+        unknown = [name for name in tensors if name not in self._certain]
+        if rolled := stochastic_node(self.graph, unknown):
             raise by_chance(rolled)
+        self._certain |= set(unknown)
 
     def _settle_batching(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
         """Switch batching off where samples act on each other in tensors not tried before."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from table import OURS, ROWS, Costs
+from table import OURS, ROWS, Costs, networks
 
 __all__ = ["page", "short"]
 
@@ -70,14 +70,17 @@ def page(
     """The whole page."""
     named = ", ".join(f"{name} {version}" for name, version in versions.items()) or "none"
     text = _HEAD.format(versions=named, minutes=minutes, rounds=rounds)
-    columns = [OURS, *versions]
+    columns, names = [OURS, *versions], {one.name for one in measured}
+    if missing := [name for name in networks() if name not in names]:
+        text += f"Not in this run: {', '.join(missing)}.\n\n"
     for costs in measured:
         text += f"## {costs.name}\n\nF = {costs.unit * 1e3:.1f} ms of one core's time\n\n"
         text += _table(["", *columns], _lines(costs, columns)) + "\n"
-    text += _COLD
     programs = list(dict.fromkeys(label for one in measured for label in one.cold))
-    text += _table(["", *programs], [[one.name, *_cold(one, programs)] for one in measured])
-    return text + _CROPS + _reasons(measured)
+    if programs:
+        text += _COLD
+        text += _table(["", *programs], [[one.name, *_cold(one, programs)] for one in measured])
+    return text + _CROPS.lstrip("" if programs else "\n") + _reasons(measured)
 
 
 def _lines(costs: Costs, columns: Sequence[str]) -> Iterator[list[str]]:
