@@ -49,9 +49,9 @@ html_show_copyright = False
 html_show_search_summary = False  # a page opened as a file may not fetch the others
 html_context = {"default_mode": "auto"}
 html_extra_path = ["extra"]
-html_sidebars = {"**": ["globaltoc.html"]}
+templates_path = ["templates"]
+html_sidebars = {"**": ["contents.html"]}  # all pages; the theme would show a section's
 html_theme_options = {
-    "globaltoc_includehidden": True,
     "navbar_center": [],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
