@@ -182,8 +182,8 @@ def _proof(one: Mapping[str, Any]) -> str:
     change, control = one["change"], one["control"]
     verb, other = _VERBS[one["kind"]]
     return (
-        f"{verb} {change['value']:.2f} ({change['low']:.2f} to "
-        f"{change['high']:.2f}), {other} by {control['value']:.2f}"
+        f"{verb} {change['value']:z.2f} ({change['low']:z.2f} to "
+        f"{change['high']:z.2f}), {other} by {control['value']:z.2f}"
     )
 
 
