@@ -11,7 +11,14 @@ from converters.errors import DISK_FULL
 from converters.work_folder import temporary_file
 from inspector.errors import UsageError
 
-__all__ = ["check_file", "check_folder", "make_folder", "refused", "write_whole"]
+__all__ = [
+    "check_file",
+    "check_folder",
+    "make_folder",
+    "refused",
+    "require_new",
+    "write_whole",
+]
 
 _HINT = "choose another folder with -o"
 _FILE_HINT = "choose another file with -o"
@@ -57,6 +64,21 @@ def check_file(path: Path) -> None:
         raise refused(path, error) from None
     if mode is not None and not stat.S_ISREG(mode):
         raise UsageError("is not a regular file", where=str(path), hint=_FILE_HINT)
+
+
+def require_new(path: Path, hint: str) -> None:
+    """Refuse the name of a file that is never written over, whatever has it.
+
+    Args:
+        path: The file.
+        hint: What to do.
+
+    Raises:
+        UsageError: There is a file, or a link, even one that leads nowhere.
+    """
+    if os.path.lexists(path):
+        what = "is a link that leads nowhere" if not path.exists() else "exists already"
+        raise UsageError(what, where=str(path), hint=hint)
 
 
 def _check_name(path: Path) -> None:

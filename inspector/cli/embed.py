@@ -96,7 +96,9 @@ def _require_output(options: dict[str, Any]) -> None:
     Raises:
         UsageError: It does.
     """
+    from inspector.embed.page import PAGE
     from inspector.embed.page.runtime import COMMAND
+    from inspector.whole_file import require_new
 
     if not (options["output"] or options["page"]):
         raise click.UsageError("Missing option '-o' (a file) or '--page' (a folder).")
@@ -107,6 +109,11 @@ def _require_output(options: dict[str, Any]) -> None:
     alone = [name for name in ("class_input", "runtime") if options[name]]
     if options["page"] and (alone or options["size"] != "input"):
         raise click.UsageError("--size, --class-input and --for belong to -o, not to --page.")
+    # Both before either is written, and before a model is opened for nothing.
+    if options["output"]:
+        require_new(options["output"], "name another file with -o")
+    if options["page"]:
+        require_new(options["page"] / PAGE, "name another folder with --page")
 
 
 def _embed(

@@ -8,11 +8,12 @@ from typing import Any
 from inspector.embed.checks import base_of, checks_of
 from inspector.embed.runtimes import RUNTIMES
 from inspector.embed.written import METHODS, written
-from inspector.errors import UsageError
 from inspector.opened import Opened
-from inspector.whole_file import check_file, write_whole
+from inspector.whole_file import check_file, require_new, write_whole
 
 __all__ = ["METHODS", "RUNTIMES", "Embedded", "base_of", "checks_of", "embed"]
+
+_HINT = "name another file with -o"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def embed(
     """
     path = Path(path)
     check_file(path)
-    if path.exists():
-        raise UsageError("the file exists already", where=str(path), hint="name another with -o")
+    require_new(path, _HINT)
     found = written(
         opened,
         method,
@@ -89,6 +89,7 @@ def embed(
         class_input=class_input,
         runtime=runtime,
     )
+    require_new(path, _HINT)  # another run may have been faster
     write_whole(path, found.data)
     before = opened.graph.model.ByteSize()
     return Embedded(path, found.facts, before, len(found.data), found.left_over)

@@ -89,7 +89,7 @@ def _of_boxes(opened: Opened, reading: Detector) -> Choice:
             "the graph itself sorts or suppresses its boxes, and a place in such a list has no "
             "gradient of its own",
             where=f"node {found.name!r} ({found.op_type})" if found else "",
-            hint="export the model without it; or " + element_hint(opened),
+            hint="export the model without it",
         )
     output = layout.element(0, 0)[0]
     shape = np.shape(opened.scores.measure([output])[output]) if opened.scores.measure else ()

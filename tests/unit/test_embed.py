@@ -193,3 +193,29 @@ def test_the_command_writes_the_file_and_refuses_to_do_it_twice(tmp_path, monkey
     assert "output heatmap, grad-cam of top1 at f" in found.output
     again = CliRunner().invoke(program, words, standalone_mode=False)
     assert isinstance(again.exception, UsageError)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "nowhere"])
+def test_nothing_is_written_where_a_name_is_taken(tmp_path, monkeypatch, kind):
+    """Of a page and a file, neither is written where one cannot be."""
+    monkeypatch.setattr("inspector.cli.embed.supervised", lambda work, **_: work())
+    model, package = tmp_path / "model.onnx", tmp_path / "web.tgz"
+    model.write_bytes(_network().SerializeToString())
+    there, out = tmp_path / "there", tmp_path / "out.onnx"
+    if kind != "nowhere":
+        there.write_bytes(b"mine")
+    if kind == "file":
+        there.rename(out)
+    else:
+        out.symlink_to(there)
+    words = ["embed", str(model), "-o", str(out), "--page", str(tmp_path / "page")]
+    words += ["--web-runtime", str(package), "--preprocess", "unit"]
+    found = CliRunner().invoke(program, words, standalone_mode=False)
+    assert isinstance(found.exception, UsageError)
+    assert ("leads nowhere" if kind == "nowhere" else "exists already") in str(found.exception)
+    assert not (tmp_path / "page").exists()
+    if kind == "nowhere":
+        assert out.is_symlink()
+        assert not there.exists()
+    else:
+        assert out.read_bytes() == b"mine"

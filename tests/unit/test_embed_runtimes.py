@@ -91,7 +91,7 @@ def test_an_operator_that_cannot_be_avoided_is_refused_by_name(tmp_path):
     constants = {"w1": _w(6, 3, 3, 3), "w2": _w(6, 5)}
     model = onnx_model(nodes, {"x": (1, 3, 16, 16)}, {"y": (1, 5)}, constants, opset=16)
     opened, out = _opened(tmp_path, model), tmp_path / "never.onnx"
-    with pytest.raises(Exception, match="needs Trilu, which is to be avoided"):
+    with pytest.raises(Exception, match="needs Trilu, which --for avoids"):
         embed(opened, out, runtime="tensorrt")
     assert not out.exists()
 

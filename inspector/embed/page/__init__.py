@@ -24,7 +24,7 @@ from converters import onnx_file
 from inspector.embed.page.runtime import WebRuntime, read_runtime
 from inspector.embed.written import Written, written
 from inspector.engines.runtime import Runtime
-from inspector.errors import MethodRefused, UsageError
+from inspector.errors import MethodRefused
 from inspector.methods import methods
 from inspector.opened import Opened
 from inspector.photos.photo import Photo
@@ -33,7 +33,7 @@ from inspector.render.drawing.colormap import diverging, sequential
 from inspector.render.html.inline import policy_source, script_json
 from inspector.surgery.embedded import HEATMAP
 from inspector.versions import own_version
-from inspector.whole_file import check_folder, write_whole
+from inspector.whole_file import check_folder, require_new, write_whole
 
 __all__ = ["MAX_MODEL_BYTES", "Page", "write_page"]
 
@@ -103,8 +103,7 @@ def write_page(
     """
     path = Path(folder) / PAGE
     check_folder(path.parent)
-    if path.exists():
-        raise UsageError("the page exists already", where=str(path), hint="name another folder")
+    require_new(path, "name another folder with --page")
     engine = read_runtime(Path(runtime))
     _require_feedable(opened)
     made = written(opened, method, target=target, layer=layer)
@@ -116,6 +115,7 @@ def write_page(
             hint="write the file alone with -o, and load it beside your own page",
         )
     data = _html(opened, made, engine)
+    require_new(path, "name another folder with --page")  # another run may have been faster
     write_whole(path, data)
     return Page(path, len(data), made.facts, engine.label)
 

@@ -143,7 +143,9 @@ class Builder:
     ) -> tuple[str, ...]:
         """Append a node with several outputs, and return their names."""
         if op_type in self.avoid:
-            raise CannotDifferentiate(f"its gradient needs {op_type}, which is to be avoided")
+            raise CannotDifferentiate(
+                f"its gradient needs {op_type}, which --for avoids; leave it out"
+            )
         if not onnx.defs.has(op_type, self.opset):
             raise CannotDifferentiate(
                 f"its gradient needs {op_type}, which opset {self.opset} does not have"
