@@ -66,7 +66,12 @@ def written(
     file = replace(opened.file, model=model)
     failed = [check.text for check in output_checks(opened, file) if check.status == "fail"]
     if failed:
-        raise ModelRefused(f"the file would not be the model: {failed[0]}", where=opened.path.name)
+        raise ModelRefused(
+            f"the file would not be the model: {failed[0]}",
+            where=opened.path.name,
+            hint="float16 networks are rounded otherwise where inner tensors are read; a method "
+            "through a late layer reads few: grad-cam, hires-cam, layer-cam",
+        )
     left = left_over(model, runtime)
     return Written(data, model, request.method.name, wanted.facts, left)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
     from inspector.target import Target
 
-__all__ = ["ENGINE", "graph_check", "graph_verdict_for", "remember_graph"]
+__all__ = ["ENGINE", "FLIPS", "graph_check", "graph_verdict_for", "remember_graph"]
 
 NAME = "gradient graph"
 """Name of the check."""
@@ -33,7 +33,7 @@ NAME = "gradient graph"
 APART = {"float32": 1e-4, "float16": 2e-2, "quantised": 1e-4}
 """Largest difference from the float64 twin's gradient, of its peak, that needs no more question."""
 
-_FLIPS = 5
+FLIPS = 5
 """Multiple of the float32 twin's own difference that is allowed: gates flip by rounding."""
 
 ENGINE = "onnx"
@@ -130,7 +130,7 @@ def graph_check(subject: Subject, probe: Probe, target: "Target") -> Check:
     slopes: tuple[Direction, ...] = ()
     if subject.kind != "quantised" and not model.input.integer:
         slopes = slopes_without_twin(Subject(model, model.gradient_graph), probe, target)
-    near = apart <= max(APART[subject.kind], _FLIPS * rounding)
+    near = apart <= max(APART[subject.kind], FLIPS * rounding)
     word = _judged(slopes) if slopes else "undecided"
     status: Status = "fail" if word == "fail" and not near else "report"
     if near or word == "pass":

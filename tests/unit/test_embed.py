@@ -10,6 +10,7 @@ import inspector
 from converters.errors import UnsupportedOperator
 from inspector.cli import program
 from inspector.embed import METHODS, base_of, checks_of, embed
+from inspector.embed.plan import Plan
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.surgery.embedded import HEATMAP, METADATA_KEY
 from tests.networks import node, onnx_model
@@ -219,3 +220,25 @@ def test_nothing_is_written_where_a_name_is_taken(tmp_path, monkeypatch, kind):
         assert not there.exists()
     else:
         assert out.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("further", "status"), [(2.0, "pass"), (1.0, "fail")])
+def test_a_heatmap_is_judged_by_how_far_the_twins_own_maps_are_apart(
+    tmp_path, monkeypatch, further, status
+):
+    """Where gates flip by rounding, the float32 and the float64 map of the twin differ as well."""
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out, "guided-backprop")
+    again = inspector.load(out, preprocess="unit")
+    base, facts = base_of(again)
+    right = Plan.by_twin
+
+    def moved(plan, layer, *, exact=False):
+        found = right(plan, layer)
+        found[0, 0, 0] += 0.02 * found.max() * (further if exact else 1.0)
+        return found
+
+    monkeypatch.setattr(Plan, "by_twin", moved)
+    found = {check.name: check for check in checks_of(again, base, facts)}["heatmap"]
+    assert found.status == status
+    assert "whose own maps in float32 and float64 are" in found.text
