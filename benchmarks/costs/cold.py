@@ -28,16 +28,27 @@ def measured(command: Sequence[str]) -> Cold:
     """
     # As an installed package: with its byte code on the disk.
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen(  # noqa: S603 - our own commands
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=kept
+    done = subprocess.run(  # noqa: S603 - our own commands
+        [sys.executable, "-S", "-c", _LAUNCHER, *command],
+        capture_output=True,
+        text=True,
+        env=kept,
+        check=False,
     )
-    assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-    said = process.stderr.read().decode(errors="replace")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else "no picture")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no picture"])[-1])
+    seconds, kibibytes = done.stdout.split()[-2:]
+    return float(seconds), int(kibibytes) / 1024
+
+
+# The peak of a process counts what its parent held when it was started: a small one starts it.
+_LAUNCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status) and 1)
+"""
 
 
 def our_command(path: Path, photo: Path, out: Path, engine: str) -> list[str]:

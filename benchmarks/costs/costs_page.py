@@ -105,7 +105,7 @@ def _cold(costs: Costs, programs: Sequence[str]) -> Iterator[str]:
     for label in programs:
         if label in costs.cold:
             spent, memory = costs.cold[label]
-            yield f"{spent:.2f} s ({memory:.0f})"
+            yield f"{spent:.2f} s ({memory:.0f})" if memory else f"{spent:.2f} s"
         else:
             yield "-"
 
