@@ -39,7 +39,7 @@ from inspector.photos.preprocess_files import parse_override
 from inspector.target import Scores
 from inspector.tasks import Outputs, Reading, find_reading
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for, worst_of
-from inspector.verify.graph_gradient import graph_verdict_for
+from inspector.verify.graph_gradient import graph_judged
 from inspector.versions import versions
 
 __all__ = ["Opened"]
@@ -318,8 +318,8 @@ class Opened:
         """The verdict on the engine that draws; where ``auto`` has doubts, that is the twin."""
         model, preprocess = self.model, self.preprocessing.preprocess
         if model.engine != "twin" and not twin:
-            found = graph_verdict_for(model, preprocess, tensor)
-            if found.passed or model.engine == "onnx":
+            found = graph_judged(model, preprocess, tensor)
+            if found is not None:
                 return found
             model.engine = "twin"
             self._verdicts.clear()  # those on the gradient graph, which draws no more

@@ -16,10 +16,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 
 from converters.graph import Graph, Node
 
-__all__ = ["OPERATORS", "Facts", "Quantised", "facts", "facts_of", "mixes_samples"]
+__all__ = ["OPERATORS", "Facts", "Quantised", "facts", "facts_of", "is_known", "mixes_samples"]
 
 MICROSOFT = "com.microsoft"
 MICROSOFT_DOMAINS = (MICROSOFT, "com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -507,6 +508,16 @@ def facts_of(domain: str, op_type: str) -> Facts:
 def facts(node: Node) -> Facts:
     """Facts of a node's operator; all false for one that has no row."""
     return facts_of(node.domain, node.op_type)
+
+
+def is_known(node: Node) -> bool:
+    """Whether a node's operator has a row here, or a body of standard operators."""
+    if facts(node) is not _NONE or node.domain not in {"", "ai.onnx"}:
+        return facts(node) is not _NONE
+    if not onnx.defs.has(node.op_type):
+        return False
+    schema = onnx.defs.get_schema(node.op_type)
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 # -- facts that attributes decide -----------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.graph.operators import is_known
 from inspector.errors import ConverterError, InspectorError, LimitExceeded, refusing
 from inspector.verify import report_lines
 from inspector.verify.cache import keep_verdict, kept_verdict
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
     from inspector.target import Target
 
-__all__ = ["ENGINE", "FLIPS", "graph_check", "graph_verdict_for", "remember_graph"]
+__all__ = ["ENGINE", "FLIPS", "graph_check", "graph_judged", "graph_verdict_for", "remember_graph"]
 
 NAME = "gradient graph"
 """Name of the check."""
@@ -69,6 +70,27 @@ def graph_verdict_for(
         found = Verdict(None, f"the gradient graph cannot be certified: {error}", "now")
     keep_verdict(model, found, preprocess, tensor, engine=ENGINE)
     return found
+
+
+def graph_judged(
+    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+) -> Verdict | None:
+    """The verdict on the gradient graph where it draws; None where the twin is asked instead.
+
+    Args:
+        model: The opened model, whose engine is ``auto`` or ``onnx``.
+        preprocess: As ``graph_verdict_for``.
+        tensor: As ``graph_verdict_for``.
+
+    Raises:
+        LimitExceeded: Memory ran out.
+    """
+    if model.engine == "onnx":
+        return graph_verdict_for(model, preprocess, tensor)
+    if not all(map(is_known, model.graph.nodes)):
+        return None  # of what nothing here computes there is no second opinion
+    found = graph_verdict_for(model, preprocess, tensor)
+    return found if found.passed else None
 
 
 def _judge(model: "Model", preprocess: "Preprocess | None", tensor: str) -> Verdict:

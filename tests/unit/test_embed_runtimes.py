@@ -69,7 +69,18 @@ def test_every_operator_that_rules_write_is_judged_of_each_runtime():
 KNOWN = {
     *("Abs", "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv"),
     *("ConvTranspose", "Cos", "Cosh", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "Expand"),
-    *("Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "Less", "Log", "MatMul"),
+    *(
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Gemm",
+        "Greater",
+        "Identity",
+        "Less",
+        "Log",
+    ),
+    "MatMul",
     "HardSigmoid",  # in the engine alone, never in a file
     "Resize",
     *("Mul", "Neg", "Not", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean"),

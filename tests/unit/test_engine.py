@@ -125,7 +125,7 @@ def test_every_gradient_is_the_engines(monkeypatch):
         return signals(self, start, frontier, targets, rule, **known)
 
     monkeypatch.setattr(TwinEngine, "signals", recorded)
-    opened = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", unverified=True)
+    opened = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", engine="twin", unverified=True)
     photo = inspector.load_photo(SAMPLES / "images" / "cat_1.png")
     name = opened.input.name
     opened.explain(photo, ["grad-cam"], layer="relu_18")

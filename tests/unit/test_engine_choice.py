@@ -280,3 +280,32 @@ def test_relevance_asks_the_twin_whichever_engine_was_chosen():
     known = inspector.load(MODEL).explain(PHOTO, "lrp-epsilon-plus").images[0].explanations[0]
     np.testing.assert_array_equal(found[0].attribution.values, known.attribution.values)
     assert auto.model.engine == "auto"
+
+
+def test_auto_asks_for_a_second_opinion_on_operators_that_nothing_here_computes(tmp_path):
+    """Their number is a constant, so that the gradient itself needs no rule for them."""
+    model = _uncovered()
+    del model.graph.node[2:6]
+    model.graph.node.extend(
+        [
+            node("MurmurHash3", "seed", "hash", domain="com.microsoft"),
+            node("Cast", "hash", "number", to=onnx.TensorProto.FLOAT),
+            node("Mul", "number nothing", "zero"),
+            node("Add", "b zero", "c"),
+        ]
+    )
+    order = [*model.graph.node[:2], *model.graph.node[4:], *model.graph.node[2:4]]
+    model.graph.ClearField("node")
+    model.graph.node.extend(order)
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.array([7], np.int32), "seed"),
+            onnx.numpy_helper.from_array(np.array([0], np.float32), "nothing"),
+        ]
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    path = _saved(tmp_path, model)
+    with pytest.raises(MethodRefused, match="MurmurHash3"):
+        inspector.load(path, preprocess="unit").explain(PHOTO, "gradient")
+    found = inspector.load(path, preprocess="unit", engine="onnx").explain(PHOTO, "gradient")
+    assert found.images[0].explanations[0].attribution.values.any()

@@ -126,7 +126,7 @@ def test_several_layers_give_a_map_each_and_what_goes_through_none_comes_once(mo
 
 
 def as_tensor(array):
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array))  # a copy: photos are read-only
 
 
 IMAGES = {

@@ -81,4 +81,4 @@ def test_memory_that_ran_out_is_no_verdict_on_the_model(monkeypatch):
     monkeypatch.setattr(checks, "quick", full)
     monkeypatch.setattr(cache, "kept_verdict", lambda *_: None)
     with pytest.raises(LimitExceeded):
-        inspector.load(MODEL).explain(np.zeros((32, 32, 3), np.uint8), "grad-cam")
+        inspector.load(MODEL, engine="twin").explain(np.zeros((32, 32, 3), np.uint8), "grad-cam")

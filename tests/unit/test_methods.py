@@ -490,13 +490,14 @@ def test_a_twin_that_computes_something_else_is_found_out(opened):
     net = Net(18)
     for method in ("gradient", "grad-cam"):
         model = opened(net)
+        model.model.engine = "twin"
         report = model.explain(photo(18), method)
         assert report.explanation.facts["twin_difference"] < 1e-5
         assert not any("another network" in w for w in report.explanation.warnings)
         net_ = Net(18)
         net_.head = net.head + np.float32(0.1)
         model = opened(net)
-        model.model.twin_engine = TwinEngine(Graph(net_.proto()))
+        model.model.engine, model.model.twin_engine = "twin", TwinEngine(Graph(net_.proto()))
         with pytest.raises(MethodRefused, match="the twin fails"):
             model.explain(photo(18), method)
         model.unverified = True

@@ -20,7 +20,9 @@ def broken():
     """ZFNet whose twin takes Relu for a leaky one."""
 
     def open_(**options):
-        explainer = inspector.load(SAMPLES / "resnet20.onnx", device="cpu", **options)
+        explainer = inspector.load(
+            SAMPLES / "resnet20.onnx", device="cpu", engine="twin", **options
+        )
         table = OpTable(OPS)
         table.register("Relu")(_leaky)
         explainer.model.twin_engine = TwinEngine(explainer.graph, table=table)
