@@ -516,7 +516,7 @@ def is_known(node: Node) -> bool:
         return facts(node) is not _NONE
     if not onnx.defs.has(node.op_type):
         return False
-    schema = onnx.defs.get_schema(node.op_type)
+    schema: Any = onnx.defs.get_schema(node.op_type)
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
