@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,7 @@ from inspector.probability import predictions, score_warnings
 from inspector.report import Explanation, ImageReport, Refusal
 from inspector.target import FunctionSpec, Target, TargetSpec, names_elements, target_texts
 from inspector.tasks import Item, Reading, Sample
+from inspector.tasks.detector import Detector
 from inspector.tasks.embedding import Embedding, require_seen
 from inspector.tasks.items import ItemSpec
 
@@ -306,9 +308,20 @@ class ExplainRun:
     @property
     def alone(self) -> bool:
         """Whether photos go through one by one: lists of boxes have a length each."""
-        return self.items is not None and any(
-            has_no_batch(name, self.opened.scores) for name in self.items.reading.outputs
-        )
+        return any(has_no_batch(name, self.opened.scores) for name in self._outputs_read)
+
+    @property
+    def _outputs_read(self) -> tuple[str, ...]:
+        """Outputs by which items, or rows that a user names, are read off a photo."""
+        reading = self._follower if self.items is None else self.items.reading
+        return () if reading is None else reading.outputs
+
+    @cached_property
+    def _follower(self) -> Detector | None:
+        """The reading of boxes whose rows a target names by their place."""
+        named = {own for s in self._distinct if isinstance(s, TargetSpec) for own in s.tensors()}
+        found = self.reading if isinstance(self.reading, Detector) else None
+        return found if found is not None and named & set(found.outputs) else None
 
     def _deny(self, error: ConverterError | InspectorError, requests: Sequence[Request]) -> None:
         """Leave methods out that cannot be right for the model, whatever the photo."""
@@ -316,7 +329,7 @@ class ExplainRun:
 
     def forward(self, tensors: Array) -> Mapping[str, Array]:
         """Everything that the methods and the report read of a batch (N, C, H, W)."""
-        also = () if self.items is None else self.items.reading.outputs
+        also = self._outputs_read
         if self._classifies:  # for the predictions of the report
             also = (*also, self.opened.scores.tensor)
         return forward_for(
@@ -377,11 +390,14 @@ class ExplainRun:
         spec = self.specs[places[row] if self._by_place else 0]
         if isinstance(spec, TargetSpec | FunctionSpec):
             scores = self.opened.scores
+            if self._follower is not None:
+                sample = _sample(self._follower, values, row, geometry, name)
+                followed = self._follower.followed
+                return tuple(followed(target, sample) for target in spec.resolve()), None
             if not scores.classifier or scores.tensor not in values:
                 return spec.resolve(), None
             return spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
-        outputs = spec.reading.outputs
-        sample = Sample({n: np.asarray(values[n][row]) for n in outputs}, geometry, name)
+        sample = _sample(spec.reading, values, row, geometry, name)
         chosen, every = spec.resolve(sample)
         return tuple(item.target for item in chosen), Found(chosen, every)
 
@@ -508,6 +524,14 @@ class ExplainRun:
                 *(Refusal(one.request.label, one.target.label, one.error) for one in refused),
             ),
         )
+
+
+def _sample(
+    reading: Reading, values: Mapping[str, Array], row: int, geometry: Geometry, name: str
+) -> Sample:
+    """What one photo of a batch gave of the outputs that a reading reads."""
+    own = {output: np.asarray(values[output][row]) for output in reading.outputs}
+    return Sample(own, geometry, name)
 
 
 def _texts(target: Targets | None) -> tuple[str, ...] | None:

@@ -122,7 +122,7 @@ def test_doctor_knows_every_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     known = {one.extra for one in (*doctor.frameworks(), *doctor.features())} - {""}
-    own = {"samples", "test", "formats", "lint", "truth", "benchmark", "site"}
+    own = {"samples", "test", "formats", "lint", "truth", "benchmark", "docs"}
     assert known == set(extras) - own
     for feature in doctor.features():
         wanted = {one.partition(">")[0].partition("[")[0] for one in extras[feature.extra]}

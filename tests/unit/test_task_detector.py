@@ -259,10 +259,14 @@ def test_a_box_is_followed_where_rows_of_a_sorted_list_change_places(detectors, 
     assert np.abs(outside).max() < 0.01 * score
     shown = found.explanations[1].heatmap.values
     assert shown[i * CELL : (i + 1) * CELL, j * CELL : (j + 1) * CELL].mean() > 0
-    row = model.explain(
-        planted(), method, target="scores[0]" if layout == "listed" else "output0[0,4]"
-    )
-    assert row.attribution.max() < 0.5 * score  # the row, as a user may still ask for it
+    places = {"listed": ("scores[0]", "boxes[0,1]"), "combined": ("output0[0,4]", "output0[-1,0]")}
+    for target in places[layout]:
+        row = model.explain(planted(), method, target=target).explanation
+        if target in {"scores[0]", "output0[0,4]"}:
+            np.testing.assert_allclose(row.attribution.values[0], drops, atol=1e-6)
+            assert any("is followed by its box" in text for text in row.warnings)
+        else:  # a coordinate is no score that could be followed
+            assert any("change places" in text for text in row.warnings)
 
 
 def test_lists_without_a_batch_axis_go_through_one_by_one(detectors):

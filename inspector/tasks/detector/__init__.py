@@ -9,6 +9,7 @@ the same map.  HiResCAM keeps the place (with smoothing it is ODAM, Zhao & Chan 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -20,7 +21,7 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.measures.boxes import overlaps
 from inspector.printable import clean_text
 from inspector.target import Target, element_target
-from inspector.tasks import Box, Item, Outputs, Reading, Sample, place_lost, task, unknown
+from inspector.tasks import Box, Item, Outputs, Reading, Sample, laid_out, place_lost, task, unknown
 from inspector.tasks.detector.layouts import find_layout
 from inspector.tasks.detector.rows import Layout, Rows
 from inspector.tasks.numbers import Detected
@@ -46,6 +47,12 @@ _SMALL = 1e-12
 
 EXAMINED = 30_000
 """Certain candidates that are looked at, the most certain first; Ultralytics' ``max_nms``."""
+
+_MOVES = (
+    "the graph sorts these rows, which change places when the photo changes: methods that hide "
+    "parts of it compare with whatever comes to stand there; --target box:L,T,R,B follows one box"
+)
+"""What is said of a number of a sorted list that is not the score of a box."""
 
 _SAMPLED = 9
 """Candidates that are asked for the tensor of their score; levels may hold them apart."""
@@ -251,6 +258,43 @@ class Detector:
 
         moves = self.layout.final
         return Detected.by(target, self.outputs, similar, sorted_rows=moves)
+
+    def followed(self, target: Target, sample: Sample) -> Target:
+        """A number that a user names by its place, found again by its box where rows change places.
+
+        Args:
+            target: Any number.
+            sample: What the photo gave.
+
+        Returns:
+            The target itself where it is not read from rows that the graph sorts. Of a box's score
+            one that follows the box; of other numbers of such rows one that says what it is not.
+        """
+        if not self.layout.final or not set(target.tensors) & set(self.outputs):
+            return target
+        with suppress(ImageRefused), laid_out(sample.photo):
+            found = self._box_named(target, self.layout.read(sample.values), sample)
+            if found is not None:
+                return found
+        return replace(target, note="; ".join(filter(None, (target.note, _MOVES))))
+
+    def _box_named(self, target: Target, rows: Rows, sample: Sample) -> Target | None:
+        """The box whose score a target is; None where it is not the score of one."""
+        if type(target) is not Target or not all(isinstance(i, int) for i in target.index):
+            return None
+        shape = np.shape(sample.values[target.tensor])
+        index = tuple(i % n for i, n in zip(target.index, shape, strict=False))
+        count = 1 if rows.table is None else rows.table.shape[1]
+        for row in {i for i in index if i < len(rows.boxes)}:
+            numbers = range(count) if rows.table is not None else [int(rows.classes[row])]
+            for number in numbers:
+                if self.layout.element(row, number) == (target.tensor, index):
+                    own = np.full(len(rows.boxes), number)
+                    rows = rows if rows.table is None else replace(rows, classes=own)
+                    said = f"{target.label} is followed by its box: rows change places"
+                    note = "; ".join(filter(None, (target.note, said)))
+                    return self._found_again(replace(target, note=note), rows, row)
+        return None
 
     def _name(self, number: int) -> str:
         names = self.known.labels
