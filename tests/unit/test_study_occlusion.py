@@ -133,7 +133,7 @@ def test_a_square_in_the_photos_one_colour_changes_nothing(model, drawn, level):
 
 def test_a_square_with_the_photos_own_pixels_changes_nothing(model, drawn, monkeypatch):
     monkeypatch.setattr(
-        local_forward, "covered", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
+        local_forward, "patched", lambda image, boxes, _: np.repeat(image[None], len(boxes), 0)
     )
     found = occlusion(model, PHOTOS, **COARSE)
     found.draw()
