@@ -14,7 +14,8 @@ from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import lay_on_input
 from inspector.methods import parse_request
 from inspector.opened import Opened
-from inspector.surgery.embedded import HEATMAP, METADATA_KEY, facts_of, without
+from inspector.surgery.embedded import HEATMAP, without
+from inspector.surgery.embedded_facts import METADATA_KEY, facts_of
 from inspector.verify.certificate import Check
 from inspector.verify.graph_gradient import FLIPS
 

@@ -12,7 +12,8 @@ from inspector.embed.runtimes import RUNTIMES, left_over
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.methods import Request, parse_request
 from inspector.opened import Opened
-from inspector.surgery.embedded import HEATMAP, facts_of, with_heatmap
+from inspector.surgery.embedded import HEATMAP, with_heatmap
+from inspector.surgery.embedded_facts import facts_of
 from inspector.surgery.gradient.builder import Builder
 
 __all__ = ["METHODS", "Written", "written"]

@@ -154,7 +154,8 @@ def resolve(
             sources.warnings += notes
             found = (settings, words) if settings else None
         if found is not None:
-            guess_only = not {"mean", "std", "scale"} & set(found[0]) and "preset" not in found[0]
+            told = {"mean", "std", "scale", "preset"} & set(found[0])
+            guess_only = not told or found[1].startswith("guess")
             try:
                 sources.add(*found)
             except UsageError as error:

@@ -16,6 +16,7 @@ from converters.preprocessing import hugging_face, is_hugging_face, is_timm, tim
 from converters.regular_file import read_beside, read_regular
 from converters.source import PREPROCESS, PREPROCESS_KEYS
 from inspector.errors import ConverterError, UsageError, nearest
+from inspector.surgery.embedded_facts import METADATA_KEY, facts_of
 
 __all__ = [
     "Settings",
@@ -132,13 +133,46 @@ _KEYS_HINT = "keys: " + ", ".join(PREPROCESS_KEYS)
 def model_metadata(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...]]:
     """Settings from a model's ``metadata_props``.
 
-    Read are, in this order: ``inspector.preprocess`` (JSON of the own keys), Windows ML's
-    ``Image.*`` (onnx/docs/MetadataProps.md; no nominal range means 0..255, as Windows ML takes
-    it), and what Ultralytics exports.
+    Read are, in this order: what ``inspector embed`` made a heatmap with, ``inspector.preprocess``
+    (JSON of the own keys), Windows ML's ``Image.*`` (onnx/docs/MetadataProps.md; no nominal range
+    means 0..255, as Windows ML takes it), what Ultralytics exports, and what ``inspector embed``
+    had guessed.
 
     Returns:
-        The settings (empty when nothing is known), whose words they are, and warnings.
+        The settings (empty when nothing is known), whose words they are, and warnings. Words that
+        begin with ``guess`` are those of settings that were one when they were written.
     """
+    settings, words, notes = _embedded(metadata)
+    if settings and not words.startswith("guess"):
+        return settings, words, notes
+    found, whose, more = _declared(metadata)
+    return (found, whose, (*notes, *more)) if found else (settings, words, (*notes, *more))
+
+
+def _embedded(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...]]:
+    """Settings of a file with a heatmap: those that the heatmap was made with."""
+    if METADATA_KEY not in metadata:
+        return {}, "", ()
+    facts = facts_of(metadata)
+    said = None if facts is None else facts.get("preprocessing")
+    settings = said.get("settings") if isinstance(said, dict) else None
+    where = f"the model's metadata {METADATA_KEY!r}"
+    if not isinstance(said, dict) or not isinstance(settings, dict):
+        return {}, "", (f"{where} does not say how photos are preprocessed, and is ignored",)
+    try:
+        found = own(settings, where)
+    except UsageError as error:
+        return {}, "", (f"{where} is ignored: {error}",)
+    # Whoever wrote the file may have left it out: only a plain "no" makes it more than a guess.
+    guessed = said.get("guessed") is not False
+    return found, "guess: " * guessed + _EMBEDDED, ()
+
+
+_EMBEDDED = "written by inspector embed into the file"
+
+
+def _declared(metadata: Mapping[str, str]) -> tuple[Settings, str, tuple[str, ...]]:
+    """Settings that the metadata declares for the network itself."""
     if PREPROCESS in metadata:
         where = f"metadata {PREPROCESS}"
         try:

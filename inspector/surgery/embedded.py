@@ -15,18 +15,16 @@ from onnx import helper, numpy_helper
 
 from converters.errors import UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
-from converters.plain_values import parse_json
+from inspector.surgery.embedded_facts import METADATA_KEY
 from inspector.surgery.embedded_target import CLASS_INPUT, BestClass, Seed
 from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.reverse import Overlay, reverse
 
 __all__ = [
     "HEATMAP",
-    "METADATA_KEY",
     "Embedding",
     "Held",
     "Part",
-    "facts_of",
     "with_heatmap",
     "without",
 ]
@@ -36,7 +34,6 @@ Array = np.ndarray[Any, Any]
 HEATMAP = "heatmap"
 """Name of the output."""
 
-METADATA_KEY = "onnx-inspector.heatmap"
 _APART = 4
 
 
@@ -213,21 +210,6 @@ def without(model: onnx.ModelProto) -> onnx.ModelProto:
         entry = base.metadata_props.add()
         entry.key, entry.value = key, value
     return base
-
-
-def facts_of(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """What the metadata of a file with a heatmap says of it; None for any other file."""
-    text = metadata.get(METADATA_KEY, "")
-    if not text or len(text) > _LONGEST:
-        return None
-    try:
-        found = parse_json(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-_LONGEST = 1 << 16
 
 
 def _signal(b: Builder, part: Part, target: str, seed: str) -> str:

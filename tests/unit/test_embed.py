@@ -12,7 +12,8 @@ from inspector.cli import program
 from inspector.embed import METHODS, base_of, checks_of, embed
 from inspector.embed.plan import Plan
 from inspector.errors import MethodRefused, ModelRefused, UsageError
-from inspector.surgery.embedded import HEATMAP, METADATA_KEY
+from inspector.surgery.embedded import HEATMAP
+from inspector.surgery.embedded_facts import METADATA_KEY
 from tests.networks import node, onnx_model
 
 _RNG = np.random.default_rng(0)
@@ -171,6 +172,17 @@ def test_verify_finds_a_heatmap_that_is_another_one(tmp_path):
     found = {check.name: check.status for check in checks_of(again, *base_of(again))}
     assert found["heatmap"] == "fail"
     assert found["outputs"] == "pass"
+
+
+def test_a_written_file_keeps_the_preprocessing_of_its_heatmap(tmp_path):
+    opened = _opened(tmp_path, _network())
+    out = embed(opened, tmp_path / "out.onnx", "grad-cam").path
+    again = inspector.load(out)
+    assert again.preprocessing.preprocess == opened.preprocessing.preprocess
+    assert not again.preprocessing.guessed
+    assert set(again.preprocessing.evidence.values()) >= {
+        "written by inspector embed into the file"
+    }
 
 
 def test_metadata_of_strangers_are_not_trusted(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from inspector.errors import UsageError
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess_choice import PRESETS, Preprocess, resolve
+from inspector.surgery.embedded_facts import METADATA_KEY
 
 
 def photo(height, width):
@@ -298,3 +299,61 @@ def test_a_free_size_that_the_network_refuses_is_replaced():
     assert resolve(input_size=(224, 224), workable=takes).preprocess.size == (224, 224)
     oblong = resolve(input_size=(None, None), workable=lambda _: (32, 128)).preprocess
     assert (oblong.size, oblong.resize) == ((32, 128), "squash")
+
+
+def _embedded(preprocessing, **more):
+    return {
+        METADATA_KEY: json.dumps({"method": "grad-cam", "preprocessing": preprocessing}),
+        **more,
+    }
+
+
+def test_a_file_with_a_heatmap_is_preprocessed_as_the_heatmap_was_made():
+    made = resolve("imagenet", input_size=(224, 224))
+    found = resolve(
+        metadata=_embedded(made.to_dict(), **{"inspector.preprocess": '{"preset": "caffe"}'}),
+        input_size=(224, 224),
+    )
+    assert found.preprocess == made.preprocess
+    assert not found.guessed
+    assert not found.warnings
+    assert found.evidence["mean"] == "written by inspector embed into the file"
+
+
+def test_a_guess_that_was_embedded_stays_one_and_yields_to_what_is_declared():
+    made = resolve(input_size=(224, 224))
+    told = _embedded(made.to_dict())
+    found = resolve(metadata=told, input_size=(224, 224))
+    assert made.guessed
+    assert found.guessed
+    assert "guess (written by inspector embed" in found.warnings[0]
+    declared = told | {"inspector.preprocess": '{"preset": "caffe"}'}
+    found = resolve(metadata=declared, input_size=(224, 224))
+    assert not found.guessed
+    assert found.evidence["mean"] == "metadata inspector.preprocess"
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        None,
+        [],
+        {"settings": [1]},
+        {"settings": {"nope": 1}, "guessed": False},
+        {"settings": {"std": 0}, "guessed": False},
+        {"settings": {"mean": [[1]], "size": "large"}, "guessed": False},
+        {"settings": {"size": [1e9, 1e9]}, "guessed": False},
+        {"settings": {"std": [1, 1, float("nan")]}, "guessed": False},
+    ],
+)
+def test_what_a_stranger_wrote_in_embeds_name_is_put_aside(preprocessing):
+    found = resolve(metadata=_embedded(preprocessing))
+    assert found.guessed
+    assert found.preprocess == resolve().preprocess
+    assert any("ignored" in warning for warning in found.warnings)
+
+
+def test_metadata_of_a_heatmap_that_are_no_json_are_put_aside():
+    found = resolve(metadata={METADATA_KEY: "[1, 2"})
+    assert found.guessed
+    assert any(METADATA_KEY in warning for warning in found.warnings)
