@@ -37,11 +37,7 @@ from inspector.network.coordinates.lattice import Lattice, trace
 from inspector.network.coordinates.placement import Placement, Tracer
 from inspector.network.coordinates.units import Placed
 from inspector.network.form import Form, Forms
-from inspector.network.inputs.choice import (
-    Feeds,
-    image_without_samples,
-    read_feeds,
-)
+from inspector.network.inputs.choice import Feeds, image_without_samples, read_feeds
 from inspector.network.inputs.image import find_image_input
 from inspector.network.inputs.sizes import lengths_to_try, sizes_to_try
 from inspector.network.layers import Layer, find_layers

@@ -39,7 +39,7 @@ from inspector.photos.preprocess_files import parse_override
 from inspector.target import Scores
 from inspector.tasks import Outputs, Reading, find_reading
 from inspector.verify import Verdict, kept_at, kept_verdict, verdict_for, worst_of
-from inspector.verify.graph_gradient import graph_judged
+from inspector.verify.graph_gradient import ENGINE, graph_judged
 from inspector.versions import versions
 
 __all__ = ["Opened"]
@@ -310,9 +310,10 @@ class Opened:
         """
         key = tensor or (self.scores.tensor if self.scores.classifier else "")
         kept = f"{key}, twin" if twin and self.model.engine != "twin" else key
-        if kept not in self._verdicts:
-            self._verdicts[kept] = self._judged(key, twin=twin)
-        return self._verdicts[kept]
+        found = self._verdicts.get(kept)
+        if found is None:
+            found = self._verdicts[kept] = self._judged(key, twin=twin)
+        return found
 
     def _judged(self, tensor: str, *, twin: bool) -> Verdict:
         """The verdict on the engine that draws; where ``auto`` has doubts, that is the twin."""
@@ -343,18 +344,18 @@ class Opened:
         Raises:
             MethodRefused: The certificate fails or is undecided, and ``unverified`` is off.
         """
-        asked = tensors if methods and not self.unverified else ()
+        asked = tensors if methods else ()
         for tensor in asked:  # a doubt about one changes the engine of all, so all are judged first
             self.certificate_of(tensor, twin=twin)
-        for tensor in asked:
-            found = self.certificate_of(tensor, twin=twin)
-            if found.passed is not True:
-                other = "--engine twin asks PyTorch; " if self.model.engine == "onnx" else ""
+        for tensor in () if self.unverified else asked:
+            if (found := self.certificate_of(tensor, twin=twin)).passed is not True:
+                by_graph = self.model.engine == "onnx" and not twin
+                other, engine = ("--engine twin asks PyTorch; ", ENGINE) if by_graph else ("", "")
                 raise MethodRefused(
                     f"{', '.join(methods)}: {found.text}",
                     where=self.path.name,
                     hint=f"{other}cam and occlusion need no twin; `inspector verify` tells more; "
-                    f"--unverified draws all the same{self._kept(tensor)}",
+                    f"--unverified draws all the same{self._kept(tensor, engine)}",
                 )
 
     def require_occlusion(self, methods: Sequence[str], tensors: Sequence[str] = ("",)) -> None:
@@ -376,9 +377,9 @@ class Opened:
                     hint=f"--unverified draws all the same{self._kept(tensor)}",
                 )
 
-    def _kept(self, tensor: str) -> str:
+    def _kept(self, tensor: str, engine: str = "") -> str:
         """Where a verdict is kept, and how it is lifted."""
-        place = kept_at(self.model, self.preprocessing.preprocess, tensor)
+        place = kept_at(self.model, self.preprocessing.preprocess, tensor, engine=engine)
         if place is None:
             return ""
         return (

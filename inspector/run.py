@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.errors import (
     ConverterError,
     ImageRefused,
@@ -175,8 +174,8 @@ class ExplainRun:
             if request.label not in self.denied:
                 try:
                     if request.method.differentiates:
-                        relevance = request.method.rule in RELEVANCE_RULES
-                        opened.require_certificate([request.method.name], tensors, twin=relevance)
+                        name, twin = request.method.name, request.method.by_twin
+                        opened.require_certificate([name], tensors, twin=twin)
                     if "forward" in request.method.needs:
                         opened.require_occlusion([request.method.name], tensors)
                 except (ConverterError, MethodRefused, ModelRefused) as error:

@@ -347,7 +347,8 @@ def _document(
     changes = Interventions(auditor, entries, done, options.seed) if classifies else None
     reading = auditor.run.reading
     reason = opened.scores.why if reading is None else reading.why
-    certificate = opened.certificate_of(auditor.run.spec.tensors()[0])
+    by_twin = auditor.run.requests[0].method.by_twin
+    certificate = opened.certificate_of(auditor.run.spec.tensors()[0], twin=by_twin)
     context = opened.context(None)
     refused = [{"photo": row["photo"], "reason": row["refused"]} for row in rows if row["refused"]]
     refused += [{"photo": name, "reason": reason} for name, reason in found.missing.items()]

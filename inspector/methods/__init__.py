@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from converters.plain_values import finite_number, quoted, whole_number
+from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.errors import NotFinite, UnknownMethod, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -158,6 +159,11 @@ class Method:
     def differentiates(self) -> bool:
         """Whether it needs the twin, for gradients or the tail; else ONNX Runtime is enough."""
         return bool(self.needs & {"gradient", "input-gradient", "tail", "attention"})
+
+    @property
+    def by_twin(self) -> bool:
+        """Whether its rule is the twin's alone, whichever engine was chosen."""
+        return self.rule in RELEVANCE_RULES
 
     @property
     def through_layer(self) -> bool:

@@ -469,9 +469,9 @@ class _Samples:
         own = evidence.notes_of.get(row, [])
         yield from own
         tensors = tensors_of(evidence.targets)
-        certificate = None
+        certificate, certificate_of = None, self.opened.certificate_of
         if method.differentiates:
-            found = [self.opened.certificate_of(tensor) for tensor in sorted(tensors)]
+            found = [certificate_of(tensor, twin=method.by_twin) for tensor in sorted(tensors)]
             certificate = next((one for one in found if one.passed is not True), None)
         if certificate is not None:
             yield f"unverified: {certificate.text}"

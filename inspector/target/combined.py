@@ -123,12 +123,18 @@ def parts_of(text: str) -> list[str] | None:
     return [part.strip() for part in found["parts"].split(";") if part.strip()]
 
 
-def pieces_with_sums(text: str, split: Callable[[str], Iterable[str]]) -> list[str]:
+def _by_commas(text: str) -> list[str]:
+    """Split at commas that are not inside brackets."""
+    pieces = [piece.strip() for piece in re.split(r",(?![^\[\]]*\])", text)]
+    return [piece for piece in pieces if piece]
+
+
+def pieces_with_sums(text: str, split: Callable[[str], Iterable[str]] = _by_commas) -> list[str]:
     """Targets of a list with commas, in which a sum is one.
 
     Args:
         text: The user's words.
-        split: Parts a list without sums.
+        split: Parts a list without sums; at commas outside of brackets by default.
     """
     found: list[str] = []
     rest = text

@@ -63,7 +63,9 @@ def element_target(output: str, index: Sequence[int | slice], label: str, scores
 
 def names_elements(text: str, scores: Scores) -> bool:
     """Whether every piece of a user's words is a tensor of the graph or an element of one."""
-    found = [p for piece in _pieces(text) for p in parts_of(piece.removeprefix("-")) or [piece]]
+    found = [
+        p for piece in pieces_with_sums(text) for p in parts_of(piece.removeprefix("-")) or [piece]
+    ]
     for piece in found:
         own = piece if piece in scores.tensors else piece.removeprefix("-")
         element = _ELEMENT.fullmatch(own)
@@ -171,7 +173,7 @@ class TargetSpec:
         found: list[str] = []
         for given in target_texts(wanted):
             text = given.strip()
-            pieces = _pieces(text)
+            pieces = pieces_with_sums(text)
             if not pieces:
                 raise UnknownTarget("an empty target", hint="give top1, a class index or a label")
             if len(pieces) == 1 or _is_one(text, scores, labels):
@@ -232,34 +234,6 @@ def parse_target(
         UnknownTarget: There is no such class, label or element.
     """
     return TargetSpec.parse(text, scores=scores, labels=labels).resolve(values)
-
-
-def best_targets(
-    count: int, *, scores: Scores, labels: Sequence[str] = (), values: ArrayLike
-) -> tuple[Target, ...]:
-    """The best classes of one photo, as ``top`` and a number names them.
-
-    Args:
-        count: How many.
-        scores: The classifier's scores.
-        labels: Class names in the order of the scores.
-        values: (K,) scores of the photo.
-
-    Raises:
-        UnknownTarget: There are not so many, or the scores are not numbers.
-    """
-    return _best(count, scores, labels, values)
-
-
-def _pieces(text: str) -> list[str]:
-    """Targets of a list with commas; those in brackets do not part it."""
-    return pieces_with_sums(text, _split)
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas that are not inside brackets."""
-    pieces = [piece.strip() for piece in re.split(r",(?![^\[\]]*\])", text)]
-    return [piece for piece in pieces if piece]
 
 
 def _read_from(text: str, scores: Scores, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -345,7 +319,7 @@ def _upward(
     if not scores.classifier:
         raise _no_classes(text, scores)
     if top := _TOP.fullmatch(text):
-        return _best(int(top[1]), scores, labels, values)
+        return best_targets(int(top[1]), scores=scores, labels=labels, values=values)
     count = scores.classes
     if count is None and values is not None:
         count = np.asarray(values).size
@@ -359,9 +333,20 @@ def _upward(
     return (_class(index, scores, labels),)
 
 
-def _best(
-    k: int, scores: Scores, labels: Sequence[str], values: ArrayLike | None
+def best_targets(
+    k: int, *, scores: Scores, labels: Sequence[str] = (), values: ArrayLike | None
 ) -> tuple[Target, ...]:
+    """The best classes of one photo, as ``top`` and a number names them.
+
+    Args:
+        k: How many.
+        scores: The classifier's scores.
+        labels: Class names in the order of the scores.
+        values: (K,) scores of the photo; None where it is not known yet.
+
+    Raises:
+        UnknownTarget: There are not so many, or the scores are not numbers.
+    """
     if values is None:
         raise UnknownTarget(f"top{k} needs the scores of an image", hint="give a class index")
     z = np.asarray(values, dtype=np.float64).ravel()

@@ -118,11 +118,15 @@ def keep_verdict(
 
 
 def kept_at(
-    model: "Model", preprocess: "Preprocess | None" = None, tensor: str = ""
+    model: "Model",
+    preprocess: "Preprocess | None" = None,
+    tensor: str = "",
+    *,
+    engine: str = "",
 ) -> Path | None:
     """The file that keeps a verdict; None where there is none."""
     folder = cache_folder()
-    place = None if folder is None else folder / _name(_key(model, preprocess, tensor))
+    place = None if folder is None else folder / _name(_key(model, preprocess, tensor, engine))
     return place if place is not None and place.is_file() else None
 
 
@@ -179,12 +183,12 @@ def source_files() -> tuple[Path, ...]:
     package = Path(__file__).parent.parent
     folders = [
         *(converters_folder / name for name in ("graph", "onnx_file", "to_torch")),
-        *(package / name for name in ("engines", "evidence", "network", "surgery", "verify")),
+        *(
+            package / name
+            for name in ("engines", "evidence", "network", "surgery", "target", "verify")
+        ),
     ]
-    modules = [
-        *converters_folder.glob("*.py"),
-        *(package / f"{name}.py" for name in ("model", "target")),
-    ]
+    modules = [*converters_folder.glob("*.py"), package / "model.py"]
     return tuple(sorted([*modules, *(path for f in folders for path in f.rglob("*.py"))]))
 
 

@@ -142,6 +142,7 @@ def test_a_gate_within_the_step_is_stepped_around(opened):
         "inspector.evidence",
         "inspector.network.quantisation.fused_activations",
         "inspector.network.tail",
+        "inspector.target.number",
         "inspector.verify.slopes",
     ],
 )

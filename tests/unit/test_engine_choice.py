@@ -209,6 +209,24 @@ def test_a_path_that_is_missing_is_found_where_the_gradient_moves_the_score_as_i
     assert "along the input" in found.text
 
 
+@pytest.mark.parametrize("method", ["gradient", "grad-cam"])
+def test_a_wrong_gradient_graph_draws_no_unverified_map_either(monkeypatch, tmp_path, method):
+    from inspector.surgery.gradient.table import RULES
+
+    right = RULES.lookup("", "Add", 20)
+    monkeypatch.setenv("INSPECTOR_CACHE", "off")
+    monkeypatch.setitem(RULES._entries["", "Add"], 1, lambda b, s: _dropped(b, right(b, s)))
+    path = _saved(tmp_path, _two_paths())
+    auto, twin = (
+        inspector.load(path, engine=name, preprocess="unit", unverified=name == "auto")
+        for name in ("auto", "twin")
+    )
+    asked = {"target": "y[1]"} | ({"layer": "a"} if method == "grad-cam" else {})
+    found, known = (one.explain(PHOTO, method, **asked).explanations[0] for one in (auto, twin))
+    np.testing.assert_array_equal(found.attribution.values, known.attribution.values)
+    assert not any(text.startswith("unverified") for text in found.warnings)
+
+
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("INSPECTOR_CACHE", str(tmp_path / "cache"))
@@ -277,7 +295,8 @@ def test_an_unknown_engine_is_refused():
 def test_relevance_asks_the_twin_whichever_engine_was_chosen():
     auto = inspector.load(MODEL, engine="auto")
     found = auto.explain(PHOTO, ["lrp-epsilon-plus", "grad-cam"]).images[0].explanations
-    known = inspector.load(MODEL).explain(PHOTO, "lrp-epsilon-plus").images[0].explanations[0]
+    twin = inspector.load(MODEL, engine="twin")
+    known = twin.explain(PHOTO, "lrp-epsilon-plus").images[0].explanations[0]
     np.testing.assert_array_equal(found[0].attribution.values, known.attribution.values)
     assert auto.model.engine == "auto"
 

@@ -19,9 +19,9 @@ SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 def broken():
     """ZFNet whose twin takes Relu for a leaky one."""
 
-    def open_(**options):
+    def open_(engine="twin", **options):
         explainer = inspector.load(
-            SAMPLES / "resnet20.onnx", device="cpu", engine="twin", **options
+            SAMPLES / "resnet20.onnx", device="cpu", engine=engine, **options
         )
         table = OpTable(OPS)
         table.register("Relu")(_leaky)
@@ -61,6 +61,15 @@ def test_unverified_maps_are_labelled(broken, photo):
     assert any(text.startswith("unverified:") for text in grad_cam.warnings)
     assert not any(text.startswith("unverified:") for text in cam.warnings)
     assert report.to_dict()["images"][0]["certificate"]["passed"] is False
+
+
+def test_maps_of_the_twin_are_labelled_beside_those_of_a_sound_gradient_graph(broken, photo):
+    found = broken("auto", unverified=True).explain(photo, ["grad-cam", "lrp-epsilon-plus"])
+    labelled = {
+        one.label: any(text.startswith("unverified:") for text in one.warnings)
+        for one in found.explanations
+    }
+    assert labelled == {"grad-cam": False, "lrp-epsilon-plus": True}
 
 
 def test_a_sound_twin_passes_and_the_report_says_so(photo):

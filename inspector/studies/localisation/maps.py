@@ -91,7 +91,7 @@ class Mapper:
         method = request.method
         try:
             if method.differentiates:
-                self.model.require_certificate([method.name])
+                self.model.require_certificate([method.name], twin=method.by_twin)
             if method.through_layer:
                 together = [(self.model.scores.tensor,)]
                 self._layer, _ = layer_of(self.model, [request], self._asked, together)
