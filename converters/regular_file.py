@@ -13,7 +13,8 @@ it in between), without ever waiting, and never more is read of it than it says 
 :func:`open_to_append` a stream behind what is kept of a file, never through a link
 =====================  ==========================================================================
 
-Every error is an ``OSError`` whose ``strerror`` is a clause for people.
+Every error is an ``OSError`` whose ``strerror`` is a clause for people; of a path that does not
+exist it names the one that is spelled alike.
 """
 
 import errno
@@ -25,7 +26,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from converters.nearest_path import did_you_mean
+
 __all__ = [
+    "NoSuchFile",
     "NotRegular",
     "first_bytes",
     "open_regular",
@@ -43,6 +47,20 @@ _FETCHED = "is an address, and nothing is fetched: download it, and give the fil
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _ALWAYS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | _NO_WAITING
+
+
+class NoSuchFile(FileNotFoundError):
+    """A path that does not exist; its folder is searched when somebody asks for the clause."""
+
+    @property
+    def strerror(self) -> str:  # type: ignore[override]
+        """Clause for people, with the path that was probably meant."""
+        return "; ".join(filter(None, [os.strerror(errno.ENOENT), self.near]))
+
+    @property
+    def near(self) -> str:
+        """Question with the existing path that is nearest; empty where none is near."""
+        return did_you_mean(self.filename)
 
 
 class NotRegular(OSError):
@@ -168,7 +186,8 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
     except FileNotFoundError:
         if _ADDRESS.match(os.fspath(path)):
             raise _error(errno.EINVAL, _FETCHED, path) from None
-        raise
+        reason = os.strerror(errno.ENOENT)
+        raise NoSuchFile(errno.ENOENT, reason, os.fspath(path)) from None
     except OSError as error:
         if error.errno == errno.ELOOP and Path(path).is_symlink():
             raise _error(errno.ELOOP, "is a link, which is not followed", path) from None

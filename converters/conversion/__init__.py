@@ -51,6 +51,7 @@ from converters.conversion.sandbox import Sandbox
 from converters.conversion.verdict import require_agreement
 from converters.errors import ConversionFailed, NotAModel, NotTrusted, NotWritten, UnsafeModel
 from converters.graph.operators import facts
+from converters.nearest_path import did_you_mean
 from converters.regular_file import open_regular, open_to_append
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 from converters.work_folder import work_folder
@@ -301,7 +302,8 @@ def _recognised(source: str, framework: str) -> Recognised:
         return found
     path = as_path(source)
     if path is None and factory.named(source) is None:
-        raise ConversionFailed("does not exist", where=source, hint="look at the path")
+        hint = did_you_mean(source) or "look at the path"
+        raise ConversionFailed("does not exist", where=source, hint=hint)
     if path is not None and path.is_file() and not path.stat().st_size:
         raise ConversionFailed("is empty (0 bytes)", where=source, hint="ask for the file anew")
     raise ConversionFailed(

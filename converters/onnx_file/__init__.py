@@ -23,6 +23,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 
 from converters.errors import NotAModel, UnsafeModel, out_of_memory
 from converters.graph import Graph
+from converters.nearest_path import did_you_mean
 from converters.onnx_file import scopes as scoping
 from converters.onnx_file.channels_first import move_channels_first
 from converters.onnx_file.defuse import split_fused_activations
@@ -267,7 +268,8 @@ def _load(path: Path, limits: Limits) -> bytes:
             stream.seek(0)
             return stream.read(size)
     except FileNotFoundError:
-        raise NotAModel("does not exist", where=where, hint="look at the path") from None
+        hint = did_you_mean(path) or "look at the path"
+        raise NotAModel("does not exist", where=where, hint=hint) from None
     except IsADirectoryError:
         raise NotAModel("is a folder", where=where, hint=_folder_hint(path)) from None
     except NotRegular:

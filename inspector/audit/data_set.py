@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from converters.nearest_path import did_you_mean
 from converters.plain_values import finite_number
 from converters.regular_file import open_regular
 from inspector.audit import annotations
@@ -192,7 +193,7 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
         ('photos', 'airplane_1.png')
     """
     if not source.exists():
-        raise UsageError("does not exist", where=str(source))
+        raise UsageError("does not exist", where=str(source), hint=did_you_mean(source))
     if not source.is_dir():
         suffix = source.suffix.lower()
         if suffix in {".csv", ".parquet"}:

@@ -146,7 +146,7 @@ class _Report(OutputFolder):
 @click.option(
     "--recheck",
     metavar="REPORT",
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, path: None if path is None else _recheck(context, path),

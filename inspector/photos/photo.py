@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from converters.nearest_path import did_you_mean
 from converters.regular_file import read_regular
 from inspector.errors import ImageRefused, MissingExtra, UsageError
 from inspector.photos.arrays import ACCEPTED, Pixels, Read, as_array, few_bits, opaque, pixels_of
@@ -312,9 +313,8 @@ def _read(path: Path) -> bytes:
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except FileNotFoundError:
-        raise ImageRefused(
-            "no such file", where=str(path), hint="give the path of a photo"
-        ) from None
+        hint = did_you_mean(path) or "give the path of a photo"
+        raise ImageRefused("no such file", where=str(path), hint=hint) from None
     except IsADirectoryError:
         raise ImageRefused(
             "is a folder", where=str(path), hint="give the path of a photo"

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from converters.nearest_path import did_you_mean
 from converters.plain_values import quoted
 from converters.source import PREPROCESS_KEYS
 from inspector.errors import UsageError, nearest
@@ -341,7 +342,9 @@ def _flagged(flag: PreprocessChoice) -> tuple[Settings, str]:
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
         raise UsageError(
             f"no preset and no file is called {quoted(str(flag))}",
-            hint=nearest(str(flag), PRESETS) or "presets: " + ", ".join(PRESETS),
+            hint=nearest(str(flag), PRESETS)
+            or did_you_mean(path)
+            or "presets: " + ", ".join(PRESETS),
         )
     settings, kind = read_settings(path)
     settings.setdefault("preset", "unit")

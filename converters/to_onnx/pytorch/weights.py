@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import ConversionFailed, said_by
+from converters.nearest_path import did_you_mean
 from converters.plain_values import parse_json
 from converters.regular_file import read_beside
 from converters.source import lacking
@@ -86,7 +87,8 @@ def state_of(path: Path) -> Mapping[str, Any]:
         ConversionFailed: It holds something else than weights.
     """
     if not path.is_file():
-        raise ConversionFailed("no such file of weights", where=str(path))
+        hint = did_you_mean(path)
+        raise ConversionFailed("no such file of weights", where=str(path), hint=hint)
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file

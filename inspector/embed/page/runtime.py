@@ -6,6 +6,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.nearest_path import did_you_mean
 from converters.plain_values import parse_json
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
@@ -77,7 +78,8 @@ def read_runtime(path: Path) -> WebRuntime:
     try:
         found = _members(read_regular(path, _MAX_PACKAGE))
     except FileNotFoundError:
-        raise UsageError("no such file", where=str(path), hint=hint) from None
+        near = did_you_mean(path)
+        raise UsageError("no such file", where=str(path), hint=near or hint) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(path), hint=hint) from None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph.operators import facts_of
+from converters.nearest_path import did_you_mean
 from converters.plain_values import LARGEST
 from inspector.errors import UsageError
 from inspector.network.layers import Layer
@@ -199,7 +200,8 @@ def snapshot_files(given: Sequence[str | Path]) -> list[Path]:
         if not inside:
             raise UsageError("no .onnx files in the folder", where=str(path))
         if not all(one.is_file() for one in inside):
-            raise UsageError("there is no such file or folder", where=str(path))
+            hint = did_you_mean(path)
+            raise UsageError("there is no such file or folder", where=str(path), hint=hint)
         for one in inside:
             found.setdefault(one.resolve(), one)
     return list(found.values())
