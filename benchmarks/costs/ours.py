@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from networks import Network
+from cost_networks import Network
 from runs import CHANNELS, MASKS, STRIDE, TARGET, WINDOW, Prepare, Run, counted
 
 import inspector

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from networks import SIDE, Network
+from cost_networks import SIDE, Network
 from runs import CHANNELS, MASKS, TARGET, Prepare, Run, counted
 
 __all__ = ["PACKAGES", "rows", "versions"]

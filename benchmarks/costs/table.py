@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cold import Cold, measured, our_command, peer_command
-from networks import NETWORKS, Network, made
+from cost_networks import NETWORKS, Network, made
 from ours import rows as our_rows
 from ours import runner
 from peers import rows as peer_rows
