@@ -496,7 +496,7 @@ def named_paths() -> tuple[Path, ...]:
     """Files and folders that are there and that the command line names, for whatever purpose."""
     from inspector.cli.rights import parts_of
 
-    paths = (Path(part) for text in _texts() for part in parts_of(text))
+    paths = (Path(part) for text in _texts() for part in parts_of(text) if part)
     return tuple(path for path in paths if os.path.lexists(path))
 
 

@@ -48,7 +48,7 @@ class Execution:
     Attributes:
         text: As the user wrote it; empty for the usual way.
         provider: ONNX Runtime's name of the execution provider; empty to leave it to the device.
-        threads: Threads within an operator; 0 leaves the choice to ONNX Runtime.
+        threads: Threads within an operator; 0 for the usual number; see ``Runtime``.
         optimise: Whether ONNX Runtime may fuse operators.
         half: Whether the file is converted to float16 first.
     """

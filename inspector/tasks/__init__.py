@@ -186,7 +186,9 @@ class Outputs:
     def read(self) -> dict[str, Array]:
         """Outputs on a probe image: the one that the user names after the task, else all."""
         found = self.probe()
-        return {self.layout: found[self.layout]} if self.layout in found else found
+        if self.layout not in self.names:
+            return found
+        return {name: value for name, value in found.items() if name == self.layout}
 
     def declared(self, key: str) -> str:
         """A value of the metadata, in lower case; empty where there is none."""

@@ -100,6 +100,19 @@ def test_planted_boxes_are_read_back(case):
         assert shown > 0.4
 
 
+@pytest.mark.parametrize("scale", [1, 64])
+def test_centres_and_sizes_of_large_boxes_are_no_corners(scale):
+    """One object that fills the photo, at every query: each size is larger than its centre."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([0.5, 0.5, 0.9, 0.8]) + rng.normal(size=(30, 4)) * 0.01
+    values = {"out": np.hstack([boxes * scale, rng.uniform(size=(30, 2)) * 0.1])}
+    layout = find_layout(known(values, ("a", "b"), size=(64, 64)))
+    assert layout.key == "yolov8"
+    np.testing.assert_allclose(
+        layout.read(values).boxes.mean(axis=0), [6.4, 3.2, 57.6, 60.8], atol=0.5
+    )
+
+
 @pytest.mark.parametrize("case", ["scrfd", "yunet", "nanodet", "yolox, maps", "yolov8, maps"])
 def test_each_level_s_scores_are_explained_in_its_own_output(case):
     values = EVERY[case][0]()

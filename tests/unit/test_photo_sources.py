@@ -158,6 +158,7 @@ def test_the_command_line_names_every_file_that_is_there(tree, monkeypatch):
     @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
     @click.option("--boxes")
     @click.option("--target", multiple=True)
+    @click.option("--weights", default="")  # no file, and not the folder in which the user stands
     def command(**_):
         found.extend(named_paths())
 

@@ -98,6 +98,13 @@ def test_of_several_planes_the_first_of_the_largest_is_taken_and_it_is_said():
     assert "dense:d0" in caught.value.hint
 
 
+def test_an_output_that_cannot_be_read_is_not_replaced_by_another():
+    values = {"embedding": _noise(12), "words": np.array(["cat", "dog"])}
+    assert _read(values).output == "embedding"
+    with pytest.raises(UsageError, match="do not fit the task 'embedding'"):
+        _read(values, wanted="embedding:words")
+
+
 def test_the_score_beside_a_map_of_anomalies_is_left_aside():
     values = {"pred_score": _noise(1), "anomaly_map": _noise(1, 32, 48)}
     assert _read(values, size=(32, 48)).output == "anomaly_map"

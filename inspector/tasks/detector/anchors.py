@@ -50,7 +50,7 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         if turned and width == 6 and looks_whole(own[:, 5]):
             continue  # a list: score and class
         extra = width - 4 - count
-        corners = are_corners(own)
+        corners = are_corners(own, outputs.size)
         angle = extra == 1 and (bool(outputs.labels) or outputs.declared("task") == "obb")
         edges = _edges(corners=corners, angle=angle)
         proto = prototypes(values, extra)
@@ -131,7 +131,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
         if names == count + 1 and proto is None:
             continue  # (A, 4 + K)
         cells = cells_of(outputs.size, known[0]) if known is not None and known[1] == 1 else None
-        corners = are_corners(value)
+        corners = are_corners(value, outputs.size)
         raw = cells is not None and not corners and _is_raw(value, cells)
         edges = _edges(corners=corners)
 

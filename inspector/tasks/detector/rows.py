@@ -39,6 +39,9 @@ _ALONE = (16, 8, 32, 4)
 
 _NEARLY_ALL = 0.99
 
+_BEYOND, _SOME = 0.1, 0.2
+"""Share of its side that a box reaches beyond the input if it is misread, and of such boxes."""
+
 _MOST_ANCHORS = 9
 """Boxes that one cell proposes at most."""
 
@@ -129,12 +132,21 @@ def one_of_several_levels(name: str, values: Mapping[str, Array]) -> bool:
 # -- boxes -----------------------------------------------------------------------------------------
 
 
-def are_corners(boxes: Array) -> bool:
-    """Whether the last two of four numbers lie behind the first two, in nearly every row.
+def are_corners(boxes: Array, size: Sequence[int]) -> bool:
+    """Whether four numbers are corners: nearly everywhere the last two lie behind the first two.
 
-    Centres and sizes do so only where every box reaches from beyond the upper left corner.
+    Centres and sizes do so as well where every box is large; read as such, they lie on the input.
+
+    Args:
+        boxes: Rows of which the first four numbers are a box, (A, 4 or more).
+        size: Height and width of the input.
     """
-    return bool((boxes[:, 2:4] > boxes[:, :2]).all(axis=1).mean() > _NEARLY_ALL)
+    if (boxes[:, 2:4] > boxes[:, :2]).all(axis=1).mean() <= _NEARLY_ALL:
+        return False
+    edges = in_pixels(from_centre(boxes), size)
+    slack = _BEYOND * (edges[:, 2:] - edges[:, :2])
+    beyond = (edges[:, :2] < -slack) | (edges[:, 2:] > np.asarray(size) + slack)
+    return bool(beyond.any(axis=1).mean() > _SOME)
 
 
 def from_centre(boxes: Array) -> Array:
