@@ -24,6 +24,7 @@ __all__ = [
     "ConversionRecord",
     "Trial",
     "constant_offset",
+    "further_inputs",
     "judged",
     "perturbed",
     "recorded",
@@ -65,6 +66,9 @@ _SURE = 1.5
 
 PHOTOS = "photo"
 """What the names of trials on images have in them."""
+
+_FURTHER = 12
+"""Further images on which a quantised source's kernels are compared where the file differs."""
 
 SCHEMA = 1
 _MOST_BYTES = 1 << 16
@@ -224,6 +228,18 @@ def trial_inputs(specs: Sequence[InputSpec], seed: int = 0) -> dict[str, list[Ar
             # Several, because no verdict should hang on one sample.
             trials |= {f"{name}, {n}": [pink_noise(specs[0], 1, generator)] for n in range(1, 5)}
     return trials
+
+
+def further_inputs(specs: Sequence[InputSpec], seed: int = 2) -> dict[str, list[Array]]:
+    """Further inputs by name, noise like photographs; none where the trial has none either."""
+    generator = np.random.default_rng(seed)
+    if len(specs) != 1 or len(specs[0].shape) != 4:
+        return {}
+    batch = specs[0].shape[0] or 1
+    name = f"further noise with the spectrum of {PHOTOS}graphs"
+    return {
+        f"{name}, {n}": [pink_noise(specs[0], batch, generator)] for n in range(1, _FURTHER + 1)
+    }
 
 
 def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:

@@ -6,6 +6,7 @@ import pytest
 from frameworks_apart import run_script
 
 import inspector
+from converters import conversion
 from converters.conversion import convert
 from converters.to_onnx.tflite.metadata import metadata_of, preprocess_of_span
 from converters.to_onnx.tflite.model import read_model
@@ -34,6 +35,19 @@ def test_every_input_of_an_operator_is_kept(networks, tmp_path, name):
     assert record.worst <= (0.01 if "int8" in name else 1e-5)
     assert record.offset == 0
     assert (record.spread is None) == ("int8" not in name)  # the kernels are compared too
+
+
+def test_kernels_are_compared_on_more_images_where_the_file_differs(
+    networks, tmp_path, monkeypatch
+):
+    """By how much they part is the limit then, which a few images would leave to chance."""
+    source = str(networks / "pool_dense_int8.tflite")
+    few = convert(source, tmp_path / "few.onnx")
+    monkeypatch.setattr(conversion, "_part", lambda *_: True)
+    many = convert(source, tmp_path / "many.onnx")
+    assert len(many.kernels) == len(few.kernels) + 12
+    assert many.spread >= few.spread
+    assert many.trials == few.trials
 
 
 def test_class_numbers_of_a_quantised_segmenter(networks, tmp_path):
