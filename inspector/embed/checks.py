@@ -17,7 +17,7 @@ from inspector.opened import Opened
 from inspector.surgery.embedded import HEATMAP, without
 from inspector.surgery.embedded_facts import METADATA_KEY, facts_of
 from inspector.verify.certificate import Check
-from inspector.verify.graph_gradient import FLIPS
+from inspector.verify.graph_gradient import allowed
 
 __all__ = ["base_of", "checks_of", "output_checks"]
 
@@ -87,7 +87,7 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
     if worst > most:  # gates flip by rounding: those of the twin itself, too
         flips = float(np.abs(maps[0] - maps[1]).max(initial=0))
         text += f", whose own maps in float32 and float64 are {flips:.1e} apart"
-        most = max(most, FLIPS * flips)
+        most = allowed(most, flips)
     return [*found, Check("heatmap", "pass" if worst <= most else "fail", text, about="map")]
 
 

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from inspector.photos.preprocess_choice import Preprocess
     from inspector.target import Target
 
-__all__ = ["ENGINE", "FLIPS", "graph_check", "graph_judged", "graph_verdict_for", "remember_graph"]
+__all__ = [
+    "ENGINE",
+    "allowed",
+    "graph_check",
+    "graph_judged",
+    "graph_verdict_for",
+    "remember_graph",
+]
 
 NAME = "gradient graph"
 """Name of the check."""
@@ -34,8 +41,11 @@ NAME = "gradient graph"
 APART = {"float32": 1e-4, "float16": 2e-2, "quantised": 1e-4}
 """Largest difference from the float64 twin's gradient, of its peak, that needs no more question."""
 
-FLIPS = 5
+_FLIPS = 5
 """Multiple of the float32 twin's own difference that is allowed: gates flip by rounding."""
+
+_LOOSEST = 0.5
+"""Largest difference, of the peak, that flips excuse: a gradient of zeros is 1 away."""
 
 ENGINE = "onnx"
 """Under which verdicts on gradient graphs are kept."""
@@ -152,7 +162,7 @@ def graph_check(subject: Subject, probe: Probe, target: "Target") -> Check:
     slopes: tuple[Direction, ...] = ()
     if subject.kind != "quantised" and not model.input.integer:
         slopes = slopes_without_twin(Subject(model, model.gradient_graph), probe, target)
-    near = apart <= max(APART[subject.kind], FLIPS * rounding)
+    near = apart <= allowed(APART[subject.kind], rounding)
     word = _judged(slopes) if slopes else "undecided"
     status: Status = "fail" if word == "fail" and not near else "report"
     if near or word == "pass":
@@ -166,6 +176,16 @@ def graph_check(subject: Subject, probe: Probe, target: "Target") -> Check:
         "slopes": [direction.error for direction in slopes],
     }
     return Check(NAME, status, text, figures, about="graph")
+
+
+def allowed(bound: float, flips: float) -> float:
+    """The difference from the twin, of the peak, that its own rounding allows.
+
+    Args:
+        bound: What is allowed where no gate flips.
+        flips: How far its own gradients in float32 and float64 are apart, of the peak.
+    """
+    return max(bound, min(_FLIPS * flips, _LOOSEST))
 
 
 def remember_graph(

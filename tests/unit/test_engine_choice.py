@@ -13,6 +13,7 @@ import inspector
 from inspector.errors import MethodRefused, UsageError
 from inspector.verify.checks import certify
 from inspector.verify.graph_gradient import graph_verdict_for, remember_graph
+from inspector.verify.subject import Subject, noise
 from tests.networks import node, onnx_model
 from tests.unit.quantised_networks import network
 
@@ -247,6 +248,22 @@ def test_verify_judges_the_gradient_graph_beside_the_twin(monkeypatch, tmp_path)
     assert spoilt.kept.passed is True  # that of the twin
     remember_graph(model, spoilt)
     assert graph_verdict_for(model).passed is False
+
+
+@pytest.mark.parametrize(("apart", "status"), [(0.4, "pass"), (1.0, "report")])
+def test_no_gate_that_flips_excuses_a_gradient_of_zeros(monkeypatch, tmp_path, apart, status):
+    """The twin's own gradients in float32 and float64 are 0.3 of the peak apart."""
+    from inspector.verify import graph_gradient
+
+    subject = Subject(inspector.load(_saved(tmp_path, _two_paths()), preprocess="unit").model)
+    probe = noise(subject.model)
+    target, _ = subject.default_target(probe)
+    found = {subject.engine: 0.7, subject.exact_engine: 1.0}
+    monkeypatch.setattr(
+        graph_gradient, "gradient_of", lambda engine, *_: np.array([found.get(engine, 1 - apart)])
+    )
+    monkeypatch.setattr(graph_gradient, "slopes_without_twin", lambda *_: ())
+    assert graph_gradient.graph_check(subject, probe, target).status == status
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -499,7 +499,7 @@ def _are_winners(graph: Graph, tensor: str, shape: Shape) -> bool:
         if node.is_op("ArgMax"):
             return True
         if not (facts(node).copies or facts(node).moves or facts(node).reshapes):
-            return node.is_op("Cast") and _are_winners(graph, node.inputs[0], shape)
+            return False
         tensor = node.inputs[0]
     return False
 
