@@ -86,6 +86,8 @@ class Attribution:
             has no box.
         region: (H, W) of the input, True where it lies; None where it is no region.
         unit: What the values are, for a colour bar: "change of the score", for example.
+        per_pixel: Whether each pixel of the input has a value of its own, as a gradient has; a
+            square that was hidden has one for all of its pixels.
 
     Raises:
         NotFinite: The values are not finite.
@@ -119,6 +121,7 @@ class Attribution:
     box: tuple[float, float, float, float] | None = None
     region: NDArray[np.bool_] | None = None
     unit: str = ""
+    per_pixel: bool = False
 
     def __post_init__(self) -> None:
         """Check what a picture could hide: shape and finiteness."""
@@ -169,6 +172,12 @@ class Attribution:
         channels = self.space == "input" and self.values.ndim == 3
         signed = channels and self.reduction != "sum" and self.lattice is None
         return self.values if signed else None
+
+    @property
+    def speckled(self) -> bool:
+        """Whether the map is drawn as spots: few pixels of a picture are far above all others."""
+        own = self.per_pixel and self.space == "input" and self.lattice is None
+        return own or self.projection is not None
 
     def reduced(self) -> Float32:
         """One map, (h, w) or (H, W), signed if the reduction keeps signs; (T, h, w) of T grids."""

@@ -23,12 +23,14 @@ from inspector.render.drawing.page import (
     width_of,
 )
 from inspector.render.drawing.panels import (
+    WIDENED,
     Scale,
     bar_colours,
     overlay_panel,
     panel_size,
     photo_panel,
     scale_of,
+    widens,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Case:
         detail: The method and how alike the maps are.
         alarm: Said in warning colour behind the title (a flip); may be empty.
         panels: Photo, A's map, B's map, difference; all of one size.
-        captions: One or two lines under each panel.
+        captions: Lines under each panel.
         bars: Colour bars of the panels with the numbers at their ends; None for the photo.
     """
 
@@ -94,7 +96,11 @@ def draw_case(
         panel = overlay_panel(photo, shown, size, scale)
         panels.append(message_box(panel, scale.message, _SMALL) if scale.message else panel)
         bars.append(_bar(size[1], scale))
-    said = (*captions, ("difference, B less A", "each divided by its largest"))
+    told = tuple(
+        (*lines, WIDENED) if wide else lines
+        for lines, wide in zip(captions, (False, *(widens(one, size) for one in maps)), strict=True)
+    )
+    said = (*told, ("difference, B less A", "each divided by its largest"))
     return Case(title, detail, alarm, tuple(panels), said, tuple(bars))
 
 

@@ -451,6 +451,7 @@ class _Samples:
             lattice=evidence.lattice(layer if method.space == "layer" else None),
             opposed=target.opposed,
             unit=method.unit(evidence.facts),
+            per_pixel="input-gradient" in method.needs,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 

@@ -9,7 +9,7 @@ from inspector.errors import require
 from inspector.heatmap import Heatmap
 from inspector.photos.photo import Photo
 from inspector.render.drawing.outline import outlined
-from inspector.render.drawing.panels import overlay_panel, panel_size, scale_of
+from inspector.render.drawing.panels import WIDENED, overlay_panel, panel_size, scale_of, widens
 from inspector.render.drawing.spaces import shown
 
 __all__ = ["draw_on", "figure_of"]
@@ -39,7 +39,8 @@ def draw_on(axes: Any, photo: Photo, heatmap: Heatmap) -> Any:
     height, width = drawn.photo.size
     axes.imshow(np.asarray(panel), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     chance = "" if source.probability is None else f" ({source.probability:.1%})"
-    said = f"\n{scale.message}" if scale.message else ""
+    words = scale.message or (WIDENED if widens(drawn.heatmap, size) else "")
+    said = f"\n{words}" if words else ""
     axes.set_title(f"{source.method}: {source.label}{chance}{said}", parse_math=False)
     axes.set_axis_off()
     return axes

@@ -21,6 +21,7 @@ from inspector.render.drawing.page import (
     MARGIN,
     MUTED,
     Page,
+    bar_width,
     draw_bar,
     heading,
     illegible,
@@ -31,6 +32,7 @@ from inspector.render.drawing.page import (
     wrap,
 )
 from inspector.render.drawing.panels import (
+    WIDENED,
     Scale,
     bare_panel,
     overlay_panel,
@@ -38,6 +40,7 @@ from inspector.render.drawing.panels import (
     photo_panel,
     projection_panel,
     scale_of,
+    widens,
 )
 from inspector.render.drawing.spaces import Shown, shown
 from inspector.whole_file import write_whole
@@ -120,7 +123,10 @@ def overlay(
     width = (size[1] if below else len(panels) * step - GAP) + 2 * MARGIN
     larger = max(1.0, width / _SLIDE)
     type_sizes = [round(one * larger) for one in _TYPE]
-    room = BAR_WIDTH + round(_BAR_ROOM * _BAR_TYPE * larger) if scale.limit > 0 else 0
+    room = 0
+    if scale.limit > 0:
+        room = BAR_WIDTH + round(_BAR_ROOM * _BAR_TYPE * larger)
+        room = max(room, bar_width(scale, round(_BAR_TYPE * larger)) - MARGIN // 2)
     page = Page(max(width + room, _MIN_WIDTH))
     _header(page, heatmap, model, name, type_sizes)
     top, x, caption_size = page.y, MARGIN, type_sizes[-1]
@@ -170,6 +176,8 @@ def _panels(
         panels, caption = [], f"{drawn.what}; {caption}"
     if reference is not None:
         panels.append((_beside(reference, size), f"compared with {reference.name}"))
+    if widens(heatmap, size) and scale.limit > 0:
+        caption = "; ".join(filter(None, [caption, WIDENED]))
     panels.append((over, caption))
     mapped = len(panels) - 1
     projection = projection_panel(heatmap, size)

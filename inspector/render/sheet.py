@@ -23,6 +23,7 @@ from inspector.render.drawing.page import (
     wrap,
 )
 from inspector.render.drawing.panels import (
+    WIDENED,
     Scale,
     bar_colours,
     common_scale,
@@ -250,8 +251,8 @@ class _Sheet:
         """One map, its colours lying below it, and its range; where it ends."""
         page, (x, y), size, type_size = self.page, place, self.size, self.type["number"]
         drawn = shown(self.photo, heatmap, size[1])
-        fine = heatmap.attribution.projection is not None
-        panel = overlay_panel(drawn.photo, drawn.heatmap, size, scale, self.display, widened=fine)
+        fine = heatmap.attribution.speckled
+        panel = overlay_panel(drawn.photo, drawn.heatmap, size, scale, self.display, small=True)
         panel = drawn.marked(outlined(panel, drawn.heatmap))
         page.paste(message_box(panel, scale.message, type_size) if scale.message else panel, x, y)
         bottom = y + size[0] + 4
@@ -266,7 +267,7 @@ class _Sheet:
         page.at((x, bottom), left, type_size, MUTED)
         page.at((x + bar.width, bottom), right, type_size, MUTED, anchor="ra")
         bottom += line_height(type_size)
-        words = [heatmap.attribution.unit, "spots widened to be seen" * fine]
+        words = [heatmap.attribution.unit, WIDENED * fine]
         for line in wrap("; ".join(filter(None, words)), type_size, self.step - GAP):
             page.at((x, bottom), line, type_size, MUTED)
             bottom += line_height(type_size)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from inspector.render import png
 from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, line_height
-from inspector.render.drawing.panels import overlay_panel, scale_of
+from inspector.render.drawing.panels import WIDENED, overlay_panel, scale_of
 from inspector.render.drawing.spaces import shown
 
 __all__ = ["Timelines"]
@@ -75,8 +75,10 @@ class Timelines:
         factor = _SIDE / max(report.photo.size)
         size = tuple(max(1, round(side * factor)) for side in report.photo.size)
         scale = scale_of(first.heatmap)
-        panel = overlay_panel(drawn.photo, drawn.heatmap, (size[0], size[1]), scale, widened=True)
+        panel = overlay_panel(drawn.photo, drawn.heatmap, (size[0], size[1]), scale, small=True)
         title = f"{video.path.name}: {first.label}"
+        if drawn.heatmap.attribution.speckled:
+            title += f" ({WIDENED})"
         timeline = self._of.setdefault(video.path, _Timeline(title))
         timeline.panels.append(
             (source.number, f"{source.number}: {first.attribution.label}", panel)

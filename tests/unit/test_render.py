@@ -27,6 +27,7 @@ from inspector.render.drawing.panels import (
     panel_size,
     projection_panel,
     scale_of,
+    widens,
 )
 from inspector.studies import Findings
 from inspector.whole_file import write_whole
@@ -124,6 +125,56 @@ def test_pixelwise_maps_are_clipped_for_colour_only_and_say_so():
     assert scale.limit == pytest.approx(1e-3)
     assert scale.maximum == 1
     assert not scale_of(heatmap(np.eye(4))).clipped
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max_abs"])
+def test_a_signed_map_with_a_value_per_pixel_is_clipped_and_widened_and_says_so(reduction):
+    values = np.zeros((3, 600, 900))
+    values[:, ::6, ::9] = np.random.default_rng(0).normal(0, 1e-3, (3, 100, 100))
+    values[0, 0, 0] = 1.0
+    photo = grey((600, 900))
+    kinds = {
+        fine: heatmap(values, photo, "a", "input", reduction=reduction, per_pixel=fine)
+        for fine in (True, False)
+    }
+    fine = kinds[True]
+    assert scale_of(fine).clipped
+    assert widens(fine, (200, 300))
+    assert not widens(fine, (1200, 1800))
+    assert np.array_equal(fine.values, kinds[False].values)  # drawn otherwise, not another map
+    page = np.asarray(sheet.contact_sheet(photo, [fine]), int)
+    assert page.shape != np.asarray(sheet.contact_sheet(photo, [kinds[False]])).shape or (
+        reduction == "max_abs"
+    )  # by the line that says so
+
+    def coloured(found):
+        panel = overlay_panel(photo, found, (200, 300), scale_of(found), small=True)
+        pixels = np.asarray(panel, int)
+        return (np.ptp(pixels, axis=2) > 30).mean()
+
+    assert coloured(fine) > 0.1
+    if reduction == "sum":
+        assert coloured(kinds[False]) < 0.01
+
+
+def test_a_map_of_squares_is_neither_clipped_nor_widened():
+    values = np.zeros((1, 40, 60))
+    values[:, 10, 10] = 1
+    found = heatmap(values, method="occlusion", space="input", reduction="sum", signed=True)
+    assert not scale_of(found).clipped
+    assert not widens(found, (20, 30))
+
+
+def test_the_title_of_a_bar_stays_on_the_page_beside_long_numbers():
+    values = np.zeros((3, 40, 60))
+    values[:, ::2, ::3] = np.where(np.arange(400).reshape(20, 20) % 2, -6.68e-5, 6.68e-5)
+    values[0, 0, 0] = 1
+    found = heatmap(
+        values, space="input", reduction="sum", per_pixel=True, unit="part of the score"
+    )
+    figure = np.asarray(png.overlay(grey(), found), int)
+    assert (figure[:, -6:] == 255).all()
+    assert (figure[:, -45:-6] < 255).any()
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])

@@ -21,6 +21,7 @@ __all__ = [
     "WARNING",
     "Mark",
     "Page",
+    "bar_width",
     "draw_bar",
     "fit",
     "heading",
@@ -289,19 +290,32 @@ def draw_bar(
     """
     x, y = place
     page.paste(bar_colours(height, BAR_WIDTH, scale, display), x, y)
-    top = ("> " if scale.clipped else "") + number(scale.limit)
-    marks = [(0.0, top), (0.5, "0" if scale.signed else number(scale.limit / 2))]
-    bottom = ("< " if scale.clipped else "") + number(-scale.limit)
-    marks.append((1.0, bottom if scale.signed else "0"))
-    for share, text in marks:
+    for share, text in _marks(scale):
         inset = round((0.5 - share) * size)  # keeps the outer numbers beside the bar
         at = x + BAR_WIDTH + _TICKS, y + round(share * height) + inset
         page.at(at, text, size, anchor="lm")
     if title:
-        aside = x + BAR_WIDTH + _TICKS + max(width_of(text, size) for _, text in marks) + 6
-        page.paste(_upright(title, size, height), aside, y)
+        page.paste(_upright(title, size, height), x + _beside(scale, size), y)
     if scale.clipped:
         page.at((x, y + height + 6), f"max {number(scale.maximum)}", size - 1, MUTED)
+
+
+def bar_width(scale: Scale, size: int = 14) -> int:
+    """Pixels that a colour bar takes across, with its numbers and its title."""
+    return _beside(scale, size) + line_height(size)
+
+
+def _beside(scale: Scale, size: int) -> int:
+    """Pixels from a bar's left side to its title."""
+    return BAR_WIDTH + _TICKS + max(width_of(text, size) for _, text in _marks(scale)) + 6
+
+
+def _marks(scale: Scale) -> list[tuple[float, str]]:
+    """Numbers beside a bar, and at which share of its height from above."""
+    top = ("> " if scale.clipped else "") + number(scale.limit)
+    bottom = ("< " if scale.clipped else "") + number(-scale.limit)
+    middle = "0" if scale.signed else number(scale.limit / 2)
+    return [(0.0, top), (0.5, middle), (1.0, bottom if scale.signed else "0")]
 
 
 def _upright(text: str, size: int, height: int) -> Image.Image:

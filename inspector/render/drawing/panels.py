@@ -22,6 +22,7 @@ from inspector.render.drawing.display import PLAIN, Display, entries
 __all__ = [
     "MAX_PANEL",
     "MIN_PANEL",
+    "WIDENED",
     "Scale",
     "bar_colours",
     "bare_panel",
@@ -35,6 +36,7 @@ __all__ = [
     "scale_of",
     "signed_cell",
     "signed_picture",
+    "widens",
 ]
 
 MIN_PANEL, MAX_PANEL = 360, 960
@@ -52,6 +54,10 @@ _LEVELS = (0.25, 0.5, 0.75)
 """Shares of full colour at which contours are drawn."""
 
 _CLIPPED_QUANTILE = 0.995
+WIDENED = "spots widened to be seen"
+"""What is said of a map whose values spread over their neighbours."""
+
+_SEEN = 2  # pixels of a panel that a spot takes at least to be seen
 _NOISE = 1e-6
 """Share of the maximum below which a negative value is rounding."""
 _RGB8 = NDArray[np.uint8]
@@ -95,7 +101,7 @@ def scale_of(heatmap: Heatmap) -> Scale:
     if limit == 0:
         return Scale(0, 0, signed=False, message="no evidence on the visible part of the photo")
     signed = heatmap.minimum < -_NOISE * limit
-    if attribution.projection is None:
+    if not attribution.speckled:
         lattice = attribution.lattice
         light = lattice is not None and len(lattice.sizes) == 1
         return Scale(limit, limit, signed, light=light)
@@ -147,7 +153,7 @@ def overlay_panel(
     scale: Scale,
     display: Display = PLAIN,
     *,
-    widened: bool = False,
+    small: bool = False,
 ) -> Image.Image:
     """The photo, greyed, under the map, whose opacity grows with the value.
 
@@ -159,9 +165,10 @@ def overlay_panel(
         size: Height and width of the panel.
         scale: How values become colours.
         display: What is asked for besides.
-        widened: Let each value spread over its neighbours, the largest winning: what is one
-            pixel wide can then be seen on a small panel.
+        small: Whether spots are widened at any size, as on panels that are looked at side by side;
+            else where ``widens`` says so.
     """
+    widened = heatmap.attribution.speckled and (small or widens(heatmap, size))
     base = photo_panel(photo, size)
     values, seen = _at_size(heatmap, size, largest=widened)
     index = entries(values / scale.limit, signed=scale.signed) if scale.limit > 0 else None
@@ -180,6 +187,23 @@ def overlay_panel(
     if photo.space == 1:  # the curve stands on the map, not below it
         picture = ImageChops.multiply(picture, base.convert("L").convert("RGB"))
     return picture
+
+
+def widens(heatmap: Heatmap, size: tuple[int, int]) -> bool:
+    """Whether a map's values spread over their neighbours on a panel, the largest winning.
+
+    A spot of one pixel of the input is seen where it takes at least two pixels of the panel.
+
+    Args:
+        heatmap: The map.
+        size: Height and width of the panel.
+    """
+    geometry = heatmap.geometry
+    per_cell = min(
+        shown / (have * scale)
+        for shown, have, scale in zip(size, geometry.photo, geometry.scale, strict=True)
+    )
+    return heatmap.attribution.speckled and per_cell < _SEEN
 
 
 def bare_panel(

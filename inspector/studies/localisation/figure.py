@@ -10,7 +10,14 @@ from inspector.heatmap import Heatmap
 from inspector.photos.photo import Photo
 from inspector.render.drawing.chart import Series, line_chart
 from inspector.render.drawing.page import GAP, INK, MARGIN, MUTED, Page, fit, message_box, wrap
-from inspector.render.drawing.panels import overlay_panel, panel_size, photo_panel, scale_of
+from inspector.render.drawing.panels import (
+    WIDENED,
+    overlay_panel,
+    panel_size,
+    photo_panel,
+    scale_of,
+    widens,
+)
 
 __all__ = ["Example", "Line", "localisation_sheet"]
 
@@ -216,6 +223,8 @@ def _example(page: Page, example: Example, names: Sequence[str]) -> None:
         x = MARGIN + place * (_HIGH + GAP)
         page.paste(panel, x, top)
         caption = f"{name}: IoU {found['iou']:.2f}"
+        if name != centre and widens(example.maps[name], size):
+            caption += f"; {WIDENED}"
         page.at((x, top + size[0] + 4), fit(caption, 13, _HIGH), 13, MUTED)
     page.y = top + size[0] + 28
 
