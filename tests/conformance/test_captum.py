@@ -156,7 +156,7 @@ def in_place_off(network):
 
 def opened(pair, dtype=torch.float64):
     model = load(pair.path, device="cpu", preprocess=Preprocess(size=tuple(pair.input.shape[2:])))
-    model.model.twin_engine = TwinEngine(model.graph, dtype=dtype)
+    model.model.engine, model.model.twin_engine = "twin", TwinEngine(model.graph, dtype=dtype)
     return model
 
 

@@ -69,6 +69,6 @@ def test_the_document_of_a_report(golden_document):
     # What rounding alone decides, and differs from processor to processor.
     document["certificate"].pop("text")
     for result in document["results"]:
-        for fact in ("cam_residual", "twin_difference"):
+        for fact in ("cam_residual", "score_difference"):
             assert 0 <= result["facts"].pop(fact, 0.0) < 1e-5
     golden_document(document, "report")
