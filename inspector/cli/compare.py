@@ -141,7 +141,9 @@ def _compare(
         raise UsageError(
             "no image to compare on", hint="inspector compare A B IMAGE..., or A IMAGE... --on A,B"
         )
-    a = _opened("a", model_a, options)
+    models = [model_a] if ways is not None else [model_a, others[0]]
+    converts = not all(map(_is_onnx, models))
+    a = _opened("a", model_a, options, converts=converts)
     gates = Gates(**{name: options[name] for name in ("min_iou", "min_rank", "max_flips")})
     paths = list(pictures(images, named_paths()))
     asked = {name: options[name] for name in ("target", "target_b", "layer_a", "layer_b")}
@@ -151,7 +153,7 @@ def _compare(
         if ways is not None:
             found = compare_executions(a, ways, paths, methods or None, **asked)
         else:
-            b = _opened("b", others[0], options)
+            b = _opened("b", others[0], options, converts=converts)
             found = (compare(a, b, paths, methods or None, **asked),)
     written = [one.save(output) for one in found]
     for one in found:
@@ -170,12 +172,23 @@ def _compare(
     return ImageRefused.exit_status if any(one.refused for one in found) else 0
 
 
-def _opened(letter: str, model: Path, options: dict[str, Any]) -> "Explainer":
-    """One of the two models, with its own preprocessing over the common one."""
+def _is_onnx(model: Path) -> bool:
+    return model.suffix.lower() == ".onnx"
+
+
+def _opened(letter: str, model: Path, options: dict[str, Any], *, converts: bool) -> "Explainer":
+    """One of the models, with its own preprocessing over the common one.
+
+    Args:
+        letter: ``a`` or ``b``.
+        model: Its file or source.
+        options: What the command line says of both.
+        converts: Whether one of them is converted, which options of sources are for.
+    """
     preprocess = options[f"preprocess_{letter}"] or options["preprocess"]
     overrides = (*options["overrides"], *options[f"overrides_{letter}"])
     opening = {name: options[name] for name in OPENING}
-    if model.suffix.lower() == ".onnx":  # the other one is the source, then
+    if converts and _is_onnx(model):  # the other one is the source, then
         opening |= {"inputs": (), "weights": "", "signature": ""}
     return open_model(model, **{**opening, "preprocess": preprocess, "overrides": overrides})
 

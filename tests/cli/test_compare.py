@@ -3,6 +3,10 @@
 import json
 
 import pytest
+from click.testing import CliRunner
+
+from inspector.cli import program
+from inspector.errors import UsageError
 
 
 def test_table_files_and_layers(inspector, samples, tmp_path):
@@ -83,6 +87,17 @@ def test_refusals_are_one_line(inspector, samples):
     assert done.returncode == 3
     assert len(done.stderr.strip().splitlines()) == 1
     assert inspector("compare", model, model).returncode == 2
+
+
+@pytest.mark.parametrize("way", [("resnet20.onnx",), ("--on", "cpu,cpu+plain")])
+def test_options_of_sources_are_refused_where_nothing_is_converted(samples, monkeypatch, way):
+    monkeypatch.setattr("inspector.cli.compare.supervised", lambda work, **_: work())
+    own = [str(samples / word) if word.endswith(".onnx") else word for word in way]
+    words = ["compare", str(samples / "resnet20.onnx"), *own]
+    words += [str(samples / "images" / "cat_1.png"), "--signature", "other"]
+    found = CliRunner().invoke(program, words, standalone_mode=False)
+    assert isinstance(found.exception, UsageError)
+    assert "--signature are for sources" in str(found.exception.hint)
 
 
 def test_one_file_in_two_ways(inspector, samples):
