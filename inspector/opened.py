@@ -354,8 +354,8 @@ class Opened:
                 raise MethodRefused(
                     f"{', '.join(methods)}: {found.text}",
                     where=self.path.name,
-                    hint=f"{other}cam and occlusion need no twin; `inspector verify` tells more; "
-                    f"--unverified draws all the same{self._kept(tensor, engine)}",
+                    hint=f"{other}cam and occlusion need no gradient; `inspector verify` tells "
+                    f"more; --unverified draws all the same{self._kept(tensor, engine)}",
                 )
 
     def require_occlusion(self, methods: Sequence[str], tensors: Sequence[str] = ("",)) -> None:

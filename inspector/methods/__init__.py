@@ -6,13 +6,13 @@ documentation list them, and the report records them.
 
     needs              what it gets                                     from
     activation         A, the chosen layer (N, C, h, w)                 one ONNX Runtime pass
-    gradient           g = dS/dA at that layer, (N, C, h, w)            the tail in the twin
-    input-gradient     the signal at the input under a backward rule    the whole twin
+    gradient           g = dS/dA at that layer, (N, C, h, w)            the engine, of the tail
+    input-gradient     the signal at the input under a backward rule    the engine, of the whole
     head               the linear head and the maps that it pools       the graph, the same pass
     forward            scores of other images                           further passes
     boxes              boxes of other images, to find the explained    the same passes
-    tail               scores of other values of the layer              the tail in the twin
-    attention          weights of every self-attention, and dS/d(them)  the same pass, the twin
+    tail               scores of other values of the layer              the engine, of the tail
+    attention          weights of every self-attention, and dS/d(them)  the same pass, the engine
 """
 
 import importlib
@@ -157,7 +157,7 @@ class Method:
 
     @property
     def differentiates(self) -> bool:
-        """Whether it needs the twin, for gradients or the tail; else ONNX Runtime is enough."""
+        """Whether it needs an engine, for gradients or the tail; else forward passes are enough."""
         return bool(self.needs & {"gradient", "input-gradient", "tail", "attention"})
 
     @property
