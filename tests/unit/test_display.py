@@ -8,7 +8,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
-from inspector.errors import UsageError
+from inspector.errors import InspectorWarning, UsageError
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
@@ -123,6 +123,7 @@ def system_fonts(tmp_path, monkeypatch):
     caches = (fonts._system_files, fonts._system_font, fonts._runs, fonts._characters)
     for cached in caches:
         cached.cache_clear()
+    monkeypatch.setattr(fonts, "_warned", set())
     yield folder
     for cached in caches:
         cached.cache_clear()
@@ -167,6 +168,8 @@ def test_latin_greek_and_cyrillic_need_no_font_of_the_system(system_fonts, text)
 def test_a_script_without_a_font_goes_by_its_number_and_says_so(system_fonts):
     found = heatmap(label=HAN).attribution
     assert not fonts.legible(HAN)
+    with pytest.warns(InspectorWarning, match="install Noto Sans CJK"):
+        heading(found)
     assert heading(found) == ("class 3", "probability 0.900 · score 2.5")
     assert "no font of this machine" in illegible(found)
     plain = png.overlay(photo(), heatmap())
@@ -219,3 +222,40 @@ def test_characters_in_a_row_that_no_font_has_are_one_mark(system_fonts):
     assert fonts.width_of("猫猫猫猫.png", 20) == fonts.width_of("猫.png", 20)
     assert fonts.width_of("猫a猫.png", 20) > fonts.width_of("猫.png", 20)
     assert not fonts.legible("猫猫")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("猫.png", "Noto Sans CJK"),
+        ("ねこ", "Noto Sans CJK"),
+        ("고양이", "Noto Sans CJK"),
+        ("แมว", "Noto Sans Thai|Raqm"),
+        ("बिल्ली", "Noto Sans Devanagari|Raqm"),
+        ("ꦏꦸꦕꦶꦁ", "Noto Sans Javanese"),
+        ("cat \U0001f996", "font with symbols"),
+    ],
+)
+def test_text_that_is_drawn_without_its_font_is_warned_of_once(system_fonts, text, advice):
+    with pytest.warns(InspectorWarning, match=advice) as caught:
+        Page(400).paragraphs([text, f"{text} again"])
+    assert len(caught) == 1
+    assert f"characters of '{text.split()[-1]}'" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("text", ["h\u00e9risson", "γάτα", "кошка", "a \ufffd b", ""])
+def test_text_that_has_its_font_is_not_warned_of(system_fonts, text):
+    Page(400).text(text, 20)
+    assert fonts.what_to_install(text) == ""
+
+
+def test_a_missing_typeface_is_named_where_it_is_needed(system_fonts, monkeypatch):
+    monkeypatch.setattr(fonts, "_own_path", lambda: None)
+    assert fonts.what_to_install("plain é") == ""
+    assert "pip install matplotlib" in fonts.what_to_install("кошка")
+
+
+def test_a_photo_whose_name_no_font_has_is_warned_of(system_fonts):
+    named = Photo.of(Image.new("RGB", (60, 40)), f"{HAN}.png")
+    with pytest.warns(InspectorWarning, match=f"all characters of .*{HAN}.png"):
+        png.overlay(named, heatmap())

@@ -2,13 +2,15 @@
 
 The typeface is DejaVu Sans out of the files of Matplotlib, which is not imported: Latin, Greek,
 Cyrillic and a dozen more, and the same in curves and on pages.  A character that it lacks is looked
-for in the fonts of the system.  What no font has is not drawn as a box: see :func:`legible`.
+for in the fonts of the system.  What no font has is one mark
+and not boxes, and is warned of, once per font that would have to be installed: see :func:`legible`.
 """
 
 import importlib.util
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,8 +19,18 @@ from pathlib import Path
 from PIL import ImageDraw, ImageFont, features
 
 from converters.regular_file import open_regular
+from inspector.errors import InspectorWarning
+from inspector.printable import clean_text
 
-__all__ = ["Piece", "draw_line", "font", "legible", "width_of"]
+__all__ = [
+    "Piece",
+    "draw_line",
+    "font",
+    "legible",
+    "warn_of_missing",
+    "what_to_install",
+    "width_of",
+]
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,8 @@ _LARGEST = 64 << 20
 _SURELY_OWN = 0x250
 """Every assigned character below is in DejaVu Sans: Latin with all its accents."""
 _LOST = "\ufffd"
+_SAMPLE = 40  # characters of a text that a warning names
+_EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"}
 _NEUTRAL = {"WS", "CS", "NSM", "BN"}
 
 
@@ -107,6 +121,7 @@ def draw_line(
     ascent, descent = own.getmetrics() if isinstance(own, ImageFont.FreeTypeFont) else (size, 0)
     y += {"a": ascent, "m": (ascent - descent) / 2, "s": 0}[anchor[1]]
     plain = _plain(text)
+    warn_of_missing(text)
     pieces = []
     for path, run in ((_own_path() or "", text),) if plain else _runs(text):
         loaded = own if plain else _loaded(path, size, run)
@@ -123,7 +138,48 @@ def legible(text: str) -> bool:
         >>> legible("Ελληνικά, кириллица, à é ß")
         True
     """
-    return _plain(text) or all(_LOST not in run for _, run in _runs(text))
+    return not _missing(text)
+
+
+def what_to_install(text: str) -> str:
+    """What gives a text its font, for people; empty where some font of this machine has it all."""
+    missing = _missing(text)
+    if not missing:
+        return ""
+    if _own_path() is None:
+        return "install Matplotlib, whose typeface figures are written in: pip install matplotlib"
+    if _shaped(missing) and not features.check("raqm"):
+        return "install a Pillow with Raqm, which joins the letters of such scripts (and Noto Sans)"
+    script = unicodedata.name(missing, "").partition(" ")[0].title()
+    if script.upper() in _EAST_ASIAN:
+        return "install Noto Sans CJK (Debian and Ubuntu: apt install fonts-noto-cjk)"
+    if unicodedata.category(missing)[0] in {"L", "M", "N"}:
+        return f"install Noto Sans {script} (Debian and Ubuntu: apt install fonts-noto-core)"
+    return "install a font with symbols (Debian and Ubuntu: apt install fonts-symbola)"
+
+
+def warn_of_missing(text: str) -> None:
+    """Warn that a text is not drawn as it is written, once per run for each font that it needs."""
+    advice = what_to_install(text)
+    if advice and advice not in _warned:
+        _warned.add(advice)
+        missing = _missing(text)
+        word = next((word for word in text.split() if missing in word), text)
+        name = clean_text(word, limit=_SAMPLE)
+        problem = f"no font of this machine has all characters of '{name}', and figures lack them"
+        warnings.warn(f"{problem}: {advice}", InspectorWarning, stacklevel=4)
+
+
+_warned: set[str] = set()
+
+
+def _missing(text: str) -> str:
+    """The first character of a text that no font has; empty where there is none."""
+    if _own_path() is None:
+        return next((c for c in text if ord(c) >= _SURELY_OWN), "")
+    if _plain(text) or all(_LOST not in run for _, run in _runs(text)):
+        return ""
+    return next((c for c in text if ord(c) >= _SURELY_OWN and not _file_for(c)), "")
 
 
 def _plain(text: str) -> bool:

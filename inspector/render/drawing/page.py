@@ -8,7 +8,14 @@ from PIL import Image, ImageDraw
 from inspector.heatmap import Attribution
 from inspector.printable import clean_text
 from inspector.render.drawing.display import PLAIN, Display
-from inspector.render.drawing.fonts import Piece, draw_line, legible, width_of
+from inspector.render.drawing.fonts import (
+    Piece,
+    draw_line,
+    legible,
+    warn_of_missing,
+    what_to_install,
+    width_of,
+)
 from inspector.render.drawing.panels import Scale, bar_colours
 
 __all__ = [
@@ -116,6 +123,7 @@ def heading(attribution: Attribution) -> tuple[str, str]:
     """The target's name, and its numbers."""
     name = attribution.label or attribution.tensor or "target"
     if not legible(clean_text(name)):
+        warn_of_missing(clean_text(name))
         name = attribution.tensor if attribution.index is None else f"class {attribution.index}"
     figures = []
     if attribution.index is not None and str(attribution.index) not in name:
@@ -130,11 +138,10 @@ def heading(attribution: Attribution) -> tuple[str, str]:
 
 def illegible(attribution: Attribution) -> str:
     """Why the target goes by its number; empty where its name can be drawn."""
-    if legible(clean_text(attribution.label)):
-        return ""
-    return (
+    advice = what_to_install(clean_text(attribution.label))
+    return advice and (
         "no font of this machine has the script of the target's name, which stands in the report: "
-        "install one (Noto, for example)"
+        + advice
     )
 
 
