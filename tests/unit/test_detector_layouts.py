@@ -100,6 +100,17 @@ def test_planted_boxes_are_read_back(case):
         assert shown > 0.4
 
 
+@pytest.mark.parametrize("rectified", [False, True])
+def test_the_features_of_a_pyramid_are_no_class_scores(rectified):
+    rng = np.random.default_rng(0)
+    values = {f"p{n}": rng.normal(size=(256, n, n)) for n in (8, 4, 2)}
+    values = {n: np.maximum(v, 0) if rectified else v for n, v in values.items()}
+    assert find_layout(known(values, (), size=(64, 64))) is None
+    for value in values.values():
+        value[64:] = rng.uniform(-12, -2, size=value[64:].shape)
+    assert find_layout(known(values, (), size=(64, 64))).classes == 192
+
+
 @pytest.mark.parametrize("scale", [1, 64])
 def test_centres_and_sizes_of_large_boxes_are_no_corners(scale):
     """One object that fills the photo, at every query: each size is larger than its centre."""

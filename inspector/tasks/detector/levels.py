@@ -52,6 +52,9 @@ _STEPS = 6
 _NEAR = 1.5
 """Cells between a cell and the middle of its box, in the median, where boxes are in pixels."""
 
+_LOW, _NEARLY_ALL = 0.1, 0.9
+"""Probability that is low, and share of the class scores that are so on any image."""
+
 _USUAL = 80
 """Classes of COCO, which a head without names is taken to have where its width allows it."""
 
@@ -239,13 +242,21 @@ def _joined(
         roles = {"boxes": (0, 0), "objectness": (0, 4), "scores": (0, 5)}
         yield Head("yolox", "YOLOX", width - 5, roles, _offsets)
         return
-    if width > _BINS and (width - _BINS == names or not names):
+    sure = names or width - _BINS == _USUAL or _are_rare(levels, values, _BINS)
+    if width > _BINS and names in {0, width - _BINS} and sure:
         roles = {"boxes": (0, 0), "scores": (0, _BINS)}
         yield Head("yolov8", "YOLOv8", width - _BINS, roles, _distributed_first)
         if width - _BINS == _USUAL:
             return
     if folded is not None:
         yield folded
+
+
+def _are_rare(levels: Sequence[Level], values: Mapping[str, Array], first: int) -> bool:
+    """Whether columns from one on are class scores: low nearly everywhere, as no features are."""
+    every = np.concatenate([parts[0].rows(values)[:, first:].ravel() for _, parts in levels])
+    low = every < (_LOW if looks_like_shares(every) else 0.0)
+    return bool(low.size and low.mean() > _NEARLY_ALL)
 
 
 def _of_several_anchors(levels: Sequence[Level], values: Mapping[str, Array]) -> Head:
