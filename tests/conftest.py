@@ -42,3 +42,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("third-party models and photos (../shared) are not here")
     return SHARED
+
+
+@pytest.fixture
+def system_fonts(tmp_path, monkeypatch):
+    """A folder for fonts in the place of the system's."""
+    from inspector.render.drawing import fonts
+
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    monkeypatch.setattr(fonts, "_folders", lambda: (folder,))
+    caches = (fonts._system_files, fonts._system_font, fonts._runs, fonts._characters)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(fonts, "_warned", set())
+    yield folder
+    for cached in caches:
+        cached.cache_clear()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from inspector.heatmap import Attribution, Heatmap
 from inspector.photos.photo import Photo
@@ -68,6 +69,68 @@ def test_contact_sheet(golden, photo):
     second = grad_cam(photo, label="meadow", index=3, score=2.5, probability=0.05)
     maps = [grad_cam(photo), guided(photo), occlusion(photo), second]
     golden(sheet.contact_sheet(photo, maps, model="net.onnx"), "sheet")
+
+
+def card(width, height, name="card.png"):
+    """A photo of few colours, which makes a small file: a blue half, and a yellow disc."""
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.full((height, width, 3), (70, 110, 170), np.uint8)
+    pixels[:, width // 2 :] = (200, 205, 210)
+    near = (rows - 0.4 * height) ** 2 + (columns - 0.4 * width) ** 2
+    pixels[near < (0.3 * min(width, height)) ** 2] = (240, 200, 40)
+    return Photo.of(pixels, name)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 900), (1600, 80)])
+def test_photos_with_one_long_side(golden, width, height):
+    photo = card(width, height)
+    squashed = Preprocess((48, 48), resize="squash", crop_pct=1.0).apply(photo)[1]
+    found = grad_cam(photo).attribution
+    golden(png.overlay(photo, Heatmap.of(found, squashed)), f"photo_{width}x{height}")
+
+
+def test_a_photo_of_32_pixels_under_a_signed_map_with_a_value_per_pixel(golden):
+    photo = card(32, 32)
+    rows, columns = np.mgrid[:32, :32]
+    values = np.sin(rows * 1.7) * np.cos(columns * 1.3) * blob((32, 32), 13, 13, 5) ** 2
+    values[3, 28] = 20.0  # one pixel far above all others, which full colour does not follow
+    geometry = Preprocess((32, 32), crop_pct=1.0).apply(photo)[1]
+    found = Attribution(
+        values[None], "input", "input-x-gradient", label="disc", reduction="sum", per_pixel=True
+    )
+    golden(png.overlay(photo, Heatmap.of(found, geometry)), "photo_32x32")
+
+
+SCRIPTS = {
+    "latin": "h\u00e9risson \u0151\u015f\u00df",
+    "greek": "\u03b3\u03ac\u03c4\u03b1",
+    "cyrillic": "\u043a\u043e\u0448\u043a\u0430",
+    "cjk_without_a_font": "\u864e tiger",
+}
+
+
+def headings(names):
+    """The titles of figures below each other: little but text, so that a lost letter counts."""
+    strips = []
+    for name in names:
+        photo = card(32, 32, f"{name.split()[0]}.png")
+        figure = png.overlay(photo, grad_cam(photo, label=name))
+        strips.append(np.asarray(figure.crop((16, 18, 356, 106))))
+    return Image.fromarray(np.concatenate(strips))
+
+
+def test_names_in_four_scripts(golden, system_fonts):
+    """The machine's own fonts decide nothing here: there are none in ``system_fonts``."""
+    golden(headings(SCRIPTS.values()), "scripts")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_that_is_lost_is_found(golden, system_fonts, script):
+    lost = SCRIPTS | {script: "\ufffd" * len(SCRIPTS[script])}
+    if golden.updates:
+        pytest.skip("would draw the wrong picture")
+    with pytest.raises(AssertionError, match="differ"):
+        golden(headings(lost.values()), "scripts")
 
 
 def test_the_comparison_can_fail(golden, photo):

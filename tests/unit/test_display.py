@@ -114,21 +114,6 @@ def test_maps_of_one_method_share_a_scale_in_a_row(monkeypatch):
 HAN = "\u864e"  # tiger
 
 
-@pytest.fixture
-def system_fonts(tmp_path, monkeypatch):
-    """A folder for fonts in the place of the system's."""
-    folder = tmp_path / "fonts"
-    folder.mkdir()
-    monkeypatch.setattr(fonts, "_folders", lambda: (folder,))
-    caches = (fonts._system_files, fonts._system_font, fonts._runs, fonts._characters)
-    for cached in caches:
-        cached.cache_clear()
-    monkeypatch.setattr(fonts, "_warned", set())
-    yield folder
-    for cached in caches:
-        cached.cache_clear()
-
-
 def make_font(path, character):
     """A font with one character, a square."""
     pen = TTGlyphPen(None)
