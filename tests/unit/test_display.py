@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
+from fontTools.ttLib.tables.DefaultTable import DefaultTable
 from PIL import Image
 
 from inspector.errors import InspectorWarning, UsageError
@@ -15,6 +17,7 @@ from inspector.photos.photo import Photo
 from inspector.printable import percent
 from inspector.render import png, sheet, vector
 from inspector.render.drawing import fonts
+from inspector.render.drawing.chart import Series, line_chart
 from inspector.render.drawing.display import Display
 from inspector.render.drawing.page import Page, heading, illegible
 from inspector.render.drawing.panels import common_scale, overlay_panel, scale_of
@@ -244,3 +247,29 @@ def test_a_photo_whose_name_no_font_has_is_warned_of(system_fonts):
     named = Photo.of(Image.new("RGB", (60, 40)), f"{HAN}.png")
     with pytest.warns(InspectorWarning, match=f"all characters of .*{HAN}.png"):
         png.overlay(named, heatmap())
+
+
+def test_a_curve_is_named_in_a_font_of_the_system(system_fonts):
+    def drawn(name):
+        return np.asarray(
+            line_chart([Series(name, [1, 2], x=[0, 1])], size=(160, 240), x_ticks=[(0, name)])
+        )
+
+    with pytest.warns(InspectorWarning, match="Noto Sans CJK"):
+        lost = drawn(HAN)  # as one mark: Matplotlib's own warning of a missing letter is an error
+    make_font(system_fonts / "square.ttf", HAN)
+    for cached in (fonts._system_files, fonts._system_font, fonts._runs, fonts._characters):
+        cached.cache_clear()
+    found = drawn(HAN)
+    assert (found != lost).any()
+    assert (found != drawn("\N{REPLACEMENT CHARACTER}")).any()
+
+
+def test_a_font_of_pictures_of_one_size_is_passed_over(system_fonts):
+    """Colour emoji of usual machines: Pillow opens them at their own size alone."""
+    make_font(system_fonts / "emoji.ttf", HAN)
+    with TTFont(system_fonts / "emoji.ttf") as opened:
+        opened["CBDT"] = DefaultTable("CBDT")
+        opened["CBDT"].data = b""
+        opened.save(system_fonts / "emoji.ttf")
+    assert fonts.what_to_install(HAN)

@@ -4,6 +4,7 @@ Matplotlib draws them, without its global state: it is an extra (``studies``) an
 alone, late.
 """
 
+import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from PIL import Image
 
 from inspector.errors import require
 from inspector.printable import clean_text
+from inspector.render.drawing.fonts import set_in_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,6 +200,7 @@ def _finished(
     if any(one.name for one in series):
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles, [_plain(name) for name in names], fontsize=8, frameon=False)
+    _set_fonts(figure, axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     with Image.open(buffer) as image:
@@ -206,4 +209,23 @@ def _finished(
 
 def _plain(text: Any) -> str:
     """Printable text in which a dollar sign does not begin a formula."""
-    return clean_text(str(text), limit=None).replace("$", r"\$")
+    return set_in_fonts(clean_text(str(text), limit=None))[0].replace("$", r"\$")
+
+
+def _set_fonts(figure: "Figure", axes: "Axes") -> None:
+    """Give text the fonts of the system that it needs besides Matplotlib's own."""
+    from matplotlib.font_manager import fontManager, get_font
+    from matplotlib.text import Text
+
+    axes.get_xticklabels()  # which are empty until somebody asks
+    for text in figure.findobj(Text):
+        _, paths = set_in_fonts(text.get_text())
+        if paths:
+            families = list(text.get_fontfamily())
+            for path in paths:
+                with contextlib.suppress(OSError, RuntimeError, NotImplementedError, ValueError):
+                    family = get_font(path).family_name
+                    if path not in {one.fname for one in fontManager.ttflist}:
+                        fontManager.addfont(path)
+                    families.append(family)
+            text.set_fontfamily(families)

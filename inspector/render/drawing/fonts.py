@@ -27,6 +27,7 @@ __all__ = [
     "draw_line",
     "font",
     "legible",
+    "set_in_fonts",
     "warn_of_missing",
     "what_to_install",
     "width_of",
@@ -61,6 +62,8 @@ _LARGEST = 64 << 20
 _SURELY_OWN = 0x250
 """Every assigned character below is in DejaVu Sans: Latin with all its accents."""
 _LOST = "\ufffd"
+_OUTLINES, _PICTURES = {"glyf", "CFF ", "CFF2"}, {"CBDT", "sbix"}
+"""Tables of a font that can be drawn at any size, and of colour emoji, which cannot."""
 _SAMPLE = 40  # characters of a text that a warning names
 _EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"}
 _NEUTRAL = {"WS", "CS", "NSM", "BN"}
@@ -156,6 +159,19 @@ def what_to_install(text: str) -> str:
     if unicodedata.category(missing)[0] in {"L", "M", "N"}:
         return f"install Noto Sans {script} (Debian and Ubuntu: apt install fonts-noto-core)"
     return "install a font with symbols (Debian and Ubuntu: apt install fonts-symbola)"
+
+
+def set_in_fonts(text: str) -> tuple[str, tuple[str, ...]]:
+    """A text for a writer of its own, and the files of the system's fonts that it needs.
+
+    What no font has is one mark, and is warned of.
+    """
+    if _plain(text):
+        return text, ()
+    warn_of_missing(text)
+    runs = _runs(text)
+    further = dict.fromkeys(path for path, _ in runs if path not in {"", _own_path()})
+    return "".join(run for _, run in runs), tuple(further)
 
 
 def warn_of_missing(text: str) -> None:
@@ -271,12 +287,14 @@ def _has(path: str, character: str) -> bool:
 
 @lru_cache(maxsize=512)
 def _characters(path: str) -> frozenset[int]:
-    """Characters of a font; none where it cannot be read."""
+    """Characters of a font; none where it cannot be read, or holds pictures of one size only."""
     from fontTools.ttLib import TTFont
 
     try:
         with open_regular(path) as stream, TTFont(stream, fontNumber=0, lazy=True) as opened:
-            return frozenset(opened.getBestCmap() or ())
+            if not _OUTLINES.isdisjoint(opened.keys()) and _PICTURES.isdisjoint(opened.keys()):
+                return frozenset(opened.getBestCmap() or ())
+            return frozenset()
     except Exception:  # noqa: BLE001 - a damaged font of the system raises anything
         return frozenset()
 
