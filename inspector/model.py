@@ -10,6 +10,7 @@ import numpy as np
 
 from converters.graph.activations import data_nodes
 from converters.onnx_file import OnnxFile
+from inspector.engines import GradientEngine, require_torch
 from inspector.engines.copies import Copies, FixedBatch
 from inspector.engines.execution import USUAL, Execution
 from inspector.engines.independence import (
@@ -55,7 +56,6 @@ from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
     from converters.graph import Graph
-    from inspector.engines import GradientEngine
     from inspector.engines.gradient_graph import GradientGraph
     from inspector.engines.twin import TwinEngine
 
@@ -232,6 +232,7 @@ class Model:
     @cached_property
     def twin_engine(self) -> "TwinEngine":
         """Backward passes in PyTorch; importing torch happens here."""
+        require_torch()
         from inspector.engines.twin import TwinEngine
 
         return TwinEngine(self.graph, device=self.device)

@@ -68,8 +68,11 @@ def _verify(
     **opening: Any,
 ) -> int:
     from inspector.embed import base_of, checks_of
+    from inspector.engines import require_torch
     from inspector.render import json as render_json
     from inspector.verify.cache import remember
+
+    require_torch()
     from inspector.verify.checks import certify
     from inspector.verify.graph_gradient import remember_graph
 

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from inspector.engines.rules import Coverage, Rule
+from inspector.errors import BrokenInstallation
 
-__all__ = ["GradientEngine", "Objective", "Signals", "tensors_of"]
+__all__ = ["GradientEngine", "Objective", "Signals", "require_torch", "tensors_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -149,3 +150,19 @@ class GradientEngine(Protocol):
             UnsupportedOperator: Operators on the way that the engine cannot run, all of them.
         """
         ...
+
+
+def require_torch() -> None:
+    """Refuse work of the twin where PyTorch is not installed, or does not start.
+
+    Raises:
+        BrokenInstallation: It is not, or does not.
+    """
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise BrokenInstallation(
+            f"PyTorch does not start ({type(error).__name__}: {said})",
+            hint="pip install torch; `inspector explain --engine onnx` does without it",
+        ) from None

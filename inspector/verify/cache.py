@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import converters.to_torch as twin_package
 from converters.errors import ConverterError
 from inspector.cache_folder import cache_folder, read_entry, write_entry
+from inspector.engines import require_torch
 from inspector.errors import InspectorError, LimitExceeded, refusing
 from inspector.network.inputs.choice import feed_facts
 from inspector.verify.certificate import SCHEMA, Certificate, Verdict
@@ -53,6 +54,7 @@ def verdict_for(
     kept = kept_verdict(model, preprocess, tensor)
     if kept is not None:
         return kept
+    require_torch()
     from inspector.verify.checks import quick
 
     try:

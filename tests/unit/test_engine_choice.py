@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import inspector
-from inspector.errors import MethodRefused, UsageError
+from inspector.errors import BrokenInstallation, MethodRefused, UsageError
 from inspector.verify.checks import certify
 from inspector.verify.graph_gradient import graph_verdict_for, remember_graph
 from inspector.verify.subject import Subject, noise
@@ -83,6 +83,17 @@ def test_auto_takes_the_twin_where_an_operator_has_no_rule(tmp_path):
     )
     np.testing.assert_array_equal(found.attribution.values, known.attribution.values)
     assert auto.model.engine == "twin"
+
+
+@pytest.mark.parametrize("unverified", [False, True])
+def test_a_twin_that_is_needed_where_there_is_no_torch_is_named(monkeypatch, tmp_path, unverified):
+    monkeypatch.setenv("INSPECTOR_CACHE", "off")
+    path = _saved(tmp_path, _uncovered())
+    opened = inspector.load(path, preprocess="unit", unverified=unverified)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BrokenInstallation, match="PyTorch does not start") as refused:
+        opened.explain(PHOTO, "gradient")
+    assert "--engine onnx" in refused.value.hint
 
 
 def test_a_doubt_about_one_output_has_the_others_judged_with_the_twin_too(tmp_path):
