@@ -20,8 +20,9 @@ def did_you_mean(path: str | os.PathLike[str]) -> str:
         path: A path that does not exist; its folder may be misspelt as well.
 
     Example:
+        >>> from pathlib import Path
         >>> from converters.nearest_path import did_you_mean
-        >>> did_you_mean("sample_models/lables.txt")
+        >>> did_you_mean(Path("sample_models") / "lables.txt")
         'did you mean sample_models/labels.txt?'
     """
     try:
