@@ -16,11 +16,18 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 
 from converters.graph import Graph, Node
 
-__all__ = ["OPERATORS", "Facts", "Quantised", "facts", "facts_of", "is_known", "mixes_samples"]
+__all__ = [
+    "OPERATORS",
+    "Facts",
+    "Quantised",
+    "facts",
+    "facts_of",
+    "has_row",
+    "mixes_samples",
+]
 
 MICROSOFT = "com.microsoft"
 MICROSOFT_DOMAINS = (MICROSOFT, "com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -510,14 +517,9 @@ def facts(node: Node) -> Facts:
     return facts_of(node.domain, node.op_type)
 
 
-def is_known(node: Node) -> bool:
-    """Whether a node's operator has a row here, or a body of standard operators."""
-    if facts(node) is not _NONE or node.domain not in {"", "ai.onnx"}:
-        return facts(node) is not _NONE
-    if not onnx.defs.has(node.op_type):
-        return False
-    schema: Any = onnx.defs.get_schema(node.op_type)
-    return bool(schema.has_function or schema.has_context_dependent_function)
+def has_row(node: Node) -> bool:
+    """Whether facts of a node's operator stand here."""
+    return facts(node) is not _NONE
 
 
 # -- facts that attributes decide -----------------------------------------------------------------

@@ -7,6 +7,7 @@ import onnx.inliner
 import onnx.shape_inference
 
 from converters.graph import DEFAULT_DOMAINS, Graph
+from converters.graph.standard_bodies import schema_with_body
 from converters.to_torch.optable import OpTable
 
 __all__ = ["expand_functions"]
@@ -61,17 +62,9 @@ def _missing(
         domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
         opset = graph.opset(domain)
         if table.lookup(domain, node.op_type, opset) is None:
-            schema = _schema_with_body(node, opset)
+            schema = schema_with_body(node.domain, node.op_type, opset)
             if schema is not None:
                 yield node, schema
-
-
-def _schema_with_body(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
-        return None
-    return schema if schema.has_function or schema.has_context_dependent_function else None
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:

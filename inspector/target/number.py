@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -74,6 +74,10 @@ class Target:
         """The number on a changed image, from the tensors of one sample (1, ...)."""
         own = {name: np.asarray(values[name]) for name in self.tensors}
         return float(np.sum(self.of(own)))
+
+    def noted(self, text: str) -> Self:
+        """The same number with one more sentence in its note."""
+        return replace(self, note="; ".join(filter(None, (self.note, text))))
 
     @property
     def shown_index(self) -> int | None:

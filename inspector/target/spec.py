@@ -515,22 +515,17 @@ def _before(target: Target, scores: Scores) -> Target:
             f"before it cannot be found through {clean_text(found.node)}, so the probability "
             "itself is explained"
         )
-        return replace(target, note=_joined(target.note, note))
+        return target.noted(note)
     note = (
         f"{target.label} ends in {clean_text(found.node)}: explained is the score before it, "
         f"in {clean_text(found.tensor)!r}" + (", downwards" if found.sign < 0 else "")
     )
     return replace(
-        target,
+        target.noted(note),
         tensor=found.tensor,
         index=found.index,
         sign=target.sign * found.sign,
-        note=_joined(target.note, note),
     )
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def _named_class(target: Target, scores: Scores, labels: Sequence[str]) -> Target:

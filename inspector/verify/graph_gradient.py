@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.graph.operators import is_known
+from converters.graph.standard_bodies import is_known
 from inspector.errors import ConverterError, InspectorError, LimitExceeded, refusing
 from inspector.verify import report_lines
 from inspector.verify.cache import keep_verdict, kept_verdict
@@ -97,7 +97,7 @@ def graph_judged(
     """
     if model.engine == "onnx":
         return graph_verdict_for(model, preprocess, tensor)
-    if not all(map(is_known, model.graph.nodes)):
+    if not all(is_known(model.graph, node) for node in model.graph.nodes):
         return None  # of what nothing here computes there is no second opinion
     found = graph_verdict_for(model, preprocess, tensor)
     return found if found.passed else None

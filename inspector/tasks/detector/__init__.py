@@ -236,7 +236,7 @@ class Detector:
             )
             return replace(found, note=note)
         if self.layout.caution:
-            return replace(found, note="; ".join(filter(None, (found.note, self.layout.caution))))
+            return found.noted(self.layout.caution)
         return found
 
     def _found_again(self, target: Target, rows: Rows, row: int) -> Target:
@@ -276,7 +276,7 @@ class Detector:
             found = self._box_named(target, self.layout.read(sample.values), sample)
             if found is not None:
                 return found
-        return replace(target, note="; ".join(filter(None, (target.note, _MOVES))))
+        return target.noted(_MOVES)
 
     def _box_named(self, target: Target, rows: Rows, sample: Sample) -> Target | None:
         """The box whose score a target is; None where it is not the score of one."""
@@ -284,16 +284,13 @@ class Detector:
             return None
         shape = np.shape(sample.values[target.tensor])
         index = tuple(i % n for i, n in zip(target.index, shape, strict=False))
-        count = 1 if rows.table is None else rows.table.shape[1]
         for row in {i for i in index if i < len(rows.boxes)}:
-            numbers = range(count) if rows.table is not None else [int(rows.classes[row])]
-            for number in numbers:
+            own = [int(rows.classes[row])] if rows.table is None else range(rows.table.shape[1])
+            for number in own:
                 if self.layout.element(row, number) == (target.tensor, index):
-                    own = np.full(len(rows.boxes), number)
-                    rows = rows if rows.table is None else replace(rows, classes=own)
+                    named = replace(rows, classes=np.full(len(rows.boxes), number))
                     said = f"{target.label} is followed by its box: rows change places"
-                    note = "; ".join(filter(None, (target.note, said)))
-                    return self._found_again(replace(target, note=note), rows, row)
+                    return self._found_again(target.noted(said), named, row)
         return None
 
     def _name(self, number: int) -> str:
