@@ -1,4 +1,4 @@
-"""How often is a reference photo said to show nothing that an embedding compares? Three kinds.
+"""Share of reference photos that are said to show nothing that an embedding compares: three kinds.
 
 python benchmarks/reference_photos.py MODEL --faces 'faces/*.png' --others 'photos/*.jpg'
     [--preprocess NAME] [--set key=value]...

@@ -234,7 +234,7 @@ def convert(
                 for name, arrays in inputs.items()
                 if made.get("kernels") and PHOTOS in name
             }
-            if others and _part(draft, {n: (inputs[n], expected[n]) for n in inputs}, source):
+            if others and _differs(draft, {n: (inputs[n], expected[n]) for n in inputs}, source):
                 # How far the kernels part is the limit then: a few inputs would leave it to chance.
                 for name, arrays in further_inputs(specs).items():
                     expected[name] = _answered(child, arrays)
@@ -412,7 +412,7 @@ def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False)
         return [stored[key] for key in sorted(stored.files)]
 
 
-def _part(
+def _differs(
     draft: Path, known: Mapping[str, tuple[Sequence[Array], Sequence[Array]]], source: str
 ) -> bool:
     """Whether a quantised source and its file differ by more than is accepted in any case.

@@ -1,4 +1,4 @@
-"""Inputs that have a photo's colours and none of its content: what chance looks like.
+"""Inputs with a photo's colours and none of its content, to hold a similarity against.
 
 The mean colour; pixels in random order, which keep the colours; random phases, which keep the
 spectrum.  What pads the photo stays in its place.

@@ -43,7 +43,7 @@ def test_kernels_are_compared_on_more_images_where_the_file_differs(
     """By how much they part is the limit then, which a few images would leave to chance."""
     source = str(networks / "pool_dense_int8.tflite")
     few = convert(source, tmp_path / "few.onnx")
-    monkeypatch.setattr(conversion, "_part", lambda *_: True)
+    monkeypatch.setattr(conversion, "_differs", lambda *_: True)
     many = convert(source, tmp_path / "many.onnx")
     assert len(many.kernels) == len(few.kernels) + 12
     assert many.spread >= few.spread

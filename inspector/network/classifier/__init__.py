@@ -1,1 +1,1 @@
-"""Where are a classifier's scores, and is its head linear?"""
+"""The end of a classifier: its scores, its linear head, the pooling before it."""

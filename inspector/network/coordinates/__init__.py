@@ -1,1 +1,1 @@
-"""Where on the image does a unit look?  Coordinates of units, grids of layers."""
+"""Coordinates on the image: of the units of a tensor, of the cells of a layer."""

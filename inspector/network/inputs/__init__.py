@@ -1,1 +1,1 @@
-"""Which input takes the picture, and what does it expect?"""
+"""Inputs of a network: the one that takes the picture, its sizes, the others' values."""

@@ -1,1 +1,1 @@
-"""What are the outputs called, and what says that they are class scores?"""
+"""Outputs of a network: their names and shapes, and what says that they are class scores."""

@@ -1,1 +1,1 @@
-"""Which numbers do the integers of a quantised network stand for?"""
+"""Quantised networks: what their integers stand for, and their activation functions."""

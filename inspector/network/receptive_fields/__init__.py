@@ -1,1 +1,1 @@
-"""What can a value depend on?  Receptive fields, and what of a network may run on crops."""
+"""Receptive fields: which pixels a value depends on, and which stages may run on crops."""

@@ -1,1 +1,1 @@
-"""Which places do the tokens of a transformer stand for, and which tensors attend?"""
+"""Tokens of a transformer: the places that they stand for, and the tensors that attend."""
