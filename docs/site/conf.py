@@ -19,7 +19,10 @@ ORDER = {
             *("pictures", "tasks", "compare", "audit", "gates", "studies", "verify", "convert"),
             "embed",
         ),
-        "Look up": ("cli", "library", "reference", "schemas", "operators", "truth", "glossary"),
+        "Look up": (
+            *("cli", "library", "reference", "schemas", "operators", "truth", "costs"),
+            "glossary",
+        ),
         "The project": tuple(f"/{page}" for page in BESIDE),
     },
     "docs/studies": {

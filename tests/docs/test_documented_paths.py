@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_paths_exist():
         if not any(word in path for word in PLACEHOLDERS) and not (ROOT / path).exists()
     ]
     assert not missing
+
+
+def test_the_site_lists_every_page():
+    """Without Sphinx, whose own check is among the long runs."""
+    order = runpy.run_path(str(ROOT / "docs/site/conf.py"))["ORDER"]
+    listed = {page.split("/")[-1] for pages in order["docs/index"].values() for page in pages}
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= listed | {"index"}
 
 
 def test_links_lead_somewhere():
