@@ -14,7 +14,7 @@ BESIDE = ("README", "SECURITY", "CONTRIBUTING", "ARCHITECTURE", "CHANGELOG")
 
 ORDER = {
     "docs/index": {
-        "Begin here": ("tutorial", "reading", "methods", "inputs", "faq"),
+        "Begin here": ("install", "tutorial", "reading", "methods", "inputs", "faq"),
         "Work with it": (
             *("pictures", "tasks", "compare", "audit", "gates", "studies", "verify", "convert"),
             "embed",
