@@ -10,21 +10,21 @@ from typing import Any
 
 from converters.plain_values import parse_json
 from converters.regular_file import read_regular
-from inspector.audit.clusters import find_clusters, require_clustering
 from inspector.audit.data_set import DataSet, open_data_set
-from inspector.audit.engine import audit_rows, usual_workers
-from inspector.audit.exports import require_exports, write_exports
-from inspector.audit.faithful import faithfulness_of
+from inspector.audit.engines.local import audit_rows, usual_workers
+from inspector.audit.engines.ray_data import require_ray
 from inspector.audit.findings import find_findings
+from inspector.audit.findings.clusters import find_clusters, require_clustering
 from inspector.audit.gates import Gate, Names, check, parse, read_gates, verdict
 from inspector.audit.interventions import Interventions
 from inspector.audit.lock import Lock, check_lock, read_lock, write_lock
-from inspector.audit.ray_engine import require_ray
-from inspector.audit.reference import Reference
-from inspector.audit.remote import Fetched
+from inspector.audit.numbers.faithful import faithfulness_of
+from inspector.audit.numbers.reference import Reference
+from inspector.audit.numbers.summary import calibration, groups_of, metrics, suspicious
+from inspector.audit.remote.staging import Fetched
 from inspector.audit.report import AuditReport, require_formats
+from inspector.audit.report.exports import require_exports, write_exports
 from inspector.audit.rows import COLUMNS, Asked, Auditor, Row
-from inspector.audit.summary import calibration, groups_of, metrics, suspicious
 from inspector.compare.verdict import NUMBERS
 from inspector.errors import ImageRefused, UsageError
 from inspector.measures.statistics import require_scipy

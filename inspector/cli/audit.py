@@ -40,7 +40,7 @@ class _Data(click.Path):
         Raises:
             UsageError: The address is refused.
         """
-        from inspector.audit.remote import check_address, is_remote
+        from inspector.audit.remote.staging import check_address, is_remote
 
         if is_remote(value):
             return check_address(value)
@@ -56,7 +56,7 @@ class _Report(OutputFolder):
         Raises:
             UsageError: The address is refused, or the folder cannot be written into.
         """
-        from inspector.audit.remote import check_address, is_remote
+        from inspector.audit.remote.staging import check_address, is_remote
 
         if is_remote(value):
             return check_address(value)
@@ -194,7 +194,7 @@ def _staged(
     opening: Mapping[str, Any], limits: Mapping[str, Any], options: Mapping[str, Any]
 ) -> int:
     """Fetch, audit without credentials, and store."""
-    from inspector.audit.remote import staged, without_credentials
+    from inspector.audit.remote.staging import staged, without_credentials
 
     if "fiftyone" in options["exports"]:
         raise UsageError(
@@ -275,7 +275,7 @@ def _recheck(context: click.Context, path: Path) -> None:
 
 
 def _rechecked(path: Path) -> int:
-    from inspector.audit.recheck import recheck
+    from inspector.audit.report.recheck import recheck
 
     found = recheck(path)
     for check in found:

@@ -8,12 +8,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from inspector.audit import engine, faithful, rows
-from inspector.audit.clusters import find_clusters
+from inspector.audit import rows
 from inspector.audit.data_set import Entry, open_data_set
+from inspector.audit.engines import local
+from inspector.audit.findings.clusters import find_clusters
+from inspector.audit.numbers import faithful
+from inspector.audit.numbers.summary import calibration, metrics, suspicious
 from inspector.audit.rows import GRID, Asked, Auditor
 from inspector.audit.run import AuditOptions, audit
-from inspector.audit.summary import calibration, metrics, suspicious
 from inspector.errors import MethodRefused, UsageError
 from inspector.opening import Opening
 from inspector.passes.journal import Journal
@@ -64,7 +66,7 @@ def test_shares_of_evidence_in_boxes_and_on_the_border():
 
 
 def annotated(corners, relative=False):
-    from inspector.audit.annotations import Annotated
+    from inspector.audit.data_set.described import Annotated
 
     return Annotated("dog", corners, relative)
 
@@ -242,7 +244,7 @@ def test_a_group_that_is_called_like_a_column_of_the_rows_keeps_its_values(scene
 def test_rows_are_the_same_from_one_process_and_from_two(scene):
     auditor = Auditor(Asked(opening(scene)))
     entries = open_data_set(scene / "data").entries[:24]
-    one, two = (engine.audit_rows(auditor, entries, workers=n, journal=Journal()) for n in (1, 2))
+    one, two = (local.audit_rows(auditor, entries, workers=n, journal=Journal()) for n in (1, 2))
     for row in (*one, *two):
         row.pop("seconds")
     assert one == two
@@ -255,7 +257,7 @@ def test_a_photo_that_takes_its_process_down_is_one_row(scene):
     auditor = Auditor(Asked(opening(scene)))
     auditor.asked = Asked(deadly)  # what the other processes open
     entries = open_data_set(scene / "data" / "thing").entries[:20]
-    found = engine.audit_rows(auditor, entries, workers=2, journal=Journal())
+    found = local.audit_rows(auditor, entries, workers=2, journal=Journal())
     assert [row["photo"] for row in found if row["refused"]] == ["003.png"]
     assert len(found) == 20
 
@@ -265,7 +267,7 @@ def test_batches_begin_at_the_same_places_whatever_was_done_before():
     done = Journal()
     for place in (0, 1, 2, 3, 4, 5, 6, 7, 9, 19):
         done.keep(str(place), {})
-    found = engine._batches(entries, 8, done)
+    found = local._batches(entries, 8, done)
     assert [(start, len(batch)) for start, batch in found] == [(8, 8), (16, 4)]
 
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from audit_documents import HOSTILE, audit_document, audit_rows, hostile_document
 
+from inspector.audit.numbers.summary import metrics
 from inspector.audit.run import _KEYS
-from inspector.audit.summary import metrics
 from inspector.render import annex, junit, model_card, sarif
 
 ROOT = Path(__file__).resolve().parents[2]

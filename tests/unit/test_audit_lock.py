@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from inspector.audit.data_set import open_data_set
 from inspector.audit.gates import Names, parse
-from inspector.audit.golden import fingerprint, map_error
 from inspector.audit.lock import read_lock
+from inspector.audit.lock.golden import fingerprint, map_error
 from inspector.audit.run import AuditOptions, audit
 from inspector.errors import UsageError
 from inspector.opening import Opening

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import audit_scenes as scenes
 import pytest
 
-from inspector.audit import engine, ray_engine
 from inspector.audit.data_set import Entry, open_data_set
+from inspector.audit.engines import local, ray_data
 from inspector.audit.rows import Asked, Auditor
 from inspector.audit.run import AuditOptions, audit
 from inspector.errors import InspectorError, MissingExtra, ModelRefused
@@ -29,7 +29,7 @@ def ray(monkeypatch):
     fake = SimpleNamespace(get=lambda value: value, util=util)
     fake.get_runtime_context = lambda: context
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr(ray_engine, "_take_core", lambda number: None)
+    monkeypatch.setattr(ray_data, "_take_core", lambda number: None)
     return fake
 
 
@@ -47,13 +47,13 @@ def asked(name="cheating.onnx", **changes):
 
 def actor(request, entries, folder):
     counter = SimpleNamespace(next=SimpleNamespace(remote=lambda node: 0))
-    return ray_engine.AuditActor(request, [(8, tuple(entries))], str(folder), counter)
+    return ray_data.AuditActor(request, [(8, tuple(entries))], str(folder), counter)
 
 
 def test_an_actor_gives_the_rows_of_the_local_engine(ray, scene, monkeypatch):
     auditor = Auditor(asked())
     entries = open_data_set(scene / "data").entries[:4]
-    monkeypatch.setattr(engine.Processes, "batch", lambda self, own: list(auditor.rows(own)))
+    monkeypatch.setattr(local.Processes, "batch", lambda self, own: list(auditor.rows(own)))
     made = actor(asked(), entries, scene)({"place": [0]})
     rows, wanted = json.loads(made["rows"][0]), list(auditor.rows(entries))
     for row in (*rows, *wanted):
@@ -87,10 +87,10 @@ def test_what_is_wrong_with_a_node_ends_the_run_with_its_name(ray, monkeypatch, 
     ray.put = list
     ray.is_initialized = lambda: True
     ray.exceptions = SimpleNamespace(RayError=OSError)
-    monkeypatch.setattr(ray_engine, "_counter", lambda ray: None)
-    monkeypatch.setattr(ray_engine, "require_ray", lambda: None)
+    monkeypatch.setattr(ray_data, "_counter", lambda ray: None)
+    monkeypatch.setattr(ray_data, "require_ray", lambda: None)
     with pytest.raises(kind, match="no model file") as found:
-        list(ray_engine.ray_rows(asked(), [(0, (Entry("a", None),))], 0))
+        list(ray_data.ray_rows(asked(), [(0, (Entry("a", None),))], 0))
     assert found.value.where == "node 192.0.2.7"
 
 

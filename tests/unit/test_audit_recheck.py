@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
-from inspector.audit.recheck import recheck
+from inspector.audit.report.recheck import recheck
 from inspector.audit.run import AuditOptions, audit
 from inspector.cli.audit import command
 from inspector.errors import UsageError

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from inspector.audit import transfer
-from inspector.audit.remote import check_address, is_remote, staged, without_credentials
-from inspector.audit.transfer import Transfer, names_below, redacted
+from inspector.audit.remote import transfer
+from inspector.audit.remote.staging import check_address, is_remote, staged, without_credentials
+from inspector.audit.remote.transfer import Transfer, names_below, redacted
 from inspector.cli import audit as audit_command
 from inspector.errors import UsageError
 

@@ -19,7 +19,7 @@ OWN_FILES = {
     "converters/exported.py": "the draft in the child's work folder",
     "converters/to_onnx/pytorch/export.py": "the draft in the child's work folder",
     "converters/to_onnx/pytorch/module.py": "a source file of the installed torchvision",
-    "inspector/audit/transfer.py": "copies in a staging folder of its own, and its parent's pipe",
+    "inspector/audit/remote/transfer.py": "copies in its own staging folder, its parent's pipe",
     "inspector/cache_folder.py": "a temporary file that it has just made",
     "inspector/cli/streams.py": "the null device",
     "inspector/cli/supervise.py": "files of the kernel, and the terminal",
@@ -110,9 +110,9 @@ READERS = {
     "converters/to_onnx/keras.py": "layers are walked without recursion, in the child",
     "converters/to_onnx/other.py": "asked for two keys alone",
     "converters/to_onnx/pytorch/program.py": "held against lists of what is allowed, in the child",
-    "inspector/audit/ray_engine.py": "rows of this program's own workers",
-    "inspector/audit/remote.py": "answers of its own process",
-    "inspector/audit/transfer.py": "requests of its own parent",
+    "inspector/audit/engines/ray_data.py": "rows of this program's own workers",
+    "inspector/audit/remote/staging.py": "answers of its own process",
+    "inspector/audit/remote/transfer.py": "requests of its own parent",
     "inspector/passes/journal.py": "results of this program's own",
 }
 """Modules that read JSON by themselves, and of what."""

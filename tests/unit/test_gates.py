@@ -8,10 +8,10 @@ import re
 import pytest
 from audit_documents import audit_document
 
-from inspector.audit.gate_grammar import DEPTH, LENGTH
-from inspector.audit.gate_names import METRICS
 from inspector.audit.gates import GATES, Names, check, parse, read_gates, verdict
-from inspector.audit.summary import metrics
+from inspector.audit.gates.grammar import DEPTH, LENGTH
+from inspector.audit.gates.names import METRICS
+from inspector.audit.numbers.summary import metrics
 from inspector.errors import UsageError
 from inspector.render.audit_facts import LABELS
 

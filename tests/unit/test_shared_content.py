@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspector.audit import interventions, shared_content
-from inspector.audit.shared_content import find_shared_content
+from inspector.audit import interventions
+from inspector.audit.findings import shared_content
+from inspector.audit.findings.shared_content import find_shared_content
 
 SIZE = 48
 RNG = np.random.default_rng(0)

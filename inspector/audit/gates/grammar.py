@@ -104,7 +104,7 @@ def read(text: str) -> Node:
         UsageError: It does not follow the grammar, is too long, or is nested too deeply.
 
     Example:
-        >>> from inspector.audit.gate_grammar import read
+        >>> from inspector.audit.gates.grammar import read
         >>> str(read('class."tiger cat".top1 < 0.8').left)
         'class."tiger cat".top1'
     """

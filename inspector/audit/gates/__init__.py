@@ -4,7 +4,7 @@
 before a photo is opened (:func:`parse`), a list of gates that no report can pass is refused
 (:func:`check`), and the report's numbers are put in when the run is done (:meth:`Gate.evaluate`).
 What has no value could not be checked, which is never "passed".  The grammar stands in
-:mod:`inspector.audit.gate_grammar` and in ``docs/gates.md``.
+:mod:`inspector.audit.gates.grammar` and in ``docs/gates.md``.
 """
 
 import operator
@@ -15,9 +15,9 @@ from typing import Any
 
 from converters.plain_values import parse_toml
 from converters.regular_file import read_regular
-from inspector.audit.gate_grammar import Comparison, Name, Node, Not, read
-from inspector.audit.gate_names import Names, Number, numbers
-from inspector.audit.gate_ranges import Budget, can_hold
+from inspector.audit.gates.grammar import Comparison, Name, Node, Not, read
+from inspector.audit.gates.names import Names, Number, numbers
+from inspector.audit.gates.ranges import Budget, can_hold
 from inspector.errors import UsageError, nearest
 from inspector.printable import clean_text
 

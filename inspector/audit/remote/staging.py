@@ -3,8 +3,8 @@
     s3://bucket/photos    gs://bucket/report    hf://datasets/owner/name    zip://photos::s3://b/a.zip
 
 Photos are fetched into a folder of this machine and audited there.  The transfer is done by a
-process of its own (``inspector.audit.transfer``), so that whoever opens the model and decodes
-photos has neither a network nor credentials.
+process of its own (``inspector.audit.remote.transfer``), so that whoever opens the model and
+decodes photos has neither a network nor credentials.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from converters.conversion.environment import kept_variables
 from converters.work_folder import work_folder
-from inspector.audit.transfer import DATA, REPORT, shown
+from inspector.audit.remote.transfer import DATA, REPORT, shown
 from inspector.errors import InspectorError, LimitExceeded, UsageError
 
 __all__ = ["Fetched", "Staged", "is_remote", "staged", "without_credentials"]
@@ -52,7 +52,7 @@ _NAMES = frozenset(
     }
 )
 _BEGINNINGS = ("INSPECTOR_", "CUDA_", "NVIDIA_", "ORT_", "RAY_", "SLURM_", "PYTEST_")
-_CODE = Path(__file__).resolve().parents[2]
+_CODE = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def check_address(url: str) -> str:
         UsageError: Its protocol is refused, or it holds a password.
 
     Example:
-        >>> from inspector.audit.remote import check_address
+        >>> from inspector.audit.remote.staging import check_address
         >>> check_address("s3://bucket/photos")
         's3://bucket/photos'
     """
@@ -172,7 +172,7 @@ def staged(
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from inspector.audit.remote import staged
+        >>> from inspector.audit.remote.staging import staged
         >>> photos = "file://" + str(Path("sample_models/images").resolve())
         >>> with tempfile.TemporaryDirectory() as folder, staged(photos, Path(folder)) as place:
         ...     len(list(place.data.iterdir())) > 10, place.fetched.failed
@@ -230,7 +230,7 @@ class _Process:
         path = [str(_CODE), os.environ.get("PYTHONPATH", "")]
         self._late = False
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "inspector.audit.transfer"],
+            [sys.executable, "-P", "-m", "inspector.audit.remote.transfer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converters.plain_values import finite_number
-from inspector.audit.gate_grammar import Name
+from inspector.audit.gates.grammar import Name
 from inspector.errors import UsageError, nearest
 from inspector.measures.signal_error import METRICS as ERRORS
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inspector.audit.engine import Batch, Processes
+from inspector.audit.engines.local import Batch, Processes
 from inspector.audit.rows import Asked, Row
 from inspector.errors import ExplainedError, InspectorError, ModelRefused
 from inspector.errors import require as require_extra

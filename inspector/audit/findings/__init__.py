@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inspector.audit.findings.shared_content import SharedContent, find_shared_content
 from inspector.audit.interventions import EFFECT, Interventions
 from inspector.audit.processing import Processing, find_processing, tried
 from inspector.audit.rows import Row
-from inspector.audit.shared_content import SharedContent, find_shared_content
 
 __all__ = ["find_findings"]
 

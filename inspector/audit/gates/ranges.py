@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from inspector.audit.gate_grammar import Comparison, Name, Node, Not
-from inspector.audit.gate_names import Number
+from inspector.audit.gates.grammar import Comparison, Name, Node, Not
+from inspector.audit.gates.names import Number
 
 __all__ = ["STEPS", "Budget", "can_hold"]
 

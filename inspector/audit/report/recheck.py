@@ -15,8 +15,8 @@ from typing import Any
 from converters.plain_values import finite_number, parse_json
 from converters.regular_file import read_regular
 from inspector.audit.gates import parse, verdict
+from inspector.audit.numbers.summary import calibration, groups_of, metrics, suspicious
 from inspector.audit.rows import Row
-from inspector.audit.summary import calibration, groups_of, metrics, suspicious
 from inspector.errors import UsageError, require
 from inspector.printable import clean_text
 from inspector.render.json import plain
@@ -65,7 +65,7 @@ def recheck(path: Path) -> list[Check]:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from inspector.audit.recheck import recheck
+        >>> from inspector.audit.report.recheck import recheck
         >>> from inspector.audit.run import AuditOptions, audit
         >>> from inspector.opening import Opening
         >>> with tempfile.TemporaryDirectory() as folder:

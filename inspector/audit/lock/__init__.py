@@ -17,8 +17,8 @@ import numpy as np
 from converters.plain_values import finite_number, parse_json
 from converters.regular_file import read_regular
 from inspector.audit.data_set import DataSet, Entry
-from inspector.audit.gate_names import METRICS
-from inspector.audit.golden import GoldenPhoto, fingerprint, golden_photos, map_error
+from inspector.audit.gates.names import METRICS
+from inspector.audit.lock.golden import GoldenPhoto, fingerprint, golden_photos, map_error
 from inspector.audit.rows import Auditor, Row
 from inspector.errors import ModelRefused, UsageError
 from inspector.printable import clean_text

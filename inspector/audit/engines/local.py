@@ -77,7 +77,7 @@ def audit_rows(
     made = sum(str(place) in journal for place in range(len(entries)))
     source: Iterator[tuple[int, list[Row]]]
     if engine == "ray":
-        from inspector.audit.ray_engine import ray_rows
+        from inspector.audit.engines.ray_data import ray_rows
 
         source = ray_rows(auditor.asked, batches, workers)
     elif workers == 1:

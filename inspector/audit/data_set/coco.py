@@ -1,0 +1,118 @@
+"""COCO annotations: one JSON file with images, annotations and categories."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters.plain_values import finite_number, parse_json
+from inspector.audit.data_set.described import (
+    Annotated,
+    Described,
+    below,
+    mappings_in,
+    read_file,
+    refuse_all,
+    size_of,
+    unnamed,
+)
+from inspector.errors import UsageError
+from inspector.printable import clean_text
+
+__all__ = ["coco"]
+
+Identity = int | float | str | None
+"""What tells images and categories of COCO apart."""
+
+
+def coco(path: Path) -> list[Described]:
+    """Photos of COCO annotations: ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        UsageError: It is not COCO, or names files outside its folder.
+    """
+    try:
+        found = parse_json(read_file(path))
+    except ValueError as error:
+        raise UsageError(f"is not JSON ({error})", where=str(path)) from None
+    parts = found if isinstance(found, dict) else {}
+    images, boxes = parts.get("images"), parts.get("annotations", [])
+    if not isinstance(images, list) or not isinstance(boxes, list):
+        raise UsageError(
+            "is not COCO: it has no list `images`",
+            where=str(path),
+            hint="COCO has the lists images, annotations and categories",
+        )
+    wrong: list[str] = []
+    named = _by_id(mappings_in(parts.get("categories", [])), "categories", wrong)
+    known = _by_id(mappings_in(images), "images", wrong)
+    objects: dict[Identity, list[Annotated]] = {}
+    for number, box in enumerate(mappings_in(boxes)):
+        if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
+            continue
+        numbers = _box_of(box)
+        if numbers is None:  # key points, or a region as run lengths
+            continue
+        called = f"annotation {clean_text(str(box.get('id', number)), limit=40)}"
+        if numbers == []:
+            wrong.append(f"{called}: bbox is not left, top, width, height")
+            continue
+        identity, category = _identity(box.get("image_id")), _identity(box.get("category_id"))
+        said = clean_text(str(named.get(category, {}).get("name") or "")).strip()
+        label = said or (None if category is None else unnamed(category))
+        if numbers[2] > 0 and numbers[3] > 0:  # COCO itself has boxes without an area
+            left, top = numbers[:2]
+            corners = (top, left, top + numbers[3], left + numbers[2])
+            objects.setdefault(identity, []).append(Annotated(label, corners))
+    if objects and not set(objects) & set(known):
+        wrong.append("no annotation has the id of an image: image_id and id differ in type?")
+    refuse_all(wrong, path)
+    described = []
+    for image in mappings_in(images):
+        name = below(image.get("file_name", ""), path)
+        places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
+        own = objects.get(_identity(image.get("id")), [])
+        size = image.get("height"), image.get("width")
+        described.append(Described(clean_text(str(name)), places, own, size_of(*size)))
+    return described
+
+
+def _identity(value: object) -> Identity:
+    """What tells images and categories apart; None of what can be no identity."""
+    return value if isinstance(value, int | float | str) else None
+
+
+def _by_id(
+    found: Sequence[Mapping[str, Any]], what: str, wrong: list[str]
+) -> dict[Identity, Mapping[str, Any]]:
+    """Images or categories by their identity; two different ones of the same are wrong."""
+    known: dict[Identity, Mapping[str, Any]] = {}
+    key = "file_name" if what == "images" else "name"
+    for one in found:
+        other = known.setdefault(_identity(one.get("id")), one)
+        if other is not one and other.get(key) != one.get(key):
+            wrong.append(f"two {what} have the id {clean_text(str(one.get('id')), limit=40)}")
+    return known
+
+
+def _box_of(annotation: Mapping[str, Any]) -> list[float] | None:
+    """Left, top, width, height; empty where that is no box, None where there is none.
+
+    Without ``bbox`` it is what the polygons of ``segmentation`` reach.
+    """
+    numbers = annotation.get("bbox")
+    if numbers is not None:
+        given = list(numbers) if isinstance(numbers, list) else []
+        found = [finite_number(one) for one in given]
+        right = len(found) == 4 and None not in found
+        box = [float(one or 0) for one in found]
+        return box if right and box[2] >= 0 and box[3] >= 0 else []
+    parts = annotation.get("segmentation")
+    if not isinstance(parts, list) or not parts or not all(isinstance(p, list) for p in parts):
+        return None
+    points = [finite_number(value) for part in parts for value in part]
+    if None in points or not points or any(len(part) % 2 for part in parts):
+        return []
+    places = [float(one or 0) for one in points]
+    across, down = places[0::2], places[1::2]
+    left, top = min(across), min(down)
+    return [left, top, max(across) - left, max(down) - top]

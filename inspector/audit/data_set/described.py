@@ -1,0 +1,120 @@
+"""Photos as annotations describe them, and what readers of all kinds of annotations share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters.plain_values import finite_number
+from converters.regular_file import read_regular
+from inspector.errors import UsageError
+from inspector.printable import clean_text
+
+__all__ = [
+    "MOST_LABEL_BYTES",
+    "Annotated",
+    "Described",
+    "below",
+    "mappings_in",
+    "read_file",
+    "refuse_all",
+    "size_of",
+    "text_of",
+    "unnamed",
+]
+
+MOST_BYTES = 1 << 30
+MOST_LABEL_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An object on a photo.
+
+    Attributes:
+        label: Its class; None where nothing says it.
+        corners: Top, left, bottom, right in pixels of the upright photo.
+        relative: Whether the corners are shares of the photo's height and width instead.
+    """
+
+    label: str | None
+    corners: tuple[float, float, float, float]
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """A photo that annotations name.
+
+    Attributes:
+        photo: Its name.
+        places: Where it may lie below the data set's folder.
+        objects: What lies on it.
+        size: Height and width that the annotations say it has; None where they do not.
+    """
+
+    photo: str
+    places: tuple[PurePosixPath, ...]
+    objects: Sequence[Annotated]
+    size: tuple[int, int] | None = None
+
+
+def read_file(path: Path, limit: int = MOST_BYTES) -> bytes:
+    """Bytes of a file of annotations.
+
+    Raises:
+        UsageError: It cannot be read, or is larger than the limit.
+    """
+    try:
+        return read_regular(path, limit)
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
+
+
+def below(name: object, path: Path) -> PurePosixPath:
+    """A photo's name as a path below the data set's folder.
+
+    Raises:
+        UsageError: It leads outside.
+    """
+    found = PurePosixPath(str(name).replace("\\", "/"))
+    if not str(name) or "\0" in str(name) or found.is_absolute() or ".." in found.parts:
+        raise UsageError(
+            f"names a file outside the folder: {clean_text(str(name), limit=80)}",
+            where=str(path),
+        )
+    return found
+
+
+def text_of(path: Path) -> str:
+    """Text of a small file, without a byte order mark."""
+    return read_file(path, MOST_LABEL_BYTES).decode("utf-8-sig", "replace")
+
+
+def unnamed(index: object) -> str:
+    """The label of a class that has a number alone, which is not the model's own number."""
+    return f"id {clean_text(str(index), limit=40)}"
+
+
+def refuse_all(wrong: Sequence[str], where: Path, hint: str = "") -> None:
+    """Refuse everything that is wrong with some annotations, in one error.
+
+    Raises:
+        UsageError: Something is.
+    """
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError(clean_text("; ".join(wrong[:5])) + more, where=str(where), hint=hint)
+
+
+def size_of(height: object, width: object) -> tuple[int, int] | None:
+    """Height and width where both are numbers above 0."""
+    found = [finite_number(one) for one in (height, width)]
+    if any(one is None or one <= 0 for one in found):
+        return None
+    return int(found[0] or 0), int(found[1] or 0)
+
+
+def mappings_in(values: object) -> list[Mapping[str, Any]]:
+    """The mappings of a list; none where a stranger wrote something else."""
+    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []

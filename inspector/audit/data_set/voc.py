@@ -1,0 +1,76 @@
+"""Pascal VOC annotations: an XML file per photo."""
+
+import codecs
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree as ET
+
+from converters.plain_values import whole_number
+from inspector.audit.data_set.described import (
+    MOST_LABEL_BYTES,
+    Annotated,
+    Described,
+    below,
+    read_file,
+    refuse_all,
+    size_of,
+)
+from inspector.errors import UsageError
+from inspector.photos.sources import PICTURES
+from inspector.printable import clean_text
+
+__all__ = ["voc"]
+
+
+def voc(folder: Path) -> list[Described]:
+    """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
+
+    Raises:
+        UsageError: A file is not such XML, declares entities, or has corners that are no box.
+    """
+    described, wrong = [], list[str]()
+    for path in sorted((folder / "Annotations").glob("*.xml")):
+        root = _xml(path)
+        given = root.findtext("filename")
+        names = [given] if given else [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
+        places = [below(name, path) for name in names]
+        name = next((n for n in places if (folder / "JPEGImages" / n).is_file()), places[0])
+        objects = []
+        for one in root.iter("object"):
+            texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
+            try:
+                top, left, bottom, right = (float(text or "") for text in texts)
+            except ValueError:
+                top, left, bottom, right = 1.0, 1.0, 0.0, 0.0
+            if not (top <= bottom and left <= right):
+                wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
+                continue
+            label = clean_text((one.findtext("name") or "").strip()) or None
+            objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
+        found = (PurePosixPath("JPEGImages") / name, name)
+        size = size_of(
+            *(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width"))
+        )
+        described.append(Described(clean_text(str(name)), found, objects, size))
+    refuse_all(wrong, folder / "Annotations")
+    return described
+
+
+def _xml(path: Path) -> ET.Element:
+    """An XML file that declares nothing.
+
+    Raises:
+        UsageError: It is not XML, or declares entities: also in an encoding that hides that.
+    """
+    data = read_file(path, MOST_LABEL_BYTES)
+    try:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text: str | bytes = data.decode("utf-16") if wide else data
+        plain = text.encode() if isinstance(text, str) else text
+        if b"\0" in plain:
+            raise UsageError("is not UTF-8 text", where=str(path))
+        if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
+            raise UsageError("declares entities, which no annotation needs", where=str(path))
+        return ET.fromstring(text)  # noqa: S314 - without declarations, see above
+    except (ET.ParseError, ValueError, LookupError) as error:
+        reason = clean_text(str(error), limit=100)
+        raise UsageError(f"is not XML ({reason})", where=str(path)) from None
