@@ -3,6 +3,7 @@
 Each runs the PyTorch module at one thread, on the same image and the same class.
 """
 
+import copy
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
@@ -103,12 +104,16 @@ def _grad_cam(network: Network, image: Array) -> dict[str, Prepare]:
         return counted(lambda: method(input_tensor=x, targets=goal))
 
     def guided() -> Run:
-        method = pytorch_grad_cam.GuidedBackpropReLUModel(model=module, device="cpu")
+        # It leaves one ReLU in the place of all, and then no layer is found by identity.
+        own = copy.deepcopy(module)
+        method = pytorch_grad_cam.GuidedBackpropReLUModel(model=own, device="cpu")
         return counted(lambda: method(x.clone(), target_category=TARGET))
 
     def weights(name: str) -> Prepare:
         def prepare() -> Run:
             method, few = getattr(pytorch_grad_cam, name)(**how), _maps(network, x)[:, :FEW]
+            if name == "AblationCAM":  # whose default layer is one for all networks
+                method.ablation_layer = pytorch_grad_cam.ablation_layer.AblationLayer()
             return counted(lambda: method.get_cam_weights(x, network.last, goal, few, None), FEW)
 
         return prepare
