@@ -25,7 +25,7 @@ class EitherEngine:
 
     def __init__(self, first: GradientEngine, other: Callable[[], GradientEngine]) -> None:
         self._first, self._other = first, other
-        self._refused: set[tuple[str, ...]] = set()
+        self._refused: set[tuple[str | None, tuple[str, ...]]] = set()
 
     def signals(
         self,
@@ -37,13 +37,13 @@ class EitherEngine:
         known: Mapping[str, Array] | None = None,
     ) -> Signals:
         """Send the targets' scores back; see ``GradientEngine.signals``."""
-        names = (*start, "", *tensors_of(targets))
+        asked = (None if rule is None else rule.name, (*start, "", *tensors_of(targets)))
         relevance = rule is not None and rule.name in RELEVANCE_RULES
-        if not relevance and names not in self._refused:
+        if not relevance and asked not in self._refused:
             try:
                 return self._first.signals(start, frontier, targets, rule, known=known)
             except UnsupportedOperator:
-                self._refused.add(names)
+                self._refused.add(asked)
         return self._other().signals(start, frontier, targets, rule)
 
     def reads(self, start: Mapping[str, Array], targets: Sequence[str]) -> tuple[str, ...]:

@@ -328,6 +328,7 @@ class _Samples:
             return layers[0].tensor, ""
         key = (row, target)
         if key not in self._chosen:
+            doubt = self._doubt(target)  # settles which engine draws, too
             carried: dict[str, float] = {}
             waiting = layers
             # Behind a branch without evidence lies what it is computed from.
@@ -344,8 +345,21 @@ class _Samples:
                     f"{carried[best] / total:.0%} of the evidence (|g A|) passes through this "
                     f"layer, {best!r}; the rest through " + ", ".join(map(repr, others[:4]))
                 )
+            if doubt:
+                said = "; ".join(filter(None, [said, doubt]))
             self._chosen[key] = best, said
         return self._chosen[key]
+
+    def _doubt(self, target: "Target") -> str:
+        """What is to be said of a layer that is chosen by a gradient nobody has certified."""
+        try:
+            verdicts = [self.opened.certificate_of(tensor) for tensor in sorted(target.tensors)]
+        except _REFUSALS as error:
+            return f"this layer was chosen by a gradient that is not certified ({error})"
+        found = next((one for one in verdicts if one.passed is not True), None)
+        if found is None:
+            return ""
+        return f"this layer was chosen by a gradient that is not certified ({found.text})"
 
     def _carried(self, row: int, target: "Target", layer: str) -> float:
         """Evidence that passes through a layer: the sum of |g A|."""

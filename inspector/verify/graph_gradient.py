@@ -108,7 +108,7 @@ def _judge(model: "Model", preprocess: "Preprocess | None", tensor: str) -> Verd
     if subject.kind == "quantised" or model.input.integer:
         said = "a model of whole steps has no slope to compare the gradient graph with"
         return Verdict(None, f"{said}; `inspector verify` compares it with the twin", "now")
-    said = "no output can be differentiated"
+    said, failed = "no output can be differentiated", ""
     for probe in (noise(model, preprocess), *others(subject, preprocess)):
         target, said = subject.default_target(probe, tensor)
         found = () if target is None else slopes_without_twin(subject, probe, target)
@@ -116,11 +116,15 @@ def _judge(model: "Model", preprocess: "Preprocess | None", tensor: str) -> Verd
             continue
         word = _judged(found)
         text = report_lines.slopes_without_twin(found)
-        if word == "pass":
-            return Verdict(True, f"the gradient graph agrees with ONNX Runtime ({text})", "now")
+        if word == "fail" and failed:  # what is wrong shows at more than one input
+            return Verdict(False, f"the gradient graph fails: {failed}", "now")
         if word == "fail":
-            return Verdict(False, f"the gradient graph fails: {target.label}: {text}", "now")
+            failed = f"{target.label}: {text}"
+        elif word == "pass" and not failed:
+            return Verdict(True, f"the gradient graph agrees with ONNX Runtime ({text})", "now")
         said = text
+    if failed:
+        said = f"it fails at one input alone: {failed}"
     return Verdict(None, f"the gradient graph cannot be certified: {said}", "now")
 
 

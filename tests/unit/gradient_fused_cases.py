@@ -125,6 +125,22 @@ def _samples():
             yield Case("AffineGrid", theta, (size,), {"align_corners": align})
 
 
+def _deformed():
+    x, weights = (1, 4, 6, 7), _w(6, 2, 3, 2)
+    plain = {"group": 2, "offset_group": 2, "pads": [1, 0, 1, 0]}
+    strided = {"group": 2, "strides": [2, 1], "dilations": [1, 2], "pads": [2, 1, 1, 0]}
+    for options, groups, out in ((plain, 2, (6, 6)), (strided, 1, (4, 6))):
+        shifts = (1, groups * 12, *out)
+        offset = _RNG.uniform(-1.8, 1.8, shifts).astype(np.float32)
+        mask = _RNG.uniform(0, 1, (1, groups * 6, *out)).astype(np.float32)
+        for opset in (19, 22):
+            yield Case("DeformConv", x, (weights, offset), options, opset)
+            yield Case("DeformConv", x, (weights, offset, _w(6), mask), options, opset)
+        yield Case("DeformConv", shifts, (_w(*x), weights), options, place=2)
+        yield Case("DeformConv", shifts, (_w(*x), weights, _w(6), mask), options, place=2)
+        yield Case("DeformConv", mask.shape, (_w(*x), weights, offset, None), options, place=4)
+
+
 def _attentions():
     heads = (_w(1, 4, 3, 5), _w(1, 4, 3, 6))
     yield Case("Attention", (1, 4, 7, 5), heads, opset=23)
@@ -143,4 +159,4 @@ def _attentions():
     yield Case("Attention", (1, 4, 7, 5), (*heads, seen), opset=23)
 
 
-FUSED_CASES = [*_fused(), *_indices(), *_moves(), *_samples(), *_attentions()]
+FUSED_CASES = [*_fused(), *_indices(), *_moves(), *_samples(), *_deformed(), *_attentions()]

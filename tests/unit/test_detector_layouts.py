@@ -124,6 +124,18 @@ def test_centres_and_sizes_of_large_boxes_are_no_corners(scale):
     )
 
 
+@pytest.mark.parametrize("scale", [1, 64])
+def test_centres_and_sizes_beside_their_scores_are_no_corners_either(scale):
+    rng = np.random.default_rng(0)
+    boxes = np.array([0.5, 0.5, 0.9, 0.8]) + rng.normal(size=(30, 4)) * 0.01
+    values = {"boxes": boxes * scale, "scores": rng.uniform(size=(30, 2)) * 0.1}
+    layout = find_layout(known(values, ("a", "b"), size=(64, 64)))
+    assert (layout.key, "centres and sizes" in layout.name) == ("pairs", True)
+    np.testing.assert_allclose(
+        layout.read(values).boxes.mean(axis=0), [6.4, 3.2, 57.6, 60.8], atol=0.5
+    )
+
+
 @pytest.mark.parametrize("case", ["scrfd", "yunet", "nanodet", "yolox, maps", "yolov8, maps"])
 def test_each_level_s_scores_are_explained_in_its_own_output(case):
     values = EVERY[case][0]()

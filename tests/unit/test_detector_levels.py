@@ -7,6 +7,7 @@ from detectors import SIDE, pyramid
 
 import inspector
 from inspector.overview import overview
+from inspector.verify import Verdict
 
 CLOSE = 1e-4
 GREY = 60
@@ -76,3 +77,15 @@ def test_a_sum_of_boxes_of_two_levels_says_what_its_layer_shows(opened):
     (both,) = model.explain(planted(), words, target="sum(class 0#1; class 0#2)").explanations
     parts = [one.attribution.values for one in model.explain(planted(), words).explanations]
     assert np.all((both.attribution.values > 0) == (parts[0] > 0) | (parts[1] > 0))
+
+
+def test_a_layer_that_an_uncertified_gradient_chose_is_said_to_be(opened, monkeypatch):
+    """Recipro-CAM needs no gradient; the choice between the levels' layers does."""
+    _, model = opened
+    words, target = "recipro-cam", "sum(class 0#1; class 0#2)"
+    (found,) = model.explain(planted(), words, target=target).explanations
+    assert not any("not certified" in note for note in found.attribution.notes)
+    failed = Verdict(False, "the twin differs", "now")
+    monkeypatch.setattr(model, "certificate_of", lambda *_, **__: failed)
+    (found,) = model.explain(planted(), words, target=target).explanations
+    assert any("not certified (the twin differs)" in note for note in found.attribution.notes)

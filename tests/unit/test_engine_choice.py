@@ -356,3 +356,25 @@ def test_auto_asks_for_a_second_opinion_on_operators_that_nothing_here_computes(
         inspector.load(path, preprocess="unit").explain(PHOTO, "gradient")
     found = inspector.load(path, preprocess="unit", engine="onnx").explain(PHOTO, "gradient")
     assert found.images[0].explanations[0].attribution.values.any()
+
+
+def test_a_rule_that_one_engine_refuses_does_not_keep_it_from_another():
+    from converters.errors import UnsupportedNode, UnsupportedOperator
+    from inspector.engines.either import EitherEngine
+    from inspector.engines.rules import Rule
+
+    class First:
+        def signals(self, start, frontier, targets, rule=None, *, known=None):
+            if rule is not None:
+                raise UnsupportedOperator([UnsupportedNode("n", "Op", "", 20, "none")])
+            return "first"
+
+    class Second:
+        def signals(self, *_):
+            return "second"
+
+    either = EitherEngine(First(), Second)
+    given = ({"x": np.zeros(1)}, {}, [])
+    assert either.signals(*given, Rule("guided")) == "second"
+    assert either.signals(*given) == "first"
+    assert either.signals(*given, Rule("guided")) == "second"

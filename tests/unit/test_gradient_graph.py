@@ -434,6 +434,30 @@ def test_an_index_that_the_image_decides_is_not_taken_for_a_constant():
         GradientGraph(file).signals({"x": x}, {}, [Weighted(np.ones((1, 1), np.float32))])
 
 
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("opset", [11, 16, 20])
+@pytest.mark.parametrize("options", [{}, {"spatial_scale": 0.5}])
+def test_regions_send_their_signals_to_the_images_that_they_lie_on(opset, ratio, options):
+    # Inside, across the edge, outside, one pixel, and upside down.
+    corners = [[0.3, 0.6, 5.2, 4.9], [-2.5, 1.0, 3.1, 8.3], [7.9, 6.1, 9.0, 9.0]]
+    rois = np.float32([*corners, [2.2, 2.4, 2.3, 2.5], [4.1, 3.9, 1.2, 1.1]])
+    size = {"output_height": 2, "output_width": 3, "sampling_ratio": ratio, **options}
+    nodes = [
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("Concat", ["x", "n"], ["two"], axis=0),
+        helper.make_node("RoiAlign", ["two", "rois", "which"], ["r"], **size),
+        helper.make_node("Mul", ["r", "w"], ["m"]),
+        helper.make_node("Reshape", ["m", "flat"], ["y"]),
+    ]
+    constants = {"rois": rois, "which": _ints(0, 1, 1, 0, 1), "w": _w(5, 3, 2, 3)}
+    file = _file(nodes, constants | {"flat": _ints(1, -1)}, (3, 6, 7), opset)
+    x = _w(1, 3, 6, 7)
+    target = [Weighted(np.ones((1, 90), np.float32))]
+    found = GradientGraph(file).signals({"x": x}, {}, target)["x"]
+    expected = TwinEngine(file.graph).signals({"x": x}, {}, target)["x"]
+    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
 def test_an_operator_without_a_rule_is_named_with_its_node():
     nodes = [
         helper.make_node("MaxRoiPool", ["x", "rois"], ["a"], name="regions", pooled_shape=[3, 3]),
@@ -471,6 +495,6 @@ _TRIED_ELSEWHERE = {
     *("ConvInteger", "MatMulInteger", "QLinearMatMul", "Cast", "Split", "Crop", "Affine"),
     *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"),
     *("QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool", "NhwcMaxPool", "QGemm"),
-    *("RNN", "GRU", "LSTM"),
+    *("RNN", "GRU", "LSTM", "RoiAlign"),
 }
 """Operators that one node between floats does not show."""

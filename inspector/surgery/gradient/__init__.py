@@ -21,6 +21,7 @@ from inspector.surgery.gradient import (  # noqa: F401
     quantised_fused,
     recurrent,
     reductions,
+    regions,
     resize,
     sampling,
     scattering,

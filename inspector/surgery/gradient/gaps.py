@@ -38,10 +38,8 @@ WITHOUT_RULE = {
         "SequenceLength",
         "SplitToSequence",
     ],
-    "reads places that the image moves: a detector's second stage, or deformed taps": [
-        "DeformConv",
+    "the maximum of a region, of detectors before RoiAlign": [
         "MaxRoiPool",
-        "RoiAlign",
     ],
     "spectra of signals, complex in between": [
         "DFT",

@@ -1,4 +1,4 @@
-"""Signals of values between the pixels: GridSample and AffineGrid.
+"""Signals of values between the pixels: GridSample, AffineGrid and DeformConv.
 
 One axis of a grid reaches from -1 to 1.  A bilinear value is the sum of four corners by their
 weights; its slope along an axis is the difference of the corners along it.
@@ -92,6 +92,55 @@ def _corner(b: Builder, row: _Line, column: _Line, down: int, right: int) -> _Co
     return _Corner(b.op("Cast", [flat], to=7), (weights[0], weights[1]), inside)
 
 
+@dataclass(frozen=True)
+class _Taps:
+    """The pixels around some positions, by how far down and to the right: four, or the nearest."""
+
+    corners: Mapping[tuple[int, int], _Corner]
+
+    @classmethod
+    def between(cls, b: Builder, row: _Line, column: _Line) -> "_Taps":
+        steps = ((0, 0), (0, 1), (1, 0), (1, 1)) if row.share else ((0, 0),)
+        return cls({at: _corner(b, row, column, *at) for at in steps})
+
+    def to_pixels(self, b: Builder, g: str, total: str) -> str:
+        """The signals (N, C, P) of the positions, added to pixels (N, C, H W)."""
+        for corner in self.corners.values():
+            near, far = corner.weights
+            weight = b.mul(b.mul(near, far), corner.inside) if near else corner.inside
+            index = b.op("Expand", [corner.index, b.shape(g)])
+            given = [total, index, b.mul(g, weight)]
+            total = b.op("ScatterElements", given, axis=2, reduction="add")
+        return total
+
+    def values(self, b: Builder, flat: str, g: str) -> dict[tuple[int, int], str]:
+        """The pixels (N, C, P) at each corner, 0 outside of the image."""
+        found = {}
+        for at, corner in self.corners.items():
+            index = b.op("Expand", [corner.index, b.shape(g)])
+            found[at] = b.mul(b.op("GatherElements", [flat, index], axis=2), corner.inside)
+        return found
+
+    def sampled(self, b: Builder, values: Mapping[tuple[int, int], str]) -> str:
+        """The values at the positions, (N, C, P)."""
+        return b.add(*(b.mul(b.mul(*self.corners[at].weights), values[at]) for at in values))
+
+    def to_positions(
+        self, b: Builder, g: str, values: Mapping[tuple[int, int], str]
+    ) -> tuple[str, str]:
+        """Slopes by the row and by the column of each position, (N, 1, P) each, in pixels."""
+        sums = {at: b.sum(b.mul(g, value), [1], keep=True) for at, value in values.items()}
+        slopes = []
+        for axis in (0, 1):
+            parts = []
+            for other in (0, 1):
+                here, there = ((other, 0), (other, 1)) if axis else ((0, other), (1, other))
+                weight = self.corners[here].weights[1 - axis]
+                parts.append(b.mul(b.op("Sub", [sums[there], sums[here]]), weight))
+            slopes.append(b.add(*parts))
+        return slopes[0], slopes[1]
+
+
 @RULES.register("GridSample", since=16)
 def grid_sample(b: Builder, step: Step) -> Mapping[int, str]:
     """Every position's signal to its four pixels, and their differences to the position."""
@@ -108,34 +157,19 @@ def grid_sample(b: Builder, step: Step) -> Mapping[int, str]:
     )
     row = _line(b, step, rows, height, nearest=nearest)
     column = _line(b, step, columns, width, nearest=nearest)
-    steps = ((0, 0),) if nearest else ((0, 0), (0, 1), (1, 0), (1, 1))
-    corners = {at: _corner(b, row, column, *at) for at in steps}
+    taps = _Taps.between(b, row, column)
     g = b.reshape(step.signal, (-1, channels, count))
     found: dict[int, str] = {}
     if 0 in step.wanted:
         total = b.reshape(b.zeros(X), (-1, channels, height * width))
-        for corner in corners.values():
-            weight = corner.inside if nearest else b.mul(b.mul(*corner.weights), corner.inside)
-            index = b.op("Expand", [corner.index, b.shape(g)])
-            given = [total, index, b.mul(g, weight)]
-            total = b.op("ScatterElements", given, axis=2, reduction="add")
-        found[0] = b.like(total, X)
+        found[0] = b.like(taps.to_pixels(b, g, total), X)
     if 1 in step.wanted and not nearest:
-        flat = b.reshape(b.value(X), (-1, channels, height * width))
-        sums = {}
-        for at, corner in corners.items():
-            index = b.op("Expand", [corner.index, b.shape(g)])
-            value = b.mul(b.op("GatherElements", [flat, index], axis=2), corner.inside)
-            sums[at] = b.sum(b.mul(g, value), [1], keep=True)
-        slopes = []
-        for axis, line in ((1, column), (0, row)):
-            parts = []
-            for other in (0, 1):
-                here, there = ((other, 0), (other, 1)) if axis else ((0, other), (1, other))
-                weight = corners[here].weights[1 - axis]
-                parts.append(b.mul(b.op("Sub", [sums[there], sums[here]]), weight))
-            slopes.append(b.reshape(b.mul(b.add(*parts), line.slope), (-1, count, 1)))
-        found[1] = b.like(b.op("Concat", slopes, axis=2), grid)
+        values = taps.values(b, b.reshape(b.value(X), (-1, channels, height * width)), g)
+        slopes = [
+            b.reshape(b.mul(slope, line.slope), (-1, count, 1))
+            for slope, line in zip(taps.to_positions(b, g, values), (row, column), strict=True)
+        ]
+        found[1] = b.like(b.op("Concat", slopes[::-1], axis=2), grid)
     return found
 
 
@@ -156,3 +190,57 @@ def affine_grid(b: Builder, step: Step) -> Mapping[int, str]:
     base = np.stack([*(plane.reshape(-1) for plane in planes[::-1]), np.ones(planes[0].size)], 1)
     g = b.reshape(step.signal, (-1, planes[0].size, out[-1]))
     return {0: b.op("MatMul", [b.transpose(g, [0, 2, 1]), b.constant(base)])}
+
+
+@RULES.register("DeformConv", since=19)
+def deform_conv(b: Builder, step: Step) -> Mapping[int, str]:
+    """The taps' signals, by the transposed weights, to the pixels around them, shifts and mask."""
+    X, W, offset, mask = step.input(0), step.input(1), step.input(2), step.input(4)
+    if step.wanted & {1, 3}:
+        raise CannotDifferentiate("its weights depend on the image")
+    attributes = step.node.attributes
+    _, channels, height, width = b.dims(X)
+    weights = b.dims(W)
+    group, own = (int(attributes.get(name, 1)) for name in ("group", "offset_group"))
+    strides, pads, dilations = (
+        tuple(attributes.get(name) or (default,) * count)
+        for name, default, count in (("strides", 1, 2), ("pads", 0, 4), ("dilations", 1, 2))
+    )
+    kernel, outputs = weights[2:], b.dims(step.node.outputs[0])[2:]
+    taps, places, each = math.prod(kernel), math.prod(outputs), channels // own
+    shifts = b.reshape(b.value(offset), (-1, 2, places))
+    lines = []
+    for axis, size in enumerate((height, width)):
+        ahead = np.arange(kernel[axis]) * dilations[axis] - pads[axis]
+        starts = np.arange(outputs[axis]) * strides[axis]
+        line = ahead[:, None] + starts  # (k, o), of this axis
+        shape = [1, 1, 1, 1]
+        shape[axis], shape[2 + axis] = line.shape
+        base = np.broadcast_to(line.reshape(shape), (*kernel, *outputs)).reshape(taps, places)
+        moved = b.reshape(b.slice(shifts, [axis], [axis + 1], [1]), (-1, taps, places))
+        at = b.reshape(b.op("Add", [moved, b.constant(base)]), (-1, 1, taps * places))
+        low = b.op("Floor", [at])
+        lines.append(_Line(size, low, b.op("Sub", [at, low]), ""))
+    around = _Taps.between(b, *lines)
+    rows = b.reshape(b.value(W), (group, weights[0] // group, -1))
+    g = b.reshape(step.signal, (-1, group, weights[0] // group, places))
+    g = b.op("MatMul", [b.transpose(rows, [0, 2, 1]), g])
+    g = b.reshape(g, (-1, each, taps * places))
+    values: dict[tuple[int, int], str] = {}
+    if step.wanted & {2, 4}:
+        values = around.values(b, b.reshape(b.value(X), (-1, each, height * width)), g)
+    found: dict[int, str] = {}
+    if 4 in step.wanted:
+        product = b.mul(g, around.sampled(b, values))
+        found[4] = b.like(b.sum(product, [1], keep=True), mask)
+    if mask:
+        g = b.mul(g, b.reshape(b.value(mask), (-1, 1, taps * places)))
+    if 0 in step.wanted:
+        total = b.reshape(b.zeros(X), (-1, each, height * width))
+        found[0] = b.like(around.to_pixels(b, g, total), X)
+    if 2 in step.wanted:
+        pair = [
+            b.reshape(slope, (-1, taps, 1, places)) for slope in around.to_positions(b, g, values)
+        ]
+        found[2] = b.like(b.op("Concat", pair, axis=2), offset)
+    return found

@@ -9,6 +9,7 @@ from inspector.tasks.detector.rows import (
     Array,
     Layout,
     Rows,
+    are_corners,
     best_of,
     from_centre,
     looks_like_shares,
@@ -100,7 +101,7 @@ def _written(
     """
     if "raw_detection" in name.lower():  # TensorFlow: top, left, bottom, right
         return lambda rows: rows[:, [1, 0, 3, 2]], ", corners, rows first"
-    if "pred" not in name.lower() and _ordered(boxes):
+    if "pred" not in name.lower() and are_corners(boxes, outputs.size):
         return lambda rows: rows, ", corners"
     if bool((boxes[:, 2:] > 0).all(axis=1).mean() > _NEARLY_ALL):
         return from_centre, ", centres and sizes"
@@ -150,8 +151,3 @@ def _probabilities_of(scores: Array, outputs: Outputs) -> tuple[str, int, int] |
     if width > 1 and names == width - 1 and winners[0] > 0.5:
         return "softmax", 1, width
     return "sigmoid", 0, width
-
-
-def _ordered(boxes: Array) -> bool:
-    """Whether the last two numbers of nearly every row lie behind the first two."""
-    return bool((boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean() > _NEARLY_ALL)
