@@ -390,7 +390,7 @@ class Model:
         if self.input.space != 2:
             return None
         form, copies = self.form(tensor, size), self._copies(tensor)
-        return self._tracer(size).placement(
+        return self.tracer(size).placement(
             tensor,
             channel=form.axis,
             folded=self.folds(tensor) and form.tokens is None,
@@ -436,7 +436,7 @@ class Model:
         found = self.forms.of(tensor)
         if self.forms.is_map(tensor) or self.input.space != 2:
             return found
-        state = self._tracer(size).state(tensor)
+        state = self.tracer(size).state(tensor)
         if self.folds(tensor):  # parts of one image are its rows: maps, or tokens laid first
             first = isinstance(state, Placed) and len(state.shape) == 3 and state.shape[1] == 1
             return replace(found, tokens=tokens_of(state, tensor)) if first else found
@@ -450,7 +450,7 @@ class Model:
         known = Shapes(self.graph, self.shapes(size)).of(tensor)
         return None if known is None else len(known)
 
-    def _tracer(self, size: tuple[int, int]) -> Tracer:
+    def tracer(self, size: tuple[int, int]) -> Tracer:
         """What traces the places of tensors for an input of one size."""
         if size not in self._tracers:
             self._tracers[size] = Tracer(

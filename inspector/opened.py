@@ -488,13 +488,11 @@ class Opened:
                 self.require_pictures(f"the task {task!r}")
             return None
         if task not in self._readings or references:
+            size = self.size(*self.preprocessing.preprocess.size)
             known = Outputs(
-                self.scores,
-                self.class_labels.names,
-                self.file.metadata,
-                self.size(*self.preprocessing.preprocess.size),
-                references or {},
-            )
+                self.scores, self.class_labels.names, self.file.metadata, size, references or {},
+                places=lambda tensor: self.model.tracer(size).state(tensor),
+            )  # fmt: skip
             try:
                 found = find_reading(known, task)
             except UsageError:

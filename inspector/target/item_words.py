@@ -10,7 +10,7 @@ _START = r"(?:^|[,;(])\s*-?\s*"
 _KINDS = (
     (re.compile(_START + "box:", re.ASCII), ("detector",)),
     (re.compile(_START + "mask:", re.ASCII), ("segmenter", "dense")),
-    (re.compile(_START + "char:", re.ASCII), ("sequence",)),
+    (re.compile(_START + "(?:char|row):", re.ASCII), ("sequence",)),
     (re.compile(rf"@{_NUMBER},{_NUMBER}", re.ASCII), ("detector", "segmenter", "dense")),
     (re.compile(r"[^#]#\d+\s*(?:$|[,;)])", re.ASCII), ("detector", "sequence")),
     (re.compile(_START + r"similarity\s*(?:$|[,;)])"), ("embedding",)),

@@ -28,6 +28,7 @@ from inspector.errors import (
     nearest,
 )
 from inspector.network.classifier.scores import Scores
+from inspector.network.coordinates.units import State
 from inspector.photos.geometry import Geometry
 from inspector.printable import clean_text
 from inspector.target import Target
@@ -145,6 +146,11 @@ class Reading(Protocol):
         ...
 
 
+def _untraced(tensor: str) -> State | None:
+    """The places of a tensor's units where nothing is traced."""
+    del tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """What is known of a model's outputs before a photo is seen.
@@ -157,6 +163,7 @@ class Outputs:
         references: Outputs for a reference photo, by name; empty without one.
         layout: The layout of a detector, or the output of another task, that the user names;
             empty to find it out.
+        places: From a tensor to the places of its units on the image; None where nothing is known.
     """
 
     scores: Scores
@@ -165,6 +172,7 @@ class Outputs:
     size: tuple[int, int]
     references: Mapping[str, Array] = field(default_factory=dict)
     layout: str = ""
+    places: Callable[[str], State | None] = field(default=_untraced, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:

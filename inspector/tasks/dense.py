@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from inspector.errors import ImageRefused
+from inspector.network.outputs.places import is_on_image
 from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, others_said, task, unknown
@@ -222,6 +223,9 @@ def dense(outputs: Outputs, asked: bool) -> Reading | None:
     name = max(planes, key=lambda n: planes[n].size)  # the first of the largest
     value = planes.pop(name)
     channel = _channel_axis(value.shape, any_number=asked)
+    axes = (-3, -2) if channel == 2 else (-2, -1)
+    if not asked and not is_on_image(outputs.places, name, axes):
+        return None  # a table of as many rows and columns
     return Dense(outputs, name, value.shape, channel, tuple(planes))
 
 

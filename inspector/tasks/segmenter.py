@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from inspector.errors import ImageRefused
+from inspector.errors import ImageRefused, UsageError
 from inspector.heatmap import upsample
 from inspector.network.classifier.scores import ends_in_activation
 from inspector.network.outputs.class_evidence import is_score_like
+from inspector.network.outputs.places import is_on_image, steps_along
+from inspector.network.outputs.score_tensors import ends_as_features
 from inspector.printable import clean_text
 from inspector.target import element_target
 from inspector.tasks import Item, Outputs, Reading, Sample, task, unknown
@@ -48,6 +50,9 @@ _SIDE = 2
 """Cells along each side of a map, at least."""
 
 _COLOURS = 4  # channels of a picture at most
+
+_WIDE, _STEP = 64, 32
+"""Channels from which a map can be the features of an encoder, and what they are a multiple of."""
 
 _FIELDS = ("flow", "normal", "disparity", "motion", "displacement", "chroma")
 
@@ -208,46 +213,46 @@ def segmenter(outputs: Outputs, asked: bool) -> Reading | None:
     Beside a map of the input's size, smaller ones of as many classes are those of auxiliary heads.
     """
     found = {n: v for n, v in outputs.read().items() if v.ndim in (2, 3)}
-    maps = {n: v for n, v in found.items() if math.prod(sorted(v.shape)[-2:]) >= _CELLS}
+    least = _SIDE**2 if asked else _CELLS
+    maps = {n: v for n, v in found.items() if math.prod(sorted(v.shape)[-2:]) >= least}
     if not maps or len(maps) < len(found):
         return None
     # Beside the number of each pixel's class may stand how sure that is.
     name, value = max(maps.items(), key=lambda one: (one[1].size, one[1].dtype.kind in "iu"))
-    if (flat := _flattened(value, outputs)) is not None:
+    if (flat := _flattened(value, name, outputs)) is not None:
         said = asked or value.shape[flat[1]] == len(outputs.labels) or _ends(outputs, name)
         return Segmenter(outputs, name, value.shape[flat[1]], flat[1], flat[0]) if said else None
     last = value.ndim == 3 and _is_last(value.shape, outputs)
     sides = _sides(value, last=last)
-    if min(sides) < _SIDE or math.prod(sides) < _CELLS:
+    if min(sides) < _SIDE or math.prod(sides) < least:
         return None  # a line of cells is a sequence, whatever stands on the third axis
     alike = {_sides(v, last=last) for v in maps.values()}
     if len(alike) > 1 and not _are_auxiliary(name, maps, outputs, last=last):
         return None
+    if not asked and not is_on_image(outputs.places, name, (-3, -2) if last else (-2, -1)):
+        return None  # a table of as many rows and columns
     value = np.moveaxis(value, -1, 0) if last else value
     if value.ndim == 2 and value.dtype.kind == "f" and _is_binary(outputs, name):
         return Segmenter(outputs, name, 1, None)
     if value.ndim == 2 or value.dtype.kind in "iu":
         return _of_numbers(outputs, name, value)
-    count = len(value)
-    if value.dtype.kind != "f" or (count == 1 and not asked and not _is_binary(outputs, name)):
+    if value.dtype.kind != "f" or not (asked or _are_classes(outputs, name, len(value), last=last)):
         return None
-    if not asked and (
-        _is_field(name) or is_score_like(name) < 0 or not _speaks_for_classes(outputs, name, value)
-    ):
-        return None
-    if last and count <= _COLOURS and not asked and not _said(outputs, name, count):
-        return None  # a picture with its channels last
-    return Segmenter(outputs, name, count, 2 if last else 0)
+    return Segmenter(outputs, name, len(value), 2 if last else 0)
 
 
-def _flattened(value: Array, outputs: Outputs) -> tuple[tuple[int, int], int] | None:
+def _flattened(value: Array, name: str, outputs: Outputs) -> tuple[tuple[int, int], int] | None:
     """Grid and axis of the classes of a map (K, h w) or (h w, K); None where it is none.
 
-    More places than the longer side of the input has pixels: with fewer it is a sequence.
+    Where the places of its units are not known: more than the longer side of the input has pixels;
+    fewer are a sequence.
     """
     for axis in range(2) if value.ndim == 2 and value.dtype.kind == "f" else ():
         places = value.shape[1 - axis]
-        for power in range(_HALVED):
+        steps = steps_along(outputs.places, name, -1 - axis, places)
+        if steps is not None and steps.grid is not None:
+            return steps.grid, axis
+        for power in range(_HALVED) if steps is None else ():
             height, width = (-(-length // 2**power) for length in outputs.size)
             if height * width == places > max(*outputs.size, value.shape[axis]):
                 return (height, width), axis
@@ -291,14 +296,35 @@ def _said(outputs: Outputs, name: str, count: int) -> bool:
     return count == len(outputs.labels) or _ends(outputs, name) or is_score_like(name) > 0
 
 
-def _speaks_for_classes(outputs: Outputs, name: str, value: Array) -> bool:
-    """Whether a map of several channels is one of classes: three without a word are colours."""
-    count = len(value)
-    ends = _ends(outputs, name)
+def _are_classes(outputs: Outputs, name: str, count: int, *, last: bool) -> bool:
+    """Whether the channels of a map are taken for classes.
+
+    Of which nothing is said: three are colours, also where up to four lie on the last axis, and as
+    many as layers have, or what ends as layers do, can be the features of an encoder.
+
+    Raises:
+        UsageError: They can be.
+    """
+    if count == 1:
+        return _is_binary(outputs, name)
+    if _is_field(name) or is_score_like(name) < 0:
+        return False
+    if last and count <= _COLOURS and not _said(outputs, name, count):
+        return False
     words = any(word in name.lower() for word in ("seg", "mask", "sem", "logit", "class"))
-    if count == len(outputs.labels) or ends or words or is_score_like(name) > 0:
+    if words or _said(outputs, name, count):
         return True
-    return count != 3 and count > 1
+    graph = outputs.scores.graph
+    wide = count >= _WIDE and count % _STEP == 0
+    if wide or (graph is not None and ends_as_features(graph, name)):
+        shown = clean_text(name)
+        raise UsageError(
+            f"the output {shown!r} can be read as features, {count} channels of an encoder, and as "
+            f"a map of {count} classes per pixel",
+            hint=f"--task segmenter where these are classes; else name a channel, {shown}[i], or "
+            f"an element, {shown}[i,j,k], as the target",
+        )
+    return count != 3
 
 
 def _is_binary(outputs: Outputs, name: str) -> bool:

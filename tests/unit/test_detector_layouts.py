@@ -111,6 +111,45 @@ def test_the_features_of_a_pyramid_are_no_class_scores(rectified):
     assert find_layout(known(values, (), size=(64, 64))).classes == 192
 
 
+@pytest.mark.parametrize("form", ["columns", "pairs"])
+def test_boxes_in_percent_of_the_sides_are_told_by_where_they_end(form):
+    """A head proposes boxes all over the input: percents end at 100 of 640 pixels."""
+    rows, columns = np.mgrid[:20, :20].reshape(2, -1)
+    centres = np.stack([columns, rows], axis=1) * 5 + 2.5
+    own = np.hstack([centres, np.full((400, 2), 4.0)])
+    scores = np.full((400, 2), 0.01)
+    scores[45, 1] = 0.9  # column 5, row 2
+    values = {"out": np.hstack([own, scores]).T}
+    if form == "pairs":
+        values = {"boxes": np.hstack([centres - 2, centres + 2]), "scores": scores}
+    for factor, size in ((1, (320, 640)), (1, (100, 100)), (6.4, (640, 640))):
+        given = {n: v * factor if n == "boxes" else v.copy() for n, v in values.items()}
+        if form == "columns":
+            given["out"][:4] *= factor
+        asked = known(given, ("a", "b"), size=size)
+        (item,) = Detector(asked, find_layout(asked)).items(Sample(given, Geometry.identity(size)))
+        down, across = size[0] / 100, size[1] / 100
+        wanted = (10.5 * down, 25.5 * across, 14.5 * down, 29.5 * across)
+        assert item.box == pytest.approx(wanted, abs=0.01)
+
+
+def test_rows_whose_sizes_are_negative_are_no_boxes():
+    values = {"out": np.random.default_rng(0).normal(size=(20, 100))}
+    values["out"][4] = 0.5
+    assert find_layout(known(values, (), size=(32, 100))) is None
+
+
+def test_offsets_from_unknown_anchors_beside_their_scores_are_a_detector_without_boxes():
+    rng = np.random.default_rng(0)
+    values = {"bbox": rng.normal(size=(32, 4)), "score": rng.uniform(size=(32, 1)) * 0.2}
+    values["score"][7] = 0.9
+    layout, items = read(values, ())
+    assert "no box is drawn" in layout.caution
+    (item,) = items
+    assert (item.box, item.target.tensor, item.target.index) == (None, "score", (7, 0))
+    assert find_layout(known({"a": values["bbox"], "b": values["score"]}, ())) is None
+
+
 @pytest.mark.parametrize("scale", [1, 64])
 def test_centres_and_sizes_of_large_boxes_are_no_corners(scale):
     """One object that fills the photo, at every query: each size is larger than its centre."""

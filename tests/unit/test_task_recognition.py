@@ -10,6 +10,7 @@ from converters.graph import Graph
 from inspector.errors import UsageError
 from inspector.network.classifier.scores import find_scores
 from inspector.network.outputs.embedding import normalised_outputs
+from inspector.network.outputs.score_tensors import ends_as_features
 from inspector.photos.geometry import Geometry
 from inspector.tasks import Outputs, Sample, find_reading
 
@@ -48,6 +49,38 @@ def test_the_numbers_of_the_best_classes_of_a_reader_are_no_scores():
     assert not scores.classifier
 
 
+@pytest.mark.parametrize("ending", ["z", "p"])
+def test_scores_of_one_image_need_no_axis_of_samples(ending):
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("ReduceMean", "c", "z", axes=[0, 2, 3], keepdims=0),
+        node("Softmax", "z", "p", axis=0),
+    ]
+    scores = find_scores(_graph(*nodes, **{ending: [12]}))
+    assert (scores.classifier, scores.tensor, scores.classes, scores.axis) == (True, "z", 12, 1)
+
+
+def test_numbers_beside_as_many_boxes_are_no_classes():
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("ReduceMean", "c", "z", axes=[0, 2, 3], keepdims=0),
+        node("Sigmoid", "z", "scores"),
+        node("Reshape", "c four", "r"),
+        node("Slice", "r start stop", "boxes"),
+    ]
+    constants = {
+        "w": np.ones((12, 3, 4, 4), np.float32),
+        "four": np.array([12, -1]),
+        "start": np.array([0, 0]),
+        "stop": np.array([12, 4]),
+    }
+    outputs = {"scores": [12], "boxes": [12, 4]}
+    proto = onnx_model(nodes, {"x": [1, 3, 16, 16]}, outputs, constants, opset=17)
+    scores = find_scores(Graph(proto))
+    assert not scores.classifier
+    assert "one score for each of the 12 rows of 'boxes'" in scores.why
+
+
 def _read(values, size=(32, 256), labels=(), wanted=None):
     scores = SimpleNamespace(
         outputs=[SimpleNamespace(name=name, shape=(1, *v.shape)) for name, v in values.items()],
@@ -71,6 +104,37 @@ def test_a_table_is_no_plane():
     assert _read({"out": _noise(55, 74)}, size=(228, 304)).task == "dense"
 
 
+@pytest.mark.parametrize("shape", [(256, 14, 14), (64, 56, 56), (1024, 8, 8)])
+def test_a_map_without_a_word_that_has_the_channels_of_a_layer_is_asked_about(shape):
+    side = 16 * shape[1]
+    with pytest.raises(UsageError, match=f"as features, {shape[0]} channels") as caught:
+        _read({"out": _noise(*shape)}, size=(side, side))
+    assert "--task segmenter" in caught.value.hint
+    assert "out[i,j,k]" in caught.value.hint
+    for own in (
+        _read({"out": _noise(*shape)}, size=(side, side), wanted="segmenter"),
+        _read({"logits": _noise(*shape)}, size=(side, side)),
+        _read({"out": _noise(*shape)}, size=(side, side), labels=["a"] * shape[0]),
+    ):
+        assert (own.task, own.classes) == ("segmenter", shape[0])
+    assert _read({"out": _noise(19, *shape[1:])}, size=(side, side)).task == "segmenter"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "features"),
+    [
+        ([node("Conv", "x w", "out")], False),
+        ([node("Conv", "x w", "c"), node("Relu", "c", "out")], True),
+        ([node("Conv", "x w", "c"), node("Sigmoid", "c", "g"), node("Mul", "c g", "out")], True),
+        ([node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Identity", "r", "out")], True),
+        ([node("Conv", "x w", "c"), node("Softmax", "c", "out", axis=1)], False),
+    ],
+    ids=["scores", "relu", "silu", "relu and identity", "softmax"],
+)
+def test_what_ends_in_an_activation_is_a_map_of_features(nodes, features):
+    assert ends_as_features(_graph(*nodes, out=[1, 12, 13, 13]), "out") == features
+
+
 def test_places_that_lie_on_one_axis_are_a_map_and_no_text():
     shares = np.exp(_noise(5, 16 * 24))
     shares /= shares.sum(axis=0)
@@ -84,7 +148,8 @@ def test_places_that_lie_on_one_axis_are_a_map_and_no_text():
             want = values["out"][:, item.index] if found.channel else values["out"][item.index]
             own = item.target.of({"out": values["out"][None]})
             assert own == pytest.approx(want[best == item.index].sum())
-    assert _read({"out": shares.T[:40]}, size=(32, 48)).task == "sequence"
+    assert _read({"out": shares.T[:24]}, size=(32, 48)).task == "sequence"
+    assert _read({"out": shares.T[:40]}, size=(32, 48)) is None  # no step per some columns
 
 
 def test_of_several_planes_the_first_of_the_largest_is_taken_and_it_is_said():

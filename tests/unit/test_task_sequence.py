@@ -82,3 +82,70 @@ def test_characters_are_read_and_explained_one_by_one(tmp_path, layout):
         model.explain(pixels, target="char:6", task=task)
     with pytest.raises(ImageRefused, match="no character"):
         model.explain(line_of(".........."), task=task)
+
+
+class Table(nn.Module):
+    """Rows of 12 classes: steps along the image, slots that see all of it, or cells of a grid."""
+
+    def __init__(self, kind, *, soft):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.soft = kind, soft
+        self.stem = nn.Conv2d(3, 12, 8, 8)
+        self.along = nn.LSTM(12, 6, bidirectional=True)
+        self.slots = nn.Linear(40, 7)
+
+    def forward(self, x):
+        A = torch.relu(self.stem(x))  # (N, 12, 2, 20)
+        z = A.mean(2).transpose(1, 2)
+        if self.kind == "recurrent":
+            z = self.along(z.transpose(0, 1))[0].transpose(0, 1)
+        elif self.kind == "slots":
+            z = self.slots(A.flatten(2)).transpose(1, 2)
+        elif self.kind == "cells":
+            z = A.flatten(2).transpose(1, 2)
+        return z.softmax(2) if self.soft else z
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("kind", ["steps", "recurrent", "slots", "cells"])
+def test_rows_are_text_only_where_they_follow_the_image(tmp_path, kind, soft):
+    path = tmp_path / "table.onnx"
+    traced(Table(kind, soft=soft).eval(), torch.zeros(1, 3, 16, 160), path, ["out"])
+    found = load(path).reading()
+    if kind == "slots" and not soft:
+        assert found is None
+    elif kind == "cells":
+        assert found is None if not soft else (found.task, found.grid) == ("segmenter", (2, 20))
+    else:
+        assert (found.task, found.slots) == ("sequence", kind == "slots")
+        assert ("do not follow the image" in found.why) == (kind == "slots")
+        assert ("because its steps follow the image" in found.why) == (not soft)
+
+
+def test_rows_of_their_own_are_read_one_by_one(tmp_path):
+    """Two rows of one class are two items, and none is a blank."""
+
+    class Slots(Reader):
+        def __init__(self):
+            super().__init__("probabilities")
+            rows = torch.full((10, 3), 0.001)
+            rows[[1, 2, 7], [0, 1, 2]] = 1  # row 0 looks at column 1, and so on
+            self.register_buffer("pick", rows)
+
+        def scores(self, A):
+            return 2 * (A.mean(2) @ self.pick).transpose(1, 2)
+
+    path = tmp_path / "slots.onnx"
+    pixels = line_of(".RR....B..")
+    traced(Slots().eval(), torch.zeros(1, 3, 16, 80), path, ["slots"])
+    model = load(path, labels=["-", "R", "G", "B"])
+    report = model.explain(pixels)
+    assert [item["label"] for item in report.images[0].items] == ["row:1 R", "row:2 R", "row:3 B"]
+    assert all(item["box"] is None for item in report.images[0].items)
+    columns = [found.attribution.values.argmax() for found in report.explanations]
+    assert columns == [1, 2, 7]
+    one = model.explain(pixels, target="row:3").explanation.attribution
+    assert one.label == "row:3 B"
+    with pytest.raises(ImageRefused, match="row:4"):
+        model.explain(pixels, target="row:4")

@@ -42,6 +42,7 @@ INTEGERS = {2, 3, 4, 5, 6, 7, 9, 12, 13}
 """Types of whole numbers, and of truth values, as ``Cast`` counts them."""
 
 _MAX_STEPS = 64
+_SEVERAL = 2
 
 
 @dataclass(frozen=True)
@@ -184,20 +185,29 @@ def _beside(candidate: _Candidate, shapes: Shapes, graph: Graph) -> _Candidate:
     """A candidate, refused where another output holds several numbers for each of its scores."""
     own = shapes.of(candidate.output)
     count = candidate.classes
-    if candidate.reason or count in (None, 1) or own is None or len(own) < 2:
+    if candidate.reason or count in (None, 1) or own is None:
         return candidate
     for name in graph.outputs:
         other = shapes.of(name)
-        if name == candidate.output or other is None or len(other) != 3 or other[1] != count:
+        if name == candidate.output or other is None or not _rows_of(other, len(own), count):
             continue
-        if other[2] is not None and other[2] > 1:
-            score, rows = clean_text(candidate.output), clean_text(name)
-            reason = (
-                f"{score!r} holds one score for each of the {count} rows of {rows!r}, as a "
-                "detector's anchors do"
-            )
-            return replace(candidate, reason=reason, depth=0)
+        score, rows = clean_text(candidate.output), clean_text(name)
+        reason = (
+            f"{score!r} holds one score for each of the {count} rows of {rows!r}, as a "
+            "detector's anchors do"
+        )
+        return replace(candidate, reason=reason, depth=0)
     return candidate
+
+
+def _rows_of(shape: Shape, rank: int, count: int | None) -> bool:
+    """Whether an output has as many rows as another one, of a rank, has numbers.
+
+    Rows (N, A, C); beside numbers without an axis of samples rows (A, C), or as many numbers.
+    """
+    if rank == 1:
+        return shape[:1] == (count,) or (len(shape) == 3 and shape[:2] == (1, count))
+    return len(shape) == 3 and shape[1] == count and shape[2] is not None and shape[2] > 1
 
 
 def _reason(best: _Candidate, good: Sequence[_Candidate]) -> str:
@@ -253,6 +263,7 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
         # The outermost tensor with the same values is the one that the user knows.
         options = [(tensor, None, shape), *options] if keeps_values else [(tensor, None, shape)]
     measured = output in shapes.measured
+    options = [(t, kind, _with_samples(graph, s, kind)) for t, kind, s in options]
     reasons = [_no_classifier(graph, t, s, measured=measured) for t, _, s in options]
     chosen = max((i for i, reason in enumerate(reasons) if not reason), default=len(options) - 1)
     tensor, activation, shape = options[chosen]
@@ -261,6 +272,18 @@ def _candidate(graph: Graph, shapes: Shapes, output: str) -> _Candidate:
     flipped = flipped and activation is not None
     reason = reasons[chosen]
     return _Candidate(output, tensor, activation, shape, named, reason, depth, unit, flipped)
+
+
+def _with_samples(graph: Graph, shape: Shape | None, kind: Activation | None) -> Shape | None:
+    """Shape of scores that the graph holds without an axis of samples, with that axis in front.
+
+    It takes one image, and gives several numbers; or one, which a sigmoid says is a class's.
+    """
+    if shape is None or len(shape) != 1 or shape[0] is None or (shape[0] < _SEVERAL and not kind):
+        return shape
+    images = [v.shape for v in graph.inputs.values() if v.shape is not None and len(v.shape) > 2]
+    single = all(len(s) == 3 or s[0] == 1 for s in images)
+    return (1, *shape) if images and single else shape
 
 
 def _wrapped(

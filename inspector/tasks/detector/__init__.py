@@ -164,7 +164,8 @@ class Detector:
                 target = replace(
                     target, note="; ".join(filter(None, (_unsure(score), target.note)))
                 )
-            found.append(Item(label, target, score, number, box, mask))
+            shown = None if self.layout.placeless else box
+            found.append(Item(label, target, score, number, shown, mask))
         return found
 
     def _one(self, words: Words, items: Sequence[Item], sample: Sample) -> Item:
@@ -327,6 +328,7 @@ def detector(outputs: Outputs, asked: bool) -> Reading | None:
         raise UsageError(
             f"the output {clean_text(layout.outputs[0])!r} can be read as a detector's "
             f"({layout.name}) and as {layout.doubt}",
-            hint=f"--task detector:{layout.key} or --task segmenter",
+            hint=f"--task detector:{layout.key} or --task segmenter; where it is neither, name an "
+            f"element, {clean_text(layout.outputs[0])}[i,j,k], as the target",
         )
     return None if layout is None else Detector(outputs, layout)

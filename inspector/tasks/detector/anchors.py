@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from inspector.network.classifier.scores import ends_in_activation
+from inspector.network.outputs.score_tensors import ends_as_features
 from inspector.tasks import Outputs
 from inspector.tasks.detector.lists import hull, mask_of, prototypes
 from inspector.tasks.detector.rows import (
@@ -21,9 +22,13 @@ from inspector.tasks.detector.rows import (
     mean_distances,
     one_of_several_levels,
     pyramids,
+    unit_of,
 )
 
 __all__ = ["columns", "distributions", "rows_of_anchors"]
+
+_NEGATIVE = 0.01
+"""Share of the rows of a decoded head whose width or height may be none."""
 
 _BINS = (32, 68, 44, 64)
 """Numbers of a distribution over distances: of NanoDet (8 steps a side) and its relatives."""
@@ -52,7 +57,9 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         extra = width - 4 - count
         corners = are_corners(own, outputs.size)
         angle = extra == 1 and (bool(outputs.labels) or outputs.declared("task") == "obb")
-        edges = _edges(corners=corners, angle=angle)
+        if not corners and (own[:, 2:4] <= 0).any(axis=1).mean() > _NEGATIVE:
+            continue  # no sizes of boxes
+        edges = _in_pixels(_edges(corners=corners, angle=angle), own, outputs)
         proto = prototypes(values, extra)
 
         def read(
@@ -87,11 +94,13 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
 
 
 def _is_activated(rows: Array, name: str, outputs: Outputs) -> bool:
-    """Whether one softmax or sigmoid makes all numbers of the rows: then none is a box."""
+    """Whether one activation or normalisation makes all numbers of the rows: then none is a box."""
     if looks_like_shares(rows) and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         return True
     graph = outputs.scores.graph
-    return graph is not None and ends_in_activation(graph, name)
+    if graph is None:
+        return False
+    return ends_in_activation(graph, name) or ends_as_features(graph, name)
 
 
 def _edges(*, corners: bool, angle: bool = False) -> Callable[[Array], Array]:
@@ -99,6 +108,14 @@ def _edges(*, corners: bool, angle: bool = False) -> Callable[[Array], Array]:
     if angle:
         return lambda rows: hull(rows[:, :4], rows[:, -1])
     return (lambda rows: rows[:, :4]) if corners else from_centre
+
+
+def _in_pixels(
+    edges: Callable[[Array], Array], rows: Array, outputs: Outputs
+) -> Callable[[Array], Array]:
+    """Edges of boxes in pixels or shares, of those that are written in percent."""
+    unit = unit_of(edges(rows.astype(np.float64)), outputs.size)
+    return lambda own: edges(own) * unit
 
 
 def _classes_of(width: int, scores: Array, outputs: Outputs, masks: list[int]) -> int | None:
@@ -134,6 +151,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
         corners = are_corners(value, outputs.size)
         raw = cells is not None and not corners and _is_raw(value, cells)
         edges = _edges(corners=corners)
+        edges = edges if raw else _in_pixels(edges, value, outputs)
 
         def read(
             found: Mapping[str, Array],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from inspector.network.outputs.class_evidence import is_score_like
 from inspector.tasks import Outputs
 from inspector.tasks.detector.rows import (
     Array,
@@ -14,6 +15,7 @@ from inspector.tasks.detector.rows import (
     from_centre,
     looks_like_shares,
     probabilities,
+    unit_of,
 )
 
 __all__ = ["paired"]
@@ -23,6 +25,12 @@ _FACE_SIDES: Mapping[str, Mapping[int, Sequence[int]]] = {
     "RetinaFace": {8: (16, 32), 16: (64, 128), 32: (256, 512)},
 }
 """Squares at every cell, by stride, of published configurations; variances 0.1 and 0.2."""
+
+_BOXES = ("box", "loc", "reg", "delta", "offset")
+_NOT_DECODED = (
+    "the anchors that its boxes are offsets from are not in the file: of each class the surest row "
+    "is explained, and no box is drawn"
+)
 
 _NEARLY_ALL = 0.99
 _FEWEST = 10
@@ -49,17 +57,20 @@ def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
     if made is None:
         return
     kind, first, last = made
-    found = _written(values[boxes].astype(np.float64), boxes, outputs)
-    if found is None:
+    own = values[boxes].astype(np.float64)
+    found = _written(own, boxes, outputs)
+    if found is None and not _are_called(boxes, scores):
         return
-    written, what = found
+    written, what = found or (lambda rows: _everywhere(len(rows), outputs.size), ", not decoded")
+    unit = unit_of(written(own), outputs.size)
+    what += ", in percent" if unit.max() > 1 else ""
 
     def table_of(value: Array, width: int) -> Array:
         rows = value.astype(np.float64)
         return rows.reshape(width, -1).T if turned else rows.reshape(-1, width)
 
     def read(found: Mapping[str, Array]) -> Rows:
-        own = written(table_of(found[boxes], 4))
+        own = written(table_of(found[boxes], 4)) * unit
         table = probabilities(table_of(found[scores], width), kind)
         return best_of(own, table[:, first:last], outputs.size)
 
@@ -67,7 +78,20 @@ def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         return scores, (number + first, row) if turned else (row, number + first)
 
     name = f"boxes beside scores of every class (N, {count}, {width}){what}"
-    yield Layout("pairs", name, (boxes, scores), last - first, False, read, element, count)
+    yield Layout(
+        "pairs", name, (boxes, scores), last - first, False, read, element, count,
+        placeless=found is None, caution=_NOT_DECODED if found is None else "",
+    )  # fmt: skip
+
+
+def _are_called(boxes: str, scores: str) -> bool:
+    """Whether names say that one output is boxes, or offsets of them, and one their scores."""
+    return any(word in boxes.lower() for word in _BOXES) and is_score_like(scores) > 0
+
+
+def _everywhere(count: int, size: Sequence[int]) -> Array:
+    """The whole input, of each of some rows."""
+    return np.tile(np.array([0.0, 0.0, size[1], size[0]]), (count, 1))
 
 
 def _boxes(values: Mapping[str, Array]) -> str | None:

@@ -77,20 +77,20 @@ def _of_one_level(part: Part, outputs: Outputs) -> Iterator[Head]:
         return
     if names == width:
         return  # a map of classes
-    for anchors, usual in _FOLDED.items():
-        classes = width // anchors - 5
-        if width % anchors or classes < 1 or names not in {0, classes}:
-            continue
-        found = replace(_one_head(classes, anchors), anchors=(anchors,))
-        if names or classes in usual:
+    fits = [
+        (replace(_one_head(width // n - 5, n), anchors=(n,)), width // n - 5 in usual)
+        for n, usual in _FOLDED.items()
+        if width % n == 0 and width // n > 5 and names in {0, width // n - 5}
+    ]
+    for found, published in sorted(fits, key=lambda one: not one[1])[:1]:
+        if names or published:
             yield found
             return
         if prod(part.grid) < _CELLS and not outputs.layout:
             return  # too few places for either
         graph = outputs.scores.graph
         if graph is None or not ends_in_activation(graph, part.name):
-            yield replace(found, doubt=f"a segmenter with {width} classes")
-        return
+            yield replace(found, doubt=f"a segmenter with {width} classes, or as features")
 
 
 def _one_head(classes: int, anchors: int) -> Head:

@@ -22,6 +22,7 @@ __all__ = [
     "one_of_several_levels",
     "probabilities",
     "pyramids",
+    "unit_of",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +45,12 @@ _BEYOND, _SOME = 0.1, 0.2
 
 _MOST_ANCHORS = 9
 """Boxes that one cell proposes at most."""
+
+
+_MANY, _LONG, _OFF = 32, 160, 25
+"""Boxes from which they lie all over an input, the side from which percents are told from pixels,
+and percents that the middle of all boxes lies off that of the input.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +89,7 @@ class Layout:
             None where the layout has no masks.
         caution: What must be known of its boxes; empty where nothing must.
         doubt: What the outputs can be else, which nothing rules out; empty where nothing.
+        placeless: Whether nobody knows where the boxes lie: none is drawn.
     """
 
     key: str
@@ -95,6 +103,7 @@ class Layout:
     mask: Callable[[Mapping[str, Array], int, tuple[int, int]], Array] | None = None
     caution: str = ""
     doubt: str = ""
+    placeless: bool = False
 
 
 # -- levels and cells ------------------------------------------------------------------------------
@@ -178,6 +187,26 @@ def in_pixels(boxes: Array, size: Sequence[int]) -> Array:
     if own.size and np.abs(own).max() <= 2 and min(height, width) > 8:
         own = own * np.array([height, width, height, width])
     return own
+
+
+def unit_of(edges: Array, size: Sequence[int]) -> Array:
+    """Pixels per unit of left, top, right, bottom: 1, or those of a percent of the input's sides.
+
+    The boxes of a head lie all over the input. Where they end at 100 of many more pixels they are
+    in percent.
+
+    Args:
+        edges: Left, top, right and bottom of every box of a head, (A, 4).
+        size: Height and width of the input.
+    """
+    whole = np.array([size[1], size[0]] * 2, np.float64)
+    if len(edges) < _MANY or min(size) < _LONG:
+        return np.ones(4)
+    centres = (edges[:, :2] + edges[:, 2:]) / 2
+    furthest, middle = centres.max(axis=0), np.median(centres, axis=0)
+    spread = bool((np.abs(middle - 50) < _OFF).all() and (furthest > 50 + _OFF).all())
+    percent = spread and bool((furthest <= 1 + 100).all())
+    return whole / 100 if percent else np.ones(4)
 
 
 def best_of(
