@@ -149,6 +149,7 @@ class Reading(Protocol):
 def _untraced(tensor: str) -> State | None:
     """The places of a tensor's units where nothing is traced."""
     del tensor
+    return None
 
 
 @dataclass(frozen=True, eq=False)

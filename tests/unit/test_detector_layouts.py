@@ -133,6 +133,47 @@ def test_boxes_in_percent_of_the_sides_are_told_by_where_they_end(form):
         assert item.box == pytest.approx(wanted, abs=0.01)
 
 
+def test_rows_without_names_say_that_an_objectness_is_taken_for_granted():
+    """(A, 4 + K) turned round and (A, 5 + K) look alike: where no name tells, it is said."""
+    values = {"out": heads.columns()["output0"].T}
+    layout, _ = read(values, ())
+    assert "--task detector:yolov8" in layout.caution
+    found = find_layout(known(values, (), layout="yolov8"))
+    assert (found.key, found.classes, found.caution) == ("yolov8", 3, "")
+
+
+def test_scores_of_one_class_need_no_axis_of_classes():
+    values = heads.boxes_and_scores()
+    one = {"boxes": values["boxes"], "confs": values["confs"][:, OBJECTS[0].kind]}
+    layout, items = read(one, ())
+    assert layout.classes == 1
+    assert items[0].target.tensor == "confs"
+    (row,) = items[0].target.index
+    assert one["confs"][row] == items[0].score
+
+
+def test_a_first_column_that_is_sure_everywhere_says_nothing_there():
+    values = heads.boxes_and_scores()
+    shares = np.hstack([1 - values["confs"].max(axis=1, keepdims=True), values["confs"]])
+    layout, items = read({"boxes": values["boxes"], "confs": shares}, ())
+    assert layout.classes == 3
+    assert [item.index for item in items] == [one.kind for one in OBJECTS]
+    assert all(
+        item.target.index[1] == one.kind + 1 for item, one in zip(items, OBJECTS, strict=True)
+    )
+
+
+def test_lists_with_class_and_score_first_are_read():
+    """PaddleDetection's rows; -1 ends the list."""
+    rows = [[one.kind, one.score, *one.box] for one in OBJECTS] + [[-1, -1, -1, -1, -1, -1]]
+    layout, items = read({"out": np.array(rows)}, ())
+    assert "class and score first" in layout.name
+    for place, (item, one) in enumerate(zip(items, OBJECTS, strict=True)):
+        left, top, right, bottom = one.box
+        assert item.box == pytest.approx((top, left, bottom, right))
+        assert (item.index, item.target.index) == (one.kind, (place, 1))
+
+
 def test_rows_whose_sizes_are_negative_are_no_boxes():
     values = {"out": np.random.default_rng(0).normal(size=(20, 100))}
     values["out"][4] = 0.5

@@ -30,6 +30,14 @@ __all__ = ["columns", "distributions", "rows_of_anchors"]
 _NEGATIVE = 0.01
 """Share of the rows of a decoded head whose width or height may be none."""
 
+_PUBLISHED = {1, 20, 80, 365}
+"""Classes of published heads with an objectness."""
+
+_WITH_OBJECTNESS = (
+    "nothing says whether its fifth column is an objectness, as in YOLOv5: it is taken for one; "
+    "--task detector:yolov8 reads it as the first class"
+)
+
 _BINS = (32, 68, 44, 64)
 """Numbers of a distribution over distances: of NanoDet (8 steps a side) and its relatives."""
 
@@ -50,7 +58,8 @@ def columns(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         if not 5 <= width < len(own) or _is_activated(own, name, outputs):
             continue
         count = _classes_of(width - 4, own[:, 4:].T, outputs, masks)
-        if count is None or (turned and width != 4 + len(outputs.labels)):
+        without = width == 4 + len(outputs.labels) or outputs.layout == "yolov8"
+        if count is None or (turned and not without):
             continue
         if turned and width == 6 and looks_whole(own[:, 5]):
             continue  # a list: score and class
@@ -145,7 +154,7 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
         known = next(pyramids(len(value), outputs.size), None)
         if not looks_like_shares(value[:, 4 : 5 + count]) or (known is None and names != count):
             continue
-        if names == count + 1 and proto is None:
+        if (names == count + 1 and proto is None) or outputs.layout == "yolov8":
             continue  # (A, 4 + K)
         cells = cells_of(outputs.size, known[0]) if known is not None and known[1] == 1 else None
         corners = are_corners(value, outputs.size)
@@ -183,7 +192,8 @@ def rows_of_anchors(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[L
         mask = None if proto is None else mask_of(name, proto, 5 + count, read)
         outs = (name,) if proto is None else (name, proto)
         yield Layout(
-            kind.lower(), what, outs, count, False, read, element, len(value), mask=mask
+            kind.lower(), what, outs, count, False, read, element, len(value), mask=mask,
+            caution="" if names or raw or count in _PUBLISHED else _WITH_OBJECTNESS,
         )  # fmt: skip
 
 

@@ -70,14 +70,16 @@ def combined(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
     """(D, 6): left, top, right, bottom, score, class; behind them coefficients of masks, or more.
 
     Rows that turn (YOLO's oriented boxes, which the metadata names) hold centre, width, height,
-    score, class and angle.
+    score, class and angle. PaddleDetection writes class and score first.
     """
     for name, value in values.items():
         if value.ndim != 2 or value.shape[1] < 6 or not 0 < len(value) <= _MOST_DETECTIONS:
             continue
-        if not looks_whole(value[:, 5]) or not looks_like_shares(value[:, 4]):
-            continue
         width = value.shape[1]
+        first = width == 6 and _label_first(value)
+        label, score, box = (0, 1, slice(2, 6)) if first else (5, 4, slice(0, 4))
+        if not first and not (looks_whole(value[:, 5]) and looks_like_shares(value[:, 4])):
+            continue
         proto = prototypes(values, width - 6)
         keypoints = outputs.declared("task") == "pose"
         turned = outputs.declared("task") == "obb" and width == 7
@@ -87,21 +89,38 @@ def combined(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
             continue  # rows of anchors, with an objectness and one class
 
         def read(
-            found: Mapping[str, Array], name: str = name, width: int = width, turned: bool = turned
+            found: Mapping[str, Array],
+            name: str = name,
+            width: int = width,
+            turned: bool = turned,
+            at: tuple[int, int, slice] = (label, score, box),
         ) -> Rows:
             rows = found[name].reshape(-1, width).astype(np.float64)
-            boxes = hull(rows[:, :4], rows[:, 6]) if turned else rows[:, :4]
-            return Rows(in_pixels(boxes, outputs.size), rows[:, 4], rows[:, 5].astype(np.intp))
+            boxes = hull(rows[:, :4], rows[:, 6]) if turned else rows[:, at[2]]
+            kinds = rows[:, at[0]].astype(np.intp)
+            sure = np.where(kinds < 0, 0, rows[:, at[1]])  # Paddle ends its list with -1
+            return Rows(in_pixels(boxes, outputs.size), sure, kinds)
 
-        def element(row: int, _: int, name: str = name) -> tuple[str, tuple[int, ...]]:
-            return name, (row, 4)
+        def element(
+            row: int, _: int, name: str = name, score: int = score
+        ) -> tuple[str, tuple[int, ...]]:
+            return name, (row, score)
 
         count = len(outputs.labels) or None
         extra = {38: " + 32", 7: " + angle"}.get(width, f" + {width - 6}" if width > 6 else "")
-        what = f"a list of boxes (N, D, 6{extra})"
+        what = f"a list of boxes (N, D, 6{extra})" + (", class and score first" if first else "")
         names = (name,) if proto is None else (name, proto)
         mask = None if proto is None else mask_of(name, proto, 6, read)
         yield Layout("final", what, names, count, True, read, element, mask=mask)
+
+
+def _label_first(rows: Array) -> bool:
+    """Whether rows (D, 6) are class, score and corners, and not corners, score and class."""
+    if looks_whole(rows[:, 5]) and looks_like_shares(rows[:, 4]):
+        return False
+    kept = rows[rows[:, 0] >= 0]
+    ordered = (kept[:, 4:] >= kept[:, 2:4]).all()
+    return bool(looks_whole(rows[:, 0]) and len(kept) and looks_like_shares(kept[:, 1]) and ordered)
 
 
 def with_batch_index(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:

@@ -32,14 +32,20 @@ _NOT_DECODED = (
     "is explained, and no box is drawn"
 )
 
+_SURE, _NEARLY_EVERYWHERE = 0.5, 0.9
+"""Share from which "nothing there" is sure, and share of the boxes of which it is."""
+
 _NEARLY_ALL = 0.99
 _FEWEST = 10
 """Rows from which two outputs without telling names are boxes beside scores."""
 
 
 def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
-    """Boxes (D, 4) beside scores (D, K); boxes also as (D, 1, 4), and both also turned round."""
-    values = {n: v[:, 0] if v.ndim == 3 and v.shape[1:] == (1, 4) else v for n, v in values.items()}
+    """Boxes (D, 4) beside scores (D, K); boxes also as (D, 1, 4), and both also turned round.
+
+    Scores of one class may be (D,), where no labels lie beside them.
+    """
+    values, line = _tables(values)
     boxes = _boxes(values)
     turned = boxes is None
     if turned:
@@ -75,6 +81,8 @@ def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         return best_of(own, table[:, first:last], outputs.size)
 
     def element(row: int, number: int) -> tuple[str, tuple[int, ...]]:
+        if scores == line:
+            return scores, (row,)
         return scores, (number + first, row) if turned else (row, number + first)
 
     name = f"boxes beside scores of every class (N, {count}, {width}){what}"
@@ -82,6 +90,17 @@ def paired(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
         "pairs", name, (boxes, scores), last - first, False, read, element, count,
         placeless=found is None, caution=_NOT_DECODED if found is None else "",
     )  # fmt: skip
+
+
+def _tables(values: Mapping[str, Array]) -> tuple[dict[str, Array], str | None]:
+    """Outputs as tables (D, C), and the one that is (D,): scores of one class."""
+    lines = [n for n, v in values.items() if v.ndim == 1 and len(v) > 1]
+    line = lines[0] if len(lines) == 1 and values[lines[0]].dtype.kind == "f" else None
+    found = {}
+    for name, value in values.items():
+        between = value.ndim == 3 and value.shape[1:] == (1, 4)
+        found[name] = value[:, 0] if between else value[:, None] if name == line else value
+    return found, line
 
 
 def _are_called(boxes: str, scores: str) -> bool:
@@ -167,7 +186,15 @@ def _probabilities_of(scores: Array, outputs: Outputs) -> tuple[str, int, int] |
     width, names = scores.shape[1], len(outputs.labels)
     if looks_like_shares(scores):
         sums = bool(np.allclose(scores.sum(axis=1), 1, atol=1e-3)) and width > 1
-        background = sums or (names == width - 1 and width > 1)
+        background = (
+            sums
+            or (names == width - 1 and width > 1)
+            or (
+                names != width
+                and width > 1
+                and float((scores[:, 0] > _SURE).mean()) > _NEARLY_EVERYWHERE
+            )
+        )
         return ("none", 1 if background else 0, width)
     winners = np.bincount(scores.argmax(axis=1), minlength=width) / len(scores)
     if width > 1 and names != width and winners[-1] > 0.5:
