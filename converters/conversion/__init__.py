@@ -28,25 +28,17 @@ from numpy.typing import NDArray
 from converters import factory, onnx_file
 from converters.conversion.content import content_hash
 from converters.conversion.environment import readable
+from converters.conversion.inputs import further_inputs, kind_of, perturbed, trial_inputs
+from converters.conversion.limits import drift, limits, usual
 from converters.conversion.record import (
-    EQUAL,
-    EQUAL_QUANTISED,
-    LEVEL_TOLERANCE,
     METADATA_KEY,
-    MOST_SENSITIVE,
     OFFSET,
-    PHOTOS,
-    SENSITIVE,
-    TOLERANCE,
     ConversionRecord,
     Trial,
     constant_offset,
-    further_inputs,
     judged,
-    perturbed,
     recorded,
     run_onnx,
-    trial_inputs,
 )
 from converters.conversion.sandbox import Sandbox
 from converters.conversion.verdict import require_agreement
@@ -232,42 +224,41 @@ def convert(
             others = {
                 name: _answered(child, arrays, kernels=True)
                 for name, arrays in inputs.items()
-                if made.get("kernels") and PHOTOS in name
+                if made.get("kernels")
             }
-            if others and _differs(draft, {n: (inputs[n], expected[n]) for n in inputs}, source):
+            if others:
                 # How far the kernels part is the limit then: a few inputs would leave it to chance.
+                parted = _differing(draft, {n: (inputs[n], expected[n]) for n in inputs}, source)
                 for name, arrays in further_inputs(specs).items():
-                    expected[name] = _answered(child, arrays)
-                    others[name] = _answered(child, arrays, kernels=True)
+                    if kind_of(name) in parted:
+                        expected[name] = _answered(child, arrays)
+                        others[name] = _answered(child, arrays, kernels=True)
             moved = {
                 name: _answered(child, changed)
                 for name, arrays in inputs.items()
-                if not made["quantised"]
-                and PHOTOS in name
-                and (changed := perturbed(arrays)) is not None
+                if not made["quantised"] and (changed := perturbed(arrays)) is not None
             }
         # The child is gone: nothing that it still holds open is what gets the name.
         final = stack.enter_context(work_folder(output.parent)) / output.name
         _settle(draft, final, examined, source)
         got = {name: run_onnx(final, arrays, source) for name, arrays in inputs.items()}
         quantised, squashed = made["quantised"], _squashed(examined)
-        level, equal = (LEVEL_TOLERANCE, EQUAL_QUANTISED) if quantised else (TOLERANCE, EQUAL)
-        own = [judged(name, expected[name], other, level, equal) for name, other in others.items()]
-        own = [trial for trial in own if not trial.why]
-        changes = [
-            judged(n, expected[n], m, level, equal, squashed=squashed) for n, m in moved.items()
+        least = usual(quantised=quantised)
+        own = [
+            judged(n, expected[n], other, least.worst, least.equal) for n, other in others.items()
         ]
-        sensitivity = max((trial.worst for trial in changes if not trial.why), default=None)
-        amplified = min(SENSITIVE * (sensitivity or 0.0), MOST_SENSITIVE)
-        limit = tolerance or max([level, amplified, *(trial.worst for trial in own)])
-        equal = min([equal, *(t.equal for t in own if t.equal is not None)])
+        changes = [
+            judged(n, expected[n], m, least.worst, squashed=squashed) for n, m in moved.items()
+        ]
+        own, changes = ([t for t in trials if not t.why] for trials in (own, changes))
+        accepted = limits(own, changes, quantised=quantised, tolerance=tolerance)
         trials = tuple(
             judged(
                 name,
                 expected[name],
                 got[name],
-                limit,
-                equal,
+                accepted[kind_of(name)].worst,
+                accepted[kind_of(name)].equal,
                 squashed=squashed,
                 outputs=tuple(examined.graph.outputs),
             )
@@ -283,14 +274,14 @@ def convert(
             framework=found.title,
             versions=made["versions"],
             trials=trials,
-            tolerance=limit,
             quantised=quantised,
             preprocess=wanted,
             labels=len(labels or made["labels"]),
             notes=tuple(made["notes"]),
             kernels=tuple(own),
             offset=offset if offset > OFFSET and not tolerance else 0.0,
-            sensitivity=sensitivity,
+            drift="" if tolerance else drift(trials, own),
+            changes=tuple(changes),
         )
         require_agreement(record, source)
         _finish(final, record, list(labels or made["labels"]))
@@ -412,21 +403,22 @@ def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False)
         return [stored[key] for key in sorted(stored.files)]
 
 
-def _differs(
+def _differing(
     draft: Path, known: Mapping[str, tuple[Sequence[Array], Sequence[Array]]], source: str
-) -> bool:
-    """Whether a quantised source and its file differ by more than is accepted in any case.
+) -> frozenset[str]:
+    """Kinds of inputs on which a quantised source and its file differ by more than is usual.
 
     Args:
         draft: The file, which the source's process may still change: nothing is judged by this.
         known: Inputs of each trial, and what the source computes of them.
         source: For messages.
     """
-    return any(
-        not judged(name, expected, run_onnx(draft, arrays, source), LEVEL_TOLERANCE).worst
-        <= LEVEL_TOLERANCE
+    most = usual(quantised=True)
+    trials = [
+        judged(name, expected, run_onnx(draft, arrays, source), most.worst, most.equal)
         for name, (arrays, expected) in known.items()
-    )
+    ]
+    return frozenset(trial.kind for trial in trials if not trial.worst <= most.worst)
 
 
 def _finish(draft: Path, record: ConversionRecord, labels: Sequence[str]) -> None:

@@ -1,9 +1,10 @@
 """How well a converted file agrees with its source, and where that is written down.
 
 The source framework and ONNX Runtime compute the same inputs: random ones in batches of 1 and 3,
-noise with the spectrum of photographs, and photos where there are some. The result stands beside
-the model as ``MODEL.certificate.json`` and in the file's own metadata, ``inspector.conversion``
-(which is the word of whoever wrote the file).
+noise with the spectrum of photographs, and photos where there are some. Rounding does more on some
+kinds of inputs than on others, so what is accepted is measured by kind (``limits``). The result
+stands beside the model as ``MODEL.certificate.json`` and in the file's own metadata,
+``inspector.conversion`` (which is the word of whoever wrote the file).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,22 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.conversion.inputs import KINDS, kind_of
 from converters.errors import ConversionFailed
 from converters.parity import TensorParity, compare, top1_agreement
 from converters.plain_values import finite_number, parse_json
-from converters.source import InputSpec, concrete, random_input
 
 __all__ = [
     "METADATA_KEY",
     "ConversionRecord",
     "Trial",
     "constant_offset",
-    "further_inputs",
     "judged",
-    "perturbed",
     "recorded",
     "run_onnx",
-    "trial_inputs",
 ]
 
 Array = NDArray[Any]
@@ -40,35 +38,22 @@ METADATA_KEY = "inspector.conversion"
 TOLERANCE = 1e-4
 """Largest difference that is accepted, relative to the peak of an output."""
 
-LEVEL_TOLERANCE = 0.1
-"""The same for a quantised source, in which a value that falls the other way is a level off."""
-
-TOP1_QUANTISED = 0.9
-"""Least share of inputs on which a quantised source and its file name the same class."""
-
-EQUAL, EQUAL_QUANTISED = 0.99, 0.9
+EQUAL = 0.99
 """Least share of equal elements of an output of integers (class numbers) that is not judged by
 its values."""
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 """Difference of two sigmoids or softmaxes of floats that their rounding makes."""
 
-SENSITIVE, MOST_SENSITIVE = 10.0, 0.01
-"""How many times the source's own change, where its input changes by a millionth, is accepted, and
-how much of that at most: every layer rounds, and some networks amplify it in any implementation."""
-
 OFFSET = 0.006
 """Difference that is the same on every input, relative to the peak, that rounding does not make: a
 lost constant below three quarters of a level of 8 bits changes no level for good."""
 
+_SHOWN = 1e-5
+"""A change by a millionth of the input that is worth a word."""
+
 _SURE = 1.5
 """How many times what changes with the input it has to be; chance gives half of it at most."""
-
-PHOTOS = "photo"
-"""What the names of trials on images have in them."""
-
-_FURTHER = 12
-"""Further images on which a quantised source's kernels are compared where the file differs."""
 
 SCHEMA = 1
 _MOST_BYTES = 1 << 16
@@ -89,6 +74,7 @@ class Trial:
         equal: Share of equal elements of the outputs of integers; the smallest of all; None where
             there are none. Class numbers that mostly agree are left out of ``worst``.
         at: The largest difference in words: output, index, and both values.
+        limit: Largest difference that is accepted on such inputs.
     """
 
     name: str
@@ -99,6 +85,17 @@ class Trial:
     why: str = ""
     equal: float | None = None
     at: str = ""
+    limit: float = TOLERANCE
+
+    @property
+    def kind(self) -> str:
+        """Kind of the inputs, of ``KINDS``."""
+        return kind_of(self.name)
+
+    @property
+    def apart(self) -> float:
+        """How far apart the two are, the unequal share of integers included."""
+        return max(self.worst, 1.0 - (1.0 if self.equal is None else self.equal))
 
 
 @dataclass(frozen=True)
@@ -112,16 +109,16 @@ class ConversionRecord:
         framework: Where it comes from.
         versions: Packages that took part.
         trials: The comparisons.
-        tolerance: Largest difference that was accepted.
         quantised: Classes were compared beside values.
         preprocess: What the source says of its input.
         labels: How many class names it brought.
         notes: What a user should know about the result.
-        kernels: The same comparison on images between two implementations of the source's own
-            framework, of a quantised source: what rounding alone can do.
+        kernels: The same comparison between two implementations of the source's own framework, of
+            a quantised source: what rounding alone can do, by kind of inputs.
         offset: Difference that all inputs have in common and that rounding does not make.
-        sensitivity: How much the source's outputs change where an image-like input changes by a
-            millionth; None where that was not asked.
+        drift: A mean difference that the kernels' rounding does not make, in words; else empty.
+        changes: The source's outputs against those for inputs changed by a millionth; none where
+            that was not asked.
     """
 
     path: Path
@@ -130,14 +127,14 @@ class ConversionRecord:
     framework: str
     versions: Mapping[str, str]
     trials: tuple[Trial, ...]
-    tolerance: float
     quantised: bool
     preprocess: Mapping[str, Any]
     labels: int
     notes: tuple[str, ...] = ()
     kernels: tuple[Trial, ...] = ()
     offset: float = 0.0
-    sensitivity: float | None = None
+    drift: str = ""
+    changes: tuple[Trial, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -162,12 +159,19 @@ class ConversionRecord:
         return min((t.equal for t in self.trials if t.equal is not None), default=None)
 
     @property
+    def tolerance(self) -> float:
+        """Largest difference that was accepted on any kind of inputs."""
+        return max((trial.limit for trial in self.trials), default=0.0)
+
+    @property
     def spread(self) -> float | None:
         """Largest difference between the source's own kernels; None where there is one kind."""
-        return max(
-            (max(t.worst, 1.0 - (1.0 if t.equal is None else t.equal)) for t in self.kernels),
-            default=None,
-        )
+        return max((trial.apart for trial in self.kernels), default=None)
+
+    @property
+    def sensitivity(self) -> float | None:
+        """How much the source's outputs change with a millionth of its input; None if unknown."""
+        return max((trial.worst for trial in self.changes if not trial.why), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the path is left out, so that equal conversions have equal documents."""
@@ -199,9 +203,9 @@ class ConversionRecord:
         agreement = "" if self.top1 is None else f", same class on {self.top1:.0%}"
         if self.equal is not None:
             agreement += f", {self.equal:.1%} of integers equal"
-        if self.spread is not None:
-            agreement += f" ({self.framework}'s own kernels differ by {self.spread:.1e})"
-        if self.sensitivity is not None and self.sensitivity > TOLERANCE / SENSITIVE:
+        if self.kernels:
+            agreement += f" ({self.framework}'s own kernels differ by {self._spreads()})"
+        if self.sensitivity is not None and self.sensitivity > _SHOWN:
             agreement += (
                 f" (its outputs change by {self.sensitivity:.1e} with a millionth of the input)"
             )
@@ -210,70 +214,13 @@ class ConversionRecord:
             f"outputs' peak (mean {self.mean:.1e}) on {samples} inputs{agreement}"
         )
 
-
-def trial_inputs(specs: Sequence[InputSpec], seed: int = 0) -> dict[str, list[Array]]:
-    """Inputs by name of the trial: random ones, and noise like photographs for images."""
-    generator = np.random.default_rng(seed)
-    free = specs[0].shape[:1] == (None,)
-    fixed = specs[0].shape[0] if specs[0].shape and not free else 1
-    trials = {
-        f"random, batch of {n}": [random_input(spec, n or 1, generator) for spec in specs]
-        for n in ((1, 3) if free else (fixed,))
-    }
-    if len(specs) == 1 and len(specs[0].shape) == 4:
-        name = f"noise with the spectrum of {PHOTOS}graphs"
-        if free:
-            trials[name] = [pink_noise(specs[0], 4, generator)]
-        else:
-            # Several, because no verdict should hang on one sample.
-            trials |= {f"{name}, {n}": [pink_noise(specs[0], 1, generator)] for n in range(1, 5)}
-    return trials
-
-
-def further_inputs(specs: Sequence[InputSpec], seed: int = 2) -> dict[str, list[Array]]:
-    """Further inputs by name, noise like photographs; none where the trial has none either."""
-    generator = np.random.default_rng(seed)
-    if len(specs) != 1 or len(specs[0].shape) != 4:
-        return {}
-    batch = specs[0].shape[0] or 1
-    name = f"further noise with the spectrum of {PHOTOS}graphs"
-    return {
-        f"{name}, {n}": [pink_noise(specs[0], batch, generator)] for n in range(1, _FURTHER + 1)
-    }
-
-
-def pink_noise(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
-    """Noise with amplitudes of 1 / frequency along the two longest axes: natural images' own.
-
-    Of a standard deviation of 1, or around the middle of the values that the input is made for.
-    """
-    shape = concrete(spec.shape, batch)
-    last = sorted(sorted(range(1, 4), key=lambda axis: -shape[axis])[:2])
-    white = np.fft.fft2(generator.standard_normal(shape), axes=last)
-    rows, columns = (np.fft.fftfreq(shape[axis]) for axis in last)
-    radius = np.hypot(rows[:, None], columns[None])
-    radius[0, 0] = 1 / max(shape[axis] for axis in last)
-    weights = np.expand_dims(1 / radius, [axis for axis in range(4) if axis not in last])
-    noise = np.fft.ifft2(white * weights, axes=last).real
-    noise /= max(noise.std(), 1e-12)
-    dtype = np.dtype(spec.dtype)
-    span = spec.span
-    if dtype.kind in "iu":
-        span = (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if span is not None:
-        noise = np.clip(noise * (span[1] - span[0]) / 5 + (span[1] + span[0]) / 2, *span)
-    return np.rint(noise).astype(dtype) if dtype.kind in "iu" else noise.astype(dtype)
-
-
-def perturbed(inputs: Sequence[Array], seed: int = 1) -> list[Array] | None:
-    """The same inputs, each number changed by about a millionth; None where one is of integers."""
-    if any(array.dtype.kind != "f" for array in inputs):
-        return None
-    generator = np.random.default_rng(seed)
-    return [
-        (array * (1 + 1e-6 * generator.standard_normal(array.shape))).astype(array.dtype)
-        for array in inputs
-    ]
+    def _spreads(self) -> str:
+        """How far the source's own kernels part, by kind of inputs."""
+        found = {
+            kind: max((trial.apart for trial in self.kernels if trial.kind == kind), default=None)
+            for kind in KINDS
+        }
+        return ", ".join(f"{n:.1e} on {kind} inputs" for kind, n in found.items() if n is not None)
 
 
 def judged(
@@ -314,7 +261,7 @@ def judged(
     if found.missing or not np.isfinite(worst):
         why = f"of {len(expected)} outputs {len(expected) - len(got)} missing"
         why = why if found.missing else str(found.worst)
-        return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, why)
+        return Trial(name, samples, np.finfo(np.float64).max, 0.0, None, why, limit=tolerance)
     top1, mean = None, 0.0
     for key in keys:
         a, b = sides[0][key], sides[1][key]
@@ -327,7 +274,8 @@ def judged(
             top1 = top1_agreement(a.reshape(rows, -1), b.reshape(rows, -1))
     known = [share for share in shares if share is not None]
     at = _place(found.worst, *sides)
-    return Trial(name, samples, worst, mean, top1, equal=min(known, default=None), at=at)
+    least = min(known, default=None)
+    return Trial(name, samples, worst, mean, top1, equal=least, at=at, limit=tolerance)
 
 
 def _keys(count: int, outputs: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from math import ceil, floor, log10
 
-from converters.conversion.record import TOLERANCE, TOP1_QUANTISED, ConversionRecord, Trial
+from converters.conversion.limits import least_top1
+from converters.conversion.record import TOLERANCE, ConversionRecord, Trial
 from converters.errors import ConversionFailed
 
 __all__ = ["require_agreement"]
@@ -22,7 +23,8 @@ def require_agreement(record: ConversionRecord, source: str) -> None:
 
     Raises:
         ConversionFailed: Outputs cannot be compared, differ by more than is accepted, or differ by
-            the same on all inputs; or a quantised source names other classes.
+            the same on all inputs, or in the mean by more than rounding does; or a quantised source
+            names other classes.
 
     Example:
         >>> from pathlib import Path
@@ -30,7 +32,7 @@ def require_agreement(record: ConversionRecord, source: str) -> None:
         >>> from converters.conversion.verdict import require_agreement
         >>> trials = (Trial("random, batch of 1", 1, 1e-6, 1e-7, 1.0),)
         >>> record = ConversionRecord(
-        ...     Path("m.onnx"), "m.keras", "", "Keras", {}, trials, 1e-4, False, {}, 0
+        ...     Path("m.onnx"), "m.keras", "", "Keras", {}, trials, False, {}, 0
         ... )
         >>> require_agreement(record, "m.keras")
     """
@@ -47,11 +49,17 @@ def require_agreement(record: ConversionRecord, source: str) -> None:
             where=source,
             hint="report it with the file; --tolerance accepts a difference that you chose",
         )
-    if not record.worst <= record.tolerance:
+    if not all(trial.worst <= trial.limit for trial in record.trials):
         raise ConversionFailed(_DIFFERENT + _values(record), where=source, hint=_advice(record))
+    if record.drift:
+        raise ConversionFailed(
+            f"{_DIFFERENT}{record.drift}: more than rounding does, though no value is further "
+            f"apart than theirs ({record})",
+            where=source,
+            hint=f"{_REPORT}; --tolerance accepts a difference that you chose",
+        )
     top1 = 1.0 if record.top1 is None else record.top1  # 0.0 is an agreement too: none
-    kernels = [trial.top1 for trial in record.kernels if trial.top1 is not None]
-    least = min([TOP1_QUANTISED, *([sum(kernels) / len(kernels)] if kernels else [])])
+    least = least_top1(record)
     if record.quantised and top1 < least:
         samples = sum(trial.samples for trial in record.trials)
         raise ConversionFailed(
@@ -66,8 +74,8 @@ def require_agreement(record: ConversionRecord, source: str) -> None:
 
 def _values(record: ConversionRecord) -> str:
     """The largest difference: output, index and values, by how much, and on which inputs."""
-    worst = max(record.trials, key=_size)
-    beyond = sum(not trial.worst <= record.tolerance for trial in record.trials)
+    worst = max(record.trials, key=_excess)
+    beyond = sum(not trial.worst <= trial.limit for trial in record.trials)
     at = f"{worst.at}, " if worst.at else ""
     return (
         f"{at}{worst.worst:.1e} of the output's peak apart (inputs: {worst.name}; {beyond} of "
@@ -75,14 +83,15 @@ def _values(record: ConversionRecord) -> str:
     )
 
 
-def _size(trial: Trial) -> float:
-    """Difference of a trial; one that is no number is the largest."""
-    return trial.worst if trial.worst == trial.worst else float("inf")
+def _excess(trial: Trial) -> float:
+    """Difference of a trial in terms of what is accepted; one that is no number is the largest."""
+    return trial.worst / trial.limit if trial.worst == trial.worst else float("inf")
 
 
 def _advice(record: ConversionRecord) -> str:
     """What can be done about a difference of values."""
-    parts = [f"at most {record.tolerance:g} is accepted"]
+    worst = max(record.trials, key=_excess)
+    parts = [f"at most {worst.limit:g} is accepted on such inputs"]
     if record.sensitivity is not None and record.sensitivity > TOLERANCE:
         parts.append(
             f"the source's own outputs change by {record.sensitivity:.1e} where its input changes "

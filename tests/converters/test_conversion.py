@@ -24,14 +24,8 @@ from converters.conversion import (
     recognise,
     recorded,
 )
-from converters.conversion.record import (
-    OFFSET,
-    constant_offset,
-    judged,
-    perturbed,
-    pink_noise,
-    trial_inputs,
-)
+from converters.conversion.inputs import perturbed, pink_noise, trial_inputs
+from converters.conversion.record import OFFSET, constant_offset, judged
 from converters.conversion.verdict import require_agreement
 from converters.errors import ConversionFailed, ConversionLimit, NotTrusted
 from converters.source import InputSpec, Options
@@ -269,7 +263,10 @@ def test_a_quantised_source_must_name_the_same_classes(here, monkeypatch):
 
 
 def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why="", offset=0.0):
-    trials = (Trial("a", 3, worst, worst, top1, why), Trial("b", 1, 0.0, 0.0, None))
+    trials = (
+        Trial("a", 3, worst, worst, top1, why, limit=tolerance),
+        Trial("b", 1, 0.0, 0.0, None, limit=tolerance),
+    )
     return ConversionRecord(
         path=Path("m.onnx"),
         source="m",
@@ -277,7 +274,6 @@ def certificate(worst=0.0, *, top1=1.0, quantised=False, tolerance=1e-4, why="",
         framework="PyTorch",
         versions={},
         trials=trials,
-        tolerance=tolerance,
         quantised=quantised,
         preprocess={},
         labels=0,
