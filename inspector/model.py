@@ -311,7 +311,7 @@ class Model:
             with a fixed batch, and those whose samples act on each other.
         """
         feed = self.input.arrange(images)
-        self._require_one_answer(feed[:1], fetch)
+        known = self._require_one_answer(feed[:1], fetch)
         if len(feed) > 1 and self.batches:
             self._settle_batching(feed[0], fetch)
         if len(feed) > 1 and self.batches:
@@ -319,7 +319,10 @@ class Model:
             if all(rows(found[name]) == len(feed) for name in fetch):
                 return found
             self.runtime.batches = False
-        parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
+        if len(feed) == 1 and known.keys() >= set(fetch):
+            parts = [known]
+        else:
+            parts = [self._run(feed[i : i + 1], fetch) for i in range(len(feed))]
         for part in parts:
             self._unbatched |= {name for name, value in part.items() if rows(value) != 1}
         return {name: joined([self._led(name, part[name]) for part in parts]) for name in fetch}
@@ -463,15 +466,18 @@ class Model:
             )
         return self._tracers[size]
 
-    def _require_one_answer(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> None:
+    def _require_one_answer(self, image: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
         """Refuse tensors that depend on chance, by structure and by one repeated pass.
+
+        Returns:
+            Those that were not known yet, of this image.
 
         Raises:
             ModelRefused: A random operator lies before them, or two passes differ.
         """
         unknown = [name for name in dict.fromkeys(fetch) if name not in self._repeatable]
         if not unknown:
-            return
+            return {}
         self.refuse_chance(unknown)
         self.runtime.prepare(fetch)
         first, second = (self._run(image, unknown) for _ in range(2))
@@ -479,6 +485,7 @@ class Model:
         if changed:
             raise by_chance(f"tensor {changed[0]!r}")
         self._repeatable |= set(unknown)
+        return first
 
     def refuse_chance(self, tensors: Sequence[str]) -> None:
         """Refuse tensors that a random operator lies before, without running anything.

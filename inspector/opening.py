@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from onnx import ModelProto
 
-from converters import conversion, onnx_file
+from converters import onnx_file
 from converters.errors import NotAModel, NotWritten
 from converters.source import InputSpec, Options, as_path
 from converters.work_folder import work_folder
@@ -179,6 +179,8 @@ def open_source(
                 hint="--input, --weights and --signature are for sources of other frameworks",
             )
         return onnx_file.read(Path(text), limits=limits)
+    from converters import conversion  # what an ONNX file has no need of
+
     found = conversion.recognise(text)
     if found is None:
         return onnx_file.read(Path(path), limits=limits)  # says what it is instead
@@ -332,6 +334,8 @@ def _name(parts: Sequence[str], options: Options, python: str) -> str:
     """Folder in the cache for what a source becomes; empty where there is no cache."""
     if cache_folder() is None:
         return ""
+    from converters import conversion
+
     content = conversion.content_hash(*parts, options.weights)
     if not content:
         return ""

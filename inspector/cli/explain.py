@@ -194,9 +194,13 @@ def command(**options: Any) -> int:
     """
     limits = {name: options.pop(name) for name in ("timeout", "memory")}
     _check_looks(options)
-    options["display"] = display_of(options)
     opens, begun = options.pop("opens"), time.time()
-    status = supervised(lambda: _explain(**options), device=options["device"], **limits)
+
+    def work() -> int:
+        # The process that only waits loads nothing: what it holds costs time again when it ends.
+        return _explain(display=display_of(options), **options)
+
+    status = supervised(work, device=options["device"], **limits)
     if opens and status in {0, ImageRefused.exit_status}:
         _open(options["output"], begun)
     return status
@@ -263,7 +267,6 @@ def _explain(
     display: "Display",
     **opening: Any,
 ) -> int:
-    from inspector.cli.terminal import show_report
     from inspector.methods import parse_requests
     from inspector.printable import clean_text
     from inspector.render.json import plain
@@ -311,6 +314,8 @@ def _explain(
             if as_json:
                 done.append(plain(item.document()))
             elif not quiet:
+                from inspector.cli.terminal import show_report
+
                 with above_the_bar():
                     show_report(item, written, details=verbose)
     if blank and len(blank) + len(refused) - lost == len(named):  # nothing was drawn at all

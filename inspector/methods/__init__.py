@@ -307,6 +307,14 @@ def methods() -> Mapping[str, Method]:
     return {one.name: one for one in found}
 
 
+def _method(name: str) -> Method | None:
+    """The method of a name, of which only its own file is imported; None where there is none."""
+    module = name.replace("-", "_").replace("+", "_plus")
+    if name not in _REGISTRY and module in {one.name for one in pkgutil.iter_modules(__path__)}:
+        importlib.import_module(f"{__name__}.{module}")
+    return _REGISTRY.get(name) or methods().get(name)
+
+
 def parse_request(text: str) -> Request:
     """Read ``NAME`` or ``NAME:option=value,option=value``.
 
@@ -315,23 +323,23 @@ def parse_request(text: str) -> Request:
         UsageError: an option that the method does not have, or a value it cannot take.
     """
     name, _, rest = text.partition(":")
-    known = methods()
-    if name not in known:
-        hint = nearest(name, known) or "one of " + ", ".join(known)
+    found = _method(name)
+    if found is None:
+        hint = nearest(name, methods()) or "one of " + ", ".join(methods())
         raise UnknownMethod(f"no method is called {quoted(name)}", hint=hint)
     chosen: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
-        option = known[name].options.get(key.strip())
+        option = found.options.get(key.strip())
         if option is None:
-            raise _no_option(known[name], key.strip())
+            raise _no_option(found, key.strip())
         if not equals or not value.strip():
             raise UsageError(
                 f"method {name}: option {option.name!r} has no value",
                 hint=f"write {name}:{option.name}=VALUE",
             )
         chosen[option.name] = option.parse(value.strip())
-    return Request(known[name], chosen)
+    return Request(found, chosen)
 
 
 def configured(name: MethodName, **options: Any) -> Request:

@@ -129,7 +129,12 @@ def save(
 
 
 def _format(name: str) -> Format:
-    known = formats()
-    if name not in known:
-        raise UsageError(f"no output format {name!r}", hint="one of " + ", ".join(known))
-    return known[name]
+    """The format of a name, of which only its own module is imported, if that has the same name."""
+    folder = importlib.import_module("inspector.render")
+    own = {module.name for module in pkgutil.iter_modules(folder.__path__)}
+    if name not in _REGISTRY and name in own:
+        importlib.import_module(f"{folder.__name__}.{name}")
+    found = _REGISTRY.get(name) or formats().get(name)
+    if found is None:
+        raise UsageError(f"no output format {name!r}", hint="one of " + ", ".join(formats()))
+    return found

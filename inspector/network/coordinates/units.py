@@ -31,6 +31,7 @@ __all__ = [
     "apart",
     "cell_size",
     "joined",
+    "median",
     "merged",
     "over_windows",
     "reduced",
@@ -144,8 +145,14 @@ def cell_size(coordinate: Array) -> float:
             found = np.abs(np.diff(coordinate[0], axis=axis - 1))
             found = found[np.isfinite(found) & (found > 0)]
             if found.size:
-                steps.append(float(np.median(found)))
+                steps.append(median(found))
     return min(steps, default=0.0)
+
+
+def median(values: Array) -> float:
+    """As NumPy's, which would import its masked arrays: a tenth of what a trace takes."""
+    ordered, half = np.sort(values, axis=None), values.size // 2
+    return float(ordered[half] if values.size % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
 def squeezed(coordinate: Array) -> Array:

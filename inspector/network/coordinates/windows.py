@@ -88,14 +88,19 @@ class _Windows:
         if not self.aside:
             settled = _settled(self.starts + self.centres[0], self.stride, coordinate, self.axis)
             return over_windows(coordinate, self.axis, settled, self.taps)
-        several = len(self.centres) > 1
-        parts = []
-        for number, centre in enumerate(self.centres):
-            own = coordinate
-            if several and own.shape[channel + 1] > 1:
-                own = own.take([number], channel + 1)
-            parts.append(over_windows(own, self.axis, self.starts + centre, self.taps))
-        return squeezed(np.concatenate(parts, channel + 1)) if several else parts[0]
+        if len(self.centres) == 1:
+            return over_windows(coordinate, self.axis, self.starts + self.centres[0], self.taps)
+        parts, order = [], []
+        # Filters by the hundred look from few places: on a tap, or between two.
+        for centre in set(self.centres.tolist()):
+            filters = np.flatnonzero(self.centres == centre)
+            varies = coordinate.shape[channel + 1] > 1
+            own = coordinate.take(filters, channel + 1) if varies else coordinate
+            part = over_windows(own, self.axis, self.starts + centre, self.taps)
+            parts.append(part if varies else part.repeat(len(filters), channel + 1))
+            order.append(filters)
+        found = np.concatenate(parts, channel + 1)
+        return squeezed(found.take(np.concatenate(order).argsort(), channel + 1))
 
 
 def _settled(places: Array, stride: float, coordinate: Array, axis: int) -> Array:
