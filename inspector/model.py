@@ -147,13 +147,13 @@ class Model:
         two axes, one forward pass decides.
         """
         found = find_scores(self.graph)
-        if found.classifier and is_doubtful(found, self.input.batch):
+        if is_doubtful(found, self.input.batch):
+            asked = [found.output] if found.classifier else [value.name for value in found.outputs]
             try:
-                shapes = {name: np.shape(v) for name, v in self._measure([found.output]).items()}
+                shapes = {name: np.shape(v) for name, v in self._measure(asked).items()}
             except (ConverterError, InspectorError):
                 shapes = {}
-            if shapes and found.output in self._unbatched:
-                shapes = {name: shape[1:] for name, shape in shapes.items()}
+            shapes |= {n: shapes[n][1:] for n in self._unbatched.intersection(shapes)}
             found = find_scores(self.graph, shapes) if shapes else found
         if found.classifier and not found.classifies:
             said = class_evidence(found, self.file.metadata, self.path.name)

@@ -3,12 +3,14 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from networks import node, onnx_model
+from planted_tasks import load
 
 from converters.graph import Graph
 from inspector.errors import UsageError
-from inspector.network.classifier.scores import find_scores
+from inspector.network.classifier.scores import find_scores, is_doubtful
 from inspector.network.outputs.embedding import normalised_outputs
 from inspector.network.outputs.score_tensors import ends_as_features
 from inspector.photos.geometry import Geometry
@@ -58,6 +60,32 @@ def test_scores_of_one_image_need_no_axis_of_samples(ending):
     ]
     scores = find_scores(_graph(*nodes, **{ending: [12]}))
     assert (scores.classifier, scores.tensor, scores.classes, scores.axis) == (True, "z", 12, 1)
+
+
+@pytest.mark.parametrize("declared", [[], [1, "k"], [1, 12]], ids=["nothing", "free", "whole"])
+def test_an_output_of_which_the_file_says_too_little_is_measured(tmp_path, declared):
+    """Paddle's exporter declares outputs without any axes."""
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("GlobalAveragePool", "c", "m"),
+        node("Shape", "x", "sizes"),
+        node("Slice", "sizes start stop", "n"),
+        node("Concat", "n rest", "to", axis=0),
+        node("Reshape", "m to", "z"),
+        node("Softmax", "z", "p", axis=-1),
+    ]
+    constants = {
+        "w": np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32),
+        "start": np.array([0]),
+        "stop": np.array([1]),
+        "rest": np.array([-1]),
+    }
+    proto = onnx_model(nodes, {"x": [1, 3, 16, 16]}, {"p": declared}, constants, opset=17)
+    assert is_doubtful(find_scores(Graph(proto)), 1) == (declared != [1, 12])
+    path = tmp_path / "paddle.onnx"
+    onnx.save(proto, path)
+    scores = load(path).scores
+    assert (scores.classifier, scores.classes, scores.activation) == (True, 12, "softmax")
 
 
 def test_numbers_beside_as_many_boxes_are_no_classes():

@@ -92,14 +92,14 @@ class Table(nn.Module):
         torch.manual_seed(0)
         self.kind, self.soft = kind, soft
         self.stem = nn.Conv2d(3, 12, 8, 8)
-        self.along = nn.LSTM(12, 6, bidirectional=True)
+        self.along = nn.LSTM(24, 6, bidirectional=True)
         self.slots = nn.Linear(40, 7)
 
     def forward(self, x):
         A = torch.relu(self.stem(x))  # (N, 12, 2, 20)
         z = A.mean(2).transpose(1, 2)
         if self.kind == "recurrent":
-            z = self.along(z.transpose(0, 1))[0].transpose(0, 1)
+            z = self.along(A.permute(3, 0, 1, 2).flatten(2))[0].transpose(0, 1)
         elif self.kind == "slots":
             z = self.slots(A.flatten(2)).transpose(1, 2)
         elif self.kind == "cells":

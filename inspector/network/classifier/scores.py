@@ -168,17 +168,19 @@ def find_scores(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None)
 
 
 def is_doubtful(scores: Scores, batch: int | None) -> bool:
-    """Whether only a forward pass can say that an output has one row of scores per image.
+    """Whether only a forward pass can say if an output has one row of scores per image.
 
     Args:
         scores: What the file makes of itself.
         batch: Fixed number of images; None when it is free.
     """
     shape = next((value.shape for value in scores.outputs if value.name == scores.output), None)
+    if not scores.classifier:  # Paddle's exporter declares outputs without any axes
+        return len(scores.outputs) <= _COUNTED and any(not v.shape for v in scores.outputs)
     if shape is None:
         return False
     free = batch is not None and len(shape) > 1 and not isinstance(shape[0], int)
-    return free or len(shape) == 3
+    return free or len(shape) == 3 or scores.classes is None
 
 
 def _beside(candidate: _Candidate, shapes: Shapes, graph: Graph) -> _Candidate:

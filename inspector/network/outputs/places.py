@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from inspector.network.coordinates.units import Lost, Placed, State
+from inspector.network.coordinates.units import Lost, Placed, State, merged
 
 __all__ = ["Steps", "is_on_image", "steps_along"]
 
 Array = np.ndarray[Any, Any]
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
+_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +78,15 @@ def steps_along(
     """
     state = places(tensor)
     seen = {tensor}
-    while isinstance(state, Lost) and state.node.is_op(*_RECURRENT):
+    while isinstance(state, Lost) and state.node.op_type in _RECURRENT:
         node = state.node
         axis = 1 if node.attributes.get("layout", 0) else 0  # (T, N, C), or (N, T, C)
         if node.inputs[0] in seen:
             return None
         seen.add(node.inputs[0])
         state = places(node.inputs[0])
+        if isinstance(state, Placed) and len(state.shape) == 3:  # each step takes all its features
+            state = state.map(state.shape, lambda c: merged(c, (3,)) if c.shape[3] > 1 else c)
     if not isinstance(state, Placed) or not -len(state.shape) <= axis < len(state.shape):
         return None
     axis %= len(state.shape)
