@@ -1,4 +1,4 @@
-"""Plain values that a stranger or a user wrote: the one reader of numbers, JSON, TOML, literals.
+"""Plain values of a stranger or a user: the one reader of numbers, JSON, TOML, YAML, literals.
 
 Python reads integers of thousands of digits, infinities and lists nested without end; NumPy and
 the formatting of a message then fail on them.  What is read here is bounded: whole numbers of 64
@@ -21,6 +21,7 @@ __all__ = [
     "parse_json",
     "parse_literal",
     "parse_toml",
+    "parse_yaml",
     "quoted",
     "whole_number",
 ]
@@ -32,6 +33,7 @@ NESTING = 16
 """Lists and objects within one another; the deepest file that is read has six."""
 
 _LITERAL_BYTES = 4 << 20  # a syntax tree takes a hundred times its text
+_YAML_BYTES = 1 << 20  # its parser is slow: a second for 100 KiB
 _SHOWN = 80
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 
@@ -128,6 +130,41 @@ def parse_literal(text: str) -> Any:
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError("is not a Python literal") from None
     return _bounded(found)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data of a YAML document that refers to nothing, itself included.
+
+    An alias stands for another part of the document: a kilobyte of them names a list of millions,
+    which whoever writes it as text writes out.
+
+    Args:
+        text: The document.
+
+    Raises:
+        ImportError: PyYAML is not installed.
+        ValueError: It is not YAML, too long, has aliases, or is nested too deeply.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    if len(text) > _YAML_BYTES:
+        raise ValueError(f"more than {_YAML_BYTES >> 20} MiB are not read as YAML")
+
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]  # of a package without types
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it has aliases (*name), which are not read")
+            return super().compose_node(parent, index)
+
+    try:
+        found = yaml.load(text, Plain)  # noqa: S506 - a safe loader
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - `!!int ""` is an IndexError, `!!bool x` a KeyError
+        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+    return _bounded(found, finite=False)
 
 
 def quoted(value: object) -> str:

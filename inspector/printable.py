@@ -1,8 +1,17 @@
 """Text of strangers (names in a model, a file or a message), made safe to show."""
 
+import hashlib
 import unicodedata
 
-__all__ = ["NAME_LIMIT", "clean_text", "in_file_name", "percent", "safe_lines", "visible_text"]
+__all__ = [
+    "NAME_LIMIT",
+    "clean_text",
+    "distinct_text",
+    "in_file_name",
+    "percent",
+    "safe_lines",
+    "visible_text",
+]
 
 NAME_LIMIT = 200
 """Characters of a name that are kept."""
@@ -24,6 +33,23 @@ def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
         part = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in part)
     line = " ".join(part.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def distinct_text(text: str) -> str:
+    """One printable line of a text that tells things apart: equal for equal texts alone.
+
+    Where :func:`clean_text` leaves something out, a part of the text's SHA-256 stands behind it.
+
+    Example:
+        >>> from inspector.printable import distinct_text
+        >>> distinct_text("dog/1.jpg"), distinct_text("dog/1 .jpg") != distinct_text("dog/1  .jpg")
+        ('dog/1.jpg', True)
+    """
+    shown = clean_text(text)
+    if shown == text:
+        return text
+    mark = "~" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return clean_text(text, limit=NAME_LIMIT - len(mark)) + mark
 
 
 def in_file_name(text: str, *, gap: str, kept: str, most: int, runs: bool = False) -> str:

@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from converters.errors import DISK_FULL
 from converters.work_folder import temporary_file
@@ -14,6 +14,7 @@ from inspector.errors import UsageError
 __all__ = [
     "check_file",
     "check_folder",
+    "inside",
     "make_folder",
     "refused",
     "require_new",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _HINT = "choose another folder with -o"
+_LINK_HINT = "remove it, or choose another folder with -o"
 _FILE_HINT = "choose another file with -o"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ASKING = threading.Lock()
@@ -101,6 +103,25 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise refused(path, error) from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Path of a file or folder below an output folder.
+
+    Args:
+        folder: The output folder; the user's own, link or not.
+        name: Its name below it, with ``/``.
+
+    Raises:
+        UsageError: A folder on the way is a link: whoever prepared the output folder chose where
+            it leads to.
+    """
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path /= part
+        if path.is_symlink() and not path.is_file():
+            raise UsageError("is a link to another folder", where=str(path), hint=_LINK_HINT)
+    return path
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:

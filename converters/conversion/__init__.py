@@ -15,6 +15,8 @@ import json
 import os
 import pkgutil
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -395,12 +397,19 @@ def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False)
     place = child.folder / "inputs.npz"
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
     np.savez(place, allow_pickle=False, **named)
-    answer = child.ask({"run": str(place), "kernels": kernels})
-    with (
-        open_regular(answer["outputs"], follow=False) as file,
-        np.load(file, allow_pickle=False) as stored,
-    ):
-        return [stored[key] for key in sorted(stored.files)]
+    answer = place.with_suffix(".outputs.npz")  # this side's word: the child may name any file
+    child.ask({"run": str(place), "outputs": str(answer), "kernels": kernels})
+    try:
+        with (
+            open_regular(answer, follow=False) as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
+            return [stored[key] for key in sorted(stored.files)]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConversionFailed(
+            f"the source's answer cannot be read ({reason})", where=child.where
+        ) from None
 
 
 def _differing(

@@ -36,6 +36,7 @@ __all__ = ["Sandbox"]
 _CODE = Path(__file__).resolve().parents[2]
 _TAIL = 4000  # characters of the child's last words that are kept
 _GRACE = 5.0
+_LONGEST = 64 << 20  # characters of an answer: a hundred thousand labels have a tenth
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -129,11 +130,13 @@ class Sandbox:
             if self._child.stdin is not None and self._child.stdout is not None:
                 self._child.stdin.write(json.dumps(request) + "\n")
                 self._child.stdin.flush()
-                line = self._child.stdout.readline()
+                line = self._child.stdout.readline(_LONGEST)
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._ended() from None
+        if not isinstance(answer, dict):
+            raise self._ended()
         if "done" in answer:
             return answer["done"]
         if says_disk_full(" ".join(map(str, answer.values()))):

@@ -17,7 +17,7 @@ from converters.graph import DEFAULT_DOMAINS
 from converters.onnx_file import scopes as scoping
 from converters.onnx_file.attributes import senseless_attributes
 from converters.onnx_file.scopes import Scope, label, quote
-from converters.onnx_file.tensor_data import Folder, tensor_findings
+from converters.onnx_file.tensor_data import RANK, Folder, tensor_findings
 
 __all__ = ["KNOWN_DOMAINS", "Limits", "Survey", "survey"]
 
@@ -372,7 +372,9 @@ def _tensors(result: Survey, limits: Limits) -> Iterator[str]:
         stored += 1
         yield from (f"{where} {problem}" for problem in tensor_findings(tensor, result.folder))
     for where, sparse in scoping.sparse_tensors(result.scopes):
-        if any(dim < 0 for dim in sparse.dims) or prod(sparse.dims[:64]) > limits.data_bytes:
+        if len(sparse.dims) > RANK:
+            yield f"{where} is sparse and has {len(sparse.dims):,} dimensions (limit {RANK})"
+        elif any(dim < 0 for dim in sparse.dims) or prod(sparse.dims) > limits.data_bytes:
             yield f"{where} is sparse and unfolds to more than {limits.data_bytes:,} bytes"
     if stored > limits.initialisers:
         yield f"{stored:,} stored tensors (limit {limits.initialisers:,})"

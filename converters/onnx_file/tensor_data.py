@@ -24,10 +24,12 @@ import onnx
 
 from converters.onnx_file.external import Piece
 
-__all__ = ["Folder", "normalise_external", "tensor_findings"]
+__all__ = ["RANK", "Folder", "normalise_external", "tensor_findings"]
 
 _KEYS = ("location", "offset", "length")
-_RANK = 64  # NumPy's own limit
+RANK = 64
+"""Axes of a tensor: NumPy's own limit."""
+
 _BITS = {
     **dict.fromkeys(("INT2", "UINT2"), 2),
     **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
@@ -150,8 +152,8 @@ def tensor_findings(tensor: onnx.TensorProto, folder: Folder) -> Iterator[str]:
     if kind is None:
         yield f"element type {tensor.data_type} is unknown"
         return
-    if len(tensor.dims) > _RANK or any(dim < 0 for dim in tensor.dims):
-        yield f"dimensions {list(tensor.dims[:8])} are negative or more than {_RANK}"
+    if len(tensor.dims) > RANK or any(dim < 0 for dim in tensor.dims):
+        yield f"dimensions {list(tensor.dims[:8])} are negative or more than {RANK}"
         return
     if tensor.HasField("segment"):
         yield "is stored in segments, which no runtime reads"

@@ -34,7 +34,7 @@ from inspector.passes.journal import Journal, discard, identity_of
 from inspector.photos.dataset import class_indices
 from inspector.printable import clean_text
 from inspector.versions import versions
-from inspector.whole_file import check_folder
+from inspector.whole_file import check_folder, inside
 
 __all__ = ["AuditOptions", "audit"]
 
@@ -138,7 +138,9 @@ def audit(
         needed()
     require_exports(options.exports, thumbnails=options.thumbnails)
     check_folder(folder)
-    place = folder / THUMBNAILS if options.thumbnails else None
+    for name in options.exports:
+        inside(folder, name)
+    place = inside(folder, THUMBNAILS) if options.thumbnails else None
     asked = Asked(
         opening, options.method, options.target, options.layer, options.task, thumbnails=place
     )
@@ -192,7 +194,7 @@ def audit(
         contents["lock"] = check_lock(locked, auditor, found.entries, contents["summary"])
     thresholds = [gate.row(contents) for gate in gates]
     contents |= {"thresholds": thresholds, "verdict": verdict(thresholds)}
-    report = AuditReport(_ordered(contents), rows)
+    report = AuditReport(_ordered(contents), rows, taken_over=journal.found)
     report.save(folder)
     write_exports(options.exports, report, found.entries, folder)
     if options.lock is not None:

@@ -246,6 +246,12 @@ def _audit(
     )
     with progress_bar("audit") as progress:
         found = audit(opening_of(model, **opening), data, output, asked, progress=progress)
+    if found.taken_over:  # whoever prepared the folder may have written them
+        say(
+            f"{found.taken_over} of {len(found.rows)} photos are those of an interrupted run that "
+            f"{output} held; --fresh audits them anew",
+            "note",
+        )
     for text in found.contents["warnings"]:
         say(text, "warning")
     refused = found.contents["data"]["refused"]

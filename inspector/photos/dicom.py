@@ -30,6 +30,9 @@ _PLAIN = {
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
+_WINDOWED = 40
+"""Bytes per pixel that the window and its picture take beside the stored values."""
+
 _HINT = "decompress it first: gdcmconv --raw IN.dcm OUT.dcm"
 _SAVE_ONE = "save the frame that is to be explained as a file of its own"
 
@@ -39,13 +42,14 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def read_dicom(data: bytes, where: str, most: int) -> Read:
+def read_dicom(data: bytes, where: str, most: int, most_bytes: int) -> Read:
     """Pixels (H, W, 3) of a DICOM file, 0..255.
 
     Args:
         data: The whole file.
         where: Its name, for messages.
         most: Pixels that it may have.
+        most_bytes: Bytes that all stages of decoding it may take together.
 
     Raises:
         MissingExtra: pydicom is not installed.
@@ -60,7 +64,7 @@ def read_dicom(data: bytes, where: str, most: int) -> Read:
         # Not a word of the header is believed before it is looked at, so none is validated.
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         data_set: Any = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-        _check(data_set, where, most)
+        _check(data_set, where, most, most_bytes)
         data_set = pydicom.dcmread(io.BytesIO(data))
         return _shown(data_set, np.asarray(data_set.pixel_array), where)
     except ImageRefused:
@@ -72,7 +76,7 @@ def read_dicom(data: bytes, where: str, most: int) -> Read:
         ) from error
 
 
-def _check(data_set: Any, where: str, most: int) -> None:
+def _check(data_set: Any, where: str, most: int, most_bytes: int) -> None:
     """Refuse what is not to be decoded, by the header's word.
 
     Raises:
@@ -92,6 +96,14 @@ def _check(data_set: Any, where: str, most: int) -> None:
         raise ImageRefused(f"a DICOM file of {frames} frames", where=where, hint=_SAVE_ONE)
     if samples not in {1, 3}:
         raise ImageRefused(f"a DICOM file of {samples} values per pixel", where=where)
+    stored = samples * -(-int(data_set.get("BitsAllocated", 8) or 8) // 8)
+    needed = rows * columns * (2 * stored + (_WINDOWED if samples == 1 else 0))
+    if needed > most_bytes:
+        raise ImageRefused(
+            f"{rows * columns / 1e6:.0f} megapixels take {needed / 2**30:.1f} GiB to decode, more "
+            f"than {most_bytes / 2**30:.0f}",
+            where=where,
+        )
     if syntax not in _PLAIN:
         raise ImageRefused(
             f"DICOM pixels that are compressed (transfer syntax {syntax[:64]})",

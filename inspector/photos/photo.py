@@ -234,7 +234,7 @@ def _of_bytes(data: bytes, where: str) -> Read:
     if not data:
         raise ImageRefused("the file is empty", where=where, hint="get the file again")
     if is_dicom(data):
-        return read_dicom(data, where, MAX_PIXELS)
+        return read_dicom(data, where, MAX_PIXELS, MAX_DECODED_BYTES)
     try:
         with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=formats_of(data, where)) as image:
             _check_size(image)

@@ -1,11 +1,12 @@
 """Photos that a user names: files, folders, quoted patterns, standard input, videos."""
 
+import fnmatch
 import glob
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,7 +198,7 @@ def pictures(images: Sequence[Path], named: Collection[Path] = ()) -> Iterator[P
     for path in images:
         magic = _MAGIC.search(str(path))
         if magic and not os.path.lexists(path):
-            found = sorted(Path(name) for name in glob.iglob(str(path), recursive=True))  # noqa: PTH207
+            found = sorted(_matches(path))
             root = Path(os.path.dirname(str(path)[: magic.start()]))  # noqa: PTH120 - part of a name
             # A photo stays one, whatever else names it: a reference, a mask.
             others = [one for one in found if one.suffix.lower() not in PICTURES]
@@ -215,6 +216,59 @@ def pictures(images: Sequence[Path], named: Collection[Path] = ()) -> Iterator[P
             yield from listing.photos
         else:
             yield path
+
+
+def _matches(pattern: Path, most: int = MOST) -> Iterator[Path]:
+    """Files that a pattern names; below its first ``**`` no folder that is a link is entered.
+
+    Two links of a folder to itself would be a tree of 2^40 folders.
+
+    Raises:
+        UsageError: More files are looked at than may be.
+    """
+    parts = pattern.parts
+    first = parts.index("**") if "**" in parts else len(parts)
+    before, after = parts[:first], parts[first:]
+    begins = glob.iglob(os.path.join(*before)) if before else iter([os.curdir])  # noqa: PTH118, PTH207
+    if not after:
+        yield from map(Path, begins)
+        return
+    count = 0
+    for begin in begins:
+        for place, folders, files in os.walk(begin):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inner = Path(place).relative_to(begin).parts
+            count += len(files) + len(folders)
+            if count > most:
+                raise UsageError(f"more than {most:,} files", where=clean_text(str(pattern)))
+            for name in files:
+                if _fits((*inner, name), after):
+                    yield Path(place, name)
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, both in their parts; ``**`` is any number of folders."""
+
+    def onwards(places: Iterable[int]) -> set[int]:
+        found = set(places)
+        for place, part in enumerate(parts):  # a ** may stand for no folder
+            if part == "**" and place in found:
+                found.add(place + 1)
+        return found
+
+    places = onwards([0])
+    for name in names:
+        hidden = name.startswith(".")
+        next_places = set()
+        for place in places:
+            if place == len(parts) or (hidden and not parts[place].startswith(".")):
+                continue
+            if parts[place] == "**":
+                next_places.add(place)
+            elif fnmatch.fnmatch(name, parts[place]):
+                next_places.add(place + 1)
+        places = onwards(next_places)
+    return len(parts) in places
 
 
 def photos_below(folder: Path) -> list[Path]:

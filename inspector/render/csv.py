@@ -13,7 +13,7 @@ from inspector.whole_file import write_whole
 
 __all__ = ["dumps", "files", "write"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @file_format("csv")
@@ -32,7 +32,7 @@ def dumps(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({key: _cell(key) for key in columns})  # groups are called as in a table
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
 

@@ -1,12 +1,14 @@
 """The frame around every converter: limits, crashes, interruptions; nothing half is left."""
 
 import dataclasses
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,6 +25,7 @@ from converters.conversion import (
     convert,
     recognise,
     recorded,
+    sandbox,
 )
 from converters.conversion.inputs import perturbed, pink_noise, trial_inputs
 from converters.conversion.record import OFFSET, constant_offset, judged
@@ -161,9 +164,24 @@ class Framework:
         with np.load(request["run"]) as stored:
             (x,) = stored.values()
         y = x.mean((2, 3)) * np.float32(self.factor)
-        outputs = self.folder / "outputs.npz"
-        np.savez(outputs, y[:, ::-1] if self.permute else y)
-        return {"outputs": str(outputs)}
+        np.savez(request["outputs"], y[:, ::-1] if self.permute else y)
+        return {"outputs": 1}
+
+
+@pytest.mark.parametrize("said", ["x" * 5000, "[" * 100_000 + "\n", "[1]\n", "7\n"])
+def test_what_a_child_says_is_bounded_and_of_one_form(tmp_path, monkeypatch, said):
+    """A child under a memory cap may send lines without end to its parent."""
+    monkeypatch.setattr(sandbox, "_LONGEST", max(1000, len(said) // 2 if said[0] == "x" else 10**6))
+    child = sandbox.Sandbox(tmp_path, seconds=None, memory=None, where="net")
+    answers = io.StringIO(said)
+    child._child = SimpleNamespace(
+        stdin=io.StringIO(), stdout=answers, wait=lambda _: 1, poll=lambda: 1
+    )
+    child._noise = io.BytesIO()
+    with pytest.raises(ConversionFailed, match="crashed"):
+        child.ask({"run": "x"})
+    assert answers.tell() <= 10**6
+    assert said[0] != "x" or answers.tell() == 2500
 
 
 def means():

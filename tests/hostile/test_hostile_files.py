@@ -237,6 +237,10 @@ def test_sparse_tensor_that_unfolds_to_terabytes():
     sparse = helper.make_sparse_tensor(values, indices, [1 << 40])
     made.graph.sparse_initializer.append(sparse)
     assert "sparse and unfolds" in refused(made)
+    sparse.dims[:] = [1] * 64 + [1 << 40]
+    del made.graph.sparse_initializer[:]
+    made.graph.sparse_initializer.append(sparse)
+    assert "sparse and has 65 dimensions" in refused(made)
 
 
 def test_long_names():

@@ -86,6 +86,67 @@ def test_a_parquet_table_says_what_the_csv_table_says(table):
     assert open_data_set(table.with_suffix(".parquet")).entries == open_data_set(table).entries
 
 
+def odd_columns():
+    import pyarrow as pa
+
+    offsets, letters = pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")
+    return (
+        pa.array([2**62], pa.timestamp("us")),  # a year that Python does not have
+        pa.array([2**62], pa.duration("s")),
+        pa.Array.from_buffers(pa.string(), 1, [None, offsets, letters]),  # no UTF-8
+    )
+
+
+def test_a_parquet_table_of_impossible_values_is_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    photos(tmp_path, "a.png")
+    for column in odd_columns():
+        parquet.write_table(pa.table({"image": ["a.png"], "site": column}), tmp_path / "t.parquet")
+        with pytest.raises(UsageError, match="is not a Parquet table"):
+            open_data_set(tmp_path / "t.parquet")
+
+
+def test_a_value_that_stands_in_every_row_does_not_fill_the_memory(tmp_path, monkeypatch):
+    """Of a megabyte that a table holds once, a million rows would be a terabyte."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    photos(tmp_path, "a.png")
+    monkeypatch.setattr("inspector.audit.data_set.parquet_file.MOST_CHARACTERS", 20_000)
+    for name, dictionary in (("plain", False), ("kept", True)):
+        site = pa.array(["x" * 5_000] * 1_000)
+        site = site.dictionary_encode() if dictionary else site
+        table = pa.table({"image": ["a.png"] * 1_000, "site": site})
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+        assert (tmp_path / f"{name}.parquet").stat().st_size < 20_000
+        with pytest.raises(UsageError, match="values of more than 20,000 characters"):
+            open_data_set(tmp_path / f"{name}.parquet")
+
+
+DEEP = "/".join(["folder" * 10] * 4)
+
+
+@pytest.mark.parametrize("names", [(f"{DEEP}/1.png", f"{DEEP}/2.png"), ("a .png", "a  .png")])
+@pytest.mark.parametrize("kind", ["table", "folder", "coco"])
+def test_photos_whose_names_look_alike_are_two(tmp_path, names, kind):
+    """A name that was cut short, or cleaned, for the report was the identity of its photo."""
+    photos(tmp_path, *names)
+    source = tmp_path
+    if kind == "table":
+        source = tmp_path / "t.csv"
+        source.write_text("image,label\n" + "\n".join(f'"{name}",dog' for name in names))
+    elif kind == "coco":
+        images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+        content = {"images": images, "annotations": [], "categories": []}
+        (tmp_path / "annotations.json").write_text(json.dumps(content))
+    found = open_data_set(source)
+    assert {entry.path for entry in found.entries} == {tmp_path / name for name in names}
+    assert len({entry.photo for entry in found.entries}) == 2
+    assert all(len(entry.photo) <= 200 for entry in found.entries)
+
+
 def test_coco(tmp_path):
     photos(tmp_path, "images/a.png", "images/b.png")
     content = {

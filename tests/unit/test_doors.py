@@ -120,6 +120,7 @@ READERS = {
 
 def test_values_of_others_are_read_by_one_reader():
     parsers = {"json.loads", "json.load", "tomllib.loads", "tomllib.load", "ast.literal_eval"}
+    parsers |= {"yaml.safe_load", "yaml.load", "yaml.safe_load_all", "yaml.load_all"}
     parsed = (
         (path, line, name)
         for path in _modules()

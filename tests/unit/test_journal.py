@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from inspector.audit import run as audit_run
+from inspector.audit.report import AuditReport
+from inspector.cli import audit as command
+from inspector.cli.options import OPENING
 from inspector.errors import UsageError
 from inspector.passes.journal import Journal, discard, identity_of
 
@@ -134,3 +138,21 @@ def test_identity_depends_on_all_that_matters(tmp_path):
     assert base != identity_of({"layer": 1}, [photo, photo])
     photo.write_bytes(b"22")
     assert base != identity_of({"layer": 1}, [photo])
+
+
+@pytest.mark.parametrize("taken_over", [0, 2])
+def test_rows_that_lay_in_the_folder_of_an_audit_are_said(
+    tmp_path, monkeypatch, capsys, taken_over
+):
+    """Whoever prepared an unpacked folder may have written them."""
+    contents = {"warnings": [], "data": {"refused": []}, "verdict": {"passed": None}}
+    report = AuditReport(contents, [{}, {}, {}], taken_over=taken_over)
+    monkeypatch.setattr(audit_run, "audit", lambda *_, **__: report)
+    opening = dict.fromkeys(OPENING, ()) | {"device": "cpu", "trust": False, "labels": None}
+    opening |= {"preprocess": None, "weights": "", "signature": "", "python": ""}
+    status = command._audit(
+        opening, model=Path("m"), data=tmp_path, output=tmp_path, as_json=True, method=()
+    )
+    assert status == 0
+    said = capsys.readouterr().err
+    assert ("2 of 3 photos are those of an interrupted run" in said) == bool(taken_over)

@@ -1,6 +1,7 @@
 """Where photos come from: folders, patterns, standard input, videos, and formats with an extra."""
 
 import contextlib
+import glob
 import io
 import os
 import subprocess
@@ -175,6 +176,25 @@ def test_the_command_line_names_every_file_that_is_there(tree, monkeypatch):
 )
 def test_a_quoted_pattern_is_expanded(tree, pattern, count):
     assert len(list(pictures([tree / pattern]))) == count
+
+
+def test_a_pattern_enters_no_link_and_finds_what_a_shell_does(tmp_path, monkeypatch):
+    """Two links of a folder to itself are a tree of 2^40 folders for whoever follows them."""
+    for name in ("a/1.png", "a/b/2.png", "a/b/c/3.png", "a/.hidden/4.png", ".5.png", "6.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "data" / name)
+    monkeypatch.chdir(tmp_path / "data")
+    patterns = ("**/*.png", "a/**/*.png", "a/**", "**/b/*.png", "**/a/**/c/**/*.png", "*/*.png")
+    wanted = {p: sorted(glob.glob(p, recursive=True)) for p in patterns}  # noqa: PTH207
+    for one in ("x", "y", "a/z"):
+        (tmp_path / "data" / one).symlink_to(tmp_path / "data")
+    for pattern in patterns[:-1]:
+        files = [name for name in wanted[pattern] if Path(name).is_file()]
+        assert [str(path) for path in pictures([Path(pattern)])] == files
+    through = tmp_path / "data" / "x" / "**" / "6.png"  # a link that the user names is entered
+    assert [path.name for path in pictures([through])] == ["6.png"]
+    with pytest.raises(UsageError, match="matches no file"):
+        list(pictures([Path("**/none.png")]))
 
 
 def test_a_file_with_brackets_in_its_name_is_a_file(tmp_path):
@@ -375,7 +395,8 @@ def test_dicom_colours_are_read():
         ({"NumberOfFrames": 120}, "120 frames"),
         ({"Rows": 40000, "Columns": 40000}, "1600 megapixels"),
         ({"Rows": 0}, "without a picture"),
-        ({"Rows": 60000, "Columns": 2000}, "broken or truncated"),
+        ({"Rows": 60000, "Columns": 800}, "broken or truncated"),
+        ({"Rows": 60000, "Columns": 2000}, "GiB to decode"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
         ({"SamplesPerPixel": 4}, "4 values per pixel"),
         ({"syntax": "1.2.840.10008.1.2.4.90"}, "compressed"),
@@ -394,6 +415,17 @@ def test_a_dicom_file_that_is_not_one_picture_is_refused(tags, said):
             len(plain).to_bytes(2, "little") + plain, len(other).to_bytes(2, "little") + other, 1
         )
     with pytest.raises(ImageRefused, match=said):
+        Photo.of(data)
+
+
+def test_a_dicom_file_that_takes_more_memory_than_photos_may_is_refused(monkeypatch):
+    """Run lengths make a picture of 134 megapixels, and 5 GiB of it, out of four megabytes."""
+    data = dicom(hounsfield(), **WINDOW)
+    height, width = hounsfield().shape
+    monkeypatch.setattr(photo_module, "MAX_DECODED_BYTES", 44 * height * width)
+    assert Photo.of(data).size == (height, width)
+    monkeypatch.setattr(photo_module, "MAX_DECODED_BYTES", 44 * height * width - 1)
+    with pytest.raises(ImageRefused, match="GiB to decode"):
         Photo.of(data)
 
 

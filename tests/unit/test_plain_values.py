@@ -8,6 +8,7 @@ from converters.plain_values import (
     parse_json,
     parse_literal,
     parse_toml,
+    parse_yaml,
     quoted,
     whole_number,
 )
@@ -113,3 +114,40 @@ def test_a_value_in_a_message_is_short_and_printable():
         assert len(text) <= 80
         assert text.isascii()
         assert text.isprintable()
+
+
+NO_YAML = {
+    "an alias": "a: &a [x]\nnames: *a\n",
+    "a list of itself": "names: &a [*a]\n",
+    "a merged mapping": "a: &a {k: v}\nb: {<<: [*a, *a]}\n",
+    "an integer without digits": 'names: !!int ""\n',
+    "a flag that is none": "names: !!bool perhaps\n",
+    "a date that is none": "names: !!timestamp never\n",
+    "an object of Python": "!!python/object/apply:os.getcwd []\n",
+    "lists within lists": "[" * 5000,
+    "a little deeper than is read": "[" * 17 + "]" * 17,
+    "digits without end": f"nc: {DIGITS}\n",
+    "more than is read": "a" * (1 << 21),
+    "a control character": "names: [\x01]\n",
+}
+
+
+@pytest.mark.parametrize("text", NO_YAML.values(), ids=NO_YAML)
+def test_yaml_that_is_not_plain_data_is_one_error(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - any, with a clause for people
+        parse_yaml(text)
+
+
+def test_yaml_is_read():
+    assert parse_yaml("nc: 2\nnames:\n  0: dog\n  1: big cat\n") == {
+        "nc": 2,
+        "names": {0: "dog", 1: "big cat"},
+    }
+
+
+def test_aliases_do_not_grow():
+    """A kilobyte of aliases, which as text would be a list of a hundred million names."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
+    with pytest.raises(ValueError, match="aliases"):
+        parse_yaml("\n".join([*lines, "names: [*a7, *a7]"]))

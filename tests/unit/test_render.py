@@ -1,4 +1,5 @@
 import base64
+import csv
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess import Preprocess
 from inspector.printable import percent
+from inspector.render import csv as render_csv
 from inspector.render import json as render_json
 from inspector.render import notebook, npz, png, sheet
 from inspector.render.drawing.page import Page, width_of
@@ -535,6 +537,27 @@ def test_a_result_is_saved_name_by_name_with_the_document_last(tmp_path):
         Result().document()
     )
     assert (tmp_path / "new" / "one.csv").read_text() == "x\n1\n"
+
+
+def test_no_cell_of_a_table_is_a_formula():
+    """Headings are a stranger's too: groups of a data set are called as in its table."""
+    rows = [{"photo": "=1+1", "=HYPERLINK(1)": "\n=2", "@x": "-3", "n": -3}]
+    heading, *lines = csv.reader(io.StringIO(render_csv.dumps(rows)))
+    assert heading == ["photo", "'=HYPERLINK(1)", "'@x", "n"]
+    assert lines == [["'=1+1", "'\n=2", "'-3", "-3"]]
+
+
+def test_folders_inside_an_output_folder_are_no_links(tmp_path):
+    """An unpacked `inspection/` may bring one that leads to other files of the user's."""
+    (tmp_path / "elsewhere" / "inner").mkdir(parents=True)
+    (tmp_path / "named").symlink_to(tmp_path / "elsewhere")
+    folder = tmp_path / "named"
+    assert whole_file.inside(folder, "inner/one.png") == folder / "inner" / "one.png"
+    (tmp_path / "elsewhere" / "link").symlink_to(tmp_path)
+    (tmp_path / "elsewhere" / "inner" / "nowhere").symlink_to(tmp_path / "missing")
+    for name in ("link", "link/one.png", "inner/nowhere/one.png"):
+        with pytest.raises(UsageError, match="is a link to another folder"):
+            whole_file.inside(folder, name)
 
 
 def test_a_figure_is_drawn_only_for_a_format_that_shows_it(tmp_path):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from inspector.cli import streams
 from inspector.errors import UsageError
-from inspector.printable import safe_lines
+from inspector.printable import distinct_text, safe_lines
 
 EVIL = "a\x1b[2Jb\x07\x9b31m\u202ec\u2066d\x00\x7f\ud800\u2028e"
 """Escapes, the C1 introducer, NUL, DEL, bidirectional controls, half a pair, a line separator."""
@@ -27,6 +27,25 @@ def test_safe_lines_keep_every_place():
     assert len(safe_lines(EVIL)) == len(EVIL)
     assert _is_safe(safe_lines(EVIL))
     assert safe_lines("two\nlines  apart \u00e9\u732b") == "two\nlines  apart \u00e9\u732b"
+
+
+def test_distinct_texts_stay_distinct():
+    texts = [
+        EVIL,
+        EVIL + "\x00",
+        "a b",
+        "a  b",
+        "x" * 200,
+        "x" * 201,
+        "x" * 202,
+        "\ud800",
+        "\udfff",
+    ]
+    shown = [distinct_text(text) for text in texts]
+    assert len({*shown}) == len(texts)
+    assert all(_is_safe(text) and len(text) <= 200 for text in shown)
+    assert shown[2] == "a b"
+    assert shown[4] == texts[4]
 
 
 def test_whatever_a_caller_forgot_is_made_safe(capsys):

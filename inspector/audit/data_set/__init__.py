@@ -23,7 +23,7 @@ from inspector.audit.data_set.voc import voc
 from inspector.audit.data_set.yolo import yolo
 from inspector.errors import UsageError
 from inspector.photos.sources import PICTURES, list_folder
-from inspector.printable import clean_text
+from inspector.printable import clean_text, distinct_text
 
 __all__ = ["DataSet", "Entry", "open_data_set"]
 
@@ -102,7 +102,7 @@ def _folder(source: Path, classes: Sequence[str]) -> DataSet:
         label = next((part for part in reversed(folders) if part.casefold() in known), None)
         label = label or (folders[-1] if folders else None)
         shown = None if label is None else clean_text(label)
-        entries.append(Entry(clean_text(str(name)), path, shown))
+        entries.append(Entry(distinct_text(str(name)), path, shown))
     kind = "class folders" if any(entry.label is not None for entry in entries) else "photos"
     return DataSet(source, kind, tuple(entries), listing=listing)
 

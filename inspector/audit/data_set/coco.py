@@ -16,7 +16,7 @@ from inspector.audit.data_set.described import (
     unnamed,
 )
 from inspector.errors import UsageError
-from inspector.printable import clean_text
+from inspector.printable import clean_text, distinct_text
 
 __all__ = ["coco"]
 
@@ -72,7 +72,7 @@ def coco(path: Path) -> list[Described]:
         places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
         own = objects.get(_identity(image.get("id")), [])
         size = image.get("height"), image.get("width")
-        described.append(Described(clean_text(str(name)), places, own, size_of(*size)))
+        described.append(Described(distinct_text(str(name)), places, own, size_of(*size)))
     return described
 
 

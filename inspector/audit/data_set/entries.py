@@ -9,7 +9,7 @@ from typing import Any
 
 from inspector.audit.data_set.described import Annotated
 from inspector.photos.sources import FolderListing
-from inspector.printable import clean_text
+from inspector.printable import distinct_text
 
 __all__ = ["NOT_THERE", "DataSet", "Entry"]
 
@@ -21,7 +21,8 @@ class Entry:
     """A photo and what is known of it.
 
     Attributes:
-        photo: Its name in the report: the path below the data set's folder, with ``/``.
+        photo: Its name in the report: the path below the data set's folder, with ``/``; where that
+            is long, or holds what no report shows, cut short with a mark of its own.
         path: The file.
         label: The class that it is said to show; None where nothing says so.
         objects: What lies on it where.
@@ -95,7 +96,7 @@ class DataSet:
         Args:
             failed: Reasons by the file's name below the data set's folder.
         """
-        why = {clean_text(name): reason for name, reason in failed.items()}
+        why = {distinct_text(name): reason for name, reason in failed.items()}
         missing = {
             photo: next((r for n, r in why.items() if f"/{n}".endswith(f"/{photo}")), reason)
             for photo, reason in self.missing.items()

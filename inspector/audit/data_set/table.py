@@ -9,17 +9,17 @@ from converters.plain_values import finite_number
 from converters.regular_file import open_regular
 from inspector.audit.data_set.described import Annotated, refuse_all
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
-from inspector.errors import UsageError, require
+from inspector.audit.data_set.parquet_file import read_parquet
+from inspector.errors import UsageError
 from inspector.photos.dataset import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    MOST_ROWS,
     check_heading,
     column_of,
     photo_of_row,
     read_table,
 )
-from inspector.printable import clean_text
+from inspector.printable import clean_text, distinct_text
 
 __all__ = ["of_table"]
 
@@ -47,7 +47,7 @@ def of_table(source: Path) -> DataSet:
     wrong = []
     for at, row in rows:
         path = photo_of_row(source, [], row[image], at)
-        name = clean_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
+        name = distinct_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
         if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for long names
             missing[name] = NOT_THERE
             continue
@@ -91,28 +91,18 @@ def _number(text: str) -> float | None:
 
 def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Rows of a Parquet table as text, like those of a CSV table, without the index of pandas."""
-    require("pyarrow.parquet", "reading Parquet tables", "audit")
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-
     try:
         with open_regular(source) as stream:
-            file = parquet.ParquetFile(stream)
-            if file.metadata.num_rows > MOST_ROWS:
-                raise UsageError(f"more than {MOST_ROWS} rows", where=str(source))
-            table = file.read()
-    except (ArrowException, OSError) as error:
-        reason = clean_text(str(error), limit=200)
-        raise UsageError(f"is not a Parquet table ({reason})", where=str(source)) from None
-    names = [name.strip().lower() for name in table.column_names]
+            table = read_parquet(stream, str(source))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot be read ({reason})", where=str(source)) from None
+    names = [name.strip().lower() for name in table.names]
     check_heading(source, names)
-    texts = {
-        name: [_cell(value) for value in column.to_pylist()]
-        for name, column in zip(names, table.columns, strict=True)
-        if not _INDEX.fullmatch(name)
-    }
+    kept = [place for place, name in enumerate(names) if not _INDEX.fullmatch(name)]
     return [
-        (at + 1, {name: values[at] for name, values in texts.items()})
-        for at in range(table.num_rows)
+        (at + 1, {names[place]: _cell(row[place]) for place in kept})
+        for at, row in enumerate(table.rows)
     ]
 
 

@@ -16,7 +16,7 @@ from inspector.audit.data_set.described import (
 )
 from inspector.errors import UsageError
 from inspector.photos.sources import PICTURES
-from inspector.printable import clean_text
+from inspector.printable import clean_text, distinct_text
 
 __all__ = ["voc"]
 
@@ -50,7 +50,7 @@ def voc(folder: Path) -> list[Described]:
         size = size_of(
             *(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width"))
         )
-        described.append(Described(clean_text(str(name)), found, objects, size))
+        described.append(Described(distinct_text(str(name)), found, objects, size))
     refuse_all(wrong, folder / "Annotations")
     return described
 

@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from converters.plain_values import whole_number
+from converters.plain_values import parse_yaml, whole_number
 from inspector.audit.data_set.described import (
-    MOST_LABEL_BYTES,
     Annotated,
     Described,
-    read_file,
     text_of,
     unnamed,
 )
 from inspector.errors import UsageError, require
 from inspector.photos.sources import list_folder
-from inspector.printable import clean_text
+from inspector.printable import clean_text, distinct_text
 
 __all__ = ["yolo"]
 
@@ -33,7 +31,7 @@ def yolo(folder: Path) -> list[Described]:
         name = PurePosixPath(path.relative_to(folder).as_posix())
         own = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
         objects = _yolo_objects(own, names) if own.is_file() else []
-        described.append(Described(clean_text(str(name)), (name,), objects))
+        described.append(Described(distinct_text(str(name)), (name,), objects))
     return described
 
 
@@ -96,13 +94,10 @@ def _names_of_yaml(path: Path) -> dict[int, str]:
         UsageError: It is not YAML.
     """
     require("yaml", "reading data.yaml", "audit")
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        found = yaml.safe_load(read_file(path, MOST_LABEL_BYTES))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        first = str(error).partition("\n")[0]
-        raise UsageError(f"is not YAML ({clean_text(first)})", where=str(path)) from None
+        found = parse_yaml(text_of(path))
+    except ValueError as error:
+        raise UsageError(f"is not YAML ({clean_text(str(error))})", where=str(path)) from None
     names = found.get("names") if isinstance(found, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))

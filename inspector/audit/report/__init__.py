@@ -26,11 +26,13 @@ class AuditReport:
         contents: The document: verdict, thresholds, model, data, numbers, findings.
         rows: One per photo, in the order of the data set.
         hashes: SHA-256 of the files that were written beside the document, by name.
+        taken_over: Rows that an interrupted run had left in the folder.
     """
 
     contents: Mapping[str, Any]
     rows: Sequence[Row]
     hashes: dict[str, str] = field(default_factory=dict)
+    taken_over: int = 0
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from inspector.audit.report import AuditReport
 from inspector.errors import ImageRefused, UsageError
 from inspector.photos.photo import Photo
 from inspector.render import File, fiftyone, virelay
-from inspector.whole_file import write_whole
+from inspector.whole_file import inside, write_whole
 
 __all__ = ["EXPORTS", "require_exports", "write_exports"]
 
@@ -74,7 +74,9 @@ def write_exports(
     }
     for name in dict.fromkeys(names):
         files: list[File] = list(made[name]())
-        written += [write_whole(folder / name / file.name, file.content()) for file in files]
+        written += [
+            write_whole(inside(folder, f"{name}/{file.name}"), file.content()) for file in files
+        ]
     return written
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from converters.plain_values import finite_number, parse_json
 from converters.regular_file import read_regular
+from inspector.audit.data_set.parquet_file import read_parquet
 from inspector.audit.gates import parse, verdict
 from inspector.audit.numbers.summary import calibration, groups_of, metrics, suspicious
 from inspector.audit.rows import Row
-from inspector.errors import UsageError, require
+from inspector.errors import UsageError
 from inspector.printable import clean_text
 from inspector.render.json import plain
 
@@ -126,17 +127,11 @@ def _files(folder: Path, named: Mapping[str, Any]) -> dict[str, tuple[Check, byt
 
 def _rows(contents: Mapping[str, tuple[Check, bytes]], path: Path) -> list[Row]:
     """The rows of the photos that were audited."""
-    require("pyarrow.parquet", "reading rows.parquet", "audit")
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-
     if "rows.parquet" not in contents or not contents["rows.parquet"][1]:
         raise UsageError("there is no rows.parquet beside it that it names", where=str(path))
-    try:
-        rows = parquet.read_table(BytesIO(contents["rows.parquet"][1])).to_pylist()
-    except (ArrowException, OSError) as error:
-        reason = clean_text(str(error))
-        where = str(path.with_name("rows.parquet"))
-        raise UsageError(f"is not a Parquet table ({reason})", where=where) from None
+    where = str(path.with_name("rows.parquet"))
+    table = read_parquet(BytesIO(contents["rows.parquet"][1]), where)
+    rows = [dict(zip(table.names, values, strict=True)) for values in table.rows]
     if not all({"photo", "label", "refused"} <= row.keys() for row in rows[:1]):
         raise UsageError("holds other rows than an audit's", where=str(path))
     return [row for row in rows if not row["refused"]]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.graph import Graph
-from converters.plain_values import parse_json, parse_literal, whole_number
+from converters.plain_values import parse_json, parse_literal, parse_yaml, whole_number
 from converters.regular_file import read_beside, read_regular
 from converters.source import LABELS
 from inspector.errors import UsageError
@@ -49,7 +49,6 @@ _ANYTHING = frozenset({_CONFIG, "metadata.yaml", "data.yaml"})
 _INNER = frozenset({"onnx", "saved_model", "weights"})
 """Folders of a model's own files, whose class names lie in the folder above."""
 _YAML = frozenset({".yaml", ".yml"})
-_MAX_YAML = 1 << 20
 _NUMBERED = re.compile(r"(?P<number>\d{1,6})(\s*:\s*|\s+)(?P<name>.*\S)")
 _MAX_LABELS = 100_000
 _MAX_BYTES = 16 << 20
@@ -262,15 +261,11 @@ def _from_yaml(text: str) -> list[str]:
         ValueError: It holds none, or PyYAML is not installed.
     """
     try:
-        import yaml  # type: ignore[import-untyped]
+        value = parse_yaml(text)
     except ImportError:
         raise ValueError("YAML needs PyYAML (pip install pyyaml)") from None
-    if len(text) > _MAX_YAML:
-        raise ValueError("it is too long")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"is not valid YAML ({' '.join(str(error).split())[:120]})") from error
+    except ValueError as error:
+        raise ValueError(f"is not valid YAML ({error})") from error
     return _from_value(value)
 
 
