@@ -5,10 +5,10 @@ A GraphDef is a list of nodes (field 1) of a name (1), an operator (2) and the n
 """
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from converters.nearest_path import as_typed
 from converters.regular_file import read_regular
 
 __all__ = ["command_for"]
@@ -39,8 +39,8 @@ def command_for(path: Path) -> str:
         ",".join(f"{name}:0" for name in names[:_MOST_NAMED]) for names in (inputs, outputs)
     )
     return (
-        f"python -m tf2onnx.convert --graphdef {shlex.quote(str(path))} --inputs {given} "
-        f"--outputs {made} {used}--output {shlex.quote(str(path.with_suffix('.onnx')))}"
+        f"python -m tf2onnx.convert --graphdef {as_typed(path)} --inputs {given} "
+        f"--outputs {made} {used}--output {as_typed(path.with_suffix('.onnx'))}"
     )
 
 

@@ -1,11 +1,11 @@
-"""Suggestion for a path that does not exist: the file of that folder that is spelled alike."""
+"""Paths in messages: as a command takes them, and the nearest one where one does not exist."""
 
 import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["did_you_mean"]
+__all__ = ["as_typed", "did_you_mean"]
 
 _MOST_ENTRIES = 4000  # of a folder; comparing names takes time
 _LONGEST_NAME = 200
@@ -29,7 +29,22 @@ def did_you_mean(path: str | os.PathLike[str]) -> str:
         found = _near(Path(path), _LEVELS)
     except (OSError, ValueError, RuntimeError):  # not readable; a zero byte; a circle of links
         return ""
-    return "" if found is None else f"did you mean {shlex.quote(str(found))}?"
+    return "" if found is None else f"did you mean {as_typed(found)}?"
+
+
+def as_typed(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it: quoted, and never read as an option.
+
+    Args:
+        path: Any path.
+
+    Example:
+        >>> from converters.nearest_path import as_typed
+        >>> as_typed("a model.pb"), as_typed("-rf.pb"), as_typed("net.pb")
+        ("'a model.pb'", './-rf.pb', 'net.pb')
+    """
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def _near(path: Path, levels: int) -> Path | None:

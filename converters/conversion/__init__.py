@@ -47,7 +47,8 @@ from converters.conversion.verdict import require_agreement
 from converters.errors import ConversionFailed, NotAModel, NotTrusted, NotWritten, UnsafeModel
 from converters.graph.operators import facts
 from converters.nearest_path import did_you_mean
-from converters.regular_file import open_regular, open_to_append
+from converters.onnx_file import wire
+from converters.regular_file import first_bytes, open_regular, open_to_append
 from converters.source import LABELS, PREPROCESS, InputSpec, Options, as_path
 from converters.work_folder import work_folder
 
@@ -305,11 +306,14 @@ def _recognised(source: str, framework: str) -> Recognised:
         raise ConversionFailed("does not exist", where=source, hint=hint)
     if path is not None and path.is_file() and not path.stat().st_size:
         raise ConversionFailed("is empty (0 bytes)", where=source, hint="ask for the file anew")
-    raise ConversionFailed(
-        "is not a model that any converter knows",
-        where=source,
-        hint="known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE),
-    )
+    hint = "known are " + ", ".join(m.TITLE for m in frameworks().values() if m.TITLE)
+    named = wire.foreign(first_bytes(path, wire.HEAD_BYTES)) if path and path.is_file() else None
+    if named is None:
+        raise ConversionFailed("is not a model that any converter knows", where=source, hint=hint)
+    what, advice = named
+    if "inspector convert" in advice:  # what is done here, and no converter knows it
+        advice = f"{hint}, under the names that they give their files"
+    raise ConversionFailed(f"is {what}", where=source, hint=advice)
 
 
 def _require_taken(options: Options, found: Recognised, source: str) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from converters.errors import ConversionFailed, reason_of
 from converters.hdf5 import refuse_other_files
+from converters.nearest_path import as_typed
 from converters.plain_values import parse_json, whole_number
 from converters.preprocessing import WHOLE
 from converters.regular_file import first_bytes
@@ -265,7 +266,7 @@ def _hub_command(path: Path) -> str:
         f'{json.dumps(str(path))}, custom_objects={{"KerasLayer": hub.KerasLayer}})'
         f".export({json.dumps(str(folder))})"
     )
-    return f"python -c {shlex.quote(program)}; then give {folder} with --trust"
+    return f"python -c {shlex.quote(program)}; then give {as_typed(folder)} with --trust"
 
 
 def _config(path: Path) -> Any:

@@ -4,9 +4,9 @@ Asked last, about what no other converter knows.  A name alone is never enough: 
 bytes, or what lies beside it, have to agree.  Nothing is unpickled and nothing is parsed.
 """
 
+import glob
 import json
 import re
-import shlex
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any
 
 from converters.errors import ConversionFailed
 from converters.frozen_graph import command_for
+from converters.nearest_path import as_typed
 from converters.plain_values import parse_json
 from converters.regular_file import first_bytes, open_regular, read_beside, read_regular
 from converters.source import Export, Options, as_path
@@ -52,6 +53,12 @@ def recognises(source: str) -> None:
             "has weights and a config.json that is not a JSON object",
             where=source,
             hint="config.json is cut off or damaged: ask for it anew",
+        )
+    if _checkpoint(path):
+        raise ConversionFailed(
+            "is part of a checkpoint of TensorFlow: weights, and not how to compute with them",
+            where=source,
+            hint=_TF_WEIGHTS,
         )
     for kind in _KINDS:
         if _suffix(path) in kind.suffixes and kind.holds(path):
@@ -124,6 +131,19 @@ def _has_damaged_config(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return True
     return not isinstance(found, dict)
+
+
+def _checkpoint(path: Path) -> bool:
+    """A file of TensorFlow's checkpoint, which names the others: an index, data, the graph."""
+    stem = re.sub(r"\.(index|meta|data-[0-9]{5}-of-[0-9]{5})$", "", path.name)
+    if stem == path.name or not path.with_name(f"{stem}.index").is_file():
+        return False
+    return any(path.parent.glob(f"{glob.escape(stem)}.data-?????-of-?????"))
+
+
+def _variables_alone(path: Path) -> bool:
+    """The weights of a SavedModel, without the file that says how to compute."""
+    return (path / "variables" / "variables.index").is_file()
 
 
 def _caffe_weights(path: Path) -> bool:
@@ -206,7 +226,7 @@ def _archive_with(pattern: str) -> Callable[[Path], bool]:
 
 def _unpack(path: Path) -> str:
     """The command that unpacks an archive of models."""
-    return f"unpack it: unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.with_suffix('')))}"
+    return f"unpack it: unzip {as_typed(path)} -d {as_typed(path.with_suffix(''))}"
 
 
 def _tf_js(path: Path) -> bool:
@@ -323,12 +343,23 @@ _FLAX = (
     "package.module:name --input '?,224,224,3'"
 )
 
+_TF_WEIGHTS = (
+    "in the program that has the network: model.export('folder') (Keras) or tf.saved_model.save, "
+    "and give that folder with --trust"
+)
+
 _KINDS = (
     _Kind(
-        (".pkl", ".pickle", ".joblib"),
+        (".pkl", ".pickle", ".joblib", ".pt", ".pth"),
         _pickled,
         "a pickle (scikit-learn and others): a program, which is never unpickled",
         _SKLEARN,
+    ),
+    _Kind(
+        (".ort",),
+        _matches(rb"^.{4}ORTM"),
+        "a model in ONNX Runtime's own format",
+        "give the .onnx file that it was made of",
     ),
     _Kind((".skops",), _skops, "a model of scikit-learn (skops)", _SKLEARN),
     _Kind((".xml",), _open_vino, "a model of OpenVINO (IR)", _OPEN_VINO),
@@ -387,4 +418,24 @@ _KINDS = (
     _Kind((".msgpack",), _matches(rb"^[\x80-\x8f\xde\xdf]"), "weights of Flax", _FLAX),
     _Kind(("",), _folder_with("_METADATA", "manifest.ocdbt"), "a checkpoint of Orbax", _FLAX),
     _Kind((".json", ""), _tf_js, _tf_js_kind, _tf_js_hint),
+    _Kind(("",), _variables_alone, "a SavedModel without its saved_model.pb", "ask for it anew"),
+    _Kind(
+        ("",),
+        _folder_with("model_index.json"),
+        "a pipeline of diffusers, which draws images",
+        "give the folder of a network that looks at them",
+    ),
+    _Kind(
+        ("",),
+        _folder_with("adapter_config.json"),
+        "an adapter to another model",
+        "merge the two and save the result",
+    ),
+    _Kind(
+        ("",),
+        _folder_with("open_clip_config.json"),
+        "a model of OpenCLIP",
+        "give a function that makes its image part by open_clip and loads the weights: "
+        "package.module:name --input '?,3,224,224'",
+    ),
 )

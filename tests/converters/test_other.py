@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from converters.conversion import frameworks, recognise
+from converters.conversion import convert, frameworks, recognise
 from converters.errors import ConversionFailed
 from converters.to_onnx import keras, other
+from converters.to_onnx.pytorch.weights import state_of
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -36,6 +37,7 @@ def graph():
     return b"\x0a" + bytes([len(node)]) + node
 
 
+GRAPH = b"\x0a\x10\x0a\x01x\x12\x0bPlaceholder\x0a\x0c\x0a\x01y\x12\x04Relu\x1a\x01x"
 PICKLE = pickle.dumps(Bomb(), protocol=4)
 IR = b'<?xml version="1.0"?>\n<net name="model" version="11">\n<layers></layers></net>'
 TF_JS = json.dumps({"modelTopology": {}, "weightsManifest": []}).encode()
@@ -52,6 +54,8 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "yolo.weights": (b"\0\0\0\0\2\0\0\0\5\0\0\0", "Darknet", "package.module:name"),
     "net-symbol.json": (b'{"nodes": []}', "MXNet", "export_model"),
     "net-0000.params": (b"\x12\1\0\0\0\0\0\0", "MXNet", "export_model"),
+    "model.pt": (PICKLE, "pickle", "torch.onnx.export"),
+    "model.ort": (b"\x18\0\0\0ORTM", "ONNX Runtime's own", ".onnx file"),
     "net.engine": (b"ftrt\0\0\0\0", "TensorRT", "trtexec"),
     "net.param": (b"7767517\n3 3\n", "ncnn", "onnx2ncnn"),
     "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
@@ -163,6 +167,71 @@ def test_an_archive_of_models_is_unpacked_by_the_command(tmp_path):
         recognise(str(path))
     command = caught.value.hint.partition(": ")[2].partition(", and give")[0]
     assert shlex.split(command) == ["unzip", str(path), "-d", str(tmp_path / "a hand")]
+
+
+@pytest.mark.parametrize("name", ["-rf.task", "-x.pb"])
+def test_a_command_never_takes_a_name_for_an_option(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(archive("a.tflite") if name.endswith("task") else GRAPH)
+    with pytest.raises(ConversionFailed) as caught:
+        recognise(name)
+    words = shlex.split(caught.value.hint)
+    paths = [word for word in words if Path(word).stem.rstrip(",") == Path(name).stem]
+    assert len(paths) == 2, words
+    assert all(path.startswith("./-") for path in paths)
+
+
+def test_files_of_no_model_are_called_what_they_are(tmp_path):
+    """A pointer where the model should be, a web page in its place, an archive around it."""
+    for name, content, said, hint in (
+        ("net.keras", b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs", "lfs pull"),
+        ("net.tflite", b"<!DOCTYPE html><html>", "HTML page", "raw file"),
+        ("net.zip", archive("net.onnx"), "an .onnx file inside", "unpack"),
+        ("net.model", b"\x89HDF\r\n\x1a\n", "HDF5", "under the names"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConversionFailed, match=said) as caught:
+            convert(str(tmp_path / name), tmp_path / "m.onnx")
+        assert hint in caught.value.hint
+        assert "inspector convert" not in caught.value.hint
+
+
+def test_a_pointer_in_the_place_of_weights_is_no_damaged_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ConversionFailed, match="git-lfs pointer"):
+        state_of(path)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ConversionFailed, match="git-lfs pointer"):
+        recognise(str(tmp_path))
+
+
+def test_parts_of_a_checkpoint_are_told_by_each_other(tmp_path):
+    parts = [tmp_path / f"model.ckpt-7.{end}" for end in ("index", "meta", "data-00000-of-00001")]
+    for path in parts[:2]:
+        path.write_bytes(b"\0\0\x01\x02")
+        assert recognise(str(path)) is None
+    parts[2].write_bytes(bytes(8))
+    for path in parts:
+        with pytest.raises(ConversionFailed, match="checkpoint of TensorFlow"):
+            recognise(str(path))
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        ("variables/variables.index", "without its saved_model"),
+        ("model_index.json", "diffusers"),
+        ("adapter_config.json", "adapter"),
+        ("open_clip_config.json", "OpenCLIP"),
+    ],
+)
+def test_folders_of_other_programs(inner, said, tmp_path):
+    path = tmp_path / "net" / inner
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(ConversionFailed, match=said):
+        recognise(str(tmp_path / "net"))
 
 
 def test_folders(tmp_path):

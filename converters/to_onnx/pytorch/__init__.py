@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from converters import factory
 from converters.errors import ConversionFailed, said_by
+from converters.nearest_path import as_typed
 from converters.source import Export, InputSpec, Options, as_path, lacking, versions
 from converters.to_onnx.pytorch import archive
 from converters.to_onnx.pytorch.pickled import export_command, pickled
@@ -66,14 +67,15 @@ def recognises(source: str) -> str | None:
         raise ConversionFailed(
             "holds weights and not how to compute with them",
             where=source,
-            hint=f"give the function that makes the model: package.module:name --weights {source}",
+            hint="give the function that makes the model: package.module:name "
+            f"--weights {as_typed(source)}",
         )
     if path.suffix == ".safetensors":
         raise ConversionFailed(
             "holds weights and not how to compute with them",
             where=source,
             hint="give the folder with its config.json, or the function that makes the model: "
-            f"package.module:name --weights {source}",
+            f"package.module:name --weights {as_typed(source)}",
         )
     return None
 

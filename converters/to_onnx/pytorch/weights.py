@@ -14,7 +14,7 @@ from typing import Any
 from converters.errors import ConversionFailed, said_by
 from converters.nearest_path import did_you_mean
 from converters.plain_values import parse_json
-from converters.regular_file import read_beside
+from converters.regular_file import first_bytes, read_beside
 from converters.source import lacking
 from converters.to_onnx.pytorch import archive
 from converters.to_onnx.pytorch.pickled import export_command, pickled
@@ -26,6 +26,7 @@ NAMES = ("model.safetensors", "pytorch_model.bin")
 
 _EXTRA = "pytorch"
 _MOST_INDEX = 1 << 24
+_POINTER = b"version https://git-lfs"
 _OF_OTHERS = ("tf_model.h5", "flax_model.msgpack")
 
 
@@ -33,13 +34,18 @@ def files_of(folder: Path) -> tuple[Path, ...]:
     """The files of a folder's weights: all of one kind, safetensors before pickles.
 
     Raises:
-        ConversionFailed: There are none; or an index names files elsewhere, or of another kind.
+        ConversionFailed: There are none, or pointers of git-lfs in their place; or an index names
+            files elsewhere, or of another kind.
     """
     for name in NAMES:
         if (folder / name).is_file():
+            _require_content(folder / name)
             return (folder / name,)
         if (folder / f"{name}.index.json").is_file():
-            return _indexed(folder / f"{name}.index.json", name.rpartition(".")[2])
+            found = _indexed(folder / f"{name}.index.json", name.rpartition(".")[2])
+            for path in found:
+                _require_content(path)
+            return found
     others = [name for name in _OF_OTHERS if (folder / name).is_file()]
     raise ConversionFailed(
         f"has no {NAMES[0]}"
@@ -47,6 +53,20 @@ def files_of(folder: Path) -> tuple[Path, ...]:
         where=str(folder),
         hint="save_pretrained of transformers and save_for_hf of timm write it",
     )
+
+
+def _require_content(path: Path) -> None:
+    """Refuse what stands for a file that git-lfs has not fetched.
+
+    Raises:
+        ConversionFailed: It does.
+    """
+    if first_bytes(path, len(_POINTER)) == _POINTER:
+        raise ConversionFailed(
+            "is a git-lfs pointer, and not the weights that it points to",
+            where=str(path),
+            hint="fetch them: git lfs pull",
+        )
 
 
 def _indexed(index: Path, suffix: str) -> tuple[Path, ...]:
@@ -89,6 +109,7 @@ def state_of(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         hint = did_you_mean(path)
         raise ConversionFailed("no such file of weights", where=str(path), hint=hint)
+    _require_content(path)
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
