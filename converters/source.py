@@ -207,7 +207,7 @@ def concrete(shape: Sequence[int | None], batch: int, free: int = 64) -> tuple[i
     return (batch if first is None else first, *(free if n is None else n for n in rest))
 
 
-def random_input(spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
+def random_input(spec: InputSpec, batch: int, generator: "np.random.Generator") -> Array:
     """Random values for an input: every value of its span or type alike, or else normal."""
     shape, dtype = concrete(spec.shape, batch), np.dtype(spec.dtype)
     if dtype.kind in "iu":

@@ -60,12 +60,12 @@ def _place(tensor: Array, geometry: Geometry) -> tuple[slice, ...]:
     return tuple(place)
 
 
-def _pixels(photo: Array, generator: np.random.Generator) -> Array:
+def _pixels(photo: Array, generator: "np.random.Generator") -> Array:
     flat = photo.reshape(len(photo), -1)
     return flat[:, generator.permutation(flat.shape[1])].reshape(photo.shape)
 
 
-def _phases(photo: Array, generator: np.random.Generator) -> Array:
+def _phases(photo: Array, generator: "np.random.Generator") -> Array:
     """The photo's spectrum with the phases of noise, alike in all channels; its range stays."""
     noise = generator.standard_normal(photo.shape[1:])
     phase = np.exp(1j * np.angle(np.fft.fft2(noise)))

@@ -493,7 +493,7 @@ def wrong_nodes(subject: Subject, probe: Probe, target: Target) -> tuple[str, ..
 
 
 def _agrees(
-    step: "Step", environment: dict[str, Any], variable: Collection[str], rng: np.random.Generator
+    step: "Step", environment: dict[str, Any], variable: Collection[str], rng: "np.random.Generator"
 ) -> bool:
     import torch
 
@@ -545,7 +545,7 @@ def _size(value: Any) -> Any:
     return spread or 1.0
 
 
-def _random(rng: np.random.Generator, like: Any) -> Any:
+def _random(rng: "np.random.Generator", like: Any) -> Any:
     import torch
 
     return torch.tensor(rng.standard_normal(tuple(like.shape)), dtype=like.dtype)
