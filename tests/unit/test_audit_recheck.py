@@ -74,6 +74,32 @@ def test_other_rows_and_other_files_are_named(report):
     assert "SHA-256" in found["junit.xml"]
 
 
+STRANGE = {
+    "text for a number": ("probability", "often"),
+    "a list": ("probability", [1.0]),
+    "a mapping": ("correct", {"a": 1}),
+    "a number that is none": ("probability", float("nan")),
+    "an infinity": ("border", float("inf")),
+    "lists to compare": ("border", [1]),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_rows_of_a_stranger_are_refused(report, kind):
+    column, value = STRANGE[kind]
+    rows = parquet.read_table(report / "rows.parquet").to_pylist()
+    changed = [row | {column: value} for row in rows]
+    parquet.write_table(pa.Table.from_pylist(changed), report / "rows.parquet")
+    with pytest.raises(UsageError):
+        recheck(report)
+
+
+def test_groups_that_are_no_list_are_refused(report):
+    change(report, lambda document: document["data"].update(groups=5))
+    with pytest.raises(UsageError, match="no audit writes"):
+        recheck(report)
+
+
 @pytest.mark.parametrize("name", ["../report.json", "", "/etc/hostname"])
 def test_files_elsewhere_are_not_read(report, name):
     change(report, lambda document: document["files"].update({name: "0" * 64}))

@@ -6,6 +6,7 @@ faithfulness) is covered by the hashes alone.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -134,19 +135,31 @@ def _rows(contents: Mapping[str, tuple[Check, bytes]], path: Path) -> list[Row]:
     rows = [dict(zip(table.names, values, strict=True)) for values in table.rows]
     if not all({"photo", "label", "refused"} <= row.keys() for row in rows[:1]):
         raise UsageError("holds other rows than an audit's", where=str(path))
+    if any(
+        isinstance(value, float) and not math.isfinite(value) for r in rows for value in r.values()
+    ):
+        raise UsageError("holds numbers that are not finite", where=where)
     return [row for row in rows if not row["refused"]]
 
 
 def _numbers(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Check]:
     """Parts of the report that follow from the rows."""
-    names = [str(name) for name in document["data"].get("groups") or ()]
-    made = {
-        "summary": metrics(rows),
-        "class": groups_of(rows, ["label"])["label"],
-        "group": groups_of(rows, names),
-        "calibration": calibration(rows),
-        "suspicious": suspicious(rows),
-    }
+    try:
+        names = [str(name) for name in document["data"].get("groups") or ()]
+        made = {
+            "summary": metrics(rows),
+            "class": groups_of(rows, ["label"])["label"],
+            "group": groups_of(rows, names),
+            "calibration": calibration(rows),
+            "suspicious": suspicious(rows),
+        }
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A stranger's columns hold text where numbers belong, lists, or nothing.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise UsageError(
+            f"rows.parquet holds values that no audit writes ({reason})",
+            hint="the rows of an audit are compared; run it again",
+        ) from None
     for name, value in made.items():
         differences = list(_differences(plain(value), document.get(name), name))
         text = "; ".join(differences[:3])
