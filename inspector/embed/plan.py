@@ -95,7 +95,10 @@ class Plan:
             raise UsageError("--class-input and --target exclude each other", hint="leave one out")
         known = self.measured(self.tensor)
         if self.target is None or known is None:
-            raise MethodRefused(f"the target {self.tensor!r} is not computed from the image")
+            raise MethodRefused(
+                f"the target {self.tensor!r} is not computed from the image",
+                hint=element_hint(self.opened),
+            )
         blank = np.zeros((1, *known.shape[1:]), np.float32)
         return FixedScore(self.target.slope({self.tensor: blank}, self.tensor))
 

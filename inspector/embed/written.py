@@ -24,6 +24,9 @@ METHODS = (
 )
 """Methods that can be written into a file."""
 
+LARGEST = (1 << 31) - (1 << 25)
+"""Bytes of a network that can be written with its heatmap: no ONNX file holds 2 GiB."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -70,8 +73,9 @@ def written(
         raise ModelRefused(
             f"the file would not be the model: {failed[0]}",
             where=opened.path.name,
-            hint="float16 networks are rounded otherwise where inner tensors are read; a method "
-            "through a late layer reads few: grad-cam, hires-cam, layer-cam",
+            hint="float16 networks are rounded otherwise where inner tensors are read: embed the "
+            "float32 network that the file was made from, or name a later --layer of grad-cam, "
+            "hires-cam or layer-cam, which read few",
         )
     left = left_over(model, runtime)
     return Written(data, model, request.method.name, wanted.facts, left)
@@ -91,14 +95,30 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
         raise UsageError(f"no such runtime: {runtime!r}", hint="one of " + ", ".join(RUNTIMES))
     if facts_of(opened.file.metadata) is not None:
         raise ModelRefused("the file has a heatmap already", where=name, hint="embed the original")
+    if opened.graph.model.ByteSize() > LARGEST:
+        raise ModelRefused(
+            f"the file would hold more than {LARGEST >> 20} MiB of weights, which no ONNX file can",
+            where=name,
+            hint="embed the network with float16 or int8 weights",
+        )
     if HEATMAP in opened.graph.outputs or HEATMAP in opened.graph.tensors:
-        raise ModelRefused(f"the model has a tensor named {HEATMAP!r} already", where=name)
+        raise ModelRefused(
+            f"the model has a tensor named {HEATMAP!r} already",
+            where=name,
+            hint="rename that tensor",
+        )
     if opened.model.constants or opened.input.name.endswith("[None]"):
         raise ModelRefused(
-            "inputs that are not images, or images without an axis of samples", where=name
+            "inputs that are not images, or images without an axis of samples",
+            where=name,
+            hint="export the network with the image as its only input, (N, C, H, W)",
         )
     if opened.input.space != 2:
-        raise ModelRefused("a heatmap is written for pictures", where=name)
+        raise ModelRefused(
+            "a heatmap is written for pictures",
+            where=name,
+            hint="inspector explain draws signals and volumes",
+        )
     if opened.input.integer and request.method.space == "input":
         raise MethodRefused(
             "the image enters as whole numbers, and a map at the input is of real ones",

@@ -234,9 +234,9 @@ def _formula(b: Builder, wanted: Embedding, seed: str) -> str:
         coarse = _through_layer(b, method, layer, gradient, wanted.factor)
         if wanted.laid is not None:
             rows, columns = wanted.laid
-            left = b.op("MatMul", [b.constant(rows), coarse])
+            left = b.op("MatMul", [b.matrix(rows), coarse])
             # Turned by a node, which a runtime does once: of square images both are one constant.
-            coarse = b.op("MatMul", [left, b.transpose(b.constant(columns), [1, 0])])
+            coarse = b.op("MatMul", [left, b.transpose(b.matrix(columns), [1, 0])])
     if wanted.image is not None:
         fine = _signal(b, wanted.image, wanted.target, seed)
         if coarse:

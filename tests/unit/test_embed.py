@@ -254,3 +254,31 @@ def test_a_heatmap_is_judged_by_how_far_the_twins_own_maps_are_apart(
     found = {check.name: check for check in checks_of(again, base, facts)}["heatmap"]
     assert found.status == status
     assert "whose own maps in float32 and float64 are" in found.text
+
+
+def test_a_network_that_no_file_holds_is_refused_before_anything_is_computed(monkeypatch, tmp_path):
+    monkeypatch.setattr("inspector.embed.written.LARGEST", 1000)
+    out = tmp_path / "never.onnx"
+    with pytest.raises(ModelRefused, match="float16 or int8 weights"):
+        embed(_opened(tmp_path, _network()), out)
+    assert not out.exists()
+
+
+def test_a_map_of_many_cells_is_stretched_without_a_matrix_of_its_size(tmp_path):
+    nodes = [
+        node("Conv", "x w", "a", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Relu", "a", "r"),
+        node("GlobalAveragePool", "r", "p"),
+        node("Flatten", "p", "q"),
+        node("MatMul", "q v", "y"),
+    ]
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.normal(size=(6, 3, 3, 3)), "v": rng.normal(size=(6, 5))}
+    constants = {name: value.astype(np.float32) for name, value in constants.items()}
+    path, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    onnx.save(onnx_model(nodes, {"x": ("n", 3, 256, 256)}, {"y": ("n", 5)}, constants), path)
+    opened = inspector.load(path)
+    made = embed(opened, out)
+    assert made.after - made.before < 8192  # a matrix of 256 by 128 has 128 KiB
+    checks = checks_of(inspector.load(out), opened, made.facts)
+    assert {check.status for check in checks} == {"pass"}

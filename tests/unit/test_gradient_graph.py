@@ -6,6 +6,7 @@ must agree on the side, so inputs lie off them unless the case is about them.
 
 import numpy as np
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
 from converters.errors import UnsupportedOperator
@@ -432,6 +433,92 @@ def test_an_index_that_the_image_decides_is_not_taken_for_a_constant():
     x = np.float32([[0, 3, 1, 2, 0]])
     with pytest.raises(UnsupportedOperator, match="depend on the image"):
         GradientGraph(file).signals({"x": x}, {}, [Weighted(np.ones((1, 1), np.float32))])
+
+
+def _agrees(file, x):
+    """The signal of all outputs' sum, and of differences in float64, are the twin's."""
+    twin, exact = TwinEngine(file.graph), TwinEngine(file.graph, dtype=torch.float64)
+    known = GradientGraph(file)._runtime(file.model).run({"x": x}, ["y"])["y"]
+    target = [Weighted(_w(*known.shape))] * len(x)
+    found = GradientGraph(file).signals({"x": x}, {}, target)["x"].astype(np.float64)
+    expected = twin.signals({"x": x}, {}, target)["x"]
+    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    move, step = _RNG.normal(size=x.shape), 1e-6
+    ahead, behind = (exact.scores({"x": x + s * step * move}, {}, target) for s in (1, -1))
+    slope = (ahead - behind).sum() / (2 * step)
+    assert (found * move).sum() == pytest.approx(slope, rel=1e-4, abs=1e-4)
+
+
+CONVOLUTIONS = [
+    ((6, 4, 3, 3), (2, 4, 6, 7), {"pads": [1, 1, 1, 1]}),
+    ((6, 2, 3, 2), (2, 4, 6, 7), {"group": 2, "strides": [2, 1], "pads": [1, 0, 0, 1]}),
+    ((4, 1, 3, 3), (1, 4, 9, 8), {"group": 4, "dilations": [2, 1], "strides": [3, 2]}),
+    ((3, 2, 4), (3, 2, 9), {"strides": [2]}),
+    ((3, 2, 2, 1, 2), (1, 2, 4, 3, 5), {"auto_pad": "SAME_UPPER"}),
+]
+
+
+@pytest.mark.parametrize(("weights", "shape", "options"), CONVOLUTIONS)
+@pytest.mark.parametrize("opset", [7, 13, 22])
+def test_weights_that_the_image_decides_have_a_signal(weights, shape, options, opset):
+    """Of a dynamic convolution or a hypernetwork; its bias too."""
+    count = int(np.prod(weights))
+    nodes = [
+        helper.make_node("MatMul", ["x", "m"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "form"], ["w"]),
+        helper.make_node("MatMul", ["x", "n"], ["line"]),
+        helper.make_node("Reshape", ["line", "bias"], ["b"]),
+        helper.make_node("Conv", ["image", "w", "b"], ["c"], **options),
+        helper.make_node("Reshape", ["c", "row"], ["y"]),
+    ]
+    constants = {"m": _w(5, count), "form": _ints(*weights), "image": _w(*shape)}
+    constants |= {"n": _w(5, weights[0]), "bias": _ints(-1), "row": _ints(1, -1)}
+    _agrees(_file(nodes, constants, (5,), opset), _w(1, 5))
+
+
+ELLIPSES = [
+    (("...ij,...jk->...ik"), (2, 3, 4, 5), (2, 3, 5, 6)),
+    (("...ij,jk->...ik"), (2, 3, 4, 5), (5, 6)),
+    (("b...d,...d->b..."), (2, 3, 4), (3, 4)),
+    (("i...->..."), (2, 3, 4), None),
+]
+
+
+@pytest.mark.parametrize(("equation", "first", "second"), ELLIPSES)
+def test_an_ellipsis_stands_for_axes_without_a_letter(equation, first, second):
+    nodes = [
+        helper.make_node("Reshape", ["x", "form"], ["a"]),
+        helper.make_node("Einsum", ["a", "b"] if second else ["a"], ["e"], equation=equation),
+        helper.make_node("Reshape", ["e", "row"], ["y"]),
+    ]
+    constants = {"form": _ints(*first), "row": _ints(1, -1)}
+    constants |= {"b": _w(*second)} if second else {}
+    count = int(np.prod(first))
+    _agrees(_file(nodes, constants, (count,)), _w(1, count))
+
+
+def test_an_ellipsis_along_which_a_constant_is_repeated_is_refused():
+    case = Case("Einsum", (2, 3, 4), (_w(1, 3, 4),), {"equation": "...i,...i->..."})
+    with pytest.raises(UnsupportedOperator, match="repeated along axes"):
+        differences(case)
+
+
+def test_a_body_that_reads_past_its_nodes_inputs_is_refused():
+    """Its path would be missing from the signal, without a word."""
+    value = helper.make_tensor_value_info
+    bodies = {
+        f"{kind}_branch": helper.make_graph(
+            [helper.make_node(op_type, ["x"], [kind])], kind, [], [value(kind, 1, None)]
+        )
+        for kind, op_type in (("then", "Relu"), ("else", "Sigmoid"))
+    }
+    nodes = [
+        helper.make_node("If", ["yes"], ["a"], name="choice", **bodies),
+        helper.make_node("Add", ["a", "x"], ["y"]),
+    ]
+    file = _file(nodes, {"yes": np.array(True)}, (3,))
+    with pytest.raises(UnsupportedOperator, match="its body reads 'x'"):
+        GradientGraph(file).signals({"x": _w(1, 3)}, {}, [Weighted(np.ones((1, 3), np.float32))])
 
 
 @pytest.mark.parametrize("ratio", [0, 2])

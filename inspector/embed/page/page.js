@@ -331,7 +331,53 @@ async function faults() {
 
 // -- a photo ------------------------------------------------------------------------------------
 
+function letters(view, at, count) {
+  let found = "";
+  for (let i = at; i < Math.min(at + count, view.byteLength); i++) {
+    found += String.fromCharCode(view.getUint8(i));
+  }
+  return found;
+}
+
+// The orientation (1 to 8) that EXIF data say; 1 where they say none.
+function orientationOf(view, at) {
+  const start = letters(view, at, 4) === "Exif" ? at + 6 : at;
+  const little = letters(view, start, 2) === "II";
+  const first = start + view.getUint32(start + 4, little);
+  for (let i = 0; i < view.getUint16(first, little); i++) {
+    const entry = first + 2 + 12 * i;
+    if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+  }
+  return 1;
+}
+
+// What browsers read otherwise than Python, by the file's first bytes; null where nothing is known.
+function misread(view) {
+  const [start, chunk] = [letters(view, 0, 8), letters(view, 8, 4)];
+  if (start === "\x89PNG\r\n\x1a\n" && view.byteLength > 24 && view.getUint8(24) === 16) {
+    return "it has sixteen bits per channel, of which browsers read eight; save it with eight";
+  }
+  for (let at = 12; start.startsWith("RIFF") && chunk === "WEBP" && at + 8 < view.byteLength; ) {
+    const size = view.getUint32(at + 4, true);
+    if (letters(view, at, 4) === "EXIF" && ![0, 1].includes(orientationOf(view, at + 8))) {
+      return "browsers do not turn a WebP file upright; save it turned, or as JPEG";
+    }
+    at += 8 + size + (size % 2);
+  }
+  return null;
+}
+
+function misreadFile(buffer) {
+  try {
+    return misread(new DataView(buffer));
+  } catch {
+    return null; // damaged data, which the browser judges
+  }
+}
+
 async function opened(file) {
+  const known = misreadFile(await file.arrayBuffer());
+  if (known) throw new Error(known);
   // The network takes the file's own numbers: no colour profile, alpha laid on white below.
   const bitmap = await createImageBitmap(file, {
     colorSpaceConversion: "none",
@@ -370,6 +416,7 @@ function explain(file) {
 
 async function explained(file) {
   say(`Computing ${file.name}…`);
+  if (!element("alarm").dataset.kept) element("alarm").hidden = true;
   try {
     const photo = await opened(file);
     shown = { photo, name: file.name, ...(await run(photo)) };
@@ -378,7 +425,6 @@ async function explained(file) {
     alarm(`${file.name} cannot be explained: ${error.message || error}`);
     return;
   }
-  if (!element("alarm").dataset.kept) element("alarm").hidden = true;
   describe();
   draw();
   element("result").hidden = false;

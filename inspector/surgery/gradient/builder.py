@@ -29,6 +29,12 @@ OLDEST = 7
 
 _FLOAT = onnx.TensorProto.FLOAT
 
+_REPEATED = 256
+"""Elements of a constant from which on equal ones are written as one, to be repeated."""
+
+_WIDE = 1024
+"""Elements of a matrix from which on its places are written in its stead."""
+
 _STEEPEST = 2.0**127
 """Slope that takes the smallest normal number of float32 above 1."""
 
@@ -178,10 +184,17 @@ class Builder:
         """A constant; the same one is written once."""
         array = np.ascontiguousarray(np.asarray(value, dtype=dtype)).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._made:
-            name = self._made[key] = self.name(f"{ADDED}c{len(self.initialisers)}")
-            self.initialisers.append(numpy_helper.from_array(array, name))
-        return self._made[key]
+        if key in self._made:
+            return self._made[key]
+        if array.size > _REPEATED and "Tile" not in self.avoid:
+            first = array.reshape(-1)[:1].reshape([1] * array.ndim)
+            if np.all(array == first):  # a file with a heatmap is to stay small
+                given = [self.constant(first, dtype), self.ints(array.shape)]
+                self._made[key] = self.op("Tile", given)
+                return self._made[key]
+        name = self._made[key] = self.name(f"{ADDED}c{len(self.initialisers)}")
+        self.initialisers.append(numpy_helper.from_array(array, name))
+        return name
 
     def ints(self, values: Iterable[int]) -> str:
         """A constant list of whole numbers."""
@@ -414,13 +427,38 @@ class Builder:
         kept = self.once("Mul", [self.constant(rows[:, None]), self.constant(columns)])
         return self.mul(repeated, kept)
 
+    def matrix(self, values: Array) -> str:
+        """A constant matrix.
+
+        A large one whose rows, or columns, lie between two places each is written by those: a
+        place takes 1 less its distance.
+        """
+        if values.size > _WIDE and self.avoid.isdisjoint({"Abs", "Relu"}):
+            for turned in (False, True):
+                rows = values.T if turned else values
+                low = np.clip((rows != 0).argmax(axis=1), 0, rows.shape[1] - 2)
+                share = 1 - rows[np.arange(len(rows)), low]
+                places = np.arange(rows.shape[1])
+                hats = np.maximum(1 - np.abs(low[:, None] - places + share[:, None]), 0)
+                if np.abs(hats - rows).max() <= np.finfo(np.float32).eps:
+                    found = self._hats(low, share, places)
+                    return self.transpose(found, [1, 0]) if turned else found
+        return self.constant(values)
+
+    def _hats(self, low: Array, share: Array, places: Array) -> str:
+        apart = self.once("Sub", [self.constant(low[:, None]), self.constant(places)])
+        apart = self.once("Add", [apart, self.constant(share[:, None])])
+        return self.rectified(
+            self.op("Sub", [self.constant(1.0), self.once("Abs", [apart])]),
+        )
+
     def along(self, signal: str, axis: int, matrix: Array, rank: int) -> str:
         """A signal whose axis is multiplied by a matrix (from, to)."""
-        values = self.constant(matrix)
+        if axis == rank - 2:
+            return self.op("MatMul", [self.matrix(np.ascontiguousarray(matrix.T)), signal])
+        values = self.matrix(matrix)
         if axis == rank - 1:
             return self.op("MatMul", [signal, values])
-        if axis == rank - 2:
-            return self.op("MatMul", [self.constant(np.ascontiguousarray(matrix.T)), signal])
         order = [i for i in range(rank) if i != axis] + [axis]
         moved = self.op("MatMul", [self.transpose(signal, order), values])
         return self.transpose(moved, list(np.argsort(order)))

@@ -21,10 +21,10 @@ def conv(b: Builder, step: Step) -> Mapping[int, str]:
     """Convolution: the signal at X, from constant weights or computed ones."""
     found: dict[int, str] = {}
     X, W = step.input(0), step.input(1)
+    kernel = b.dims(W)[2:]
+    window = window_of(step.node, b.dims(X)[2:], kernel, b.dims(step.node.outputs[0])[2:])
+    group = int(step.node.attributes.get("group", 1))
     if 0 in step.wanted:
-        kernel = b.dims(W)[2:]
-        window = window_of(step.node, b.dims(X)[2:], kernel, b.dims(step.node.outputs[0])[2:])
-        group = int(step.node.attributes.get("group", 1))
         found[0] = convolved_back(
             b,
             step.signal,
@@ -35,10 +35,47 @@ def conv(b: Builder, step: Step) -> Mapping[int, str]:
             group=group,
         )
     if 1 in step.wanted:
-        raise CannotDifferentiate("its weights depend on the input")
+        found[1] = _weights_back(b, step.signal, X, window, group)
     if 2 in step.wanted:
-        raise CannotDifferentiate("its bias depends on the input")
+        axes = [0, *range(2, 2 + len(kernel))]
+        found[2] = b.sum(step.signal, axes, keep=False)
     return found
+
+
+def _weights_back(b: Builder, signal: str, X: str, window: Window, group: int) -> str:
+    """The signal at weights that the image decides, (M, C / group, kh kw).
+
+    A convolution of X by the signal, samples in the place of channels; strides and dilations
+    change places.
+    """
+    channels, rank = b.dims(X)[1], len(window.kernel)
+    space = list(range(2, 2 + rank))
+    apart = b.reshape(b.value(X), (-1, group, channels // group, *window.size))
+    samples = b.transpose(apart, [2, 1, 0, *range(3, 3 + rank)])
+    found = b.op(
+        "Conv",
+        [
+            b.reshape(samples, (channels // group, -1, *window.size)),
+            b.transpose(signal, [1, 0, *space]),
+        ],
+        strides=list(window.dilations),
+        dilations=list(window.strides),
+        pads=[*window.begin, *window.end],
+        group=group,
+    )
+    given = [
+        (n + p + e - (o - 1) * s - 1) // d + 1
+        for n, p, e, o, s, d in zip(
+            window.size,
+            window.begin,
+            window.end,
+            window.outputs,
+            window.strides,
+            window.dilations,
+            strict=True,
+        )
+    ]
+    return fitted(b, b.transpose(found, [1, 0, *space]), given, window.kernel)
 
 
 def convolved_back(

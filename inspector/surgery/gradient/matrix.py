@@ -4,6 +4,7 @@ A constant matrix is transposed by Gemm's own switches, never by a node that wou
 every photo.
 """
 
+import string
 from collections.abc import Mapping, Sequence
 
 from inspector.surgery.gradient.builder import Builder
@@ -93,10 +94,28 @@ def times_transposed(
     return b.narrowed(product, (*out[:-2], *a[-2:]), a)
 
 
+def _spelled_out(b: Builder, step: Step, equation: str) -> str:
+    """An equation with letters for its ellipses, where all of them stand for axes of one shape."""
+    left, arrow, _ = equation.partition("->")
+    shapes = set()
+    for term, name in zip(left.split(","), step.node.inputs, strict=True):
+        before, dots, behind = term.partition("...")
+        if dots:
+            dims = b.dims(name)
+            shape = dims[len(before) : len(dims) - len(behind)]
+            if b.graph.constant(name) is not None and 1 in shape:
+                raise CannotDifferentiate(f"{name!r} is repeated along axes that are not named")
+            shapes.add(shape)
+    if not arrow or len(shapes) != 1:
+        return equation
+    unused = (c for c in string.ascii_letters if c not in equation)
+    return equation.replace("...", "".join(next(unused) for _ in shapes.pop()))
+
+
 @RULES.register("Einsum", since=12)
 def einsum(b: Builder, step: Step) -> Mapping[int, str]:
     """Sum of products: each factor's signal is the sum over the others and the result's."""
-    equation = str(step.node.attributes["equation"]).replace(" ", "")
+    equation = _spelled_out(b, step, str(step.node.attributes["equation"]).replace(" ", ""))
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
     if not arrow or "." in equation or any(len(set(t)) < len(t) for t in (*terms, result)):

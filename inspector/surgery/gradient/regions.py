@@ -56,7 +56,7 @@ def _span(b: Builder, corners: str, axis: int, *, clamped: bool) -> tuple[str, s
         b.unsqueeze(b.slice(corners, [i], [i + 1], [1]), [2, 3]) for i in (1 - axis, 3 - axis)
     )
     length = b.op("Sub", [end, start])
-    return start, b.op("Max", [length, b.constant(1.0)]) if clamped else length
+    return start, b.op("Clip", [length, b.constant(1.0)]) if clamped else length
 
 
 def _matrix(b: Builder, span: tuple[str, str], size: int, cells: int, ratio: int) -> str:
@@ -76,26 +76,22 @@ def _matrix(b: Builder, span: tuple[str, str], size: int, cells: int, ratio: int
         count = b.constant(float(ratio))
         used = ""
     else:
-        samples = b.op("Max", [b.op("Ceil", [cell]), b.constant(0.0)])
+        samples = b.op("Floor", [b.op("Neg", [cell])])  # less the number, rounded up
+        samples = b.rectified(b.op("Neg", [samples]))
         most = b.op("Cast", [b.op("ReduceMax", [samples], keepdims=0)], to=7)
         zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
         number = b.op("Cast", [b.op("Range", [zero, most, one])], to=1)
-        count = b.op("Max", [samples, b.constant(1.0)])
+        count = b.op("Clip", [samples, b.constant(1.0)])
         used = b.mask(b.op("Less", [number, samples]))  # (R, 1, 1, samples)
     share = b.op("Div", [b.op("Add", [number, b.constant(0.5)]), count])
     place = b.op("Add", [b.constant(np.arange(cells)[:, None]), share])
     at = b.op("Add", [start, b.mul(place, cell)])  # (R, 1, cells, samples)
-    outside = b.op(
-        "Or",
-        [
-            b.op("Less", [at, b.constant(-1.0)]),
-            b.op("Greater", [at, b.constant(float(size))]),
-        ],
-    )
-    weight = b.op("Div", [b.mask(b.op("Not", [outside])), count])
+    after = b.op("Not", [b.op("Less", [at, b.constant(-1.0)])])
+    before = b.op("Not", [b.op("Greater", [at, b.constant(float(size))])])
+    weight = b.op("Div", [b.mul(b.mask(after), b.mask(before)), count])
     if used:
         weight = b.mul(weight, used)
-    at = b.op("Min", [b.op("Max", [at, b.constant(0.0)]), b.constant(size - 1.0)])
+    at = b.op("Clip", [at, b.constant(0.0), b.constant(size - 1.0)])
     # A bilinear sample gives a pixel 1 less its distance.
     far = b.op("Abs", [b.op("Sub", [b.unsqueeze(at, [4]), b.constant(np.arange(size))])])
     hat = b.rectified(b.op("Sub", [b.constant(1.0), far]))

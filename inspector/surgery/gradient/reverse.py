@@ -149,6 +149,7 @@ class _Pass:
                 return
             wanted = frozenset(i for i, name in enumerate(node.inputs) if name in self.live)
             if not wanted:
+                self._require_closed(node)
                 return
             sent = self._rule(node)(builder, Step(node, tuple(outputs), wanted))
             for position, signal in sent.items():
@@ -162,6 +163,16 @@ class _Pass:
             for name in node.inputs:  # go on behind it, so that one error names all
                 if name in self.live:
                     self.arrived.setdefault(name, []).append("")
+
+    def _require_closed(self, node: Node) -> None:
+        """Refuse a body that reads, past its node's inputs, what the signals are asked for.
+
+        Raises:
+            CannotDifferentiate: It does.
+        """
+        read = next((n for n in self.builder.graph.reads(node) if n in self.live), None)
+        if read is not None:
+            raise CannotDifferentiate(f"its body reads {read!r}")
 
     def _rule(self, node: Node) -> VectorJacobian:
         """The rule of a node.
