@@ -194,8 +194,6 @@ def odd_photos():
     yield "turned.webp", photo(exif=exif(6), **lossless)
     yield "turned.avif", photo(format="AVIF", quality=100, exif=exif(6))
     yield "lossy.avif", photo(format="AVIF")
-    yield "cmyk.jpeg", photo("CMYK", format="JPEG", quality=95)
-    yield "grey.jpeg", photo("L", format="JPEG", quality=95)
     rgb = Image.open(io.BytesIO(photo()))
     samples = np.asarray(rgb).astype(int)
     yield "fine.png", png(samples * 256 + samples[..., ::-1], 16)
@@ -207,6 +205,8 @@ def odd_photos():
         image.save(stream, **options)
         return stream.getvalue()
 
+    for mode in ("CMYK", "L"):
+        yield f"{mode}.jpeg", saved(rgb.convert(mode), format="JPEG", quality=95)
     yield "hole.png", saved(indexed, format="PNG", transparency=5)
     yield "shades.png", saved(indexed, format="PNG", transparency=bytes(range(0, 256, 8)))
     frames = {"save_all": True, "append_images": [other], "duration": 300}

@@ -1,5 +1,7 @@
 """A model file whose extra output is the heatmap of its own answer."""
 
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -257,7 +259,7 @@ def test_a_heatmap_is_judged_by_how_far_the_twins_own_maps_are_apart(
 
 
 def test_a_network_that_no_file_holds_is_refused_before_anything_is_computed(monkeypatch, tmp_path):
-    monkeypatch.setattr("inspector.embed.written.LARGEST", 1000)
+    monkeypatch.setattr(sys.modules["inspector.embed.written"], "LARGEST", 1000)
     out = tmp_path / "never.onnx"
     with pytest.raises(ModelRefused, match="float16 or int8 weights"):
         embed(_opened(tmp_path, _network()), out)
