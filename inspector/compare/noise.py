@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from inspector.compare.outputs import OutputPair, pooled, sums_of, values_of
-from inspector.engines.runtime import threads_asked_for
+from inspector.engines.runtime import usual_threads
 from inspector.errors import ExplainedError, ImageRefused
 from inspector.heatmap import Heatmap
 from inspector.measures.signal_error import Sums
@@ -163,7 +163,7 @@ class NoiseMeter:
         """The network with another number of threads than it has."""
         if self._other is None:
             usual = self.model.model.execution
-            several = (usual.threads or threads_asked_for() or os.cpu_count() or 1) > 1
+            several = (usual.threads or usual_threads() or os.cpu_count() or 1) > 1
             self._other = self.model.run_by(replace(usual, threads=1 if several else 2))
         return self._other
 

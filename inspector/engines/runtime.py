@@ -38,6 +38,7 @@ __all__ = [
     "available_providers",
     "provider_works",
     "threads_asked_for",
+    "usual_threads",
     "working_providers",
 ]
 
@@ -61,8 +62,7 @@ class Runtime:
     Args:
         file: The opened model.
         device: ``auto`` takes a CUDA device if one really works, ``cuda`` warns when none does.
-        threads: Threads within an operator; 0 for what ``OMP_NUM_THREADS`` says, or else ONNX
-            Runtime's choice.
+        threads: Threads within an operator; 0 for ``usual_threads``.
         optimise: Whether ONNX Runtime may fuse operators.  Off, every tensor is computed as the
             graph spells it out: the reference of a parity check.
         once: It will run once: memory is taken as it is needed and given back, not kept for the
@@ -154,7 +154,7 @@ class Runtime:
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = self.threads or threads_asked_for()
+        options.intra_op_num_threads = self.threads or usual_threads()
         left = _not_folded(self.file.graph)
         options.enable_cpu_mem_arena = not (self._once or left)
         # Idle threads that spin on would take the cores from the twin's part of the work.
@@ -283,6 +283,25 @@ def threads_asked_for() -> int:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return max(0, min(whole_number(first) or 0, _MOST_THREADS))
+
+
+def usual_threads() -> int:
+    """Number of threads where nobody names one; 0 for ONNX Runtime's choice, one per core.
+
+    It is what ``OMP_NUM_THREADS`` asks for, or else the cores that this process is bound to, where
+    they are fewer than the machine has.  ONNX Runtime counts those of the machine: its threads then
+    spin while they wait for each other on the same core, which doubles the processor time.
+
+    Example:
+        >>> from inspector.engines.runtime import usual_threads
+        >>> usual_threads() >= 0
+        True
+    """
+    asked = threads_asked_for()
+    if asked or not hasattr(os, "sched_getaffinity"):
+        return asked
+    bound = len(os.sched_getaffinity(0))
+    return bound if bound < (os.cpu_count() or 1) else 0
 
 
 def available_providers() -> list[str]:

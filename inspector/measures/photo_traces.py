@@ -13,13 +13,23 @@ The traces of JPEG are those of its 8x8 grid: they are gone where a photo was sc
 an angle or cut off the grid after it was compressed.  Two compressions leave those of the last.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["NO_JPEG", "Traces", "frame_of", "jpeg_quality", "luma_of", "sharpness", "traces_of"]
+__all__ = [
+    "NO_JPEG",
+    "Traces",
+    "frame_of",
+    "jpeg_quality",
+    "luma_of",
+    "sharpness",
+    "traces_of",
+    "traces_of_all",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -83,6 +93,9 @@ def _steps() -> Array:
 
 _STEPS = _steps()
 
+_SLACK = 1e-3
+"""Far above the rounding of a mean cosine in single precision."""
+
 
 @dataclass(frozen=True)
 class Traces:
@@ -115,10 +128,29 @@ def traces_of(pixels: Array) -> Traces:
         >>> found.jpeg_quality, round(found.frame, 3), found.colour
         (100, 0.083, (255, 255, 255))
     """
-    width, colour = frame_of(pixels)
-    luma = luma_of(pixels, width)
-    share = width / min(pixels.shape[:2])
-    return Traces(sharpness(luma), jpeg_quality(luma), share, colour)
+    return traces_of_all([pixels])[0]
+
+
+def traces_of_all(photos: Sequence[Array]) -> list[Traces]:
+    """Traces of some photos; those of one size are measured together.
+
+    Args:
+        photos: (H, W, 3) each, 0 to 255.
+    """
+    frames = [frame_of(pixels) for pixels in photos]
+    lumas = [luma_of(pixels, width) for pixels, (width, _) in zip(photos, frames, strict=True)]
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, luma in enumerate(lumas):
+        sizes.setdefault(luma.shape, []).append(place)
+    measured: dict[int, tuple[float | None, int]] = {}
+    for places in sizes.values():
+        planes = np.stack([lumas[place] for place in places])
+        pairs = zip(_sharpnesses(planes), _jpeg_qualities(planes), strict=True)
+        measured |= zip(places, pairs, strict=True)
+    return [
+        Traces(measured[place][0], measured[place][1], width / min(pixels.shape[:2]), colour)
+        for place, (pixels, (width, colour)) in enumerate(zip(photos, frames, strict=True))
+    ]
 
 
 def luma_of(pixels: Array, frame: int = 0) -> Array:
@@ -141,14 +173,20 @@ def sharpness(luma: Array) -> float | None:
 
     None where it has no differences, or is smaller than 3x3.
     """
-    first, second = 0.0, 0.0
-    for axis in (0, 1):
-        one = np.diff(luma, axis=axis)
+    return _sharpnesses(luma[None])[0]
+
+
+def _sharpnesses(planes: Array) -> list[float | None]:
+    """Sharpness of planes of one size (N, H, W)."""
+    first, second = np.zeros((2, len(planes)))
+    for axis in (1, 2):
+        one = np.diff(planes, axis=axis)
         two = np.diff(one, axis=axis)
         if two.size:
-            first += float(np.square(one).mean())
-            second += float(np.square(two).mean())
-    return second / first if first > 0 else None
+            first += np.square(one).reshape(len(planes), -1).mean(1)
+            second += np.square(two).reshape(len(planes), -1).mean(1)
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return [above / below if below > 0 else None for below, above in pairs]
 
 
 def jpeg_quality(luma: Array) -> int:
@@ -159,36 +197,112 @@ def jpeg_quality(luma: Array) -> int:
     of the true ones fit no odd multiple, and divisors fit all: the lowest quality is the true one.
     Only coefficients above half a step tell anything, and smaller ones there must not be.
     """
-    rows, columns = (length // 8 for length in luma.shape)
+    return _jpeg_qualities(luma[None])[0]
+
+
+def _jpeg_qualities(planes: Array) -> list[int]:
+    """JPEG qualities of planes of one size (N, H, W)."""
+    count = len(planes)
+    rows, columns = (length // 8 for length in planes.shape[1:])
     if not rows or not columns:
-        return NO_JPEG
-    whole = luma[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8)
-    blocks = whole.swapaxes(1, 2).reshape(-1, 8, 8)
-    if len(blocks) > _BLOCKS:
-        blocks = blocks[np.argsort(-blocks.std((1, 2)), kind="stable")[:_BLOCKS]]
+        return [NO_JPEG] * count
+    whole = planes[:, : 8 * rows, : 8 * columns].reshape(count, rows, 8, columns, 8)
+    blocks = whole.swapaxes(2, 3).reshape(count, -1, 8, 8)
+    if blocks.shape[1] > _BLOCKS:
+        order = np.argsort(-blocks.std((2, 3)), axis=1, kind="stable")[:, :_BLOCKS]
+        blocks = np.take_along_axis(blocks, order[:, :, None, None], 1)
     basis = _basis()
-    found = (basis @ (blocks - 128) @ basis.T).reshape(-1, 64)[:, 1:]
-    place, frequency = np.nonzero(np.abs(found) > _ROUNDING)
-    values = found[place, frequency]
+    found = (basis @ (blocks - 128) @ basis.T).reshape(count, -1, 64)[:, :, 1:]
+    return [_quality_of(*_largest(own)) for own in found.reshape(count, -1)]
+
+
+def _largest(coefficients: Array) -> tuple[Array, Array]:
+    """Coefficients (K,) of an even choice of all sizes, from the largest on; their frequencies.
+
+    Args:
+        coefficients: 63 of each block, one block after the other.
+    """
+    sizes = np.abs(coefficients)
+    places = np.flatnonzero(sizes > _ROUNDING)
     # Large and small ones: a photo that was not compressed has many between nothing and one step.
-    order = np.argsort(-np.abs(values), kind="stable")
-    chosen = order[:: max(-(-order.size // _COEFFICIENTS), 1)]
-    values, steps = values[chosen], _STEPS[:, frequency[chosen] + 1]
-    tells = (2 * np.abs(values) > steps) & (steps > 1)
-    count = tells.sum(1)
+    order = np.argsort(-sizes[places], kind="stable")
+    chosen = places[order[:: max(-(-order.size // _COEFFICIENTS), 1)]]
+    return coefficients[chosen], chosen % 63 + 1
+
+
+def _quality_of(values: Array, frequencies: Array) -> int:
+    """Lowest quality whose steps coefficients (K,) are multiples of, or NO_JPEG."""
+    count = _telling(values, frequencies)
     told = np.flatnonzero((count >= _LEAST) & (count > _WHOLE * values.size))
-    turns = values / steps[told]
-    turns -= np.rint(turns)  # from here on single precision is enough, and several times as quick
-    waves = np.where(tells[told], np.cos((2 * np.pi * turns).astype(np.float32)), 0)
-    fit = np.zeros(len(steps))
-    fit[told] = waves.sum(1, dtype=np.float64) / count[told]
-    if not (fit > _FIT).any():
+    if not told.size:
         return NO_JPEG
+    # Most photos were not compressed: half of the coefficients show it.
+    left = told[_may_fit(values[::2], frequencies[::2], count, told)]
+    if not left.size or not (_fits(values, frequencies, count, left) > _FIT).any():
+        return NO_JPEG
+    fit = np.zeros(len(_STEPS))
+    fit[told] = _fits(values, frequencies, count, told)
     # Its neighbours fit too: uphill from the first that does.
     best = int(np.argmax(fit > _FIT))
     while best + 1 < len(fit) and fit[best + 1] > fit[best]:
         best += 1
     return best + 1
+
+
+def _fits(values: Array, frequencies: Array, count: Array, places: Array) -> Array:
+    """Mean cosine of the coefficients (K,) that tell, of some qualities."""
+    steps = _STEPS[places][:, frequencies]
+    turns = values / steps
+    turns -= np.rint(turns)  # from here on single precision is enough, and several times as quick
+    waves = np.cos((2 * np.pi * turns).astype(np.float32))
+    tells = (2 * np.abs(values) > steps) & (steps > 1)
+    return np.asarray(np.where(tells, waves, 0).sum(1, dtype=np.float64) / count[places])
+
+
+def _telling(values: Array, frequencies: Array) -> Array:
+    """Coefficients (K,) above half a step, by quality; a step of 1 tells nothing.
+
+    Steps shrink from quality to quality, so that each coefficient tells from one quality on until
+    its step is 1.
+    """
+    first = _larger()
+    sizes = np.minimum(np.ceil(2 * np.abs(values)).astype(np.intp) - 1, first.shape[1] - 1)
+    begins, ends = first[frequencies, sizes], first[frequencies, 1]
+    length = len(_STEPS) + 1
+    began = np.bincount(begins, minlength=length)
+    ended = np.bincount(np.maximum(begins, ends), minlength=length)
+    return np.asarray(np.cumsum(began - ended)[:-1])
+
+
+@cache
+def _larger() -> Array:
+    """Number of qualities whose step is larger than a whole number, by frequency and number."""
+    sizes = np.arange(int(_STEPS.max()) + 1)
+    return np.asarray((_STEPS[:, :, None] > sizes).sum(0))
+
+
+def _may_fit(values: Array, frequencies: Array, count: Array, told: Array) -> Array:
+    """Which qualities may fit (T,), by every second coefficient.
+
+    Did all of the others fit those that are left out, it would not be enough.
+    """
+    some = slice(int(told[0]), int(told[-1]) + 1)
+    steps = _by_frequency()[frequencies, some]
+    tells = 2 * np.abs(values)[:, None] > steps
+    tells &= steps > 1
+    turns = values.astype(np.float32)[:, None] / steps
+    turns -= np.rint(turns)
+    turns *= np.float32(2 * np.pi)
+    waves = np.cos(turns, out=turns)
+    waves *= tells
+    fit = waves.sum(0) + count[some] - tells.sum(0)
+    return np.asarray((fit > (_FIT - _SLACK) * count[some])[told - told[0]])
+
+
+@cache
+def _by_frequency() -> Array:
+    """Steps (64, Q) of each frequency, by quality."""
+    return np.ascontiguousarray(_STEPS.T, np.float32)
 
 
 @cache

@@ -1,5 +1,6 @@
 """ONNX Runtime sessions: any tensor, any type, one session, and errors of this package."""
 
+import os
 import subprocess
 import sys
 import types
@@ -257,6 +258,17 @@ def test_the_variable_of_openmp_bounds_the_threads(saved, monkeypatch, said, thr
     assert runtime._session_for(()).get_session_options().intra_op_num_threads == threads
     runtime = Runtime(onnx_file.read(saved(network(), "m.onnx")), device="cpu", threads=2)
     assert runtime._session_for(()).get_session_options().intra_op_num_threads == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no process is bound to cores")
+def test_a_process_bound_to_some_cores_has_no_more_threads(saved, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    file = onnx_file.read(saved(network(), "m.onnx"))
+    for bound, threads in (({3}, 1), ({0, 5}, 2), (set(range(8)), 0)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, bound=bound: bound)
+        session = Runtime(file, device="cpu")._session_for(())
+        assert session.get_session_options().intra_op_num_threads == threads
 
 
 def in_a_process(script, *arguments):
