@@ -303,7 +303,7 @@ def reduce(values: ArrayLike, how: str = "max_abs") -> Float32:
 
 
 def upsample(values: ArrayLike, size: tuple[int, int]) -> Float32:
-    """Resize a map (h, w) to ``size`` (H, W): bilinear, half-pixel centres.
+    """Resize maps (..., h, w) to ``size``, (..., H, W): bilinear, half-pixel centres.
 
     The same as ONNX ``Resize`` (linear, half_pixel), torch ``interpolate(mode="bilinear",
     align_corners=False)`` and OpenCV, up and down, without antialiasing.
@@ -311,7 +311,7 @@ def upsample(values: ArrayLike, size: tuple[int, int]) -> Float32:
     array = np.asarray(values)
     rows, columns = (
         (np.arange(new) + 0.5) * (old / new) - 0.5
-        for new, old in zip(size, array.shape, strict=True)
+        for new, old in zip(size, array.shape[-2:], strict=True)
     )
     return sample_bilinear(array, rows, columns)
 
@@ -320,7 +320,7 @@ def lay_on_input(values: ArrayLike, placement: Placement | None, size: tuple[int
     """A layer's map on the pixels of the input, 0 where no cell lies.
 
     Args:
-        values: (h, w), or (T, h, w) of T grids.
+        values: (h, w), or (T, h, w) of T grids; of the usual stretch also several maps.
         placement: Where its cells lie; None for the usual stretch.
         size: Height and width (H, W) of the input.
     """

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,17 @@ import numpy as np
 from PIL import Image
 
 from inspector.audit.data_set import Entry
+from inspector.audit.evidence_places import (
+    GRID,
+    Marks,
+    evidence_places,
+    heat_of,
+    heats_of,
+    marks_of,
+    small_map,
+)
 from inspector.errors import ExplainedError, ImageRefused, MethodRefused
-from inspector.heatmap import Attribution, lay_on_input
-from inspector.measures.photo_traces import traces_of
+from inspector.measures.photo_traces import Traces, traces_of_all
 from inspector.opened import Opened
 from inspector.opening import Opening
 from inspector.passes.batches import BATCH
@@ -26,16 +33,12 @@ from inspector.probability import predictions, probabilities_of, source_of
 from inspector.render.drawing.colormap import apply_sequential
 from inspector.render.png import dumps
 from inspector.run import ExplainRun, PhotoInput, PhotoMaps
-from inspector.tasks.planes import mask_on_grid
 from inspector.whole_file import write_whole
 
-__all__ = ["BORDER", "COLUMNS", "GRID", "Asked", "Auditor", "Row", "grid_of", "small_map"]
+__all__ = ["COLUMNS", "GRID", "Asked", "Auditor", "Row", "small_map"]
 
 Array = np.ndarray[Any, Any]
 Row = dict[str, Any]
-
-GRID = 16
-"""Cells per side of the small map that rows are compared by."""
 
 COLUMNS = (
     *("photo", "label", "predicted", "index", "probability", "label_probability", "correct"),
@@ -45,9 +48,6 @@ COLUMNS = (
     *("insertion", "seconds", "refused", "cluster", "thumbnail", "heat", "heats", "grid"),
 )
 """Columns of every row, in order; columns of a table that name groups follow."""
-
-BORDER = 0.1
-"""Share of each side that counts as the border: 36 % of the area together."""
 
 _THUMBNAIL = 160
 _TOP = 5
@@ -128,7 +128,7 @@ class Auditor:
         if batch:
             own = [entries[place] for place in places]
             try:
-                rows = list(self._measured(own, batch))
+                rows = self._measured(own, batch)
             except ExplainedError as error:
                 rows = self._one_by_one(own, batch, error)
             share = (time.perf_counter() - began) / len(rows)
@@ -148,7 +148,7 @@ class Auditor:
             return None
         maps = () if isinstance(found, ImageRefused) else found.maps
         one = next((one for one in maps if isinstance(one, Map)), None)
-        return None if one is None else (tensor, _heat(one.attribution, geometry))
+        return None if one is None else (tensor, heat_of(one.attribution, geometry))
 
     def _one_by_one(
         self, entries: Sequence[Entry], batch: Sequence[PhotoInput], error: ExplainedError
@@ -159,23 +159,39 @@ class Auditor:
         rows = []
         for entry, item in zip(entries, batch, strict=True):
             try:
-                rows += list(self._measured([entry], [item]))
+                rows += self._measured([entry], [item])
             except ExplainedError as own:
                 rows.append(refused_row(entry, own))
         return rows
 
-    def _measured(self, entries: Sequence[Entry], batch: Sequence[PhotoInput]) -> Iterator[Row]:
+    def _measured(self, entries: Sequence[Entry], batch: Sequence[PhotoInput]) -> list[Row]:
+        """Rows of photos that go through the network together."""
         tensors = np.stack([tensor for _, tensor, _ in batch])
         values = self.run.forward(tensors)
         found = self.run.found(batch, tensors, values)
+        traces = traces_of_all([photo.rgb8 for photo, _, _ in batch])
+        rows: list[Row] = []
+        drawn: dict[int, tuple[list[Map], Marks]] = {}
         for row, (entry, item, one) in enumerate(zip(entries, batch, found, strict=True)):
-            if isinstance(one, ImageRefused):
-                yield refused_row(entry, one)
-                continue
             try:
-                yield self._row(entry, item, one, values, row)
+                if isinstance(one, ImageRefused):
+                    raise one
+                made = self._row(entry, item, one, values, row) | _described(traces[row])
+                if maps := [each for each in one.maps if isinstance(each, Map)]:
+                    drawn[row] = maps, marks_of(entry, item[2])
             except ExplainedError as error:
-                yield refused_row(entry, error)
+                made = refused_row(entry, error)
+            rows.append(made)
+        geometries = [batch[row][2] for row in drawn]
+        heats = heats_of([maps[0].attribution for maps, _ in drawn.values()], geometries)
+        lies = evidence_places(heats, geometries, [marks for _, marks in drawn.values()])
+        for row, heat, where in zip(drawn, heats, lies, strict=True):
+            rows[row] |= where
+            try:
+                rows[row] |= self._shown(entries[row], batch[row], drawn[row][0], heat)
+            except ExplainedError as error:
+                rows[row] = refused_row(entries[row], error)
+        return rows
 
     def _row(
         self,
@@ -185,7 +201,8 @@ class Auditor:
         values: Mapping[str, Array],
         row: int,
     ) -> Row:
-        photo, _, geometry = item
+        """What is said of one photo without looking at where its map lies."""
+        photo = item[0]
         if entry.size is not None and entry.size != photo.size:
             raise ImageRefused(
                 f"it has {photo.size[1]}x{photo.size[0]} pixels, and its annotations are of "
@@ -195,7 +212,6 @@ class Auditor:
             )
         made = _blank(entry)
         made |= self._predicted(entry, values, row)
-        made |= _traces(photo)
         if found.items is not None:
             best = next(iter(found.items.chosen), None)
             made |= {"item": best.label, "predicted": best.label} if best is not None else {}
@@ -205,19 +221,20 @@ class Auditor:
                 made |= {"index": best.index, "probability": sure}
                 named = self._labels(entry.label)
                 made["correct"] = best.index in named if named else None
-        drawn = [one for one in found.maps if isinstance(one, Map)]
-        if not drawn:
+        first = next((one for one in found.maps if isinstance(one, Map)), None)
+        if first is None:
             reasons = [str(one.error) for one in found.maps if not isinstance(one, Map)]
             return made | {"refused": reasons[0] if reasons else "no map was drawn"}
-        attribution = drawn[0].attribution
-        made |= {"method": drawn[0].request.label, "layer": attribution.layer}
-        heat = _heat(attribution, geometry)
-        made |= _evidence(heat, geometry, entry)
-        if self.asked.thumbnails is not None:
-            heats = {one.request.label: _heat(one.attribution, geometry) for one in drawn[1:]}
-            heats = {drawn[0].request.label: heat, **heats}
-            made |= _thumbnails(self.asked.thumbnails, entry, photo, heats, geometry)
-        return made
+        return made | {"method": first.request.label, "layer": first.attribution.layer}
+
+    def _shown(self, entry: Entry, item: PhotoInput, maps: Sequence[Map], heat: Array) -> Row:
+        """The small pictures of one photo, of which the first map's heat is known."""
+        if self.asked.thumbnails is None:
+            return {}
+        photo, _, geometry = item
+        heats = {one.request.label: heat_of(one.attribution, geometry) for one in maps[1:]}
+        heats = {maps[0].request.label: heat, **heats}
+        return _thumbnails(self.asked.thumbnails, entry, photo, heats, geometry)
 
     def _labels(self, label: str | None) -> tuple[int, ...]:
         """Classes that a label names."""
@@ -230,8 +247,8 @@ class Auditor:
         if self.run.reading is not None or not scores.classifier or scores.tensor not in values:
             return {}
         own = np.asarray(values[scores.tensor][row], np.float64).reshape(-1)
-        best = predictions(scores, names, own, _TOP)
         wanted = self._labels(entry.label)
+        best = predictions(scores, names, own, _TOP if wanted else 1)
         made: Row = {
             "predicted": best[0]["label"],
             "index": best[0]["index"],
@@ -262,9 +279,8 @@ def refused_row(entry: Entry, error: ExplainedError) -> Row:
     return _blank(entry) | {"refused": str(error)}
 
 
-def _traces(photo: Photo) -> Row:
-    """What processing left in the photo."""
-    found = traces_of(photo.rgb8)
+def _described(found: Traces) -> Row:
+    """What processing left in the photo, as columns."""
     colour = "#" + "".join(f"{v:02x}" for v in found.colour) if found.colour is not None else None
     return {
         "sharpness": None if found.sharpness is None else round(found.sharpness, 6),
@@ -272,126 +288,6 @@ def _traces(photo: Photo) -> Row:
         "frame": round(found.frame, 6),
         "frame_colour": colour,
     }
-
-
-def _heat(attribution: Attribution, geometry: Geometry) -> Array:
-    """Positive evidence (H, W) on the network's input."""
-    values = attribution.reduced()
-    if attribution.space == "layer":
-        values = lay_on_input(values, attribution.placement, geometry.input)
-    return np.clip(np.nan_to_num(values.astype(np.float64)), 0, None)
-
-
-def _photo_area(geometry: Geometry) -> tuple[float, float, float, float]:
-    """Top, left, bottom, right of the photo on the input, cut to it."""
-    ends = []
-    for size, length, scale, shift in zip(
-        geometry.photo, geometry.input, geometry.scale, geometry.shift, strict=True
-    ):
-        ends.append((max(0.0, shift), min(float(length), shift + scale * size)))
-    (top, bottom), (left, right) = ends
-    return top, left, bottom, right
-
-
-@lru_cache(maxsize=32)
-def _cover(corners: tuple[float, float, float, float], size: tuple[int, int]) -> Array:
-    """Share of each pixel (H, W) that a box (top, left, bottom, right) covers; not to be changed.
-
-    Photos of one size ask for the same ones.
-    """
-    top, left, bottom, right = corners
-    rows, columns = (
-        np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, 1)
-        for at, low, high in (
-            (np.arange(size[0]), top, bottom),
-            (np.arange(size[1]), left, right),
-        )
-    )
-    found: Array = np.asarray(rows[:, None] * columns[None])
-    found.flags.writeable = False
-    return found
-
-
-def _evidence(heat: Array, geometry: Geometry, entry: Entry) -> Row:
-    """Where the evidence lies: shares of the positive sum over what was seen of the photo."""
-    area = _photo_area(geometry)
-    seen = _cover(area, geometry.input)
-    heat = heat * seen
-    total, whole = float(heat.sum()), float(seen.sum())
-    made: Row = {"empty": total == 0, "grid": grid_of(heat, area)}
-    places = _objects(entry, geometry)
-    if places is not None:
-        # Objects that the network saw nothing of say nothing of where it looked.
-        places = places if (places * seen).any() else None
-    if places is not None:
-        made["box_area"] = round(float((places * seen).sum()) / whole, 6)
-    mask = None
-    if entry.mask is not None:
-        mask = mask_on_grid(str(entry.mask), geometry, geometry.input, entry.photo)
-        mask = mask if (mask * seen).any() else None
-    if mask is not None:
-        made["mask_area"] = round(float((mask * seen).sum()) / whole, 6)
-    if not total:
-        return made
-    height, width = heat.shape
-    (top, left, bottom, right) = area
-    y = float((heat.sum(1) * (np.arange(height) + 0.5)).sum()) / total
-    x = float((heat.sum(0) * (np.arange(width) + 0.5)).sum()) / total
-    shares = heat[heat > 0] / total
-    cells = max(int((seen > 0).sum()), 2)
-    margin = BORDER * (bottom - top), BORDER * (right - left)
-    inner = (top + margin[0], left + margin[1], bottom - margin[0], right - margin[1])
-    made |= {
-        "centre_y": round((y - top) / max(bottom - top, 1e-9), 6),
-        "centre_x": round((x - left) / max(right - left, 1e-9), 6),
-        "entropy": round(float(-(shares * np.log(shares)).sum() / np.log(cells)), 6),
-        "border": round(1 - float((heat * _cover(inner, geometry.input)).sum()) / total, 6),
-    }
-    if places is not None:
-        peak = np.unravel_index(int(heat.argmax()), heat.shape)
-        middle = int((top + bottom) / 2), int((left + right) / 2)
-        made |= {
-            "inside_box": round(float((heat * places).sum()) / total, 6),
-            "pointing": bool(places[peak] >= 0.5),
-            "pointing_centre": bool(places[middle] >= 0.5),
-        }
-    if mask is not None:
-        made["inside_mask"] = round(float((heat * mask).sum()) / total, 6)
-    return made
-
-
-def _objects(entry: Entry, geometry: Geometry) -> Array | None:
-    """Share of each pixel of the input that some object of the photo's label covers."""
-    chosen = [one for one in entry.objects if one.label in {entry.label, None}] or entry.objects
-    if not chosen:
-        return None
-    found = np.zeros(geometry.input)
-    (sy, sx), (ty, tx), (height, width) = geometry.scale, geometry.shift, geometry.photo
-    for one in chosen:
-        top, left, bottom, right = one.corners
-        if one.relative:
-            top, bottom, left, right = top * height, bottom * height, left * width, right * width
-        corners = (top * sy + ty, left * sx + tx, bottom * sy + ty, right * sx + tx)
-        found = np.maximum(found, _cover(corners, geometry.input))
-    return found
-
-
-def small_map(attribution: Attribution, geometry: Geometry) -> str:
-    """The small map of an attribution, as `grid_of` gives it and rows hold it."""
-    area = _photo_area(geometry)
-    return grid_of(_heat(attribution, geometry) * _cover(area, geometry.input), area)
-
-
-def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:
-    """A small map of the photo's part of the input: GRID x GRID bytes in hexadecimal digits."""
-    top, left, bottom, right = area
-    if heat.max() <= 0 or bottom <= top or right <= left:
-        return ""
-    picture = Image.fromarray(heat.astype(np.float32))
-    small = picture.resize((GRID, GRID), Image.Resampling.BOX, box=(left, top, right, bottom))
-    cells = np.asarray(small, np.float64)
-    levels: Array = np.rint(255 * cells / max(float(cells.max()), 1e-30)).astype(np.uint8)
-    return bytes(levels).hex()
 
 
 def _thumbnails(

@@ -114,28 +114,29 @@ def _span(inside: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def sample_bilinear(values: ArrayLike, rows: Array, columns: Array) -> NDArray[np.float32]:
-    """Values of a map at fractional positions, linear between pixel centres.
+    """Values of a map, or of several, at fractional positions, linear between pixel centres.
 
     Beyond the outermost centres the edge's value continues, as in ONNX ``Resize`` (linear,
     half_pixel) and torch ``interpolate(align_corners=False)``.
 
     Args:
-        values: (h, w).
+        values: (..., h, w).
         rows: Row coordinate of each row of the result, in pixel centres, (H,).
         columns: Column coordinate of each column of the result, (W,).
 
     Returns:
-        (H, W) float32; the arithmetic is float64.
+        (..., H, W) float32; the arithmetic is float64.
     """
     array = np.asarray(values, np.float64)
-    low, high, part = _neighbours(rows, array.shape[0])
-    array = array[low] + part[:, None] * (array[high] - array[low])
-    low, high, part = _neighbours(columns, array.shape[1])
-    result = np.empty((len(array), len(part)), np.float32)
-    for start in range(0, len(array), _BLOCK):  # float64 copies of a large photo add up
-        block = array[start : start + _BLOCK]
-        lower, upper = np.take(block, low, 1), np.take(block, high, 1)
-        result[start : start + _BLOCK] = lower + part * (upper - lower)
+    low, high, part = _neighbours(rows, array.shape[-2])
+    upper = np.take(array, low, -2)
+    array = upper + part[:, None] * (np.take(array, high, -2) - upper)
+    low, high, part = _neighbours(columns, array.shape[-1])
+    result = np.empty((*array.shape[:-1], len(part)), np.float32)
+    for start in range(0, array.shape[-2], _BLOCK):  # float64 copies of a large photo add up
+        block = array[..., start : start + _BLOCK, :]
+        lower, upper = np.take(block, low, -1), np.take(block, high, -1)
+        result[..., start : start + _BLOCK, :] = lower + part * (upper - lower)
     return result
 
 

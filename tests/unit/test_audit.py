@@ -10,6 +10,7 @@ from PIL import Image
 
 from inspector.audit import rows
 from inspector.audit.data_set import Entry, open_data_set
+from inspector.audit.evidence_places import Marks, evidence_places, grid_of, marks_of
 from inspector.audit.engines import local
 from inspector.audit.findings.clusters import find_clusters
 from inspector.audit.numbers import faithful
@@ -19,6 +20,7 @@ from inspector.audit.run import AuditOptions, audit
 from inspector.errors import MethodRefused, UsageError
 from inspector.opening import Opening
 from inspector.passes.journal import Journal
+from inspector.photos.geometry import Geometry
 
 SETTINGS = ("mean=0", "std=1")
 FILES = {
@@ -49,13 +51,19 @@ def report(scene):
 # -- rows -----------------------------------------------------------------------------------------
 
 
+def places_of(heat, geometry, entry):
+    """Where the evidence of one photo lies, measured beside that of another one of its size."""
+    marks = [marks_of(entry, geometry), Marks()]
+    return evidence_places([heat, heat[::-1] + 1], [geometry] * 2, marks)[0]
+
+
 def test_shares_of_evidence_in_boxes_and_on_the_border():
-    geometry = rows.Geometry((40, 20), (40, 20), (1.0, 1.0), (0.0, 0.0))
+    geometry = Geometry((40, 20), (40, 20), (1.0, 1.0), (0.0, 0.0))
     heat = np.zeros((40, 20))
     heat[10:20, 5:10] = 1
     heat[0, 0] = 50
-    box = rows.Entry("a", None, "dog", (annotated((10, 5, 20, 10)),))
-    found = rows._evidence(heat, geometry, box)
+    box = Entry("a", None, "dog", (annotated((10, 5, 20, 10)),))
+    found = places_of(heat, geometry, box)
     assert found["inside_box"] == 0.5
     assert found["box_area"] == 50 / 800
     assert found["border"] == 0.5
@@ -73,12 +81,12 @@ def annotated(corners, relative=False):
 
 def test_boxes_follow_the_photo_onto_the_input():
     """A letterboxed photo: half of the input's rows show it, and its own share counts."""
-    geometry = rows.Geometry((20, 40), (40, 40), (1.0, 1.0), (10.0, 0.0))
+    geometry = Geometry((20, 40), (40, 40), (1.0, 1.0), (10.0, 0.0))
     heat = np.zeros((40, 40))
     heat[10:20] = 1
     heat[:10] = 7  # on the border that is no photo
     entry = Entry("a", None, "dog", (annotated((0, 0, 0.5, 1), relative=True),))
-    found = rows._evidence(heat, geometry, entry)
+    found = places_of(heat, geometry, entry)
     assert found["inside_box"] == 1
     assert found["box_area"] == 0.5
 
@@ -86,9 +94,9 @@ def test_boxes_follow_the_photo_onto_the_input():
 def test_small_maps_are_the_photo_s_part_of_the_input():
     heat = np.zeros((64, 64))
     heat[16:20, 32:36] = 1
-    cells = np.frombuffer(bytes.fromhex(rows.grid_of(heat, (0, 0, 64, 64))), np.uint8)
+    cells = np.frombuffer(bytes.fromhex(grid_of(heat, (0, 0, 64, 64))), np.uint8)
     assert np.argwhere(cells.reshape(GRID, GRID)).tolist() == [[4, 8]]
-    assert rows.grid_of(np.zeros((8, 8)), (0, 0, 8, 8)) == ""
+    assert grid_of(np.zeros((8, 8)), (0, 0, 8, 8)) == ""
 
 
 def test_a_photo_that_cannot_be_read_is_one_row(scene, tmp_path):
