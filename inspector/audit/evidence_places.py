@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from inspector.audit.data_set import Entry
 from inspector.heatmap import Attribution, lay_on_input
@@ -179,9 +178,10 @@ def _measured(heats: Array, seen: _Seen, marks: Sequence[Marks]) -> list[Row]:
     downs, across = (y - top) / max(bottom - top, 1e-9), (x - left) / max(right - left, 1e-9)
     spreads = _entropies(heats, safe, seen.cells)
     borders = 1 - _sums(heats * seen.inner) / safe
+    grids = _grids(heats, seen.area)
     made = []
     for number, (heat, total, own) in enumerate(zip(heats, totals.tolist(), marks, strict=True)):
-        row: Row = {"empty": total == 0, "grid": grid_of(heat, seen.area)}
+        row: Row = {"empty": total == 0, "grid": grids[number]}
         for name, mark in (("box", own.places), ("mask", own.mask)):
             if mark is not None:
                 row[f"{name}_area"] = round(float((mark * seen.cover).sum()) / seen.whole, 6)
@@ -268,19 +268,53 @@ def _objects(entry: Entry, geometry: Geometry) -> Array | None:
     return found
 
 
+def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:
+    """A small map of the photo's part of the input: GRID x GRID bytes in hexadecimal digits."""
+    return _grids(heat[None], area)[0]
+
+
+def _grids(heats: Array, area: tuple[float, float, float, float]) -> list[str]:
+    """Small maps of maps (N, H, W) of photos of one size; empty where there is no evidence."""
+    top, left, bottom, right = area
+    if bottom <= top or right <= left:
+        return [""] * len(heats)
+    cells = _boxes(_boxes(heats.astype(np.float32), left, right).swapaxes(1, 2), top, bottom)
+    cells = cells.swapaxes(1, 2).astype(np.float64)
+    peaks = np.maximum(cells.max((1, 2), keepdims=True), 1e-30)
+    levels = np.rint(255 * cells / peaks).astype(np.uint8)
+    there = heats.max((1, 2)) > 0
+    return [own.tobytes().hex() if seen else "" for own, seen in zip(levels, there, strict=True)]
+
+
+def _boxes(values: Array, low: float, high: float) -> Array:
+    """Means (..., GRID) over equal parts of the last axis from ``low`` to ``high``, float32.
+
+    Those of Pillow's box filter, which takes one picture at a time and whose order of the two axes
+    depends on its version: up to that, the same to the last bit.
+    """
+    found = np.zeros((*values.shape[:-1], GRID))
+    for places, weights in _parts(values.shape[-1], low, high):
+        found += values[..., places] * weights
+    return found.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _parts(length: int, low: float, high: float) -> list[tuple[Array, Array]]:
+    """First, second, ... pixel of each part of an axis, and how much it weighs there."""
+    low, extent = float(np.float32(low)), float(np.float32(high) - np.float32(low))
+    step = extent / GRID
+    wide = max(step, 1.0)
+    centres = low + (np.arange(GRID) + 0.5) * step
+    first = np.maximum((centres - wide / 2 + 0.5).astype(int), 0)
+    last = np.minimum((centres + wide / 2 + 0.5).astype(int), length)
+    places = first[:, None] + np.arange(int((last - first).max()))
+    at = (places - centres[:, None] + 0.5) * (1 / wide)
+    inside = (at > -0.5) & (at <= 0.5) & (places < last[:, None])
+    weights = inside / np.maximum(inside.sum(1, keepdims=True), 1)
+    return list(zip(np.minimum(places, length - 1).T, weights.T, strict=True))
+
+
 def small_map(attribution: Attribution, geometry: Geometry) -> str:
     """The small map of an attribution, as `grid_of` gives it and rows hold it."""
     area = _photo_area(geometry)
     return grid_of(heat_of(attribution, geometry) * _cover(area, geometry.input), area)
-
-
-def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:
-    """A small map of the photo's part of the input: GRID x GRID bytes in hexadecimal digits."""
-    top, left, bottom, right = area
-    if heat.max() <= 0 or bottom <= top or right <= left:
-        return ""
-    picture = Image.fromarray(heat.astype(np.float32))
-    small = picture.resize((GRID, GRID), Image.Resampling.BOX, box=(left, top, right, bottom))
-    cells = np.asarray(small, np.float64)
-    levels: Array = np.rint(255 * cells / max(float(cells.max()), 1e-30)).astype(np.uint8)
-    return bytes(levels).hex()

@@ -99,6 +99,20 @@ def test_small_maps_are_the_photo_s_part_of_the_input():
     assert grid_of(np.zeros((8, 8)), (0, 0, 8, 8)) == ""
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_small_maps_are_those_of_a_box_filter(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 80, 2)
+    ends = [sorted(rng.uniform(0, n, 2)) if seed % 3 else (0.0, float(n)) for n in (height, width)]
+    (top, bottom), (left, right) = ends
+    heat = rng.exponential(size=(height, width))
+    picture = Image.fromarray(heat.astype(np.float32))
+    box = (left, top, right, bottom)
+    cells = np.asarray(picture.resize((GRID, GRID), Image.Resampling.BOX, box=box), np.float64)
+    found = np.frombuffer(bytes.fromhex(grid_of(heat, (top, left, bottom, right))), np.uint8)
+    assert np.abs(found.reshape(GRID, GRID) - 255 * cells / cells.max()).max() < 0.5 + 1e-4
+
+
 def test_a_photo_that_cannot_be_read_is_one_row(scene, tmp_path):
     Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")

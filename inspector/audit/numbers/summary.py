@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from inspector.audit.rows import BORDER, Row
+from inspector.audit.evidence_places import BORDER
+from inspector.audit.rows import Row
 from inspector.measures.statistics import mean_interval, require_scipy, wilson
 
 __all__ = ["calibration", "groups_of", "metrics", "suspicious"]
