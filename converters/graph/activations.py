@@ -35,6 +35,7 @@ _MAX_DEPTH = 8
 _COPIES = ("Cast", "CastLike", "Unsqueeze", "Reshape", "Expand", "Squeeze")
 _GATES = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
 _DATA_NODES: WeakKeyDictionary[Graph, tuple[Node, ...]] = WeakKeyDictionary()
+_DATA_TENSORS: WeakKeyDictionary[Graph, frozenset[str]] = WeakKeyDictionary()
 _FOUND: WeakKeyDictionary[Graph, tuple["Activation", ...]] = WeakKeyDictionary()
 
 
@@ -92,9 +93,12 @@ def data_nodes(graph: Graph) -> tuple[Node, ...]:
 
 
 def data_tensors(graph: Graph) -> frozenset[str]:
-    """The inputs, and all that is computed with their values."""
-    made = (name for node in data_nodes(graph) for name in node.outputs if name)
-    return frozenset((*graph.inputs, *made))
+    """The inputs, and all that is computed with their values; looked for once per graph."""
+    known = _DATA_TENSORS.get(graph)
+    if known is None:
+        made = (name for node in data_nodes(graph) for name in node.outputs if name)
+        known = _DATA_TENSORS[graph] = frozenset((*graph.inputs, *made))
+    return known
 
 
 def find_activations(graph: Graph) -> tuple[Activation, ...]:

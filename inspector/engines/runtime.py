@@ -89,6 +89,7 @@ class Runtime:
         self._device = device
         self._session: onnxruntime.InferenceSession | None = None
         self._exposed: frozenset[str] = frozenset()
+        self._kinds: dict[str, Any] = {}
         self.batches = True
         """Whether several images can go through at once, as far as runs have shown."""
         self.parts: dict[Any, Any] = {}
@@ -109,9 +110,9 @@ class Runtime:
             LimitExceeded: it ran out of memory.
         """
         session = self._session_for(fetch)
-        kinds = {value.name: value.type for value in session.get_inputs()}
+        kinds = self._kinds
         typed = {
-            name: np.ascontiguousarray(value, dtype=_NUMPY_TYPES.get(kinds[name], value.dtype))
+            name: np.ascontiguousarray(value, dtype=kinds[name] or value.dtype)
             for name, value in feeds.items()
             if name in kinds
         }
@@ -189,6 +190,7 @@ class Runtime:
             except Exception as error:
                 raise self._refusal(error, "loaded") from error
         self.file.require_unchanged()
+        self._kinds = {value.name: _NUMPY_TYPES.get(value.type) for value in session.get_inputs()}
         self._say_provider(session)
         return session
 

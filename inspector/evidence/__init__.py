@@ -563,7 +563,9 @@ class Evidence:
             known: (P,) scores of ONNX Runtime.
             rows: The samples whose targets they belong to.
         """
-        worst = score_difference(scores, known, [self._peak(row) for row in rows])
+        read = {self.targets[row].tensors: row for row in rows}
+        peaks = {names: self._peak(row) for names, row in read.items()}
+        worst = score_difference(scores, known, [peaks[self.targets[row].tensors] for row in rows])
         fact, who = DIFFERENCES[self.model.engine == "twin"]
         self.facts[fact] = max(worst, self.facts.get(fact, 0.0))
         if not worst <= self._tolerance:

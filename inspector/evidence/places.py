@@ -31,13 +31,14 @@ def compare_places(evidence: "Evidence", averaged: Any, *, against: bool = False
         evidence.by_sample(np.asarray(side, np.float64)).reshape(len(evidence.targets), -1)
         for side in (averaged, kept)
     ]
-    for row, (own, other) in enumerate(zip(*sides, strict=True)):
-        if own.any() and other.any():
-            common = float(np.minimum(own / own.sum(), other / other.sum()).sum())
-            if common < APART:
-                evidence.note(
-                    "this method averages a gradient that differs from place to place: only "
-                    f"{common:.0%} of the map agrees with what each place adds to the score; "
-                    "hires-cam keeps the place",
-                    row,
-                )
+    there = sides[0].any(1) & sides[1].any(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = [side / side.sum(1, keepdims=True) for side in sides]
+    for row, common in enumerate(np.minimum(*shares).sum(1).tolist()):
+        if there[row] and common < APART:
+            evidence.note(
+                "this method averages a gradient that differs from place to place: only "
+                f"{common:.0%} of the map agrees with what each place adds to the score; "
+                "hires-cam keeps the place",
+                row,
+            )

@@ -20,12 +20,21 @@ def weights(gradient: Any) -> Any:
 def weighted_map(activation: Any, alpha: Any) -> Any:
     """ReLU(sum_k alpha_k A_k): (N, C, h, w) and (N, C) to (N, h, w); equation 2."""
     xp = array_namespace(activation)
+    return _positive(weighted_sum(activation, alpha), xp)
+
+
+def weighted_sum(activation: Any, alpha: Any) -> Any:
+    """sum_k alpha_k A_k: (N, C, h, w) and (N, C) to (N, h, w)."""
+    xp = array_namespace(activation)
     n, _, h, w = activation.shape
     # A matrix product, not a weighted copy of all maps.
     rows = xp.matmul(alpha[:, None, :], xp.reshape(activation, (n, -1, h * w)))
-    combined = xp.reshape(rows, (n, h, w))
-    # What is not a number stays one, and the map is refused.
-    return xp.where(combined <= 0, xp.zeros_like(combined), combined)
+    return xp.reshape(rows, (n, h, w))
+
+
+def _positive(maps: Any, xp: Any) -> Any:
+    """ReLU; what is not a number stays one, and the map is refused."""
+    return xp.where(maps <= 0, xp.zeros_like(maps), maps)
 
 
 @method(
@@ -52,8 +61,8 @@ def grad_cam(evidence: "Evidence", *, counterfactual: bool = False) -> np.ndarra
     Source: Selvaraju et al. 2017, equations 1 and 2; counterfactual: section 3.3.
     """
     gradient = -evidence.gradient if counterfactual else evidence.gradient
-    alpha = weights(gradient)
-    result: np.ndarray[Any, Any] = weighted_map(evidence.activation, alpha)
-    evidence.compare_evidence(result, weighted_map(evidence.activation, -alpha))
+    combined = weighted_sum(evidence.activation, weights(gradient))
+    result: np.ndarray[Any, Any] = _positive(combined, np)
+    evidence.compare_evidence(result, _positive(-combined, np))
     compare_places(evidence, result, against=counterfactual)
     return result

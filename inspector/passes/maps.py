@@ -266,10 +266,14 @@ class _Samples:
             for row, target in zip(rows, targets, strict=True):
                 yield from self.maps([row], [target], request)
             return
+        chances = self._probabilities(evidence)
+        unverified = self._unverified(evidence, request.method)
         for place, target in enumerate(targets):
             try:
                 self._require_dependence(evidence, request, place)
-                yield self._map(evidence, request, place, arrays[place])
+                own, chance = arrays[place], chances[place]
+                said = tuple(self._notes(evidence, place, own, request.method, unverified))
+                yield self._map(evidence, request, place, own, notes=said, probability=chance)
             except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
 
@@ -440,7 +444,16 @@ class _Samples:
             "occlusion needs no gradient",
         )
 
-    def _map(self, evidence: Evidence, request: "Request", row: int, values: Array) -> Map:
+    def _map(
+        self,
+        evidence: Evidence,
+        request: "Request",
+        row: int,
+        values: Array,
+        *,
+        notes: tuple[str, ...],
+        probability: float | None,
+    ) -> Map:
         method, target = request.method, evidence.targets[row]
         layer = evidence.layer if method.through_layer else None
         if "head" in method.needs:
@@ -454,10 +467,10 @@ class _Samples:
             index=target.shown_index,
             tensor=target.tensor,
             score=float(evidence.scores[row]),
-            probability=self._probability(evidence, row),
+            probability=probability,
             layer=layer,
             options=request.settings,
-            notes=tuple(self._notes(evidence, row, values, method)),
+            notes=notes,
             reduction=method.reduction,
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
@@ -470,7 +483,7 @@ class _Samples:
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 
     def _notes(
-        self, evidence: Evidence, row: int, values: Array, method: "Method"
+        self, evidence: Evidence, row: int, values: Array, method: "Method", unverified: str
     ) -> Iterator[str]:
         if evidence.targets[row].note:
             yield evidence.targets[row].note
@@ -483,28 +496,37 @@ class _Samples:
         yield from evidence.notes
         own = evidence.notes_of.get(row, [])
         yield from own
-        tensors = tensors_of(evidence.targets)
-        certificate, certificate_of = None, self.opened.certificate_of
-        if method.differentiates:
-            found = [certificate_of(tensor, twin=method.by_twin) for tensor in sorted(tensors)]
-            certificate = next((one for one in found if one.passed is not True), None)
-        if certificate is not None:
-            yield f"unverified: {certificate.text}"
-        if not np.any(values > 0) and not any(text.startswith(ZERO) for text in own):
+        if unverified:
+            yield unverified
+        positive = bool(np.any(values > 0))
+        if not positive and not any(text.startswith(ZERO) for text in own):
             yield _why_empty(evidence, row, values, method)
-        if np.any(values > 0) and np.ptp(values) <= FLAT * np.abs(values).max():
+        if positive and np.ptp(values) <= FLAT * np.abs(values).max():
             yield "the map has the same value everywhere: it points at no place"
 
-    def _probability(self, evidence: Evidence, row: int) -> float | None:
-        target, scores = evidence.targets[row], self.opened.scores
-        if target.class_index is None:
-            return None
-        found = np.asarray(evidence.values[scores.tensor][row]).reshape(-1)
-        known = probabilities(found, scores.activation)
-        if known is None and not looks_like_probabilities(found):
-            return None
-        values = found if known is None else known.values
-        return float(of_target(values[None], target)[0])
+    def _unverified(self, evidence: Evidence, method: "Method") -> str:
+        """What is said of maps whose gradients no certificate proves; empty where one does."""
+        if not method.differentiates:
+            return ""
+        names, certificate_of = sorted(tensors_of(evidence.targets)), self.opened.certificate_of
+        found = [certificate_of(name, twin=method.by_twin) for name in names]
+        certificate = next((one for one in found if one.passed is not True), None)
+        return "" if certificate is None else f"unverified: {certificate.text}"
+
+    def _probabilities(self, evidence: Evidence) -> list[float | None]:
+        """Probability of each sample's target; None of what is no class, or where none is known."""
+        scores, count = self.opened.scores, len(evidence.targets)
+        if all(target.class_index is None for target in evidence.targets):
+            return [None] * count
+        values = np.asarray(evidence.values[scores.tensor]).reshape(count, -1)
+        known = probabilities(values, scores.activation)
+        found: list[float | None] = []
+        for row, target in enumerate(evidence.targets):
+            own = (values if known is None else known.values)[row : row + 1]
+            said = known is not None or bool(looks_like_probabilities(own))
+            one = said and target.class_index is not None
+            found.append(float(of_target(own, target)[0]) if one else None)
+        return found
 
 
 def _why_empty(evidence: Evidence, row: int, values: Array, method: "Method") -> str:

@@ -9,15 +9,13 @@ from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.function import FunctionSpec
 from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Sampled, Target, scores_of
+from inspector.target.plain_words import plain_targets, target_text, target_texts
 from inspector.target.spec import (
     TargetSpec,
     best_targets,
     element_target,
     names_elements,
     parse_target,
-    plain_targets,
-    target_text,
-    target_texts,
 )
 
 __all__ = [

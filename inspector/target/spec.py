@@ -8,14 +8,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from converters.plain_values import whole_number
-from inspector.errors import UnknownTarget, UsageError, nearest
+from inspector.errors import UnknownTarget, nearest
 from inspector.network.classifier.before_activation import Stuck, before_activation
 from inspector.network.classifier.scores import Scores
 from inspector.network.outputs.elements import (
@@ -29,6 +29,7 @@ from inspector.printable import clean_text
 from inspector.target.combined import Sum, parts_of, pieces_with_sums, summed
 from inspector.target.item_words import either, tasks_named
 from inspector.target.number import Target
+from inspector.target.plain_words import target_texts
 
 __all__ = [
     "TargetSpec",
@@ -36,9 +37,6 @@ __all__ = [
     "element_target",
     "names_elements",
     "parse_target",
-    "plain_targets",
-    "target_text",
-    "target_texts",
 ]
 
 _TOP = re.compile(r"top(\d{1,9})", re.ASCII | re.IGNORECASE)
@@ -72,58 +70,6 @@ def names_elements(text: str, scores: Scores) -> bool:
         if (own if element is None else element["name"]) not in scores.tensors:
             return False
     return bool(found)
-
-
-def plain_targets(target: Any) -> Any:
-    """A caller's targets, with integers in the place of arrays or tensors of class indices.
-
-    Args:
-        target: As the caller gave it; labels of a batch, (N,), become a list of N.
-    """
-    if isinstance(target, list | tuple):
-        inner = [plain_targets(one) for one in target]
-        return tuple(inner) if isinstance(target, tuple) else inner
-    numbers = hasattr(target, "tolist") and hasattr(target, "ndim")
-    return target.tolist() if numbers else target
-
-
-def target_texts(target: object) -> tuple[str, ...]:
-    """The words that name one target or several; a class index may be an integer.
-
-    Args:
-        target: A text, an integer, or a list of them.
-
-    Raises:
-        UsageError: A value is neither a text nor an integer, or the list is empty.
-        UnknownTarget: One is a negative integer.
-    """
-    several = target if isinstance(target, list | tuple) else (target,)
-    if not several:
-        raise UsageError("an empty list of targets", hint="leave the target out for the default")
-    return tuple(map(target_text, several))
-
-
-def target_text(target: object) -> str:
-    """The words that name one target; a class index may be an integer.
-
-    Raises:
-        UsageError: The value is neither a text nor an integer.
-        UnknownTarget: It is a negative integer.
-    """
-    if isinstance(target, str):
-        return target
-    if isinstance(target, int | np.integer) and not isinstance(target, bool):
-        if target < 0:
-            raise UnknownTarget(
-                f"there is no class {int(target)}",
-                hint=f"classes start at 0; the text '{int(target)}' asks for the opposite "
-                f"direction of class {-int(target)}",
-            )
-        return str(int(target))
-    raise UsageError(
-        f"target: a value of type {type(target).__name__}",
-        hint="give top1, a class index, a label, or OUTPUT[i,j,...]",
-    )
 
 
 @dataclass(frozen=True)
@@ -193,10 +139,29 @@ class TargetSpec:
 
     def together(self) -> tuple[tuple[str, ...], ...]:
         """Tensors of each target: one, or all those that a sum is read from."""
+        return self._together
+
+    @cached_property
+    def _together(self) -> tuple[tuple[str, ...], ...]:
         found: dict[tuple[str, ...], None] = {}
         for piece in self.pieces:
             found |= dict.fromkeys(_read_from(piece, self.scores, self.labels))
         return tuple(found)
+
+    @cached_property
+    def _best(self) -> dict[str, int]:
+        """Pieces that ask for the best classes, and for how many."""
+        words = [piece for piece in self.pieces if _is_top(piece, self.scores, self.labels)]
+        free = [piece for piece in words if not _is_taken(piece, self.scores, self.labels)]
+        asked = {piece: _TOP.fullmatch(piece) for piece in free}
+        return {piece: int(match[1]) for piece, match in asked.items() if match is not None}
+
+    def _targets(self, piece: str, values: ArrayLike | None) -> tuple[Target, ...]:
+        """Targets of one piece for one photo."""
+        count = self._best.get(piece)
+        if count is None:
+            return _single(piece, self.scores, self.labels, values)
+        return best_targets(count, scores=self.scores, labels=self.labels, values=values)
 
     def resolve(self, values: ArrayLike | None = None) -> tuple[Target, ...]:
         """The targets of one photo, each once, in the order asked for.
@@ -209,7 +174,7 @@ class TargetSpec:
         """
         unique: dict[Any, Target] = {}
         for piece in self.pieces:
-            for target in _single(piece, self.scores, self.labels, values):
+            for target in self._targets(piece, values):
                 parts = target.label if isinstance(target, Sum) else repr(target.index)
                 unique.setdefault((target.tensor, parts, target.sign), target)
         return tuple(unique.values())
@@ -365,7 +330,8 @@ def best_targets(
     if unit is not None:
         first = unit if z[0] >= 0 else 1 - unit
         return tuple(_class(i, scores, labels) for i in (first, 1 - first)[:k])
-    order = np.argsort(-z, kind="stable")[:k]  # ties: the first index, as ArgMax does
+    # Ties: the first index, as ArgMax does.
+    order = [z.argmax()] if k == 1 else np.argsort(-z, kind="stable")[:k]
     found = tuple(_class(int(i), scores, labels) for i in order)
     if z.size == 1 and z[0] * found[0].sign < 0 and scores.activation == "sigmoid":
         return (found[0].opposite(_other_label(found[0], scores, labels)),)

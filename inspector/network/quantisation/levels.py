@@ -8,6 +8,7 @@ Read off the graph, without running anything.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+
+_QUANTISED: WeakKeyDictionary[Graph, bool] = WeakKeyDictionary()
 
 _LIMITS = {
     "uint2": (0, 3),
@@ -105,8 +108,14 @@ def _along(parameter: Array, rank: int, axis: int) -> Array:
 
 
 def is_quantised(graph: Graph) -> bool:
-    """Whether a network calculates with quantised activations, by fixed or dynamic ranges."""
-    return any(facts(node).levels for node in graph.nodes)
+    """Whether a network calculates with quantised activations, by fixed or dynamic ranges.
+
+    Every map asks: it is looked for once per graph.
+    """
+    known = _QUANTISED.get(graph)
+    if known is None:
+        known = _QUANTISED[graph] = any(facts(node).levels for node in graph.nodes)
+    return known
 
 
 def levels_of(graph: Graph, tensor: str) -> Levels | None:
