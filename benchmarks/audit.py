@@ -3,8 +3,8 @@
 python benchmarks/audit.py MODEL PHOTO... [--photos N] [--workers N] [--rounds N] [-- OPTION...]
 
 The photos are repeated under N names (hard links where the file system has them).  Two baselines
-are measured in turn with the audit, block by block, in CPU-seconds on one core, because absolute
-times on a shared machine say little:
+are measured in turn with the audit, block by block, in CPU-seconds on one core and one thread,
+because absolute times on a shared machine say little:
 
     arrays  ONNX Runtime alone, over photos that are decoded and preprocessed already
     files   the same, decoding and preprocessing each photo first: what a deployment does
@@ -57,7 +57,11 @@ def contenders(
 
     method = options[options.index("-m") + 1] if "-m" in options else "grad-cam"
     auditor = Auditor(Asked(Opening(model, device="cpu"), method))
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    # One thread for the one core: several of them spin there while they wait for each other, which
+    # doubles the processor time of the baseline.
+    settings.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     apply = auditor.opened.preprocessing.preprocess.apply
 
