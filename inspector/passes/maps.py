@@ -272,8 +272,8 @@ class _Samples:
             try:
                 self._require_dependence(evidence, request, place)
                 own, chance = arrays[place], chances[place]
-                said = tuple(self._notes(evidence, place, own, request.method, unverified))
-                yield self._map(evidence, request, place, own, notes=said, probability=chance)
+                notes = tuple(self._notes(evidence, place, own, request.method, unverified))
+                yield self._map(evidence, request, place, own, notes=notes, probability=chance)
             except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
 
