@@ -31,7 +31,7 @@ def compare_places(evidence: "Evidence", averaged: Any, *, against: bool = False
         evidence.by_sample(np.asarray(side, np.float64)).reshape(len(evidence.targets), -1)
         for side in (averaged, kept)
     ]
-    there = np.logical_and(*(side.any(1) for side in sides)).tolist()
+    there = [bool(own.any() and other.any()) for own, other in zip(*sides, strict=True)]
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = [side / side.sum(1, keepdims=True) for side in sides]
     for row, common in enumerate(np.minimum(*shares).sum(1).tolist()):
