@@ -8,10 +8,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from inspector.audit import rows
 from inspector.audit.data_set import Entry, open_data_set
-from inspector.audit.evidence_places import Marks, evidence_places, grid_of, marks_of
 from inspector.audit.engines import local
+from inspector.audit.evidence_places import Marks, evidence_places, grid_of, marks_of
 from inspector.audit.findings.clusters import find_clusters
 from inspector.audit.numbers import faithful
 from inspector.audit.numbers.summary import calibration, metrics, suspicious
