@@ -11,6 +11,8 @@ from typing import Any
 from converters.plain_values import parse_json
 from converters.regular_file import read_regular
 from inspector.audit.data_set import DataSet, open_data_set
+from inspector.audit.data_set.described import few
+from inspector.audit.data_set.same_content import copies_named
 from inspector.audit.engines.local import audit_rows, usual_workers
 from inspector.audit.engines.ray_data import require_ray
 from inspector.audit.findings import find_findings
@@ -400,25 +402,37 @@ def _warnings(
         f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
         for name, other in found.renamed.items()
     ]
+    said += found.remarks
+    if found.unused:
+        said.append(f"classes of the data set that no photo shows: {few(found.unused, _NAMED)}")
+    said += _not_shown(auditor, found)
+    said += copies_named(found.entries)
     outside = [
         row["photo"]
         for entry, row in zip(found.entries, rows, strict=True)
         if entry.objects and row["box_area"] is None and not row["refused"]
     ]
     if outside:
-        said.append(f"no box lies on what the network sees of a photo: {_first(outside)}")
+        said.append(f"no box lies on what the network sees of a photo: {few(outside, _NAMED)}")
     if found.listing is not None:
         said += found.listing.left_out(named)
         if found.listing.empty:
             empty = [clean_text(str(path)) for path in found.listing.empty]
-            said.append(f"folders without a photo: {_first(empty)}")
+            said.append(f"folders without a photo: {few(empty, _NAMED)}")
     return list(dict.fromkeys(filter(None, said)))
 
 
-def _first(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + f" and {more} more" * (more > 0)
+def _not_shown(auditor: Auditor, found: DataSet) -> list[str]:
+    """What is said of classes of the model that no photo shows, where labels name the others."""
+    names = {clean_text(name): None for name in auditor.opened.class_labels.names}
+    shown = {o.label for e in found.entries for o in e.objects} | set(found.classes)
+    if not shown & set(names):
+        return []
+    rest = [name for name in names if name not in shown and name not in found.unused]
+    if not rest:
+        return []
+    shown_not = few(rest, _NAMED)
+    return [f"{len(rest)} of {len(names)} classes of the model are shown by no photo: {shown_not}"]
 
 
 _KEYS = (

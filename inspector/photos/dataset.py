@@ -11,8 +11,10 @@ import codecs
 import csv
 import io
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +39,13 @@ __all__ = [
     "pictures",
     "read_boxes",
     "read_table",
+    "spellings",
 ]
 
 _MAX_BYTES = 64 << 20
 MOST_ROWS = 1_000_000
 IMAGE_COLUMNS = ("image", "file", "filename", "path", "name")
+_DELIMITERS = ",;\t"
 LABEL_COLUMNS = (
     *("label", "class", "imagenet_index", "imagenet_indices", "index", "target", "category"),
     *("classes", "labels"),
@@ -171,8 +175,9 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
     """Classes of a model that a label means; empty when it names none.
 
     Args:
-        label: A name (whole, or one of the synonyms that commas set apart, in any case), an
-            index, ``a-b`` for all indices between two, or several of these set apart by ``|``.
+        label: A name (whole, or one of the synonyms that commas set apart, in any case; where no
+            name is spelled so, with spaces for ``_``), an index, also as ``3.0``, ``a-b`` for all
+            indices between two, or several of these set apart by ``|``.
         names: The model's class names.
         classes: How many classes it has, if that is known.
     """
@@ -184,12 +189,37 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
             span = range(ends[0], ends[1] + 1) if len(low + high) < 12 else range(0)
             found |= dict.fromkeys(span[: classes or 100_000])
             continue
-        wanted = piece.casefold()
-        for index, name in enumerate(names):
-            synonyms = [name, *name.split(",")]
-            if wanted and wanted in {s.strip().casefold() for s in synonyms}:
-                found[index] = None
+        called = _called(piece, names, _as_written)
+        if called or (index := _index_of(piece)) is None:
+            found |= dict.fromkeys(called or _called(piece, names, _with_spaces))
+        else:
+            found[index] = None
     return tuple(i for i in found if classes is None or i < classes)
+
+
+def _called(piece: str, names: Sequence[str], spelled: Callable[[str], str]) -> list[int]:
+    """Classes of which the name, or one of the synonyms in it, is spelled like a text."""
+    wanted = spelled(piece)
+    return [
+        index
+        for index, name in enumerate(names)
+        if wanted and wanted in {spelled(one) for one in (name, *name.split(","))}
+    ]
+
+
+def _index_of(text: str) -> int | None:
+    """An index that a column of numbers with gaps holds as a float, ``3.0``; None otherwise."""
+    whole, _, fraction = text.partition(".")
+    return whole_number(whole) if whole.isdigit() and fraction and not fraction.strip("0") else None
+
+
+def _as_written(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _with_spaces(name: str) -> str:
+    """A name as a folder is called: ``golden_retriever``."""
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 # -- tables -----------------------------------------------------------------------------------
@@ -198,12 +228,13 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
 def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Line numbers and cells by column of a CSV table, the headings in small letters.
 
-    Columns are set apart by commas or, where the heading has none, semicolons or tabs; the text is
-    UTF-8, or UTF-16 with a byte order mark, as spreadsheets write it.
+    Columns are set apart by commas, semicolons or tabs: by the one that gives the heading a column
+    of photos, or that a first line ``sep=;`` names.  The text is UTF-8, or UTF-16 with a byte order
+    mark, as spreadsheets write it.
 
     Raises:
-        UsageError: It cannot be read, is no such text or not CSV, has too many rows, or two columns
-            of one name.
+        UsageError: It cannot be read, is no such text or not CSV, has too many rows, rows with more
+            cells than the heading, or two columns of one name.
     """
     try:
         data = read_regular(table, _MAX_BYTES)
@@ -213,22 +244,51 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
         reason = error.strerror or str(error)
         raise UsageError(f"cannot be read ({reason})", where=str(table)) from None
     except UnicodeDecodeError:
-        raise UsageError("is not UTF-8 text", where=str(table)) from None
+        raise UsageError(
+            "is not UTF-8 text", where=str(table), hint="save it as UTF-8 (CSV UTF-8)"
+        ) from None
     try:
-        heading = text.lstrip("\r\n").splitlines()[:1] or [""]
-        delimiter = next((one for one in ",;\t" if one in heading[0]), ",")
+        delimiter, skipped = _delimiter(text)
         lines = io.StringIO(text, newline=None)
+        for _ in range(skipped):
+            lines.readline()
         reader = csv.DictReader(lines, skipinitialspace=True, restval="", delimiter=delimiter)
         reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
         check_heading(table, reader.fieldnames)
         rows: list[tuple[int, Mapping[str, str]]] = []
+        longer: list[int] = []
         for row in reader:
-            rows.append((reader.line_num, {k: v.strip() for k, v in row.items() if k}))
+            at = reader.line_num + skipped
+            if any(cell.strip() for cell in row.pop(None, ())):
+                longer.append(at)
+            rows.append((at, {k: v.strip() for k, v in row.items() if k}))
             if len(rows) > MOST_ROWS:
                 raise UsageError(f"more than {MOST_ROWS} rows", where=str(table))
     except csv.Error as error:
         raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
+    if longer:
+        more = f" and {len(longer) - 5} more" if len(longer) > 5 else ""
+        raise UsageError(
+            f"has more cells than the heading in line {', '.join(map(str, longer[:5]))}{more}",
+            where=str(table),
+            hint="put a cell that holds the delimiter in quotes",
+        )
     return rows
+
+
+def _delimiter(text: str) -> tuple[str, int]:
+    """What sets columns apart, and how many lines stand before the heading."""
+    lines = text.splitlines()[:50]
+    skipped = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    named = re.fullmatch(r'"?sep=(.)"?', lines[skipped].strip("\r\n")) if lines else None
+    if named:
+        return named[1], skipped + 1
+    heading = lines[skipped] if lines else ""
+    for one in _DELIMITERS:
+        cells = next(csv.reader([heading], delimiter=one, skipinitialspace=True), [])
+        if len(cells) > 1 and {cell.strip().lower() for cell in cells} & {*IMAGE_COLUMNS}:
+            return one, skipped
+    return next((one for one in _DELIMITERS if one in heading), ","), skipped
 
 
 def check_heading(table: Path, names: Sequence[str]) -> None:
@@ -268,18 +328,36 @@ def column_of(
 def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Path:
     """The photo of a row: a file below one of the folders or the table's own, whatever it says.
 
+    A whole path that leads below one of them is taken too; letters with accents are found however
+    the file's name composes them.
+
     Raises:
         UsageError: The name leads outside.
     """
-    relative = Path(name)
     if not name:
         raise UsageError(f"line {at} names no photo", where=str(table))
+    relative = Path(name)
+    bases = [folder.absolute() for folder in (*folders, table.parent)]
+    if base := next(
+        (one for one in bases if relative.is_absolute() and one in relative.parents), None
+    ):
+        relative = relative.relative_to(base)
     if "\0" in name or relative.is_absolute() or ".." in relative.parts:
         raise UsageError(
             f"line {at} names a file outside the folder",
             where=str(table),
             hint="name photos as they are called in the folder",
         )
-    places = [folder / relative for folder in dict.fromkeys([*folders, table.parent])]
+    names = dict.fromkeys([relative, *(Path(n) for n in spellings(str(relative)))])
+    places = [folder / one for folder in dict.fromkeys([*folders, table.parent]) for one in names]
     # Not Path.is_file: it raises for names that are too long.
     return next((place for place in places if os.path.isfile(place)), places[0])  # noqa: PTH113
+
+
+def spellings(name: str) -> list[str]:
+    """A name as it is written, then with its letters composed and decomposed (Unicode NFC, NFD).
+
+    macOS hands out decomposed names of files, tables are mostly typed composed.
+    """
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return list(dict.fromkeys(forms))

@@ -73,7 +73,9 @@ class FolderListing:
         photos: Photos, in order.
         skipped: Files that are no photos.
         figures: How many figures of this package there are.
-        empty: Folders below it, relative to it, in which nothing lies.
+        empty: Folders below it, relative to it, in which no photo lies at any depth; of folders in
+            one another the outermost.
+        links: Links to folders, which are not entered.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class FolderListing:
     skipped: list[Path] = field(default_factory=list)
     figures: int = 0
     empty: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
 
     def left_out(self, named: Collection[Path] = ()) -> list[str]:
         """What was left out of the folder, in sentences; none where nothing was.
@@ -100,6 +103,12 @@ class FolderListing:
             said.append(
                 f"{self.folder}: {len(skipped)} file(s) left out that are no photos: {shown}{hint}"
             )
+        links = _unnamed(self.links, self.folder, named)
+        if links:
+            more = len(links) - _NAMED
+            shown = ", ".join(clean_text(path.name) for path in links[:_NAMED])
+            shown += f" and {more} more" if more > 0 else ""
+            said.append(f"{self.folder}: {len(links)} link(s) to folders not entered: {shown}")
         return said
 
     def _figures(self) -> list[str]:
@@ -291,10 +300,11 @@ def list_folder(folder: Path, most: int = MOST) -> FolderListing:
         UsageError: It holds more files.
     """
     listing, count = FolderListing(folder), 0
+    inner, filled = list[Path](), {folder}
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if not folders and not files and Path(place) != folder:
-            listing.empty.append(Path(place).relative_to(folder))
+        listing.links += [link for name in folders if os.path.islink(link := Path(place, name))]  # noqa: PTH114 - never raises
+        inner.append(Path(place))
         for name in sorted(files):
             count += 1
             if count > most:
@@ -304,8 +314,22 @@ def list_folder(folder: Path, most: int = MOST) -> FolderListing:
                 continue
             if path.suffix.lower() not in PICTURES:
                 listing.skipped.append(path)
-            elif is_own_figure(path):
+                continue
+            if is_own_figure(path):
                 listing.figures += 1
             else:
                 listing.photos.append(path)
+            filled.add(path.parent)
+    listing.empty = _outermost(folder, inner, filled)
     return listing
+
+
+def _outermost(folder: Path, inner: Sequence[Path], filled: set[Path]) -> list[Path]:
+    """Folders of which neither they nor what is below them is filled, relative to one above all."""
+    for path in list(filled):
+        filled.update(above for above in path.parents if above.is_relative_to(folder))
+    return [
+        path.relative_to(folder)
+        for path in inner
+        if path not in filled and path.parent in filled and path.is_relative_to(folder)
+    ]

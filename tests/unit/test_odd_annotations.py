@@ -1,6 +1,7 @@
 """Annotations and tables as other programs write them: odd ones are read, wrong ones named."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from inspector.audit.data_set import open_data_set
+from inspector.audit.data_set.same_content import copies_named
 from inspector.errors import UsageError
+from inspector.photos.dataset import class_indices
 
 IMAGES = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
 CLASSES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
@@ -207,3 +210,193 @@ def test_a_table_of_pandas_has_no_index_and_no_missing_numbers(folder):
     one, other = open_data_set(folder / "t.parquet").entries
     assert one.objects[0].corners == (2, 1, 4, 3)
     assert (other.label, other.objects, other.groups) == (None, (), {})
+
+
+def table(folder, text, name="t.csv"):
+    (folder / name).write_text(text)
+    return open_data_set(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells", "corners", "relative"),
+    [
+        ("xmin,ymin,xmax,ymax", "4,2,28,12", (2, 4, 12, 28), False),
+        ("x1,y1,x2,y2", "4,2,28,12", (2, 4, 12, 28), False),
+        ("left,top,width,height", "4,2,24,10", (2, 4, 12, 28), False),
+        ("left,top,right,bottom,width,height", "4,2,28,12,40,20", (2, 4, 12, 28), False),
+        ("x_center,y_center,width,height", "16,7,24,10", (2, 4, 12, 28), False),
+        ("x0,y0,x1,y1", ".125,.25,.75,1", (0.25, 0.125, 1, 0.75), True),
+        ("cx,cy,w,h", ".5,.5,.25,.5", (0.25, 0.375, 0.75, 0.625), True),
+    ],
+)
+def test_boxes_of_tables_in_other_columns_and_units_are_read_and_said(
+    folder, heading, cells, corners, relative
+):
+    found = table(folder, f"image,label,{heading}\na.png,cat,{cells}\n")
+    (one,) = found.entries[0].objects
+    assert (one.corners, one.relative) == (pytest.approx(corners), relative)
+    assert not found.groups
+    unit = "shares of the photo" if relative else "pixels"
+    assert any(said.endswith(unit) for said in found.remarks)
+
+
+@pytest.mark.parametrize(
+    ("heading", "said"),
+    [
+        ("x,y,w,h", "may be a corner or the centre"),
+        ("left,top,width,height,x_center,y_center", "boxes in two ways"),
+    ],
+)
+def test_boxes_whose_meaning_is_not_known_are_refused(folder, heading, said):
+    cells = ",".join("4" for _ in heading.split(","))
+    with pytest.raises(UsageError, match=said):
+        table(folder, f"image,label,{heading}\na.png,cat,{cells}\n")
+
+
+def test_a_column_that_differs_between_rows_of_one_photo_names_no_groups(folder):
+    rows = "a.png,cat,n,0\na.png,cat,s,0\nb.png,cat,s,1\n"
+    found = table(folder, "image,label,site,device\n" + rows)
+    assert list(found.groups) == ["device"]
+    assert found.remarks == ("columns that differ between rows of one photo name no groups: site",)
+
+
+def test_a_row_with_more_cells_than_the_heading_is_refused(folder):
+    with pytest.raises(UsageError, match="more cells than the heading in line 3"):
+        table(folder, "image,label\na.png,dog\nb.png,tiger, cat\n")
+    assert table(folder, "image,label\na.png,dog,,\n").entries[0].label == "dog"
+
+
+@pytest.mark.parametrize(
+    "text", ["sep=;\nimage;label\na.png;cat\n", '\n\nimage;"label";"kind, place"\na.png;cat;x\n']
+)
+def test_what_sets_columns_apart_is_told_by_the_column_of_photos(folder, text):
+    assert table(folder, text).entries[0].label == "cat"
+
+
+def test_whole_paths_below_the_folder_are_names_in_it(folder):
+    found = table(folder, f"image,label\n{folder / 'a.png'},cat\n")
+    assert (found.entries[0].photo, found.entries[0].label) == ("a.png", "cat")
+    with pytest.raises(UsageError, match="outside"):
+        table(folder, f"image,label\n{folder}/../{folder.name}2/a.png,cat\n")
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_with_accents_are_found_however_they_are_composed(folder, written, stored):
+    (folder / "a.png").rename(folder / unicodedata.normalize(stored, "caf\u00e9.png"))
+    name = unicodedata.normalize(written, "caf\u00e9.png")
+    assert not table(folder, f"image,label\n{name},cat\n").missing
+    images = [{"id": 1, "file_name": name}]
+    assert not coco(folder, [box([1, 2, 3, 4])], images).missing
+
+
+def test_cells_of_parquet_that_hold_lists_and_pictures(folder):
+    columns = {
+        "image": [{"bytes": b"x", "path": "a.png"}, {"bytes": b"x", "path": "b.png"}],
+        "label": [["cat", "dog"], ["dog"]],
+    }
+    parquet.write_table(pa.table(columns), folder / "t.parquet")
+    found = open_data_set(folder / "t.parquet")
+    assert {e.photo: e.label for e in found.entries} == {"a.png": "cat|dog", "b.png": "dog"}
+
+
+def test_categories_without_an_annotation_are_named(folder):
+    found = coco(folder, [box([1, 2, 3, 4])])
+    assert found.unused == ("dog",)
+    assert found.named(lambda name: name.replace("dog", "cat")).unused == ()
+    assert found.facts()["unused"] == ["dog"]
+
+
+@pytest.mark.parametrize("place", ["val2017", "images", "."])
+def test_coco_in_its_own_layout(folder, place):
+    root = folder / "coco"
+    (root / place).mkdir(parents=True)
+    (folder / "a.png").rename(root / place / "a.png")
+    (root / "annotations").mkdir()
+    document = {"images": [IMAGES[0]], "categories": CLASSES, "annotations": [box([1, 2, 3, 4])]}
+    path = root / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(document))
+    assert [e.label for e in open_data_set(path).entries] == ["cat"]
+    assert open_data_set(root).kind == "coco"
+    path.with_name("instances_train2017.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="several annotations: instances_train2017"):
+        open_data_set(root)
+
+
+def test_yolo_with_folders_of_training_and_validation(folder):
+    for part in ("train", "valid"):
+        (folder / "set" / part / "images").mkdir(parents=True)
+        (folder / "set" / part / "labels").mkdir()
+        for name, text in (("a", "0 .5 .5 .2 .4"), ("gone", "0 .5 .5 .2 .4")):
+            (folder / "set" / part / "labels" / f"{name}.txt").write_text(text)
+        picture = (folder / "a.png").read_bytes()
+        (folder / "set" / part / "images" / "a.png").write_bytes(picture)
+    (folder / "set" / "args.yaml").write_text("epochs: 3\n")
+    (folder / "set" / "data.yaml").write_text("train: ../train/images\nnames: [cat, dog]\n")
+    found = open_data_set(folder / "set")
+    assert found.kind == "yolo"
+    labels = {e.photo: e.label for e in found.entries}
+    assert labels == {"train/images/a.png": "cat", "valid/images/a.png": "cat"}
+    assert found.unused == ("dog",)
+    said = "train/labels/gone.txt, valid/labels/gone.txt"
+    assert found.remarks == (f"labels of which the photo is not there: {said}",)
+
+
+def test_yolo_names_beside_the_labels_or_nowhere(folder):
+    found = yolo(folder, b"1 .5 .5 .2 .4", "epochs: 3")
+    assert found.entries[0].label == "id 1"
+    assert "numbers alone" in found.remarks[0]
+    (folder / "labels" / "classes.txt").write_text("cat\ndog\n")
+    found = open_data_set(folder)
+    assert (found.entries[0].label, found.remarks) == ("dog", ())
+
+
+def test_voc_of_another_suffix_and_photos_without_a_file(folder):
+    (folder / "Annotations").mkdir()
+    corners = "<xmin>1</xmin><ymin>1</ymin><xmax>10</xmax><ymax>20</ymax>"
+    (folder / "Annotations" / "a.xml").write_text(
+        "<annotation><filename>a.jpeg</filename><object><name>cat</name>"
+        f"<bndbox>{corners}</bndbox></object></annotation>"
+    )
+    (folder / "JPEGImages" / "b.jpg").write_bytes((folder / "b.png").read_bytes())
+    found = open_data_set(folder)
+    assert ([e.photo for e in found.entries], dict(found.missing)) == (["a.jpg"], {})
+    assert found.remarks == ("photos without a file of annotations are left out: b.jpg",)
+
+
+def test_folders_in_which_no_photo_lies_are_named_at_any_depth(folder):
+    for name in ("ghost/.gitkeep", "text/deep/notes.txt", "cat/old/notes.txt", "cat/1.png"):
+        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "set" / name).write_bytes(b"")
+    listing = open_data_set(folder / "set").listing
+    assert [str(path) for path in listing.empty] == ["cat/old", "ghost", "text"]
+
+
+def test_copies_of_a_photo_are_named_with_their_labels(folder):
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+    Image.fromarray(np.full((20, 40, 3), 9, np.uint8)).save(folder / "b.png")
+    found = table(folder, "image,label\na.png,cat\nb.png,cat\nc.png,dog\n")
+    copies, labels = copies_named(found.entries)
+    assert copies.endswith("count twice: c.png (as a.png)")
+    assert labels.endswith("another label: c.png (dog; a.png: cat)")
+    assert copies_named(found.entries[:2]) == []
+
+
+NAMES = ("tench, Tinca tinca", "golden retriever", "t_shirt", "2.0")
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [
+        ("golden_retriever", (1,)),
+        ("Tinca_tinca", (0,)),
+        ("t_shirt", (2,)),
+        ("t shirt", (2,)),
+        ("1.0", (1,)),
+        ("2.0", (3,)),
+        ("1.5", ()),
+        ("n01440764", ()),
+        ("golden_retriever|0", (1, 0)),
+    ],
+)
+def test_labels_as_tables_and_folders_spell_them(label, meant):
+    assert class_indices(label, NAMES, len(NAMES)) == meant

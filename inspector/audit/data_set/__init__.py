@@ -16,12 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from converters.nearest_path import did_you_mean
 from inspector.audit.data_set.coco import coco
-from inspector.audit.data_set.described import Described
+from inspector.audit.data_set.described import Annotations, few
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.table import of_table
 from inspector.audit.data_set.voc import voc
-from inspector.audit.data_set.yolo import yolo
+from inspector.audit.data_set.yolo import has_yolo, yolo
 from inspector.errors import UsageError
+from inspector.photos.dataset import spellings
 from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
 
@@ -63,25 +64,30 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
             hint="name a folder of photos, a table (.csv, .parquet) or COCO annotations (.json)",
         )
     found = _annotations_in(source)
-    if found is not None:
-        kind, described = found
-        return _annotated(source, kind, described, source)
-    return _folder(source, classes)
+    return _folder(source, classes) if found is None else replace(found, source=source)
 
 
-def _annotations_in(folder: Path) -> tuple[str, Sequence[Described]] | None:
-    """The kind of a folder's annotations, and what they say; None where it has none.
+def _annotations_in(folder: Path) -> DataSet | None:
+    """The photos that a folder's annotations describe; None where it has none.
 
     Raises:
-        UsageError: They cannot be read.
+        UsageError: They cannot be read, or there are several.
     """
-    for name in _COCO:
-        if (folder / name).is_file():
-            return "coco", coco(folder / name)
+    places = [folder / name for name in _COCO]
+    inner = sorted(p for p in (folder / "annotations").glob("instances_*.json") if p.is_file())
+    found = [p for p in places if p.is_file()] or inner
+    if found:
+        if found is inner and len(inner) > 1:
+            raise UsageError(
+                f"has several annotations: {few([path.name for path in inner])}",
+                where=str(folder / "annotations"),
+                hint=f"name one of them: {inner[0]}",
+            )
+        return _annotated(found[0], "coco", coco(found[0]), found[0].parent)
     if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
-        return "voc", voc(folder)
-    if (folder / "labels").is_dir() and (folder / "images").is_dir():
-        return "yolo", yolo(folder)
+        return _annotated(folder, "voc", voc(folder), folder)
+    if has_yolo(folder):
+        return _annotated(folder, "yolo", yolo(folder), folder)
     return None
 
 
@@ -107,12 +113,12 @@ def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     return DataSet(source, kind, tuple(entries), listing=listing)
 
 
-def _annotated(source: Path, kind: str, described: Sequence[Described], folder: Path) -> DataSet:
+def _annotated(source: Path, kind: str, said: Annotations, folder: Path) -> DataSet:
     """Photos of annotations; one class on a photo is its label."""
     found: dict[Path, Entry] = {}
     missing: dict[str, str] = {}
-    for one in described:
-        places = (folder / name for name in one.places)
+    for one in said.photos:
+        places = (folder / name for spelled in one.places for name in spellings(str(spelled)))
         path = next((p for p in places if os.path.isfile(p)), None)  # noqa: PTH113 - never raises
         if path is None:
             missing[one.photo] = NOT_THERE
@@ -129,5 +135,10 @@ def _annotated(source: Path, kind: str, described: Sequence[Described], folder: 
         raise UsageError(
             f"none of its {len(missing)} photos is there" if missing else "names no photos",
             where=str(source),
+            hint=f"looked for {few(list(missing), 1)} and the others below {folder}",
         )
-    return DataSet(source, kind, tuple(entries), missing)
+    shown = {o.label for entry in entries for o in entry.objects}
+    unused = tuple(name for name in said.classes if name not in shown)
+    return DataSet(
+        source, kind, tuple(entries), missing, unused=unused, remarks=tuple(said.remarks)
+    )

@@ -7,6 +7,7 @@ from typing import Any
 from converters.plain_values import finite_number, parse_json
 from inspector.audit.data_set.described import (
     Annotated,
+    Annotations,
     Described,
     below,
     mappings_in,
@@ -24,8 +25,11 @@ Identity = int | float | str | None
 """What tells images and categories of COCO apart."""
 
 
-def coco(path: Path) -> list[Described]:
+def coco(path: Path) -> Annotations:
     """Photos of COCO annotations: ``images``, ``annotations`` and ``categories``.
+
+    They lie below the file's folder, or, where that is called ``annotations``, beside it: in
+    ``images/``, or in the folder that the file is named after (``instances_val2017.json``).
 
     Raises:
         UsageError: It is not COCO, or names files outside its folder.
@@ -66,14 +70,20 @@ def coco(path: Path) -> list[Described]:
     if objects and not set(objects) & set(known):
         wrong.append("no annotation has the id of an image: image_id and id differ in type?")
     refuse_all(wrong, path)
+    beside = ("", path.stem.rpartition("_")[2]) if path.parent.name == "annotations" else ()
     described = []
     for image in mappings_in(images):
         name = below(image.get("file_name", ""), path)
-        places = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
+        inner = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
+        places = (
+            *inner,
+            *(PurePosixPath("..", folder) / one for folder in beside for one in inner),
+        )
         own = objects.get(_identity(image.get("id")), [])
         size = image.get("height"), image.get("width")
         described.append(Described(distinct_text(str(name)), places, own, size_of(*size)))
-    return described
+    names = [clean_text(str(one.get("name") or "")).strip() for one in named.values()]
+    return Annotations(described, list(dict.fromkeys(filter(None, names))))
 
 
 def _identity(value: object) -> Identity:

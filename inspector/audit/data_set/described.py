@@ -13,8 +13,10 @@ from inspector.printable import clean_text
 __all__ = [
     "MOST_LABEL_BYTES",
     "Annotated",
+    "Annotations",
     "Described",
     "below",
+    "few",
     "mappings_in",
     "read_file",
     "refuse_all",
@@ -57,6 +59,21 @@ class Described:
     places: tuple[PurePosixPath, ...]
     objects: Sequence[Annotated]
     size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What annotations say.
+
+    Attributes:
+        photos: The photos that they name.
+        classes: The classes that they name, in their order, whether a photo shows them or not.
+        remarks: What has to be said of how they were read.
+    """
+
+    photos: Sequence[Described]
+    classes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 def read_file(path: Path, limit: int = MOST_BYTES) -> bytes:
@@ -118,3 +135,9 @@ def size_of(height: object, width: object) -> tuple[int, int] | None:
 def mappings_in(values: object) -> list[Mapping[str, Any]]:
     """The mappings of a list; none where a stranger wrote something else."""
     return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - most
+    return clean_text(", ".join(names[:most])) + f" and {more} more" * (more > 0)

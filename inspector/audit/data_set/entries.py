@@ -51,6 +51,8 @@ class DataSet:
         missing: Photos that cannot be audited since there is no file, with the reason.
         renamed: Columns whose groups are called otherwise than in the table, with that name.
         listing: What lies in the folder, of which the photos are the entries; None of others.
+        unused: Classes that the data set names and no photo shows.
+        remarks: What else has to be said of how it was read.
     """
 
     source: Path
@@ -59,6 +61,8 @@ class DataSet:
     missing: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     listing: FolderListing | None = None
+    unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def classes(self) -> Mapping[str, int]:
@@ -88,7 +92,10 @@ class DataSet:
             )
             for entry in self.entries
         )
-        return replace(self, entries=entries)
+        shown = {o.label for e in entries for o in e.objects} | {e.label for e in entries}
+        named = dict.fromkeys(name_of(label) for label in self.unused)
+        unused = tuple(label for label in named if label not in shown)
+        return replace(self, entries=entries, unused=unused)
 
     def without(self, failed: Mapping[str, str]) -> "DataSet":
         """The same data set with the reasons why some photos' files are not there.
@@ -141,4 +148,5 @@ class DataSet:
             "masked": sum(entry.mask is not None for entry in self.entries),
             "groups": sorted(self.groups),
             "classes": dict(self.classes),
+            "unused": list(self.unused),
         }

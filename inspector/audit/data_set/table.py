@@ -3,10 +3,11 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from converters.plain_values import finite_number
 from converters.regular_file import open_regular
+from inspector.audit.data_set.boxes import OF_BOXES, Boxes
 from inspector.audit.data_set.described import Annotated, refuse_all
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.parquet_file import read_parquet
@@ -23,7 +24,6 @@ from inspector.printable import clean_text, distinct_text
 
 __all__ = ["of_table"]
 
-_CORNERS = ("x0", "y0", "x1", "y1")
 _MASK = ("mask", "mask_file")
 _INDEX = re.compile(r"__index_level_\d+__")
 _MOST_VALUES = 50
@@ -31,7 +31,12 @@ _MOST_VALUES = 50
 
 
 def of_table(source: Path) -> DataSet:
-    """Photos of a table; several rows of one photo are several objects on it."""
+    """Photos of a table; several rows of one photo are several objects on it.
+
+    Raises:
+        UsageError: It cannot be read, has no column of photos, boxes that are none, two labels of
+            one photo, or none of its photos is there.
+    """
     rows = read_table(source) if source.suffix.lower() == ".csv" else _parquet(source)
     if not rows:
         raise UsageError("has no rows", where=str(source), hint="a row per photo below the heading")
@@ -39,35 +44,33 @@ def of_table(source: Path) -> DataSet:
     heading = list(rows[0][1])
     label = next((name for name in LABEL_COLUMNS if name in heading), None)
     mask = next((name for name in _MASK if name in heading), None)
-    others = [n for n in heading if n not in {image, label, mask, *_CORNERS}]
-    groups = [n for n in others if len({row[n] for _, row in rows}) <= _MOST_VALUES]
+    boxes = Boxes.of(source, rows)
     entries: dict[str, Entry] = {}
     objects: dict[str, list[Annotated]] = {}
+    of_photo: dict[str, list[Mapping[str, str]]] = {}
     missing: dict[str, str] = {}
     wrong = []
     for at, row in rows:
         path = photo_of_row(source, [], row[image], at)
-        name = distinct_text(PurePosixPath(Path(row[image]).as_posix()).as_posix())
+        name = distinct_text(_below(row[image], source).as_posix())
         if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for long names
             missing[name] = NOT_THERE
             continue
         own = clean_text(row[label]) if label and row[label] else None
+        of_photo.setdefault(name, []).append(row)
         if name not in entries:
-            values = {group: clean_text(row[group]) for group in groups}
             file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
-            entries[name] = Entry(name, path, own, (), file, values)
+            entries[name] = Entry(name, path, own, (), file)
             objects[name] = []
-        given = [bool(row.get(key)) for key in _CORNERS]
-        boxed = any(given)
+        boxed = boxes.given(row)
         if not boxed and own != entries[name].label:
             wrong.append(f"line {at}: {name} has another label above")
         if boxed:
-            corners = [finite_number(_number(row.get(key, ""))) for key in _CORNERS]
-            if None in corners or not (corners[0] < corners[2] and corners[1] < corners[3]):  # type: ignore[operator]
+            corners = boxes.corners(row)
+            if corners is None:
                 wrong.append(f"line {at}: corners that are not numbers, or the wrong way round")
                 continue
-            left, top, right, bottom = (float(c or 0) for c in corners)
-            objects[name].append(Annotated(own, (top, left, bottom, right)))
+            objects[name].append(Annotated(own, corners, boxes.relative))
     refuse_all(wrong, source, "columns x0,y0,x1,y1 for boxes, one label per photo")
     if not entries:
         raise UsageError(
@@ -75,18 +78,35 @@ def of_table(source: Path) -> DataSet:
             where=str(source),
             hint="photos are looked for below the table's own folder",
         )
+    known = {image, label, mask, *boxes.columns, *(OF_BOXES if boxes.columns else ())}
+    others = [n for n in heading if n not in known]
+    given = [n for n in others if any(row[n] for _, row in rows)]
+    few = [n for n in given if len({row[n] for _, row in rows}) <= _MOST_VALUES]
+    groups = [n for n in few if all(len({r[n] for r in own}) == 1 for own in of_photo.values())]
     found = tuple(
-        Entry(e.photo, e.path, e.label, tuple(objects[name]), e.mask, e.groups)
-        for name, e in entries.items()
+        replace(
+            entry,
+            objects=tuple(objects[name]),
+            groups={group: clean_text(of_photo[name][0][group]) for group in groups},
+        )
+        for name, entry in entries.items()
     )
-    return DataSet(source, "table", found, missing)
+    remarks = [*boxes.remarks, *_of_objects([n for n in few if n not in groups])]
+    return DataSet(source, "table", found, missing, remarks=tuple(remarks))
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _below(name: str, source: Path) -> PurePosixPath:
+    """A photo's name below the table's folder, though the row has its whole path."""
+    path, folder = Path(name), source.parent.absolute()
+    return PurePosixPath((path.relative_to(folder) if folder in path.parents else path).as_posix())
+
+
+def _of_objects(names: list[str]) -> list[str]:
+    """What is said of columns that name no groups, since rows of one photo differ in them."""
+    if not names:
+        return []
+    shown = clean_text(", ".join(names[:5])) + f" and {len(names) - 5} more" * (len(names) > 5)
+    return [f"columns that differ between rows of one photo name no groups: {shown}"]
 
 
 def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
@@ -107,7 +127,15 @@ def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
 
 
 def _cell(value: object) -> str:
-    """A value as a CSV table would hold it; nothing for one that is missing."""
+    """A value as a CSV table would hold it; nothing for one that is missing.
+
+    Several values of one cell are alternatives, as several labels of one photo are.
+    """
     if value is None or value != value:  # noqa: PLR0124 - a float that is no number
         return ""
+    if isinstance(value, list):
+        return "|".join(filter(None, map(_cell, value)))
+    if isinstance(value, dict):
+        # A picture as the library `datasets` keeps it: its bytes, and where they came from.
+        return _cell(value.get("path"))
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -8,21 +8,25 @@ from converters.plain_values import whole_number
 from inspector.audit.data_set.described import (
     MOST_LABEL_BYTES,
     Annotated,
+    Annotations,
     Described,
     below,
+    few,
     read_file,
     refuse_all,
     size_of,
 )
 from inspector.errors import UsageError
-from inspector.photos.sources import PICTURES
+from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
 
 __all__ = ["voc"]
 
 
-def voc(folder: Path) -> list[Described]:
+def voc(folder: Path) -> Annotations:
     """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
+
+    Where the photo that a file names is not there, the photo of the file's own name is meant.
 
     Raises:
         UsageError: A file is not such XML, declares entities, or has corners that are no box.
@@ -31,7 +35,8 @@ def voc(folder: Path) -> list[Described]:
     for path in sorted((folder / "Annotations").glob("*.xml")):
         root = _xml(path)
         given = root.findtext("filename")
-        names = [given] if given else [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
+        own = [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
+        names = [given, *own] if given else own
         places = [below(name, path) for name in names]
         name = next((n for n in places if (folder / "JPEGImages" / n).is_file()), places[0])
         objects = []
@@ -52,7 +57,11 @@ def voc(folder: Path) -> list[Described]:
         )
         described.append(Described(distinct_text(str(name)), found, objects, size))
     refuse_all(wrong, folder / "Annotations")
-    return described
+    photos = list_folder(folder / "JPEGImages").photos
+    named = {PurePosixPath(one.photo).name for one in described}
+    rest = [path.name for path in photos if distinct_text(path.name) not in named]
+    said = [f"photos without a file of annotations are left out: {few(rest)}"] if rest else []
+    return Annotations(described, (), said)
 
 
 def _xml(path: Path) -> ET.Element:

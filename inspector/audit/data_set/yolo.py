@@ -6,7 +6,9 @@ from pathlib import Path, PurePosixPath
 from converters.plain_values import parse_yaml, whole_number
 from inspector.audit.data_set.described import (
     Annotated,
+    Annotations,
     Described,
+    few,
     text_of,
     unnamed,
 )
@@ -14,10 +16,27 @@ from inspector.errors import UsageError, require
 from inspector.photos.sources import list_folder
 from inspector.printable import clean_text, distinct_text
 
-__all__ = ["yolo"]
+__all__ = ["has_yolo", "yolo"]
+
+_LISTED = "classes.txt"
 
 
-def yolo(folder: Path) -> list[Described]:
+def has_yolo(folder: Path) -> bool:
+    """Whether photos and labels of YOLO lie in a folder, or in folders of it such as ``train``."""
+    return bool(_parts(folder))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Folders with ``images/`` and ``labels/``: the folder itself, or those in it."""
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [folder] if _is_part(folder) else [part for part in inner if _is_part(part)]
+
+
+def _is_part(folder: Path) -> bool:
+    return (folder / "labels").is_dir() and (folder / "images").is_dir()
+
+
+def yolo(folder: Path) -> Annotations:
     """Photos below ``images/`` with their lines ``class x y width height`` below ``labels/``.
 
     The numbers are shares of the photo; names come from ``data.yaml`` or ``classes.txt``.
@@ -26,13 +45,27 @@ def yolo(folder: Path) -> list[Described]:
         UsageError: A file of labels cannot be read.
     """
     names = _yolo_names(folder)
-    described = []
-    for path in sorted(list_folder(folder / "images").photos):
-        name = PurePosixPath(path.relative_to(folder).as_posix())
-        own = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
-        objects = _yolo_objects(own, names) if own.is_file() else []
-        described.append(Described(distinct_text(str(name)), (name,), objects))
-    return described
+    described, without, used = [], list[str](), set[Path]()
+    for part in _parts(folder):
+        listing = list_folder(part / "images")
+        for path in sorted(listing.photos):
+            name = PurePosixPath(path.relative_to(folder).as_posix())
+            own = part / "labels" / path.relative_to(part / "images").with_suffix(".txt")
+            objects = _yolo_objects(own, names) if own.is_file() else []
+            used.add(own)
+            described.append(Described(distinct_text(str(name)), (name,), objects))
+        listed = sorted((part / "labels").rglob("*.txt"))
+        without += [
+            path.relative_to(folder).as_posix()
+            for path in listed
+            if path not in used and path.name != _LISTED and not path.name.startswith(".")
+        ]
+    remarks = []
+    if without:
+        remarks.append(f"labels of which the photo is not there: {few(without)}")
+    if not names and any(one.objects for one in described):
+        remarks.append("classes have numbers alone: there is no data.yaml and no classes.txt")
+    return Annotations(described, list(dict.fromkeys(names.values())), remarks)
 
 
 def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
@@ -76,14 +109,14 @@ def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
 
 
 def _yolo_names(folder: Path) -> dict[int, str]:
-    listed = folder / "classes.txt"
-    if listed.is_file():
-        lines = text_of(listed).splitlines()
-        return {i: clean_text(line.strip()) for i, line in enumerate(lines) if line.strip()}
-    described = next((p for p in sorted(folder.glob("*.y*ml")) if p.is_file()), None)
-    if described is None:
-        return {}
-    return _names_of_yaml(described)
+    """Names by number, of the first file that holds some."""
+    for listed in (folder / _LISTED, folder / "labels" / _LISTED):
+        if listed.is_file():
+            lines = text_of(listed).splitlines()
+            return {i: clean_text(line.strip()) for i, line in enumerate(lines) if line.strip()}
+    every = sorted(p for p in folder.glob("*.y*ml") if p.is_file())
+    every.sort(key=lambda path: path.stem not in {"data", "dataset"})
+    return next(filter(None, map(_names_of_yaml, every)), {})
 
 
 def _names_of_yaml(path: Path) -> dict[int, str]:
