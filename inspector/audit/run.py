@@ -266,7 +266,7 @@ def _gates(options: AuditOptions, found: DataSet, reference: Reference | None) -
     A lock that the run is checked against is a threshold too, unless another speaks of it.
     """
     names = Names(
-        tuple(found.classes) or None,
+        tuple(found.classes),
         found.groups,
         compare=() if reference is None else NUMBERS,
         outputs=() if reference is None else reference.outputs,

@@ -179,8 +179,12 @@ def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
     found = audit(opening(scene), tmp_path / "t.csv", tmp_path / "out", options)
     assert found.contents["data"]["classes"] == {"dog": 1, "thing": 2}
     assert found.contents["class"]["thing"]["top1"]["photos"] == 2
-    assert found.contents["warnings"][-2:] == [
+    assert found.contents["warnings"][-5:] == [
         "labels that are no class of the model: dog",
+        "1 of 2 classes of the model are shown by no photo: other",
+        "photos with the content of another one, which intervals count twice: b.png (as a.png), "
+        "c.png (as a.png)",
+        "photos with the content of another one and another label: c.png (dog; a.png: thing)",
         "no box lies on what the network sees of a photo: c.png",
     ]
 
@@ -414,6 +418,10 @@ def test_wrong_names_are_refused_before_a_photo_is_opened(scene, tmp_path, monke
     for text in ("topp1 < 0.8", "class.horse.top1 < 0.8"):
         with pytest.raises(UsageError):
             audit(opening(scene), scene / "data", tmp_path, AuditOptions(fail_if=(text,)))
+    # Photos without labels: no class will ever have a number.
+    options = AuditOptions(fail_if=("class.thing.top1 < 0.8",))
+    with pytest.raises(UsageError, match="names no classes"):
+        audit(opening(scene), scene / "data" / "thing", tmp_path, options)
 
 
 def test_the_command_ends_with_status_1_where_a_threshold_is_not_met(scene, tmp_path):

@@ -294,7 +294,7 @@ def test_gates_are_read_from_a_file(tmp_path):
         ("top1 < 0.8", "audit.toml"),
         ("class.dog.top1 < 0.5", "audit.toml"),
     ]
-    path.write_text("[data]\nkind = 'coco'\n")
+    path.write_text("[data]\nkind = 'coco'\n[thresholds]\n")
     assert read_gates(path) == []
 
 
@@ -303,6 +303,9 @@ def test_gates_are_read_from_a_file(tmp_path):
     [
         ("[thresholds", "not valid TOML"),
         ("thresholds = 3", "is not a table"),
+        ("[data]\nkind = 'coco'", "has no table [thresholds]"),
+        ("[data]\n[treshold]\nfail-if = 'top1 < 0.8'", "nearest: thresholds"),
+        ("fail_if = 'top1 < 0.8'\n[thresholds]", "fail_if stands outside of [thresholds]"),
         ("[thresholds]\nfail_if = []", "nearest: fail-if"),
         ("[thresholds]\nfail-if = [3]", "not a list of texts"),
         ("[thresholds]\nfail-if = 'topl < 0.8'", "top1"),

@@ -178,22 +178,18 @@ def read_gates(path: Path, names: Names | None = None) -> list[Gate]:
         names: As :func:`parse`.
 
     Raises:
-        UsageError: It cannot be read, is not TOML, or holds other keys; or as :func:`parse`.
+        UsageError: It cannot be read, is not TOML, has no such table, or other keys in it; or as
+            :func:`parse`.  Whoever names a file of thresholds must not pass for want of any.
     """
     where = str(path)
     try:
-        table = parse_toml(read_regular(path, _MAX_BYTES).decode("utf-8")).get("thresholds", {})
+        contents = parse_toml(read_regular(path, _MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=where) from None
     except ValueError as error:
         raise UsageError(f"not valid TOML ({clean_text(str(error))})", where=where) from None
     hint = "write [thresholds] and below it fail-if = ['top1 < 0.8']"
-    if not isinstance(table, dict):
-        raise UsageError("thresholds is not a table", where=where, hint=hint)
-    for key in table:
-        if key != "fail-if":
-            what = f"[thresholds] has no key {clean_text(key)!r}"
-            raise UsageError(what, where=where, hint=nearest(key, ["fail-if"]) or hint)
+    table = _thresholds_in(contents, where, hint)
     texts = table.get("fail-if", [])
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -206,6 +202,28 @@ def read_gates(path: Path, names: Names | None = None) -> list[Gate]:
         raise UsageError(
             error.what, where=f"{where}: {error.where}" if error.where else where, hint=error.hint
         ) from None
+
+
+def _thresholds_in(contents: Mapping[str, Any], where: str, hint: str) -> Mapping[str, Any]:
+    """The table ``[thresholds]``, which holds nothing but ``fail-if``.
+
+    Raises:
+        UsageError: It is not there, or something else is.
+    """
+    loose = next((key for key in contents if key.replace("_", "-") == "fail-if"), None)
+    if loose is not None:
+        raise UsageError(f"{loose} stands outside of [thresholds]", where=where, hint=hint)
+    if "thresholds" not in contents:
+        near = next(filter(None, (nearest(key, ["thresholds"]) for key in contents)), "")
+        raise UsageError("has no table [thresholds]", where=where, hint=near or hint)
+    table = contents["thresholds"]
+    if not isinstance(table, dict):
+        raise UsageError("thresholds is not a table", where=where, hint=hint)
+    for key in table:
+        if key != "fail-if":
+            what = f"[thresholds] has no key {clean_text(key)!r}"
+            raise UsageError(what, where=where, hint=nearest(key, ["fail-if"]) or hint)
+    return table
 
 
 def verdict(thresholds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
