@@ -210,7 +210,7 @@ def _called(piece: str, names: Sequence[str], spelled: Callable[[str], str]) -> 
 def _index_of(text: str) -> int | None:
     """An index that a column of numbers with gaps holds as a float, ``3.0``; None otherwise."""
     whole, _, fraction = text.partition(".")
-    return whole_number(whole) if whole.isdigit() and fraction and not fraction.strip("0") else None
+    return whole_number(whole) if fraction and not fraction.strip("0") else None
 
 
 def _as_written(name: str) -> str:
