@@ -46,6 +46,7 @@ pictures: $(VENV)/samples.stamp ## The pictures of a real network in README and 
 	mkdir -p demo
 	$(BIN)/python sample_models/efficientnet_lite0.py demo/efficientnet_lite0.onnx \
 	    --photo demo/cat.png --coffee demo/coffee.png
+	$(BIN)/python sample_models/scikit_photos.py demo
 	$(BIN)/python sample_models/int8.py demo/efficientnet_lite0.onnx demo/efficientnet_lite0.int8.onnx \
 	    demo/cat.png demo/coffee.png
 	OMP_NUM_THREADS= $(BIN)/python docs/draw.py demo

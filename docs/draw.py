@@ -3,11 +3,14 @@
     python docs/draw.py FOLDER [NAME ...]
 
 FOLDER holds ``efficientnet_lite0.onnx``, its ``efficientnet_lite0.int8.onnx``, ``cat.png`` and
-``coffee.png``, as ``make pictures`` makes them, and ``FastestDet.onnx``, a third party's detector
+``coffee.png``, as ``make pictures`` makes them, the folders that
+``sample_models/scikit_photos.py`` writes, and ``FastestDet.onnx``, a third party's detector
 (github.com/dog-qiuqiu/FastestDet, example/onnx-runtime, BSD-3-Clause); without it the pictures of
 boxes stay as they are.  Pictures are kept as JPEG: as PNG, photos would take five times the room.
+Those of studies are made as wide as a page of text, and as fine as ``LARGEST`` allows.
 """
 
+import itertools
 import shlex
 import subprocess
 import sys
@@ -45,8 +48,44 @@ PICTURES = {
     ),
     "filters-lite0": f"{STUDY} filters efficientnet_lite0.onnx cat.png coffee.png -o filters-lite0",
     "occlusion-lite0": f"{STUDY} occlusion efficientnet_lite0.onnx coffee.png -o occlusion-lite0",
+    "correspondence-lite0": (
+        f"{STUDY} correspondence efficientnet_lite0.onnx --parts faces/parts.json --draws 99"
+        " -o correspondence-lite0"
+    ),
+    "invariance-lite0": (
+        f"{STUDY} invariance efficientnet_lite0.onnx cat.png coffee.png scenes/camera.png"
+        ' --target "tiger cat" --target espresso --target tripod -o invariance-lite0'
+    ),
+    "layers-lite0": (
+        f"{STUDY} layers efficientnet_lite0.onnx scenes/ --projection guided-backprop"
+        " --layers add_140,add_236,add_332,add_479,add_728 -o layers-lite0"
+    ),
+    "localisation-lite0": (
+        f"{STUDY} localisation efficientnet_lite0.onnx scenes/ --boxes scenes/boxes.csv"
+        " -o localisation-lite0"
+    ),
+    "pooling-lite0": (
+        f"{STUDY} pooling efficientnet_lite0.onnx objects/ --layer add_728 -o pooling-lite0"
+    ),
+    "reconstruction-lite0": (
+        f"{STUDY} reconstruction efficientnet_lite0.onnx coffee.png cat.png"
+        " --layers add_140,add_332,add_479,add_728 --unconditioned none -o reconstruction-lite0"
+    ),
+    "sanity-lite0": f"{STUDY} sanity efficientnet_lite0.onnx cat.png coffee.png -o sanity-lite0",
+    "top-activations-lite0": (
+        f"{STUDY} top-activations efficientnet_lite0.onnx scenes/ --layer add_728 --units 0,1,2,3"
+        " --count 5 --projection guided-backprop -o top-activations-lite0"
+    ),
+    "transfer-lite0": f"{STUDY} transfer efficientnet_lite0.onnx textures/ -o transfer-lite0",
+    "units-lite0": (
+        f"{STUDY} units efficientnet_lite0.onnx objects/ --target espresso --count 4 --photos 5"
+        " -o units-lite0"
+    ),
 }
 """Command of each picture of ``docs/images``."""
+
+LARGEST, WIDTHS = 150_000, (1000, 900, 800, 700)
+"""Bytes of the picture of a study, and pixels across, widest first."""
 
 NEEDS = {"boxes": "FastestDet.onnx"}
 
@@ -77,8 +116,21 @@ def draw(name: str, folder: Path) -> None:
     command = PICTURES[name]
     words = [sys.executable, "-m", "inspector", *shlex.split(command)[1:]]
     subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
-    picture = Image.open(folder / written(command)).convert("RGB")
-    picture.save(IMAGES / f"{name}.jpg", quality=90, subsampling=0, optimize=True)
+    keep(Image.open(folder / written(command)), IMAGES / f"{name}.jpg", small=words[3] == "study")
+
+
+def keep(picture: Image.Image, path: Path, *, small: bool) -> None:
+    """Write a picture as JPEG; a small one as wide as a page, and as fine as its bytes allow."""
+    picture = picture.convert("RGB")
+    if not small:
+        picture.save(path, quality=90, subsampling=0, optimize=True)
+        return
+    for width, quality in itertools.product(WIDTHS, (90, 85, 80, 75)):
+        small_one = picture.copy()
+        small_one.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
+        small_one.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= LARGEST:
+            return
 
 
 def main() -> int:

@@ -5,10 +5,12 @@ be saved, printed as JSON, or shown in a notebook.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -338,8 +340,10 @@ class ImageReport:
         """Show itself in a notebook."""
         if not self.explanations:
             return notebook.text("; ".join(str(refusal.error) for refusal in self.refused))
+        maps = ", ".join(f"{one.label} of {one.attribution.label}" for one in self)
         return notebook.html(
-            self.sheet() if len(self.explanations) > 1 else self.figure(self.explanations[0])
+            self.sheet() if len(self.explanations) > 1 else self.figure(self.explanations[0]),
+            f"{self.photo.name}: {maps}",
         )
 
 
@@ -438,7 +442,10 @@ class Report:
         self, folder: str | Path, *, sheet: bool = False, formats: Sequence[str] = FORMATS
     ) -> list[Path]:
         """Write all photos' files into a folder; see ``ImageReport.save``."""
-        stems = file_stems([image.photo.name for image in self.images])
+        stems = file_stems(
+            [image.photo.name for image in self.images],
+            [image.photo.path.parent.name if image.photo.path else "" for image in self.images],
+        )
 
         def keep(image: ImageReport, stem: str) -> list[Path]:
             return image.save(folder, stem, sheet=sheet, formats=formats)
@@ -519,12 +526,21 @@ def safe_stem(name: str) -> str:
     return stem.strip(". ") or "image"
 
 
-def file_stems(names: Sequence[str]) -> list[str]:
-    """Distinct file stems for names that may share one: ``cat``, ``cat-2`` ..."""
+def file_stems(names: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
+    """Distinct file stems for names that may share one: ``dogs-01``, ``cats-01``; ``cat-2``.
+
+    Args:
+        names: File names.
+        folders: Names of the folders that they lie in, as many, or none.
+    """
     taken: set[str] = set()
     stems = []
-    for name in names:
-        base = stem = safe_stem(name)
+    bases = [safe_stem(name) for name in names]
+    shared = Counter(base.lower() for base in bases)
+    for base, folder in zip_longest(bases, folders, fillvalue=""):
+        if folder and shared[base.lower()] > 1:
+            base = in_file_name(f"{folder}-{base}", gap="_", kept="+.- ", most=_STEM_BYTES)  # noqa: PLW2901
+        stem = base
         number = 1
         while stem.lower() in taken:  # some file systems do not tell cases apart
             number += 1

@@ -278,7 +278,9 @@ def _explain(
     refused: list[str] = []
     photos = list(sources(images, every, lambda error: _refuse(error, refused), named_paths()))
     lost = len(refused)  # videos, of which no frame is among the photos
-    named = list(zip(file_stems([photo.name for photo in photos]), photos, strict=True))
+    folders = [photo.parent.name if isinstance(photo, Path) else "" for photo in photos]
+    stems = file_stems([photo.name for photo in photos], folders)
+    named = list(zip(stems, photos, strict=True))
     earlier = earlier_files(output, named, explainer.file.sha256, exist)
     named = _without(earlier, named) if exist == "skip" else named
     said: set[str] = set()

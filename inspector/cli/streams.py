@@ -145,7 +145,13 @@ def table_console() -> "Console":
 
         def print(self, *objects: Any, **options: Any) -> None:
             with above_the_bar(), _printing(sys.stdout):
-                super().print(*map(Safe, objects), **options)
+                if sys.stdout.isatty():
+                    super().print(*map(Safe, objects), **options)
+                else:  # a pager's window would break lines that are filled up with spaces
+                    with self.capture() as printed:
+                        super().print(*map(Safe, objects), **options)
+                    lines = printed.get().split("\n")
+                    sys.stdout.write("\n".join(line.rstrip(" ") for line in lines))
                 sys.stdout.flush()
 
         def on_broken_pipe(self) -> None:

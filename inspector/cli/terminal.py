@@ -31,7 +31,7 @@ def show_report(report: "ImageReport", written: Sequence[Path], *, details: bool
         details: Whether preprocessing, layer and devices are said too.
     """
     console = table_console()
-    heading = Text(clean_text(report.photo.name), style="bold")
+    heading = Text(clean_text(_told_apart(report)), style="bold")
     if report.items:
         shown = ", ".join(map(_item, report.items[:_ITEMS]))
         more = len(report.items) - _ITEMS
@@ -46,6 +46,14 @@ def show_report(report: "ImageReport", written: Sequence[Path], *, details: bool
         for line in _details(report.context):
             console.print(Text(clean_text(line, limit=_LONGEST_NAME), "dim"), soft_wrap=True)
     _show_files(console, written)
+
+
+def _told_apart(report: "ImageReport") -> str:
+    """A photo's name, with its folder where the files had to be told apart by it."""
+    photo = report.photo
+    if photo.path is None or report.name == type(report)(photo, (), {}, ()).name:
+        return photo.name
+    return f"{photo.path.parent.name}/{photo.name}"
 
 
 def _show_maps(console: Console, report: "ImageReport") -> None:

@@ -120,7 +120,7 @@ def frames_of(path: Path, every: int = EVERY) -> list[Frame]:
         ImageRefused: It is no video, or cannot be read.
         UsageError: More frames than `MOST_FRAMES` would be taken.
     """
-    require("av", f"the frames of {path.name}", "video")
+    require("av", f"the video {path.name}", "video")
     count = 0
     try:
         with _opened(path) as container:

@@ -35,6 +35,8 @@ FILES = {
     "dog.jpg": "images/dog_1.png",
     "clock.jpg": "images/automobile_1.png",
     "images": "images",
+    "scenes": "images",
+    "faces": "images",
     "marked": "images",  # without marks, which make no difference to whether the command runs
     "dogs": "images",  # has a parts.json of its own
     "parts.json": "images/parts.json",
@@ -52,6 +54,14 @@ WORDS = {
     "281": "3",
     "17": "7",  # a unit
     "relu_6": "relu_3",
+    "tiger cat": "cat",
+    "tripod": "horse",
+    "add_140,add_236,add_332,add_479,add_728": "0,1,2,3,5",
+    "add_140,add_332,add_479,add_728": "1,3,5",
+    "add_728": "5",
+    "scenes/camera.png": "images/horse_1.png",
+    "objects/": "photos",
+    "textures/": "photos",
 }
 """Words of the commands that the sample networks do not know, and what stands in for each."""
 

@@ -319,6 +319,29 @@ def test_inactive_units_are_said(strided):
     assert not found.table
 
 
+def test_units_at_the_end_of_a_clip_are_said_to_have_no_gradient(tmp_path):
+    weights = {
+        "w1": RNG.normal(size=(4, 3, 3, 3)),
+        "w2": RNG.normal(size=(5, 4, 3, 3)),
+        "low": np.array(0.0),
+        "high": np.array(0.01),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], **PADS),
+        helper.make_node("Clip", ["c1", "low", "high"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], **PADS),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("GlobalAveragePool", ["r2"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["y"]),
+    ]
+    model = saved(tmp_path / "clipped.onnx", nodes, weights, 5)
+    photo = RNG.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+    found = reconstruction(model, [photo], layers=("r1,r2",), unconditioned="none")
+    assert [entry["layer"] for entry in found.numbers["layers"]] == ["r1", "r2"]
+    said = next(text for text in found.sentences if "is clipped" in text)
+    assert "unit(s) of r1" in said
+
+
 @pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "layer", "free"),

@@ -74,6 +74,13 @@ def test_no_name_is_longer_than_a_file_system_takes(tmp_path, letter):
     assert max(len(path.name.encode()) for path in paths) <= 255
 
 
+def test_photos_of_one_name_are_told_apart_by_their_folders():
+    names, folders = ["01.png", "01.jpg", "a.png", "01.png"], ["cats", "dogs", "cats", "cats"]
+    assert file_stems(names, folders) == ["cats-01", "dogs-01", "a", "cats-01-2"]
+    assert file_stems(["01.png", "01.png"]) == ["01", "01-2"]
+    assert len(file_stems(["a.png"] * 2, ["é" * 300, ""])[0].encode()) <= 255
+
+
 @pytest.mark.parametrize(
     ("label", "part"),
     [

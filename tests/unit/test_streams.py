@@ -69,6 +69,17 @@ def test_whatever_a_caller_forgot_is_made_safe(capsys):
     assert "error: a [2Jb 31m c d" in err
 
 
+def test_no_line_of_a_table_in_a_pipe_ends_with_spaces(capsys):
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("name", width=40)
+    table.add_row("a")
+    table.add_row("b c")
+    streams.table_console().print(table)
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.strip() for line in lines] == ["name", "a", "b c", ""]
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_json_says_what_it_said(capsys):
     streams.show_json({"name": "\u732b\x7f\x1b\u202e", "n": [1, 2.5, None]}, indent=2)
     out = capsys.readouterr().out

@@ -225,11 +225,21 @@ def _runs(text: str) -> tuple[tuple[str, str], ...]:
         known = (path, character) if path else (own, _LOST)
         if last[0] == known[0] and _joins(last[1], known[1]):
             known = known[0], found.pop()[1] + known[1]
-        elif last[1].endswith(" ") and _shaped(last[1][0]):  # would move to the other end
-            found[-1] = last[0], last[1][:-1]
-            found.append((own, " "))
+        elif (parted := _without_neutral_end(last[1])) != last[1] and _shaped(last[1][0]):
+            found[-1] = last[0], parted  # the end would move to the other side
+            neutral = (own, last[1][len(parted) :])
+            if known[0] == own and _joins(neutral[1], known[1]):
+                known = own, neutral[1] + known[1]
+            else:
+                found.append(neutral)
         found.append(known)
     return tuple(found)
+
+
+def _without_neutral_end(run: str) -> str:
+    """A run without the spaces and separators at its end."""
+    neutral = {c for c in run if unicodedata.bidirectional(c) in {"WS", "CS"}}
+    return run.rstrip("".join(neutral)) if neutral else run
 
 
 def _joins(run: str, character: str) -> bool:

@@ -178,11 +178,16 @@ class Page:
     def text(
         self, text: str, size: int, colour: Colour = INK, x: int = MARGIN, width: int = 0
     ) -> None:
-        """Put one line at the current height and move below it."""
-        self._reach(self.y + line_height(size))
-        line = fit(text, size, width or self.width - MARGIN - x)
-        self._draw((x, self.y), line, size, colour, "la")
-        self.y += line_height(size)
+        """Put a text at the current height and move below it.
+
+        What is too long goes on in a second line, but for a text with a width of its own, which is
+        one line.
+        """
+        room = width or self.width - MARGIN - x
+        for line in wrap(text, size, room, lines=1 if width else 2):
+            self._reach(self.y + line_height(size))
+            self._draw((x, self.y), line, size, colour, "la")
+            self.y += line_height(size)
 
     def _draw(
         self, place: tuple[float, float], line: str, size: int, colour: Colour, anchor: str

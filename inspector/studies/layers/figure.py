@@ -18,7 +18,7 @@ CELL = 112
 """Side of a picture in pixels."""
 
 _PAIR = 2 * CELL + 4
-_FACTS = 240  # width of the column with a layer's facts
+_FACTS = 270  # width of the column with a layer's facts
 _ICON = 72  # side of the drawing of the receptive field
 _SQUARES = 3  # pixels that grow so much are shown as squares
 _GREY = (128, 128, 128)
@@ -197,7 +197,7 @@ def _percent(layer: Mapping[str, Any]) -> str:
 
 def _bar(page: Page, place: int, text: str, share: float, colour: tuple[int, int, int]) -> None:
     """A number, and a bar of its share below it; two of them side by side."""
-    x, length = (MARGIN, 94) if place == 0 else (MARGIN + 106, _FACTS - 14 - 106)
+    x, length = (MARGIN, 106) if place == 0 else (MARGIN + 118, _FACTS - 14 - 118)
     page.at((x, page.y + 70), fit(text, 11, length), 11, MUTED)
     bar = Image.new("RGB", (length, 5), _TRACK)
     bar.paste(colour, (0, 0, math.ceil(min(share, 1) * length), 5))

@@ -190,6 +190,11 @@ def _units(entries: Entries) -> dict[str, int]:
     }
 
 
+def _no_gradient(entry: Mapping[str, Any]) -> bool:
+    """Whether nothing comes back from a unit, so that nothing can be measured on it."""
+    return all(value is None for value in entry["measures"]["gradient"].values())
+
+
 def _warnings(
     networks: Sequence[Network],
     guesses: Sequence[Mapping[int, int | None]],
@@ -210,6 +215,13 @@ def _warnings(
         if silent:
             found.append(
                 f"{network.name}: no unit of {network.layer} is active on {silent} photo(s)"
+            )
+        without = [entry for entry in reconstructions.values() if entry and _no_gradient(entry)]
+        if without:
+            found.append(
+                f"{network.name}: the strongest unit of {network.layer} has no gradient on "
+                f"{len(without)} photo(s): its activation is clipped there, as ReLU6 does; --layer "
+                "with a layer that ends in an addition"
             )
     count = len(measured.places) if measured else 0
     if count < asked:

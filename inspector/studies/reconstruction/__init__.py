@@ -13,7 +13,14 @@ from inspector.passes.journal import Journal
 from inspector.projection.projector import rgb_of
 from inspector.studies import Findings, check_seed, study
 from inspector.studies.reconstruction.layers import Work, chosen_layers, chosen_unit, mixed_warnings
-from inspector.studies.reconstruction.photos import MEASURES, METHODS, Photos, Pictures, on_photos
+from inspector.studies.reconstruction.photos import (
+    MEASURES,
+    METHODS,
+    Photos,
+    Pictures,
+    clipped,
+    on_photos,
+)
 from inspector.studies.reconstruction.unconditioned import LEFT_OUT, NONE, Bare
 
 if TYPE_CHECKING:
@@ -53,8 +60,8 @@ def reconstruction(
     Args:
         model: The opened model.
         images: The photos, as paths or in memory; may be none.
-        layers: A layer, as tensor name or index; when none is given, all that the scores depend
-            on and that have a map, thinned out evenly.
+        layers: A layer, as tensor name or index, or several of them set apart by commas; when
+            none is given, all that the scores depend on and that have a map, thinned out evenly.
         most: Layers to thin out to.
         unit: The channel to reconstruct from, at its strongest place; each photo's strongest unit
             of the layer when not given.
@@ -190,6 +197,9 @@ def _sentences(work: Work, bare: Sequence[Bare], photos: Photos) -> tuple[str, .
         silent = sum(entry is None for photo in photos.values() for entry in photo["layers"])
         if silent:
             found.append(f"not active, and left out: {silent} unit(s)")
+        entries = [entry for photo in photos.values() for entry in photo["layers"] if entry]
+        if saturated := clipped(entries):
+            found.append(saturated)
     free = [one for one in bare if one.proof.free and not (one.why and one.why != LEFT_OUT)]
     if free:
         worst = max(one.difference for one in free)

@@ -13,7 +13,7 @@ from inspector.render.drawing.panels import cell, signed_cell
 
 __all__ = ["Block", "Cell", "Row", "reconstruction_sheet"]
 
-_CELL, _STEP, _LABELS = 108, 116, 118
+_CELL, _STEP, _LABELS = 108, 116, 130
 _MOST_UNITS = 8
 _NAMES = {"guided-backprop": "guided backprop"}
 

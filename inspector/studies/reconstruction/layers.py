@@ -41,13 +41,20 @@ class Layer:
         return self.shape[1] // 2, self.shape[2] // 2
 
 
+def _parted(text: str, model: "Opened") -> list[str]:
+    """Layers in a text; a tensor's own name may hold commas."""
+    if text in model.graph.tensors:
+        return [text]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def chosen_layers(model: "Opened", layers: Sequence[str], most: int) -> list[Layer]:
     """Find the layers that a user means, or thin out those of the network.
 
     Args:
         model: The opened model.
-        layers: Tensor names or indices; none for all that the scores depend on and that have a
-            map larger than 1x1.
+        layers: Tensor names or indices, several in one text set apart by commas; none for all
+            that the scores depend on and that have a map larger than 1x1.
         most: Layers to thin out to, the first and the last among them.
 
     Raises:
@@ -56,7 +63,8 @@ def chosen_layers(model: "Opened", layers: Sequence[str], most: int) -> list[Lay
     """
     shapes = model.shapes(model.preprocessing.preprocess.size)
     if layers:
-        names = list(dict.fromkeys(model.layer_for(layer)[0].tensor for layer in layers))
+        parts = [part for text in layers for part in _parted(text, model)]
+        names = list(dict.fromkeys(model.layer_for(part)[0].tensor for part in parts))
     else:
         named = [x.tensor for x in model.layers if x.on_path and not x.gate]
         maps = [name for name in named if np.prod(shapes[name][2:]) > 1]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inspector.passes.journal import Journal
     from inspector.projection.projector import Unit
 
-__all__ = ["MEASURES", "METHODS", "Photos", "Picture", "Pictures", "on_photos"]
+__all__ = ["MEASURES", "METHODS", "Photos", "Picture", "Pictures", "clipped", "on_photos"]
 
 Array = np.ndarray[Any, Any]
 
@@ -136,6 +136,21 @@ def _entry(
         "patch": box,
         "methods": methods,
     }
+
+
+def clipped(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Units whose gradient is zero, for people: they stand at the upper end of a clip (ReLU6)."""
+    layers: dict[str, int] = {}
+    for entry in entries:
+        if entry["methods"]["gradient"]["largest"] == 0:
+            layers[entry["layer"]] = layers.get(entry["layer"], 0) + 1
+    if not layers:
+        return ""
+    return (
+        f"empty, because the strongest unit stands where its activation is clipped (as ReLU6 does) "
+        f"and has no gradient: {sum(layers.values())} unit(s) of {', '.join(layers)}; a layer that "
+        "ends in an addition is not clipped"
+    )
 
 
 def _picture(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inspector.render.drawing.page import GAP, MARGIN, MUTED, Page, number
-from inspector.render.drawing.panels import cell, signed_picture
+from inspector.render.drawing.panels import cell, signed_cell
 
 __all__ = ["Row", "activation_sheet"]
 
@@ -59,7 +59,8 @@ def activation_sheet(
     page.text(title, 22)
     page.text(subtitle, 13, MUTED)
     legend = "above the patch that the unit sees, below the projection of that one activation, "
-    page.text(legend + "scaled by its largest magnitude; grey is zero", 12, MUTED)
+    scaled = "full colour at the 99.5th percentile of its magnitude; grey is zero"
+    page.text(legend + scaled, 12, MUTED)
     for row in rows[:_MOST]:
         page.y += 6
         page.rule()
@@ -84,6 +85,6 @@ def _draw(page: Page, row: Row) -> None:
     ):
         x = MARGIN + index * (_CELL + GAP // 2)
         page.paste(cell(patch.astype(np.uint8), _CELL), x, top)
-        page.paste(cell(signed_picture(signal), _CELL), x, top + _CELL + 4)
+        page.paste(signed_cell(signal, _CELL), x, top + _CELL + 4)
         page.at((x, top + 2 * _CELL + 7), number(value), 11, MUTED)
     page.y = top + 2 * _CELL + 24
