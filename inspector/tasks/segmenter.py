@@ -342,10 +342,13 @@ def _of_numbers(outputs: Outputs, name: str, value: Array) -> Reading | None:
         node = None if graph is None else graph.producer(at)
         if node is None:
             return None
-        if node.is_op("ArgMax") and int(node.attributes.get("axis", 0)) in (1, -3):
-            scores = node.inputs[0]
+        if node.is_op("ArgMax"):
+            scores, axis = node.inputs[0], int(node.attributes.get("axis", 0))
             shape = np.shape(outputs.probe(scores).get(scores, ()))
-            return Segmenter(outputs, scores, int(shape[0])) if len(shape) == 3 else None
+            channel = {1: 0, -3: 0, 3: 2, -1: 2}.get(axis)
+            if len(shape) != 3 or channel is None:
+                return None
+            return Segmenter(outputs, scores, int(shape[channel]), channel)
         if not node.is_op("Cast", "Squeeze", "Unsqueeze", "Reshape", "Identity"):
             return None
         at = node.inputs[0]

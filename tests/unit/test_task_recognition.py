@@ -37,6 +37,20 @@ def test_a_vector_of_any_fixed_length_is_an_embedding():
     assert "an embedding, not scores" in find_scores(graph).why
 
 
+def test_the_unit_vector_of_one_image_is_an_embedding_without_an_axis_of_samples():
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("ReduceMean", "c", "f", axes=[2, 3], keepdims=0),
+        node("LpNormalization", "f", "unit", axis=1, p=2),
+        node("Gather", "unit first", "out", axis=0),
+    ]
+    constants = {"w": np.ones((12, 3, 4, 4), np.float32), "first": np.array(0)}
+    proto = onnx_model(nodes, {"x": [1, 3, 16, 16]}, {"out": [12]}, constants, opset=17)
+    scores = find_scores(Graph(proto))
+    assert not scores.classifier
+    assert normalised_outputs(scores.graph) == ("out",)
+
+
 def test_the_numbers_of_the_best_classes_of_a_reader_are_no_scores():
     scores = find_scores(
         _graph(

@@ -34,10 +34,18 @@ def is_normalised(graph: Graph, tensor: str) -> bool:
             pairs += [pairs[0][::-1]] if node.is_op("Mul") else []
             return any(_is_norm(graph, other, source) for source, other in pairs)
         known = facts(node)
-        if not (known.copies or known.reshapes):
+        if not (known.copies or known.reshapes or _takes_row(graph, node)):
             return False
         tensor = node.inputs[0]
     return False
+
+
+def _takes_row(graph: Graph, node: Node) -> bool:
+    """Whether a node takes one sample's row, as the first of a batch of one."""
+    if not node.is_op("Gather") or int(node.attributes.get("axis", 0)) != 0:
+        return False
+    index = graph.constant(node.inputs[1])
+    return index is not None and index.size == 1
 
 
 def _unscaled(graph: Graph, node: Node) -> str | None:
