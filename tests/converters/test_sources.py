@@ -15,6 +15,8 @@ from converters.source import Options
 from inspector import cli
 from inspector.cli import supervise
 
+pytestmark = pytest.mark.usefixtures("forked_children")
+
 PHOTO = SAMPLES / "images" / "cat_1.png"
 SOURCE = "torch_networks:net"
 
