@@ -199,6 +199,14 @@ class Plan:
                 where=repr(name),
                 hint="name another with --layer",
             )
+        fixed, value = self.model.fixed, self.measured(name)
+        if fixed is not None and value is not None and len(value) != fixed.batch:
+            raise MethodRefused(
+                f"the {fixed.batch} images of the file's batch are not the layer's rows "
+                f"({len(value)}): no map of one image can be read from it",
+                where=repr(name),
+                hint="name another with --layer, or export the network for one image",
+            )
         found = Held(last=form.axis == 3)
         if form.tokens is not None:
             found = replace(found, tokens=form.tokens.index, along=form.tokens.axis)

@@ -284,3 +284,25 @@ def test_a_map_of_many_cells_is_stretched_without_a_matrix_of_its_size(tmp_path)
     assert made.after - made.before < 8192  # a matrix of 256 by 128 has 128 KiB
     checks = checks_of(inspector.load(out), opened, made.facts)
     assert {check.status for check in checks} == {"pass"}
+
+
+def test_a_layer_in_which_the_images_of_a_batch_are_channels_is_refused(tmp_path):
+    """A convolution per image, written as one of two groups."""
+    nodes = [
+        node("Reshape", "x beside", "a"),
+        node("Conv", "a w", "b", pads=[1, 1, 1, 1], group=2),
+        node("Reshape", "b apart", "c"),
+        node("Relu", "c", "d"),
+        node("GlobalAveragePool", "d", "p"),
+        node("Flatten", "p", "q"),
+        node("MatMul", "q v", "y"),
+    ]
+    constants = {"beside": np.array([1, 6, 16, 16]), "apart": np.array([2, 4, 16, 16])}
+    constants |= {"w": _w(8, 3, 3, 3), "v": _w(4, 5)}
+    model = onnx_model(nodes, {"x": (2, 3, 16, 16)}, {"y": (2, 5)}, constants)
+    opened, out = _opened(tmp_path, model), tmp_path / "out.onnx"
+    with pytest.raises(
+        MethodRefused, match="images of the file's batch are not the layer's 1 row:"
+    ):
+        embed(opened, out, layer="b")
+    assert not out.exists()
