@@ -254,6 +254,8 @@ def test_a_model_that_will_not_load_or_run_is_refused_by_name(saved):
 def test_the_variable_of_openmp_bounds_the_threads(saved, monkeypatch, said, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", said)
     assert threads_asked_for() == threads
+    if threads > 4:
+        return  # a session would begin them all, and they would take the machine from all others
     runtime = Runtime(onnx_file.read(saved(network(), "m.onnx")), device="cpu")
     assert runtime._session_for(()).get_session_options().intra_op_num_threads == threads
     runtime = Runtime(onnx_file.read(saved(network(), "m.onnx")), device="cpu", threads=2)
