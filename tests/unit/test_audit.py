@@ -182,8 +182,10 @@ def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
     assert found.contents["warnings"][-5:] == [
         "labels that are no class of the model: dog",
         "1 of 2 classes of the model are shown by no photo: other",
-        "photos with the content of another one, which intervals count twice: b.png (as a.png), "
-        "c.png (as a.png)",
+        (
+            "photos with the content of another one, which intervals count twice: b.png (as "
+            "a.png), c.png (as a.png)"
+        ),
         "photos with the content of another one and another label: c.png (dog; a.png: thing)",
         "no box lies on what the network sees of a photo: c.png",
     ]
