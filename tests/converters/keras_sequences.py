@@ -45,6 +45,15 @@ def third(folder, keras):
             layers.Dense(5, bias_initializer="random_normal"),
         ]
     ).save(folder / "nested_augmented.keras")
+    image = keras.Input(SHAPE)
+    places = layers.Conv2D(2, 3, activation="relu")(image)
+    pooled = layers.GlobalAveragePooling2D()(places)
+    named = {
+        "scores": layers.Dense(4, bias_initializer="random_normal")(pooled),
+        "places": places,
+        "age": layers.Dense(1, bias_initializer="random_normal")(pooled),
+    }
+    keras.Model(image, named).save(folder / "named_outputs.keras")
 
 
 def second(folder, keras):

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import onnx
 import pytest
 from frameworks_apart import run_script
 
@@ -39,6 +40,18 @@ def test_a_sequence_of_layers_converts(sequences, tmp_path, name):
     if "augmented" in name:  # it rescales pixels itself, and its augmentation is gone
         assert model.preprocessing.preprocess.scale == 1.0
         assert model.preprocessing.preprocess.channels == "GRAY"
+
+
+def test_outputs_in_a_dictionary_are_told_apart(sequences, tmp_path):
+    """Keras returns them by name, in whatever order their author wrote; ONNX in one order."""
+    record = convert(str(sequences / "named_outputs.keras"), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+    model = onnx.load(tmp_path / "m.onnx")  # noqa: TID251 - this test made the file
+    shapes = [
+        tuple(axis.dim_value for axis in entry.type.tensor_type.shape.dim[1:])
+        for entry in model.graph.output
+    ]
+    assert sorted(shapes) == [(1,), (4,), (26, 26, 2)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="tf-keras is missing")
