@@ -18,8 +18,11 @@ from converters.conversion import convert, recognise  # noqa: E402 - as above
 from converters.errors import ConversionFailed  # noqa: E402 - as above
 from converters.source import LABELS, PREPROCESS, Options  # noqa: E402 - as above
 from converters.to_onnx import huggingface  # noqa: E402 - as above
+from converters.to_onnx.pytorch.module import declare_torchvision  # noqa: E402 - as above
 
-pytestmark = pytest.mark.conformance
+declare_torchvision()  # transformers imports it where it is installed, with operators or without
+
+pytestmark = [pytest.mark.conformance, pytest.mark.usefixtures("forked_children")]
 
 NAMES = ["cat", "dog", "bird", "fish", "ant"]
 PREPROCESSOR = {
