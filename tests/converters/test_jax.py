@@ -27,6 +27,7 @@ apart = [
 def folder_of_networks(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setenv("SAMPLE_MODELS", str(SAMPLES))
+    monkeypatch.setenv("INSPECTOR_SANDBOX", "off")  # the sample models lie elsewhere
 
 
 def converted(name, output, options=IMAGES, **settings):
