@@ -1,6 +1,7 @@
 """The facts of one ONNX file, and its two ways to run: forwards and backwards."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from inspector.engines.independence import (
     stochastic_node,
     trains,
 )
+from inspector.engines.input_sizes import runs_with_size
 from inspector.engines.runtime import Runtime
 from inspector.engines.samples import joined, rows, stacked
 from inspector.errors import (
@@ -274,29 +276,15 @@ class Model:
             that fits its position embedding, else the nearest in use.
         """
         at = self.size(*size)
-        try:
+        with suppress(ModelRefused):
             self.shapes(at)
-        except ModelRefused:
-            pass
-        else:
             return at
-        probe = Runtime(self.file, device="cpu", optimise=False)
-        outputs = list(self.graph.outputs)
-        try:
-            probe.prepare(outputs)
-        except ModelRefused:
-            return at
-        others = sizes_to_try(self.graph, at, (self.input.height, self.input.width))
         if self.input.space == 1:
             others = [(1, length) for length in dict.fromkeys(lengths_to_try(self.graph))]
-        for other in others:
-            blank = np.zeros((1, self.input.channels, *other), dtype=np.float32)
-            try:
-                probe.run(self.feeds(self._fill(self.input.arrange(blank))), outputs)
-            except ModelRefused:
-                continue
-            return other
-        return at
+        else:
+            others = sizes_to_try(self.graph, at, (self.input.height, self.input.width))
+        runs = runs_with_size(self.file, list(self.graph.outputs), self._blank_feeds)
+        return next(filter(runs, others), at) if runs is not None else at
 
     def forward(self, images: np.ndarray[Any, Any], fetch: Sequence[str]) -> Arrays:
         """Run ONNX Runtime.
@@ -572,14 +560,19 @@ class Model:
         """
         at = self.size(*(size or (None, None)))
         if at not in self._shapes:
-            blank = np.zeros((1, self.input.channels, *at), dtype=np.float32)
             names = [tensor for tensor in self._measured if tensor in self.graph.tensors]
             try:
-                shapes = self._shapes_of(names, self.feeds(self._fill(self.input.arrange(blank))))
+                self._shapes[at] = self._shapes_of(names, self._blank_feeds(at))
             except ModelRefused as error:
                 raise self._at_size(error, at) from error
-            self._shapes[at] = shapes | {self.input.name: self.input.arrange(blank).shape}
+            self._shapes[at][self.input.name] = self._blank(at).shape
         return self._shapes[at]
+
+    def _blank_feeds(self, size: tuple[int, int]) -> Arrays:
+        return self.feeds(self._fill(self._blank(size)))
+
+    def _blank(self, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+        return self.input.arrange(np.zeros((1, self.input.channels, *size), dtype=np.float32))
 
     def _shapes_of(self, names: Sequence[str], feeds: Arrays) -> dict[str, tuple[int, ...]]:
         """Shapes of tensors by one pass, or by several where memory does not hold them at once."""
