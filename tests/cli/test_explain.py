@@ -91,7 +91,7 @@ def test_two_images_of_one_name_get_distinct_files(inspector, samples, tmp_path)
     assert done.returncode == 0, done.stderr
     labels = [
         json.loads((tmp_path / "out" / name).read_text())["predictions"][0]["label"]
-        for name in ("photo.json", "photo-2.json")
+        for name in ("a-photo.json", "b-photo.json")
     ]
     assert labels == ["cat", "dog"]
 

@@ -92,11 +92,11 @@ def test_modules_exist():
 def test_the_tree_of_the_architecture_is_the_tree():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     tree = text.partition("## The tree")[2].split("```")[1].strip().splitlines()
-    missing, folder = [], Path()
+    missing, above = [], {-2: ROOT}
     for line in tree:
-        name = line.split()[0]
-        folder = folder if line.startswith(" ") else ROOT / name
-        path = folder / name if line.startswith(" ") else folder
+        depth = len(line) - len(line.lstrip(" "))
+        path = above[depth - 2] / line.split()[0]
+        above[depth] = path
         if not path.exists():
             missing.append(line)
     assert not missing

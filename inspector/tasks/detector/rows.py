@@ -152,7 +152,8 @@ def are_corners(boxes: Array, size: Sequence[int]) -> bool:
     """
     if (boxes[:, 2:4] > boxes[:, :2]).all(axis=1).mean() <= _NEARLY_ALL:
         return False
-    edges = in_pixels(from_centre(boxes), size)
+    # In one unit either way: corners in percent end far inside a large input, read as centres too.
+    edges = in_pixels(from_centre(boxes) * unit_of(boxes[:, :4], size), size)
     slack = _BEYOND * (edges[:, 2:] - edges[:, :2])
     beyond = (edges[:, :2] < -slack) | (edges[:, 2:] > np.asarray(size) + slack)
     return bool(beyond.any(axis=1).mean() > _SOME)
