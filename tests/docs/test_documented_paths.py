@@ -5,7 +5,6 @@ import re
 import runpy
 import tomllib
 from functools import cache
-from pathlib import Path
 
 from commands import ROOT
 
