@@ -2,9 +2,9 @@
 
 python benchmarks/costs [--page docs/costs.md] [--readme README.md] [--rounds N] [NETWORK ...]
 
-F is one ONNX Runtime forward pass of the untouched model. Everything runs at one thread, in turn
-within each round, and is measured in CPU-seconds; what is printed is the median of the rounds as a
-multiple of F's, because absolute times on a shared machine say little.
+F is one ONNX Runtime forward pass of the untouched model. Everything runs at one thread, package by
+package and in turn with F within each round, and is measured in CPU-seconds; what is printed is the
+median of the rounds as a multiple of F's, because absolute times on a shared machine say little.
 """
 
 import os

@@ -14,7 +14,7 @@ from inspector.engines.runtime import Runtime
 from inspector.evidence.local_forward import LocalForward
 from inspector.photos.occluder import windows
 
-__all__ = ["one_thread", "rows", "runner"]
+__all__ = ["input_rows", "layer_rows", "one_thread", "runner"]
 
 Array = np.ndarray[Any, Any]
 
@@ -45,35 +45,49 @@ def runner(network: Network) -> Callable[[Array], Array]:
     return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
-def rows(network: Network, image: Array) -> dict[str, Prepare]:
-    """What prepares each row's run, by the row's key."""
-
-    def opened() -> Any:
-        # A certificate is made once per file, not per map.
-        how = {"device": "cpu", "preprocess": "unit", "engine": "auto"}
-        return inspector.load(network.path, unverified=True, **how)
-
-    # Gradients of the input keep many more tensors of the forward pass than those of a layer, and
-    # a session that keeps them is slower: both kinds have a model each, as in two programs.
-    layers, inputs = opened(), opened()
-    target = str(TARGET) if layers.scores.classifier else "top1"
-
-    def attribution(model: Any, method: str, units: Callable[[], float] = lambda: 1) -> Prepare:
-        return lambda: counted(lambda: model.attribute(image, method, target=target), units())
+def layer_rows(network: Network, image: Array) -> dict[str, Prepare]:
+    """What prepares the run of each row that needs no gradient of the input, by the row's key."""
+    opened = _opened(network)
 
     def channels() -> float:
-        return float(layers.shape_of(layers.layer_for(None)[0].tensor)[1])
+        return float(opened.shape_of(opened.layer_for(None)[0].tensor)[1])
+
+    def attribution(method: str, units: Callable[[], float] = lambda: 1) -> Prepare:
+        return _attribution(opened, image, method, units)
 
     return {
-        "grad-cam": attribution(layers, "grad-cam"),
-        "guided-backprop": attribution(inputs, "guided-backprop"),
-        "deconvnet": attribution(inputs, "deconvnet"),
-        "occlusion": lambda: sweep(layers, image),
-        "ablation-cam": attribution(layers, "ablation-cam", channels),
+        "grad-cam": attribution("grad-cam"),
+        "occlusion": lambda: sweep(opened, image),
+        "ablation-cam": attribution("ablation-cam", channels),
         # Passes over the photo, and of Score-CAM over an image of nothing, count as one unit each.
-        "score-cam": attribution(layers, f"score-cam:channels={CHANNELS}", lambda: CHANNELS + 2),
-        "rise": attribution(layers, f"rise:masks={MASKS}", lambda: MASKS + 1),
+        "score-cam": attribution(f"score-cam:channels={CHANNELS}", lambda: CHANNELS + 2),
+        "rise": attribution(f"rise:masks={MASKS}", lambda: MASKS + 1),
     }
+
+
+def input_rows(network: Network, image: Array) -> dict[str, Prepare]:
+    """The same of the rows that need one.
+
+    Gradients of the input keep many more tensors of the forward pass than those of a layer, and a
+    session that keeps them is slower: both kinds have a model each, as in two programs.
+    """
+    opened = _opened(network)
+    return {
+        method: _attribution(opened, image, method) for method in ("guided-backprop", "deconvnet")
+    }
+
+
+def _opened(network: Network) -> Any:
+    # A certificate is made once per file, not per map.
+    how = {"device": "cpu", "preprocess": "unit", "engine": "auto"}
+    return inspector.load(network.path, unverified=True, **how)
+
+
+def _attribution(
+    opened: Any, image: Array, method: str, units: Callable[[], float] = lambda: 1
+) -> Prepare:
+    target = str(TARGET) if opened.scores.classifier else "top1"
+    return lambda: counted(lambda: opened.attribute(image, method, target=target), units())
 
 
 def sweep(model: Any, image: Array) -> Run:

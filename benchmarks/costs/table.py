@@ -8,14 +8,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cold import Cold, measured, our_command, peer_command
 from cost_networks import NETWORKS, Network, made
-from ours import rows as our_rows
-from ours import runner
+from ours import input_rows, layer_rows, runner
 from peers import rows as peer_rows
 from runs import Prepare, Run, counted
 
@@ -39,6 +39,8 @@ COLD_RUNS = 2
 Key = tuple[str, str]
 """Row and column."""
 
+_BY_CELL = ("spent", "beside", "refused")
+
 
 @dataclass
 class Costs:
@@ -47,8 +49,9 @@ class Costs:
     Attributes:
         name: The network.
         seconds: Processor time of the whole measurement.
-        forward: CPU-seconds of F, one entry per round.
+        forward: CPU-seconds of F, one entry per round of each block.
         spent: CPU-seconds per unit, one entry per round, by row and column.
+        beside: CPU-seconds of F in the same rounds, by row and column.
         refused: Why there are none, by row and column.
         cold: CPU-seconds and MiB from the shell to a picture, by program.
     """
@@ -57,22 +60,19 @@ class Costs:
     seconds: float = 0.0
     forward: list[float] = field(default_factory=list)
     spent: dict[Key, list[float]] = field(default_factory=dict)
+    beside: dict[Key, list[float]] = field(default_factory=dict)
     refused: dict[Key, str] = field(default_factory=dict)
     cold: dict[str, Cold] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return vars(self) | {
-            "spent": list(self.spent.items()),
-            "refused": list(self.refused.items()),
-        }
+        return vars(self) | {name: list(getattr(self, name).items()) for name in _BY_CELL}
 
     @classmethod
     def of_dict(cls, kept: dict[str, Any]) -> "Costs":
         """What ``to_dict`` gave, read from JSON."""
         pairs = {
-            name: {(row, column): value for (row, column), value in kept[name]}
-            for name in ("spent", "refused")
+            name: {(row, column): value for (row, column), value in kept[name]} for name in _BY_CELL
         }
         return cls(**kept | pairs)
 
@@ -84,9 +84,10 @@ class Costs:
     def quartiles(self, row: str, column: str) -> tuple[float, ...] | None:
         """First quartile, median and third quartile in F; None where nothing was measured."""
         spent = self.spent.get((row, column))
-        return (
-            tuple((np.quantile(spent, (0.25, 0.5, 0.75)) / self.unit).tolist()) if spent else None
-        )
+        if not spent:
+            return None
+        unit = np.median(self.beside[row, column])
+        return tuple((np.quantile(spent, (0.25, 0.5, 0.75)) / unit).tolist())
 
 
 def costs_of(
@@ -107,7 +108,6 @@ def costs_of(
             return None
         found = Costs(name)
         _warm(found, network, packages, rounds, say)
-        gc.collect()  # models of many copies of the weights
         say(f"{name}: from the shell")
         _cold(found, network, packages, Path(folder))
     found.seconds = sum(os.times()[:4]) - start
@@ -121,26 +121,32 @@ def _warm(
     rounds: int,
     say: Callable[[str], None],
 ) -> None:
-    """Run every cell in turn within each round."""
+    """Run the cells of each block, and F beside them, in turn within each round.
+
+    All at once would hold VGG-16 some thirty times.
+    """
     rng = np.random.default_rng(0)
     image = rng.random((1, 3, network.side, network.side)).astype(np.float32)
     run = runner(network)
-    forward, runs = counted(lambda: run(image)), dict[Key, Run]()
-    columns = {OURS: our_rows(network, image)}
-    columns |= {one: peer_rows(one, network, image, run) for one in packages}
-    for column, rows in columns.items():
-        for row, prepare in rows.items():
-            made = _warmed_up(found, (row, column), prepare)
-            if made is not None:
-                runs[row, column] = made
+    forward = counted(lambda: run(image))
+    blocks = [(OURS, partial(rows, network, image)) for rows in (layer_rows, input_rows)]
+    blocks += [(one, partial(peer_rows, one, network, image, run)) for one in packages]
+    for column, rows_of in blocks:
+        cells = {(row, column): prepare for row, prepare in rows_of().items()}
+        warm = {key: _warmed_up(found, key, prepare) for key, prepare in cells.items()}
+        runs = {key: one for key, one in warm.items() if one is not None}
+        for _ in range(rounds):
+            unit = forward.measure()
+            found.forward.append(unit)
+            for key, one in runs.items():
+                with _quiet():
+                    found.spent.setdefault(key, []).append(one.measure())
+                found.beside.setdefault(key, []).append(unit)
+        del cells, warm, runs
+        gc.collect()
     for (row, column), reason in found.refused.items():
         say(f"{network.name}, {column}, {row}: {reason}")
-    say(f"{network.name}: {len(runs)} cells, {rounds} rounds")
-    for _ in range(rounds):
-        found.forward.append(forward.measure())
-        for key, one in runs.items():
-            with _quiet():
-                found.spent.setdefault(key, []).append(one.measure())
+    say(f"{network.name}: {len(found.spent)} cells, {rounds} rounds")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ space (Selvaraju et al. 2017, section 3).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from converters.graph import Graph
 from converters.graph.operators import OPERATORS, facts
@@ -14,7 +14,7 @@ from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
 from inspector.network.quantisation.levels import copies_of
 from inspector.network.space import size_text, space_axes
-from inspector.network.tail import tail_of
+from inspector.network.tail import ancestors, tail_of
 
 __all__ = [
     "default_layer",
@@ -116,7 +116,8 @@ def layers_before(
         In graph order; empty when the target depends on no such layer.
     """
     if len(targets) > 1:
-        shared = [one for one in layers if all(_feeds(graph, one, name) for name in targets)]
+        before = [_feeding(graph, name) for name in targets]
+        shared = [one for one in layers if all(feeds(one) for feeds in before)]
         for among in (shared, layers):
             each = [_before(graph, layers, among, shapes, name) for name in targets]
             met = {one.tensor: one for found in each for one in found}
@@ -171,27 +172,33 @@ def maps_before(
         targets: Tensors that targets are elements of.
     """
     space, found = space_axes(graph), {}
+    before = [_feeding(graph, name) for name in targets]
     for one in layers:
         shape = shapes.get(one.tensor, ())
         if one.gate or not _is_map(shape, space) or shape[1] == 1:
             continue
-        if any(_feeds(graph, one, name) for name in targets):
+        if any(feeds(one) for feeds in before):
             found[one.tensor] = tuple(shape)
     return found
 
 
 def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Layers of which no other one is computed: the ends of the branches."""
+    fed = [(other, _feeding(graph, other.tensor)) for other in layers]
     return tuple(
-        one
-        for one in layers
-        if not any(other is not one and _feeds(graph, one, other.tensor) for other in layers)
+        one for one in layers if not any(other is not one and feeds(one) for other, feeds in fed)
     )
 
 
-def _feeds(graph: Graph, layer: Layer, tensor: str) -> bool:
-    """Whether a tensor depends on a layer."""
-    return tail_of(graph, copies_of(graph, layer.tensor), tensor).connected
+def _feeding(graph: Graph, target: str) -> Callable[[Layer], bool]:
+    """Whether a target depends on a layer."""
+    known = ancestors(graph, target)
+
+    def feeds(layer: Layer) -> bool:
+        own = copies_of(graph, layer.tensor)
+        return target not in own and not known.isdisjoint(own)
+
+    return feeds
 
 
 def _reached(graph: Graph, layers: Mapping[str, Layer], target: str) -> dict[str, Layer]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from converters.graph import Graph, Node
 
-__all__ = ["Tail", "tail_of"]
+__all__ = ["Tail", "ancestors", "tail_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,17 @@ def tail_of(graph: Graph, start: Collection[str], target: str) -> Tail:
     variable = _depends_on_input(graph)
     frontier = tuple(name for name in read if name not in live and name in variable)
     return Tail(tuple(nodes), frontier)
+
+
+def ancestors(graph: Graph, target: str) -> set[str]:
+    """Names of the tensors that a target is computed from, itself left out."""
+    pending, found = [target], set[str]()
+    while pending:
+        node = graph.producer(pending.pop())
+        fresh = {n for n in graph.reads(node) if n} - found if node is not None else set()
+        found |= fresh
+        pending += fresh
+    return found
 
 
 def _depends_on_input(graph: Graph) -> set[str]:

@@ -13,18 +13,21 @@ from costs_page import BEGIN, END, page, short
 from runs import Run, counted
 from table import Costs, networks
 
+SPENT = {
+    ("grad-cam", "inspector"): [0.11, 0.12, 0.1],
+    ("grad-cam", "captum"): [0.4, 0.4, 0.4],
+    ("grad-cam", "torchcam"): [0.3, 0.3, 0.3],
+    ("ablation-cam", "inspector"): [0.00005] * 3,
+}
+
 
 @pytest.fixture
 def costs():
     return Costs(
         "Tiny",
         forward=[0.1, 0.2, 0.1],
-        spent={
-            ("grad-cam", "inspector"): [0.11, 0.12, 0.1],
-            ("grad-cam", "captum"): [0.4, 0.4, 0.4],
-            ("grad-cam", "torchcam"): [0.3, 0.3, 0.3],
-            ("ablation-cam", "inspector"): [0.00005] * 3,
-        },
+        spent=SPENT,
+        beside={key: [0.1, 0.2, 0.1] for key in SPENT},
         refused={("deconvnet", "inspector"): "no ReLU"},
         cold={"inspector, ONNX Runtime": (1.25, 240.4)},
     )
@@ -37,6 +40,13 @@ def test_a_page_has_medians_in_forward_passes_and_says_why_cells_are_empty(costs
     assert "| Tiny | 1.25 s (240) |" in text
     assert "- Tiny, inspector, deconvnet: no ReLU" in text
     assert "captum 0.9, torchcam 0.5" in text
+
+
+def test_a_cell_is_a_multiple_of_the_pass_in_its_own_rounds(costs):
+    costs.beside = {**costs.beside, ("grad-cam", "captum"): [0.2, 0.2, 0.2]}
+    assert costs.quartiles("grad-cam", "captum")[1] == pytest.approx(2)
+    kept = Costs.of_dict(json.loads(json.dumps(costs.to_dict())))
+    assert kept.quartiles("grad-cam", "captum") == costs.quartiles("grad-cam", "captum")
 
 
 def test_the_readme_gets_our_cost_and_the_cheapest_of_the_others(costs, tmp_path):
