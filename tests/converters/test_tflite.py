@@ -37,14 +37,16 @@ def test_every_input_of_an_operator_is_kept(networks, tmp_path, name):
     assert (record.spread is None) == ("int8" not in name)  # the kernels are compared too
 
 
-def test_kernels_are_compared_on_more_images_where_the_file_differs(
-    networks, tmp_path, monkeypatch
+@pytest.mark.parametrize("kind", ["photo-like", "random"])
+def test_kernels_are_compared_on_more_inputs_of_a_kind_where_the_file_differs(
+    networks, tmp_path, monkeypatch, kind
 ):
-    """By how much they part is the limit then, which a few images would leave to chance."""
+    """By how much they part is the limit then, which a few inputs would leave to chance."""
     source = str(networks / "pool_dense_int8.tflite")
     few = convert(source, tmp_path / "few.onnx")
-    monkeypatch.setattr(conversion, "_differs", lambda *_: True)
+    monkeypatch.setattr(conversion, "_differing", lambda *_: frozenset({kind}))
     many = convert(source, tmp_path / "many.onnx")
+    assert sum(one.kind == kind for one in many.kernels) >= 12
     assert len(many.kernels) == len(few.kernels) + 12
     assert many.spread >= few.spread
     assert many.trials == few.trials
