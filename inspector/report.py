@@ -538,13 +538,13 @@ def file_stems(names: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
     bases = [safe_stem(name) for name in names]
     shared = Counter(base.lower() for base in bases)
     for base, folder in zip_longest(bases, folders, fillvalue=""):
+        own = base
         if folder and shared[base.lower()] > 1:
-            base = in_file_name(f"{folder}-{base}", gap="_", kept="+.- ", most=_STEM_BYTES)  # noqa: PLW2901
-        stem = base
-        number = 1
+            own = in_file_name(f"{folder}-{base}", gap="_", kept="+.- ", most=_STEM_BYTES)
+        stem, number = own, 1
         while stem.lower() in taken:  # some file systems do not tell cases apart
             number += 1
-            stem = f"{base}-{number}"
+            stem = f"{own}-{number}"
         taken.add(stem.lower())
         stems.append(stem)
     return stems

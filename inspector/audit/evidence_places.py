@@ -61,7 +61,7 @@ def marks_of(entry: Entry, geometry: Geometry) -> Marks:
     Raises:
         ImageRefused: Its mask cannot be read, or is of another size.
     """
-    seen = _Seen.of(geometry).cover
+    seen = _seen_of(geometry).cover
     places, mask = _objects(entry, geometry), None
     if entry.mask is not None:
         mask = mask_on_grid(str(entry.mask), geometry, geometry.input, entry.photo)
@@ -126,7 +126,7 @@ def evidence_places(
     for geometry, numbers in alike.items():
         for some in _few(numbers, geometry):
             stack = np.stack([heats[number] for number in some])
-            rows = _measured(stack, _Seen.of(geometry), [marks[number] for number in some])
+            rows = _measured(stack, _seen_of(geometry), [marks[number] for number in some])
             found |= zip(some, rows, strict=True)
     return [found[number] for number in range(len(heats))]
 
@@ -149,14 +149,10 @@ class _Seen:
     cells: int
     inner: Array
 
-    @classmethod
-    def of(cls, geometry: Geometry) -> "_Seen":
-        """That of a geometry; photos of one size ask for the same one."""
-        return _seen(geometry)
-
 
 @lru_cache(maxsize=32)
-def _seen(geometry: Geometry) -> _Seen:
+def _seen_of(geometry: Geometry) -> _Seen:
+    """What is seen of photos of a size, which ask for the same."""
     area = _photo_area(geometry)
     cover = _cover(area, geometry.input)
     top, left, bottom, right = area
@@ -316,5 +312,5 @@ def _parts(length: int, low: float, high: float) -> list[tuple[Array, Array]]:
 
 def small_map(attribution: Attribution, geometry: Geometry) -> str:
     """The small map of an attribution, as `grid_of` gives it and rows hold it."""
-    area = _photo_area(geometry)
-    return grid_of(heat_of(attribution, geometry) * _cover(area, geometry.input), area)
+    seen = _seen_of(geometry)
+    return grid_of(heat_of(attribution, geometry) * seen.cover, seen.area)

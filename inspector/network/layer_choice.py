@@ -5,7 +5,7 @@ space (Selvaraju et al. 2017, section 3).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from converters.graph import Graph
 from converters.graph.operators import OPERATORS, facts
@@ -14,7 +14,7 @@ from inspector.errors import ModelRefused, UnknownLayer, nearest
 from inspector.network.layers import Layer, axis_ahead, channel_axes
 from inspector.network.quantisation.levels import copies_of
 from inspector.network.space import size_text, space_axes
-from inspector.network.tail import ancestors, tail_of
+from inspector.network.tail import depends_on, tail_of
 
 __all__ = [
     "default_layer",
@@ -116,8 +116,8 @@ def layers_before(
         In graph order; empty when the target depends on no such layer.
     """
     if len(targets) > 1:
-        before = [_feeding(graph, name) for name in targets]
-        shared = [one for one in layers if all(feeds(one) for feeds in before)]
+        to_targets = [depends_on(graph, name) for name in targets]
+        shared = [one for one in layers if all(depends(one.tensor) for depends in to_targets)]
         for among in (shared, layers):
             each = [_before(graph, layers, among, shapes, name) for name in targets]
             met = {one.tensor: one for found in each for one in found}
@@ -172,33 +172,24 @@ def maps_before(
         targets: Tensors that targets are elements of.
     """
     space, found = space_axes(graph), {}
-    before = [_feeding(graph, name) for name in targets]
+    to_targets = [depends_on(graph, name) for name in targets]
     for one in layers:
         shape = shapes.get(one.tensor, ())
         if one.gate or not _is_map(shape, space) or shape[1] == 1:
             continue
-        if any(feeds(one) for feeds in before):
+        if any(depends(one.tensor) for depends in to_targets):
             found[one.tensor] = tuple(shape)
     return found
 
 
 def last_of(graph: Graph, layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Layers of which no other one is computed: the ends of the branches."""
-    fed = [(other, _feeding(graph, other.tensor)) for other in layers]
+    each = [(other, depends_on(graph, other.tensor)) for other in layers]
     return tuple(
-        one for one in layers if not any(other is not one and feeds(one) for other, feeds in fed)
+        one
+        for one in layers
+        if not any(other is not one and depends(one.tensor) for other, depends in each)
     )
-
-
-def _feeding(graph: Graph, target: str) -> Callable[[Layer], bool]:
-    """Whether a target depends on a layer."""
-    known = ancestors(graph, target)
-
-    def feeds(layer: Layer) -> bool:
-        own = copies_of(graph, layer.tensor)
-        return target not in own and not known.isdisjoint(own)
-
-    return feeds
 
 
 def _reached(graph: Graph, layers: Mapping[str, Layer], target: str) -> dict[str, Layer]:

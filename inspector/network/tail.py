@@ -1,11 +1,12 @@
 """Tail of a network: the nodes behind a layer, and what they read from elsewhere."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from converters.graph import Graph, Node
+from inspector.network.quantisation.levels import copies_of
 
-__all__ = ["Tail", "ancestors", "tail_of"]
+__all__ = ["Tail", "depends_on", "tail_of"]
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,27 @@ def tail_of(graph: Graph, start: Collection[str], target: str) -> Tail:
     return Tail(tuple(nodes), frontier)
 
 
-def ancestors(graph: Graph, target: str) -> set[str]:
-    """Names of the tensors that a target is computed from, itself left out."""
-    pending, found = [target], set[str]()
+def depends_on(graph: Graph, target: str) -> Callable[[str], bool]:
+    """What tells whether a target is computed from a tensor, or from a copy of it.
+
+    As ``tail_of(graph, copies_of(graph, tensor), target).connected``, by one walk for all tensors.
+
+    Args:
+        graph: The network.
+        target: Name of the tensor to reach.
+    """
+    pending, known = [target], set[str]()
     while pending:
         node = graph.producer(pending.pop())
-        fresh = {n for n in graph.reads(node) if n} - found if node is not None else set()
-        found |= fresh
+        fresh = {n for n in graph.reads(node) if n} - known if node is not None else set()
+        known |= fresh
         pending += fresh
-    return found
+
+    def depends(tensor: str) -> bool:
+        copies = copies_of(graph, tensor)
+        return target not in copies and not known.isdisjoint(copies)
+
+    return depends
 
 
 def _depends_on_input(graph: Graph) -> set[str]:

@@ -8,8 +8,7 @@ from converters.plain_values import whole_number
 from inspector.errors import MethodRefused, ModelRefused, UnknownLayer
 from inspector.network.form import Form
 from inspector.network.layers import Layer
-from inspector.network.quantisation.levels import copies_of
-from inspector.network.tail import tail_of
+from inspector.network.tail import depends_on
 from inspector.network.tokens.attention import attended_tensors
 
 __all__ = ["TokenLayers"]
@@ -65,10 +64,12 @@ class TokenLayers:
             targets: Tensor that the target is an element of, or those that a sum is read from.
             maps: Layers of maps that a walk back from the target meets first.
         """
+        to_targets = [depends_on(self._graph, target) for target in targets]
+        to_maps = [depends_on(self._graph, one.tensor) for one in maps]
         for chain in reversed(self.attended):
-            if not all(self._reaches(chain[0], target) for target in targets):
+            if not all(depends(chain[0]) for depends in to_targets):
                 continue
-            if any(self._reaches(chain[-1], one.tensor) for one in maps):
+            if any(depends(chain[-1]) for depends in to_maps):
                 return None
             name = self._proved(chain)
             if name is not None:
@@ -126,6 +127,3 @@ class TokenLayers:
             except (MethodRefused, ModelRefused):
                 continue
         return None
-
-    def _reaches(self, tensor: str, other: str) -> bool:
-        return tail_of(self._graph, copies_of(self._graph, tensor), other).connected
