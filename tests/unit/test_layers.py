@@ -1,12 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
 
 from converters.graph import Graph
+from converters.onnx_file import read
 from inspector.errors import ModelRefused, UnknownLayer
 from inspector.network.layer_choice import default_layer, select_layer
 from inspector.network.layers import channel_axes, find_layers
+from inspector.network.quantisation.levels import copies_of
+from inspector.network.tail import depends_on, tail_of
 
 W = np.ones((2, 2, 1, 1), np.float32)
 
@@ -283,3 +288,15 @@ def test_the_last_layer_of_real_networks(shared, name, tensor, chain, count):
     last = [layer for layer in layers if not layer.gate][-1]
     assert (last.tensor, last.chain) == (tensor, chain)
     assert [layer.index for layer in layers] == list(range(count))
+
+
+@pytest.mark.parametrize("name", ["resnet20.onnx", "zfnet.onnx"])
+def test_what_a_target_depends_on_is_what_its_tail_reaches(name):
+    path = Path(__file__).parents[2] / "sample_models" / name
+    net = read(path).graph
+    names = [node.outputs[0] for node in net.nodes]
+    for target in names:
+        depends = depends_on(net, target)
+        for tensor in names:
+            tail = tail_of(net, copies_of(net, tensor), target)
+            assert depends(tensor) == tail.connected, (tensor, target)
