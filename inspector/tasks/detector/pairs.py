@@ -185,15 +185,10 @@ def _probabilities_of(scores: Array, outputs: Outputs) -> tuple[str, int, int] |
     """
     width, names = scores.shape[1], len(outputs.labels)
     if looks_like_shares(scores):
-        sums = bool(np.allclose(scores.sum(axis=1), 1, atol=1e-3)) and width > 1
-        background = (
-            sums
-            or (names == width - 1 and width > 1)
-            or (
-                names != width
-                and width > 1
-                and float((scores[:, 0] > _SURE).mean()) > _NEARLY_EVERYWHERE
-            )
+        background = width > 1 and (
+            bool(np.allclose(scores.sum(axis=1), 1, atol=1e-3))
+            or names == width - 1
+            or (names != width and float((scores[:, 0] > _SURE).mean()) > _NEARLY_EVERYWHERE)
         )
         return ("none", 1 if background else 0, width)
     winners = np.bincount(scores.argmax(axis=1), minlength=width) / len(scores)
