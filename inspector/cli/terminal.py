@@ -50,8 +50,10 @@ def show_report(report: "ImageReport", written: Sequence[Path], *, details: bool
 
 def _told_apart(report: "ImageReport") -> str:
     """A photo's name, with its folder where the files had to be told apart by it."""
+    from inspector.report import safe_stem
+
     photo = report.photo
-    if photo.path is None or report.name == type(report)(photo, (), {}, ()).name:
+    if photo.path is None or report.name == safe_stem(photo.name):
         return photo.name
     return f"{photo.path.parent.name}/{photo.name}"
 
