@@ -95,19 +95,15 @@ class FolderListing:
         said = self._figures()
         skipped = _unnamed(self.skipped, self.folder, named)
         if skipped:
-            more = len(skipped) - _NAMED
-            shown = ", ".join(clean_text(path.name) for path in skipped[:_NAMED])
-            shown += f" and {more} more" if more > 0 else ""
             videos = any(path.suffix.lower() in VIDEOS for path in skipped)
             hint = "; name a video itself to see its frames" if videos else ""
             said.append(
-                f"{self.folder}: {len(skipped)} file(s) left out that are no photos: {shown}{hint}"
+                f"{self.folder}: {len(skipped)} file(s) left out that are no photos: "
+                f"{_first_names(skipped)}{hint}"
             )
         links = _unnamed(self.links, self.folder, named)
         if links:
-            more = len(links) - _NAMED
-            shown = ", ".join(clean_text(path.name) for path in links[:_NAMED])
-            shown += f" and {more} more" if more > 0 else ""
+            shown = _first_names(links)
             said.append(f"{self.folder}: {len(links)} link(s) to folders not entered: {shown}")
         return said
 
@@ -116,6 +112,13 @@ class FolderListing:
             return []
         count = f"{self.figures} figure(s) of onnx-inspector left out"
         return [f"{self.folder}: {count}; they are not photos"]
+
+
+def _first_names(paths: Sequence[Path]) -> str:
+    """Names of the first of some files, and how many more there are."""
+    more = len(paths) - _NAMED
+    shown = ", ".join(clean_text(path.name) for path in paths[:_NAMED])
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _unnamed(files: Sequence[Path], folder: Path, named: Collection[Path]) -> list[Path]:

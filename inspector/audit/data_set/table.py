@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from converters.regular_file import open_regular
 from inspector.audit.data_set.boxes import OF_BOXES, Boxes
-from inspector.audit.data_set.described import Annotated, refuse_all
+from inspector.audit.data_set.described import Annotated, few, refuse_all
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.parquet_file import read_parquet
 from inspector.errors import UsageError
@@ -105,8 +105,7 @@ def _of_objects(names: list[str]) -> list[str]:
     """What is said of columns that name no groups, since rows of one photo differ in them."""
     if not names:
         return []
-    shown = clean_text(", ".join(names[:5])) + f" and {len(names) - 5} more" * (len(names) > 5)
-    return [f"columns that differ between rows of one photo name no groups: {shown}"]
+    return [f"columns that differ between rows of one photo name no groups: {few(names, 5)}"]
 
 
 def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
