@@ -1,4 +1,4 @@
-"""How far a converted file may be from its source, by kind of inputs.
+"""Limits of the difference between a converted file and its source, by kind of inputs.
 
 Rounding does more to a network on some inputs than on others: noise that drives a quantised network
 into its bounds makes its own kernels part further than photos do.  So each kind of inputs has a

@@ -1,4 +1,4 @@
-"""Where the evidence lies on some photos: shares inside boxes and masks, centre, spread, border.
+"""Places of the evidence on some photos: shares inside boxes and masks, centre, spread, border.
 
 Maps of photos of one size are measured together.
 """

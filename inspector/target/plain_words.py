@@ -1,4 +1,4 @@
-"""What a caller gives as target, as words: texts, class indices, arrays of them."""
+"""Targets of a library's caller as words: from texts, class indices and arrays of them."""
 
 from typing import Any
 
