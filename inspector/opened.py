@@ -27,7 +27,7 @@ from inspector.network.layer_choice import (
     select_layer,
 )
 from inspector.network.layers import Layer
-from inspector.network.outputs.labels import Labels, names_beside, read_labels
+from inspector.network.outputs.labels import Labels, labels_of_file, names_beside
 from inspector.network.residual import block_output
 from inspector.network.space import KINDS
 from inspector.network.tokens.layers import TokenLayers
@@ -199,7 +199,7 @@ class Opened:
             beside = names_beside(self.source, self.scores.classes)
             return replace(beside, warnings=found.warnings + beside.warnings)
         if isinstance(labels, str | Path):
-            return Labels(read_labels(labels), f"file {Path(labels).name}")
+            return labels_of_file(labels)
         return Labels(tuple(labels), "given")
 
     def sibling(self, path: str | Path, limits: onnx_file.Limits | None = None) -> Self:

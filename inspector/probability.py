@@ -18,10 +18,12 @@ __all__ = [
     "AS_GIVEN",
     "Probabilities",
     "class_of",
+    "has_shares",
     "label_of",
     "looks_like_probabilities",
     "of_target",
     "predictions",
+    "predictions_of_all",
     "probabilities",
     "probabilities_of",
     "score_warnings",
@@ -82,12 +84,23 @@ def looks_like_probabilities(values: ArrayLike) -> str:
         values: (K,) scores of one image.
     """
     z = np.asarray(values, dtype=np.float64).ravel()
-    if z.size < 2 or not np.all((z >= 0) & (z <= 1)) or abs(z.sum() - 1) > 2e-3:
+    if not has_shares(z[None])[0]:
         return ""
     return (
         "the scores lie between 0 and 1 and sum to 1: they are probabilities, not logits, so "
         "gradients are those of a saturated softmax; name the logits with --target TENSOR[i]"
     )
+
+
+def has_shares(values: ArrayLike) -> NDArray[np.bool_]:
+    """Which rows (N,) of scores (N, K) lie between 0 and 1 and sum to 1, as a softmax's do."""
+    z = np.asarray(values, dtype=np.float64)
+    if z.shape[1] < 2:
+        return np.zeros(len(z), bool)
+    inside = ((z >= 0) & (z <= 1)).all(1)
+    if inside.any():
+        inside &= np.abs(z.sum(1) - 1) <= 2e-3
+    return np.asarray(inside)
 
 
 def of_target(values: ArrayLike, target: Target) -> NDArray[np.float64]:
@@ -118,28 +131,53 @@ def predictions(
         values: (K,) scores.
         count: How many classes to list at most.
     """
-    two = scores.unit is not None or (values.size == 1 and len(labels) == 2)
-    most = min(count, 2 if two else values.size)
-    best = best_targets(most, scores=scores, labels=labels, values=values)
-    if scores.activation is None and looks_like_probabilities(values):
-        known: Probabilities | None = Probabilities(np.asarray(values, np.float64), assumed=False)
-    else:
-        classes = scores.classifies or any(labels)
-        known = probabilities(values, scores.activation, assume_softmax=classes)
-    return [
-        {
-            "index": target.shown_index,
-            "label": target.label,
-            "score": float(target.sign * values[int(target.class_index or 0)]),
-            "probability": None
-            if known is None
-            else float(of_target(known.values[None], target)[0]),
-            "assumed_softmax": bool(known is not None and known.assumed),
-            **({"output": scores.output} if scores.heads else {}),
-            **({"opposed": True} if target.opposed else {}),
-        }
-        for target in best
-    ]
+    return predictions_of_all(scores, labels, values[None], [count])[0]
+
+
+def predictions_of_all(
+    scores: Scores,
+    labels: Sequence[str],
+    values: Array,
+    counts: Sequence[int],
+    known: dict[int, Target] | None = None,
+) -> list[list[dict[str, Any]]]:
+    """The best classes of some photos; see :func:`predictions`.
+
+    Args:
+        scores: Where the network's scores are.
+        labels: Class names, as far as they are known.
+        values: (N, K) scores.
+        counts: How many classes to list of each at most.
+        known: As for :func:`inspector.target.best_targets`.
+    """
+    two = scores.unit is not None or (values.shape[1] == 1 and len(labels) == 2)
+    most = 2 if two else values.shape[1]
+    shares = has_shares(values).tolist() if scores.activation is None else [False] * len(values)
+    classes = scores.classifies or any(labels)
+    read = probabilities(values, scores.activation, assume_softmax=classes)
+    found = []
+    for row, (own, share, count) in enumerate(zip(values, shares, counts, strict=True)):
+        best = best_targets(min(count, most), scores=scores, labels=labels, values=own, known=known)
+        chances = np.asarray(own, np.float64) if share else None
+        if chances is None and read is not None:
+            chances = read.values[row]
+        found.append(
+            [
+                {
+                    "index": target.shown_index,
+                    "label": target.label,
+                    "score": float(target.sign * own[int(target.class_index or 0)]),
+                    "probability": None
+                    if chances is None
+                    else float(of_target(chances[None], target)[0]),
+                    "assumed_softmax": bool(not share and read is not None and read.assumed),
+                    **({"output": scores.output} if scores.heads else {}),
+                    **({"opposed": True} if target.opposed else {}),
+                }
+                for target in best
+            ]
+        )
+    return found
 
 
 def score_warnings(scores: Scores, labels: Sequence[str], values: Array) -> list[str]:

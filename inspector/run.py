@@ -417,8 +417,9 @@ class ExplainRun:
         """
         refused: dict[int, ImageRefused] = {}
         wanted: dict[int, tuple[tuple[Target, ...], Found | None]] = {}
+        finite = self._finite(values, len(batch))
         for row, (photo, _, geometry) in enumerate(batch):
-            if not self._finite(values, row):
+            if not finite[row]:
                 continue
             try:
                 wanted[row] = self._wanted(values, row, geometry, photo.name, places)
@@ -430,7 +431,8 @@ class ExplainRun:
             if len(rows) < len(batch):
                 kept = {name: value[rows] for name, value in values.items()}
             targets = [wanted[row][0] for row in rows]
-            found = dict(zip(rows, self.maps(tensors[rows], kept, targets), strict=True))
+            some = tensors if len(rows) == len(batch) else tensors[rows]
+            found = dict(zip(rows, self.maps(some, kept, targets), strict=True))
         return [
             refused.get(row)
             or PhotoMaps(found.get(row, []), wanted[row][1] if row in wanted else None)
@@ -456,10 +458,12 @@ class ExplainRun:
             else:
                 yield self._report(batch[row], one.maps, values, row, one.items)
 
-    def _finite(self, values: Mapping[str, Array], row: int) -> bool:
-        """Whether the scores of a photo are numbers that can be ranked."""
-        scores = self.opened.scores
-        return not self._classifies or bool(np.isfinite(values[scores.tensor][row]).all())
+    def _finite(self, values: Mapping[str, Array], count: int) -> list[bool]:
+        """Whether the scores of each photo are numbers that can be ranked."""
+        if not self._classifies:
+            return [True] * count
+        finite = np.isfinite(values[self.opened.scores.tensor]).reshape(count, -1)
+        return [bool(own) for own in np.asarray(finite.all(1))]
 
     def _report(
         self,

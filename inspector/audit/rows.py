@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from inspector.audit.data_set import Entry
+from inspector.audit.data_set.frames import on_upright_photo
 from inspector.audit.evidence_places import (
     GRID,
     Marks,
@@ -20,16 +21,15 @@ from inspector.audit.evidence_places import (
     marks_of,
     small_map,
 )
-from inspector.errors import ExplainedError, ImageRefused, MethodRefused
+from inspector.audit.predicted import Predicted
+from inspector.errors import ExplainedError, ImageRefused
 from inspector.measures.photo_traces import Traces, traces_of_all
 from inspector.opened import Opened
 from inspector.opening import Opening
 from inspector.passes.batches import BATCH
 from inspector.passes.maps import Map
-from inspector.photos.dataset import class_indices
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
-from inspector.probability import predictions, probabilities_of, source_of
 from inspector.render.drawing.colormap import apply_sequential
 from inspector.render.png import dumps
 from inspector.run import ExplainRun, PhotoInput, PhotoMaps
@@ -50,7 +50,12 @@ COLUMNS = (
 """Columns of every row, in order; columns of a table that name groups follow."""
 
 _THUMBNAIL = 160
-_TOP = 5
+_TOGETHER = 1 << 17
+"""Pixels of the network's inputs that are worth a larger batch."""
+
+_MOST = 32
+"""Photos of a batch: what a kill at any moment may lose."""
+
 _SURE = ("detector", "sequence")
 """Tasks whose items have a probability."""
 
@@ -90,6 +95,7 @@ class Auditor:
     asked: Asked
     opened: Opened = field(init=False, repr=False)
     run: ExplainRun = field(init=False, repr=False)
+    _predictions: Predicted = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Open the model and check the request.
@@ -99,14 +105,18 @@ class Auditor:
         """
         self.opened = self.asked.opening.open(Opened)
         asked = self.asked
+        self._predictions = Predicted(self.opened.scores, self.opened.class_labels)
         self.run = ExplainRun(
             self.opened, asked.method, asked.target, asked.layer, None, task=asked.task
         )
 
     @property
     def batch(self) -> int:
-        """Photos that go through the network at a time."""
-        return BATCH if self.opened.batches and not self.run.alone else 1
+        """Photos that go through the network at a time: more of small ones, whose cost is calls."""
+        if not self.opened.batches or self.run.alone:
+            return 1
+        height, width = self.opened.size(*self.opened.preprocessing.preprocess.size)
+        return min(max(BATCH, _TOGETHER // (height * width)), _MOST)
 
     def rows(self, entries: Sequence[Entry]) -> Iterator[Row]:
         """One row per photo, in order; a photo that cannot be audited is a row with its reason."""
@@ -169,6 +179,7 @@ class Auditor:
         tensors = np.stack([tensor for _, tensor, _ in batch])
         values = self.run.forward(tensors)
         found = self.run.found(batch, tensors, values)
+        predicted = self._predicted(entries, values)
         traces = traces_of_all([photo.rgb8 for photo, _, _ in batch])
         rows: list[Row] = []
         drawn: dict[int, tuple[list[Map], Marks]] = {}
@@ -176,9 +187,10 @@ class Auditor:
             try:
                 if isinstance(one, ImageRefused):
                     raise one
-                made = self._row(entry, item, one, values, row) | _described(traces[row])
+                upright = on_upright_photo(entry, item[0].size)
+                made = self._row(entry, one, predicted[row]) | _described(traces[row])
                 if maps := [each for each in one.maps if isinstance(each, Map)]:
-                    drawn[row] = maps, marks_of(entry, item[2])
+                    drawn[row] = maps, marks_of(upright, item[2])
             except ExplainedError as error:
                 made = refused_row(entry, error)
             rows.append(made)
@@ -193,25 +205,11 @@ class Auditor:
                 rows[row] = refused_row(entries[row], error)
         return rows
 
-    def _row(
-        self,
-        entry: Entry,
-        item: PhotoInput,
-        found: PhotoMaps,
-        values: Mapping[str, Array],
-        row: int,
-    ) -> Row:
+    def _row(self, entry: Entry, found: PhotoMaps, predicted: Row | ExplainedError) -> Row:
         """What is said of one photo without looking at where its map lies."""
-        photo = item[0]
-        if entry.size is not None and entry.size != photo.size:
-            raise ImageRefused(
-                f"it has {photo.size[1]}x{photo.size[0]} pixels, and its annotations are of "
-                f"{entry.size[1]}x{entry.size[0]}",
-                where=entry.photo,
-                hint="annotate the photo as it is, or take the size out of the annotations",
-            )
-        made = _blank(entry)
-        made |= self._predicted(entry, values, row)
+        if isinstance(predicted, ExplainedError):
+            raise predicted
+        made = _blank(entry) | predicted
         if found.items is not None:
             best = next(iter(found.items.chosen), None)
             made |= {"item": best.label, "predicted": best.label} if best is not None else {}
@@ -219,7 +217,7 @@ class Auditor:
                 # Of a region it is its share of the area, which is not how sure the model is.
                 sure = best.score if self.run.reading.task in _SURE else None  # type: ignore[union-attr]
                 made |= {"index": best.index, "probability": sure}
-                named = self._labels(entry.label)
+                named = self._predictions.indices(entry.label)
                 made["correct"] = best.index in named if named else None
         first = next((one for one in found.maps if isinstance(one, Map)), None)
         if first is None:
@@ -236,36 +234,15 @@ class Auditor:
         heats = {maps[0].request.label: heat, **heats}
         return _thumbnails(self.asked.thumbnails, entry, photo, heats, geometry)
 
-    def _labels(self, label: str | None) -> tuple[int, ...]:
-        """Classes that a label names."""
-        names = self.opened.class_labels.names
-        return () if label is None else class_indices(label, names, self.opened.scores.classes)
-
-    def _predicted(self, entry: Entry, values: Mapping[str, Array], row: int) -> Row:
-        """What a classifier says of the photo."""
-        scores, names = self.opened.scores, self.opened.class_labels.names
+    def _predicted(
+        self, entries: Sequence[Entry], values: Mapping[str, Array]
+    ) -> Sequence[Row | ExplainedError]:
+        """What a classifier says of some photos."""
+        scores = self.opened.scores
         if self.run.reading is not None or not scores.classifier or scores.tensor not in values:
-            return {}
-        own = np.asarray(values[scores.tensor][row], np.float64).reshape(-1)
-        wanted = self._labels(entry.label)
-        best = predictions(scores, names, own, _TOP if wanted else 1)
-        made: Row = {
-            "predicted": best[0]["label"],
-            "index": best[0]["index"],
-            "probability": best[0].get("probability"),
-        }
-        if wanted:
-            made["correct"] = best[0]["index"] in wanted
-            made["in_top5"] = any(one["index"] in wanted for one in best)
-            if made["probability"] is None:
-                return made
-            try:
-                every = probabilities_of(own[None], source_of(scores, own))[0]
-            except MethodRefused:
-                return made
-            if max(wanted) < every.size:
-                made["label_probability"] = float(every[list(wanted)].sum())
-        return made
+            return [{}] * len(entries)
+        own = np.asarray(values[scores.tensor], np.float64).reshape(len(entries), -1)
+        return self._predictions.rows([entry.label for entry in entries], own)
 
 
 def _blank(entry: Entry) -> Row:

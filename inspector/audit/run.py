@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -225,21 +226,23 @@ def _check_request(auditor: Auditor, options: AuditOptions) -> None:
 
 def _data_set(data: Path, auditor: Auditor, fetched: Fetched | None) -> DataSet:
     """The data set, its labels called as the model calls its classes."""
-    found = open_data_set(data, auditor.opened.class_labels.names).named(_names(auditor))
+    labels = auditor.opened.class_labels
+    found = open_data_set(data, (*labels.names, *labels.ids)).named(_names(auditor))
     found = found.with_groups_beside(COLUMNS)
     return found if fetched is None else found.without(fetched.failed)
 
 
 def _names(auditor: Auditor) -> Callable[[str], str]:
     """What the model calls the class of a label; the label where it names none, or several."""
-    names, count = auditor.opened.class_labels.names, auditor.opened.scores.classes
+    labels, count = auditor.opened.class_labels, auditor.opened.scores.classes
+    names = labels.names
     known: dict[str, str] = {}
 
     def name_of(label: str) -> str:
         if label not in known:
-            found = class_indices(label, names, count)
+            found = class_indices(label, names, count, labels.ids)
             one = names[found[0]] if len(found) == 1 and found[0] < len(names) else ""
-            known[label] = one or label
+            known[label] = one or unicodedata.normalize("NFC", label)
         return known[label]
 
     return name_of
@@ -406,6 +409,13 @@ def _warnings(
     if found.unused:
         said.append(f"classes of the data set that no photo shows: {few(found.unused, _NAMED)}")
     said += _not_shown(auditor, found)
+    classes = {name.casefold() for name in opened.class_labels.names}
+    if columns := [name for name in found.groups if name.casefold() in classes]:
+        said.append(
+            "columns that are called like classes of the model are groups: "
+            f"{few(columns, _NAMED)}; labels stand in one column `label`, several of a "
+            "photo with | between them"
+        )
     said += copies_named(found.entries)
     outside = [
         row["photo"]
@@ -424,8 +434,14 @@ def _warnings(
 
 def _not_shown(auditor: Auditor, found: DataSet) -> list[str]:
     """What is said of classes of the model that no photo shows, where labels name the others."""
-    names = {clean_text(name): None for name in auditor.opened.class_labels.names}
-    shown = {o.label for e in found.entries for o in e.objects} | set(found.classes)
+    labels, count = auditor.opened.class_labels, auditor.opened.scores.classes
+    names = {clean_text(name): None for name in labels.names}
+    given = {o.label for e in found.entries for o in e.objects if o.label} | set(found.classes)
+    shown = {*given}
+    for label in given:  # several classes, of which one has to be predicted
+        if "|" in label:
+            meant = class_indices(label, labels.names, count, labels.ids)
+            shown |= {clean_text(labels.names[i]) for i in meant if i < len(labels.names)}
     if not shown & set(names):
         return []
     rest = [name for name in names if name not in shown and name not in found.unused]

@@ -41,8 +41,8 @@ class Objective(OfTensors, Protocol):
         """The number for each sample of the tensors' values (N, ...)."""
         ...
 
-    def slope(self, values: Mapping[str, Any], tensor: str, row: int) -> Any:
-        """Derivative of one sample's number by one tensor, NumPy, in the tensor's shape."""
+    def slope(self, values: Mapping[str, Any], tensor: str, rows: Sequence[int]) -> Any:
+        """Derivative of some samples' numbers by one tensor, NumPy, in the tensor's shape."""
         ...
 
 

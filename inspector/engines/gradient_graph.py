@@ -6,7 +6,7 @@ tensors, targets and a rule, and kept.  Importing this module imports neither to
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -337,12 +337,23 @@ def _rows(shape: tuple[int, ...], samples: int) -> tuple[int, ...]:
 def _seed(given: Array, tensor: str, targets: Sequence[Objective]) -> Array:
     """Derivative of the sum of the targets' numbers by a tensor that they are read from."""
     total = np.zeros(given.shape, np.float32)
-    for row, target in enumerate(targets):
+    for target, rows in _alike(targets):
         if tensor in target.tensors:
-            total += target.slope({tensor: given}, tensor, row)
+            total += target.slope({tensor: given}, tensor, rows)
     return total
 
 
 def _scores(found: Mapping[str, Array], targets: Sequence[Objective]) -> Array:
-    scores = [target.of(found)[row] for row, target in enumerate(targets)]
-    return np.asarray(scores)
+    scores: dict[int, Any] = {}
+    for target, rows in _alike(targets):
+        own = target.of(found)
+        scores |= {row: own[row] for row in rows}
+    return np.asarray([scores[row] for row in range(len(targets))])
+
+
+def _alike(targets: Sequence[Objective]) -> Iterator[tuple[Objective, list[int]]]:
+    """Each target once, with the samples whose it is: those of one class share one."""
+    found: dict[int, list[int]] = {}
+    for row, target in enumerate(targets):
+        found.setdefault(id(target), []).append(row)
+    return ((targets[rows[0]], rows) for rows in found.values())

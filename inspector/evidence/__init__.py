@@ -346,6 +346,11 @@ class Evidence:
             self._gradients[layer] = found.astype(np.float32)
         return self._gradients[layer]
 
+    @cached_property
+    def sloped(self) -> Array:
+        """Which samples (N,) have a gradient at the layer that is not zero everywhere."""
+        return np.asarray(self.by_sample(self.gradient).reshape(len(self.targets), -1).any(1))
+
     def _remark(self, activation: Array | None = None) -> None:
         """Note what quantisation has done to the network."""
         if not self._quantised:
@@ -525,7 +530,9 @@ class Evidence:
         """What a rule makes of the targets' scores at the start tensors."""
         fed = {name: self._fed(name) for name in frontier}
         spared = {name: self._fed(name) for name in known}
-        objectives = [Sampled(target, self.model.with_samples) for target in self.targets]
+        # One of each: samples of one class have one target.
+        each = {id(one): Sampled(one, self.model.with_samples) for one in self.targets}
+        objectives = [each[id(one)] for one in self.targets]
         found = self._engine.signals(start, fed, objectives, rule, known=spared)
         self._check_scores(found.scores, self.scores, range(len(self.targets)))
         return {name: value.astype(np.float32, copy=False) for name, value in found.items()}

@@ -20,7 +20,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -243,10 +243,14 @@ class Request:
     @property
     def settings(self) -> dict[str, Any]:
         """Every option's value, defaults included."""
+        return dict(self._settings)
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
         defaults = {name: option.default for name, option in self.method.options.items()}
         return defaults | dict(self.options)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name that tells two requests of one method apart, fit for a file name."""
         changed = {k: v for k, v in self.options.items() if v != self.method.options[k].default}

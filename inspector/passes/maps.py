@@ -10,11 +10,13 @@ from inspector.engines import tensors_of
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
 from inspector.evidence import Evidence, tensors_for, tensors_read
 from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
+from inspector.network.coordinates.lattice import Lattice
+from inspector.network.coordinates.placement import Placement
 from inspector.network.layer_choice import last_of
 from inspector.network.outputs.elements import probability_before
 from inspector.network.space import KINDS
 from inspector.printable import clean_text
-from inspector.probability import looks_like_probabilities, of_target, probabilities
+from inspector.probability import has_shares, looks_like_probabilities, of_target, probabilities
 from inspector.tasks.numbers import Similarity
 
 if TYPE_CHECKING:
@@ -268,12 +270,20 @@ class _Samples:
             return
         chances = self._probabilities(evidence)
         unverified = self._unverified(evidence, request.method)
+        ranges = _Range.of_all(arrays)
+        kind: _Kind | None = None
         for place, target in enumerate(targets):
             try:
                 self._require_dependence(evidence, request, place)
-                own, chance = arrays[place], chances[place]
-                notes = tuple(self._notes(evidence, place, own, request.method, unverified))
-                yield self._map(evidence, request, place, own, notes=notes, probability=chance)
+                own, chance, spread = arrays[place], chances[place], ranges[place]
+                method = request.method
+                notes = tuple(
+                    self._notes(evidence, place, own, method, spread=spread, unverified=unverified)
+                )
+                kind = kind or self._kind(evidence, method)
+                yield self._map(
+                    evidence, request, place, own, kind=kind, notes=notes, probability=chance
+                )
             except MethodRefused as error:  # for this sample
                 yield MapRefused(request, target, error)
 
@@ -388,7 +398,7 @@ class _Samples:
                 where=target.tensor,
                 hint="compare with another photo; occlusion needs no gradient",
             )
-        if "gradient" in method.needs and not np.any(evidence.by_sample(evidence.gradient)[row]):
+        if "gradient" in method.needs and not evidence.sloped[row]:
             self._refuse_saturated(evidence, request, row)
             others = [
                 one.tensor
@@ -444,6 +454,23 @@ class _Samples:
             "occlusion needs no gradient",
         )
 
+    def _kind(self, evidence: Evidence, method: "Method") -> "_Kind":
+        """What the maps of all samples have in common.
+
+        Raises:
+            MethodRefused: The layer's cells lie nowhere that is known.
+        """
+        layer = evidence.layer if method.through_layer else None
+        if "head" in method.needs:
+            layer = evidence.head.features
+        placed = method.space == "layer" and layer is not None
+        return _Kind(
+            layer,
+            evidence.placement(layer or "") if placed else None,
+            evidence.lattice(layer if method.space == "layer" else None),
+            method.unit(evidence.facts),
+        )
+
     def _map(
         self,
         evidence: Evidence,
@@ -451,14 +478,11 @@ class _Samples:
         row: int,
         values: Array,
         *,
+        kind: "_Kind",
         notes: tuple[str, ...],
         probability: float | None,
     ) -> Map:
         method, target = request.method, evidence.targets[row]
-        layer = evidence.layer if method.through_layer else None
-        if "head" in method.needs:
-            layer = evidence.head.features
-        placed = method.space == "layer" and layer is not None
         attribution = Attribution(
             values=np.asarray(values, dtype=np.float32),
             space=method.space,
@@ -468,22 +492,29 @@ class _Samples:
             tensor=target.tensor,
             score=float(evidence.scores[row]),
             probability=probability,
-            layer=layer,
+            layer=kind.layer,
             options=request.settings,
             notes=notes,
             reduction=method.reduction,
             channels=self.opened.preprocessing.preprocess.channels,
             signed=method.signed,
-            placement=evidence.placement(layer or "") if placed else None,
-            lattice=evidence.lattice(layer if method.space == "layer" else None),
+            placement=kind.placement,
+            lattice=kind.lattice,
             opposed=target.opposed,
-            unit=method.unit(evidence.facts),
+            unit=kind.unit,
             per_pixel="input-gradient" in method.needs,
         )
         return Map(request, attribution, dict(evidence.facts), tuple(evidence.notes))
 
     def _notes(
-        self, evidence: Evidence, row: int, values: Array, method: "Method", unverified: str
+        self,
+        evidence: Evidence,
+        row: int,
+        values: Array,
+        method: "Method",
+        *,
+        spread: "_Range",
+        unverified: str,
     ) -> Iterator[str]:
         if evidence.targets[row].note:
             yield evidence.targets[row].note
@@ -498,10 +529,9 @@ class _Samples:
         yield from own
         if unverified:
             yield unverified
-        positive = bool(np.any(values > 0))
-        if not positive and not any(text.startswith(ZERO) for text in own):
+        if not spread.positive and not any(text.startswith(ZERO) for text in own):
             yield _why_empty(evidence, row, values, method)
-        if positive and np.ptp(values) <= FLAT * np.abs(values).max():
+        if spread.flat:
             yield "the map has the same value everywhere: it points at no place"
 
     def _unverified(self, evidence: Evidence, method: "Method") -> str:
@@ -520,6 +550,8 @@ class _Samples:
             return [None] * count
         values = np.asarray(evidence.values[scores.tensor]).reshape(count, -1)
         known = probabilities(values, scores.activation)
+        if known is None and not has_shares(values).any():
+            return [None] * count
         found: list[float | None] = []
         for row, target in enumerate(evidence.targets):
             own = (values if known is None else known.values)[row : row + 1]
@@ -527,6 +559,38 @@ class _Samples:
             one = said and target.class_index is not None
             found.append(float(of_target(own, target)[0]) if one else None)
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """What one method's maps of all samples have in common; fields as those of `Attribution`."""
+
+    layer: str | None
+    placement: Placement | None
+    lattice: Lattice | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What the values of one map are like.
+
+    Attributes:
+        positive: Some are above 0.
+        flat: So are all of them, or some, and all are the same.
+    """
+
+    positive: bool
+    flat: bool
+
+    @classmethod
+    def of_all(cls, maps: Array) -> "list[_Range]":
+        """Ranges of the maps of some samples (N, ...)."""
+        values = np.asarray(maps).reshape(len(maps), -1)
+        high, low = values.max(1, initial=-np.inf), values.min(1, initial=np.inf)
+        positive = np.asarray((values > 0).any(1))
+        flat: Array = positive & (high - low <= FLAT * np.maximum(np.abs(high), np.abs(low)))
+        return [cls(*pair) for pair in zip(positive.tolist(), flat.tolist(), strict=True)]
 
 
 def _why_empty(evidence: Evidence, row: int, values: Array, method: "Method") -> str:

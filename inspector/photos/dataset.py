@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from converters.plain_values import whole_number
 from converters.regular_file import read_regular
@@ -44,7 +44,10 @@ __all__ = [
 
 _MAX_BYTES = 64 << 20
 MOST_ROWS = 1_000_000
-IMAGE_COLUMNS = ("image", "file", "filename", "path", "name")
+IMAGE_COLUMNS = (
+    *("image", "file", "filename", "path", "name", "file_name", "filepath", "file_path"),
+    *("image_path", "image_file", "image_name", "photo", "img"),
+)
 _DELIMITERS = ",;\t"
 LABEL_COLUMNS = (
     *("label", "class", "imagenet_index", "imagenet_indices", "index", "target", "category"),
@@ -171,7 +174,9 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def class_indices(label: str, names: Sequence[str], classes: int | None) -> tuple[int, ...]:
+def class_indices(
+    label: str, names: Sequence[str], classes: int | None, ids: Sequence[str] = ()
+) -> tuple[int, ...]:
     """Classes of a model that a label means; empty when it names none.
 
     Args:
@@ -180,9 +185,13 @@ def class_indices(label: str, names: Sequence[str], classes: int | None) -> tupl
             indices between two, or several of these set apart by ``|``.
         names: The model's class names.
         classes: How many classes it has, if that is known.
+        ids: WordNet ids of the classes, by which a label may name them.
     """
     found: dict[int, None] = {}
     for piece in (part.strip() for part in label.split("|")):
+        if piece in ids and piece:
+            found[ids.index(piece)] = None
+            continue
         low, dash, high = (part.strip() for part in piece.partition("-"))
         ends = whole_number(low), whole_number(high if dash else low)
         if ends[0] is not None and ends[1] is not None and ends[0] >= 0:
@@ -214,12 +223,12 @@ def _index_of(text: str) -> int | None:
 
 
 def _as_written(name: str) -> str:
-    return name.strip().casefold()
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def _with_spaces(name: str) -> str:
     """A name as a folder is called: ``golden_retriever``."""
-    return " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(_as_written(name.replace("_", " ")).split())
 
 
 # -- tables -----------------------------------------------------------------------------------
@@ -336,13 +345,16 @@ def photo_of_row(table: Path, folders: Sequence[Path], name: str, at: int) -> Pa
     """
     if not name:
         raise UsageError(f"line {at} names no photo", where=str(table))
-    relative = Path(name)
     bases = [folder.absolute() for folder in (*folders, table.parent)]
+    if "\\" in name and not any(os.path.isfile(base / name) for base in bases):  # noqa: PTH113
+        name = name.replace("\\", "/")  # a table of Windows; elsewhere it may be a letter of a name
+    relative = Path(name)
     if base := next(
         (one for one in bases if relative.is_absolute() and one in relative.parents), None
     ):
         relative = relative.relative_to(base)
-    if "\0" in name or relative.is_absolute() or ".." in relative.parts:
+    drive = PureWindowsPath(name).drive  # C:/photos/1.jpg
+    if "\0" in name or relative.is_absolute() or drive or ".." in relative.parts:
         raise UsageError(
             f"line {at} names a file outside the folder",
             where=str(table),

@@ -38,6 +38,7 @@ __all__ = [
     "image_sources",
     "is_one_image",
     "load_photo",
+    "orientation_of",
 ]
 
 ImageSource = Any
@@ -223,6 +224,17 @@ def load_photo(path: str | Path) -> Photo:
     data = _read(path)
     rgb, notes, warned = _of_bytes(data, str(path))
     return Photo(rgb, path.name, hashlib.sha256(data).hexdigest(), notes, path, warned)
+
+
+def orientation_of(path: Path) -> int:
+    """EXIF orientation of a photo's file, 1 to 8; 1 where there is none, or no such file."""
+    try:
+        data = _read(path)
+        with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=formats_of(data, str(path))) as one:
+            found = one.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - decoders raise anything; whoever needs the pixels says why
+        return 1
+    return found if found in _UPRIGHT else 1
 
 
 def _of_bytes(data: bytes, where: str) -> Read:

@@ -179,11 +179,30 @@ def scores_of(values: Mapping[str, Any], targets: Sequence[Target]) -> _Array:
     for name in dict.fromkeys(one for target in targets for one in target.tensors):
         if np.asarray(values[name]).dtype.kind not in "biuf":
             raise UnknownTarget("a target is a number, and this tensor holds none", where=name)
+    whole: dict[int, _Array | None] = {}
     rows = []
     for row, target in enumerate(targets):
+        if id(target) not in whole:
+            whole[id(target)] = _elements(values, target)
+        together = whole[id(target)]
+        if together is not None:
+            rows.append(together[row])
+            continue
         own = {name: np.asarray(values[name][row : row + 1]) for name in target.tensors}
         rows.append(np.sum(target.of(own)))
     return np.asarray(rows, dtype=np.float64)
+
+
+def _elements(values: Mapping[str, Any], target: Target) -> _Array | None:
+    """A target of all samples at once (N,); None where something is added up for it.
+
+    Sums of several samples are rounded in another order than those of one.
+    """
+    if type(target) is not Target:
+        return None
+    array = np.asarray(values[target.tensor])
+    alone = array[target._place(array)].ndim == 1  # noqa: SLF001 - of this module
+    return np.asarray(target.of({target.tensor: array})) if alone else None
 
 
 @dataclass(frozen=True)
@@ -214,13 +233,13 @@ class Sampled:
         """Whether the number is a sum of elements with weights that no value changes."""
         return self.target.linear
 
-    def slope(self, values: Mapping[str, Any], tensor: str, row: int) -> Any:
-        """Derivative of one sample's number by a tensor, in the tensor's shape as it is held."""
+    def slope(self, values: Mapping[str, Any], tensor: str, rows: Sequence[int]) -> Any:
+        """Derivative of some samples' numbers by a tensor, in the tensor's shape as it is held."""
         # Of which element of the tensor each element with an axis of samples is.
         array = values[tensor]
         places = np.arange(array.size).reshape(array.shape)
         of = self.with_samples(tensor, places)
         own = self.target.slope({tensor: self.with_samples(tensor, array)}, tensor)
         found = np.zeros(array.size, np.float32)
-        found[of[row].reshape(-1)] = own[row].reshape(-1)
+        found[of[rows].reshape(-1)] = own[rows].reshape(-1)
         return found.reshape(array.shape)

@@ -161,7 +161,14 @@ class TargetSpec:
         count = self._best.get(piece)
         if count is None:
             return _single(piece, self.scores, self.labels, values)
-        return best_targets(count, scores=self.scores, labels=self.labels, values=values)
+        return best_targets(
+            count, scores=self.scores, labels=self.labels, values=values, known=self._known
+        )
+
+    @cached_property
+    def _known(self) -> dict[int, Target]:
+        """Classes that were the best of some photo."""
+        return {}
 
     def resolve(self, values: ArrayLike | None = None) -> tuple[Target, ...]:
         """The targets of one photo, each once, in the order asked for.
@@ -299,7 +306,12 @@ def _upward(
 
 
 def best_targets(
-    k: int, *, scores: Scores, labels: Sequence[str] = (), values: ArrayLike | None
+    k: int,
+    *,
+    scores: Scores,
+    labels: Sequence[str] = (),
+    values: ArrayLike | None,
+    known: dict[int, Target] | None = None,
 ) -> tuple[Target, ...]:
     """The best classes of one photo, as ``top`` and a number names them.
 
@@ -308,6 +320,7 @@ def best_targets(
         scores: The classifier's scores.
         labels: Class names in the order of the scores.
         values: (K,) scores of the photo; None where it is not known yet.
+        known: Classes by index that were made before, of these scores and names; gets new ones.
 
     Raises:
         UnknownTarget: There are not so many, or the scores are not numbers.
@@ -327,12 +340,13 @@ def best_targets(
             where=clean_text(scores.tensor),
             hint="check the preprocessing",
         )
+    known = {} if known is None else known
     if unit is not None:
         first = unit if z[0] >= 0 else 1 - unit
-        return tuple(_class(i, scores, labels) for i in (first, 1 - first)[:k])
+        return tuple(_class_in(known, i, scores, labels) for i in (first, 1 - first)[:k])
     # Ties: the first index, as ArgMax does.
     order = [z.argmax()] if k == 1 else np.argsort(-z, kind="stable")[:k]
-    found = tuple(_class(int(i), scores, labels) for i in order)
+    found = tuple(_class_in(known, int(i), scores, labels) for i in order)
     if z.size == 1 and z[0] * found[0].sign < 0 and scores.activation == "sigmoid":
         return (found[0].opposite(_other_label(found[0], scores, labels)),)
     return found
@@ -347,6 +361,14 @@ def _unit_of(scores: Scores, labels: Sequence[str]) -> int | None:
         return scores.unit
     second = 0 if scores.flipped else 1
     return second if scores.classes == 1 and len(labels) == 2 else None
+
+
+def _class_in(
+    known: dict[int, Target], index: int, scores: Scores, labels: Sequence[str]
+) -> Target:
+    if index not in known:
+        known[index] = _class(index, scores, labels)
+    return known[index]
 
 
 def _class(index: int, scores: Scores, labels: Sequence[str]) -> Target:

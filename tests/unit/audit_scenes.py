@@ -19,7 +19,7 @@ MARK = 8
 """Rows and columns of the mark in the top right corner."""
 
 
-def network(*, cheats: bool) -> onnx.ModelProto:
+def network(*, cheats: bool, ends: str = "Softmax") -> onnx.ModelProto:
     """Class 0 "thing" grows with red squares, class 1 "other" with green ones.
 
     A network that cheats also takes blue, the mark's colour, for a "thing".
@@ -36,7 +36,7 @@ def network(*, cheats: bool) -> onnx.ModelProto:
     blue = 160.0 if cheats else 0.0
     linear = net.constant([[40.0, 0.0], [0.0, 40.0], [blue, 0.0]])
     x = net.add("Gemm", x, linear, net.constant([0.0, 0.4]), name="logits")
-    net.add("Softmax", x, name="probabilities", axis=1)
+    net.add(ends, x, name="probabilities", **({"axis": 1} if ends == "Softmax" else {}))
     model = net.model(probabilities=("n", 2))
     model.metadata_props.add(key="names", value="{0: 'thing', 1: 'other'}")
     return model

@@ -30,10 +30,10 @@ class Weighted:
             weights = array.new_tensor(weights)
         return (array * weights).reshape(array.shape[0], -1).sum(1)
 
-    def slope(self, values: Any, tensor: str, row: int) -> Array:
+    def slope(self, values: Any, tensor: str, rows: list[int]) -> Array:
         array = values[tensor]
         found = np.zeros(array.shape, np.float32)
-        found[row] = self.weights[row]
+        found[rows] = self.weights[rows]
         return found
 
 

@@ -4,6 +4,7 @@ import json
 
 import audit_scenes as scenes
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -19,6 +20,7 @@ from inspector.audit.run import AuditOptions, audit
 from inspector.errors import MethodRefused, UsageError
 from inspector.opening import Opening
 from inspector.passes.journal import Journal
+from inspector.photos.dataset import class_indices
 from inspector.photos.geometry import Geometry
 
 SETTINGS = ("mean=0", "std=1")
@@ -302,7 +304,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, m
     keep, rows_of, kept, seen = Journal.keep, Auditor.rows, [], []
 
     def cut_short(journal, key, row):
-        if len(kept) == 30:
+        if len(kept) == 40:
             raise KeyboardInterrupt
         kept.append(key)
         keep(journal, key, row)
@@ -314,7 +316,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_rows(scene, tmp_path, m
     monkeypatch.setattr(Journal, "keep", lambda j, key, row: kept.append(key) or keep(j, key, row))
     monkeypatch.setattr(Auditor, "rows", lambda a, own: seen.append(len(own)) or rows_of(a, own))
     audit(opening(scene), scene / "data", tmp_path, options)
-    assert sum(seen) == 80 - 24  # whole batches of 8
+    assert sum(seen) == 80 - 32  # the whole batch is not computed again
     assert kept == [str(place) for place in range(80)]  # no photo twice
     names = {path.name for path in tmp_path.iterdir()}
     assert names == FILES
@@ -442,3 +444,54 @@ def test_the_command_ends_with_status_1_where_a_threshold_is_not_met(scene, tmp_
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["data"]["classes"] == {"other": 40, "thing": 40}
     assert not (tmp_path / "thumbnails").exists()
+
+
+def test_folders_that_are_called_by_wordnet_ids_are_classes(scene, tmp_path):
+    """As ImageNet's own are, whose ids stand in front of the names."""
+    for label, number in (("n02099601", 1), ("n02123045", 2)):
+        folder = tmp_path / "val" / label
+        folder.mkdir(parents=True)
+        photo = Image.fromarray(scenes.photo(number, (220, 60, 60), marked=False))
+        photo.save(folder / "a.png")
+    (tmp_path / "names.txt").write_text("n02099601 thing\nn02123045 other, tabby\n")
+    path = scene / "cheating.onnx"
+    asked = Opening(path, labels=tmp_path / "names.txt", overrides=SETTINGS)
+    options = AuditOptions(workers=1, thumbnails=False)
+    found = audit(asked, tmp_path / "val", tmp_path / "out", options)
+    assert found.contents["data"]["classes"] == {"other, tabby": 1, "thing": 1}
+    assert [row["correct"] for row in found.rows] == [True, False]
+
+
+def test_names_are_one_however_their_letters_are_composed(scene, tmp_path):
+    """macOS hands out decomposed names of folders; gates and labels are typed composed."""
+    for name, number in (("Ka\u0308fer", 1), ("Thing", 2)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        photo = Image.fromarray(scenes.photo(number, (220, 60, 60), marked=False))
+        photo.save(tmp_path / "data" / name / "a.png")
+    gates = ("class.K\u00e4fer.entropy > 0.5", "class.Ka\u0308fer.entropy > 0.5")
+    options = AuditOptions(workers=1, thumbnails=False, fail_if=gates)
+    found = audit(opening(scene), tmp_path / "data", tmp_path / "out", options)
+    assert list(found.contents["data"]["classes"]) == ["K\u00e4fer", "thing"]
+    assert class_indices("Ka\u0308fer", ("dog", "k\u00e4fer"), 2) == (1,)
+    assert class_indices("ka\u0308fer", ("dog", "Ka\u0308fer"), 2) == (1,)
+
+
+def test_photos_of_several_labels(tmp_path):
+    """Of sigmoids that do not exclude each other: a share above 1, and classes called missing."""
+    rng = np.random.default_rng(0)
+    onnx.save(scenes.network(cheats=False, ends="Sigmoid"), tmp_path / "model.onnx")
+    for name in "ab":
+        pixels = rng.integers(0, 255, (48, 48, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text("image,label,bbox\na.png,thing|other,1\nb.png,other|thing,2\n")
+    options = AuditOptions(workers=1, thumbnails=False)
+    asked = Opening(tmp_path / "model.onnx", overrides=SETTINGS)
+    found = audit(asked, tmp_path / "t.csv", tmp_path / "out", options)
+    assert all(row["correct"] and 0 < row["label_probability"] <= 1 for row in found.rows)
+    said = " ".join(found.contents["warnings"])
+    assert "shown by no photo" not in said
+    assert "boxes in the one column 'bbox' are not read" in said
+    (tmp_path / "t.csv").write_text("image,thing,other\na.png,1,0\nb.png,1,1\n")
+    found = audit(asked, tmp_path / "t.csv", tmp_path / "other", options)
+    said = " ".join(found.contents["warnings"])
+    assert "called like classes of the model are groups: thing, other" in said

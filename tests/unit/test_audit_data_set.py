@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from inspector.audit.data_set import open_data_set
-from inspector.errors import UsageError
+from inspector.audit.data_set.frames import on_upright_photo
+from inspector.errors import ImageRefused, UsageError
+from inspector.photos.photo import Photo
 
 
 def photos(folder, *names):
@@ -289,3 +291,150 @@ def test_boxes_the_wrong_way_round_are_listed_together(tmp_path):
     text = "image,x0,y0,x1,y1\na.png,5,5,1,1\na.png,1,1,5,nan\na.png,1,1,5,5\n"
     with pytest.raises(UsageError, match=r"line 2: .*; line 3: "):
         open_data_set(_csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+def test_boxes_of_a_stored_photo_lie_on_the_upright_one(tmp_path, orientation, kind):
+    stored = np.zeros((20, 40, 3), np.uint8)
+    stored[2:7, 1:11] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder = tmp_path / ("images" if kind == "coco" else "JPEGImages")
+    folder.mkdir()
+    Image.fromarray(stored).save(folder / "a.png", exif=exif)
+    if kind == "coco":
+        _coco(tmp_path, json.dumps(one_box(40, 20, [1, 2, 10, 5])))
+    else:
+        corners = "<xmin>2</xmin><ymin>3</ymin><xmax>11</xmax><ymax>7</ymax>"
+        size = "<size><width>40</width><height>20</height></size>"
+        box = f"<object><name>dog</name><bndbox>{corners}</bndbox></object>"
+        (tmp_path / "Annotations").mkdir()
+        (tmp_path / "Annotations" / "a.xml").write_text(f"<annotation>{size}{box}</annotation>")
+    (entry,) = open_data_set(tmp_path).entries
+    photo = Photo.open(entry.path)
+    found = on_upright_photo(entry, photo.size)
+    if photo.size == (20, 40):  # nothing tells of which of the two it is
+        assert found == entry
+        return
+    top, left, bottom, right = (int(v) for v in found.objects[0].corners)
+    inside = photo.pixels[top:bottom, left:right]
+    assert (inside == 255).all()
+    assert (inside == 255).sum() == (stored == 255).sum()
+
+
+def one_box(width, height, box):
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": box}],
+        "categories": [{"id": 7, "name": "dog"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (one_box(40, 20, [1, 15, 10, 20]), "reach beyond it: they are of the upright photo"),
+        (one_box(41, 20, [1, 2, 10, 5]), "20x40 pixels, and its annotations are of 41x20"),
+    ],
+)
+def test_boxes_of_neither_photo_are_refused(tmp_path, content, text):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    (entry,) = open_data_set(_coco(tmp_path, json.dumps(content))).entries
+    with pytest.raises(ImageRefused, match=text):
+        on_upright_photo(entry, Photo.open(entry.path).size)
+
+
+def test_annotations_beside_their_photos_are_read(tmp_path):
+    """As LabelImg and Darknet write them; they were photos without labels."""
+    photos(tmp_path / "yolo", "a.png", "b.png")
+    (tmp_path / "yolo" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "yolo" / "b.txt").write_text("")
+    (tmp_path / "yolo" / "classes.txt").write_text("dog\n")
+    found = open_data_set(tmp_path / "yolo")
+    assert (found.kind, [e.label for e in found.entries]) == ("yolo", ["dog", None])
+    photos(tmp_path / "voc", "a.png")
+    (tmp_path / "voc" / "a.xml").write_text(VOC)
+    found = open_data_set(tmp_path / "voc")
+    assert (found.kind, [e.label for e in found.entries]) == ("voc", ["dog"])
+
+
+def test_other_texts_beside_photos_are_no_annotations(tmp_path):
+    photos(tmp_path, "a.png", "b.png")
+    (tmp_path / "a.txt").write_text("a dog on a lawn, 1990\n")
+    (tmp_path / "b.xml").write_text("<x:xmpmeta xmlns:x='adobe:ns:meta/'/>")
+    assert open_data_set(tmp_path).kind == "photos"
+
+
+def test_key_points_behind_a_box_are_no_outline(tmp_path):
+    photos(tmp_path, "images/a.png")
+    (tmp_path / "data.yaml").write_text("kpt_shape: [2, 3]\nnames: [dog]\n")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.9 0.9 1\n")
+    (entry,) = open_data_set(tmp_path).entries
+    assert entry.objects[0].corners == pytest.approx((0.3, 0.4, 0.7, 0.6))
+
+
+def test_coco_of_several_parts_is_not_a_folder_of_classes(tmp_path):
+    for part in ("train", "valid"):
+        photos(tmp_path / part, "a.png")
+        text = json.dumps(one_box(40, 20, [1, 2, 10, 5]))
+        (tmp_path / part / "_annotations.coco.json").write_text(text)
+    with pytest.raises(UsageError, match=r"has several annotations: train/_ann.*, valid/"):
+        open_data_set(tmp_path)
+    (tmp_path / "valid" / "_annotations.coco.json").unlink()
+    assert open_data_set(tmp_path).kind == "coco"
+
+
+def test_coco_whose_ids_or_files_are_missing_is_refused(tmp_path):
+    photos(tmp_path, "a.png")
+    content = one_box(40, 20, [1, 2, 10, 5])
+    content["annotations"][0]["category_id"] = "7"
+    with pytest.raises(UsageError, match="no annotation has the id of a category"):
+        open_data_set(_coco(tmp_path, json.dumps(content)))
+    content = one_box(40, 20, [1, 2, 10, 5])
+    del content["images"][0]["file_name"]
+    with pytest.raises(UsageError, match="image 1 has no file_name"):
+        open_data_set(_coco(tmp_path, json.dumps(content)))
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/val2017/a.png"
+    assert open_data_set(_coco(tmp_path, json.dumps(content))).entries[0].photo == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "image,label\nin\\a.png,dog\n"),
+        ("t.tsv", "image\tlabel\nin/a.png\tdog\n"),
+        ("t.csv", "file_name,label\nin/a.png,dog\n"),
+    ],
+)
+def test_tables_as_other_programs_write_them(tmp_path, name, text):
+    photos(tmp_path, "in/a.png")
+    (tmp_path / name).write_text(text)
+    (entry,) = open_data_set(tmp_path / name).entries
+    assert (entry.photo, entry.label) == ("in/a.png", "dog")
+
+
+@pytest.mark.parametrize("name", [r"C:\data\a.png", r"..\a.png", r"in\..\..\a.png"])
+def test_paths_of_windows_lead_to_no_other_folder(tmp_path, name):
+    photos(tmp_path, "data/b.png")
+    photos(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="line 2 names a file outside the folder"):
+        open_data_set(_csv(tmp_path / "data", f"image,label\n{name},dog\n"))
+
+
+def test_a_parquet_table_of_the_photos_themselves_says_so(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    photos(tmp_path, "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    for cell in (data, {"bytes": data, "path": None}, {"bytes": data, "path": "gone.png"}):
+        parquet.write_table(pa.table({"image": [cell]}), tmp_path / "t.parquet")
+        with pytest.raises(UsageError, match="holds the photos themselves"):
+            open_data_set(tmp_path / "t.parquet")
+    for name in (b"a.png", {"bytes": data, "path": "a.png"}):
+        parquet.write_table(pa.table({"image": [name]}), tmp_path / "t.parquet")
+        assert [e.photo for e in open_data_set(tmp_path / "t.parquet").entries] == ["a.png"]

@@ -10,7 +10,8 @@ from PIL import Image, ImageFilter
 
 from inspector.audit.processing import find_processing
 from inspector.audit.run import AuditOptions, audit
-from inspector.measures.photo_traces import traces_of
+from inspector.measures.jpeg_traces import jpeg_qualities
+from inspector.measures.photo_traces import luma_of, traces_of
 from inspector.opening import Opening
 
 OPTIONS = AuditOptions(workers=1, thumbnails=False)
@@ -141,3 +142,22 @@ def test_a_frame_is_on_all_sides_and_narrow():
     pixels[:] = 255
     pixels[18:22, 35:45] = 0
     assert traces_of(pixels).frame == 0
+
+
+def test_photos_measured_together_have_the_quality_that_each_has_alone():
+    rng = np.random.default_rng(0)
+    coarse = [rng.integers(0, 256, (12, 9, 3)).astype(np.uint8) for _ in range(12)]
+    planes = []
+    for number, own in enumerate(coarse):
+        photo = Image.fromarray(own).resize((72, 96), Image.Resampling.BICUBIC)
+        if number % 3 == 0:  # many coefficients of one size, whose order decides which are taken
+            photo = Image.fromarray(np.kron(own // 128 * 200, np.ones((8, 8, 1), np.uint8)))
+        if number % 2:
+            stream = BytesIO()
+            photo.save(stream, "JPEG", quality=20 + 6 * number)
+            photo = Image.open(stream)
+        planes.append(luma_of(np.asarray(photo)))
+    together = jpeg_qualities(np.stack(planes))
+    assert together == [jpeg_qualities(plane[None])[0] for plane in planes]
+    assert sum(quality < 100 for quality in together) >= 4
+    assert jpeg_qualities(np.zeros((2, 16, 16))) == [100, 100]

@@ -15,6 +15,7 @@ from inspector.network.outputs.labels import (
     Labels,
     count_warning,
     labels_from_metadata,
+    labels_of_file,
     names_beside,
     read_labels,
 )
@@ -262,3 +263,13 @@ def test_count_warning():
     assert "3 class names for 5 classes" in count_warning(THREE, 5)
     assert "background" in count_warning(THREE, 4)
     assert "background" in count_warning(THREE, 2)
+
+
+@pytest.mark.parametrize("name", ["synset.txt", "keras.json"])
+def test_wordnet_ids_in_front_of_names_are_kept(tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    found = labels_of_file(tmp_path / name)
+    assert found.names == read_labels(tmp_path / name)
+    assert found.ids[0] in {"n01440764", "n01440760"}
+    (tmp_path / "plain.txt").write_text("tench\ngoldfish\n")
+    assert labels_of_file(tmp_path / "plain.txt").ids == ()

@@ -6,9 +6,13 @@ import json
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import inspector
 from inspector import doctor
@@ -134,3 +138,55 @@ def test_doctor_says_what_is_missing_for_what(monkeypatch):
     found = {one.extra: str(one) for one in doctor.features()}
     assert found["audit"] == "pyarrow not installed: pip install 'onnx-inspector[audit]'"
     assert found["studies"].startswith("matplotlib 1.0")
+
+
+def imports_at_once(path):
+    """Names that a file imports as soon as it is imported itself."""
+    waiting = list(ast.parse(path.read_bytes()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+        elif isinstance(node, ast.If | ast.Try) and "TYPE_CHECKING" not in ast.dump(node):
+            waiting += node.body
+
+
+def packages_of(folder):
+    """Packages of others that programs of a folder, and what they import, need at once."""
+    waiting, seen, found = sorted(folder.rglob("*.py")), set(), set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for name in imports_at_once(path):
+            top, *rest = name.split(".")
+            if top in {"inspector", "converters"}:
+                places = [ROOT / top / Path(*rest[:n]) for n in range(len(rest) + 1)]
+                files = [f for p in places for f in (p.with_suffix(".py"), p / "__init__.py")]
+                waiting += [file for file in files if file.is_file()]
+            elif top not in sys.stdlib_module_names and not (folder / f"{top}.py").is_file():
+                found.add(top)
+    return found
+
+
+@pytest.mark.parametrize(("folder", "extra"), [("truth", "truth"), ("costs", "benchmark")])
+def test_an_extra_of_a_benchmark_brings_what_its_programs_import(folder, extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    brought = set()
+    while waiting:
+        name = canonicalize_name(Requirement(waiting.pop()).name)
+        if name not in brought:
+            brought.add(name)
+            with suppress(metadata.PackageNotFoundError):
+                wanted = map(Requirement, metadata.requires(name) or ())
+                waiting += [str(one) for one in wanted if not one.marker or one.marker.evaluate()]
+    modules = metadata.packages_distributions()
+    needed = packages_of(ROOT / "benchmarks" / folder)
+    named = {module: {canonicalize_name(d) for d in modules.get(module, ())} for module in needed}
+    missing = {module for module, given in named.items() if given and not given & brought}
+    assert not missing

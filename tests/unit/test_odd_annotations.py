@@ -318,7 +318,7 @@ def test_coco_in_its_own_layout(folder, place):
     assert [e.label for e in open_data_set(path).entries] == ["cat"]
     assert open_data_set(root).kind == "coco"
     path.with_name("instances_train2017.json").write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="several annotations: instances_train2017"):
+    with pytest.raises(UsageError, match="several annotations: annotations/instances_train2017"):
         open_data_set(root)
 
 

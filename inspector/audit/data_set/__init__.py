@@ -10,6 +10,7 @@ All of it is a stranger's: a name leads to a file below the data set's folder or
 """
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ from inspector.audit.data_set.coco import coco
 from inspector.audit.data_set.described import Annotations, few
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.table import of_table
-from inspector.audit.data_set.voc import voc
+from inspector.audit.data_set.voc import has_voc, voc
 from inspector.audit.data_set.yolo import has_yolo, yolo
 from inspector.errors import UsageError
 from inspector.photos.dataset import spellings
@@ -36,7 +37,7 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
     """Find the photos of a data set and what is known of them.
 
     Args:
-        source: A folder; a table (``.csv``, ``.parquet``); COCO annotations (``.json``).
+        source: A folder; a table (``.csv``, ``.tsv``, ``.parquet``); COCO annotations (``.json``).
         classes: Class names of the model; a folder that is named like one is a label at any
             depth.
 
@@ -54,14 +55,16 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
         raise UsageError("does not exist", where=str(source), hint=did_you_mean(source))
     if not source.is_dir():
         suffix = source.suffix.lower()
-        if suffix in {".csv", ".parquet"}:
+        if suffix in {".csv", ".tsv", ".parquet"}:
             return of_table(source)
         if suffix == ".json":
             return _annotated(source, "coco", coco(source), source.parent)
         raise UsageError(
             "is not a data set",
             where=str(source),
-            hint="name a folder of photos, a table (.csv, .parquet) or COCO annotations (.json)",
+            hint="name the folder that holds images/ and labels/"
+            if suffix in {".yaml", ".yml"}
+            else "name a folder of photos, a table (.csv, .tsv, .parquet) or COCO (.json)",
         )
     found = _annotations_in(source)
     return _folder(source, classes) if found is None else replace(found, source=source)
@@ -74,26 +77,36 @@ def _annotations_in(folder: Path) -> DataSet | None:
         UsageError: They cannot be read, or there are several.
     """
     places = [folder / name for name in _COCO]
-    inner = sorted(p for p in (folder / "annotations").glob("instances_*.json") if p.is_file())
-    found = [p for p in places if p.is_file()] or inner
+    inner = _files(folder, "annotations/instances_*.json"), _files(folder, f"*/{_COCO[0]}")
+    found = [p for p in places if p.is_file()][:1] or next(filter(None, inner), [])
     if found:
-        if found is inner and len(inner) > 1:
+        if len(found) > 1:
+            names = [path.relative_to(folder).as_posix() for path in found]
             raise UsageError(
-                f"has several annotations: {few([path.name for path in inner])}",
-                where=str(folder / "annotations"),
-                hint=f"name one of them: {inner[0]}",
+                f"has several annotations: {few(names)}",
+                where=str(folder),
+                hint=f"name one of them: {found[0]}",
             )
         return _annotated(found[0], "coco", coco(found[0]), found[0].parent)
-    if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
+    if has_voc(folder):
         return _annotated(folder, "voc", voc(folder), folder)
     if has_yolo(folder):
         return _annotated(folder, "yolo", yolo(folder), folder)
     return None
 
 
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
+
+
+def _alike(name: str) -> str:
+    """A name in small letters, composed: macOS hands out names of folders decomposed."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     """Photos at any depth, labelled by the folders that they lie in."""
-    known = {name.casefold() for name in classes}
+    known = {_alike(name) for name in classes}
     listing = list_folder(source, _MOST_FILES)
     if not listing.photos:
         raise UsageError(
@@ -105,7 +118,7 @@ def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     for path in listing.photos:
         name = PurePosixPath(path.relative_to(source).as_posix())
         folders = name.parts[:-1]
-        label = next((part for part in reversed(folders) if part.casefold() in known), None)
+        label = next((part for part in reversed(folders) if _alike(part) in known), None)
         label = label or (folders[-1] if folders else None)
         shown = None if label is None else clean_text(label)
         entries.append(Entry(distinct_text(str(name)), path, shown))

@@ -38,7 +38,7 @@ def coco(path: Path) -> Annotations:
         found = parse_json(read_file(path))
     except ValueError as error:
         raise UsageError(f"is not JSON ({error})", where=str(path)) from None
-    parts = found if isinstance(found, dict) else {}
+    parts: Mapping[str, Any] = found if isinstance(found, dict) else {}
     images, boxes = parts.get("images"), parts.get("annotations", [])
     if not isinstance(images, list) or not isinstance(boxes, list):
         raise UsageError(
@@ -50,6 +50,7 @@ def coco(path: Path) -> Annotations:
     named = _by_id(mappings_in(parts.get("categories", [])), "categories", wrong)
     known = _by_id(mappings_in(images), "images", wrong)
     objects: dict[Identity, list[Annotated]] = {}
+    categories = set[Identity]()
     for number, box in enumerate(mappings_in(boxes)):
         if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
             continue
@@ -61,19 +62,20 @@ def coco(path: Path) -> Annotations:
             wrong.append(f"{called}: bbox is not left, top, width, height")
             continue
         identity, category = _identity(box.get("image_id")), _identity(box.get("category_id"))
+        categories |= {category} - {None}
         said = clean_text(str(named.get(category, {}).get("name") or "")).strip()
         label = said or (None if category is None else unnamed(category))
         if numbers[2] > 0 and numbers[3] > 0:  # COCO itself has boxes without an area
             left, top = numbers[:2]
             corners = (top, left, top + numbers[3], left + numbers[2])
             objects.setdefault(identity, []).append(Annotated(label, corners))
-    if objects and not set(objects) & set(known):
-        wrong.append("no annotation has the id of an image: image_id and id differ in type?")
-    refuse_all(wrong, path)
+    wrong += _unmatched("an image", {*objects}, known)
+    wrong += _unmatched("a category", categories, named)
+    refuse_all([*wrong, *_nameless(images)], path)
     beside = ("", path.stem.rpartition("_")[2]) if path.parent.name == "annotations" else ()
     described = []
     for image in mappings_in(images):
-        name = below(image.get("file_name", ""), path)
+        name = below(_name_of(image), path)
         inner = (name, PurePosixPath("images") / name, PurePosixPath(name.name))
         places = (
             *inner,
@@ -84,6 +86,28 @@ def coco(path: Path) -> Annotations:
         described.append(Described(distinct_text(str(name)), places, own, size_of(*size)))
     names = [clean_text(str(one.get("name") or "")).strip() for one in named.values()]
     return Annotations(described, list(dict.fromkeys(filter(None, names))))
+
+
+def _unmatched(what: str, used: set[Identity], given: Mapping[Identity, object]) -> list[str]:
+    """What is wrong where annotations name identities of which none is there."""
+    if not used or not given or used & set(given):
+        return []
+    key = what.rpartition(" ")[2]
+    return [f"no annotation has the id of {what}: {key}_id and id differ in type?"]
+
+
+def _nameless(images: object) -> list[str]:
+    """What is wrong with images of which no file is named."""
+    return [
+        f"image {clean_text(str(image.get('id', number)), limit=40)} has no file_name"
+        for number, image in enumerate(mappings_in(images))
+        if not _name_of(image)
+    ]
+
+
+def _name_of(image: Mapping[str, Any]) -> object:
+    """An image's file: LVIS gives its address alone."""
+    return image.get("file_name") or str(image.get("coco_url") or "").rpartition("/")[2]
 
 
 def _identity(value: object) -> Identity:

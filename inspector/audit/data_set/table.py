@@ -25,6 +25,7 @@ from inspector.printable import clean_text, distinct_text
 __all__ = ["of_table"]
 
 _MASK = ("mask", "mask_file")
+_IN_ONE = ("bbox", "box", "boxes", "bboxes", "bounding_box")
 _INDEX = re.compile(r"__index_level_\d+__")
 _MOST_VALUES = 50
 """Different values of a column beyond which it does not name groups."""
@@ -37,7 +38,7 @@ def of_table(source: Path) -> DataSet:
         UsageError: It cannot be read, has no column of photos, boxes that are none, two labels of
             one photo, or none of its photos is there.
     """
-    rows = read_table(source) if source.suffix.lower() == ".csv" else _parquet(source)
+    rows = read_table(source) if source.suffix.lower() != ".parquet" else _parquet(source)
     if not rows:
         raise UsageError("has no rows", where=str(source), hint="a row per photo below the heading")
     image = column_of(source, rows, IMAGE_COLUMNS)
@@ -52,7 +53,8 @@ def of_table(source: Path) -> DataSet:
     wrong = []
     for at, row in rows:
         path = photo_of_row(source, [], row[image], at)
-        name = distinct_text(_below(row[image], source).as_posix())
+        called = _below(row[image], source).as_posix()
+        name = distinct_text(called if "\\" in str(path) else called.replace("\\", "/"))
         if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for long names
             missing[name] = NOT_THERE
             continue
@@ -92,6 +94,12 @@ def of_table(source: Path) -> DataSet:
         for name, entry in entries.items()
     )
     remarks = [*boxes.remarks, *_of_objects([n for n in few if n not in groups])]
+    unread = [name for name in _IN_ONE if name in given and not boxes.columns]
+    remarks += [
+        f"boxes in the one column {name!r} are not read: x0,y0,x1,y1 or left,top,width,height are "
+        "a column each"
+        for name in unread
+    ]
     return DataSet(source, "table", found, missing, remarks=tuple(remarks))
 
 
@@ -118,11 +126,27 @@ def _parquet(source: Path) -> list[tuple[int, Mapping[str, str]]]:
         raise UsageError(f"cannot be read ({reason})", where=str(source)) from None
     names = [name.strip().lower() for name in table.names]
     check_heading(source, names)
+    pictures = [place for place, name in enumerate(names) if name in IMAGE_COLUMNS]
+    if any(_is_picture(row[place], source.parent) for row in table.rows for place in pictures):
+        raise UsageError(
+            "holds the photos themselves, and an audit reads files",
+            where=str(source),
+            hint="write them beside it, and their names into the column: with the library "
+            "`datasets`, for i, row in enumerate(data): row['image'].save(f'{i}.png')",
+        )
     kept = [place for place, name in enumerate(names) if not _INDEX.fullmatch(name)]
     return [
         (at + 1, {names[place]: _cell(row[place]) for place in kept})
         for at, row in enumerate(table.rows)
     ]
+
+
+def _is_picture(value: object, folder: Path) -> bool:
+    """Whether a cell holds a photo's bytes, of which no file lies beside the table."""
+    if isinstance(value, dict):  # as the library `datasets` keeps it
+        name = str(value.get("path") or "")
+        return bool(value.get("bytes")) and not (name and os.path.isfile(folder / name))  # noqa: PTH113
+    return isinstance(value, bytes) and b"\0" in value
 
 
 def _cell(value: object) -> str:

@@ -20,11 +20,27 @@ from inspector.errors import UsageError
 from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
 
-__all__ = ["voc"]
+__all__ = ["has_voc", "voc"]
+
+
+def has_voc(folder: Path) -> bool:
+    """Whether annotations of VOC lie in a folder, or beside its photos as LabelImg writes them."""
+    apart = (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
+    return apart or bool(_beside(folder))
+
+
+def _beside(folder: Path) -> list[Path]:
+    """Annotations that lie beside a photo of the same name."""
+    names = {path.stem for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+    found = sorted(path for path in folder.glob("*.xml") if path.stem in names and path.is_file())
+    # Photos may have other files of XML beside them.
+    return [path for path in found if b"<annotation" in read_file(path, MOST_LABEL_BYTES)[:4096]]
 
 
 def voc(folder: Path) -> Annotations:
     """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
+
+    Both may lie in the folder itself.
 
     Where the photo that a file names is not there, the photo of the file's own name is meant.
 
@@ -32,13 +48,15 @@ def voc(folder: Path) -> Annotations:
         UsageError: A file is not such XML, declares entities, or has corners that are no box.
     """
     described, wrong = [], list[str]()
-    for path in sorted((folder / "Annotations").glob("*.xml")):
+    beside = _beside(folder)
+    room = "" if beside else "JPEGImages"
+    for path in beside or sorted((folder / "Annotations").glob("*.xml")):
         root = _xml(path)
         given = root.findtext("filename")
         own = [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
         names = [given, *own] if given else own
         places = [below(name, path) for name in names]
-        name = next((n for n in places if (folder / "JPEGImages" / n).is_file()), places[0])
+        name = next((n for n in places if (folder / room / n).is_file()), places[0])
         objects = []
         for one in root.iter("object"):
             texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
@@ -51,13 +69,13 @@ def voc(folder: Path) -> Annotations:
                 continue
             label = clean_text((one.findtext("name") or "").strip()) or None
             objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
-        found = (PurePosixPath("JPEGImages") / name, name)
+        found = (PurePosixPath(room) / name, name)
         size = size_of(
             *(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width"))
         )
         described.append(Described(distinct_text(str(name)), found, objects, size))
-    refuse_all(wrong, folder / "Annotations")
-    photos = list_folder(folder / "JPEGImages").photos
+    refuse_all(wrong, folder if beside else folder / "Annotations")
+    photos = list_folder(folder / room).photos
     named = {PurePosixPath(one.photo).name for one in described}
     rest = [path.name for path in photos if distinct_text(path.name) not in named]
     said = [f"photos without a file of annotations are left out: {few(rest)}"] if rest else []

@@ -1,5 +1,6 @@
 """YOLO annotations: a text file of boxes or polygons beside each photo's folder."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -13,12 +14,13 @@ from inspector.audit.data_set.described import (
     unnamed,
 )
 from inspector.errors import UsageError, require
-from inspector.photos.sources import list_folder
+from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
 
 __all__ = ["has_yolo", "yolo"]
 
 _LISTED = "classes.txt"
+_LINE = re.compile(r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}", re.IGNORECASE)
 
 
 def has_yolo(folder: Path) -> bool:
@@ -26,14 +28,30 @@ def has_yolo(folder: Path) -> bool:
     return bool(_parts(folder))
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Folders with ``images/`` and ``labels/``: the folder itself, or those in it."""
+def _parts(folder: Path) -> list[tuple[Path, Path]]:
+    """Folders of photos and of their labels.
+
+    ``images/`` and ``labels/`` of the folder itself, or of those in it; or both in one, as Darknet
+    and LabelImg write them.
+    """
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [folder] if _is_part(folder) else [part for part in inner if _is_part(part)]
+    for places in ([folder], inner):
+        apart = [(one / "images", one / "labels") for one in places]
+        apart = [pair for pair in apart if all(part.is_dir() for part in pair)]
+        if apart:
+            return apart
+        beside = [(one, one) for one in places if _beside(one)]
+        if beside:
+            return beside
+    return []
 
 
-def _is_part(folder: Path) -> bool:
-    return (folder / "labels").is_dir() and (folder / "images").is_dir()
+def _beside(folder: Path) -> bool:
+    """Whether files beside photos of the same names hold boxes, and not other words on them."""
+    names = {path.stem for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+    found = sorted(p for p in folder.glob("*.txt") if p.stem in names and p.is_file())
+    lines = (line for path in found for line in text_of(path).splitlines() if line.strip())
+    return _LINE.fullmatch(next(lines, "").strip()) is not None
 
 
 def yolo(folder: Path) -> Annotations:
@@ -44,17 +62,18 @@ def yolo(folder: Path) -> Annotations:
     Raises:
         UsageError: A file of labels cannot be read.
     """
-    names = _yolo_names(folder)
+    names, points = _yolo_names(folder)
     described, without, used = [], list[str](), set[Path]()
-    for part in _parts(folder):
-        listing = list_folder(part / "images")
+    for images, labels in _parts(folder):
+        listing = list_folder(images)
         for path in sorted(listing.photos):
             name = PurePosixPath(path.relative_to(folder).as_posix())
-            own = part / "labels" / path.relative_to(part / "images").with_suffix(".txt")
-            objects = _yolo_objects(own, names) if own.is_file() else []
+            own = labels / path.relative_to(images).with_suffix(".txt")
+            objects = _yolo_objects(own, names, points) if own.is_file() else []
             used.add(own)
             described.append(Described(distinct_text(str(name)), (name,), objects))
-        listed = sorted((part / "labels").rglob("*.txt"))
+        # Beside photos there are other texts, too.
+        listed = sorted(labels.rglob("*.txt")) if labels != images else []
         without += [
             path.relative_to(folder).as_posix()
             for path in listed
@@ -68,8 +87,13 @@ def yolo(folder: Path) -> Annotations:
     return Annotations(described, list(dict.fromkeys(names.values())), remarks)
 
 
-def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
+def _yolo_objects(path: Path, names: Mapping[int, str], points: int) -> list[Annotated]:
     """Objects of one file: boxes, with or without a confidence, or polygons.
+
+    Args:
+        path: The file.
+        names: Class names by number.
+        points: Numbers of key points that follow each box.
 
     Raises:
         UsageError: A line is neither.
@@ -85,6 +109,8 @@ def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
             numbers = [float(word) for word in words[1:]]
         except ValueError:
             numbers = []
+        if points and len(numbers) == 4 + points:
+            numbers = numbers[:4]
         outline = len(numbers) >= 6 and len(numbers) % 2 == 0
         shares = numbers if outline else numbers[:4]
         if (
@@ -108,19 +134,20 @@ def _yolo_objects(path: Path, names: Mapping[int, str]) -> list[Annotated]:
     return objects
 
 
-def _yolo_names(folder: Path) -> dict[int, str]:
-    """Names by number, of the first file that holds some."""
+def _yolo_names(folder: Path) -> tuple[dict[int, str], int]:
+    """Names by number, of the first file that holds some, and how many numbers key points have."""
     for listed in (folder / _LISTED, folder / "labels" / _LISTED):
         if listed.is_file():
             lines = text_of(listed).splitlines()
-            return {i: clean_text(line.strip()) for i, line in enumerate(lines) if line.strip()}
+            named = enumerate(line.strip() for line in lines)
+            return {i: clean_text(name) for i, name in named if name}, 0
     every = sorted(p for p in folder.glob("*.y*ml") if p.is_file())
     every.sort(key=lambda path: path.stem not in {"data", "dataset"})
-    return next(filter(None, map(_names_of_yaml, every)), {})
+    return next((found for found in map(_names_of_yaml, every) if found[0]), ({}, 0))
 
 
-def _names_of_yaml(path: Path) -> dict[int, str]:
-    """The list or mapping ``names`` of a data.yaml.
+def _names_of_yaml(path: Path) -> tuple[dict[int, str], int]:
+    """The list or mapping ``names`` of a data.yaml, and the product of its ``kpt_shape``.
 
     Raises:
         MissingExtra: PyYAML is not installed.
@@ -135,6 +162,9 @@ def _names_of_yaml(path: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict):
-        return {}
+        return {}, 0
     numbered = ((whole_number(str(i)), name) for i, name in names.items())
-    return {i: clean_text(str(name)) for i, name in numbered if i is not None}
+    shape = found.get("kpt_shape") if isinstance(found, dict) else None
+    sizes = [size for size in shape if isinstance(size, int)] if isinstance(shape, list) else []
+    points = sizes[0] * sizes[1] if len(sizes) == 2 else 0
+    return {i: clean_text(str(name)) for i, name in numbered if i is not None}, points

@@ -14,6 +14,7 @@ is.  Numbers are decimal, with an optional sign and exponent.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ def read(text: str) -> Node:
             f"the gate {clean_text(text, limit=40)!r} has more than {LENGTH:,} characters",
             hint="split it into several gates at its outermost 'or'",
         )
-    return _Reader(text).whole()
+    return _Reader(unicodedata.normalize("NFC", text)).whole()
 
 
 def written(part: str) -> str:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from converters.regular_file import read_regular
 from inspector.audit.data_set import Entry
+from inspector.audit.data_set.frames import SWAPPED, on_upright_photo
 from inspector.audit.report import AuditReport
 from inspector.errors import ImageRefused, UsageError
-from inspector.photos.photo import Photo
+from inspector.photos.photo import Photo, orientation_of
 from inspector.render import File, fiftyone, virelay
 from inspector.whole_file import inside, write_whole
 
@@ -96,13 +97,15 @@ def _boxes(entries: Sequence[Entry]) -> dict[str, list[fiftyone.Box]]:
     """Objects in shares of their photos; only photos with objects in pixels are opened."""
     found: dict[str, list[fiftyone.Box]] = {}
     for entry in entries:
-        size = entry.size
-        if size is None and any(not one.relative for one in entry.objects):
+        objects, size = entry.objects, entry.size
+        in_pixels = any(not one.relative for one in objects)
+        if in_pixels and (size is None or orientation_of(entry.path) in SWAPPED):
             try:
                 size = Photo.open(entry.path).size
+                objects = on_upright_photo(entry, size).objects
             except ImageRefused:
                 continue
-        for one in entry.objects:
+        for one in objects:
             top, left, bottom, right = one.corners
             if not one.relative and size is not None:
                 top, bottom, left, right = (

@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "Labels",
     "count_warning",
     "labels_from_metadata",
+    "labels_of_file",
     "names_beside",
     "read_labels",
 ]
@@ -63,11 +64,14 @@ class Labels:
         names: One name a class; empty when the model carries none.
         source: Where they come from, e.g. ``metadata 'names'``; empty when there are none.
         warnings: What was found and could not be used.
+        ids: A WordNet id a class, empty where it has none; none at all where the names came
+            without, as nearly all do.
     """
 
     names: tuple[str, ...] = ()
     source: str = ""
     warnings: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
@@ -87,6 +91,11 @@ def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
     Raises:
         UsageError: The file cannot be read, holds no names, or its indices have gaps.
     """
+    return labels_of_file(path, beside=beside).names
+
+
+def labels_of_file(path: str | Path, *, beside: bool = False) -> Labels:
+    """Class names of a file, with the WordNet ids that stand in front; see :func:`read_labels`."""
     path = Path(path)
     try:
         read = read_beside(path.parent, path.name, _MAX_BYTES) if beside else None
@@ -102,9 +111,18 @@ def read_labels(path: str | Path, *, beside: bool = False) -> tuple[str, ...]:
             names = _from_json(text)
         else:
             names = _from_csv(text) or _from_lines(text)
-        return _checked(names)
+        parted = [_parted(name) for name in names]
+        ids = tuple(own for own, _ in parted)
+        source = f"file {path.name}"
+        return Labels(_checked(name for _, name in parted), source, ids=ids if any(ids) else ())
     except ValueError as error:
         raise _refused(path, str(error)) from error
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A WordNet id in front of a name, empty without one, and the name."""
+    first, _, rest = text.partition(" ")
+    return (first, rest) if rest.strip() and _SYNSET.fullmatch(first) else ("", text)
 
 
 def labels_from_metadata(metadata: Mapping[str, str], graph: Graph) -> Labels:
@@ -201,11 +219,7 @@ def _from_lines(text: str) -> list[str]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         raise ValueError(f"line {lines.index('') + 1} is empty, which would shift the names")
-    names = []
-    for line in _without_numbers(lines):
-        first, _, rest = line.partition(" ")
-        names.append(rest if rest.strip() and _SYNSET.fullmatch(first) else line)
-    return names
+    return _without_numbers(lines)
 
 
 def _without_numbers(lines: list[str]) -> list[str]:
@@ -241,14 +255,15 @@ def names_beside(path: Path, classes: int | None) -> Labels:
             continue
         where = "beside" if beside.parent == folder else "above"
         try:
-            names = read_labels(beside, beside=True)
+            found = labels_of_file(beside, beside=True)
         except UsageError as error:
             if beside.name not in _ANYTHING:
                 warnings.append(f"not used: {error}")
             continue
-        wrong = count_warning(names, classes)
+        wrong = count_warning(found.names, classes)
         if not wrong:
-            return Labels(names, f"{beside.name} {where} the model", tuple(warnings))
+            source = f"{beside.name} {where} the model"
+            return replace(found, source=source, warnings=tuple(warnings))
         if beside.name not in _ANYTHING:
             warnings.append(f"{beside.name} {where} the model is not used: {wrong}")
     return Labels(warnings=tuple(warnings))
@@ -341,9 +356,8 @@ def _name(item: object) -> str:
     if isinstance(item, list | tuple):
         # Keras: ["n01440764", "tench"]; the id is not a name.
         parts = [_text(p) for p in item]
-        if len(parts) == 2 and _SYNSET.fullmatch(parts[0]):
-            return parts[1]
-        return ", ".join(parts)
+        with_id = len(parts) == 2 and _SYNSET.fullmatch(parts[0])
+        return " ".join(parts) if with_id else ", ".join(parts)
     if isinstance(item, dict):
         for key in ("name", "label"):
             if isinstance(item.get(key), str):

@@ -35,8 +35,10 @@ def wanted_classes(
     found: list[Mapping[str, tuple[int, ...]]] = []
     wrong = []
     for network in networks:
-        names = network.model.class_labels.names
-        meant = {label: class_indices(label, names, network.classes) for label in labels}
+        own = network.model.class_labels
+        meant = {
+            label: class_indices(label, own.names, network.classes, own.ids) for label in labels
+        }
         unknown = sorted(label for label, classes in meant.items() if not classes)
         if unknown:
             more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
