@@ -221,8 +221,13 @@ def reason_of(error: BaseException) -> str:
         >>> reason_of(TypeError("While loading.\nException encountered: no 'groups'\n"))
         "no 'groups'"
     """
-    lines = [line.strip() for line in str(_innermost(error)).splitlines() if line.strip(" -=\t")]
-    named = [found for line in lines if (found := _EXCEPTION.match(line))]
+    text = _DECORATION.sub("", str(_innermost(error)))
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -=\t")]
+    named = [
+        found
+        for line in lines
+        if (found := _EXCEPTION.match(line)) and "encountered when calling" not in line
+    ]
     if named:
         return named[-1]["said"][:300]
     advice = next((n for n, line in enumerate(lines) if n and _ADVICE.match(line)), len(lines))
@@ -250,11 +255,13 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|\{\{(?:function_)?node [^{}]*\}\} ?")
+"""Colours of terminals, and TensorFlow's own names of where it was."""
 _EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (?P<said>.*\S)")
 _ADVICE = re.compile(
-    r"(?i:caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|see (?:also|http)|"
-    r"stack trace|suggested|the (?:above|error above|error occurred|following call|problem arose)|"
-    r"this error|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
+    r"(?i:arguments received|caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|"
+    r"see (?:also|http)|stack trace|suggested|the (?:above|error above|error occurred|following "
+    r"call|problem arose)|this error|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
 )
 
 

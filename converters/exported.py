@@ -20,7 +20,7 @@ __all__ = ["one_by_one", "specs", "tidy", "write"]
 Array = NDArray[Any]
 
 
-def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = ()) -> None:
+def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = (), outputs: Sequence[str] = ()) -> None:
     """Give inputs and outputs plain names: ``image`` for ``serving_default_image:0``.
 
     A free batch axis is called ``batch`` in all of them.
@@ -28,14 +28,16 @@ def tidy(model: onnx.ModelProto, prefixes: Sequence[str] = ()) -> None:
     Args:
         model: Changed in place.
         prefixes: What exporters put before the names that the author gave.
+        outputs: The author's names of the outputs, in order, where the exporter dropped them.
     """
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if dims and dims[0].WhichOneof("value") != "dim_value":
             dims[0].dim_param = "batch"
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    for value in (*model.graph.input, *model.graph.output):
-        plain = value.name.partition(":")[0]
+    given = [*("" for _ in model.graph.input), *(outputs or ("" for _ in model.graph.output))]
+    for value, name in zip((*model.graph.input, *model.graph.output), given, strict=True):
+        plain = name or value.name.partition(":")[0]
         for prefix in prefixes:
             plain = plain.removeprefix(prefix)
         if plain and plain != value.name and plain not in taken:
@@ -107,9 +109,16 @@ def write(model: onnx.ModelProto, draft: Path) -> None:
         }
     )
     if unknown:
+        random = any("Random" in kind for kind in unknown)
         raise ConversionFailed(
             "operators that ONNX does not have: " + ", ".join(unknown[:10]),
-            hint="a model for inference has none of them: export it without training or input code",
+            hint=_AUGMENTED if random else _FOR_INFERENCE,
+        )
+    if _computes_in(model, onnx.TensorProto.BFLOAT16):
+        raise ConversionFailed(
+            "computes in bfloat16, which ONNX Runtime does not on a processor",
+            hint="save it with layers that compute in float32 (Keras: build it under the policy "
+            "'float32', and load the weights)",
         )
     model.ClearField("doc_string")
     model.graph.name = "model"
@@ -120,6 +129,22 @@ def write(model: onnx.ModelProto, draft: Path) -> None:
         raise ConversionFailed(
             f"weights of more than 2 GiB do not fit into one file ({error})", where=draft.name
         ) from None
+
+
+_FOR_INFERENCE = "a model for inference has none of them: export it without training or input code"
+_AUGMENTED = (
+    "it draws random numbers: layers of augmentation (RandomFlip and the like) are at work in it. "
+    "Give its .keras file, in which they rest, or export the network without them"
+)
+
+
+def _computes_in(model: onnx.ModelProto, kind: int) -> bool:
+    """Whether a node makes values of a type."""
+    return any(
+        attribute.name == "to" and attribute.i == kind
+        for node in model.graph.node
+        for attribute in node.attribute
+    ) or any(tensor.data_type == kind for tensor in model.graph.initializer)
 
 
 def one_by_one(run: Callable[[Array], Sequence[Array]], images: Array) -> list[Array]:

@@ -245,8 +245,8 @@ def convert(
         final = stack.enter_context(work_folder(output.parent)) / output.name
         _settle(draft, final, examined, source)
         got = {name: run_onnx(final, arrays, source) for name, arrays in inputs.items()}
-        quantised, squashed = made["quantised"], _squashed(examined)
-        least = usual(quantised=quantised)
+        quantised, squashed, halves = made["quantised"], _squashed(examined), _halves(examined)
+        least = usual(quantised=quantised, halves=halves)
         own = [
             judged(n, expected[n], other, least.worst, least.equal) for n, other in others.items()
         ]
@@ -254,7 +254,7 @@ def convert(
             judged(n, expected[n], m, least.worst, squashed=squashed) for n, m in moved.items()
         ]
         own, changes = ([t for t in trials if not t.why] for trials in (own, changes))
-        accepted = limits(own, changes, quantised=quantised, tolerance=tolerance)
+        accepted = limits(own, changes, quantised=quantised, halves=halves, tolerance=tolerance)
         trials = tuple(
             judged(
                 name,
@@ -362,6 +362,18 @@ def _preflight(draft: Path, source: str) -> onnx_file.OnnxFile:
     file = onnx_file.read(draft)
     _ = file.sha256
     return file
+
+
+def _halves(examined: onnx_file.OnnxFile) -> bool:
+    """Whether a file computes in float16: takes it, or rounds values to it on the way."""
+    half = onnx.TensorProto.FLOAT16
+    given = (value.type.tensor_type.elem_type for value in examined.model.graph.input)
+    return half in given or any(
+        attribute.name == "to" and attribute.i == half
+        for node in examined.model.graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+    )
 
 
 def _squashed(examined: onnx_file.OnnxFile) -> frozenset[int]:

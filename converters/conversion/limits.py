@@ -20,6 +20,9 @@ LEVEL_TOLERANCE = 0.1
 """As ``TOLERANCE``, for a quantised source, in which a value that falls the other way is a level
 off."""
 
+_HALF_TOLERANCE = 2.0**-8
+"""As ``TOLERANCE``, for a source that computes in float16: eight times its rounding."""
+
 _TOP1_QUANTISED = 0.9
 """Least share of inputs on which a quantised source and its file name the same class."""
 
@@ -48,9 +51,11 @@ class Limit:
     equal: float
 
 
-def usual(*, quantised: bool) -> Limit:
+def usual(*, quantised: bool, halves: bool = False) -> Limit:
     """What is accepted in any case."""
-    return Limit(LEVEL_TOLERANCE, _EQUAL_QUANTISED) if quantised else Limit(TOLERANCE, EQUAL)
+    if quantised:
+        return Limit(LEVEL_TOLERANCE, _EQUAL_QUANTISED)
+    return Limit(_HALF_TOLERANCE if halves else TOLERANCE, EQUAL)
 
 
 def limits(
@@ -58,6 +63,7 @@ def limits(
     changes: Sequence[Trial],
     *,
     quantised: bool,
+    halves: bool = False,
     tolerance: float | None = None,
 ) -> Mapping[str, Limit]:
     """What is accepted, by kind of inputs.
@@ -66,6 +72,7 @@ def limits(
         kernels: Comparisons of the source's own two kinds of kernels.
         changes: The source's outputs against those for inputs changed by a millionth.
         quantised: Whether the source's values are integers.
+        halves: Whether it computes in float16.
         tolerance: Largest difference that the user accepts; none of the others counts then.
 
     Returns:
@@ -79,7 +86,7 @@ def limits(
         >>> found["random"].worst, found["photo-like"].worst
         (0.3, 0.1)
     """
-    least = usual(quantised=quantised)
+    least = usual(quantised=quantised, halves=halves)
     found = {}
     for kind in KINDS:
         own = [trial for trial in kernels if trial.kind == kind]

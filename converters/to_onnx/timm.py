@@ -81,6 +81,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         import safetensors  # noqa: F401 - an extra
 
         from converters.to_onnx.pytorch import module as torch_module
+        from converters.to_onnx.pytorch.fit import fill
 
         note = torch_module.declare_torchvision()
         import timm
@@ -95,7 +96,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     timm.layers.set_fused_attn(enable=False)
     module = _model(config, source)
     files = files_of(folder)
-    said = torch_module.fill(module, folder_state(folder), str(files[0]))
+    said = fill(module, folder_state(folder), str(files[0]))
     preprocess, notes = _preprocess(cfg, module)
     notes += said
     if note and type(module).__module__.startswith("torchvision"):

@@ -32,12 +32,45 @@ class Two(tf.Module):
         """A feature vector."""
         return {"vector": self._pooled(image) @ self.vector}
 
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="files")])
+    def of_files(self, files):
+        """Scores of pictures that are still encoded."""
+
+        def decoded(file):
+            return tf.image.resize(tf.io.decode_jpeg(file, 3), (32, 32))
+
+        images = tf.map_fn(decoded, files, tf.TensorSpec((32, 32, 3)))
+        return {"scores": self._pooled(images) @ self.classes}
+
+    @tf.function(input_signature=[tf.TensorSpec(None, name="image")])
+    def named(self, image):
+        """Scores, and the name of the class as a text, of an image of no known shape."""
+        scores = self._pooled(tf.reshape(image, (-1, 32, 32, 3))) @ self.classes
+        names = tf.constant(["a", "b", "c", "d", "e"])
+        return {"label": tf.gather(names, tf.argmax(scores, -1)), "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3), name="image")])
+    def augmented(self, image):
+        """Scores of an image that is turned by chance, as layers of augmentation do."""
+        chance = tf.random.stateless_uniform((), tf.shape(image)[:2])
+        return {"scores": self._pooled(image * chance) @ self.classes}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3), name="image")])
+    def brain(self, image):
+        """Scores that are computed in bfloat16."""
+        kind = tf.bfloat16
+        found = tf.nn.conv2d(tf.cast(image, kind), tf.cast(self.kernel, kind), 2, "SAME")
+        return {"scores": tf.cast(tf.reduce_mean(found, [1, 2]), tf.float32) @ self.classes}
+
 
 def main(folder):
     """Save it."""
     network = Two()
     named = {"classify": network.classify, "embed": network.embed}
     tf.saved_model.save(network, folder / "two", signatures=named)
+    others = {"serving_default": network.of_files, "pixels": network.named}
+    others |= {"augmented": network.augmented, "brain": network.brain}
+    tf.saved_model.save(network, folder / "others", signatures=others)
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / "two"), signature_keys=[*named]
     )

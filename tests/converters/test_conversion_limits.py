@@ -121,6 +121,26 @@ def test_kernels_that_part_on_the_other_kind_excuse_nothing(converted, file, ker
     assert "at most 0.1 is accepted on such inputs" in caught.value.hint
 
 
+HALVES = onnx_model(
+    [
+        node("Cast", "x", "half", to=onnx.TensorProto.FLOAT16),
+        node("Cast", "half", "float", to=onnx.TensorProto.FLOAT),
+        node("ReduceMean", "float", "y", axes=[2, 3], keepdims=0),
+    ],
+    {"x": ["n", 3, 16, 16]},
+    {"y": ["n", 3]},
+)
+
+
+def test_a_source_that_computes_in_float16_is_judged_by_its_rounding(converted):
+    """Eight times 2**-11; what computes in float32 has no such excuse."""
+    assert converted(HALVES, off(2e-3, 2e-3)).trials[0].limit == 2**-8
+    with pytest.raises(ConversionFailed, match="computes something else"):
+        converted(HALVES, off(0.01, 0.01))
+    with pytest.raises(ConversionFailed, match="computes something else"):
+        converted(MEANS, off(2e-3, 2e-3))
+
+
 def test_the_sensitivity_of_a_network_is_measured_by_kind_too(converted):
     """A network of two axes has no photos, and amplifies rounding all the same."""
 

@@ -21,7 +21,8 @@ from converters.source import Options
 from converters.to_onnx import pytorch
 from converters.to_onnx.pytorch import archive as torch_archive
 from converters.to_onnx.pytorch import program as torch_program
-from converters.to_onnx.pytorch.module import fill, module_to_file
+from converters.to_onnx.pytorch.fit import fill
+from converters.to_onnx.pytorch.module import module_to_file
 
 NETS = """
 import torch

@@ -137,6 +137,14 @@ def chained(*texts):
             chained("no file variables\nYou may be trying to load on another device"),
             "no file variables",
         ),
+        (
+            chained(
+                "Exception encountered when calling Conv2D.call().\n\n\x1b[1m{{function_node "
+                "__wrapped__Conv2D_device_/job:x}} only NHWC on the CPU\x1b[0m\n\nArguments "
+                "received by Conv2D.call():\n  • inputs=tf.Tensor(shape=(1, 3, 32, 32))"
+            ),
+            "only NHWC on the CPU",
+        ),
         (chained("only this"), "only this"),
         (chained("outer", ""), "outer"),
         (chained(""), ""),

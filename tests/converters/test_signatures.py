@@ -55,3 +55,33 @@ def test_a_function_that_is_not_there_is_refused_with_those_that_are(networks, t
 def test_several_functions_of_which_none_serves_are_listed(networks, tmp_path):
     with pytest.raises(ConversionFailed, match=r"such as --signature classify"):
         convert(str(networks / "two"), tmp_path / "m.onnx", trust=True)
+
+
+def test_a_function_that_takes_files_of_pictures_names_one_that_takes_pixels(networks, tmp_path):
+    with pytest.raises(ConversionFailed, match=r"takes texts \('files'\)") as refused:
+        convert(str(networks / "others"), tmp_path / "m.onnx", trust=True)
+    assert "--signature augmented" in refused.value.hint
+
+
+def test_a_shape_that_is_not_said_is_asked_for_and_texts_are_left_out(networks, tmp_path):
+    source = str(networks / "others")
+    options = Options(signature="pixels")
+    with pytest.raises(ConversionFailed, match="no shape of its input 'image'") as refused:
+        convert(source, tmp_path / "m.onnx", trust=True, options=options)
+    assert "--input '?,224,224,3'" in refused.value.hint
+    options = Options(signature="pixels", inputs=((None, 32, 32, 3),))
+    record = convert(source, tmp_path / "m.onnx", trust=True, options=options)
+    assert record.worst <= 1e-5
+    assert record.notes[1] == "outputs that are texts are left out: 'label'"
+    file = inspector.load(tmp_path / "m.onnx", preprocess="unit").file
+    assert [value.name for value in file.model.graph.output] == ["scores"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [("augmented", "RandomFlip.*give its .keras file"), ("brain", "computes in bfloat16")],
+)
+def test_what_a_graph_for_inference_does_not_do_is_said(networks, tmp_path, signature, said):
+    options = Options(signature=signature)
+    with pytest.raises(ConversionFailed, match=f"(?i){said}"):
+        convert(str(networks / "others"), tmp_path / "m.onnx", trust=True, options=options)

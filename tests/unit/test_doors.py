@@ -107,7 +107,7 @@ READERS = {
     "converters/conversion/child.py": "requests of this program to its own child",
     "converters/rights.py": "the answer of an interpreter that the user named",
     "converters/conversion/sandbox.py": "answers of that child",
-    "converters/to_onnx/keras.py": "layers are walked without recursion, in the child",
+    "converters/to_onnx/keras/__init__.py": "layers are walked without recursion, in the child",
     "converters/to_onnx/other.py": "asked for two keys alone",
     "converters/to_onnx/pytorch/program.py": "held against lists of what is allowed, in the child",
     "inspector/audit/engines/ray_data.py": "rows of this program's own workers",

@@ -124,6 +124,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     import torch
 
     from converters.to_onnx.pytorch import module as torch_module
+    from converters.to_onnx.pytorch.fit import fill
 
     notes = [torch_module.declare_torchvision()]
     make = factory.resolve(source)
@@ -141,7 +142,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
             f"makes a {type(module).__name__}, not a torch.nn.Module", where=source
         )
     if options.weights:
-        notes += torch_module.fill(module, state_of(Path(options.weights)), options.weights)
+        notes += fill(module, state_of(Path(options.weights)), options.weights)
     else:
         notes.append("the weights are those that the function made; --weights gives others")
     shapes = options.inputs
@@ -199,8 +200,14 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
             ).eval()
         except Exception as error:  # noqa: BLE001 - frameworks raise anything
             raise ConversionFailed(
-                f"PyTorch does not load this TorchScript ({said_by(error)})", where=str(path)
+                f"PyTorch does not load this TorchScript ({said_by(error)})",
+                where=str(path),
+                hint="save it again as torch.jit.trace or torch.jit.script made it, before "
+                "torch.jit.optimize_for_inference, which is for the machine that it runs on",
             ) from None
+        if any(p.dtype in torch_module.NARROW for p in module.parameters()):
+            module.float()
+            notes.append(torch_module.WIDENED)
         names = torch_module.names_of(len(shapes))
         specs = torch_module.specs_of(shapes, names, "float32", str(path))
         example = torch_module.example_of(specs)
@@ -264,6 +271,12 @@ def _from_program(path: Path, draft: Path, options: Options) -> Export:
             hint="call model.eval() before torch.export.export",
         )
     specs, batch = _inputs(program, str(path))
+    if any(spec.dtype == "bfloat16" for spec in specs):
+        raise ConversionFailed(
+            "was exported in bfloat16, which ONNX Runtime does not compute on a processor",
+            where=str(path),
+            hint="call model.float() before torch.export.export",
+        )
     notes = []
     if not batch and options.dynamic_batch:
         size = specs[0].shape[0] if specs[0].shape else 1

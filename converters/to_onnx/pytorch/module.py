@@ -1,6 +1,5 @@
 """A ``torch.nn.Module`` in memory to an ONNX file: what every source that ends as one shares.
 
-state dict, safetensors  ->  the module's weights: all missing, unexpected and misshapen at once
 module                   ->  the file, with a free batch axis where the module leaves it free
 module                   ->  a function on arrays: the source's own answer, for the comparison
 """
@@ -24,10 +23,11 @@ from converters.source import Export, InputSpec, Options, versions
 from converters.to_onnx.pytorch.export import export_module
 
 __all__ = [
+    "NARROW",
+    "WIDENED",
     "declare_torchvision",
     "example_of",
     "export",
-    "fill",
     "module_to_file",
     "names_of",
     "results_of",
@@ -38,7 +38,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
-_NAMED = 8  # names of weights that an error lists
+NARROW = frozenset((torch.float16, torch.bfloat16))
+WIDENED = "its weights of 16 bits were widened to float32"
 
 
 def module_to_file(
@@ -101,9 +102,9 @@ def export(
     """
     said = list(notes)
     module.requires_grad_(requires_grad=False).eval()
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
+    if any(p.dtype in NARROW for p in module.parameters()):
         module.float()
-        said.append("its weights of 16 bits were widened to float32")
+        said.append(WIDENED)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     names = list(input_names) or names_of(len(shapes))
     specs = specs_of(shapes, names, str(dtype).removeprefix("torch."), where)
@@ -262,81 +263,6 @@ def tensors_of(result: object) -> Iterator[torch.Tensor]:
         yield from (t for item in result.values() for t in tensors_of(item))
     elif isinstance(result, Iterable) and not isinstance(result, str):
         yield from (t for item in result for t in tensors_of(item))
-
-
-def fill(module: torch.nn.Module, state: Mapping[str, Any], where: str) -> list[str]:
-    """Put weights into a module; everything that does not fit is said in one error.
-
-    Wrappers that training programs leave around a state dict are taken off: one key that holds
-    all of it (``state_dict``, ``model``), and a common prefix (``module.``, ``model.``).
-
-    Args:
-        module: Where they go.
-        state: Tensors by name, maybe in a wrapper.
-        where: The file that they come from.
-
-    Returns:
-        Notes on what was taken off.
-
-    Raises:
-        ConversionFailed: Weights are missing, not the module's, or of another shape.
-    """
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    weights, notes = _unwrapped(state, wanted, where)
-    # BatchNorm's count of batches is not a weight: old files lack it.
-    missing = [n for n in wanted if n not in weights and not n.endswith("num_batches_tracked")]
-    extra = [n for n in weights if n not in wanted]
-    other = [
-        f"{name} is {_shape(weights[name].shape)} instead of {_shape(shape)}"
-        for name, shape in wanted.items()
-        if name in weights and weights[name].shape != shape
-    ]
-    wrong = [("lacks", missing), ("has, beyond the model's,", extra), ("of another shape:", other)]
-    said = [f"{what} {_listed(names)}" for what, names in wrong if names]
-    if said:
-        raise ConversionFailed(
-            "the weights are not this model's: " + "; ".join(said),
-            where=where,
-            hint="make the model with the options that it was trained with",
-        )
-    module.load_state_dict(weights, strict=False)
-    return notes
-
-
-def _unwrapped(
-    state: Mapping[str, Any], wanted: Mapping[str, Any], where: str
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    notes = []
-    for _ in range(3):
-        inner = next(
-            (
-                k
-                for k in ("state_dict", "model_state_dict", "model", "net")
-                if isinstance(state.get(k), Mapping)
-            ),
-            "",
-        )
-        if not inner:
-            break
-        notes.append(f"the weights were read from {inner!r} of the file")
-        state = state[inner]
-    weights = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    if not weights:
-        raise ConversionFailed("holds no weights (tensors by name)", where=where)
-    for prefix in ("module.", "_orig_mod.", "model.", "net.", "timm_model."):
-        if all(k.startswith(prefix) for k in weights) and not any(k in wanted for k in weights):
-            weights = {k.removeprefix(prefix): v for k, v in weights.items()}
-            notes.append(f"the prefix {prefix!r} was taken off the weights' names")
-    return weights, notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(ascii(name[:120])[1:-1] for name in names[:_NAMED]) + more
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "a number"
 
 
 _DECLARED: list[Any] = []

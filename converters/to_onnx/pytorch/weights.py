@@ -4,15 +4,20 @@
     pytorch_model.bin, or several files with pytorch_model.bin.index.json
 
 A pickle is read by PyTorch's unpickler of weights alone, which makes tensors and plain containers
-and knows nothing else.
+and knows nothing else. The options of a command line (``argparse.Namespace``), which timm and many
+training programs leave beside the weights, are such a container.
 """
 
+import argparse
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from converters.errors import ConversionFailed, said_by
-from converters.nearest_path import did_you_mean
+from converters.nearest_path import as_typed, did_you_mean
 from converters.plain_values import parse_json
 from converters.regular_file import first_bytes, read_beside
 from converters.source import lacking
@@ -140,9 +145,10 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
     if archive.kind_of(path) == "checkpoint":
         archive.inspect(path)
     try:
-        found = torch.load(  # noqa: TID251 - the one place: weights_only makes tensors alone
-            path, map_location="cpu", weights_only=True
-        )
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(  # noqa: TID251 - the one place: weights_only makes tensors alone
+                path, map_location="cpu", weights_only=True
+            )
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         whole = pickled(path)
         if whole.name:
@@ -151,14 +157,26 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
                 where=str(path),
                 hint=f"where you trust its author: {export_command(path, whole)}",
             ) from None
-        said = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
+        known = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ConversionFailed(
-            f"holds more than weights ({' '.join(said.split())[:160]})",
+            f"holds more than weights ({known[1][:120] if known else said_by(error)})",
             where=str(path),
-            hint="save model.state_dict(), or convert it to safetensors where you trust it",
+            hint=f"where you trust its author: {_weights_alone(path)}",
         ) from None
     if not isinstance(found, Mapping):
         raise ConversionFailed(
             f"holds a {type(found).__name__}, not weights by name", where=str(path)
         )
     return found
+
+
+def _weights_alone(path: Path) -> str:
+    """The command that takes the tensors out of a file by unpickling it, and what to give then."""
+    output = path.with_name(f"{path.stem}-weights.pth")
+    program = (
+        f"import torch; found = torch.load({json.dumps(str(path))}, weights_only=False, "
+        'map_location="cpu"); plain = lambda v: {k: plain(t) for k, t in v.items()} if '
+        'isinstance(v, dict) else torch.as_tensor(v) if hasattr(v, "shape") else None; '
+        f"torch.save(plain(found), {json.dumps(str(output))})"
+    )
+    return f"python -c {shlex.quote(program)}; then give {as_typed(output)}"

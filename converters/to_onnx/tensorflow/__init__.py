@@ -65,14 +65,15 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     loaded = _loaded(tf, folder)
     serving, several = _signature(loaded, folder, options.signature)
     declared = list(serving.structured_input_signature[1].items())
-    shapes = options.inputs or tuple(tuple(spec.shape) for _, spec in declared)
+    _require_pixels(loaded, serving, folder)
+    shapes = options.inputs or _shapes(declared, folder)
     static = all(shape and shape[0] is not None for shape in shapes)
     signature = [
         tf.TensorSpec(shape, spec.dtype, name=name)
         for (name, spec), shape in zip(declared, shapes, strict=True)
     ]
     names = [name for name, _ in declared]
-    outputs = sorted(serving.structured_outputs)
+    outputs, texts = _outputs(serving, folder)
 
     def call(*tensors: Any) -> list[Any]:
         found = serving(**dict(zip(names, tensors, strict=True)))
@@ -85,7 +86,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     fixed = ""
     if static and options.dynamic_batch and len(shapes) == 1 and shapes[0][0] == 1:
         fixed = free_batch(proto)
-    exported.tidy(proto, tf2onnx_export.PREFIXES)
+    exported.tidy(proto, tf2onnx_export.PREFIXES, outputs)
     exported.write(proto, draft)
 
     def run(inputs: Sequence[Array]) -> list[Array]:
@@ -99,7 +100,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     return Export(
         inputs=exported.specs(proto),
         run=run,
-        notes=tuple(filter(None, (several, fixed and f"the batch stays 1: {fixed}"))),
+        notes=tuple(filter(None, (several, texts, fixed and f"the batch stays 1: {fixed}"))),
         versions=versions("tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"),
     )
 
@@ -152,3 +153,66 @@ def _signature(loaded: Any, folder: Path, wanted: str) -> tuple[Any, str]:
     others = ", ".join(ascii(other) for other in sorted(known) if other != name)
     note = f"its signature {name!r} is read; --signature chooses another: {others}"
     return known[name], note if others else ""
+
+
+def _require_pixels(loaded: Any, serving: Any, folder: Path) -> None:
+    """Refuse a function that takes texts, such as files of pictures that it decodes itself.
+
+    Raises:
+        ConversionFailed: It does; says which other function takes numbers.
+    """
+    texts = _texts(serving)
+    if not texts:
+        return
+    others = [name for name, other in sorted(loaded.signatures.items()) if not _texts(other)]
+    raise ConversionFailed(
+        f"takes texts ({', '.join(map(ascii, texts))[:80]}), such as files of pictures, which ONNX "
+        "does not decode",
+        where=folder.name,
+        hint=f"choose a signature that takes numbers: --signature {shlex.quote(others[0])}"
+        if others
+        else "save it with a signature that takes pixels, in the program that has the network: "
+        "tf.saved_model.save(module, folder, signatures=...)",
+    )
+
+
+def _texts(function: Any) -> list[str]:
+    """Names of a function's inputs that are strings."""
+    inputs = function.structured_input_signature[1]
+    return [name for name, spec in inputs.items() if spec.dtype.name == "string"]
+
+
+def _shapes(declared: Sequence[tuple[str, Any]], folder: Path) -> tuple[Any, ...]:
+    """Shapes of the inputs, batch first.
+
+    Raises:
+        ConversionFailed: One says not even how many axes it has.
+    """
+    unknown = [name for name, spec in declared if spec.shape.rank is None]
+    if unknown:
+        raise ConversionFailed(
+            f"says no shape of its input {unknown[0][:80]!a}",
+            where=folder.name,
+            hint="give it, batch first, such as --input '?,224,224,3'"
+            + (", an option for each input" if len(declared) > 1 else ""),
+        )
+    return tuple(tuple(spec.shape) for _, spec in declared)
+
+
+def _outputs(serving: Any, folder: Path) -> tuple[list[str], str]:
+    """Names of the outputs that are numbers, in order, and a note on those that are texts.
+
+    Raises:
+        ConversionFailed: There are texts alone.
+    """
+    known = serving.structured_outputs
+    texts = [name for name in sorted(known) if known[name].dtype.name == "string"]
+    numbers = [name for name in sorted(known) if name not in texts]
+    if not numbers:
+        raise ConversionFailed(
+            "computes texts and no numbers",
+            where=folder.name,
+            hint="save it with a signature that gives its scores",
+        )
+    named = ", ".join(map(ascii, texts))[:80]
+    return numbers, f"outputs that are texts are left out: {named}" if texts else ""

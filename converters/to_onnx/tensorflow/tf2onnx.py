@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 __all__ = ["OPSET", "PREFIXES", "from_function", "repaired"]
 
@@ -27,6 +28,7 @@ def repaired() -> Iterator[dict[str, Any]]:
     * Keras compiles grouped convolutions by XLA, which tf2onnx cannot look into.
     * Erfc, in the exact GELU, is 1 - Erf.
     * Its transpose optimiser takes a scalar for a bias.
+    * Keras' argmax reads the sign of a zero from its bits, for which ONNX 17 has no operator.
     """
     import tensorflow as tf
     from tf2onnx.optimizer import transpose_optimizer
@@ -51,7 +53,11 @@ def repaired() -> Iterator[dict[str, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield {"Erfc": (_erfc, [])}
+            yield {
+                "BitwiseAnd": (_sign_bit, []),
+                "Bitcast": (_left, []),
+                "Erfc": (_erfc, []),
+            }
     finally:
         tf.function, optimiser._add_handler = function, add  # noqa: SLF001 - as above
         logging.disable(disabled)
@@ -105,4 +111,46 @@ def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
         outputs=node.output,
         dtypes=kinds,
         shapes=shapes,
+    )
+
+
+def _left(ctx: Any, node: Any, name: str, args: Any) -> Any:
+    """A node as it is: bits of a number go where only their sign is read (`_sign_bit`)."""
+    del ctx, name, args
+    return node
+
+
+def _sign_bit(ctx: Any, node: Any, name: str, args: Any) -> Any:
+    """Bits of a float32 & 0x80000000: the lowest integer for x < 0 and for -0.0, else 0."""
+    del args
+    lowest = int(np.iinfo(np.int32).min)
+    bits = next((inner for inner in node.inputs if inner.type == "Bitcast"), None)
+    masks = [inner.get_tensor_value() for inner in node.inputs if inner.is_const()]
+    if bits is None or masks != [lowest] or ctx.get_dtype(bits.input[0]) != TensorProto.FLOAT:
+        return node  # and the operators that ONNX does not have are named
+    shape, x = ctx.get_shape(node.output[0]), bits.input[0]
+
+    def make(kind: str, inputs: list[str], dtype: int) -> str:
+        made = ctx.make_node(kind, inputs, dtypes=[dtype], shapes=[shape])
+        return str(made.output[0])
+
+    zero = ctx.make_const(f"{name}_zero", np.zeros((), np.float32)).output[0]
+    below = make("Less", [x, zero], TensorProto.BOOL)
+    inverse = make("Reciprocal", [x], TensorProto.FLOAT)  # of -0.0 it is -inf
+    negative = make(
+        "Or", [below, make("Less", [inverse, zero], TensorProto.BOOL)], TensorProto.BOOL
+    )
+    values = [
+        ctx.make_const(f"{name}_{value}", np.array(value, np.int32)).output[0]
+        for value in (lowest, 0)
+    ]
+    outputs = list(node.output)
+    ctx.remove_node(node.name)
+    return ctx.make_node(
+        "Where",
+        [negative, *values],
+        name=name,
+        outputs=outputs,
+        dtypes=[TensorProto.INT32],
+        shapes=[shape],
     )

@@ -11,7 +11,7 @@ import os
 import shlex
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed, reason_of
+from converters.errors import ConversionFailed, reason_of, said_by
 from converters.hdf5 import refuse_other_files
 from converters.nearest_path import as_typed
 from converters.plain_values import parse_json, whole_number
 from converters.preprocessing import WHOLE
 from converters.regular_file import first_bytes
 from converters.source import Export, Options, as_path, concrete, lacking, versions
+from converters.to_onnx.keras.precision import in_float32, layers_within
 
 __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 
@@ -86,41 +87,53 @@ def convert(source: str, draft: Path, options: Options) -> Export:
         from converters.to_onnx.tensorflow import tf2onnx as tf2onnx_export
     except ImportError as error:
         raise lacking(error, TITLE, EXTRA, path.name) from None
-    model = _loaded(path, legacy=legacy)
+    model, widened = in_float32(_loaded(path, legacy=legacy))
     nested = [type(layer).__name__ for layer in model.layers][-2:] == ["Sequential"] * 2
     shapes = options.inputs or tuple(tuple(tensor.shape) for tensor in model.inputs)
-    batch = None if options.dynamic_batch else 1
+    # TensorFlow computes channels first by XLA alone where there is no GPU.
+    first = any(_channels_first(layer) for layer in layers_within(model))
+    call = tf.function(model, jit_compile=True, autograph=False) if first else model
+
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        found = call(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        return [np.asarray(tensor) for tensor in tf.nest.flatten(found)]  # of dictionaries too
+
+    def zeros(batch: int) -> list[Array]:
+        return [
+            np.zeros(concrete((None, *shape[1:]), batch), tensor.dtype)
+            for shape, tensor in zip(shapes, model.inputs, strict=True)
+        ]
+
+    run(zeros(1))
+    batch, fixed = _batch(model, options, lambda count: run(zeros(count)))
     signature = [
         tf.TensorSpec((batch, *shape[1:]), tensor.dtype, name=_plain(tensor.name))
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
-    with tf2onnx_export.repaired() as handlers:
-        model(*[np.zeros(concrete(s.shape, 1), s.dtype.as_numpy_dtype) for s in signature])
-        proto, _ = tf2onnx.convert.from_keras(
-            model,
-            input_signature=signature,
-            opset=options.opset or tf2onnx_export.OPSET,
-            custom_op_handlers=handlers,
-        )
+    try:
+        with tf2onnx_export.repaired() as handlers:
+            proto, _ = tf2onnx.convert.from_keras(
+                model,
+                input_signature=signature,
+                opset=options.opset or tf2onnx_export.OPSET,
+                custom_op_handlers=handlers,
+            )
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise _untraceable(error, shapes, path) from None
     exported.tidy(proto, tf2onnx_export.PREFIXES)
     exported.write(proto, draft)
     taught = legacy and path.stem == _TEACHABLE and nested
-    preprocess = _teachable(shapes[0]) if taught else _preprocess(model, shapes[0])
+    preprocess = _teachable(shapes[0]) if taught else _preprocess(model, shapes[0], first)
     inputs = exported.specs(proto)
     if (
         "scale" in preprocess and not taught
     ):  # pixels, whose noise would hardly differ from zero otherwise
         inputs = (replace(inputs[0], span=(0.0, 255.0)), *inputs[1:])
-
-    def run(inputs: Sequence[Array]) -> list[Array]:
-        found = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return [np.asarray(tensor) for tensor in tf.nest.flatten(found)]  # of dictionaries too
-
     return Export(
         inputs=inputs,
         run=run,
         preprocess=preprocess,
-        notes=(_TAUGHT,) if taught else (),
+        notes=tuple(filter(None, (widened, fixed, _TAUGHT if taught else ""))),
         versions=versions(
             "tf_keras" if legacy else "keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx"
         ),
@@ -149,8 +162,11 @@ def _loaded(path: Path, *, legacy: bool) -> Any:
         raise ConversionFailed(
             f"Keras does not load it: {reason_of(error) or type(error).__name__}",
             where=path.name,
-            hint="custom layers have to be replaced by Keras' own, weights alone are not a model",
+            hint="where layers or functions are the author's own, in the program that has them: "
+            f"model.export({path.stem!r}), and give that folder with --trust",
         ) from None
+    if any(str(tensor.dtype) == "string" for tensor in getattr(model, "inputs", None) or ()):
+        raise ConversionFailed("takes texts, not an image", where=path.name)
     if not getattr(model, "inputs", None):
         raise ConversionFailed(
             "was never built, so the shape of its input is not known",
@@ -159,8 +175,43 @@ def _loaded(path: Path, *, legacy: bool) -> Any:
         )
     if type(model).__name__ == "Sequential":
         # tf2onnx looks tensors up by names that Keras gives to functional models alone.
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    if isinstance(model.input, dict):  # whose tensors come in a row from here on
+        return keras.Model(list(model.inputs), model.output, name=model.name)
     return model
+
+
+def _untraceable(
+    error: Exception, shapes: Sequence[Sequence[int | None]], path: Path
+) -> ConversionFailed:
+    """A layer that asks of its input what TensorFlow does not know before it runs."""
+    sizes = [["?", *(224 if n is None else n for n in shape[1:])] for shape in shapes]
+    given = " ".join(f"--input '{','.join(map(str, size))}'" for size in sizes)
+    return ConversionFailed(
+        f"Keras does not trace it ({said_by(error)})",
+        where=path.name,
+        hint=f"give the sizes that it leaves open, such as {given}"
+        if any(None in shape[1:] for shape in shapes)
+        else "",
+    )
+
+
+def _channels_first(layer: Any) -> bool:
+    return getattr(layer, "data_format", "") == "channels_first"
+
+
+def _batch(model: Any, options: Options, run: Callable[[int], object]) -> tuple[int | None, str]:
+    """The batch of the file, None for a free one; and a note where the model's own has to stay."""
+    own = model.inputs[0].shape[0]
+    if not options.dynamic_batch:
+        return own or 1, ""
+    if own is None:
+        return None, ""
+    try:
+        run(3 if own == 1 else own + 1)
+    except Exception as error:  # noqa: BLE001 - layers raise anything
+        return own, f"the batch stays {own}, which the model was built for: {said_by(error)}"
+    return None, ""
 
 
 def _version(path: Path) -> int:
@@ -181,29 +232,35 @@ def _version(path: Path) -> int:
     return 3 if number is None else number
 
 
-def _preprocess(model: Any, shape: Sequence[int | None]) -> dict[str, Any]:
+def _preprocess(model: Any, shape: Sequence[int | None], first: bool) -> dict[str, Any]:
     """What the model's first layers say of its input: pixel values where it rescales them.
 
     A classifier is fed the whole photo, as Keras' own loaders do.
+
+    Args:
+        model: The model.
+        shape: Of its input, with the batch.
+        first: Whether its channels come first.
     """
     if len(shape) != 4:
         return {}
     ends = model.outputs
     whole = WHOLE if len(ends) == 1 and len(ends[0].shape) == 2 else {}
-    if None in shape[1:3]:
+    size, channels = (shape[2:], shape[1]) if first else (shape[1:3], shape[3])
+    if None in size:
         return dict(whole)
-    kinds = [type(layer).__name__ for layer in _flat(model)]
-    count = 1 if shape[3] == 1 else 3
-    first = next((kind for kind in kinds if kind not in _BEFORE and "Random" not in kind), "")
-    if first in {"Rescaling", "Normalization"}:
+    kinds = [type(layer).__name__ for layer in layers_within(model)]
+    count = 1 if channels == 1 else 3
+    begin = next((kind for kind in kinds if kind not in _BEFORE and "Random" not in kind), "")
+    if begin in {"Rescaling", "Normalization"}:
         return {
-            "size": list(shape[1:3]),
+            "size": list(size),
             "resize": "squash",
             "scale": 1.0,
             "mean": [0.0] * count,
             "std": [1.0] * count,
             "channels": "GRAY" if count == 1 else "RGB",
-            "layout": "NHWC",
+            "layout": "NCHW" if first else "NHWC",
         }
     return dict(whole)
 
@@ -223,15 +280,6 @@ def _teachable(shape: Sequence[int | None]) -> dict[str, Any]:
         "channels": "GRAY" if shape[3] == 1 else "RGB",
         "layout": "NHWC",
     }
-
-
-def _flat(model: Any) -> Iterator[Any]:
-    """Layers of a model and of the models within it, in order."""
-    for layer in model.layers:
-        if getattr(layer, "layers", None):
-            yield from _flat(layer)
-        else:
-            yield layer
 
 
 def _refuse_programs(path: Path) -> None:
