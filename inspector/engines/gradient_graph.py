@@ -7,7 +7,7 @@ tensors, targets and a rule, and kept.  Importing this module imports neither to
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from inspector.errors import MethodRefused, NoGradient
 from inspector.network.quantisation.fused_activations import find_marks
 from inspector.network.quantisation.levels import copies_of, is_quantised
 from inspector.network.tail import Tail, tail_of
-from inspector.surgery.gradient import GradientProgram, Overlay, gradient_program
+from inspector.surgery.gradient import Overlay, gradient_program
 from inspector.surgery.gradient.element_types import element_types
 from inspector.surgery.gradient.program import forward_model, tensors_read
 
@@ -43,11 +43,12 @@ _UNHARMED = "occlusion needs no gradient"
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A program and what runs it."""
+    """What runs a program; the program itself is not kept, for it holds the weights once more."""
 
-    program: GradientProgram
     runtime: Runtime
-    shapes: Mapping[str, tuple[int, ...]]
+    seeds: Mapping[str, str] = field(default_factory=dict)
+    signals: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class GradientGraph:
@@ -82,8 +83,7 @@ class GradientGraph:
         names = tensors_of(targets)
         spared = {n: v for n, v in (known or {}).items() if n not in start and n not in frontier}
         loaded = self._program(start, frontier, spared, names, rule=rule, rows=len(targets))
-        program = loaded.program
-        if not program.signals:
+        if not loaded.signals:
             raise NoGradient(
                 "the target's gradient stops on the way: an operator that cannot be "
                 "differentiated lies between",
@@ -95,22 +95,22 @@ class GradientGraph:
         if not all(getattr(target, "linear", False) for target in targets):
             blank = {
                 seed: np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
-                for tensor, seed in program.seeds.items()
+                for tensor, seed in loaded.seeds.items()
             }
             values |= loaded.runtime.run(feeds | blank, outputs) if outputs else {}
         seeds = {}
-        for tensor, seed in program.seeds.items():
+        for tensor, seed in loaded.seeds.items():
             given = values.get(tensor)
             if given is None:  # of a linear target the value itself does not matter
                 given = np.zeros(_rows(loaded.shapes[tensor], len(targets)), np.float32)
             seeds[seed] = _seed(given, tensor, targets)
-        fetch = [*outputs, *program.signals.values()]
+        fetch = [*outputs, *loaded.signals.values()]
         found = loaded.runtime.run(feeds | seeds, fetch)
         found |= values
         scores = _scores(found, targets)
         signals = {
-            name: found[program.signals[name]]
-            if name in program.signals
+            name: found[loaded.signals[name]]
+            if name in loaded.signals
             else np.zeros(value.shape, np.float32)
             for name, value in start.items()
         }
@@ -141,7 +141,7 @@ class GradientGraph:
         key = ("forward", tuple(feeds), names)
         if key not in self._loaded:
             model = forward_model(self.graph, self._nodes(start, names), tuple(feeds), fetch)
-            self._keep(key, _Loaded(GradientProgram(model, {}, {}), self._runtime(model), {}))
+            self._keep(key, _Loaded(self._runtime(model)))
         return _scores(self._loaded[key].runtime.run(feeds, fetch) | feeds, targets)
 
     def coverage(self, start: str, targets: Sequence[str], rule: Rule) -> Coverage:
@@ -187,7 +187,8 @@ class GradientGraph:
                 overlay=None if rule is None else overlay_of(self.file, rule),
             )
             shapes = {name: _shape(measured(name)) for name in targets}
-            self._keep(key, _Loaded(program, self._runtime(program.model), shapes))
+            runtime = self._runtime(program.model)
+            self._keep(key, _Loaded(runtime, program.seeds, program.signals, shapes))
         self._loaded.move_to_end(key)
         return self._loaded[key]
 
@@ -237,7 +238,7 @@ class GradientGraph:
 
     def _runtime(self, model: Any) -> Runtime:
         file = replace(self.file, model=model)
-        return Runtime(file, device=self.device, optimise=self.optimise)
+        return Runtime(file, device=self.device, optimise=self.optimise, sealed=True)
 
     def _nodes(self, start: Mapping[str, Array], targets: Sequence[str]) -> list[Node]:
         found = {

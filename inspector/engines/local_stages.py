@@ -8,6 +8,7 @@ as tiled inference does with halos; what lies behind the last cut of the plan ru
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,13 +82,14 @@ class LocalStages:
             device="cpu",
             threads=how.threads,
             optimise=how.optimise,
+            sealed=True,
         )
 
     def activations(self, feed: Array) -> list[Array]:
         """The cuts' activations of one image, as the graph takes it: (1, C, H, W) each, or NHWC."""
         found = [feed]
-        for stage, cut in zip(self._stages, self.plan.cuts[1:], strict=False):
-            found.append(stage.run({self._name(stage): found[-1]}, [cut.tensor])[cut.tensor])
+        for stage, (before, cut) in zip(self._stages, pairwise(self.plan.cuts), strict=False):
+            found.append(stage.run({before.tensor: found[-1]}, [cut.tensor])[cut.tensor])
         return found
 
     def run(
@@ -154,7 +156,7 @@ class LocalStages:
     def _tail(self, values: Array) -> dict[str, Array]:
         """The rest of the network, on all images together where it takes them so."""
         stage, count = self._stages[-1], len(values)
-        name = self._name(stage)
+        name = self.plan.cuts[-1].tensor
         if self._together:
             try:
                 found = stage.run({name: values}, self.fetch)
@@ -169,10 +171,6 @@ class LocalStages:
         if any(rows(part[one]) != 1 for part in parts for one in self.fetch):
             raise ModelRefused("an output has no axis of samples", where=repr(self.fetch[0]))
         return {one: np.concatenate([part[one] for part in parts]) for one in self.fetch}
-
-    @staticmethod
-    def _name(stage: Runtime) -> str:
-        return str(next(iter(stage.file.graph.inputs)))
 
 
 def _channels_first(value: Array, cut: Cut) -> Array:

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class Runtime:
             graph spells it out: the reference of a parity check.
         once: It will run once: memory is taken as it is needed and given back, not kept for the
             next run.
+        sealed: Nothing but the model's own outputs will be asked for: once it is loaded, the
+            protobuf is let go of, which of a large model is as much memory again.
         provider: ONNX Runtime's name of the execution provider, in the place of the device's;
             what it cannot run falls to the processor.
     """
@@ -79,12 +82,13 @@ class Runtime:
         threads: int = 0,
         optimise: bool = True,
         once: bool = False,
+        sealed: bool = False,
         provider: str = "",
     ) -> None:
         if device not in DEVICES:
             raise UsageError(f"no such device: {device!r}", hint="one of " + ", ".join(DEVICES))
         self.file, self.threads, self.optimise = file, threads, optimise
-        self._once = once
+        self._once, self._sealed = once, sealed
         self._asked = provider
         self._device = device
         self._session: onnxruntime.InferenceSession | None = None
@@ -144,11 +148,15 @@ class Runtime:
 
     def _session_for(self, fetch: Sequence[str]) -> "onnxruntime.InferenceSession":
         """The kept session, made anew when it lacks a tensor."""
+        if self._sealed and self._session is not None:
+            return self._session
         wanted = frozenset(fetch) - set(self.file.graph.outputs) - set(self.file.graph.inputs)
         if self._session is None or not wanted <= self._exposed:
             self._exposed |= wanted
             self._session = None  # two of a large model at once would double what it takes
             self._session = self._load()
+            if self._sealed:
+                self.file = replace(self.file, model=onnx.ModelProto())
         return self._session
 
     def _load(self) -> "onnxruntime.InferenceSession":
@@ -189,6 +197,9 @@ class Runtime:
                 )
             except Exception as error:
                 raise self._refusal(error, "loaded") from error
+        if len(providers) == 1:
+            # It keeps what it was made of, for a second try that is switched off here.
+            session._model_bytes = None  # noqa: SLF001 - no other door to it
         self.file.require_unchanged()
         self._kinds = {value.name: _NUMPY_TYPES.get(value.type) for value in session.get_inputs()}
         self._say_provider(session)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.graph.standard_bodies import is_known
+from inspector.engines.gradient_graph import GradientGraph
 from inspector.errors import ConverterError, InspectorError, LimitExceeded, refusing
 from inspector.verify import report_lines
 from inspector.verify.cache import keep_verdict, kept_verdict
@@ -104,7 +105,8 @@ def graph_judged(
 
 
 def _judge(model: "Model", preprocess: "Preprocess | None", tensor: str) -> Verdict:
-    subject = Subject(model, model.gradient_graph)
+    # An engine of its own, for what it loads serves nothing else and goes with it.
+    subject = Subject(model, GradientGraph(model.file, device=model.device))
     if subject.kind == "quantised" or model.input.integer:
         said = "a model of whole steps has no slope to compare the gradient graph with"
         return Verdict(None, f"{said}; `inspector verify` compares it with the twin", "now")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 import types
 import warnings
 
@@ -337,3 +338,30 @@ def test_a_runtime_without_its_files_is_no_internal_error(saved, monkeypatch):
     with pytest.raises(BrokenInstallation, match="does not start") as raised:
         runtime.run({"x": np.zeros((1, 3, 8, 8), np.float32)}, ["y"])
     assert "inspector doctor" in raised.value.hint
+
+
+def test_a_loaded_model_keeps_no_serialised_copy_of_its_weights(saved):
+    weights = np.random.default_rng(0).standard_normal((1 << 21, 5)).astype(np.float32)
+    feed = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", len(weights)])]
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])]
+    made = onnx_model([node("MatMul", "x h", "y")], feed, result, {"h": weights}, opset=17)
+    file = onnx_file.read(saved(made))
+    runtime = Runtime(file)
+    tracemalloc.start()
+    try:
+        runtime.prepare(["y"])
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most > weights.nbytes  # what would be kept is seen
+    assert kept < weights.nbytes / 10
+
+
+def test_a_sealed_model_lets_go_of_its_protobuf_and_runs_on(saved):
+    file = onnx_file.read(saved(network()))
+    plain, sealed = Runtime(file), Runtime(file, sealed=True)
+    for seed in (0, 1):
+        feed = {"x": images(2, seed)}
+        assert np.array_equal(sealed.run(feed, ["y"])["y"], plain.run(feed, ["y"])["y"])
+    assert not sealed.file.model.ByteSize()
+    assert file.model.ByteSize()
