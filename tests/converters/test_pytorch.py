@@ -42,6 +42,14 @@ class Fixed(Net):
     def forward(self, x):
         return self.head(self.pool(self.stem(x)).reshape(1, 6))
 
+def spread():
+    return nn.DataParallel(Net())
+
+def compiled():
+    return torch.compile(Net())
+
+made = Net()
+
 def number():
     return 3
 
@@ -141,6 +149,17 @@ def test_a_factory_with_weights(folder, net, tmp_path, monkeypatch):
     assert "'module.'" in certificate.notes[1]
     assert check(tmp_path / "m.onnx", net).shape == ["batch", 3, 12, 12]
     assert any("stem.2" in entry.get("namespace", "") for entry in scopes(tmp_path / "m.onnx"))
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("name", ["spread", "compiled", "made"])
+def test_a_network_in_a_wrapper_or_made_already(folder, net, tmp_path, monkeypatch, name):
+    torch.save(net.state_dict(), folder / "plain.pth")
+    monkeypatch.syspath_prepend(folder)
+    options = Options(inputs=INPUT.inputs, weights=str(folder / "plain.pth"))
+    export = pytorch.convert(f"nets:{name}", tmp_path / "m.onnx", options)
+    assert (export.inputs[0].shape, export.notes) == ((None, 3, 12, 12), ())
+    assert check(tmp_path / "m.onnx", net).shape == ["batch", 3, 12, 12]
 
 
 def test_torchscript(script, net, tmp_path):

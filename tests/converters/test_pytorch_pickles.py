@@ -55,7 +55,7 @@ def made(tmp_path, monkeypatch):
 @pytest.mark.parametrize("key", ["", "model"])
 def test_a_whole_module_is_named_with_its_place(made, key, legacy):
     path, _ = made(key, legacy=legacy)
-    assert pickled(path) == Pickled("stranger.Net", key)
+    assert pickled(path) == Pickled("stranger.Net", key, ("stranger.Net",))
     with pytest.raises(ConversionFailed, match=r"whole module in a pickle \(stranger\.Net\)"):
         recognise(str(path))
 
@@ -83,6 +83,33 @@ def test_a_model_of_ultralytics_is_sent_to_its_own_exporter(made):
     assert f"yolo export model={path} format=onnx" in caught.value.hint
 
 
+def test_layers_of_pytorch_alone_need_no_program_of_an_author(tmp_path):
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3)), tmp_path / "net.pt")
+    with pytest.raises(ConversionFailed, match=r"\(torch\.nn\.modules\.container\.Seq") as caught:
+        recognise(str(tmp_path / "net.pt"))
+    assert caught.value.hint.startswith("where you trust its author: python -c")
+
+
+@pytest.mark.conformance
+def test_classes_that_a_script_defined_are_imported_from_its_file(made, tmp_path, monkeypatch):
+    """As notebooks and training scripts save them: PyTorch's container, their own parts in it."""
+    module = __import__("stranger")
+    monkeypatch.setattr(module.Net, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Net", module.Net, raising=False)
+    torch.save(torch.nn.Sequential(module.Net()), tmp_path / "net.pt")
+    with pytest.raises(ConversionFailed, match=r"Sequential with __main__\.Net") as caught:
+        recognise(str(tmp_path / "net.pt"))
+    assert "in the place of PROGRAM the file, without .py" in caught.value.hint
+    command = re.search(r"(python -c .*) \(with the size", caught.value.hint)[1]
+    program = shlex.split(command)[2].replace("PROGRAM", "stranger")
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=200)  # noqa: S603 - our own
+    assert (tmp_path / "net.onnx").is_file()
+
+
+class Options(dict):
+    """As Lightning's AttributeDict: a class of another program's beside the weights."""
+
+
 class Harm:
     def __reduce__(self):
         return subprocess.Popen, (["touch", "it-ran"],)
@@ -95,6 +122,7 @@ class Harm:
         torch.nn.Linear(2, 2).state_dict(),
         {"w": torch.nn.Parameter(torch.ones(1)), "lr": np.float64(0.1)},
         {"w": torch.ones(1), "more": Harm()},
+        {"state_dict": {"w": torch.ones(2)}, "hyper_parameters": Options(lr=0.1)},
     ],
 )
 def test_weights_and_harm_are_no_modules(content, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 
 from converters.errors import ConversionFailed
 from converters.to_onnx.pytorch.fit import fill
+from converters.to_onnx.pytorch.module import in_float32
 from converters.to_onnx.pytorch.weights import state_of
 
 
@@ -150,3 +151,11 @@ def test_the_command_that_takes_weights_out_of_a_file_works(tmp_path):
     subprocess.run([sys.executable, *words[1:]], check=True, timeout=200)  # noqa: S603 - as told
     fill(module, state_of(pathlib.Path(*shlex.split(output))), "weights.pth")
     assert torch.equal(module.state_dict()["0.weight"], trained.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_weights_of_another_type_are_turned_into_float32_aloud(kind):
+    module = network().to(getattr(torch, kind))
+    assert in_float32(module) == [f"its weights of {kind} were turned into float32"]
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert in_float32(module) == []

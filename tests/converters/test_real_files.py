@@ -20,6 +20,7 @@ from PIL import Image
 import inspector
 from converters.conversion import convert, recognise
 from converters.errors import ConversionFailed
+from converters.source import Options
 from converters.to_onnx.pytorch.module import declare_torchvision
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -127,6 +128,52 @@ def test_a_package_of_core_ml_is_named(inner):
     package = file_of("basic_pitch", "saved_models/icassp_2022/nmp.mlpackage")
     with pytest.raises(ConversionFailed, match="is a model of Core ML"):
         recognise(str(package / inner))
+
+
+RESIDUAL = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, taken, given, stride):
+        super().__init__()
+        self.C1 = nn.Conv2d(taken, given, 3, stride, 1)
+        self.N1, self.N2, self.N3 = (nn.BatchNorm2d(given) for _ in range(3))
+        self.C2 = nn.Conv2d(given, given, 3, 1, 1)
+        self.C3 = nn.Conv2d(taken, given, 3, stride, 1)
+
+    def forward(self, x):
+        inner = self.N2(self.C2(torch.relu(self.N1(self.C1(x)))))
+        return torch.relu(inner + self.N3(self.C3(x)))
+
+def make():
+    parts = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+    for taken, given in ((16, 16), (16, 32), (32, 64)):
+        for place in range(5):
+            stride = 2 if not place and given > 16 else 1
+            parts.append(Block(given if place else taken, given, stride))
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
+"""
+
+
+@pytest.mark.converters
+@lacks("cnncc")
+def test_phases_of_cells_by_weights_and_the_function_that_makes_the_network(tmp_path, monkeypatch):
+    """cnncc's ResNet-32: its state dict converts, its pickled modules are named."""
+    (tmp_path / "phases.py").write_text(RESIDUAL)
+    monkeypatch.chdir(tmp_path)
+    options = Options(
+        inputs=((None, 3, 300, 300),),
+        weights=str(file_of("cnncc", "models/resnet/model1_state.pth")),
+    )
+    record = convert("phases:make", tmp_path / "m.onnx", trust=True, options=options)
+    assert record.worst <= 1e-4
+    for name, said in (
+        ("resnet/model1.pt", r"container\.Sequential with __main__\.ResidualBlock"),
+        ("nagao/nagao_71acc.pt", r"container\.Sequential\)"),
+    ):
+        with pytest.raises(ConversionFailed, match=said):
+            recognise(str(file_of("cnncc", f"models/{name}")))
 
 
 @pytest.mark.conformance

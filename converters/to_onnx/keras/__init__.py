@@ -100,7 +100,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
 
     def zeros(batch: int) -> list[Array]:
         return [
-            np.zeros(concrete((None, *shape[1:]), batch), tensor.dtype)
+            np.zeros(concrete((None, *shape[1:]), batch), tf.as_dtype(tensor.dtype).as_numpy_dtype)
             for shape, tensor in zip(shapes, model.inputs, strict=True)
         ]
 
@@ -165,7 +165,7 @@ def _loaded(path: Path, *, legacy: bool) -> Any:
             hint="where layers or functions are the author's own, in the program that has them: "
             f"model.export({path.stem!r}), and give that folder with --trust",
         ) from None
-    if any(str(tensor.dtype) == "string" for tensor in getattr(model, "inputs", None) or ()):
+    if any("string" in str(tensor.dtype) for tensor in getattr(model, "inputs", None) or ()):
         raise ConversionFailed("takes texts, not an image", where=path.name)
     if not getattr(model, "inputs", None):
         raise ConversionFailed(
@@ -302,7 +302,8 @@ def _refuse_programs(path: Path) -> None:
         raise ConversionFailed(
             "layers that run a program of the author's: " + ", ".join(found[:5]) + more,
             where=path.name,
-            hint="ask for a model made of Keras' own layers",
+            hint="ask for a model made of Keras' own layers; or, in the program that has it, "
+            f"model.export({path.stem!r}), and give that folder with --trust",
         )
 
 

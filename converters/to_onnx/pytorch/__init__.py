@@ -58,11 +58,10 @@ def recognises(source: str) -> str | None:
         whole = pickled(path)
         if whole.name:
             raise ConversionFailed(
-                f"is a whole module in a pickle ({ascii(whole.name[:80])[1:-1]}): a program, which "
-                "is never unpickled",
+                f"is a whole module in a pickle ({whole.what}): a program, which is never "
+                "unpickled",
                 where=source,
-                hint=f"where you trust its author and have its program: "
-                f"{export_command(path, whole)}, and give the .onnx file",
+                hint=f"{whole.needs}: {export_command(path, whole)}, and give the .onnx file",
             )
         raise ConversionFailed(
             "holds weights and not how to compute with them",
@@ -130,7 +129,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     make = factory.resolve(source)
     torch.manual_seed(0)
     try:
-        module = make()
+        module = make if isinstance(make, torch.nn.Module) else make()
     except Exception as error:  # noqa: BLE001 - frameworks raise anything
         raise ConversionFailed(
             f"making the model fails ({said_by(error)})",
@@ -141,6 +140,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
         raise ConversionFailed(
             f"makes a {type(module).__name__}, not a torch.nn.Module", where=source
         )
+    module = _bare(module)
     if options.weights:
         notes += fill(module, state_of(Path(options.weights)), options.weights)
     else:
@@ -158,6 +158,21 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     return torch_module.export(
         module, draft, shapes, options, where=source, packages=("torchvision",) * used, notes=kept
     )
+
+
+def _bare(module: "torch.nn.Module") -> "torch.nn.Module":
+    """The network in ``torch.compile``'s wrapper, or in one that spreads a batch over devices."""
+    import torch
+
+    spread = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        compiled = getattr(module, "_orig_mod", None)
+        if isinstance(compiled, torch.nn.Module):
+            module = compiled
+        elif isinstance(module, spread):
+            module = module.module
+        else:
+            return module
 
 
 def _likely(module: "torch.nn.Module") -> tuple[int | None, ...]:
@@ -205,9 +220,7 @@ def _from_script(path: Path, draft: Path, options: Options) -> Export:
                 hint="save it again as torch.jit.trace or torch.jit.script made it, before "
                 "torch.jit.optimize_for_inference, which is for the machine that it runs on",
             ) from None
-        if any(p.dtype in torch_module.NARROW for p in module.parameters()):
-            module.float()
-            notes.append(torch_module.WIDENED)
+        notes += torch_module.in_float32(module)
         names = torch_module.names_of(len(shapes))
         specs = torch_module.specs_of(shapes, names, "float32", str(path))
         example = torch_module.example_of(specs)

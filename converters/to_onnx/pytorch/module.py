@@ -23,11 +23,10 @@ from converters.source import Export, InputSpec, Options, versions
 from converters.to_onnx.pytorch.export import export_module
 
 __all__ = [
-    "NARROW",
-    "WIDENED",
     "declare_torchvision",
     "example_of",
     "export",
+    "in_float32",
     "module_to_file",
     "names_of",
     "results_of",
@@ -38,8 +37,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
-NARROW = frozenset((torch.float16, torch.bfloat16))
-WIDENED = "its weights of 16 bits were widened to float32"
+_NOT_FLOAT32 = frozenset((torch.float16, torch.bfloat16, torch.float64))
+"""Types that ONNX Runtime has no convolutions of on a processor, or computes by casts."""
 
 
 def module_to_file(
@@ -102,9 +101,7 @@ def export(
     """
     said = list(notes)
     module.requires_grad_(requires_grad=False).eval()
-    if any(p.dtype in NARROW for p in module.parameters()):
-        module.float()
-        said.append(WIDENED)
+    said += in_float32(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     names = list(input_names) or names_of(len(shapes))
     specs = specs_of(shapes, names, str(dtype).removeprefix("torch."), where)
@@ -128,6 +125,16 @@ def export(
         preprocess=dict(preprocess or {}),
         notes=tuple(said),
     )
+
+
+def in_float32(module: torch.nn.Module) -> list[str]:
+    """Turn a module's weights of 16 and of 64 bits into float32, in place; notes on that."""
+    found = sorted({str(p.dtype) for p in module.parameters() if p.dtype in _NOT_FLOAT32})
+    if not found:
+        return []
+    module.float()
+    named = ", ".join(kind.removeprefix("torch.") for kind in found)
+    return [f"its weights of {named} were turned into float32"]
 
 
 def specs_of(

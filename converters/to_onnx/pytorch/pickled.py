@@ -13,7 +13,7 @@ import sys
 import zipfile
 from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ __all__ = ["Pickled", "export_command", "pickled"]
 _MOST_BYTES = 1 << 25
 _MOST_PICKLES = 5
 """Before PyTorch 1.6 a file was five pickles: a mark, a version, the machine, the object, keys."""
+_MOST_OWN = 5
 _NO_MODULES = sys.stdlib_module_names | IMPORT_MAPPING.keys() | {"numpy", "omegaconf", "torch"}
 """Packages whose objects stand beside weights in checkpoints, or do harm; Python 2's names too."""
 
@@ -35,10 +36,24 @@ class Pickled:
     Attributes:
         name: Its class, ``module.Class``; empty where the pickle holds none.
         key: Name of the entry that it stands in, where the pickle is a dictionary.
+        own: Classes in it that are not PyTorch's, without which it cannot be unpickled.
     """
 
     name: str = ""
     key: str = ""
+    own: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """Its class, and those of its author's that it needs besides."""
+        own = [name for name in self.own if name != self.name]
+        text = ascii(self.name[:80])[1:-1]
+        return f"{text} with {ascii(', '.join(own)[:120])[1:-1]}" if own else text
+
+    @property
+    def needs(self) -> str:
+        """Whom and what a user needs to unpickle it."""
+        return "where you trust its author" + (" and have its program" if self.own else "")
 
 
 def pickled(path: Path) -> Pickled:
@@ -69,12 +84,16 @@ def export_command(path: Path, found: Pickled) -> str:
         given = shlex.quote(f"model={path}")
         return f"pip install ultralytics; yolo export {given} format=onnx"
     inner = f"[{json.dumps(found.key)}]" if found.key else ""
+    # What a script defined is looked for in the program that is run; -c runs one.
+    scripts = [name.rpartition(".")[2] for name in found.own if name.startswith("__main__.")]
+    known = f"from PROGRAM import {', '.join(scripts)}; " if scripts else ""
     program = (
-        f"import torch; net = torch.load({json.dumps(str(path))}, weights_only=False, "
+        f"{known}import torch; net = torch.load({json.dumps(str(path))}, weights_only=False, "
         f'map_location="cpu"){inner}.float().eval(); torch.onnx.export(net, '
         f"(torch.zeros(1, 3, 224, 224),), {json.dumps(str(output))}, dynamo=True)"
     )
-    return f"python -c {shlex.quote(program)} (with the size of your photos)"
+    meant = ", and in the place of PROGRAM the file, without .py, that has them" if scripts else ""
+    return f"python -c {shlex.quote(program)} (with the size of your photos{meant})"
 
 
 def _pickles(file: BinaryIO) -> Iterator[bytes]:
@@ -96,24 +115,39 @@ def _pickles(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _module(data: bytes) -> Pickled:
-    """The first class that a pickle names and that may be a network."""
-    texts, first = ("", ""), ""
-    for place, (code, argument, _) in enumerate(pickletools.genops(data)):
+    """The first class that a pickle names and that may be a network, and its author's others.
+
+    A module's state has its parts under ``_modules``; a pickle without that word holds none.
+    """
+    texts, first, found, own, parts = ("", ""), "", _NONE, dict[str, None](), False
+    for place, (code, argument) in enumerate(_instructions(data)):
         if place == 1:
-            first = code.name
-        if code.name == "GLOBAL":
-            name = str(argument).replace(" ", ".")
+            first = code
+        if code == "GLOBAL":
+            name = argument.replace(" ", ".")
             # Before PyTorch 1.6 a class stood behind the word "module", with its program's text.
             key = texts[0] if texts[1] == "module" and texts[0] else texts[1]
-        elif code.name == "STACK_GLOBAL":  # its two names are the last two texts
+        elif code == "STACK_GLOBAL":  # its two names are the last two texts
             name, key = ".".join(texts), ""
         else:
-            if isinstance(argument, str):
-                texts = (texts[1], argument)
+            parts = parts or argument == "_modules"
+            texts = (texts[1], argument) if argument else texts
             continue
         if _is_module(name):
-            return Pickled(name, key if first == "EMPTY_DICT" else "")
-    return _NONE
+            if not found.name:
+                found = Pickled(name, key if first == "EMPTY_DICT" else "")
+            if not name.startswith("torch.") and len(own) < _MOST_OWN:
+                own[name] = None
+    return replace(found, own=tuple(own)) if parts else _NONE
+
+
+def _instructions(data: bytes) -> Iterator[tuple[str, str]]:
+    """Names of a pickle's instructions and their texts, up to its end or to where it is cut."""
+    try:
+        for code, argument, _ in pickletools.genops(data):
+            yield code.name, argument if isinstance(argument, str) else ""
+    except ValueError:
+        return
 
 
 def _is_module(name: str) -> bool:

@@ -153,9 +153,9 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
         whole = pickled(path)
         if whole.name:
             raise ConversionFailed(
-                f"holds a whole module ({whole.name[:80]!a}) and not its weights",
+                f"holds a whole module ({whole.what}) and not its weights",
                 where=str(path),
-                hint=f"where you trust its author: {export_command(path, whole)}",
+                hint=f"{whole.needs}: {export_command(path, whole)}",
             ) from None
         known = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ConversionFailed(
