@@ -152,6 +152,7 @@ def test_a_factory_with_weights(folder, net, tmp_path, monkeypatch):
 
 
 @pytest.mark.conformance
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
 @pytest.mark.parametrize("name", ["spread", "compiled", "made"])
 def test_a_network_in_a_wrapper_or_made_already(folder, net, tmp_path, monkeypatch, name):
     torch.save(net.state_dict(), folder / "plain.pth")
