@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from converters.address import as_given
+
 __all__ = [
     "DISK_FULL",
     "ConversionFailed",
@@ -62,7 +64,7 @@ class InspectorError(Exception):
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         """Keep the three parts apart, so that a report can show them apart."""
         super().__init__(what)
-        self.what, self.where, self.hint = what, where, hint
+        self.what, self.where, self.hint = what, as_given(where), hint
 
     def __str__(self) -> str:
         """Join the parts: ``where: what; hint``."""

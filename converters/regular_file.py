@@ -20,12 +20,12 @@ exist it names the one that is spelled alike.
 import errno
 import hashlib
 import os
-import re
 import stat
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from converters.address import NOT_FETCHED, is_address
 from converters.nearest_path import did_you_mean
 
 __all__ = [
@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 _NOT_REGULAR = "is not a regular file"
-_ADDRESS = re.compile(r"(?:https?|ftp|file|s3|gs|hf|data):", re.IGNORECASE)
-_FETCHED = "is an address, and nothing is fetched: download it, and give the file"
 
 # Windows has neither; there the look at the opened file has to do.
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -184,8 +182,8 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
     except ValueError as error:  # a zero byte in the path
         raise _error(errno.EINVAL, str(error), path) from None
     except FileNotFoundError:
-        if _ADDRESS.match(os.fspath(path)):
-            raise _error(errno.EINVAL, _FETCHED, path) from None
+        if is_address(path):
+            raise _error(errno.EINVAL, NOT_FETCHED, path) from None
         reason = os.strerror(errno.ENOENT)
         raise NoSuchFile(errno.ENOENT, reason, os.fspath(path)) from None
     except OSError as error:

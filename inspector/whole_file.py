@@ -7,6 +7,7 @@ import stat
 import threading
 from pathlib import Path, PurePosixPath
 
+from converters.address import is_address
 from converters.errors import DISK_FULL
 from converters.work_folder import temporary_file
 from inspector.errors import UsageError
@@ -36,8 +37,10 @@ def check_folder(path: Path) -> None:
 
     Raises:
         UsageError: The folder, or the nearest one above it that exists, is a file or cannot be
-            written into.
+            written into; it is an address.
     """
+    if is_address(path):
+        raise UsageError("is an address, and nothing is uploaded", where=str(path), hint=_HINT)
     path = path.absolute()
     _check_name(path)
     there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)

@@ -28,6 +28,7 @@ import onnx
 from numpy.typing import NDArray
 
 from converters import factory, onnx_file
+from converters.address import NOT_FETCHED, is_address
 from converters.conversion.content import content_hash
 from converters.conversion.environment import readable
 from converters.conversion.inputs import further_inputs, kind_of, perturbed, trial_inputs
@@ -302,6 +303,8 @@ def _recognised(source: str, framework: str) -> Recognised:
         return found
     path = as_path(source)
     if path is None and factory.named(source) is None:
+        if is_address(source):
+            raise ConversionFailed(NOT_FETCHED, where=source)
         hint = did_you_mean(source) or "look at the path"
         raise ConversionFailed("does not exist", where=source, hint=hint)
     if path is not None and path.is_file() and not path.stat().st_size:

@@ -66,3 +66,23 @@ def test_a_second_run_does_not_explain_the_figures_of_the_first(inspector, sampl
     assert again.returncode == 0
     assert "1 figure(s) of onnx-inspector left out" in again.stderr
     assert sorted(path.name for path in folder.iterdir()) == first
+
+
+@pytest.mark.parametrize(
+    "address", ["https://e.org/a.onnx", "HTTP://e.org/a", "s3://b/a", "file:///a"]
+)
+def test_an_address_is_not_taken_for_a_path(inspector, samples, tmp_path, address):
+    model, photo = samples / "resnet20.onnx", samples / "images/cat_1.png"
+    for words in (
+        ("layers", address),
+        (address, photo),
+        ("explain", model, address),
+        ("convert", address, "-o", "net.onnx"),
+        ("explain", model, photo, "-m", "cam", "-o", address),
+        ("embed", model, "-o", f"{address}/net.onnx"),
+    ):
+        done = inspector(*words)
+        assert done.returncode in {2, 3, 4}, words
+        assert f"{address}: " in done.stderr or f"{address}/net.onnx: " in done.stderr, done.stderr
+        assert "is an address, and nothing is" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -215,11 +215,15 @@ def test_folders_of_class_folders_have_photos_at_any_depth(tree):
 # -- addresses and standard input -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["https://example.org/a.jpg", "s3://bucket/a.png", "FILE:///a"])
+ADDRESSES = ["https://example.org/a.jpg", "HTTP://e.org/a", "s3://bucket/a.png", "FILE:///tmp/a"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_is_refused_as_such(address):
     for given in (address, Path(address)):
-        with pytest.raises(ImageRefused, match="is an address, and nothing is fetched"):
+        with pytest.raises(ImageRefused, match="is an address, and nothing is fetched") as refused:
             load_photo(given)
+        assert str(refused.value).startswith(address)  # with all its slashes
 
 
 def test_a_file_may_be_called_like_an_address(tmp_path, monkeypatch):
