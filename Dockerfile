@@ -4,11 +4,12 @@
 FROM python:3.11-slim
 
 # The CPU build of torch comes without the libraries of CUDA, which are most of an installation.
+# What torch needs comes with the second line: its own index has not every version of it.
 ARG DEVICE=cpu
 WORKDIR /opt/onnx-inspector
 COPY . .
 RUN if [ "$DEVICE" = cpu ]; then \
-        pip install --no-cache-dir -c constraints.txt torch \
+        pip install --no-cache-dir --no-deps -c constraints.txt torch \
             --index-url https://download.pytorch.org/whl/cpu; \
     fi \
     && pip install --no-cache-dir -c constraints.txt '.[studies,audit]' \

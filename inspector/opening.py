@@ -21,7 +21,7 @@ from converters.errors import NotAModel, NotWritten
 from converters.source import InputSpec, Options, as_path
 from converters.work_folder import work_folder
 from inspector.cache_folder import cache_folder, read_entry, usable_folder, write_entry
-from inspector.errors import ExplainedError, InspectorWarning, UsageError
+from inspector.errors import ExplainedError, InspectorWarning, UsageError, require
 from inspector.network.inputs.choice import Feeds
 from inspector.opened import Opened
 from inspector.photos.photo import Photo, load_photo
@@ -243,15 +243,16 @@ def open_module(
 
     Raises:
         UsageError: There is no example.
+        MissingExtra: PyTorch's exporter is not installed.
         ConversionFailed: It cannot be exported, or the file computes something else.
     """
-    from converters.to_onnx.pytorch.module import module_to_file
-
     if example is None:
         raise UsageError(
             "a torch module needs an example of its input",
             hint="inspector.load(module, torch.zeros(1, 3, 224, 224))",
         )
+    require("onnxscript", "explaining a torch module", "pytorch")
+    from converters.to_onnx.pytorch.module import module_to_file
 
     return _through(
         lambda folder: module_to_file(module, example, folder), limits or onnx_file.Limits()

@@ -190,3 +190,14 @@ def test_an_extra_of_a_benchmark_brings_what_its_programs_import(folder, extra):
     named = {module: {canonicalize_name(d) for d in modules.get(module, ())} for module in needed}
     missing = {module for module, given in named.items() if given and not given & brought}
     assert not missing
+
+
+def test_a_torch_module_asks_for_the_exporter(monkeypatch):
+    import torch
+
+    # The first import of the exporter is what fails where it is not installed.
+    for name in [name for name in sys.modules if name.startswith("converters.to_onnx.pytorch")]:
+        monkeypatch.delitem(sys.modules, name)
+    without(monkeypatch, "onnxscript", "onnx_ir")
+    with pytest.raises(MissingExtra, match=r"onnx-inspector\[pytorch\]"):
+        inspector.load(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
