@@ -137,7 +137,8 @@ def audit(
         (20, None)
     """
     on_ray = (require_ray,) if options.engine == "ray" else ()
-    for needed in (require_scipy, require_clustering, require_formats, *on_ray):
+    require_scipy("audit")
+    for needed in (require_clustering, require_formats, *on_ray):
         needed()
     require_exports(options.exports, thumbnails=options.thumbnails)
     check_folder(folder)

@@ -55,7 +55,8 @@ def _told_apart(report: "ImageReport") -> str:
     photo = report.photo
     if photo.path is None or report.name == safe_stem(photo.name):
         return photo.name
-    return f"{photo.path.parent.name}/{photo.name}"
+    folder = photo.path.parent.name  # none where the file was named without
+    return f"{folder}/{photo.name}" if folder else photo.name
 
 
 def _show_maps(console: Console, report: "ImageReport") -> None:

@@ -40,13 +40,16 @@ Z = 1.959963984540054
 Array = NDArray[Any]
 
 
-def require_scipy() -> None:
+def require_scipy(extra: str = "studies") -> None:
     """Refuse to go on where SciPy is not installed.
+
+    Args:
+        extra: The extra that brings all that the caller needs.
 
     Raises:
         MissingExtra: It is not.
     """
-    require("scipy.stats", "statistics over photos", "studies")
+    require("scipy.stats", "statistics over photos", extra)
 
 
 def has_scipy() -> bool:

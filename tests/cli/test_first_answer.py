@@ -101,6 +101,13 @@ def test_paths_are_whole_and_details_on_request(report, tmp_path, capsys):
     assert "runs on: CPUExecutionProvider" in said
 
 
+@pytest.mark.parametrize(("path", "heading"), [("d.png", "d.png"), ("deer/d.png", "deer/d.png")])
+def test_photos_of_one_name_are_headed_as_they_were_named(report, path, heading, capsys):
+    photo = replace(report.photo, path=Path(path), name="d.png")
+    second = replace(report, photo=photo, stem="d-2")
+    assert shown(second, [], capsys).startswith(f"{heading}  ")
+
+
 @pytest.mark.parametrize("width", [20, 60, 200])
 def test_nothing_that_is_copied_is_cut_at_any_width(report, width, monkeypatch):
     name = "/detect_head/cls_layers/conv5x5/conv5x5.2/Relu_output_0"

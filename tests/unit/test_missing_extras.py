@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 
 import inspector
 from inspector import doctor
+from inspector.audit.run import audit
 from inspector.errors import InspectorWarning, MissingExtra
+from inspector.opening import Opening
 from inspector.studies import NEEDS, studies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,3 +203,10 @@ def test_a_torch_module_asks_for_the_exporter(monkeypatch):
     without(monkeypatch, "onnxscript", "onnx_ir")
     with pytest.raises(MissingExtra, match=r"onnx-inspector\[pytorch\]"):
         inspector.load(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["scipy.stats", "sklearn.cluster", "pyarrow.parquet"])
+def test_an_audit_names_the_one_extra_that_brings_all_of_it(name, monkeypatch, tmp_path):
+    without(monkeypatch, name)
+    with pytest.raises(MissingExtra, match=r"onnx-inspector\[audit\]"):
+        audit(Opening(MODEL), PHOTOS[0].parent, tmp_path)

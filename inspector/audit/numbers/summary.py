@@ -50,7 +50,7 @@ def metrics(rows: Sequence[Row]) -> dict[str, Any]:
     Raises:
         MissingExtra: SciPy is not installed.
     """
-    require_scipy()
+    require_scipy("audit")
     found: dict[str, Any] = {"photos": len(rows)}
     for name in _ORDER:
         if name in _SHARES:
