@@ -14,7 +14,6 @@ import itertools
 import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 from PIL import Image
@@ -96,9 +95,11 @@ NEEDS = {"boxes": "FastestDet.onnx"}
 
 def coco_names() -> list[str]:
     """Names of COCO's 80 classes in the order of their indices, as torchvision lists them."""
-    from torchvision.models._meta import _COCO_CATEGORIES
+    sys.path.append(str(Path(__file__).parents[1] / "sample_models"))
+    from efficientnet_lite0 import class_names
 
-    return [name for name in _COCO_CATEGORIES if name not in {"N/A", "__background__"}]
+    listed = class_names("_COCO_CATEGORIES") or []
+    return [name for name in listed if name not in {"N/A", "__background__"}]
 
 
 def written(command: str) -> Path:
@@ -141,9 +142,7 @@ def main() -> int:
     """Draw the pictures that the command line names, or all."""
     folder = Path(sys.argv[1])
     if not (folder / "coco.txt").is_file():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            (folder / "coco.txt").write_text("\n".join(coco_names()) + "\n")
+        (folder / "coco.txt").write_text("\n".join(coco_names()) + "\n")
     for name in sys.argv[2:] or PICTURES:
         needed = folder / NEEDS.get(name, "cat.png")
         if needed.is_file():

@@ -60,7 +60,12 @@ def network() -> torch.nn.Module:
 
 
 def imagenet_labels() -> list[str] | None:
-    """Names of the 1000 classes, from the list inside torchvision where that is installed.
+    """Names of the 1000 classes, from the list inside torchvision where that is installed."""
+    return class_names("_IMAGENET_CATEGORIES")
+
+
+def class_names(listed: str) -> list[str] | None:
+    """One of torchvision's lists of class names; None where it is not installed.
 
     The list's own module is loaded, not torchvision, whose compiled operators need the very torch
     they were built for.
@@ -69,12 +74,12 @@ def imagenet_labels() -> list[str] | None:
     if package is None or package.origin is None:
         return None
     listing = Path(package.origin).parent / "models" / "_meta.py"
-    spec = importlib.util.spec_from_file_location("imagenet_names", listing)
+    spec = importlib.util.spec_from_file_location("torchvision_names", listing)
     if spec is None or spec.loader is None or not listing.is_file():
         return None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    names = getattr(module, "_IMAGENET_CATEGORIES", None)
+    names = getattr(module, listed, None)
     return list(names) if names else None
 
 
