@@ -44,6 +44,19 @@ def test_bars_grow_with_their_values():
     assert blue(0.8) == pytest.approx(2 * blue(0.4), rel=0.05)
 
 
+def test_bars_of_baselines_are_grey_and_a_bar_of_nothing_stands_on_a_line():
+    def drawn(*values, baselines=()):
+        chart = bar_chart([Series("", values)], ["a", "b"], size=(200, 300), baselines=baselines)
+        return np.asarray(chart).astype(int)
+
+    def blue(pixels):
+        return (pixels[:, :, 2] - pixels[:, :, 0] > 80).sum()
+
+    assert blue(drawn(1, 1, baselines=[1])) == pytest.approx(blue(drawn(1, 1)) / 2, rel=0.05)
+    dark = (drawn(0, -1).max(2) < 60)[:, 150:].sum(1)  # beside the words of the axis
+    assert dark.max() > 100  # the line at zero, at the top where all else is negative
+
+
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match="drawing curves") as caught:

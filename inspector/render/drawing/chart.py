@@ -6,7 +6,7 @@ alone, late.
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 """Patterns of bars, for the same."""
 
-_INK, _MUTED = "#18181c", "#68686f"
+_INK, _MUTED, _BASELINE = "#18181c", "#68686f", "#a9a9b2"
 _DPI = 100
 
 
@@ -117,6 +117,7 @@ def bar_chart(
     title: str = "",
     y_label: str = "",
     y_range: tuple[float | None, float | None] = (None, None),
+    baselines: Collection[int] = (),
 ) -> Image.Image:
     """Draw bars in groups; each series has one bar in each group.
 
@@ -127,6 +128,7 @@ def bar_chart(
         title: Above the chart.
         y_label: Beside it.
         y_range: Ends of the y axis; None leaves one to the values.
+        baselines: Groups that the others are compared with, whose bars are grey and hatched.
 
     Returns:
         An RGB image of that size.
@@ -138,7 +140,7 @@ def bar_chart(
     places, width = np.arange(len(groups), dtype=float), 0.8 / max(len(series), 1)
     for place, one in enumerate(series):
         at = places + (place - (len(series) - 1) / 2) * width
-        axes.bar(
+        bars = axes.bar(
             at,
             one.y,
             width * 0.92,
@@ -148,12 +150,16 @@ def bar_chart(
             linewidth=0,
             label=one.name,
         )
+        for group in baselines:
+            bars[group].set(facecolor=_BASELINE, hatch="///")
         if one.low is not None and one.high is not None:
             y = np.asarray(one.y, float)
             ends = np.stack([y - np.asarray(one.low, float), np.asarray(one.high, float) - y])
             axes.errorbar(
                 at, y, yerr=np.clip(ends, 0, None), fmt="none", ecolor=_INK, elinewidth=1, capsize=2
             )
+    if any(value < 0 for one in series for value in one.y):  # bars of nothing stand on it too
+        axes.axhline(0, color=_INK, linewidth=0.8)
     crowded = sum(map(len, groups)) * 7 > size[1] - 90
     axes.set_xticks(
         places,

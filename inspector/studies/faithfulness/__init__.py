@@ -302,7 +302,7 @@ def _sentences(
             for name, (_, high) in MEASURES.items()
             if high is not None and name in own and not _above(table, label, name, high=high)
         ]
-        shown = ", ".join(f"{name} {own[name]['value']:.2f}" for name in MEASURES if name in own)
+        shown = ", ".join(f"{name} {own[name]['value']:z.2f}" for name in MEASURES if name in own)
         said = f"; not better than what knows nothing of the model in {', '.join(worse)}"
         found.append(f"{label}: {shown}{said if worse else ''}")
     if grid and played:

@@ -37,7 +37,7 @@ def faithfulness_sheet(
     page = Page(_WIDTH)
     page.text(f"how faithful maps of {model} are", 22)
     page.text(
-        "in brackets: maps that know nothing of the model; whiskers: 95 % intervals", 12, MUTED
+        "grey, in brackets: maps that know nothing of the model; whiskers: 95 % intervals", 12, MUTED
     )
     page.y += 8
     for name, (words, high) in MEASURES.items():
@@ -51,6 +51,7 @@ def faithfulness_sheet(
             [fit(label, 12, 170) for label in rows],
             size=(_CHART, page.inner),
             title=f"{name}{good}: {words}",
+            baselines=[at for at, label in enumerate(rows) if label.startswith("(")],
         )
         page.paste(chart, MARGIN, page.y)
         page.y += _CHART + 8
