@@ -104,6 +104,9 @@ def wrap(text: str, size: int, width: int, lines: int = 3) -> list[str]:
     words = clean_text(text, limit=_MAX_TEXT).split()
     found: list[str] = []
     while words and len(found) < lines - 1:
+        rest = " ".join(words)
+        if width_of(rest, size) <= width:  # as most texts
+            return [*found, rest]
         count = 1
         while count < len(words) and width_of(" ".join(words[: count + 1]), size) <= width:
             count += 1

@@ -37,7 +37,9 @@ def faithfulness_sheet(
     page = Page(_WIDTH)
     page.text(f"how faithful maps of {model} are", 22)
     page.text(
-        "grey, in brackets: maps that know nothing of the model; whiskers: 95 % intervals", 12, MUTED
+        "grey, in brackets: maps that know nothing of the model; whiskers: 95 % intervals",
+        12,
+        MUTED,
     )
     page.y += 8
     for name, (words, high) in MEASURES.items():
