@@ -51,10 +51,6 @@ PICTURES = {
         f"{STUDY} correspondence efficientnet_lite0.onnx --parts faces/parts.json --draws 99"
         " -o correspondence-lite0"
     ),
-    "faithfulness-lite0": (
-        f"{STUDY} faithfulness efficientnet_lite0.onnx scenes/ -m grad-cam -m cam -m gradient"
-        " -m occlusion --grid 2 --mosaics 4 -o faithfulness-lite0"
-    ),
     "invariance-lite0": (
         f"{STUDY} invariance efficientnet_lite0.onnx cat.png coffee.png scenes/camera.png"
         ' --target "tiger cat" --target espresso --target tripod -o invariance-lite0'
