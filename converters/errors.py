@@ -262,8 +262,8 @@ _DECORATION = re.compile(r"\x1b\[[0-9;]*m|\{\{(?:function_)?node [^{}]*\}\} ?")
 _EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (?P<said>.*\S)")
 _ADVICE = re.compile(
     r"(?i:arguments received|caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|"
-    r"see (?:also|http)|stack trace|suggested|the (?:above|error above|error occurred|following "
-    r"call|problem arose)|this error|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
+    r"please|see (?:also|http)|stack trace|suggested|this error|"
+    r"the (?:above|error above|error occurred|following call|problem arose)|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
 )
 
 

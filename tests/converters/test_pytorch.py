@@ -50,6 +50,13 @@ def compiled():
 
 made = Net()
 
+def scripted():
+    return torch.jit.script(Net())
+
+def quantised():
+    quantise = torch.ao.quantization.quantize_dynamic
+    return quantise(Net(), {nn.Linear}, dtype=torch.qint8)
+
 def number():
     return 3
 
@@ -233,9 +240,12 @@ def test_everything_wrong_is_said_at_once(net):
     assert all(name in caught.value.what for name in ("head.weight", "more", "head.bias"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
+        ("nets:scripted", INPUT, "makes TorchScript"),
+        ("nets:quantised", INPUT, "PyTorch quantised, such as 'head'"),
         ("nets:number", INPUT, "makes a int, not a torch.nn.Module"),
         ("nets:broken", INPUT, "no such file of settings"),
         ("nets:nothing", INPUT, "nets has no 'nothing'"),

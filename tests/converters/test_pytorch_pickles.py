@@ -173,6 +173,7 @@ def chained(*texts):
             ),
             "only NHWC on the CPU",
         ),
+        (chained("Got 3 Expected: 1\n Please fix the inputs."), "Got 3 Expected: 1"),
         (chained("only this"), "only this"),
         (chained("outer", ""), "outer"),
         (chained(""), ""),

@@ -141,6 +141,7 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
             f"makes a {type(module).__name__}, not a torch.nn.Module", where=source
         )
     module = _bare(module)
+    _require_plain(module, source)
     if options.weights:
         notes += fill(module, state_of(Path(options.weights)), options.weights)
     else:
@@ -158,6 +159,35 @@ def _from_factory(source: str, draft: Path, options: Options) -> Export:
     return torch_module.export(
         module, draft, shapes, options, where=source, packages=("torchvision",) * used, notes=kept
     )
+
+
+def _require_plain(module: "torch.nn.Module", where: str) -> None:
+    """Refuse what PyTorch's exporter does not take, before it says so in its own words.
+
+    Raises:
+        ConversionFailed: TorchScript, or layers that PyTorch quantised.
+    """
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ConversionFailed(
+            "makes TorchScript",
+            where=where,
+            hint="save it (torch.jit.save(module, 'net.pt')), and give that file",
+        )
+    packed = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+    found = sorted(
+        name or "the module itself"
+        for name, part in module.named_modules()
+        if type(part).__module__.startswith(packed)
+    )
+    if found:
+        raise ConversionFailed(
+            f"has layers that PyTorch quantised, such as {found[0][:120]!a}: they have no form in "
+            "ONNX",
+            where=where,
+            hint="give the network that it was quantised from, and quantise the ONNX file",
+        )
 
 
 def _bare(module: "torch.nn.Module") -> "torch.nn.Module":
