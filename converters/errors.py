@@ -263,7 +263,8 @@ _EXCEPTION = re.compile(r"(?:Exception encountered|[\w.]+(?:Error|Exception)): (
 _ADVICE = re.compile(
     r"(?i:arguments received|caused by|consider|for (?:more|extended|further)|\[?hint|if you|note:|"
     r"please|see (?:also|http)|stack trace|suggested|this error|"
-    r"the (?:above|error above|error occurred|following call|problem arose)|to fix|traceback|you (?:can|may))|Set [A-Z_]{4}"
+    r"the (?:above|error above|error occurred|following call|problem arose)|to fix|traceback|"
+    r"you (?:can|may))|Set [A-Z_]{4}"
 )
 
 
