@@ -5,7 +5,7 @@ What nobody reads is left out.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -79,13 +79,32 @@ def write_onnx(model: Model, opset: int | None = None) -> onnx.ModelProto:
     )
 
 
+_REPORT = "report it with the file, or export the network to ONNX from its own framework"
+_VARIABLES = frozenset(("ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "VAR_HANDLE"))
+_OF_VARIABLES = (
+    "it keeps its weights in variables, as files do that are trained on a device: make it again by "
+    "tf.lite.TFLiteConverter.from_saved_model or from_keras_model, which write constants"
+)
+_OF_TENSORFLOW = (
+    "they are TensorFlow's own (SELECT_TF_OPS): give the SavedModel or Keras model that it was "
+    "made from"
+)
+
+
+def _advice(unknown: Sequence[str]) -> str:
+    """What to do about operators without a function."""
+    if not _VARIABLES.isdisjoint(unknown):
+        return _OF_VARIABLES
+    return _OF_TENSORFLOW if any(name.startswith("Flex") for name in unknown) else _REPORT
+
+
 def _require_known(model: Model) -> None:
     """Refuse a file of operators without a function, with all of their names."""
     unknown = sorted({o.op_type for part in _reached(model) for o in part.operators} - {*OPS})
     if unknown:
         raise ConversionFailed(
             "operators that this converter does not know: " + ", ".join(map(ascii, unknown[:20])),
-            hint="report it with the file, or export the network to ONNX from its own framework",
+            hint=_advice(unknown),
         )
     main = model.network
     if not main.inputs or not main.outputs:
