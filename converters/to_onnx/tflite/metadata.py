@@ -7,7 +7,7 @@ appended to the file.
 
 import contextlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -22,6 +22,8 @@ _MOST_BYTES = 16 << 20
 _MOST_LABELS = 100_000
 _NORMALISATION = 1  # of the union of process units
 _LABEL_FILES = (2, 3)  # types of associated files: labels of an axis, labels of values
+_MOST_FILES = 8
+_USUAL_NAMES = frozenset(("labels.txt", "labelmap.txt", "label_map.txt", "classes.txt"))
 _USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 
@@ -85,36 +87,58 @@ def metadata_of(model: Model, data: bytes) -> TFLiteMetadata:
     """
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    file = ""
+    files: list[tuple[str, str]] = []
     with contextlib.suppress(Exception):  # a stranger's offsets lead anywhere
-        mean, std, file = _described(model.metadata.get(_NAME, b""))
-    return TFLiteMetadata(_labels(data, file), mean, std)
+        mean, std, files = _described(model.metadata.get(_NAME, b""))
+    return TFLiteMetadata(_labels(data, files), mean, std)
 
 
-def _labels(data: bytes, wanted: str) -> tuple[str, ...]:
-    """Lines of the file of labels in the appended archive, or of the only text in it."""
+def _labels(data: bytes, described: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Class names out of the appended archive.
+
+    Args:
+        data: The file.
+        described: Names and locales of the files that the metadata calls labels. One without a
+            locale comes first, unless it has the codes of a knowledge base (``/m/01yrx``) and
+            another says them in words.
+    """
     with contextlib.suppress(OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile):
         if not zipfile.is_zipfile(BytesIO(data)):
             return ()
         with zipfile.ZipFile(BytesIO(data)) as archive:
             texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
-            name = wanted if wanted in texts else texts[0] if len(texts) == 1 else ""
-            if not name or archive.getinfo(name).file_size > _MOST_BYTES:
-                return ()
-            lines = archive.read(name).decode("utf-8-sig").rstrip().splitlines()
-            names = tuple(line.strip() for line in lines)
-            return names if all(names) and len(names) <= _MOST_LABELS else ()
+            named = sorted(
+                (pair for pair in described if pair[0] in texts),
+                key=lambda pair: (bool(pair[1]), not pair[1].lower().startswith("en")),
+            )
+            usual = [name for name in texts if name.rpartition("/")[2].lower() in _USUAL_NAMES]
+            names = [name for name, _ in named] or usual or (texts if len(texts) == 1 else [])
+            found = [lines for name in names[:_MOST_FILES] if (lines := _lines(archive, name))]
+            words = [lines for lines in found if not lines[0].startswith("/")]
+            return next(iter([*words, *found]), ())
     return ()
 
 
-def _described(inner: bytes) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """Mean, standard deviation and name of the file of labels."""
+def _lines(archive: zipfile.ZipFile, name: str) -> tuple[str, ...]:
+    """Lines of a text; none where one is empty, or where there are too many."""
+    if archive.getinfo(name).file_size > _MOST_BYTES:
+        return ()
+    lines = archive.read(name).decode("utf-8-sig").rstrip().splitlines()
+    names = tuple(line.strip() for line in lines)
+    return names if all(names) and len(names) <= _MOST_LABELS else ()
+
+
+def _described(
+    inner: bytes,
+) -> tuple[tuple[float, ...], tuple[float, ...], list[tuple[str, str]]]:
+    """Mean, standard deviation, and names and locales of the files of labels."""
     if not inner:
-        return (), (), ""
+        return (), (), []
     graph = next(_tables(_root(inner), 3))
     inputs, outputs = list(_tables(graph, 2)), list(_tables(graph, 3))
     mean, std = _normalisation(inputs[0]) if inputs else ((), ())
-    return mean, std, next(filter(None, map(_label_file, outputs)), "")
+    files = (_label_files(tensor) for tensor in outputs)
+    return mean, std, next(filter(None, files), [])
 
 
 def _normalisation(tensor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -125,12 +149,18 @@ def _normalisation(tensor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (), ()
 
 
-def _label_file(tensor: Any) -> str:
-    for file in _tables(tensor, 6):
-        if _byte(file, 2) in _LABEL_FILES:
-            place = _offset(file, 0)
-            return file.String(place + file.Pos).decode() if place else ""
-    return ""
+def _label_files(tensor: Any) -> list[tuple[str, str]]:
+    """Names and locales of an output's files of labels."""
+    return [
+        (_text(file, 0), _text(file, 3))
+        for file in _tables(tensor, 6)
+        if _byte(file, 2) in _LABEL_FILES
+    ]
+
+
+def _text(table: Any, field: int) -> str:
+    place = _offset(table, field)
+    return str(table.String(place + table.Pos).decode()) if place else ""
 
 
 def _root(data: bytes) -> Any:
