@@ -425,6 +425,16 @@ def _warnings(
     ]
     if outside:
         said.append(f"no box lies on what the network sees of a photo: {few(outside, _NAMED)}")
+    blank = [
+        row["photo"]
+        for entry, row in zip(found.entries, rows, strict=True)
+        if entry.mask is not None and row["mask_area"] is None and not row["refused"]
+    ]
+    if blank:
+        said.append(
+            "masks without a pixel inside, white or the number of a class, of what the network "
+            f"sees: {few(blank, _NAMED)}"
+        )
     if found.listing is not None:
         said += found.listing.left_out(named)
         if found.listing.empty:

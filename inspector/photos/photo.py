@@ -36,6 +36,7 @@ __all__ = [
     "ImageSource",
     "Photo",
     "image_sources",
+    "indices_of",
     "is_one_image",
     "load_photo",
     "orientation_of",
@@ -228,13 +229,34 @@ def load_photo(path: str | Path) -> Photo:
 
 def orientation_of(path: Path) -> int:
     """EXIF orientation of a photo's file, 1 to 8; 1 where there is none, or no such file."""
+    found = _asked(path, lambda image: image.getexif().get(_ORIENTATION, 1))
+    return found if found in _UPRIGHT else 1
+
+
+def indices_of(path: Path) -> NDArray[np.uint8] | None:
+    """Places (H, W) in the palette of a file whose first colour is black; None of others.
+
+    Masks of classes are such files: 0 is the background.
+    """
+
+    def read(image: Image.Image) -> NDArray[np.uint8] | None:
+        if image.mode != "P" or (image.getpalette("RGB") or [1])[:3] != [0, 0, 0]:
+            return None
+        _check_size(image)
+        return np.asarray(image, np.uint8)
+
+    found: NDArray[np.uint8] | None = _asked(path, read)
+    return found
+
+
+def _asked(path: Path, ask: Callable[[Image.Image], Any]) -> Any:
+    """What a file says of itself; None of one that cannot be read, which is said elsewhere."""
     try:
         data = _read(path)
         with PILLOW_QUIET, Image.open(io.BytesIO(data), formats=formats_of(data, str(path))) as one:
-            found = one.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - decoders raise anything; whoever needs the pixels says why
-        return 1
-    return found if found in _UPRIGHT else 1
+            return ask(one)
+    except Exception:  # noqa: BLE001 - decoders raise anything
+        return None
 
 
 def _of_bytes(data: bytes, where: str) -> Read:

@@ -9,12 +9,15 @@ from PIL import Image
 
 from inspector.errors import ImageRefused
 from inspector.photos.geometry import Geometry
-from inspector.photos.photo import Photo
+from inspector.photos.photo import Photo, indices_of
 
 __all__ = ["bottleneck", "cell_of", "connected", "is_halved", "mask_on_grid", "point_not_seen"]
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, ...]
+
+_VOID = 255
+"""Number of pixels of which Pascal VOC's masks say nothing, the borders of objects; and white."""
 
 _WHITE = 127
 """Grey value above which a pixel of a mask is inside."""
@@ -87,7 +90,8 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
     """A mask file of the photo's size on a map (h, w) over the whole input.
 
     Args:
-        file: A picture; white is inside.
+        file: A picture; white is inside.  Of one that is dark everywhere, or has a palette from
+            black on, every pixel but 0 is: it holds numbers of classes.
         geometry: How the photo and the input lie on each other.
         shape: Height and width of the map.
         name: The photo's name, for messages.
@@ -110,8 +114,7 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
             where=Path(file).name,
             hint="save it in black and white, without transparency",
         )
-    grey = np.asarray(Image.fromarray(mask.rgb8).convert("L"))
-    inside = grey > (_WHITE if grey.max() > 1 else 0)  # masks of 0 and 1 are common
+    inside = _inside(mask, Path(file))
     centres = [
         (np.arange(count) + 0.5) / count * whole - 0.5
         for count, whole in zip(shape, geometry.input, strict=True)
@@ -120,6 +123,15 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
     seen = [(v >= 0) & (v < n) for v, n in zip(at, geometry.photo, strict=True)]
     clipped = [np.clip(v, 0, n - 1) for v, n in zip(at, geometry.photo, strict=True)]
     return np.asarray(inside[np.ix_(*clipped)] & seen[0][:, None] & seen[1][None, :])
+
+
+def _inside(mask: Photo, file: Path) -> Array:
+    """Which pixels (H, W) of a mask are inside."""
+    numbers = indices_of(file)
+    grey = np.asarray(Image.fromarray(mask.rgb8).convert("L"))
+    if numbers is not None and numbers.shape == mask.size:
+        return np.asarray((numbers > 0) & ((numbers != _VOID) | (grey == _VOID)))
+    return grey > (_WHITE if grey.max() > _WHITE else 0)
 
 
 def connected(mask: Array, place: tuple[int, int]) -> Array:

@@ -495,3 +495,38 @@ def test_photos_of_several_labels(tmp_path):
     found = audit(asked, tmp_path / "t.csv", tmp_path / "other", options)
     said = " ".join(found.contents["warnings"])
     assert "called like classes of the model are groups: thing, other" in said
+
+
+def _numbers(values, palette=None):
+    size, data = values.shape[::-1], values.astype(np.uint8).tobytes()
+    made = Image.frombytes("L" if palette is None else "P", size, data)
+    if palette is not None:
+        made.putpalette(palette + [0] * (768 - len(palette)))
+    return made
+
+
+VOC_COLOURS = [0, 0, 0, 128, 0, 0, 0, 64, 0] + [0] * (3 * 252) + [224, 224, 192]
+
+
+@pytest.mark.parametrize(
+    "kind", ["white", "ones", "classes", "palette", "white first", "grey palette"]
+)
+def test_masks_of_white_or_of_numbers_of_classes(scene, tmp_path, kind):
+    """Masks of classes were dark pictures, of which nothing was inside, without a word."""
+    Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
+    inside = np.zeros((48, 48), int)
+    inside[12:24, 24:48] = 1
+    numbers = inside * np.where(np.arange(48) < 36, 1, 2)
+    numbers[0] = 255
+    made = {
+        "white": _numbers(inside * 255),
+        "ones": _numbers(inside),
+        "classes": _numbers(inside * 17),
+        "palette": _numbers(numbers, VOC_COLOURS),
+        "white first": _numbers(1 - inside, [255, 255, 255, 0, 0, 0]),
+        "grey palette": _numbers(inside * 255, [v for v in range(256) for _ in range(3)]),
+    }[kind]
+    made.save(tmp_path / "m.png")
+    entry = Entry("a.png", tmp_path / "a.png", mask=tmp_path / "m.png")
+    (row,) = Auditor(Asked(opening(scene))).rows([entry])
+    assert row["mask_area"] == pytest.approx(12 * 24 / 48**2)
