@@ -338,12 +338,13 @@ class Evidence:
             passing = {n: v for n, v in around.items() if v.dtype.kind == "f" and n in of_image}
             start = dict.fromkeys(copies, value) | passing
             signals = self._signals(start, [n for n in around if n not in passing], Rule())
-            found = self.model.gathered(layer, np.sum([signals[n] for n in copies], axis=0))
+            own = [signals[n] for n in copies]
+            found = self.model.gathered(layer, own[0] if len(own) == 1 else np.sum(own, axis=0))
             if bypassing := [name for name in passing if np.any(signals[name])]:
                 names = ", ".join(map(repr, bypassing[:3])) + (", ..." if bypassing[3:] else "")
                 self.note(f"part of the score does not pass through this layer: it takes {names}")
             found = self._form.read_gradient(self._unfolded(found))
-            self._gradients[layer] = found.astype(np.float32)
+            self._gradients[layer] = found.astype(np.float32, copy=False)
         return self._gradients[layer]
 
     @cached_property

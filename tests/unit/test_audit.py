@@ -15,9 +15,10 @@ from inspector.audit.evidence_places import Marks, evidence_places, grid_of, mar
 from inspector.audit.findings.clusters import find_clusters
 from inspector.audit.numbers import faithful
 from inspector.audit.numbers.summary import calibration, metrics, suspicious
+from inspector.audit.predicted import Predicted
 from inspector.audit.rows import GRID, Asked, Auditor
 from inspector.audit.run import AuditOptions, audit
-from inspector.errors import MethodRefused, UsageError
+from inspector.errors import MethodRefused, UnknownTarget, UsageError
 from inspector.opening import Opening
 from inspector.passes.journal import Journal
 from inspector.photos.dataset import class_indices
@@ -530,3 +531,14 @@ def test_masks_of_white_or_of_numbers_of_classes(scene, tmp_path, kind):
     entry = Entry("a.png", tmp_path / "a.png", mask=tmp_path / "m.png")
     (row,) = Auditor(Asked(opening(scene))).rows([entry])
     assert row["mask_area"] == pytest.approx(12 * 24 / 48**2)
+
+
+def test_a_photo_without_scores_is_refused_and_not_those_beside_it(scene):
+    opened = Auditor(Asked(opening(scene))).opened
+    predicted = Predicted(opened.scores, opened.class_labels)
+    scores = np.array([[2.0, 1.0], [np.nan, 1.0], [0.0, 3.0]])
+    one, none, other = predicted.rows(["other", None, "other"], scores)
+    assert isinstance(none, UnknownTarget)
+    assert [one["correct"], other["correct"]] == [False, True]
+    assert one == predicted.rows(["other"], scores[:1])[0]
+    assert one["label_probability"] == pytest.approx(1 - one["probability"])

@@ -15,6 +15,7 @@ from inspector.target import (
     Target,
     find_scores,
     parse_target,
+    scores_of,
 )
 
 
@@ -416,3 +417,20 @@ def test_a_class_without_a_name_is_taken_as_it_is_printed():
     assert _by_label("class 3", ("x", "class 3"), None) == 1
     with pytest.raises(UnknownTarget):
         _by_label("class 12", (), 10)
+
+
+def test_numbers_of_some_samples_are_those_of_each_alone():
+    """One element is read of all samples together; what is summed, sample by sample."""
+    rng = np.random.default_rng(0)
+    values = {"y": rng.normal(size=(6, 5)).astype(np.float32), "m": rng.normal(size=(6, 2, 3, 3))}
+    one, other = Target("y", (1,), "b"), Target("y", (3,), "-d", sign=-1)
+    plane = Target("m", (0,), "m[0]")
+    targets = [one, other, one, plane, other, plane]
+    alone = [
+        float(scores_of({name: value[row : row + 1] for name, value in values.items()}, [own])[0])
+        for row, own in enumerate(targets)
+    ]
+    assert scores_of(values, targets).tolist() == alone
+    assert alone[:2] == [float(values["y"][0, 1]), -float(values["y"][1, 3])]
+    with pytest.raises(UnknownTarget, match="lies outside"):
+        scores_of(values, [Target("y", (9,), "none")] * 6)
