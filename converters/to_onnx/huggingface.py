@@ -104,7 +104,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     shape, results = _tried(network, shapes, source)
     if preprocess:
         preprocess["size"] = list(shape[2:])
-    labels = _labels(network) if _classifies(network) else ()
+    labels = _labels(network) if _classifies(network) or _segments(network) else ()
     return torch_module.export(
         _of_pixels(network, results),
         draft,
@@ -133,8 +133,11 @@ def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, lis
     kind = _class(config, where)
     given: dict[str, Any] = {"use_safetensors": True}
     place: str | None = str(folder)
+    part = kind.__name__ not in (config.get("architectures") or [kind.__name__])
+    if part:
+        given["config"] = _settings_of_part(folder, kind, where)
     if files_of(folder)[0].suffix != ".safetensors":  # a pickle, which transformers does not open
-        settings = _settings(folder, where)
+        settings = given.get("config") or _settings(folder, where)
         place, given = None, {"state_dict": folder_state(folder), "config": settings}
     try:
         network, said = kind.from_pretrained(
@@ -160,7 +163,10 @@ def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, lis
             f"the weights are not those of {kind.__name__}: " + "; ".join(parts), where=where
         )
     unused = sorted(said["unexpected_keys"])
-    return network, [f"weights that are not used: {_listed(unused)}"] if unused else []
+    notes = [f"weights that are not used: {_listed(unused)}"] if unused else []
+    if part and "Vision" in kind.__name__:
+        notes.insert(0, f"the part that sees is read: {kind.__name__}")
+    return network, notes
 
 
 def _settings(folder: Path, where: str) -> Any:
@@ -175,6 +181,17 @@ def _settings(folder: Path, where: str) -> Any:
         raise ConversionFailed(
             f"transformers does not read its {_CONFIG} ({said_by(error)})", where=where
         ) from None
+
+
+def _settings_of_part(folder: Path, kind: Any, where: str) -> Any:
+    """The configuration of the part that sees; of both where it has none of its own."""
+    both = _settings(folder, where)
+    inner = getattr(both, "vision_config", None)
+    if inner is None or not isinstance(inner, kind.config_class):
+        return both
+    if hasattr(both, "projection_dim"):  # of both parts, and the whole says it
+        inner.projection_dim = both.projection_dim
+    return inner
 
 
 def _listed(names: list[str]) -> str:
@@ -198,6 +215,9 @@ def _class(config: Mapping[str, Any], where: str) -> Any:
             where=where,
         )
     if getattr(kind, "main_input_name", "") != "pixel_values":
+        part = _image_part(name)
+        if part is not None:
+            return part
         raise ConversionFailed(
             f"{name} takes {getattr(kind, 'main_input_name', 'text')}, not an image",
             where=where,
@@ -206,8 +226,24 @@ def _class(config: Mapping[str, Any], where: str) -> Any:
     return kind
 
 
+def _image_part(name: str) -> Any:
+    """The class of the part of a model of images and texts (CLIP, SigLIP) that sees; or None."""
+    import transformers
+
+    stem = name.removesuffix("Model")
+    for kind in (f"{stem}VisionModelWithProjection", f"{stem}VisionModel"):
+        found = getattr(transformers, kind, None)
+        if stem != name and getattr(found, "main_input_name", "") == "pixel_values":
+            return found
+    return None
+
+
 def _classifies(network: Any) -> bool:
     return "ForImageClassification" in type(network).__name__
+
+
+def _segments(network: Any) -> bool:
+    return "ForSemanticSegmentation" in type(network).__name__
 
 
 def _shapes(
@@ -218,8 +254,9 @@ def _shapes(
     What photos are brought to comes before ``image_size``, which many configurations have by
     default and networks of convolutions do not care for.
     """
-    found = []
-    for size in (preprocess.get("size"), config.get("image_size"), 224):
+    found, inner = [], config.get("vision_config")
+    own = inner.get("image_size") if isinstance(inner, Mapping) else None
+    for size in (preprocess.get("size"), config.get("image_size"), own, 224):
         given = [size.get("height"), size.get("width")] if isinstance(size, Mapping) else size
         pair = [given, given] if isinstance(given, int) else given
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair):

@@ -129,6 +129,44 @@ def test_a_transformer(vit, tmp_path):
     np.testing.assert_allclose(export.run([x])[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", ["safetensors", "pickle"])
+def test_the_part_that_sees_of_a_model_of_images_and_texts(weights, tmp_path):
+    """CLIP: the whole folder, whose text part is left out, gives the vectors of images."""
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**small, "intermediate_size": 9, "vocab_size": 30},
+        vision_config={**small, "intermediate_size": 9, "image_size": 32, "patch_size": 16},
+        projection_dim=6,
+    )
+    network = saved(transformers.CLIPModel, config, tmp_path / "clip")
+    if weights == "pickle":
+        (tmp_path / "clip" / "model.safetensors").unlink()
+        torch.save(network.state_dict(), tmp_path / "clip" / "pytorch_model.bin")
+    export = huggingface.convert(str(tmp_path / "clip"), tmp_path / "m.onnx", Options())
+    assert export.notes[0] == "the part that sees is read: CLIPVisionModelWithProjection"
+    assert "text_model." in export.notes[1]
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = network.vision_model(pixel_values=x).pooler_output
+        expected = network.visual_projection(found).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (got,) = session.run(["image_embeds"], {"pixel_values": x.numpy()})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_segmenter_brings_the_names_of_its_classes(tmp_path):
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[4, 8, 8, 8],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=8,
+        **LABELLED,
+    )
+    saved(transformers.SegformerForSemanticSegmentation, config, tmp_path / "segformer")
+    source = str(tmp_path / "segformer")
+    assert huggingface.convert(source, tmp_path / "m.onnx", Options()).labels == tuple(NAMES)
+
+
 def test_missing_and_misshapen_weights_are_refused(copy, tmp_path):
     """transformers would fill them with random numbers and warn."""
     state = load_file(copy / "model.safetensors")
