@@ -55,7 +55,7 @@ def distinct_text(text: str) -> str:
 def in_file_name(text: str, *, gap: str, kept: str, most: int, runs: bool = False) -> str:
     """A text as a part of a file's name, in its own script.
 
-    Letters with their marks, digits and ``_`` stay.
+    Letters with their marks, digits, symbols such as emoji and ``_`` stay.
 
     Args:
         text: Any text.
@@ -72,11 +72,17 @@ def in_file_name(text: str, *, gap: str, kept: str, most: int, runs: bool = Fals
     found: list[str] = []
     left_out = False
     for c in text[:most]:
-        stays = c.isalnum() or c == "_" or c in kept or unicodedata.category(c)[0] == "M"
+        stays = c.isalnum() or c == "_" or c in kept or _as_letter(c)
         if stays or not (runs and left_out):
             found.append(c if stays else gap)
         left_out = not stays
     return "".join(found).encode()[:most].decode(errors="ignore")
+
+
+def _as_letter(character: str) -> bool:
+    """Whether names are told apart by it: a mark on a letter, an emoji or its shade."""
+    kind = unicodedata.category(character)
+    return kind[0] == "M" or (not character.isascii() and kind in {"So", "Sk"})
 
 
 def percent(share: float, digits: int = 0) -> str:
