@@ -365,6 +365,8 @@ def _looks_like(data: bytes) -> str:
     for magic, name in _FOREIGN:
         if start.startswith(magic.lower()):
             return f"not a photo but {name}"
+    if data[:1] == b"\x08" and data[2:3] == b"\x12":  # version and producer, as ONNX files begin
+        return "not a photo but an ONNX model: `inspector compare` takes two"
     if data[4:8] == b"ftyp" or data[:4] == b"\x1aE\xdf\xa3" or data[8:12] == b"AVI ":
         if data[8:12] in _VIDEOS or data[4:8] != b"ftyp":
             return "not a photo but a video: `inspector explain` draws its frames"

@@ -226,6 +226,12 @@ def test_an_address_is_refused_as_such(address):
         assert str(refused.value).startswith(address)  # with all its slashes
 
 
+def test_a_second_model_is_not_an_unknown_photo(tmp_path):
+    (tmp_path / "b.onnx").write_bytes((ROOT / "sample_models/resnet20.onnx").read_bytes())
+    with pytest.raises(ImageRefused, match="an ONNX model: `inspector compare` takes two"):
+        load_photo(tmp_path / "b.onnx")
+
+
 def test_a_file_may_be_called_like_an_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "https:/a.png")
