@@ -9,12 +9,13 @@ import numpy as np
 from inspector.engines import tensors_of
 from inspector.errors import ConverterError, InspectorError, MethodRefused, ModelRefused
 from inspector.evidence import Evidence, tensors_for, tensors_read
-from inspector.heatmap import NO_SIGNAL, SATURATED, SILENT, UNCHANGED, ZERO, Attribution
+from inspector.heatmap import SATURATED, ZERO, Attribution
 from inspector.network.coordinates.lattice import Lattice
 from inspector.network.coordinates.placement import Placement
 from inspector.network.layer_choice import last_of
 from inspector.network.outputs.elements import probability_before
 from inspector.network.space import KINDS
+from inspector.passes.map_values import Spread, why_empty
 from inspector.printable import clean_text
 from inspector.probability import has_shares, looks_like_probabilities, of_target, probabilities
 from inspector.tasks.numbers import Similarity
@@ -28,9 +29,6 @@ __all__ = ["Map", "MapRefused", "forward_for", "layer_of", "maps_of"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[str, int, int], None]
-
-FLAT = 1e-6
-"""Range of a map's values, relative to their peak, within which they are all the same."""
 
 _SATURATED = 1e-6
 """Distance of a probability from 0 or 1 below which float32 sees no slope."""
@@ -270,7 +268,7 @@ class _Samples:
             return
         chances = self._probabilities(evidence)
         unverified = self._unverified(evidence, request.method)
-        ranges = _Range.of_all(arrays)
+        ranges = Spread.of_all(arrays)
         kind: _Kind | None = None
         for place, target in enumerate(targets):
             try:
@@ -513,7 +511,7 @@ class _Samples:
         values: Array,
         method: "Method",
         *,
-        spread: "_Range",
+        spread: "Spread",
         unverified: str,
     ) -> Iterator[str]:
         if evidence.targets[row].note:
@@ -530,7 +528,7 @@ class _Samples:
         if unverified:
             yield unverified
         if not spread.positive and not any(text.startswith(ZERO) for text in own):
-            yield _why_empty(evidence, row, values, method)
+            yield why_empty(evidence, row, values, method)
         if spread.flat:
             yield "the map has the same value everywhere: it points at no place"
 
@@ -569,47 +567,6 @@ class _Kind:
     placement: Placement | None
     lattice: Lattice | None
     unit: str
-
-
-@dataclass(frozen=True)
-class _Range:
-    """What the values of one map are like.
-
-    Attributes:
-        positive: Some are above 0.
-        flat: So are all of them, or some, and all are the same.
-    """
-
-    positive: bool
-    flat: bool
-
-    @classmethod
-    def of_all(cls, maps: Array) -> "list[_Range]":
-        """Ranges of the maps of some samples (N, ...)."""
-        values = np.asarray(maps).reshape(len(maps), -1)
-        high, low = values.max(1, initial=-np.inf), values.min(1, initial=np.inf)
-        positive = np.asarray((values > 0).any(1))
-        flat: Array = positive & (high - low <= FLAT * np.maximum(np.abs(high), np.abs(low)))
-        return [cls(*pair) for pair in zip(positive.tolist(), flat.tolist(), strict=True)]
-
-
-def _why_empty(evidence: Evidence, row: int, values: Array, method: "Method") -> str:
-    """What a map without a positive value means.
-
-    Only one with negative values, or of which the negative part is cut off, lacks evidence.
-    """
-    if not np.any(values):
-        if "activation" in method.needs and not np.any(
-            evidence.by_sample(evidence.activation)[row]
-        ):
-            return f"{SILENT}: it is 0 everywhere for this photo; choose another with --layer"
-        if "head" in method.needs and not np.any(evidence.values[evidence.head.features][row]):
-            return f"{SILENT}: it is 0 everywhere for this photo; other methods take another layer"
-        if method.space == "input" and "forward" in method.needs and not method.differentiates:
-            return f"{UNCHANGED}: nothing that is hidden changes it"
-        if method.space == "input" and not method.through_layer:
-            return f"{NO_SIGNAL}: what comes down to the image is 0 everywhere"
-    return "no positive evidence" + (" at this layer" if method.space == "layer" else "")
 
 
 def _by_sample(evidence: Evidence, request: "Request") -> Array:
