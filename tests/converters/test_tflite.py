@@ -68,6 +68,12 @@ def test_a_batch_that_the_network_leaves_stays_one(networks, tmp_path, name, nod
     assert len(record.trials) > 3  # no verdict by one sample
 
 
+def test_shapes_that_the_file_computes_are_those_of_its_own_input(networks, tmp_path):
+    """It says (1, 1) of what becomes (tokens, width)."""
+    record = convert(str(networks / "tokens.tflite"), tmp_path / "m.onnx")
+    assert record.worst <= 1e-5
+
+
 def test_a_batch_that_is_proved_is_free(networks, tmp_path):
     record = convert(str(networks / "joined.tflite"), tmp_path / "m.onnx")
     assert record.worst <= 1e-5

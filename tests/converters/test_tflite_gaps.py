@@ -34,6 +34,8 @@ CODES = "/m/01yrx\n/m/0bt9lr\n"
     ("texts", "described", "names"),
     [
         ({"a.txt": "cat\ndog\n"}, [], ("cat", "dog")),
+        ({"a.txt": "0 cat\n1: big dog\n"}, [], ("cat", "big dog")),
+        ({"a.txt": "0 cat\n2 dog\n"}, [], ("0 cat", "2 dog")),
         ({"a.txt": "x\n", "b.txt": "y\n"}, [], ()),
         ({"labels_de.txt": "Katze\n", "labels.txt": "cat\n"}, [], ("cat",)),
         ({"de.txt": "Katze\n", "x.txt": "cat\n"}, [("de.txt", "de"), ("x.txt", "")], ("cat",)),

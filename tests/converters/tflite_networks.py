@@ -118,6 +118,22 @@ def without_samples(folder, generator):
     save(folder / "joined.tflite", joined)
 
 
+def tokens(folder, generator):
+    """Dense layers over tokens of a batch left open: shapes are computed when the file runs."""
+    kernel, matrix = weights(generator, 8, 8, 3, 6), weights(generator, 6, 5)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32)])
+    def network(image):
+        found = tf.nn.conv2d(image, kernel, 8, "SAME")
+        count = SIZE * SIZE // 64
+        found = tf.tensordot(tf.reshape(found, (-1, count, 6)), matrix, 1)
+        return tf.reduce_mean(tf.nn.gelu(found), 1)
+
+    made = network.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([made])
+    (folder / "tokens.tflite").write_bytes(converter.convert())
+
+
 def described(folder):
     """A copy of a network with TFLite Metadata: its normalisation, and a file of class names."""
     model = flatbuffer_utils.read_model(str(folder / "pool_dense.tflite"))
@@ -182,7 +198,7 @@ class Captured(tf.Module):
 def main(folder):
     """Write them all."""
     generator = np.random.default_rng(0)
-    for make in (biased, transposed, sharpened, segmented, without_samples):
+    for make in (biased, transposed, sharpened, segmented, without_samples, tokens):
         make(folder, generator)
     described(folder)
     captured = Captured(generator)

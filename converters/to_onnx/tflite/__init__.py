@@ -89,7 +89,7 @@ def convert(source: str, draft: Path, options: Options) -> Export:
     data = read_regular(path, _MOST_BYTES)
     try:
         model, several = chosen(read_model(data), options.signature)
-        shapes = _shapes(model, options)
+        shapes = _shapes(model, options) or _computed(model)
         if shapes:
             model = resized(model, tensor_shapes(path, TITLE, EXTRA, shapes))
         proto = write_onnx(model, options.opset)
@@ -170,6 +170,20 @@ def _shapes(model: "Model", options: Options) -> tuple[tuple[int, ...], ...]:
         raise ConversionFailed(f"--input leaves a size open: {options.inputs}")
     opens = signature is None and any(tensor.free for tensor in inputs)
     return tuple(found) if opens else ()
+
+
+def _computed(model: "Model") -> tuple[tuple[int, ...], ...]:
+    """The file's own shapes of its inputs, where others follow from them when it runs alone.
+
+    A dense layer over tokens is such a case: the file says (1, 1) of what becomes (tokens, width).
+    """
+    from converters.to_onnx.tflite.optable import OPS
+
+    main = model.network
+    names = {operator.op_type for operator in main.operators}
+    if model.signature is not None or "SHAPE" not in names or not names <= {*OPS}:
+        return ()
+    return tuple(main.tensors[index].shape for index in main.inputs if index >= 0)
 
 
 def _said(tensor: "Tensor", free: str) -> str:
