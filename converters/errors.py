@@ -32,6 +32,7 @@ __all__ = [
     "UnsafeModel",
     "UnsupportedNode",
     "UnsupportedOperator",
+    "first_few",
     "out_of_memory",
     "reason_of",
     "said_by",
@@ -147,10 +148,9 @@ class UnsupportedOperator(ConverterError):
             groups.setdefault(label, []).append(node)
         parts = []
         for label, members in groups.items():
-            names = ", ".join(repr(m.name) for m in members[:3])
-            more = f" and {len(members) - 3} more" if len(members) > 3 else ""
+            names = first_few([repr(member.name) for member in members], 3)
             reason = f": {members[0].reason}" if members[0].reason else ""
-            parts.append(f"{label} at {names}{more}{reason}")
+            parts.append(f"{label} at {names}{reason}")
         hint = hint or "methods that need only forward passes (cam, occlusion) still work"
         if any(node.domain == "com.microsoft.nchwc" for node in nodes):
             hint = (
@@ -203,6 +203,17 @@ _MEMORY_WORDS = (
     "exceeds the supported maximum",
 )
 """What Python, NumPy, ONNX Runtime, torch and native allocators say, in small letters."""
+
+
+def first_few(texts: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first of some texts, and how many more there are.
+
+    Example:
+        >>> first_few(["a", "b", "c", "d"], 2)
+        'a, b and 2 more'
+    """
+    more = len(texts) - most
+    return between.join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def says_out_of_memory(text: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, first_few
 
 __all__ = ["refuse_other_files"]
 
@@ -54,9 +54,8 @@ def refuse_other_files(path: Path) -> None:
             hint="the file is damaged: ask for it anew",
         ) from None
     if found:
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConversionFailed(
-            "its HDF5 data lies in other files: " + ", ".join(found[:_SHOWN]) + more,
+            "its HDF5 data lies in other files: " + first_few(found, _SHOWN),
             where=path.name,
             hint="ask for a file that holds all of its weights",
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.errors import first_few
 from inspector.errors import ExplainedError, ModelRefused
 from inspector.network.classifier.head import LinearHead
 from inspector.network.coordinates.lattice import fields as lattice_fields
@@ -176,10 +177,9 @@ def _several(placement: Placement) -> tuple[str, tuple[float, float] | None, str
     """Receptive field, stride, offset and note of a layer whose map is laid in several grids."""
     first = placement.grids[0]
     corners = [(grid.rows.hull[0] + 0.5, grid.columns.hull[0] + 0.5) for grid in placement.grids]
-    places = ", ".join(f"({top:g}, {left:g})" for top, left in corners[:4])
-    rest = f" and {len(corners) - 4} more" if len(corners) > 4 else ""
+    places = first_few([f"({top:g}, {left:g})" for top, left in corners], 4)
     rows = " that are rows of its batch" if placement.count else ""
-    note = f"{len(corners)} grids{rows}; top left corners (row, column) at {places}{rest}"
+    note = f"{len(corners)} grids{rows}; top left corners (row, column) at {places}"
     return "within its grid", (first.rows.stride, first.columns.stride), "-", note
 
 

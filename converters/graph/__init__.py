@@ -6,7 +6,7 @@ No torch, no onnxruntime.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -207,6 +207,22 @@ class Graph:
     def consumers(self, tensor: str) -> tuple[Node, ...]:
         """Nodes that read a tensor, in order, each once."""
         return tuple(self._consumers.get(tensor, ()))
+
+    def nodes_before(self, tensors: Iterable[str], *, cut: Collection[str] = ()) -> Iterator[Node]:
+        """Yield the nodes that some tensors depend on, each once, by one walk.
+
+        Args:
+            tensors: Names of the tensors.
+            cut: Tensors behind which the walk does not look.
+        """
+        pending, seen = list(tensors), set[int]()
+        while pending:
+            name = pending.pop()
+            node = None if name in cut else self.producer(name)
+            if node is not None and node.index not in seen:
+                seen.add(node.index)
+                yield node
+                pending += self.reads(node)
 
     def initialiser(self, tensor: str) -> onnx.TensorProto | None:
         """The raw initialiser of this name."""

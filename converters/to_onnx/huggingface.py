@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionFailed, said_by
+from converters.errors import ConversionFailed, first_few, said_by
 from converters.plain_values import parse_json
 from converters.preprocessing import hugging_face
 from converters.regular_file import read_beside
@@ -195,8 +195,7 @@ def _settings_of_part(folder: Path, kind: Any, where: str) -> Any:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(ascii(name[:120])[1:-1] for name in names[:_NAMED]) + more
+    return first_few([ascii(name[:120])[1:-1] for name in names], _NAMED)
 
 
 def _class(config: Mapping[str, Any], where: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converters.errors import first_few
 from converters.plain_values import parse_json
 from converters.regular_file import read_regular
 from inspector.audit.data_set import DataSet, open_data_set
@@ -400,8 +401,7 @@ def _warnings(
             if not any(row["correct"] is not None for row in rows if row["label"] == name)
         ]
         if unknown:
-            shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
-            said.append(f"labels that are no class of the model: {shown}")
+            said.append(f"labels that are no class of the model: {first_few(unknown, 5)}")
     said += [
         f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
         for name, other in found.renamed.items()

@@ -5,7 +5,7 @@ training mode, ranges and sums taken over axis 0, and reshapes that fold the bat
 says is asked first, then two different images are run together and alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def mixing_node(graph: Graph, tensors: Iterable[str]) -> str:
     Returns:
         ``OPERATOR node 'name'``; empty when there is none.
     """
-    for node in _before(graph, tensors):
+    for node in graph.nodes_before(tensors):
         computed = any(graph.constant(name) is None for name in node.inputs if name)
         if computed and mixes_samples(graph, node):
             return _named(node)
@@ -97,7 +97,7 @@ def stochastic_node(graph: Graph, tensors: Iterable[str]) -> str:
     Returns:
         ``OPERATOR node 'name'``; empty when there is none.
     """
-    for node in _before(graph, tensors):
+    for node in graph.nodes_before(tensors):
         if facts(node).stochastic or (node.is_op("Dropout") and _drops(graph, node)):
             return _named(node)
     return ""
@@ -113,18 +113,6 @@ def _drops(graph: Graph, node: Node) -> bool:
     if mode is not None and not mode.any():
         return False
     return ratio is None or bool(np.any(ratio > 0))
-
-
-def _before(graph: Graph, tensors: Iterable[str]) -> Iterator[Node]:
-    """Nodes that some tensors depend on, each once."""
-    pending, seen = list(tensors), set[str]()
-    while pending:
-        node = graph.producer(pending.pop())
-        if node is None or node.outputs[0] in seen:
-            continue
-        seen.add(node.outputs[0])
-        yield node
-        pending += [name for name in graph.reads(node) if name]
 
 
 def _named(node: Node) -> str:

@@ -7,6 +7,7 @@ space (Selvaraju et al. 2017, section 3).
 import math
 from collections.abc import Mapping, Sequence
 
+from converters.errors import first_few
 from converters.graph import Graph
 from converters.graph.operators import OPERATORS, facts
 from converters.plain_values import whole_number
@@ -69,11 +70,10 @@ def describe(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], *ta
     """Why some layers are the last ones before a target, or before all of a sum, for the user."""
     if len(layers) == 1:
         return _reason(layers[0], shapes)
-    names = ", ".join(repr(one.tensor) for one in layers[:4])
-    more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+    names = first_few([repr(one.tensor) for one in layers], 4)
     before = " and ".join(map(repr, targets))
     return (
-        f"{len(layers)} layers lie side by side before {before} ({names}{more}): for each target "
+        f"{len(layers)} layers lie side by side before {before} ({names}): for each target "
         "the one that carries most of its evidence"
     )
 

@@ -245,15 +245,8 @@ class _Finder:
 
     def _ancestors(self, tensors: list[str], cut: Sequence[str]) -> set[str]:
         """Tensors that others are computed from (themselves left out), not through ``cut``."""
-        reached: set[str] = set()
-        frontier = list(tensors)
-        while frontier:
-            name = frontier.pop()
-            maker = None if name in cut else self.graph.producer(name)
-            fresh = [n for n in maker.inputs if n and n not in reached] if maker else []
-            reached.update(fresh)
-            frontier += fresh
-        return reached
+        before = self.graph.nodes_before(tensors, cut=cut)
+        return {name for node in before for name in self.graph.reads(node) if name}
 
     def _follow(self, tensor: str, origin: str) -> Layer | None:
         """Walk on from a convolution as long as there is one way to go."""

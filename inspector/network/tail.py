@@ -66,12 +66,7 @@ def depends_on(graph: Graph, target: str) -> Callable[[str], bool]:
         graph: The network.
         target: Name of the tensor to reach.
     """
-    pending, known = [target], set[str]()
-    while pending:
-        node = graph.producer(pending.pop())
-        fresh = {n for n in graph.reads(node) if n} - known if node is not None else set()
-        known |= fresh
-        pending += fresh
+    known = {name for node in graph.nodes_before([target]) for name in graph.reads(node) if name}
 
     def depends(tensor: str) -> bool:
         copies = copies_of(graph, tensor)

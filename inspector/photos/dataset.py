@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
+from converters.errors import first_few
 from converters.plain_values import whole_number
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
@@ -167,8 +168,8 @@ def read_boxes(table: Path, folders: Sequence[Path] = ()) -> tuple[Box, ...]:
         path = photo_of_row(table, folders, row[image], at)
         found.append(Box(path, clean_text(row[label]), x0, y0, x1, y1, at))
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UsageError("; ".join(wrong[:5]) + more, where=str(table), hint="columns x0,y0,x1,y1")
+        said = first_few(wrong, 5, "; ")
+        raise UsageError(said, where=str(table), hint="columns x0,y0,x1,y1")
     if not found:
         raise UsageError("holds no boxes", where=str(table))
     return tuple(found)
@@ -276,9 +277,9 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     except csv.Error as error:
         raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
     if longer:
-        more = f" and {len(longer) - 5} more" if len(longer) > 5 else ""
+        lines = first_few([str(line) for line in longer], 5)
         raise UsageError(
-            f"has more cells than the heading in line {', '.join(map(str, longer[:5]))}{more}",
+            f"has more cells than the heading in line {lines}",
             where=str(table),
             hint="put a cell that holds the delimiter in quotes",
         )

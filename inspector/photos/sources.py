@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.errors import first_few
 from inspector.errors import InspectorWarning, UsageError
 from inspector.photos.own_figures import is_own_figure
 from inspector.printable import clean_text
@@ -116,9 +117,7 @@ class FolderListing:
 
 def _first_names(paths: Sequence[Path]) -> str:
     """Names of the first of some files, and how many more there are."""
-    more = len(paths) - _NAMED
-    shown = ", ".join(clean_text(path.name) for path in paths[:_NAMED])
-    return shown + (f" and {more} more" if more > 0 else "")
+    return first_few([clean_text(path.name) for path in paths], _NAMED)
 
 
 def _unnamed(files: Sequence[Path], folder: Path, named: Collection[Path]) -> list[Path]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from converters.errors import first_few
 from inspector.render.audit_facts import (
     LABELS,
     entries,
@@ -180,9 +181,8 @@ def _limits(document: Mapping[str, Any]) -> _Lines:
         yield f"finding {_text(finding.get('id'))}, {tested}: {_text(finding.get('sentence'))}"
     refused = entries(part(document, "data"), "refused")
     if refused:
-        some = ", ".join(_text(row.get("photo")) for row in refused[:_PHOTOS])
-        more = f" and {len(refused) - _PHOTOS:,} more" if len(refused) > _PHOTOS else ""
-        yield f"{len(refused):,} photos were refused: {some}{more}"
+        some = first_few([_text(row.get("photo")) for row in refused], _PHOTOS)
+        yield f"{len(refused):,} photos were refused: {some}"
 
 
 def _metrics(document: Mapping[str, Any]) -> _Lines:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from converters.errors import first_few
 from converters.plain_values import whole_number
 from inspector.errors import UnknownTarget, nearest
 from inspector.network.classifier.before_activation import Stuck, before_activation
@@ -418,11 +419,10 @@ def _by_label(text: str, labels: Sequence[str], count: int | None) -> int:
         if len(found) == 1:
             return found[0]
         if found:
-            shown = ", ".join(f"{i} ({clean_text(labels[i])})" for i in found[:5])
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            shown = first_few([f"{i} ({clean_text(labels[i])})" for i in found], 5)
             raise UnknownTarget(
                 f"{clean_text(text)!r} names {len(found)} classes",
-                hint=f"give the index of one: {shown}{more}",
+                hint=f"give the index of one: {shown}",
             )
     # A class without a name is printed as "class 3", and taken as it is printed.
     printed = whole_number(wanted.removeprefix("class ")) if wanted.startswith("class ") else None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.errors import ConversionFailed, reason_of, said_by
+from converters.errors import ConversionFailed, first_few, reason_of, said_by
 from converters.hdf5 import refuse_other_files
 from converters.nearest_path import as_typed
 from converters.plain_values import parse_json, whole_number
@@ -298,9 +298,8 @@ def _refuse_programs(path: Path) -> None:
         )
     found = sorted({f"{name or kind!s} ({kind})" for kind, name in layers if kind in _PROGRAMS})
     if found:
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise ConversionFailed(
-            "layers that run a program of the author's: " + ", ".join(found[:5]) + more,
+            "layers that run a program of the author's: " + first_few(found, 5),
             where=path.name,
             hint="ask for a model made of Keras' own layers; or, in the program that has it, "
             f"model.export({path.stem!r}), and give that folder with --trust",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from converters.errors import ConversionFailed
+from converters.errors import ConversionFailed, first_few
 
 __all__ = ["fill"]
 
@@ -163,8 +163,7 @@ def _bare(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(ascii(name[:120])[1:-1] for name in names[:_NAMED]) + more
+    return first_few([ascii(name[:120])[1:-1] for name in names], _NAMED)
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from converters.errors import first_few
 from converters.plain_values import finite_number
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
@@ -120,8 +121,9 @@ def refuse_all(wrong: Sequence[str], where: Path, hint: str = "") -> None:
         UsageError: Something is.
     """
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UsageError(clean_text("; ".join(wrong[:5])) + more, where=str(where), hint=hint)
+        raise UsageError(
+            first_few([clean_text(one) for one in wrong], 5, "; "), where=str(where), hint=hint
+        )
 
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:
@@ -139,5 +141,4 @@ def mappings_in(values: object) -> list[Mapping[str, Any]]:
 
 def few(names: Sequence[str], most: int = 3) -> str:
     """The first names of a list, and how many more there are."""
-    more = len(names) - most
-    return clean_text(", ".join(names[:most])) + f" and {more} more" * (more > 0)
+    return first_few([clean_text(name) for name in names], most)

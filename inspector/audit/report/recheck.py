@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from converters.errors import first_few
 from converters.plain_values import finite_number, parse_json
 from converters.regular_file import read_regular
 from inspector.audit.data_set.parquet_file import read_parquet
@@ -162,9 +163,8 @@ def _numbers(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Check
         ) from None
     for name, value in made.items():
         differences = list(_differences(plain(value), document.get(name), name))
-        text = "; ".join(differences[:3])
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        yield Check(name, not differences, clean_text(text + more, limit=1_000))
+        text = first_few(differences, 3, "; ")
+        yield Check(name, not differences, clean_text(text, limit=1_000))
 
 
 def _differences(own: Any, said: Any, where: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from converters.errors import first_few
 from converters.plain_values import finite_number, parse_json
 from converters.regular_file import read_regular
 from inspector.errors import UsageError
@@ -60,8 +61,7 @@ def complain(findings: Sequence[str], where: Path) -> None:
         UsageError: There are.
     """
     if findings:
-        more = f" and {len(findings) - 8} more" if len(findings) > 8 else ""
-        raise UsageError("; ".join(findings[:8]) + more, where=str(where), hint=_SHAPE)
+        raise UsageError(first_few(findings, 8, "; "), where=str(where), hint=_SHAPE)
 
 
 def read_parts(path: Path) -> tuple[Annotated, ...]:

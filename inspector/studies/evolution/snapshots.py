@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import first_few
 from converters.graph.operators import facts_of
 from converters.nearest_path import did_you_mean
 from converters.plain_values import LARGEST
@@ -131,9 +132,8 @@ def training(model: "Opened", given: Sequence[str | Path], layers: Sequence[Laye
                     "takes its place"
                 ] = None
     if wrong:
-        more = f" | and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise UsageError(
-            "snapshots of another network: " + " | ".join(wrong[:4]) + more,
+            "snapshots of another network: " + first_few(wrong, 4, " | "),
             where=model.path.name,
             hint="snapshots are checkpoints of one training",
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import first_few
 from inspector.studies.layers.choice import Selectivity, chosen_units, selectivities
 from inspector.studies.layers.pictures import Winner
 
@@ -237,14 +238,15 @@ def warnings_of(found: "Hierarchy", galleries: "Sequence[Gallery]", used: int) -
             refused.setdefault(gallery.at, {})[level.name] = gallery.refused
     # The last layer's reason counts what lies behind the others too.
     text += [
-        f"no projections for {_listed([*why])}: {[*why.values()][-1]}" for why in refused.values()
+        f"no projections for {first_few([*why], 8)}: {[*why.values()][-1]}"
+        for why in refused.values()
     ]
     for whole in (False, True):
         spread = [x for x in found.shown if x.exact.global_ and x.whole == whole]
         if spread:
             seen = "patches are whole" if whole else "patches show where they mostly look"
             text.append(
-                f"units of {_listed([x.name for x in spread])} depend on the whole image "
+                f"units of {first_few([x.name for x in spread], 8)} depend on the whole image "
                 f"({spread[0].exact.why}); {seen}"
             )
     empty = [
@@ -254,7 +256,7 @@ def warnings_of(found: "Hierarchy", galleries: "Sequence[Gallery]", used: int) -
         if one.signal is not None and not np.any(one.signal)
     ]
     if empty:
-        text.append(f"nothing of the activation reaches the pixels: {_listed(empty)}")
+        text.append(f"nothing of the activation reaches the pixels: {first_few(empty, 8)}")
     notes = dict.fromkeys(note for gallery in galleries for note in gallery.notes)
     return [*text, *notes]
 
@@ -262,10 +264,6 @@ def warnings_of(found: "Hierarchy", galleries: "Sequence[Gallery]", used: int) -
 def _percent(share: float) -> str:
     """A share that is not zero is not shown as zero."""
     return "< 1%" if 0 < share < 0.01 else f"{share:.0%}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.errors import first_few
 from inspector.errors import ImageRefused, UsageError
 from inspector.passes.activations import activations
 from inspector.passes.batches import Progress, batches
@@ -41,8 +42,7 @@ def wanted_classes(
         }
         unknown = sorted(label for label, classes in meant.items() if not classes)
         if unknown:
-            more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
-            wrong.append(f"{network.name}: {', '.join(unknown[:_LISTED])}{more}")
+            wrong.append(f"{network.name}: {first_few(unknown, _LISTED)}")
         found.append(meant)
     if wrong:
         raise UsageError(

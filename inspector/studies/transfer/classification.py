@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import first_few
 from inspector.errors import UsageError, require
 
 if TYPE_CHECKING:
@@ -130,12 +131,11 @@ def class_counts(labels: Sequence[str], folds: int) -> Counter[str]:
         )
     few = sorted(name for name, count in counts.items() if count < folds)
     if few:
-        shown = ", ".join(f"{name!r} has {counts[name]}" for name in few[:8])
-        more = f" and {len(few) - 8} more" if len(few) > 8 else ""
+        shown = first_few([f"{name!r} has {counts[name]}" for name in few], 8)
         least = min(counts.values())
         lower = f"--folds {least}, or " if least > 1 else ""
         raise UsageError(
-            f"{folds} folds need {folds} photos of each class: {shown}{more}",
+            f"{folds} folds need {folds} photos of each class: {shown}",
             hint=f"{lower}more photos of these classes, or leave them out",
         )
     return counts
