@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from inspector.engines.independence import (
 )
 from inspector.engines.input_sizes import runs_with_size
 from inspector.engines.runtime import Runtime
-from inspector.engines.samples import joined, rows, stacked
+from inspector.engines.samples import in_passes, joined, rows, stacked
 from inspector.errors import (
     ConverterError,
     InspectorError,
@@ -303,8 +303,8 @@ class Model:
         if len(feed) > 1 and self.batches:
             self._settle_batching(feed[0], fetch)
         if len(feed) > 1 and self.batches:
-            found = self._run(feed, fetch)
-            if all(rows(found[name]) == len(feed) for name in fetch):
+            run = partial(self._run, fetch=fetch)
+            if (found := in_passes(run, feed, fetch, self.runtime.provider)) is not None:
                 return found
             self.runtime.batches = False
         if len(feed) == 1 and known.keys() >= set(fetch):

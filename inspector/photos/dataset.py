@@ -277,9 +277,9 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     except csv.Error as error:
         raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
     if longer:
-        lines = first_few([str(line) for line in longer], 5)
+        these = first_few([str(line) for line in longer], 5)
         raise UsageError(
-            f"has more cells than the heading in line {lines}",
+            f"has more cells than the heading in line {these}",
             where=str(table),
             hint="put a cell that holds the delimiter in quotes",
         )
