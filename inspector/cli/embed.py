@@ -160,6 +160,8 @@ def _embed(
         f"{found.path}: output heatmap, {clean_text(found.facts['method'])} of "
         f"{clean_text(found.facts['target'])}{layer_text}; {grown:+.2%} bytes"
     )
+    if fed := found.facts["constants"]:
+        show(f"constants in it, inputs of {clean_text(model.name)}: {clean_text(', '.join(fed))}")
     if runtime:
         asked = RUNTIMES[runtime]
         left = ", ".join(map(clean_text, found.left_over))

@@ -50,6 +50,7 @@ def embed(
 
     Raw values, as the library saves them: of a method through a layer stretched to the input
     linearly, of one at the input reduced over the channels. The other outputs are not changed.
+    Inputs that are not the image are constants in the file, with the values that they were fed.
 
     Args:
         opened: The opened model.

@@ -30,6 +30,9 @@ __all__ = ["Plan", "probe_images"]
 
 Array = np.ndarray[Any, Any]
 
+_LISTED = 16
+"""Numbers of a constant that stand in the metadata; of others their shape does."""
+
 
 def probe_images(opened: Opened) -> Array:
     """Random images (N, C, H, W), preprocessed: two where the network takes several at once."""
@@ -137,6 +140,10 @@ class Plan:
                 "layer": None if through is None else through.start[0],
                 "size": size,
                 "model": opened.file.sha256,
+                "constants": {
+                    one: str(value.tolist() if value.size <= _LISTED else value.shape)
+                    for one, value in opened.model.constants.items()
+                },
                 "preprocessing": opened.preprocessing.to_dict(),
                 "versions": {k: v for k, v in versions().items() if k in _MADE_BY},
             },

@@ -107,11 +107,11 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
             where=name,
             hint="rename that tensor",
         )
-    if opened.model.constants or opened.input.name.endswith("[None]"):
+    if opened.input.name.endswith("[None]"):
         raise ModelRefused(
-            "inputs that are not images, or images without an axis of samples",
+            "takes an image without an axis of samples",
             where=name,
-            hint="export the network with the image as its only input, (N, C, H, W)",
+            hint="export the network for images of (N, C, H, W)",
         )
     if opened.input.space != 2:
         raise ModelRefused(

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 
 import inspector
 from converters.errors import UnsupportedOperator
@@ -102,6 +103,21 @@ def test_an_input_may_pick_the_class(tmp_path):
     (each,) = _run(out, {"x": x, "heatmap_class": mixed}, [HEATMAP])
     np.testing.assert_allclose(each[:2], best[:2], atol=1e-6 * np.abs(best).max())
     np.testing.assert_allclose(each[2], of_three[2], atol=1e-6 * np.abs(best).max())
+
+
+def test_inputs_that_are_fed_become_constants_of_the_file(tmp_path):
+    made = _network(extra=[node("Mul", "f s", "g")])
+    made.graph.input.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, [1]))
+    out = tmp_path / "out.onnx"
+    done = embed(_opened(tmp_path, made, feed=["s=2"]), out)
+    assert done.facts["constants"] == {"s": "[2.0]"}
+    again = inspector.load(out, preprocess="unit")
+    assert list(again.graph.inputs) == ["x"]
+    assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+    x = _w(1, 3, 16, 16)
+    (scores,) = _run(out, {"x": x}, ["y"])
+    (own,) = _run(tmp_path / "model.onnx", {"x": x, "s": np.array([2], np.float32)}, ["y"])
+    np.testing.assert_allclose(scores, own, atol=1e-5)
 
 
 def test_a_map_of_the_layers_own_size(tmp_path):
