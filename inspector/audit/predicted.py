@@ -63,7 +63,7 @@ class Predicted:
                     self.scores, self.labels.names, values[some], counts, self._targets
                 )
             except ExplainedError as error:
-                found.append(error)
+                found += [error] * len(values[some])
                 continue
             found += map(self._row, best, wanted[some], values[some])
         return found
