@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import ConversionFailed, first_few, said_by
+from converters.errors import ConversionFailed, said_by
 from converters.plain_values import parse_json
 from converters.preprocessing import hugging_face
 from converters.regular_file import read_beside
 from converters.source import Export, Options, as_path, lacking
-from converters.to_onnx.pytorch.weights import files_of, folder_state
+from converters.to_onnx.pytorch.weights import files_of, folder_state, listed
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,6 @@ _RESULTS = (
     "last_hidden_state",
     "pooler_output",
 )
-_NAMED = 8
 
 
 def recognises(source: str) -> str | None:
@@ -158,12 +157,12 @@ def _load(folder: Path, config: Mapping[str, Any], where: str) -> tuple[Any, lis
     # Weights that are not there would be random numbers, which transformers only warns of.
     if missing or other:
         wrong = (("lacks", missing), ("of another shape:", other))
-        parts = [f"{what} {_listed(names)}" for what, names in wrong if names]
+        parts = [f"{what} {listed(names)}" for what, names in wrong if names]
         raise ConversionFailed(
             f"the weights are not those of {kind.__name__}: " + "; ".join(parts), where=where
         )
     unused = sorted(said["unexpected_keys"])
-    notes = [f"weights that are not used: {_listed(unused)}"] if unused else []
+    notes = [f"weights that are not used: {listed(unused)}"] if unused else []
     if part and "Vision" in kind.__name__:
         notes.insert(0, f"the part that sees is read: {kind.__name__}")
     return network, notes
@@ -192,10 +191,6 @@ def _settings_of_part(folder: Path, kind: Any, where: str) -> Any:
     if hasattr(both, "projection_dim"):  # of both parts, and the whole says it
         inner.projection_dim = both.projection_dim
     return inner
-
-
-def _listed(names: list[str]) -> str:
-    return first_few([ascii(name[:120])[1:-1] for name in names], _NAMED)
 
 
 def _class(config: Mapping[str, Any], where: str) -> Any:

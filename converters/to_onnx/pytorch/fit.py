@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from converters.errors import ConversionFailed, first_few
+from converters.errors import ConversionFailed
+from converters.to_onnx.pytorch.weights import listed
 
 __all__ = ["fill"]
 
-_NAMED = 8  # names of weights that an error lists
 _DEEPEST = 4  # mappings within mappings that are looked into
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _AVERAGED = frozenset(("ema", "teacher", "swa", "average", "averaged"))
@@ -92,7 +92,7 @@ def _require_fit(entry: _Entry, wanted: Wanted, where: str) -> None:
         if name in weights and weights[name].shape != shape
     ]
     wrong = [("lacks", missing), ("has, beyond the model's,", extra), ("of another shape:", other)]
-    said = [f"{what} {_listed(names)}" for what, names in wrong if names]
+    said = [f"{what} {listed(names)}" for what, names in wrong if names]
     if said:
         raise ConversionFailed(
             "the weights are not this model's: " + "; ".join(said),
@@ -102,7 +102,7 @@ def _require_fit(entry: _Entry, wanted: Wanted, where: str) -> None:
     packed = [name for name, tensor in weights.items() if tensor.is_quantized]
     if packed:
         raise ConversionFailed(
-            f"its weights are quantised: {_listed(packed)}",
+            f"its weights are quantised: {listed(packed)}",
             where=where,
             hint="give the weights that it was quantised from, and quantise the ONNX file",
         )
@@ -119,7 +119,7 @@ def _notes(entry: _Entry, others: Sequence[_Entry]) -> list[str]:
     if entry.prefix:
         notes.append(f"the prefix {entry.prefix[:80]!a} was taken off the weights' names")
     if entry.rest:
-        notes.append(f"weights that are not used: {_listed(entry.rest)}")
+        notes.append(f"weights that are not used: {listed(entry.rest)}")
     return notes
 
 
@@ -160,10 +160,6 @@ def _bare(name: str) -> str:
     for part in _WRAPPERS:
         name = name.replace(part, "")
     return name
-
-
-def _listed(names: Sequence[str]) -> str:
-    return first_few([ascii(name[:120])[1:-1] for name in names], _NAMED)
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -12,11 +12,11 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.errors import ConversionFailed, said_by
+from converters.errors import ConversionFailed, first_few, said_by
 from converters.nearest_path import as_typed, did_you_mean
 from converters.plain_values import parse_json
 from converters.regular_file import first_bytes, read_beside
@@ -24,7 +24,9 @@ from converters.source import lacking
 from converters.to_onnx.pytorch import archive
 from converters.to_onnx.pytorch.pickled import export_command, pickled
 
-__all__ = ["NAMES", "files_of", "folder_state", "state_of"]
+__all__ = ["NAMES", "files_of", "folder_state", "listed", "state_of"]
+
+_NAMED = 8  # names of weights that an error lists
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a hub calls a folder's weights, the first before the second."""
@@ -180,3 +182,8 @@ def _weights_alone(path: Path) -> str:
         f"torch.save(plain(found), {json.dumps(str(output))})"
     )
     return f"python -c {shlex.quote(program)}; then give {as_typed(output)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of some weights, for an error or a note."""
+    return first_few([ascii(name[:120])[1:-1] for name in names], _NAMED)

@@ -1,6 +1,7 @@
 """Pascal VOC annotations: an XML file per photo."""
 
 import codecs
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
@@ -26,15 +27,15 @@ __all__ = ["has_voc", "voc"]
 def has_voc(folder: Path) -> bool:
     """Whether annotations of VOC lie in a folder, or beside its photos as LabelImg writes them."""
     apart = (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-    return apart or bool(_beside(folder))
+    return apart or any(_beside(folder))
 
 
-def _beside(folder: Path) -> list[Path]:
-    """Annotations that lie beside a photo of the same name."""
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yield annotations that lie beside a photo of the same name."""
     names = {path.stem for path in folder.iterdir() if path.suffix.lower() in PICTURES}
     found = sorted(path for path in folder.glob("*.xml") if path.stem in names and path.is_file())
     # Photos may have other files of XML beside them.
-    return [path for path in found if b"<annotation" in read_file(path, MOST_LABEL_BYTES)[:4096]]
+    yield from (p for p in found if b"<annotation" in read_file(p, MOST_LABEL_BYTES)[:4096])
 
 
 def voc(folder: Path) -> Annotations:
@@ -48,7 +49,7 @@ def voc(folder: Path) -> Annotations:
         UsageError: A file is not such XML, declares entities, or has corners that are no box.
     """
     described, wrong = [], list[str]()
-    beside = _beside(folder)
+    beside = list(_beside(folder))
     room = "" if beside else "JPEGImages"
     for path in beside or sorted((folder / "Annotations").glob("*.xml")):
         root = _xml(path)
