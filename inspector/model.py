@@ -12,6 +12,7 @@ import numpy as np
 from converters.graph.activations import data_nodes
 from converters.onnx_file import OnnxFile
 from inspector.engines import GradientEngine, require_torch
+from inspector.engines.branches import with_known_branches
 from inspector.engines.copies import Copies, FixedBatch
 from inspector.engines.execution import USUAL, Execution
 from inspector.engines.independence import (
@@ -57,7 +58,6 @@ from inspector.surgery.inputs import bind_inputs, with_sample_axis
 from inspector.target import Scores, find_scores, is_doubtful
 
 if TYPE_CHECKING:
-    from converters.graph import Graph
     from inspector.engines.gradient_graph import GradientGraph
     from inspector.engines.twin import TwinEngine
 
@@ -89,8 +89,8 @@ class Model:
         UsageError: There is no such engine.
 
     Attributes:
-        file: The file, in which what was fed is a constant, and an image without an axis of
-            samples has one.
+        file: The file: what was fed is a constant in it, an image without an axis of samples has
+            one, and a branch that every image takes stands for its ``If``.
         constants: What was fed, by the name of the input.
     """
 
@@ -111,8 +111,8 @@ class Model:
             file = bind_inputs(file, self.constants)
         if bare := image_without_samples(file.graph):
             file = with_sample_axis(file, bare)
-        self.file, self.device = file, device
-        self.graph: Graph = file.graph
+        file = self.file = with_known_branches(file, FREE_SIZE)
+        self.device, self.graph = device, file.graph
         self.input = find_image_input(self.graph)
         # A training-mode normalisation writes into its running statistics; where optimisation has
         # merged equal constants that changes the network while it runs.

@@ -5,6 +5,7 @@ method.  What was added is named so that it can be taken out again.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -231,7 +232,8 @@ def _formula(b: Builder, wanted: Embedding, seed: str) -> str:
         gradient = _signal(b, wanted.layer, wanted.target, seed)
         layer = wanted.layer.held.read(b, wanted.layer.start[0])
         method = "grad-cam" if wanted.image is not None else wanted.method
-        coarse = _through_layer(b, method, layer, gradient, wanted.factor)
+        cells = math.prod(wanted.layer.held.cells(b.dims(wanted.layer.start[0])))
+        coarse = _through_layer(b, method, layer, gradient, wanted.factor, cells=cells)
         if wanted.laid is not None:
             rows, columns = wanted.laid
             left = b.op("MatMul", [b.matrix(rows), coarse])
@@ -245,22 +247,36 @@ def _formula(b: Builder, wanted: Embedding, seed: str) -> str:
     return coarse
 
 
-def _through_layer(b: Builder, method: str, layer: str, gradient: str, factor: float) -> str:
+def _through_layer(
+    b: Builder, method: str, layer: str, gradient: str, factor: float, *, cells: int
+) -> str:
     """A method through a layer, from activation and gradient (N, C, h, w) to (N, h, w)."""
+
+    def over_cells(kind: str, tensor: str) -> str:
+        """Sum or mean of the cells; of many row by row, for runtimes add them up one by one."""
+        steps = [[3], [2]] if cells > _MANY else [[2, 3]]
+        for axes in steps:
+            tensor = b.reduced(kind, tensor, axes, keep=True)
+        return tensor
+
     if method == "hires-cam":
         weighed = b.mul(gradient, layer)
     elif method == "layer-cam":
         weighed = b.mul(b.rectified(gradient), layer)
     elif method == "grad-cam++":
-        total = b.mul(gradient, b.sum(layer, [2, 3], keep=True))
+        total = b.mul(gradient, over_cells("ReduceSum", layer))
         alpha = b.op("Div", [b.rectified(gradient), b.op("Add", [total, b.constant(2.0)])])
-        weighed = b.mul(b.sum(alpha, [2, 3], keep=True), layer)
+        weighed = b.mul(over_cells("ReduceSum", alpha), layer)
     elif method == "cam":
-        weighed = b.mul(b.scaled(b.mean(gradient, [2, 3]), factor), layer)
+        weighed = b.mul(b.scaled(over_cells("ReduceMean", gradient), factor), layer)
     else:
-        weighed = b.mul(b.mean(gradient, [2, 3]), layer)
+        weighed = b.mul(over_cells("ReduceMean", gradient), layer)
     combined = b.sum(weighed, [1], keep=False)
     return combined if method == "cam" else b.rectified(combined)
+
+
+_MANY = 4096
+"""Cells whose sum in float32, each added to the sum of those before, is off by more than 1e-5."""
 
 
 def _reduced(b: Builder, signal: str, reduction: str) -> str:

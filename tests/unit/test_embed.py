@@ -320,3 +320,23 @@ def test_a_layer_in_which_the_images_of_a_batch_are_channels_is_refused(tmp_path
     with pytest.raises(MethodRefused, match="2 images of the file's batch are not"):
         embed(opened, out, layer="b")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "grad-cam++", "cam"])
+def test_sums_over_many_cells_do_not_lose_digits(tmp_path, method):
+    """ONNX Runtime adds one cell to the sum of those before it, in float32."""
+    w, head = _w(8, 3, 3, 3), _w(8, 5)
+    nodes = [
+        node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("GlobalAveragePool", "b", "p"),
+        node("Flatten", "p", "q"),
+        node("MatMul", "q v", "y"),
+    ]
+    shape = ("N", 3, 224, 224)
+    made = onnx_model(nodes, {"x": shape}, {"y": ("N", 5)}, {"w": w, "v": head})
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, made), out, method)
+    again = inspector.load(out, preprocess="unit")
+    (check,) = (one for one in checks_of(again, *base_of(again)) if one.name == "heatmap")
+    assert float(check.text.split()[1]) < 1e-5, check

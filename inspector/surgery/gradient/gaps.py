@@ -19,8 +19,10 @@ WITHOUT_RULE = {
         "NonMaxSuppression",
         "Unique",
     ],
-    "its body would have to be differentiated": [
+    "which of its bodies runs depends on the image, or on the size or number of images": [
         "If",
+    ],
+    "its body would have to be differentiated": [
         "Loop",
         "Scan",
         "SequenceMap",

@@ -8,6 +8,7 @@ from converters.errors import UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
 from converters.graph.activations import Activation
 from inspector.surgery.gradient.builder import OLDEST, Builder
+from inspector.surgery.gradient.gaps import WITHOUT_RULE
 from inspector.surgery.gradient.table import (
     RULES,
     CannotDifferentiate,
@@ -183,7 +184,9 @@ class _Pass:
         graph = self.builder.graph
         rule = self.table.lookup(node.domain, node.op_type, graph.opset(node.domain))
         if rule is None:
-            raise CannotDifferentiate("no gradient is known")
+            names = WITHOUT_RULE.items() if not node.domain else ()
+            reasons = (why for why, some in names if node.op_type in some)
+            raise CannotDifferentiate(next(reasons, "no gradient is known"))
         if self.builder.opset < OLDEST:
             raise CannotDifferentiate(f"gradients are written from opset {OLDEST} on")
         return rule
