@@ -372,9 +372,7 @@ class ExplainRun:
         """
         size = self.opened.size(*self.opened.preprocessing.preprocess.size)
         geometry = Geometry.identity(size)
-        found = [
-            self._wanted(values, row, geometry, f"image {row}", places) for row in range(count)
-        ]
+        found = [self._wanted(values, row, geometry, None, places) for row in range(count)]
         return [targets for targets, _ in found]
 
     def _wanted(
@@ -382,7 +380,7 @@ class ExplainRun:
         values: Mapping[str, Array],
         row: int,
         geometry: Geometry,
-        name: str,
+        photo: Photo | None,
         places: Sequence[int],
     ) -> tuple[tuple[Target, ...], Found | None]:
         """The targets of one photo; and its items, where the model's task has any."""
@@ -390,13 +388,13 @@ class ExplainRun:
         if isinstance(spec, TargetSpec | FunctionSpec):
             scores = self.opened.scores
             if self._follower is not None:
-                sample = _sample(self._follower, values, row, geometry, name)
+                sample = _sample(self._follower, values, row, geometry, photo)
                 followed = self._follower.followed
                 return tuple(followed(target, sample) for target in spec.resolve()), None
             if not scores.classifier or scores.tensor not in values:
                 return spec.resolve(), None
             return spec.resolve(np.asarray(values[scores.tensor][row]).reshape(-1)), None
-        sample = _sample(spec.reading, values, row, geometry, name)
+        sample = _sample(spec.reading, values, row, geometry, photo)
         chosen, every = spec.resolve(sample)
         return tuple(item.target for item in chosen), Found(chosen, every)
 
@@ -422,7 +420,7 @@ class ExplainRun:
             if not finite[row]:
                 continue
             try:
-                wanted[row] = self._wanted(values, row, geometry, photo.name, places)
+                wanted[row] = self._wanted(values, row, geometry, photo, places)
             except ImageRefused as error:
                 refused[row] = error
         found: dict[int, list[Map | MapRefused]] = {}
@@ -530,11 +528,17 @@ class ExplainRun:
 
 
 def _sample(
-    reading: Reading, values: Mapping[str, Array], row: int, geometry: Geometry, name: str
+    reading: Reading,
+    values: Mapping[str, Array],
+    row: int,
+    geometry: Geometry,
+    photo: Photo | None,
 ) -> Sample:
     """What one photo of a batch gave of the outputs that a reading reads."""
     own = {output: np.asarray(values[output][row]) for output in reading.outputs}
-    return Sample(own, geometry, name)
+    if photo is None:
+        return Sample(own, geometry, f"image {row}")
+    return Sample(own, geometry, photo.name, photo.path)
 
 
 def _texts(target: Targets | None) -> tuple[str, ...] | None:

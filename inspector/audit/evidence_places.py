@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from inspector.audit.data_set import Entry
+from inspector.audit.data_set.described import Annotated
+from inspector.errors import ImageRefused
 from inspector.heatmap import Attribution, lay_on_input
 from inspector.photos.geometry import Geometry
 from inspector.tasks.planes import mask_on_grid
@@ -48,7 +50,7 @@ class Marks:
 
     Attributes:
         places: Share of each pixel (H, W) that some object covers.
-        mask: The same of its mask.
+        mask: The same of its mask, or of the outlines of its objects.
     """
 
     places: Array | None = None
@@ -59,12 +61,16 @@ def marks_of(entry: Entry, geometry: Geometry) -> Marks:
     """What is marked on a photo.
 
     Raises:
-        ImageRefused: Its mask cannot be read, or is of another size.
+        ImageRefused: Its mask cannot be read, or is of another size; an outline is none.
     """
     seen = _seen_of(geometry).cover
-    places, mask = _objects(entry, geometry), None
+    chosen = [one for one in entry.objects if one.label in {entry.label, None}] or entry.objects
+    places, mask = _union([_box(one, geometry) for one in chosen]), None
     if entry.mask is not None:
-        mask = mask_on_grid(str(entry.mask), geometry, geometry.input, entry.photo)
+        name, path = entry.photo, entry.path
+        mask = mask_on_grid(str(entry.mask), geometry, geometry.input, name, path)
+    elif any(one.outline is not None for one in chosen):
+        mask = _union([_outlined(one, geometry, entry.photo) for one in chosen])
     places, mask = (None if m is None or not (m * seen).any() else m for m in (places, mask))
     return Marks(places, mask)
 
@@ -248,20 +254,33 @@ def _cover(corners: tuple[float, float, float, float], size: tuple[int, int]) ->
     return found
 
 
-def _objects(entry: Entry, geometry: Geometry) -> Array | None:
-    """Share of each pixel of the input that some object of the photo's label covers."""
-    chosen = [one for one in entry.objects if one.label in {entry.label, None}] or entry.objects
-    if not chosen:
-        return None
-    found = np.zeros(geometry.input)
+def _union(covers: Sequence[Array]) -> Array | None:
+    """Share of each pixel that some object covers; None of no objects."""
+    return np.maximum.reduce(covers) if covers else None
+
+
+def _box(one: Annotated, geometry: Geometry) -> Array:
+    """Share of each pixel of the input that an object's box covers."""
     (sy, sx), (ty, tx), (height, width) = geometry.scale, geometry.shift, geometry.photo
-    for one in chosen:
-        top, left, bottom, right = one.corners
-        if one.relative:
-            top, bottom, left, right = top * height, bottom * height, left * width, right * width
-        corners = (top * sy + ty, left * sx + tx, bottom * sy + ty, right * sx + tx)
-        found = np.maximum(found, _cover(corners, geometry.input))
-    return found
+    top, left, bottom, right = one.corners
+    if one.relative:
+        top, bottom, left, right = top * height, bottom * height, left * width, right * width
+    corners = (top * sy + ty, left * sx + tx, bottom * sy + ty, right * sx + tx)
+    return _cover(corners, geometry.input)
+
+
+def _outlined(one: Annotated, geometry: Geometry, photo: str) -> Array:
+    """Share of each pixel of the input that an object covers, by its outline where it has one.
+
+    Raises:
+        ImageRefused: It is none that somebody drew.
+    """
+    if one.outline is None:
+        return _box(one, geometry)
+    try:
+        return one.outline.cover(geometry, relative=one.relative)
+    except ValueError as error:
+        raise ImageRefused(f"the outline of an object is none: {error}", where=photo) from None
 
 
 def grid_of(heat: Array, area: tuple[float, float, float, float]) -> str:

@@ -36,6 +36,7 @@ from inspector.network.classifier.head import require_linear
 from inspector.opening import Opening
 from inspector.passes.journal import Journal, discard, identity_of
 from inspector.photos.dataset import class_indices
+from inspector.photos.photo import turned_within_its_size
 from inspector.printable import clean_text
 from inspector.versions import versions
 from inspector.whole_file import check_folder, inside
@@ -303,7 +304,7 @@ def _identity(auditor: Auditor, found: DataSet, options: AuditOptions) -> str:
     described = hashlib.sha256(
         json.dumps(
             [
-                [e.photo, e.label, [asdict(o) for o in e.objects], str(e.mask), dict(e.groups)]
+                [e.photo, e.label, [o.described() for o in e.objects], str(e.mask), dict(e.groups)]
                 for e in found.entries
             ]
         ).encode()
@@ -428,12 +429,22 @@ def _warnings(
     blank = [
         row["photo"]
         for entry, row in zip(found.entries, rows, strict=True)
-        if entry.mask is not None and row["mask_area"] is None and not row["refused"]
+        if entry.masked and row["mask_area"] is None and not row["refused"]
     ]
     if blank:
         said.append(
             "masks without a pixel inside, white or the number of a class, of what the network "
             f"sees: {few(blank, _NAMED)}"
+        )
+    unsure = [
+        entry.photo
+        for entry in found.entries
+        if entry.masked and turned_within_its_size(entry.path)
+    ]
+    if unsure:
+        said.append(
+            "photos that EXIF turns within their size, whose masks are taken to be of the upright "
+            f"photo: {few(unsure, _NAMED)}"
         )
     if found.listing is not None:
         said += found.listing.left_out(named)

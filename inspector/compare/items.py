@@ -134,7 +134,7 @@ def _sample(model: Explainer, reading: Reading, photo: Photo) -> Sample:
     tensor, geometry = model.preprocessing.preprocess.apply(photo)
     values = model.forward(tensor[None], list(reading.outputs))
     rows = {name: np.asarray(value)[0] for name, value in values.items()}
-    return Sample(rows, geometry, photo.name)
+    return Sample(rows, geometry, photo.name, photo.path)
 
 
 def matched(a: Sequence[Found], b: Sequence[Found]) -> list[Matched]:

@@ -92,7 +92,8 @@ def _said(
             found.append(predictions(opened.scores, opened.class_labels.names, scores, top))
         else:
             own = {name: np.asarray(values[name][row]) for name in outputs}
-            items = ItemSpec.parse(None, reading).every(Sample(own, geometry, photo.name))
+            sample = Sample(own, geometry, photo.name, photo.path)
+            items = ItemSpec.parse(None, reading).every(sample)
             listed = Found((), items[:top]).described(geometry)
             found.append([{k: v for k, v in one.items() if k != "explained"} for one in listed])
     return found

@@ -33,6 +33,7 @@ __all__ = [
     "MAX_DECODED_BYTES",
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
+    "STORED_ON_ITS_SIDE",
     "ImageSource",
     "Photo",
     "image_sources",
@@ -40,6 +41,8 @@ __all__ = [
     "is_one_image",
     "load_photo",
     "orientation_of",
+    "turned_within_its_size",
+    "upright",
 ]
 
 ImageSource = Any
@@ -68,6 +71,9 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
+
+STORED_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
+"""EXIF orientations of photos whose stored picture has height and width the other way round."""
 
 _VIDEOS = {b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V "}
 
@@ -233,6 +239,22 @@ def orientation_of(path: Path) -> int:
     return found if found in _UPRIGHT else 1
 
 
+def turned_within_its_size(path: Path) -> bool:
+    """Whether EXIF turns or mirrors a photo that has the same height and width before and after."""
+
+    def ask(image: Image.Image) -> bool:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        keeps = orientation not in STORED_ON_ITS_SIDE or image.width == image.height
+        return orientation in _UPRIGHT and keeps
+
+    return bool(_asked(path, ask))
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels (H, W, ...) as a file stores them, turned upright by its EXIF orientation."""
+    return _UPRIGHT[orientation](pixels) if orientation in _UPRIGHT else pixels
+
+
 def indices_of(path: Path) -> NDArray[np.uint8] | None:
     """Places (H, W) in the palette of a file whose first colour is black; None of others.
 
@@ -243,7 +265,7 @@ def indices_of(path: Path) -> NDArray[np.uint8] | None:
         if image.mode != "P" or (image.getpalette("RGB") or [1])[:3] != [0, 0, 0]:
             return None
         _check_size(image)
-        return np.asarray(image, np.uint8)
+        return upright(np.asarray(image, np.uint8), image.getexif().get(_ORIENTATION, 1))
 
     found: NDArray[np.uint8] | None = _asked(path, read)
     return found

@@ -14,6 +14,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,11 +85,13 @@ class Sample:
         values: The outputs by name, without the axis of samples.
         geometry: How the photo and the network's input lie on each other.
         photo: The photo's name, for messages.
+        path: The photo's file; None where there is none.
     """
 
     values: Mapping[str, Array]
     geometry: Geometry
     photo: str = ""
+    path: Path | None = None
 
 
 class Reading(Protocol):

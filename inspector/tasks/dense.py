@@ -114,7 +114,7 @@ class Dense:
             return items
         shape = self._planes(sample).shape[1:]
         if words.mask:
-            mask = mask_on_grid(words.mask, sample.geometry, shape, sample.photo)
+            mask = mask_on_grid(words.mask, sample.geometry, shape, sample.photo, sample.path)
             if not mask.any():
                 raise ImageRefused("the network sees nothing of the mask", where=sample.photo)
             return [self._region(mask, "mask", sample)]

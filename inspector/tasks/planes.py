@@ -9,7 +9,13 @@ from PIL import Image
 
 from inspector.errors import ImageRefused
 from inspector.photos.geometry import Geometry
-from inspector.photos.photo import Photo, indices_of
+from inspector.photos.photo import (
+    STORED_ON_ITS_SIDE,
+    Photo,
+    indices_of,
+    orientation_of,
+    upright,
+)
 
 __all__ = ["bottleneck", "cell_of", "connected", "is_halved", "mask_on_grid", "point_not_seen"]
 
@@ -86,8 +92,13 @@ def point_not_seen(point: tuple[float, float], geometry: Geometry, photo: str) -
     )
 
 
-def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array:
+def mask_on_grid(
+    file: str, geometry: Geometry, shape: Size, name: str, photo: Path | None = None
+) -> Array:
     """A mask file of the photo's size on a map (h, w) over the whole input.
+
+    Of a photo that its file stores on its side (EXIF), a mask may have the size of the stored
+    picture, and is turned with it.  Where both have the same size, the upright photo is meant.
 
     Args:
         file: A picture; white is inside.  Of one that is dark everywhere, or has a palette from
@@ -95,12 +106,15 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
         geometry: How the photo and the input lie on each other.
         shape: Height and width of the map.
         name: The photo's name, for messages.
+        photo: The photo's file; None where there is none.
 
     Raises:
         ImageRefused: The mask cannot be read, or has another size than the photo.
     """
     mask = Photo.open(Path(file))
-    if mask.size != geometry.photo:
+    swapped = mask.size == geometry.photo[::-1] and mask.size != geometry.photo
+    orientation = orientation_of(photo) if swapped and photo is not None else 1
+    if mask.size != geometry.photo and orientation not in STORED_ON_ITS_SIDE:
         height, width = mask.size
         raise ImageRefused(
             f"the mask has {width}x{height} pixels and the photo "
@@ -114,7 +128,7 @@ def mask_on_grid(file: str, geometry: Geometry, shape: Size, name: str) -> Array
             where=Path(file).name,
             hint="save it in black and white, without transparency",
         )
-    inside = _inside(mask, Path(file))
+    inside = upright(_inside(mask, Path(file)), orientation)
     centres = [
         (np.arange(count) + 0.5) / count * whole - 0.5
         for count, whole in zip(shape, geometry.input, strict=True)

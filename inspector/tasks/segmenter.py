@@ -186,7 +186,7 @@ class Segmenter:
 
     def _masked(self, file: str, sample: Sample) -> Item:
         winners = self._winners(sample)
-        mask = mask_on_grid(file, sample.geometry, winners.shape, sample.photo)
+        mask = mask_on_grid(file, sample.geometry, winners.shape, sample.photo, sample.path)
         given = winners[mask & (winners >= 0)]
         if not given.size:
             raise self._none(sample, "the mask covers nothing that is given to a class", ())

@@ -10,12 +10,15 @@ from inspector.audit.data_set.described import (
     Annotations,
     Described,
     below,
+    few,
     mappings_in,
     read_file,
     refuse_all,
     size_of,
     unnamed,
+    without_outline,
 )
+from inspector.audit.data_set.outlines import Outline, of_coco
 from inspector.errors import UsageError
 from inspector.printable import clean_text, distinct_text
 
@@ -23,6 +26,8 @@ __all__ = ["coco"]
 
 Identity = int | float | str | None
 """What tells images and categories of COCO apart."""
+
+_BOX = ("left", "top", "width", "height")
 
 
 def coco(path: Path) -> Annotations:
@@ -49,26 +54,7 @@ def coco(path: Path) -> Annotations:
     wrong: list[str] = []
     named = _by_id(mappings_in(parts.get("categories", [])), "categories", wrong)
     known = _by_id(mappings_in(images), "images", wrong)
-    objects: dict[Identity, list[Annotated]] = {}
-    categories = set[Identity]()
-    for number, box in enumerate(mappings_in(boxes)):
-        if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
-            continue
-        numbers = _box_of(box)
-        if numbers is None:  # key points, or a region as run lengths
-            continue
-        called = f"annotation {clean_text(str(box.get('id', number)), limit=40)}"
-        if numbers == []:
-            wrong.append(f"{called}: bbox is not left, top, width, height")
-            continue
-        identity, category = _identity(box.get("image_id")), _identity(box.get("category_id"))
-        categories |= {category} - {None}
-        said = clean_text(str(named.get(category, {}).get("name") or "")).strip()
-        label = said or (None if category is None else unnamed(category))
-        if numbers[2] > 0 and numbers[3] > 0:  # COCO itself has boxes without an area
-            left, top = numbers[:2]
-            corners = (top, left, top + numbers[3], left + numbers[2])
-            objects.setdefault(identity, []).append(Annotated(label, corners))
+    objects, categories, remarks = _objects(mappings_in(boxes), named, wrong)
     wrong += _unmatched("an image", {*objects}, known)
     wrong += _unmatched("a category", categories, named)
     refuse_all([*wrong, *_nameless(images)], path)
@@ -85,7 +71,52 @@ def coco(path: Path) -> Annotations:
         size = image.get("height"), image.get("width")
         described.append(Described(distinct_text(str(name)), places, own, size_of(*size)))
     names = [clean_text(str(one.get("name") or "")).strip() for one in named.values()]
-    return Annotations(described, list(dict.fromkeys(filter(None, names))))
+    return Annotations(described, list(dict.fromkeys(filter(None, names))), remarks)
+
+
+def _objects(
+    boxes: Sequence[Mapping[str, Any]],
+    named: Mapping[Identity, Mapping[str, Any]],
+    wrong: list[str],
+) -> tuple[dict[Identity, list[Annotated]], set[Identity], list[str]]:
+    """Objects by their image, categories that they name, and what is said of how they were read.
+
+    Args:
+        boxes: The annotations.
+        named: Categories by their identity.
+        wrong: Gets what is wrong.
+    """
+    objects: dict[Identity, list[Annotated]] = {}
+    categories = set[Identity]()
+    unread: list[str] = []
+    for number, box in enumerate(boxes):
+        if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
+            continue
+        called = f"annotation {clean_text(str(box.get('id', number)), limit=40)}"
+        try:
+            outline = of_coco(box.get("segmentation"))
+        except ValueError as error:
+            outline = None
+            (wrong if box.get("bbox") is None else unread).append(f"{called}: {error}")
+        numbers = _box_of(box, outline)
+        if numbers is None:  # key points
+            continue
+        if numbers == []:
+            wrong.append(f"{called}: bbox is not left, top, width, height")
+            continue
+        identity, category = _identity(box.get("image_id")), _identity(box.get("category_id"))
+        categories |= {category} - {None}
+        said = clean_text(str(named.get(category, {}).get("name") or "")).strip()
+        label = said or (None if category is None else unnamed(category))
+        if numbers[2] > 0 and numbers[3] > 0:  # COCO itself has boxes without an area
+            left, top = numbers[:2]
+            corners = (top, left, top + numbers[3], left + numbers[2])
+            one = Annotated(label, corners, outline=outline)
+            objects.setdefault(identity, []).append(one)
+    remarks = without_outline(one for own in objects.values() for one in own)
+    if unread:
+        remarks.append(f"a segmentation that cannot be read, whose box counts: {few(unread)}")
+    return objects, categories, remarks
 
 
 def _unmatched(what: str, used: set[Identity], given: Mapping[Identity, object]) -> list[str]:
@@ -128,25 +159,22 @@ def _by_id(
     return known
 
 
-def _box_of(annotation: Mapping[str, Any]) -> list[float] | None:
+def _box_of(annotation: Mapping[str, Any], outline: Outline | None) -> list[float] | None:
     """Left, top, width, height; empty where that is no box, None where there is none.
 
-    Without ``bbox`` it is what the polygons of ``segmentation`` reach.
+    Without ``bbox``, or where it has no area, it is what the segmentation reaches.
     """
     numbers = annotation.get("bbox")
+    reached = None if outline is None else outline.corners
     if numbers is not None:
         given = list(numbers) if isinstance(numbers, list) else []
         found = [finite_number(one) for one in given]
-        right = len(found) == 4 and None not in found
         box = [float(one or 0) for one in found]
-        return box if right and box[2] >= 0 and box[3] >= 0 else []
-    parts = annotation.get("segmentation")
-    if not isinstance(parts, list) or not parts or not all(isinstance(p, list) for p in parts):
+        if len(found) != len(_BOX) or None in found or box[2] < 0 or box[3] < 0:
+            return []
+        if (box[2] > 0 and box[3] > 0) or reached is None:
+            return box
+    if reached is None:
         return None
-    points = [finite_number(value) for part in parts for value in part]
-    if None in points or not points or any(len(part) % 2 for part in parts):
-        return []
-    places = [float(one or 0) for one in points]
-    across, down = places[0::2], places[1::2]
-    left, top = min(across), min(down)
-    return [left, top, max(across) - left, max(down) - top]
+    top, left, bottom, right = reached
+    return [left, top, right - left, bottom - top]

@@ -1,13 +1,14 @@
 """Photos as annotations describe them, and what readers of all kinds of annotations share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from converters.errors import first_few
 from converters.plain_values import finite_number
-from converters.regular_file import read_regular
+from converters.regular_file import open_regular, read_regular
+from inspector.audit.data_set.outlines import Outline
 from inspector.errors import UsageError
 from inspector.printable import clean_text
 
@@ -16,6 +17,7 @@ __all__ = [
     "Annotated",
     "Annotations",
     "Described",
+    "beginning_of",
     "below",
     "few",
     "mappings_in",
@@ -24,6 +26,7 @@ __all__ = [
     "size_of",
     "text_of",
     "unnamed",
+    "without_outline",
 ]
 
 MOST_BYTES = 1 << 30
@@ -38,11 +41,19 @@ class Annotated:
         label: Its class; None where nothing says it.
         corners: Top, left, bottom, right in pixels of the upright photo.
         relative: Whether the corners are shares of the photo's height and width instead.
+        outline: What it covers of them; None where only its box is known.
     """
 
     label: str | None
     corners: tuple[float, float, float, float]
     relative: bool = False
+    outline: Outline | None = None
+
+    def described(self) -> dict[str, Any]:
+        """Plain data that tells it from others."""
+        box = {"label": self.label, "corners": self.corners, "relative": self.relative}
+        outline = self.outline
+        return box if outline is None else {**box, "outline": outline.described()}
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,19 @@ def read_file(path: Path, limit: int = MOST_BYTES) -> bytes:
         raise UsageError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
 
 
+def beginning_of(path: Path, count: int) -> bytes:
+    """The first bytes of a file of any size.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        with open_regular(path) as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
+
+
 def below(name: object, path: Path) -> PurePosixPath:
     """A photo's name as a path below the data set's folder.
 
@@ -112,6 +136,15 @@ def text_of(path: Path) -> str:
 def unnamed(index: object) -> str:
     """The label of a class that has a number alone, which is not the model's own number."""
     return f"id {clean_text(str(index), limit=40)}"
+
+
+def without_outline(objects: Iterable[Annotated]) -> list[str]:
+    """What is said of objects of which only the box is known, where others have an outline."""
+    known = [one.outline is not None for one in objects]
+    if all(known) or not any(known):
+        return []
+    count = len(known) - sum(known)
+    return [f"{count} of {len(known)} objects have no outline: their boxes count in masks"]
 
 
 def refuse_all(wrong: Sequence[str], where: Path, hint: str = "") -> None:

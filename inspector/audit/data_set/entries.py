@@ -39,6 +39,11 @@ class Entry:
     groups: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, int] | None = None
 
+    @property
+    def masked(self) -> bool:
+        """Whether more than a box is known of what lies on it where."""
+        return self.mask is not None or any(o.outline is not None for o in self.objects)
+
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
@@ -145,7 +150,7 @@ class DataSet:
             "photos": len(self.entries) + len(self.missing),
             "labelled": sum(entry.label is not None for entry in self.entries),
             "boxed": sum(bool(entry.objects) for entry in self.entries),
-            "masked": sum(entry.mask is not None for entry in self.entries),
+            "masked": sum(entry.masked for entry in self.entries),
             "groups": sorted(self.groups),
             "classes": dict(self.classes),
             "unused": list(self.unused),

@@ -10,12 +10,14 @@ the photo was turned by half or mirrored: nothing tells, and the upright photo i
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from inspector.audit.data_set.entries import Entry
+from inspector.audit.data_set.outlines import Outline
 from inspector.errors import ImageRefused
-from inspector.photos.photo import orientation_of
+from inspector.photos.photo import STORED_ON_ITS_SIDE, orientation_of
 
-__all__ = ["SWAPPED", "on_upright_photo"]
+__all__ = ["on_upright_photo"]
 
 Size = tuple[int, int]
 Corners = tuple[float, float, float, float]
@@ -27,9 +29,6 @@ _TURNED: dict[int, Callable[[Corners, Size], Corners]] = {
     7: lambda c, s: (s[1] - c[3], s[0] - c[2], s[1] - c[1], s[0] - c[0]),
     8: lambda c, s: (s[1] - c[3], c[0], s[1] - c[1], c[2]),
 }
-
-SWAPPED = frozenset(_TURNED)
-"""EXIF orientations of photos that are stored on their side."""
 
 _SLACK = 1.0
 """Pixels that boxes may reach beyond the picture that they were drawn on."""
@@ -46,6 +45,7 @@ def on_upright_photo(entry: Entry, size: Size) -> Entry:
         ImageRefused: Its annotations are of another size, or lie outside of the picture whose size
             they give.
     """
+    entry = _with_masks_turned(entry, size)
     if entry.size is None or entry.size == size:
         return entry
     turn = _TURNED.get(orientation_of(entry.path)) if entry.size == size[::-1] else None
@@ -68,7 +68,44 @@ def on_upright_photo(entry: Entry, size: Size) -> Entry:
             hint="write the upright photo's width and height into the annotations",
         )
     objects = tuple(
-        one if one.relative else replace(one, corners=turn(one.corners, entry.size))
+        one
+        if one.relative
+        else replace(
+            one,
+            corners=turn(one.corners, entry.size),
+            outline=None if one.outline is None else _turned(one.outline, turn, entry.size),
+        )
         for one in entry.objects
     )
     return replace(entry, objects=objects, size=size)
+
+
+def _turned(outline: Outline, turn: Callable[..., Any], size: Size) -> Outline:
+    """An outline whose polygons are turned; a mask's own size says whether it is."""
+    return outline.moved(lambda y, x: turn((y, x, y, x), size)[:2])
+
+
+def _with_masks_turned(entry: Entry, size: Size) -> Entry:
+    """A photo whose masks say how they are turned upright.
+
+    Raises:
+        ImageRefused: One is of another size than the photo, upright and as stored.
+    """
+    others = {o.outline.size for o in entry.objects if o.outline and o.outline.runs} - {size}
+    if not others:
+        return entry
+    orientation = orientation_of(entry.path)
+    if others != {size[::-1]} or orientation not in STORED_ON_ITS_SIDE:
+        height, width = next(iter(others - {size[::-1]}), size[::-1])
+        raise ImageRefused(
+            f"it has {size[1]}x{size[0]} pixels, and a mask of its annotations {width}x{height}",
+            where=entry.photo,
+            hint="annotate the photo as it is",
+        )
+    objects = tuple(
+        replace(o, outline=replace(o.outline, orientation=orientation))
+        if o.outline and o.outline.runs and o.outline.size != size
+        else o
+        for o in entry.objects
+    )
+    return replace(entry, objects=objects)

@@ -12,7 +12,9 @@ from inspector.audit.data_set.described import (
     few,
     text_of,
     unnamed,
+    without_outline,
 )
+from inspector.audit.data_set.outlines import of_points
 from inspector.errors import UsageError, require
 from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
@@ -79,7 +81,7 @@ def yolo(folder: Path) -> Annotations:
             for path in listed
             if path not in used and path.name != _LISTED and not path.name.startswith(".")
         ]
-    remarks = []
+    remarks = without_outline(one for photo in described for one in photo.objects)
     if without:
         remarks.append(f"labels of which the photo is not there: {few(without)}")
     if not names and any(one.objects for one in described):
@@ -130,7 +132,9 @@ def _yolo_objects(path: Path, names: Mapping[int, str], points: int) -> list[Ann
             x, y, width, height = shares
             corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
         if corners[0] < corners[2] and corners[1] < corners[3]:
-            objects.append(Annotated(names.get(index, unnamed(index)), corners, relative=True))
+            label = names.get(index, unnamed(index))
+            shape = of_points([numbers]) if outline else None
+            objects.append(Annotated(label, corners, relative=True, outline=shape))
     return objects
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def fingerprint(entries: Sequence[Entry]) -> str:
         described = [
             entry.photo,
             entry.label,
-            [asdict(one) for one in entry.objects],
+            [one.described() for one in entry.objects],
             dict(sorted(entry.groups.items())),
             _hash_of(entry.path),
             None if entry.mask is None else _hash_of(entry.mask),

@@ -10,10 +10,10 @@ from PIL import Image
 
 from converters.regular_file import read_regular
 from inspector.audit.data_set import Entry
-from inspector.audit.data_set.frames import SWAPPED, on_upright_photo
+from inspector.audit.data_set.frames import on_upright_photo
 from inspector.audit.report import AuditReport
 from inspector.errors import ImageRefused, UsageError
-from inspector.photos.photo import Photo, orientation_of
+from inspector.photos.photo import STORED_ON_ITS_SIDE, Photo, orientation_of
 from inspector.render import File, fiftyone, virelay
 from inspector.whole_file import inside, write_whole
 
@@ -99,7 +99,7 @@ def _boxes(entries: Sequence[Entry]) -> dict[str, list[fiftyone.Box]]:
     for entry in entries:
         objects, size = entry.objects, entry.size
         in_pixels = any(not one.relative for one in objects)
-        if in_pixels and (size is None or orientation_of(entry.path) in SWAPPED):
+        if in_pixels and (size is None or orientation_of(entry.path) in STORED_ON_ITS_SIDE):
             try:
                 size = Photo.open(entry.path).size
                 objects = on_upright_photo(entry, size).objects
