@@ -438,3 +438,38 @@ def test_a_parquet_table_of_the_photos_themselves_says_so(tmp_path):
     for name in (b"a.png", {"bytes": data, "path": "a.png"}):
         parquet.write_table(pa.table({"image": [name]}), tmp_path / "t.parquet")
         assert [e.photo for e in open_data_set(tmp_path / "t.parquet").entries] == ["a.png"]
+
+
+def test_large_files_of_xml_beside_a_photo_are_no_annotations(tmp_path):
+    """They refused the whole folder, whatever they held."""
+    photos(tmp_path, "a.png")
+    (tmp_path / "a.xml").write_bytes(b"<log>" + b" " * (5 << 20) + b"</log>")
+    assert open_data_set(tmp_path).kind == "photos"
+    (tmp_path / "a.xml").write_bytes(b"<annotation>" + b" " * (5 << 20) + b"</annotation>")
+    with pytest.raises(UsageError, match="more than 4 MiB"):
+        open_data_set(tmp_path)
+
+
+def test_annotations_in_letters_of_two_bytes_are_seen(tmp_path):
+    photos(tmp_path, "a.png")
+    (tmp_path / "a.xml").write_text(VOC, encoding="utf-16")
+    assert open_data_set(tmp_path).entries[0].label == "dog"
+
+
+@pytest.mark.parametrize("room", ["JPEGImages", "images", ""])
+@pytest.mark.parametrize("apart", ["Annotations", "annotations"])
+def test_pairs_beside_a_folder_of_annotations_are_both_read(tmp_path, room, apart):
+    """The pairs were read alone; photos in ``images/`` were a class of that name."""
+    photos(tmp_path, *(str(Path(room) / name) for name in ("a.png", "c.png")))
+    (tmp_path / apart).mkdir()
+    (tmp_path / apart / "a.xml").write_text(VOC)
+    found = open_data_set(tmp_path)
+    assert [(e.photo, e.label) for e in found.entries] == [("a.png", "dog")]
+    assert found.remarks == ("photos without a file of annotations are left out: c.png",)
+    photos(tmp_path, "b.png", *(["a.png"] if room else []))
+    for name in ("b", "a") if room else ("b",):
+        text = VOC.replace("a.png", f"{name}.png").replace("dog", "cat")
+        (tmp_path / f"{name}.xml").write_text(text)
+    found = open_data_set(tmp_path)
+    own = {f"{room}/a.png": "dog", "a.png": "cat"} if room else {"a.png": "dog"}
+    assert {e.photo: e.label for e in found.entries} == {**own, "b.png": "cat"}

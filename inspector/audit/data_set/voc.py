@@ -1,7 +1,9 @@
 """Pascal VOC annotations: an XML file per photo."""
 
 import codecs
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
@@ -11,6 +13,7 @@ from inspector.audit.data_set.described import (
     Annotated,
     Annotations,
     Described,
+    beginning_of,
     below,
     few,
     read_file,
@@ -24,10 +27,27 @@ from inspector.printable import clean_text, distinct_text
 __all__ = ["has_voc", "voc"]
 
 
+_FILES = ("Annotations", "annotations")
+_ROOMS = ("JPEGImages", "images", "Images", "")
+"""Folders that photos of ``Annotations/`` may lie in; in some data sets the whole folder."""
+
+_MASKS = {"SegmentationClass", "SegmentationObject"}
+"""Folders of pictures that are no photos."""
+
+_BEGINNING = 4096
+
+
 def has_voc(folder: Path) -> bool:
     """Whether annotations of VOC lie in a folder, or beside its photos as LabelImg writes them."""
-    apart = (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-    return apart or any(_beside(folder))
+    apart = _apart(folder)
+    if apart is None:
+        return any(_beside(folder))
+    return (folder / "JPEGImages").is_dir() or any(map(_is_annotation, apart.glob("*.xml")))
+
+
+def _apart(folder: Path) -> Path | None:
+    """The folder of annotations that lie apart from their photos."""
+    return next((folder / name for name in _FILES if (folder / name).is_dir()), None)
 
 
 def _beside(folder: Path) -> Iterator[Path]:
@@ -35,52 +55,73 @@ def _beside(folder: Path) -> Iterator[Path]:
     names = {path.stem for path in folder.iterdir() if path.suffix.lower() in PICTURES}
     found = sorted(path for path in folder.glob("*.xml") if path.stem in names and path.is_file())
     # Photos may have other files of XML beside them.
-    yield from (p for p in found if b"<annotation" in read_file(p, MOST_LABEL_BYTES)[:4096])
+    yield from filter(_is_annotation, found)
+
+
+def _is_annotation(path: Path) -> bool:
+    """Whether an XML file begins as an annotation, in letters of one byte or of two."""
+    return b"<annotation" in beginning_of(path, _BEGINNING).replace(b"\0", b"")
 
 
 def voc(folder: Path) -> Annotations:
     """Photos of ``JPEGImages/`` with the boxes of ``Annotations/*.xml``, pixels counted from 1.
 
-    Both may lie in the folder itself.
-
-    Where the photo that a file names is not there, the photo of the file's own name is meant.
+    Photos may also lie in ``images/``, or in the folder itself; and pairs of a photo and its XML
+    in the folder itself, all of which are read.  Where the photo that a file names is not there,
+    the photo of the file's own name is meant.
 
     Raises:
         UsageError: A file is not such XML, declares entities, or has corners that are no box.
     """
-    described, wrong = [], list[str]()
-    beside = list(_beside(folder))
-    room = "" if beside else "JPEGImages"
-    for path in beside or sorted((folder / "Annotations").glob("*.xml")):
-        root = _xml(path)
-        given = root.findtext("filename")
-        own = [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
-        names = [given, *own] if given else own
-        places = [below(name, path) for name in names]
-        name = next((n for n in places if (folder / room / n).is_file()), places[0])
-        objects = []
-        for one in root.iter("object"):
-            texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
-            try:
-                top, left, bottom, right = (float(text or "") for text in texts)
-            except ValueError:
-                top, left, bottom, right = 1.0, 1.0, 0.0, 0.0
-            if not (top <= bottom and left <= right):
-                wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
-                continue
-            label = clean_text((one.findtext("name") or "").strip()) or None
-            objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
-        found = (PurePosixPath(room) / name, name)
-        size = size_of(
-            *(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width"))
-        )
-        described.append(Described(distinct_text(str(name)), found, objects, size))
-    refuse_all(wrong, folder if beside else folder / "Annotations")
-    photos = list_folder(folder / room).photos
-    named = {PurePosixPath(one.photo).name for one in described}
-    rest = [path.name for path in photos if distinct_text(path.name) not in named]
-    said = [f"photos without a file of annotations are left out: {few(rest)}"] if rest else []
-    return Annotations(described, (), said)
+    wrong: list[str] = []
+    beside, apart = list(_beside(folder)), _apart(folder)
+    described = [_described(path, folder, ("",), wrong) for path in beside]
+    pairs = {one.photo for one in described}
+    for path in sorted(apart.glob("*.xml")) if apart is not None else ():
+        one = _described(path, folder, _ROOMS, wrong)
+        # A photo of the same name lies in the folder itself.
+        called = distinct_text(str(one.places[0])) if one.photo in pairs else one.photo
+        described.append(replace(one, photo=called))
+    refuse_all(wrong, folder if beside or apart is None else apart)
+    return Annotations(described, (), _left_out(folder, described))
+
+
+def _left_out(folder: Path, described: Sequence[Described]) -> list[str]:
+    """What is said of photos without annotations."""
+    named = {one.places[0].name for one in described}
+    listed = (path.relative_to(folder) for path in list_folder(folder).photos)
+    rest = [p.name for p in listed if p.name not in named and p.parts[0] not in _MASKS]
+    return [f"photos without a file of annotations are left out: {few(rest)}"] if rest else []
+
+
+def _described(path: Path, folder: Path, rooms: Sequence[str], wrong: list[str]) -> Described:
+    """The photo of one file, looked for in some folders of the data set.
+
+    Raises:
+        UsageError: The file is not such XML, or names a photo outside.
+    """
+    root = _xml(path)
+    given = root.findtext("filename")
+    own = [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
+    names = [below(name, path) for name in ([given, *own] if given else own)]
+    places = [(room, name) for name in names for room in rooms]
+    there = ((room, n) for room, n in places if os.path.isfile(folder / room / n))  # noqa: PTH113
+    room, name = next(there, places[0])
+    objects = []
+    for one in root.iter("object"):
+        texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
+        try:
+            top, left, bottom, right = (float(text or "") for text in texts)
+        except ValueError:
+            top, left, bottom, right = 1.0, 1.0, 0.0, 0.0
+        if not (top <= bottom and left <= right):
+            wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
+            continue
+        label = clean_text((one.findtext("name") or "").strip()) or None
+        objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
+    size = size_of(*(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width")))
+    found = (PurePosixPath(room) / name, name)
+    return Described(distinct_text(str(name)), found, objects, size)
 
 
 def _xml(path: Path) -> ET.Element:
