@@ -27,7 +27,7 @@ from inspector.engines.independence import (
 )
 from inspector.engines.input_sizes import runs_with_size
 from inspector.engines.runtime import Runtime
-from inspector.engines.samples import in_passes, joined, rows, stacked
+from inspector.engines.samples import as_sample, in_passes, joined, rows, shape_of, stacked
 from inspector.errors import (
     ConverterError,
     InspectorError,
@@ -152,7 +152,7 @@ class Model:
         if is_doubtful(found, self.input.batch):
             asked = [found.output] if found.classifier else [value.name for value in found.outputs]
             try:
-                shapes = {name: np.shape(v) for name, v in self._measure(asked).items()}
+                shapes = {name: shape_of(v) for name, v in self._measure(asked).items()}
             except (ConverterError, InspectorError):
                 shapes = {}
             shapes |= {n: shapes[n][1:] for n in self._unbatched.intersection(shapes)}
@@ -317,7 +317,7 @@ class Model:
 
     def _led(self, name: str, value: Any) -> Any:
         """What one image gives of a tensor, with the axis of samples in front."""
-        return value[None] if name in self._unbatched else value
+        return as_sample(value) if name in self._unbatched else value
 
     def with_samples(self, name: str, value: Any) -> Any:
         """A tensor of one image as the graph holds it, with the axis of samples in front.
@@ -579,7 +579,7 @@ class Model:
         # A runtime of its own: exposing every layer would slow the kept session down.
         probe = self._plain or Runtime(self.file, device="cpu", optimise=False, once=True)
         try:
-            return {name: tuple(np.shape(v)) for name, v in probe.run(feeds, names).items()}
+            return {name: shape_of(v) for name, v in probe.run(feeds, names).items()}
         except LimitExceeded:
             if len(names) < 2:
                 raise

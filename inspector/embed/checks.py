@@ -128,8 +128,13 @@ def output_checks(base: Opened, file: onnx_file.OnnxFile) -> list[Check]:
 
 
 def _apart(ours: Any, theirs: Any) -> float:
-    if not isinstance(ours, np.ndarray):
-        return 0.0 if ours == theirs else float("inf")
+    """Largest difference, as a share of the peak; of a sequence that of its members."""
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return max(map(_apart, ours, theirs), default=0.0)
+    if isinstance(ours, dict) and isinstance(theirs, dict) and [*ours] == [*theirs]:
+        return _apart(np.array([*ours.values()]), np.array([*theirs.values()]))  # of a ZipMap
+    if not (isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray)):
+        return 0.0 if ours is theirs else float("inf")
     if ours.shape != theirs.shape:
         return float("inf")
     if ours.dtype.kind != "f":

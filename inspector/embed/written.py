@@ -6,15 +6,18 @@ from typing import Any
 
 import onnx
 
+from converters.graph import Graph
 from inspector.embed.checks import output_checks
 from inspector.embed.plan import Plan
 from inspector.embed.runtimes import RUNTIMES, left_over
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.methods import Request, parse_request
 from inspector.opened import Opened
+from inspector.printable import clean_text
 from inspector.surgery.embedded import HEATMAP, with_heatmap
 from inspector.surgery.embedded_facts import facts_of
-from inspector.surgery.gradient.builder import Builder
+from inspector.surgery.embedded_target import CLASS_INPUT
+from inspector.surgery.gradient.builder import ADDED, Builder
 
 __all__ = ["METHODS", "Written", "written"]
 
@@ -101,9 +104,9 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
             where=name,
             hint="embed the network with float16 or int8 weights",
         )
-    if HEATMAP in opened.graph.outputs or HEATMAP in opened.graph.tensors:
+    if taken := _taken(opened.graph):
         raise ModelRefused(
-            f"the model has a tensor named {HEATMAP!r} already",
+            f"the model has a tensor named {clean_text(taken)!r}, as those of a heatmap are",
             where=name,
             hint="rename that tensor",
         )
@@ -125,3 +128,10 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
             where=name,
             hint="a method through a layer needs none: grad-cam, hires-cam, layer-cam",
         )
+
+
+def _taken(graph: Graph) -> str:
+    """A name of the network that would be taken for one of the heatmap; empty without one."""
+    names = (*graph.inputs, *graph.initialisers, *graph.tensors, *graph.outputs)
+    own = {HEATMAP, CLASS_INPUT}
+    return next((one for one in names if one in own or one.startswith(ADDED)), "")

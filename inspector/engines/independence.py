@@ -6,6 +6,7 @@ says is asked first, then two different images are run together and alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx
 
 from converters.graph import Graph, Node
 from converters.graph.operators import facts, mixes_samples
+from inspector.engines.samples import rows
 from inspector.errors import ModelRefused
 from inspector.network.quantisation.levels import is_quantised
 
@@ -144,7 +146,7 @@ def samples_alone(run: Run, pair: Array, *, tolerance: float) -> bool:
     together, alone = run(pair), [run(pair[i : i + 1]) for i in range(2)]
     for name, both in together.items():
         parts = [part[name] for part in alone]
-        if np.ndim(both) == 0 or len(both) != 2 or any(np.shape(p)[:1] != (1,) for p in parts):
+        if rows(both) != 2 or any(rows(part) != 1 for part in parts):
             return False
         if not all(alike(both[i], parts[i][0], tolerance) for i in range(2)):
             return False
@@ -155,10 +157,12 @@ def alike(left: Array, right: Array, tolerance: float) -> bool:
     """Whether two arrays are one up to rounding: a share of their peak; one level of integers.
 
     Args:
-        left: Any array of numbers.
-        right: An array that should hold the same.
+        left: Any array of numbers, or a sequence of some.
+        right: What should hold the same.
         tolerance: Largest difference, as a share of the peak of both.
     """
+    if isinstance(left, list) and any(isinstance(one, np.ndarray) for one in left):
+        return len(left) == len(right) and all(map(alike, left, right, repeat(tolerance)))
     left, right = np.asarray(left), np.asarray(right)
     if left.shape != right.shape or left.dtype.kind not in "fiub":
         return left.shape == right.shape and bool(np.all(left == right))

@@ -7,7 +7,7 @@ import numpy as np
 
 from inspector.errors import ModelRefused
 
-__all__ = ["in_passes", "joined", "rows", "stacked"]
+__all__ = ["as_sample", "in_passes", "joined", "rows", "shape_of", "stacked"]
 
 _PER_PASS = 4 * 3 * 224 * 224
 """Numbers of the input per pass.
@@ -23,9 +23,19 @@ _COPIED = 1 << 20
 
 def rows(value: Any) -> int:
     """Length of the first axis; 0 for a scalar. The maps of ZipMap have their own length."""
+    return next(iter(shape_of(value)), 0)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Shape of an array; of a list its length, whatever lies in it; of an empty optional none."""
     if isinstance(value, np.ndarray):
-        return int(value.shape[0]) if value.ndim else 0
-    return len(value)
+        return tuple(map(int, value.shape))
+    return () if value is None else (len(value),)
+
+
+def as_sample(value: Any) -> Any:
+    """What one image gives, with an axis of samples in front."""
+    return value[None] if isinstance(value, np.ndarray) else [value]
 
 
 def in_passes(

@@ -340,3 +340,29 @@ def test_sums_over_many_cells_do_not_lose_digits(tmp_path, method):
     again = inspector.load(out, preprocess="unit")
     (check,) = (one for one in checks_of(again, *base_of(again)) if one.name == "heatmap")
     assert float(check.text.split()[1]) < 1e-5, check
+
+
+@pytest.mark.parametrize("rest", [["f"], [], ["y", "y"]])
+def test_an_output_that_is_a_sequence_stays_one(tmp_path, rest):
+    made = _network(extra=[node("Identity", "f", "g")])
+    made.graph.node.append(helper.make_node("SequenceConstruct", ["y", *rest], ["all"]))
+    made.graph.output.append(helper.make_tensor_sequence_value_info("all", TensorProto.FLOAT, None))
+    opened, out = _opened(tmp_path, made), tmp_path / "out.onnx"
+    assert opened.forward(_w(3, 3, 16, 16), ["y"])["y"].shape == (3, 5)
+    assert len(opened.forward(_w(1, 3, 16, 16), ["all"])["all"]) == 1
+    embed(opened, out)
+    again = inspector.load(out, preprocess="unit")
+    assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+
+
+@pytest.mark.parametrize("name", ["gradient/0", "heatmap", "heatmap_class", "gradient/c1"])
+@pytest.mark.parametrize("old", ["x", "w1", "f", "y"])
+def test_names_that_a_heatmap_takes_are_refused(tmp_path, old, name):
+    made = _network()
+    for one in made.graph.node:
+        for names in (one.input, one.output):
+            for place, found in enumerate(names):
+                names[place] = name if found == old else found
+    for one in (*made.graph.initializer, *made.graph.input, *made.graph.output):
+        one.name = name if one.name == old else one.name
+    _refused(tmp_path, _opened(tmp_path, made), ModelRefused, f"tensor named '{name}'")
