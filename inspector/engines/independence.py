@@ -153,7 +153,7 @@ def samples_alone(run: Run, pair: Array, *, tolerance: float) -> bool:
     return True
 
 
-def alike(left: Array, right: Array, tolerance: float) -> bool:
+def alike(left: Any, right: Any, tolerance: float) -> bool:
     """Whether two arrays are one up to rounding: a share of their peak; one level of integers.
 
     Args:
