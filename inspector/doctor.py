@@ -6,6 +6,7 @@ list and what lies there is then no longer the same.
 """
 
 import base64
+import csv
 import hashlib
 import importlib.metadata
 import os
@@ -13,7 +14,7 @@ import platform
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 __all__ = [
     "Framework",
@@ -170,7 +171,7 @@ def runtimes() -> list[Runtime]:
         recorded = list(_recorded(distribution))
         if not recorded and name != _PACKAGE:
             continue  # its extensions have folders of their own
-        states = [_state(path, entry) for path, entry in recorded]
+        states = [_state(record) for record in recorded]
         found[name] = Runtime(
             name,
             distribution.version,
@@ -181,27 +182,41 @@ def runtimes() -> list[Runtime]:
     return [found[name] for name in sorted(found)]
 
 
-def _recorded(
-    distribution: importlib.metadata.Distribution,
-) -> Iterator[tuple[Path, importlib.metadata.PackagePath]]:
-    """Files that a distribution recorded in the package; bytecode comes and goes."""
-    for entry in distribution.files or ():
+@dataclass(frozen=True)
+class _Record:
+    """A file that an installer recorded: its place, its hash as ``sha256=...`` and its bytes."""
+
+    path: Path
+    hash: str
+    size: int | None
+
+
+def _recorded(distribution: importlib.metadata.Distribution) -> Iterator[_Record]:
+    """Files that a distribution recorded in the package; bytecode comes and goes.
+
+    RECORD is read here: since Python 3.12, ``Distribution.files`` leaves out what is missing.
+    """
+    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        name, digest, size = [*row, "", "", ""][:3]
+        entry = PurePosixPath(name)
         if entry.parts[:1] == (_PACKAGE,) and entry.suffix != ".pyc":
-            yield Path(str(distribution.locate_file(entry))), entry
+            place = Path(str(distribution.locate_file(name)))
+            yield _Record(place, digest, int(size) if size.isdecimal() else None)
 
 
-def _state(path: Path, entry: importlib.metadata.PackagePath) -> str:
+def _state(record: _Record) -> str:
     """``missing``, ``changed`` or nothing."""
     try:
-        size = path.stat().st_size
-        if entry.size is not None and size != entry.size:
+        size = record.path.stat().st_size
+        if record.size is not None and size != record.size:
             return "changed"
-        if entry.hash is None or entry.hash.mode != "sha256" or size > _HASHED:
+        kind, _, value = record.hash.partition("=")
+        if kind != "sha256" or size > _HASHED:
             return ""
-        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+        digest = base64.urlsafe_b64encode(hashlib.sha256(record.path.read_bytes()).digest())
     except OSError:
         return "missing"
-    return "" if digest.rstrip(b"=").decode() == entry.hash.value else "changed"
+    return "" if digest.rstrip(b"=").decode() == value else "changed"
 
 
 def problems(found: list[Runtime]) -> list[str]:
