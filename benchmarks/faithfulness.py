@@ -29,12 +29,8 @@ import numpy as np
 import inspector
 from inspector.errors import InspectorError
 from inspector.heatmap import Heatmap
-from inspector.measures.faithfulness import (
-    constant,
-    deletion,
-    insertion,
-    reference_maps,
-)
+from inspector.measures.faithfulness import deletion, insertion, reference_maps
+from inspector.measures.imputation import constant
 from inspector.passes.maps import Map
 from inspector.photos.geometry import Geometry
 from inspector.photos.occluder import fill_colour

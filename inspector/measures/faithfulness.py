@@ -5,6 +5,7 @@ that takes images and gives one score each.  A number says nothing alone: `refer
 random map, an edge detector and the centre, whose numbers stand beside it.
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,24 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.errors import require
+from inspector.measures.imputation import Infill, neighbours
 
 __all__ = [
     "Box",
     "Curve",
-    "Infill",
+    "Removal",
     "Score",
-    "constant",
     "correlation_of_drops",
     "deletion",
-    "drops_without",
     "error_of_drops",
     "grid_share",
     "infidelity",
     "insertion",
     "mask_of",
     "max_sensitivity",
-    "neighbours",
     "reference_maps",
     "removed",
     "road",
@@ -44,9 +42,6 @@ Array = NDArray[Any]
 Score = Callable[[Array], Array]
 """Scores (N,) of images (N, C, H, W)."""
 
-Infill = Callable[[Array, NDArray[np.bool_]], Array]
-"""An image (C, H, W) with the pixels of a mask (H, W) replaced."""
-
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels, the last two exclusive."""
 
@@ -54,8 +49,6 @@ ROAD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the pixels, that `road` takes the mean over."""
 
 _BATCH = 32
-_NEAR, _DIAGONAL = 1 / 6, 1 / 12
-_NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -76,81 +69,56 @@ class Curve:
         return float(np.trapezoid(self.scores, self.shares))
 
 
-def constant(value: Array) -> Infill:
-    """An infill by one colour.
+class Removal:
+    """One image, and what it scores with pixels replaced: each set of pixels is asked once.
+
+    Deletion and ROAD remove the same sets of a map, deletion and insertion begin and end with the
+    same two images, whatever the map.
 
     Args:
-        value: (C,) in the space of the images.
+        score: Scores of images.
+        image: (C, H, W).
+        infill: What replaced pixels become.
     """
 
-    def fill(image: Array, mask: NDArray[np.bool_]) -> Array:
-        return np.where(mask, np.asarray(value, image.dtype)[:, None, None], image)
+    def __init__(self, score: Score, image: Array, infill: Infill) -> None:
+        self._score, self._image, self._infill = score, image, infill
+        self._known: dict[bytes, float] = {}
 
-    return fill
+    def scores(self, masks: Iterable[NDArray[np.bool_]]) -> Array:
+        """Scores (P,) without the pixels of each mask (H, W)."""
+        masks = list(masks)
+        keys = [hashlib.sha256(np.packbits(mask).tobytes()).digest() for mask in masks]
+        new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._known}
+        found = _scores(self._score, (self._infill(self._image, mask) for mask in new.values()))
+        self._known.update(zip(new, found.tolist(), strict=True))
+        return np.array([self._known[key] for key in keys], np.float64)
 
+    def deletion(self, heatmap: Array, *, steps: int = 50, seed: int = 0) -> Curve:
+        """`deletion` of a map (H, W)."""
+        counts, masks = _first(heatmap, steps, seed)
+        return Curve(counts / heatmap.size, self.scores(masks))
 
-def neighbours(seed: int) -> Infill:
-    """Noisy linear imputation: a replaced pixel is the weighted mean of its eight neighbours.
+    def insertion(self, heatmap: Array, *, steps: int = 50, seed: int = 0) -> Curve:
+        """`insertion` of a map (H, W)."""
+        counts, masks = _first(heatmap, steps, seed)
+        return Curve(counts / heatmap.size, self.scores(~mask for mask in masks))
 
-    Rong et al. 2022 (ROAD), section 4: 1/6 for those beside it, 1/12 for those at its corners, all
-    replaced pixels solved at once, and noise of 1 % of the image's standard deviation.  The mask's
-    outline tells the network less than one colour does.
+    def road(
+        self, heatmap: Array, *, shares: Sequence[float] = ROAD_SHARES, seed: int = 0
+    ) -> float:
+        """`road` of a map (H, W), with this infill in the place of ROAD's."""
+        counts = [round(share * heatmap.size) for share in shares]
+        least, most = (
+            self.scores(rank < count for count in counts)
+            for rank in (_rank(-heatmap, seed), _rank(heatmap, seed))
+        )
+        return float((least - most).mean())
 
-    Args:
-        seed: Of the noise.
-
-    Raises:
-        MissingExtra: SciPy is not installed.
-    """
-    require("scipy.sparse", "linear imputation", "studies")
-
-    def fill(image: Array, mask: NDArray[np.bool_]) -> Array:
-        found = image.copy()
-        if mask.any():
-            solved = _imputed(image, mask)
-            noise = np.random.default_rng(seed).normal(0, _NOISE, solved.shape)
-            found[:, mask] = solved + noise * image.std()
-        return found
-
-    return fill
-
-
-def _imputed(image: Array, mask: NDArray[np.bool_]) -> Array:
-    """Values (C, n) of the n masked pixels that solve the linear system."""
-    from scipy import sparse  # type: ignore[import-untyped]
-    from scipy.sparse.linalg import spsolve  # type: ignore[import-untyped]
-
-    height, width = mask.shape
-    number = np.full(mask.shape, -1)
-    number[mask] = np.arange(mask.sum())
-    y, x = np.nonzero(mask)
-    total, right = np.zeros(len(y)), np.zeros((len(y), len(image)))
-    rows, columns, values = [], [], []
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            if not (dy or dx):
-                continue
-            weight = _DIAGONAL if dy and dx else _NEAR
-            ny, nx = y + dy, x + dx
-            inside = (ny >= 0) & (ny < height) & (nx >= 0) & (nx < width)
-            total[inside] += weight
-            at, ny, nx = np.flatnonzero(inside), ny[inside], nx[inside]
-            known = ~mask[ny, nx]
-            right[at[known]] += weight * image[:, ny[known], nx[known]].T
-            rows.append(at[~known])
-            columns.append(number[ny[~known], nx[~known]])
-            values.append(np.full((~known).sum(), -weight))
-    if mask.all():  # nothing is known
-        return np.repeat(image.mean((1, 2))[:, None], len(y), 1)
-    every = np.arange(len(y))
-    matrix = sparse.csc_matrix(
-        (
-            np.concatenate([total, *values]),
-            (np.concatenate([every, *rows]), np.concatenate([every, *columns])),
-        ),
-        (len(y), len(y)),
-    )
-    return np.asarray(spsolve(matrix, right)).reshape(len(y), -1).T
+    def drops(self, masks: Sequence[NDArray[np.bool_]]) -> Array:
+        """How far the score falls without the pixels of each mask, (P,): the same for every map."""
+        scores = self.scores([np.zeros(self._image.shape[1:], bool), *masks])
+        return np.asarray(scores[0] - scores[1:])
 
 
 def deletion(
@@ -170,15 +138,15 @@ def deletion(
 
     Example:
         >>> import numpy as np
-        >>> from inspector.measures.faithfulness import constant, deletion
+        >>> from inspector.measures.faithfulness import deletion
+        >>> from inspector.measures.imputation import constant
         >>> image = np.ones((1, 4, 4))
         >>> image[0, 0] = 3
         >>> mean = lambda images: images.mean((1, 2, 3))
         >>> deletion(mean, image, image[0], constant(np.zeros(1)), steps=4).scores.tolist()
         [1.5, 0.75, 0.5, 0.25, 0.0]
     """
-    order = _order(heatmap, seed)
-    return _curve(score, order, steps, lambda mask: infill(image, mask.reshape(heatmap.shape)))
+    return Removal(score, image, infill).deletion(heatmap, steps=steps, seed=seed)
 
 
 def insertion(
@@ -188,15 +156,16 @@ def insertion(
 
     Petsiuk et al. 2018 (RISE), section 4.2.  Arguments as of `deletion`.
     """
-    order = _order(heatmap, seed)
-    return _curve(score, order, steps, lambda mask: infill(image, ~mask.reshape(heatmap.shape)))
+    return Removal(score, image, infill).insertion(heatmap, steps=steps, seed=seed)
 
 
-def _curve(score: Score, order: Array, steps: int, change: Callable[[Array], Array]) -> Curve:
-    """Scores while more and more pixels, in the order given, are changed."""
-    counts = np.rint(np.linspace(0, order.size, steps + 1)).astype(int)
-    masks = (np.isin(np.arange(order.size), order[:count]) for count in counts)
-    return Curve(counts / order.size, _scores(score, (change(mask) for mask in masks)))
+def _first(heatmap: Array, steps: int, seed: int) -> tuple[Array, list[NDArray[np.bool_]]]:
+    """Numbers of pixels from none to all, and the masks of those that count most."""
+    counts, rank = (
+        np.rint(np.linspace(0, heatmap.size, steps + 1)).astype(int),
+        _rank(heatmap, seed),
+    )
+    return counts, [rank < count for count in counts]
 
 
 def removed(heatmap: Array, share: float, *, least: bool = False, seed: int = 0) -> Array:
@@ -205,10 +174,7 @@ def removed(heatmap: Array, share: float, *, least: bool = False, seed: int = 0)
     With `neighbours` as infill, and the difference of the scores with the least and with the most
     removed, this is ROAD (Rong et al. 2022).
     """
-    order = _order(-heatmap if least else heatmap, seed)
-    mask = np.zeros(order.size, bool)
-    mask[order[: round(share * order.size)]] = True
-    return mask.reshape(heatmap.shape)
+    return _rank(-heatmap if least else heatmap, seed) < round(share * heatmap.size)
 
 
 def road(
@@ -242,26 +208,23 @@ def road(
         >>> road(lambda images: images.sum((1, 2, 3)), image, image[0]) > 0
         True
     """
-    fill = neighbours(seed)
-    masks = [
-        removed(heatmap, share, least=least, seed=seed)
-        for least in (True, False)
-        for share in shares
-    ]
-    scores = _scores(score, (fill(image, mask) for mask in masks))
-    return float((scores[: len(shares)] - scores[len(shares) :]).mean())
+    return Removal(score, image, neighbours(seed)).road(heatmap, shares=shares, seed=seed)
 
 
-def _order(heatmap: Array, seed: int) -> Array:
+def _rank(heatmap: Array, seed: int) -> Array:
+    """Place of each pixel (H, W) in the order from the largest value to the smallest."""
     values = np.nan_to_num(np.asarray(heatmap, np.float64), nan=-np.inf).ravel()
-    return np.lexsort((np.random.default_rng(seed).permutation(values.size), -values))
+    order = np.lexsort((np.random.default_rng(seed).permutation(values.size), -values))
+    rank = np.empty(values.size, int)
+    rank[order] = np.arange(values.size)
+    return rank.reshape(heatmap.shape)
 
 
 def _scores(score: Score, images: Iterable[Array]) -> Array:
     """Scores of images that are made when they are needed, some at a time."""
     rest = iter(images)
     batches = iter(lambda: list(itertools.islice(rest, _BATCH)), [])
-    parts = [score(np.stack(batch)) for batch in batches]
+    parts = [np.zeros(0), *(score(np.stack(batch)) for batch in batches)]
     return np.concatenate(parts).astype(np.float64)
 
 
@@ -306,14 +269,6 @@ def mask_of(box: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = np.zeros(shape, bool)
     mask[box[0] : box[2], box[1] : box[3]] = True
     return mask
-
-
-def drops_without(
-    score: Score, image: Array, infill: Infill, masks: Sequence[NDArray[np.bool_]]
-) -> Array:
-    """How far the score falls without the pixels of each mask, (P,): the same for every map."""
-    scores = _scores(score, itertools.chain([image], (infill(image, mask) for mask in masks)))
-    return np.asarray(scores[0] - scores[1:])
 
 
 def _sums(heatmap: Array, masks: Sequence[NDArray[np.bool_]]) -> Array:
@@ -362,7 +317,7 @@ def sensitivity_n(
         seed: Of the draws.
     """
     masks = subsets_of(heatmap.shape, size, subsets, seed)
-    return correlation_of_drops(heatmap, masks, drops_without(score, image, infill, masks))
+    return correlation_of_drops(heatmap, masks, Removal(score, image, infill).drops(masks))
 
 
 def infidelity(
@@ -391,7 +346,7 @@ def infidelity(
     """
     shape = heatmap.shape
     masks = [mask_of(box, shape) for box in squares_of(shape, window, count, seed)]
-    return error_of_drops(heatmap, masks, drops_without(score, image, infill, masks))
+    return error_of_drops(heatmap, masks, Removal(score, image, infill).drops(masks))
 
 
 def max_sensitivity(

@@ -13,6 +13,7 @@ import torch
 from torchvision_loader import load_torchvision
 
 from inspector.measures import faithfulness as measures
+from inspector.measures import imputation
 
 pytestmark = pytest.mark.conformance
 
@@ -63,7 +64,7 @@ def test_deletion_is_pixel_flipping(quantus, network, seed):
         device="cpu",
         softmax=False,
     )
-    black = measures.constant(np.zeros(1))
+    black = imputation.constant(np.zeros(1))
     ours = measures.deletion(score(network), IMAGE, heatmap, black, steps=SIDE * SIDE)
     assert np.allclose(ours.scores[1:], theirs, atol=1e-5)
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from inspector.measures import faithfulness as measures
+from inspector.measures import imputation
 
 SIZE = 12
 RNG = np.random.default_rng(3)
 IMAGE = RNG.normal(size=(2, SIZE, SIZE))
 WEIGHT = RNG.normal(size=(2, SIZE, SIZE))
-ZERO = measures.constant(np.zeros(2))
+ZERO = imputation.constant(np.zeros(2))
 EXACT = (WEIGHT * IMAGE).sum(0)
 
 
@@ -51,6 +52,25 @@ def test_removed_most_and_least_are_the_two_ends():
     assert EXACT[least].max() < EXACT[most].min()
 
 
+def test_sets_that_measures_share_are_asked_once():
+    """Nine sets of those that count most, nine of those that count least, all pixels and none."""
+    asked = []
+
+    def score(images):
+        asked.extend(images)
+        return linear(images)
+
+    removal = measures.Removal(score, IMAGE, ZERO)
+    deletion = removal.deletion(EXACT, steps=10)
+    insertion = removal.insertion(EXACT, steps=10)
+    road = removal.road(EXACT)
+    assert len(asked) == 9 + 9 + 2
+    assert np.allclose(insertion.scores + deletion.scores, linear(IMAGE[None])[0])
+    assert road == pytest.approx((insertion.scores[1:-1] - deletion.scores[1:-1]).mean())
+    removal.deletion(-EXACT, steps=10)
+    assert len(asked) == 20, "another order of the same sets"
+
+
 def literal_imputation(image, mask):
     """Every unknown pixel is the mean of its neighbours inside the image, by one dense solve."""
     pixels = [(int(y), int(x)) for y, x in np.argwhere(mask)]
@@ -71,15 +91,38 @@ def literal_imputation(image, mask):
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_imputation_solves_all_pixels_at_once(share, monkeypatch):
-    monkeypatch.setattr(measures, "_NOISE", 0.0)
+    monkeypatch.setattr(imputation, "_NOISE", 0.0)
     mask = measures.removed(EXACT, share)
-    found = measures.neighbours(0)(IMAGE, mask)
+    found = imputation.neighbours(0)(IMAGE, mask)
     assert np.allclose(found[:, mask], literal_imputation(IMAGE, mask))
     assert np.array_equal(found[:, ~mask], IMAGE[:, ~mask])
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 2), (12, 12), (33, 20)])
+def test_each_pixel_is_eliminated_once(shape):
+    order = imputation._dissection(*shape)
+    assert sorted(order) == list(range(shape[0] * shape[1]))
+
+
+def test_the_order_of_elimination_fills_little(monkeypatch):
+    """Without nested dissection the factors of a larger picture hold far more numbers."""
+    from scipy.sparse import linalg
+
+    found, factorise = [], linalg.splu
+
+    def counting(*arguments, **options):
+        found.append(factorise(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(linalg, "splu", counting)
+    image = np.random.default_rng(0).random((3, 96, 96))
+    mask = measures.removed(np.random.default_rng(1).random((96, 96)), 0.9)
+    imputation.neighbours(0)(image, mask)
+    assert found[0].nnz < 60 * mask.sum()
+
+
 def test_imputation_of_everything_is_the_mean_colour():
-    found = measures.neighbours(0)(IMAGE, np.ones((SIZE, SIZE), bool))
+    found = imputation.neighbours(0)(IMAGE, np.ones((SIZE, SIZE), bool))
     assert np.allclose(found.mean((1, 2)), IMAGE.mean((1, 2)), atol=0.05)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from inspector.audit.data_set import Entry
 from inspector.audit.interventions import class_probabilities, interval_of
 from inspector.audit.rows import Auditor, Row
-from inspector.measures.faithfulness import deletion, insertion, neighbours, reference_maps
+from inspector.measures.faithfulness import Removal, reference_maps
+from inspector.measures.imputation import neighbours
 
 __all__ = ["faithfulness_of"]
 
@@ -56,10 +57,11 @@ def faithfulness_of(
             own = class_probabilities(auditor.opened, images.astype(np.float32), index)
             return np.zeros(len(images)) if own is None else own
 
+        removal = Removal(score, image, fill)
         for name, heatmap in {"map": heat, **reference_maps(image, seed)}.items():
             made = {
-                "deletion": deletion(score, image, heatmap, fill, steps=STEPS, seed=seed).area,
-                "insertion": insertion(score, image, heatmap, fill, steps=STEPS, seed=seed).area,
+                "deletion": removal.deletion(heatmap, steps=STEPS, seed=seed).area,
+                "insertion": removal.insertion(heatmap, steps=STEPS, seed=seed).area,
             }
             shown = image * (heatmap / max(float(heatmap.max()), 1e-30))
             whole, kept = (float(value) for value in score(np.stack([image, shown])))

@@ -58,8 +58,9 @@ def faithfulness(
     Deletion and insertion (Petsiuk et al. 2018), ROAD (Rong et al. 2022), sensitivity-n (Ancona et
     al. 2018), infidelity and max-sensitivity (Yeh et al. 2019), how far the methods agree, and the
     grid pointing game (Böhle et al. 2021). The score is that before softmax, divided by its
-    magnitude on the whole photo; replaced pixels are imputed from their neighbours. One map costs
-    2 (steps + 1) + 18 + 2 (subsets + 1) forward passes, and each copy one map more.
+    magnitude on the whole photo; replaced pixels are imputed from their neighbours. A photo
+    costs 2 (subsets + 1) forward passes, one map of it at most 2 (steps - 1) + 18 more (what the
+    curves and ROAD remove alike is asked once), and each copy one map.
 
     Args:
         model: The opened model.

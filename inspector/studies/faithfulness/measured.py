@@ -9,20 +9,17 @@ import numpy as np
 
 from inspector.measures.faithfulness import (
     Box,
+    Removal,
     Score,
     correlation_of_drops,
-    deletion,
-    drops_without,
     error_of_drops,
-    insertion,
     mask_of,
     max_sensitivity,
-    neighbours,
     reference_maps,
-    road,
     squares_of,
     subsets_of,
 )
+from inspector.measures.imputation import neighbours
 from inspector.measures.similarity import rank_correlation
 
 __all__ = ["MEASURES", "Asked", "agreement", "of_map"]
@@ -94,7 +91,8 @@ def of_map(
     size = max(1, round(_SHARE * shape[0] * shape[1]))
     # What is hidden is the same for every map, and so is how far the score falls.
     sets = subsets_of(shape, size, asked.subsets, asked.seed)
-    without_sets = drops_without(score, tensor, fill, sets)
+    removal = Removal(score, tensor, fill)
+    without_sets = removal.drops(sets)
     boxes = squares_of(shape, max(1, min(shape) // _WINDOWS), asked.subsets, asked.seed)
     squares = [mask_of(box, shape) for box in boxes]
     filled = {
@@ -105,9 +103,9 @@ def of_map(
     without_squares = score(tensor[None])[0] - np.array([scores[box] for box in boxes])
     for label, heatmap in {**drawn, **blind}.items():
         curve = {"steps": asked.steps, "seed": asked.seed}
-        yield label, "deletion", deletion(score, tensor, heatmap, fill, **curve).area
-        yield label, "insertion", insertion(score, tensor, heatmap, fill, **curve).area
-        yield label, "road", road(score, tensor, heatmap, seed=asked.seed)
+        yield label, "deletion", removal.deletion(heatmap, **curve).area
+        yield label, "insertion", removal.insertion(heatmap, **curve).area
+        yield label, "road", removal.road(heatmap, seed=asked.seed)
         yield label, "sensitivity-n", correlation_of_drops(heatmap, sets, without_sets)
         yield label, "infidelity", error_of_drops(heatmap, squares, without_squares)
         if asked.copies and label in again:
