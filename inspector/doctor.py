@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from converters.plain_values import whole_number
+
 __all__ = [
     "Framework",
     "Runtime",
@@ -201,7 +203,7 @@ def _recorded(distribution: importlib.metadata.Distribution) -> Iterator[_Record
         entry = PurePosixPath(name)
         if entry.parts[:1] == (_PACKAGE,) and entry.suffix != ".pyc":
             place = Path(str(distribution.locate_file(name)))
-            yield _Record(place, digest, int(size) if size.isdecimal() else None)
+            yield _Record(place, digest, whole_number(size))
 
 
 def _state(record: _Record) -> str:
