@@ -214,7 +214,7 @@ class Opened:
             ModelRefused: it takes no image.
             UsageError: preprocessing or labels that do not fit it.
         """
-        return self.with_file(onnx_file.read(Path(path), limits=limits or onnx_file.Limits()))
+        return self.with_file(onnx_file.read(Path(path), limits=limits, weights_apart=True))
 
     def with_file(self, file: onnx_file.OnnxFile) -> Self:
         """Open a file that was read already, or made of this one, with the settings of this one."""

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from inspector.photos.preprocess_choice import Preprocess, PreprocessChoice
 from inspector.versions import versions
 
 __all__ = ["InMemory", "Opening", "is_module", "open_module", "open_source", "photo_inputs"]
+
+_read = partial(onnx_file.read, weights_apart=True)
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 Array = np.ndarray[Any, Any]
@@ -52,7 +55,8 @@ class InMemory:
     @classmethod
     def of(cls, file: onnx_file.OnnxFile) -> "InMemory":
         """An opened model."""
-        return cls(file.model.SerializeToString(deterministic=True), file.path.name, file.sha256)
+        content = file.whole_model().SerializeToString(deterministic=True)
+        return cls(content, file.path.name, file.sha256)
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,16 @@ class Opening:
             )
         if isinstance(given, InMemory):
             return onnx_file.from_bytes(
-                given.content, given.name, limits=self.limits, sha256=given.sha256
+                given.content,
+                given.name,
+                limits=self.limits,
+                sha256=given.sha256,
+                weights_apart=True,
             )
         if isinstance(given, bytes | bytearray | memoryview):
-            return onnx_file.from_bytes(bytes(given), limits=self.limits)
+            return onnx_file.from_bytes(bytes(given), limits=self.limits, weights_apart=True)
         if isinstance(given, ModelProto):
-            return onnx_file.from_proto(given, limits=self.limits)
+            return onnx_file.from_proto(given, limits=self.limits, weights_apart=True)
         if is_module(given):
             return open_module(given, self.example, limits=self.limits)
         raise UsageError(
@@ -178,12 +186,12 @@ def open_source(
                 where=text,
                 hint="--input, --weights and --signature are for sources of other frameworks",
             )
-        return onnx_file.read(Path(text), limits=limits)
+        return _read(Path(text), limits=limits)
     from converters import conversion  # what an ONNX file has no need of
 
     found = conversion.recognise(text)
     if found is None:
-        return onnx_file.read(Path(path), limits=limits)  # says what it is instead
+        return _read(Path(path), limits=limits)  # says what it is instead
     if not trust:
         found.require_data(text)
     options = options or Options()
@@ -200,7 +208,7 @@ def open_source(
     kept = _kept(f"{name}/seal.json", place / f"{_stem(text)}.onnx", limits)
     if kept is None:
         try:
-            kept = onnx_file.read(make(place), limits=limits)
+            kept = _read(make(place), limits=limits)
         except NotWritten:  # the cache's disk is full; the work may fit elsewhere
             return _through(make, limits)
         write_entry(f"{name}/seal.json", {"sha256": kept.sha256})
@@ -301,7 +309,7 @@ def _inputs(photos: Sequence[Photo], preprocess: Preprocess, spec: InputSpec) ->
 def _through(make: Callable[[Path], Path], limits: onnx_file.Limits) -> onnx_file.OnnxFile:
     """Open a file that is gone again: the model is in memory, and its hash is taken."""
     with work_folder(Path(tempfile.gettempdir())) as folder:
-        file = onnx_file.read(make(folder), limits=limits)
+        file = _read(make(folder), limits=limits)
         if file.external:
             raise NotAModel(
                 "weights of more than 2 GiB do not fit into one file",
@@ -318,7 +326,7 @@ def _kept(seal: str, path: Path, limits: onnx_file.Limits) -> onnx_file.OnnxFile
         return None
     known = read_entry(seal)
     try:
-        file = onnx_file.read(path, limits=limits)
+        file = _read(path, limits=limits)
         if isinstance(known, dict) and known.get("sha256") == file.sha256:
             return file
     except ExplainedError:

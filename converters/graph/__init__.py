@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from converters.graph.weights import Weights
+
 __all__ = ["DEFAULT_DOMAINS", "Graph", "Node", "Value"]
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -118,6 +120,7 @@ class Graph:
         folder: Where external data lies; None when all data is inside the file.
         graph: A body (of If, Loop, Scan) to view instead of ``model.graph``.
         unchanged: Raises where external data changed; asked after a tensor of it was read.
+        weights: Values that the model refers to.
     """
 
     def __init__(
@@ -127,10 +130,12 @@ class Graph:
         folder: Path | None = None,
         graph: onnx.GraphProto | None = None,
         unchanged: Callable[[], None] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Index the protobuf once."""
         self.proto = model.graph if graph is None else graph
         self.model, self.folder, self.unchanged = model, folder, unchanged
+        self.weights = weights
         self.opsets = {
             ("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import
         }
@@ -293,10 +298,18 @@ class Graph:
     ) -> "Graph":
         """Graph of a model made from this one, or of a body in it, with the same external data."""
         own = self.model if model is None else model
-        return Graph(own, folder=self.folder, graph=graph, unchanged=self.unchanged)
+        return Graph(
+            own,
+            folder=self.folder,
+            graph=graph,
+            unchanged=self.unchanged,
+            weights=self.weights,
+        )
 
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
         """Decode a ``TensorProto``, external data included."""
+        if self.weights is not None and self.weights.holds(tensor):
+            return self.weights.array(tensor)
         value = numpy_helper.to_array(tensor, base_dir=str(self.folder or ""))
         if self.unchanged is not None and tensor.data_location == onnx.TensorProto.EXTERNAL:
             self.unchanged()

@@ -23,6 +23,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]
 
 from converters.errors import NotAModel, UnsafeModel, out_of_memory
 from converters.graph import Graph
+from converters.graph.weights import Weights
 from converters.nearest_path import did_you_mean
 from converters.onnx_file import scopes as scoping
 from converters.onnx_file.channels_first import move_channels_first
@@ -32,6 +33,7 @@ from converters.onnx_file.preflight import Limits, Survey, survey
 from converters.onnx_file.scopes import quote
 from converters.onnx_file.tensor_data import Folder, normalise_external
 from converters.onnx_file.unread import drop_uncalled_functions, drop_unread_initialisers
+from converters.onnx_file.weights_apart import set_apart
 from converters.onnx_file.wire import HEAD_BYTES, foreign, not_a_model, scan
 from converters.regular_file import NotRegular, open_regular
 
@@ -89,6 +91,7 @@ class OnnxFile:
         metadata: The file's ``metadata_props``.
         on_disk: Whether ``path`` is a file; False of a model that was handed over in memory, or
             whose file is gone by now: nothing lies beside it.
+        weights: Values of large initialisers, which ``model`` refers to; None where all are in it.
     """
 
     path: Path
@@ -98,6 +101,7 @@ class OnnxFile:
     facts: Facts = field(repr=False)
     metadata: Mapping[str, str] = field(repr=False)
     on_disk: bool = True
+    weights: Weights | None = field(repr=False, default=None)
     _digest: str = field(repr=False, default="")
     _data: ExternalData = field(repr=False, default_factory=ExternalData)
 
@@ -119,7 +123,22 @@ class OnnxFile:
     @cached_property
     def graph(self) -> Graph:
         """The main graph."""
-        return Graph(self.model, folder=self.folder, unchanged=self.require_unchanged)
+        return Graph(
+            self.model,
+            folder=self.folder,
+            unchanged=self.require_unchanged,
+            weights=self.weights,
+        )
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of ``whole_model`` when it is serialised."""
+        apart = 0 if self.weights is None else self.weights.missing(self.model)
+        return int(self.model.ByteSize()) + apart
+
+    def whole_model(self) -> onnx.ModelProto:
+        """The model with the values of ``weights`` inside, to be written or handed on."""
+        return self.model if self.weights is None else self.weights.completed(self.model)
 
     @cached_property
     def sha256(self) -> str:
@@ -161,12 +180,16 @@ class OnnxFile:
         return self._data.contents(self._digest, self.sha256, most)
 
 
-def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxFile:
+def read(
+    path: str | os.PathLike[str], *, limits: Limits | None = None, weights_apart: bool = False
+) -> OnnxFile:
     """Open a model file that nobody vouches for.
 
     Args:
         path: The ``.onnx`` file; external data must lie in its folder.
         limits: How much it may ask for; the defaults of :class:`Limits` when None.
+        weights_apart: Whether large weights stay in the bytes of the file; see ``weights`` of
+            :class:`OnnxFile`.
 
     Returns:
         The model, with local functions inlined and external data not loaded.
@@ -186,11 +209,15 @@ def read(path: str | os.PathLike[str], *, limits: Limits | None = None) -> OnnxF
     path = Path(path)
     data = _load(path, limits)
     folder = Folder(path.parent, path, limits.data_bytes)
-    return _open(data, path, folder, limits)
+    return _open(data, path, folder, limits, weights_apart=weights_apart)
 
 
 def from_proto(
-    model: onnx.ModelProto, folder: Path | None = None, *, limits: Limits | None = None
+    model: onnx.ModelProto,
+    folder: Path | None = None,
+    *,
+    limits: Limits | None = None,
+    weights_apart: bool = False,
 ) -> OnnxFile:
     """Pass a model built in memory through the same preflight.
 
@@ -198,6 +225,7 @@ def from_proto(
         model: Left as it is; the result holds a copy.
         folder: Where its external data lies; None when it has none.
         limits: How much it may ask for; the defaults of :class:`Limits` when None.
+        weights_apart: As for :func:`read`.
 
     Raises:
         NotAModel: The message holds no graph.
@@ -212,11 +240,17 @@ def from_proto(
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=str(_IN_MEMORY))
     place = Folder(folder, None, limits.data_bytes)
-    return replace(_open(data, _IN_MEMORY, place, limits), on_disk=False)
+    found = _open(data, _IN_MEMORY, place, limits, weights_apart=weights_apart)
+    return replace(found, on_disk=False)
 
 
 def from_bytes(
-    data: bytes, name: str = "", *, limits: Limits | None = None, sha256: str = ""
+    data: bytes,
+    name: str = "",
+    *,
+    limits: Limits | None = None,
+    sha256: str = "",
+    weights_apart: bool = False,
 ) -> OnnxFile:
     """Open the bytes of a model file, as :func:`read` does those on disk.
 
@@ -226,6 +260,7 @@ def from_bytes(
         limits: How much it may ask for; the defaults of :class:`Limits` when None.
         sha256: What identifies the model, where the bytes were written anew since; their own hash
             when empty.
+        weights_apart: As for :func:`read`.
 
     Raises:
         NotAModel: The bytes are no ONNX model; says what they are instead.
@@ -239,7 +274,8 @@ def from_bytes(
         raise NotAModel(what, where=where, hint=named[1])
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=where)
-    found = _open(data, path, Folder(None, None, limits.data_bytes), limits)
+    folder = Folder(None, None, limits.data_bytes)
+    found = _open(data, path, folder, limits, weights_apart=weights_apart)
     found = replace(found, on_disk=False)
     return replace(found, _digest=sha256) if sha256 else found
 
@@ -286,7 +322,9 @@ def _folder_hint(path: Path) -> str:
     return f"in it: {', '.join(inside)}" if inside else "give the .onnx file itself"
 
 
-def _parse(data: bytes, limits: Limits, where: str) -> tuple[onnx.ModelProto, int]:
+def _parse(
+    data: bytes, limits: Limits, where: str, *, weights_apart: bool
+) -> tuple[onnx.ModelProto, int, Weights | None]:
     count = scan(
         data,
         fields=limits.fields,
@@ -294,14 +332,15 @@ def _parse(data: bytes, limits: Limits, where: str) -> tuple[onnx.ModelProto, in
         name_bytes=limits.name_bytes,
         where=where,
     )
+    light, weights = set_apart(data) if weights_apart else (data, None)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(light)
     except DecodeError as error:
         raise not_a_model(data, str(error), where) from None
     if not model.HasField("graph"):
         raise not_a_model(data, "protobuf without an ONNX graph", where)
-    return model, count
+    return model, count, weights
 
 
 def _open(
@@ -309,9 +348,11 @@ def _open(
     path: Path,
     folder: Folder,
     limits: Limits,
+    *,
+    weights_apart: bool,
 ) -> OnnxFile:
     where = str(path)
-    model, fields = _parse(data, limits, where)
+    model, fields, folder.own = _parse(data, limits, where, weights_apart=weights_apart)
     seen = survey(model, folder, limits)
     base, apart = _base(folder)
     _refuse([*seen.findings, *apart], where)
@@ -334,6 +375,7 @@ def _open(
         facts=_facts(model, seen, (functions, initialisers), (len(data), fields)),
         metadata={_text(entry.key): _text(entry.value) for entry in model.metadata_props},
         _digest=hashlib.sha256(data).hexdigest(),
+        weights=folder.own,
         _data=data_apart,
     )
 

@@ -56,6 +56,7 @@ class ExternalData:
         self.files = tuple(sorted({piece.path for piece in pieces}))
         self._stamps = {path: _stamp(path.stat()) for path in self.files}
         self._size = sum(path.stat().st_size for path in self.files)
+        self._contents: dict[str, bytes] | None = None
 
     def digest(self, model: str) -> str:
         """Hash of a model with its external data, as lower-case hexadecimal.
@@ -73,6 +74,8 @@ class ExternalData:
     def contents(self, model: str, known: str, most: int) -> dict[str, bytes] | None:
         """Whole contents of the external files by their names, proved to be those of a hash.
 
+        Read once, and kept.
+
         Args:
             model: Hash of the model file.
             known: What :meth:`digest` said.
@@ -86,6 +89,8 @@ class ExternalData:
         """
         if not self.pieces or self._size > most:
             return None
+        if self._contents is not None:
+            return self._contents
         held: dict[Path, bytes] = {}
         for path in self.files:
             with open_regular(path, follow=False) as stream:
@@ -93,7 +98,8 @@ class ExternalData:
                 held[path] = stream.read(self._stamps[path][2] + 1)
         if self._digest(model, lambda path: io.BytesIO(held[path])) != known:
             raise UnsafeModel(["changed after it was examined"], where=str(self.files[0]))
-        return {piece.name: held[piece.path] for piece in self.pieces}
+        self._contents = {piece.name: held[piece.path] for piece in self.pieces}
+        return self._contents
 
     def require_unchanged(self) -> None:
         """Refuse files that are other files by now, or were written to.

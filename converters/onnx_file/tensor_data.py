@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
+from converters.graph.weights import Weights
 from converters.onnx_file.external import Piece
 
 __all__ = ["RANK", "Folder", "normalise_external", "tensor_findings"]
@@ -75,6 +76,7 @@ class Folder:
         declared: Bytes declared so far.
         files: Location as the model writes it -> resolved file, of all locations accepted.
         problems: Location -> why it is refused, so that each is examined once.
+        own: What lies in the bytes of the model file itself; see ``weights_apart``.
     """
 
     path: Path | None
@@ -84,9 +86,13 @@ class Folder:
     files: dict[str, Path] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    own: Weights | None = None
 
     def size(self, location: str) -> int | None:
         """Bytes of an external file; None, and an entry in ``problems``, when it is refused."""
+        own = None if self.own is None else self.own.size(location)
+        if own is not None:
+            return own
         if location not in self.sizes and location not in self.problems:
             self._examine(location)
         return self.sizes.get(location)
@@ -234,6 +240,8 @@ def normalise_external(
     pieces = []
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        if folder.own is not None and folder.own.refers(tensor):
             continue
         entries = {e.key: e.value for e in tensor.external_data if e.key in _KEYS}
         kind = _type(tensor)

@@ -8,7 +8,7 @@ import onnx
 from converters.graph import DEFAULT_DOMAINS
 from converters.onnx_file.scopes import scopes
 
-__all__ = ["drop_uncalled_functions", "drop_unread_initialisers"]
+__all__ = ["drop_uncalled_functions", "drop_unread_initialisers", "names_read"]
 
 _Key = tuple[str, str, str]
 
@@ -41,6 +41,16 @@ def drop_uncalled_functions(model: onnx.ModelProto) -> None:
         model.functions.extend(kept)
 
 
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that a node, a body or an output of a graph names."""
+    read: set[str] = set()
+    for scope in scopes(graph):
+        read.update(scope.outputs)
+        for node in scope.proto.node:
+            read.update(node.input)
+    return read
+
+
 def drop_unread_initialisers(graph: onnx.GraphProto) -> None:
     """Remove stored tensors that no node, body or output of a graph names, in place.
 
@@ -48,11 +58,7 @@ def drop_unread_initialisers(graph: onnx.GraphProto) -> None:
         graph: A main graph that was examined already. Tensors that a caller may replace (they
             stand among the inputs too) are left.
     """
-    read = {value.name for value in graph.input}
-    for scope in scopes(graph):
-        read.update(scope.outputs)
-        for node in scope.proto.node:
-            read.update(node.input)
+    read = {value.name for value in graph.input} | names_read(graph)
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     if len(kept) < len(graph.initializer):
         del graph.initializer[:]

@@ -15,7 +15,7 @@ import onnx
 
 from converters.errors import NotAModel, UnsafeModel
 
-__all__ = ["HEAD_BYTES", "foreign", "not_a_model", "scan"]
+__all__ = ["HEAD_BYTES", "foreign", "not_a_model", "read_varint", "scan", "skip"]
 
 HEAD_BYTES = 4096
 
@@ -138,7 +138,8 @@ class _Malformed(Exception):
     """The bytes break protobuf's grammar."""
 
 
-def _varint(data: bytes, pos: int) -> tuple[int, int]:
+def read_varint(data: bytes, pos: int) -> tuple[int, int]:
+    """A number of variable length, and the position behind it."""
     value = shift = 0
     while True:
         byte = data[pos]
@@ -151,10 +152,10 @@ def _varint(data: bytes, pos: int) -> tuple[int, int]:
             raise _Malformed(f"a number longer than 64 bits at byte {pos}")
 
 
-def _skip(data: bytes, pos: int, wire_type: int) -> int:
+def skip(data: bytes, pos: int, wire_type: int) -> int:
     """Position behind a scalar."""
     if wire_type == 0:
-        return _varint(data, pos)[1]
+        return read_varint(data, pos)[1]
     if wire_type == 1:
         return pos + 8
     if wire_type == 5:
@@ -204,11 +205,11 @@ def _walk(data: bytes, *, fields: int, nesting: int, name_bytes: int, where: str
         count += 1
         if count > fields:
             raise UnsafeModel([f"more than {fields:,} protobuf fields"], where=where)
-        tag, pos = _varint(data, pos)
+        tag, pos = read_varint(data, pos)
         if tag & 7 != 2:
-            pos = _skip(data, pos, tag & 7)
+            pos = skip(data, pos, tag & 7)
             continue
-        size, pos = _varint(data, pos)
+        size, pos = read_varint(data, pos)
         if pos + size > end:
             raise _overrun(data, pos, size, end)
         kind = _fields(message).get(tag >> 3)

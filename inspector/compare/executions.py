@@ -85,7 +85,7 @@ def _opened_by(model: Explainer, ways: Sequence[Execution]) -> Iterator[list[Exp
         copy: onnx_file.OnnxFile | None = None
         if any(way.half for way in ways):
             folder = stack.enter_context(work_folder(Path(tempfile.gettempdir())))
-            copy = onnx_file.read(_float16(model, folder))
+            copy = onnx_file.read(_float16(model, folder), weights_apart=True)
         yield [model.run_by(way, copy if way.half else None) for way in ways]
 
 
@@ -101,7 +101,7 @@ def _float16(model: Explainer, folder: Path) -> Path:
         reason = "its weights lie in files of their own, which are not converted to float16 here"
         raise ModelRefused(reason, where=where, hint=hint)
     try:
-        found = half(model.file.model)
+        found = half(model.file.whole_model())
     except ValueError as error:
         reason = clean_text(str(error), limit=200)
         raise ModelRefused(

@@ -92,5 +92,5 @@ def embed(
     )
     require_new(path, _HINT)  # another run may have been faster
     write_whole(path, found.data)
-    before = opened.graph.model.ByteSize()
+    before = opened.model.file.bytes_written
     return Embedded(path, found.facts, before, len(found.data), found.left_over)

@@ -37,7 +37,7 @@ def base_of(opened: Kind) -> tuple[Kind, Mapping[str, Any]] | None:
     if facts is None or HEATMAP not in opened.graph.outputs:
         return None
     metadata = {k: v for k, v in opened.file.metadata.items() if k != METADATA_KEY}
-    file = onnx_file.from_proto(without(opened.graph.model))
+    file = onnx_file.from_proto(without(opened.model.file.whole_model()), weights_apart=True)
     file = replace(file, path=opened.path, metadata=metadata)
     return type(opened)(file, device=opened.device, **opened.settings), facts
 

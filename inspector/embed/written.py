@@ -98,7 +98,7 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
         raise UsageError(f"no such runtime: {runtime!r}", hint="one of " + ", ".join(RUNTIMES))
     if facts_of(opened.file.metadata) is not None:
         raise ModelRefused("the file has a heatmap already", where=name, hint="embed the original")
-    if opened.graph.model.ByteSize() > LARGEST:
+    if opened.model.file.bytes_written > LARGEST:
         raise ModelRefused(
             f"the file would hold more than {LARGEST >> 20} MiB of weights, which no ONNX file can",
             where=name,

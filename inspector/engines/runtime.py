@@ -18,7 +18,9 @@ import onnx
 
 from converters.errors import out_of_memory
 from converters.graph import Graph
+from converters.graph.weights import Weights
 from converters.onnx_file import OnnxFile
+from converters.onnx_file.unread import names_read
 from converters.plain_values import whole_number
 from inspector.errors import (
     BrokenInstallation,
@@ -178,14 +180,20 @@ class Runtime:
             options.add_external_initializers_from_files_in_memory(
                 list(contents), list(contents.values()), list(map(len, contents.values()))
             )
-        elif self.file.external:
+        if self.file.external:  # tensors of bodies are always looked for there
             key = "session.model_external_initializers_file_folder_path"
             options.add_session_config_entry(key, str(self.file.folder))
+        if self._once:
+            # Weights in an order of their own pay off from the second run on.
+            options.add_session_config_entry("session.disable_prepacking", "1")
         with (
             exact_products(self.file.graph),
             exposed(self.file.model, sorted(self._exposed)) as serialised,
         ):
             providers = self._providers(onnxruntime)
+            apart = self._weights(onnxruntime, contents or {})
+            if apart:
+                options.add_external_initializers(list(apart), list(apart.values()))
             try:
                 session = onnxruntime.InferenceSession(
                     serialised,
@@ -204,6 +212,15 @@ class Runtime:
         self._kinds = {value.name: _NUMPY_TYPES.get(value.type) for value in session.get_inputs()}
         self._say_provider(session)
         return session
+
+    def _weights(self, onnxruntime: Any, contents: Mapping[str, bytes]) -> dict[str, Any]:
+        """Values that the model refers to, as ONNX Runtime takes them at the least cost."""
+        graph, make = self.file.model.graph, onnxruntime.OrtValue.ortvalue_from_numpy
+        found = Weights(contents).of(graph)
+        if self.file.weights is not None:
+            found |= self.file.weights.of(graph)
+        read = names_read(graph) if found else ()  # it refuses values that nothing reads
+        return {name: make(array) for name, array in found.items() if name in read}
 
     def _providers(self, onnxruntime: Any) -> list[str]:
         cpu = ["CPUExecutionProvider"]

@@ -228,7 +228,7 @@ def _test(opened: Opened, made: Written, facts: Mapping[str, Any]) -> dict[str, 
     value = opened.model.as_in_graph(opened.input.name, opened.input.arrange(image[None]))
     value = np.ascontiguousarray(value, np.uint8 if opened.input.integer else np.float32)
     names = [HEATMAP, *([facts["classes"]["output"]] if facts["classes"] else [])]
-    runtime = Runtime(onnx_file.from_proto(made.model), device="cpu")
+    runtime = Runtime(onnx_file.from_proto(made.model, weights_apart=True), device="cpu")
     found = runtime.run({opened.input.name: value}, names)
     return {
         "size": list(_TEST_SIZE),

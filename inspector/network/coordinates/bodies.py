@@ -50,7 +50,13 @@ class _Body(Graph):
     """A body that sees the constants of the graph around it."""
 
     def __init__(self, outer: Graph, proto: onnx.GraphProto) -> None:
-        super().__init__(outer.model, folder=outer.folder, graph=proto, unchanged=outer.unchanged)
+        super().__init__(
+            outer.model,
+            folder=outer.folder,
+            graph=proto,
+            unchanged=outer.unchanged,
+            weights=outer.weights,
+        )
         self._outer = outer
 
     def constant(self, tensor: str) -> np.ndarray[Any, Any] | None:
