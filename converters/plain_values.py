@@ -54,7 +54,7 @@ def whole_number(text: str) -> int | None:
 
 
 def finite_number(value: object) -> float | None:
-    """A number as a float; None for whatever is no number, or not finite.
+    """A number as a float; None for whatever is not a number, or not finite.
 
     Example:
         >>> from converters.plain_values import finite_number

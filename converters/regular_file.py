@@ -160,7 +160,7 @@ def open_to_append(path: str | os.PathLike[str], keep: int | None = None) -> Bin
         keep: Bytes of it that stay; None for all of them.
 
     Raises:
-        OSError: It is a link, has a second name, is no regular file, or cannot be written to:
+        OSError: It is a link, has a second name, is not a regular file, or cannot be written to:
             whoever prepared the folder chose what would be overwritten.
     """
     handle = _opened(path, os.O_RDWR | os.O_CREAT | _NO_LINK)

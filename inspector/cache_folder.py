@@ -6,7 +6,7 @@
 
 The folder and what is in it must be the user's own and writable by nobody else.  Each entry carries
 a code (HMAC-SHA-256 of its name and content under a random key that only the user can read), so
-that an entry which was edited, or copied here, is no entry.  What is not believed is said, and
+that an entry which was edited, or copied here, is not an entry.  What is not believed is said, and
 computed anew.
 """
 
@@ -227,7 +227,7 @@ def _say_unwritable(folder: Path, problem: str) -> None:
 def why_unwritable() -> str:
     """Why nothing could be kept in the cache by this process; empty where all was kept.
 
-    That is no fault of a model or a photo, and changes no result: only the command line says it,
+    That is not a fault of a model or a photo, and changes no result: only the command line says it,
     once per run.
     """
     return _unwritable[0] if _unwritable else ""

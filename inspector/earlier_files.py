@@ -72,7 +72,7 @@ def earlier_files(
         Results of the same photo and model, by the start of the file names.
 
     Raises:
-        UsageError: Files of another photo or model, or that are no report at all, would be
+        UsageError: Files of another photo or model, or that are not a report at all, would be
             overwritten; all of them are named.
     """
     found: dict[str, Earlier] = {}
@@ -113,7 +113,7 @@ def _foreign(report: Any, photo: Any, model: str) -> str:
         names = theirs["name"], image["name"]
         hashes = theirs["sha256"], image["sha256"]
     except (KeyError, TypeError):
-        return "is no report of `inspector explain`"
+        return "is not a report of `inspector explain`"
     if hashes[0] != model:
         return f"holds results of another model ({quoted(names[0])})"
     # A photo that cannot be read is refused when it is opened, and nothing is written of it.
@@ -123,7 +123,7 @@ def _foreign(report: Any, photo: Any, model: str) -> str:
 
 
 def _sha256(photo: Any) -> str:
-    """Hash of a photo's bytes, or its own of what is no file; empty where it cannot be read."""
+    """Hash of a photo's bytes, or its own of what is not a file; empty where it cannot be read."""
     if not isinstance(photo, str | Path):
         return str(photo.sha256)
     try:

@@ -84,7 +84,7 @@ class Attribution:
             a picture.
         box: Top, left, bottom, right of what is explained, in pixels of the input; None where it
             has no box.
-        region: (H, W) of the input, True where it lies; None where it is no region.
+        region: (H, W) of the input, True where it lies; None where it is not a region.
         unit: What the values are, for a colour bar: "change of the score", for example.
         per_pixel: Whether each pixel of the input has a value of its own, as a gradient has; a
             square that was hidden has one for all of its pixels.

@@ -146,7 +146,7 @@ class Opening:
         if is_module(given):
             return open_module(given, self.example, limits=self.limits)
         raise UsageError(
-            f"a value of type {type(given).__name__} is no model",
+            f"a value of type {type(given).__name__} is not a model",
             hint="give a path, the bytes of an .onnx file, an onnx.ModelProto or a torch.nn.Module",
         )
 

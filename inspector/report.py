@@ -175,7 +175,7 @@ class ImageReport:
         refused: Maps that were asked for and not drawn.
         stem: Start of the file names; the photo's name without its suffix when empty.
         seen_share: Share of the photo's pixels that the preprocessing shows to the network.
-        items: What the outputs say, of a model that is no classifier: label, index, score, box
+        items: What the outputs say, of a model that is not a classifier: label, index, score, box
             (left, top, right, bottom) in the photo's pixels, and whether it is explained.
         reference: The photo that an embedding is compared with; drawn beside the photo.
         formats: Formats that it is saved in; the document names the files of each map.

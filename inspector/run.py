@@ -113,7 +113,7 @@ class PhotoMaps:
 
     Attributes:
         maps: A map, or why there is none, per method and target.
-        items: What the outputs say, of a model that is no classifier.
+        items: What the outputs say, of a model that is not a classifier.
     """
 
     maps: Sequence[Map | MapRefused]

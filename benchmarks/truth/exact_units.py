@@ -86,7 +86,7 @@ class _Colours(nn.Module):
 
 
 class _Functional(_Colours):
-    """The same with the ReLU as a function, which is no module that could be hooked."""
+    """The same with the ReLU as a function, which is not a module that could be hooked."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         maps = torch.relu(self.layer(self.convolution(x)))

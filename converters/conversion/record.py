@@ -243,7 +243,7 @@ def judged(
         equal: Share of equal elements from which on an output of integers is not judged by its
             values: class 3 in the place of class 17 is one wrong element, not a large difference.
         squashed: Outputs that come out of a sigmoid or softmax: they are rounded as 1 is, however
-            small they all are, and ``ROUNDING`` is no difference.
+            small they all are, and ``ROUNDING`` is not a difference.
         outputs: Their names; numbers stand for those that have none.
     """
     keys = _keys(max(len(expected), len(got)), outputs)

@@ -84,7 +84,7 @@ def _values(record: ConversionRecord) -> str:
 
 
 def _excess(trial: Trial) -> float:
-    """Difference of a trial in terms of what is accepted; one that is no number is the largest."""
+    """Difference of a trial as a multiple of the limit; infinite where it is not a number."""
     return trial.worst / trial.limit if trial.worst == trial.worst else float("inf")
 
 

@@ -36,7 +36,7 @@ _ROOTS = ("Mul", "Div", "Add", "Sub", "Max", "Min", "Where", "Clip", "Log", "Rel
 _CLAMPS = ("Relu", "Clip")
 # The longest spelling met (GELU's tanh form with casts) has 14 nodes.
 _MAX_NODES = 18
-# Element-wise nodes in a row, none of which joins anything else: longer runs are no exporter's.
+# Element-wise nodes in a row, none of which joins anything else: no exporter writes longer runs.
 _MAX_RUN = 64
 # Rows kept for consumers that stand far behind: some 16 MB.
 _MAX_ROWS = 10_000

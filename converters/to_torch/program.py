@@ -335,7 +335,7 @@ class Program(nn.Module):
         else:
             env = {n: self._constants[n] for n in node.inputs if n in self._constants}
             known = all(not name or name in env for name in node.inputs)
-            # What fails is no constant: it fails again, and is said, where it is needed.
+            # What fails is not a constant: it fails again, and is said, where it is needed.
             with contextlib.suppress(CannotBind, ConverterError):
                 if known:
                     self.run_step(self._compiled(node, None), env, None)

@@ -3,7 +3,7 @@
 A mark that covers the whole photo has no region that a map could show.  Its traces are measured on
 every photo (``inspector.measures.photo_traces``); a predicted class that has more photos at the far
 end than the other classes is suspected, and photos of the other classes are then processed alike.
-The control changes them as much in another way: a photo that is worse is no proof.
+The control changes them as much in another way: a photo that is worse is not proof.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

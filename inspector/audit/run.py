@@ -78,7 +78,7 @@ class AuditOptions:
         fetched: What is known of a data set that was fetched from a remote address, of which
             ``data`` is the copy; None for one of this machine.
         named: Files and folders that the request names beside ``data``: where one of them lies in
-            its folder, that it is no photo is not said.
+            its folder, that it is not a photo is not said.
     """
 
     method: str | tuple[str, ...] | None = None
@@ -402,7 +402,7 @@ def _warnings(
             if not any(row["correct"] is not None for row in rows if row["label"] == name)
         ]
         if unknown:
-            said.append(f"labels that are no class of the model: {first_few(unknown, 5)}")
+            said.append(f"labels that are not classes of the model: {first_few(unknown, 5)}")
     said += [
         f"the column {name!r} of the table is called {other!r} here: rows have their own {name!r}"
         for name, other in found.renamed.items()

@@ -97,7 +97,7 @@ class ImageComparison:
         flip: Whether these are different classes, or an item of one has no counterpart in the
             other; None where there are none.
         maps: Methods and targets; those for A's target first.
-        items: Of networks that are no classifiers: each item of A that is explained, and its
+        items: Of networks that are not classifiers: each item of A that is explained, and its
             counterpart in B; and those of B that A has not.
     """
 

@@ -49,7 +49,7 @@ def choice_of(opened: Opened) -> Choice:
         opened: The opened model.
 
     Raises:
-        MethodRefused: The model is no classifier, detector or segmenter; or its boxes are sorted
+        MethodRefused: The model is not a classifier, detector or segmenter; or its boxes are sorted
             or suppressed in the graph; or its scores lie in several outputs.
     """
     reading = opened.sure_reading

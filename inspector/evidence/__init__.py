@@ -267,8 +267,8 @@ class Evidence:
         known, fused = self.model.attention
         if fused:
             raise MethodRefused(
-                "the weights of this attention are no tensor of the file: one operator keeps them "
-                "to itself",
+                "the weights of this attention are not a tensor of the file: one operator keeps "
+                "them to itself",
                 where=f"node {fused[0]!r}",
                 hint="grad-cam and hires-cam need none; an export at opset 17 spells them out",
             )

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 def require_boxes(evidence: "Evidence", method: str) -> None:
-    """Refuse targets that are no boxes.
+    """Refuse targets that are not boxes.
 
     Raises:
         MethodRefused: One is a number that nothing of another image is alike to.

@@ -73,7 +73,7 @@ def run_lengths(counts: object, size: tuple[int, int]) -> Array:
         The numbers, (n,) int64.
 
     Raises:
-        ValueError: They are no run lengths of a mask of that size.
+        ValueError: They are not run lengths of a mask of that size.
     """
     runs = _of_text(counts) if isinstance(counts, str) else _of_list(counts)
     whole = size[0] * size[1]
@@ -84,7 +84,7 @@ def run_lengths(counts: object, size: tuple[int, int]) -> Array:
 
 def _of_list(counts: object) -> Array:
     if not isinstance(counts, list) or any(type(one) is not int for one in counts):
-        raise ValueError("its run lengths are no whole numbers")
+        raise ValueError("its run lengths are not whole numbers")
     if any(abs(one) >= 2**31 for one in counts):
         raise ValueError("its run lengths are too large")
     return np.array(counts, np.int64)
@@ -96,7 +96,7 @@ def _of_text(text: str) -> Array:
     if not len(codes):
         return np.zeros(0, np.int64)
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("its run lengths are no text of COCO")
+        raise ValueError("its run lengths are not text of COCO")
     last = np.flatnonzero(~codes & 32)
     starts = np.concatenate([[0], last[:-1] + 1])
     lengths = last - starts + 1

@@ -69,7 +69,7 @@ def d_rise(
     Source: Petsiuk et al. 2021, section 3.
 
     Raises:
-        MethodRefused: What is explained is no box.
+        MethodRefused: What is explained is not a box.
         UsageError: an option out of range.
     """
     height, width = evidence.images.shape[2:]

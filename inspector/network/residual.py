@@ -97,7 +97,7 @@ def _stream_behind(graph: Graph, layer: str, targets: Sequence[str]) -> list[str
 
 
 def _is_addition(graph: Graph, node: Node, behind: Collection[str]) -> bool:
-    """Whether a node adds what does not depend on the layer, and is no constant, to what does."""
+    """Whether a node adds to the layer's values others that do not depend on it, no constants."""
     others = [n for n in node.inputs if n not in behind and graph.constant(n) is None]
     return facts(node).sums and len(others) < len(node.inputs) and bool(others)
 

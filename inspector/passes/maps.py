@@ -542,7 +542,7 @@ class _Samples:
         return "" if certificate is None else f"unverified: {certificate.text}"
 
     def _probabilities(self, evidence: Evidence) -> list[float | None]:
-        """Probability of each sample's target; None of what is no class, or where none is known."""
+        """Probability of each sample's target; None where it is not a class or not known."""
         scores, count = self.opened.scores, len(evidence.targets)
         if all(target.class_index is None for target in evidence.targets):
             return [None] * count

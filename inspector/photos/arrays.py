@@ -65,7 +65,7 @@ def as_array(values: object, name: str = "") -> NDArray[np.generic]:
         name: What errors call it.
 
     Raises:
-        ImageRefused: They are no numbers.
+        ImageRefused: They are not numbers.
     """
     if type(values).__module__.partition(".")[0] == "torch" and hasattr(values, "detach"):
         tensor: Any = values

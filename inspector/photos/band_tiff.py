@@ -64,7 +64,7 @@ def require_reader(images: Iterable[object], *, bands: bool) -> None:
     """Refuse a run in which a file cannot be read for want of a package, before it begins.
 
     Args:
-        images: Sources of photos; those that are no paths are passed over.
+        images: Sources of photos; those that are not paths are passed over.
         bands: Whether the model takes bands, signals or volumes.
 
     Raises:

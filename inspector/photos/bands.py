@@ -230,7 +230,7 @@ def _of_values(values: Array, name: str, to: Bands) -> Photo:
         ImageRefused: They are not numbers, not finite, or do not fit.
     """
     if values.dtype.kind not in "biuf":
-        raise ImageRefused(f"values of type {values.dtype} are no numbers", where=name)
+        raise ImageRefused(f"values of type {values.dtype} are not numbers", where=name)
     first, axis, doubt = _bands_first(values, name, to)
     with np.errstate(over="ignore"):
         bands = np.ascontiguousarray(first, np.float32)

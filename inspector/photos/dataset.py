@@ -243,8 +243,8 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
     mark, as spreadsheets write it.
 
     Raises:
-        UsageError: It cannot be read, is no such text or not CSV, has too many rows, rows with more
-            cells than the heading, or two columns of one name.
+        UsageError: It cannot be read, is not such text or not CSV, has too many rows, rows with
+            more cells than the heading, or two columns of one name.
     """
     try:
         data = read_regular(table, _MAX_BYTES)

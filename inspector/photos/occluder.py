@@ -90,7 +90,7 @@ def fill_colour(
     Args:
         preprocess: How pixels become network values.
         fill: ``mean`` (the data set's, where the preprocessing knows it, else mid-grey),
-            ``grey`` (127.5), or a number from 0 to 255. Of bands, which are no pixels, ``mean`` is
+            ``grey`` (127.5), or a number from 0 to 255. Of bands, which are not pixels, ``mean`` is
             that of each band over the sample itself where no mean is known, and a number one in
             the file's own unit.
         image: The sample (C, H, W), as network values.

@@ -72,7 +72,7 @@ class FolderListing:
     Attributes:
         folder: The folder.
         photos: Photos, in order.
-        skipped: Files that are no photos.
+        skipped: Files that are not photos.
         figures: How many figures of this package there are.
         empty: Folders below it, relative to it, in which no photo lies at any depth; of folders in
             one another the outermost.
@@ -91,7 +91,7 @@ class FolderListing:
 
         Args:
             named: Files and folders that the same request names for something else, such as a table
-                of boxes: whoever names them knows that they are no photos.
+                of boxes: whoever names them knows that they are not photos.
         """
         said = self._figures()
         skipped = _unnamed(self.skipped, self.folder, named)
@@ -99,7 +99,7 @@ class FolderListing:
             videos = any(path.suffix.lower() in VIDEOS for path in skipped)
             hint = "; name a video itself to see its frames" if videos else ""
             said.append(
-                f"{self.folder}: {len(skipped)} file(s) left out that are no photos: "
+                f"{self.folder}: {len(skipped)} file(s) left out that are not photos: "
                 f"{_first_names(skipped)}{hint}"
             )
         links = _unnamed(self.links, self.folder, named)
@@ -141,13 +141,13 @@ def sources(
     refuse: "Callable[[ImageRefused], None]",
     named: Collection[Path] = (),
 ) -> "Iterator[Path | Frame | Photo]":
-    """Photos as `pictures` finds them, and those that are no files of pictures.
+    """Photos as `pictures` finds them, and those that are not files of pictures.
 
     Args:
         images: Files, folders, patterns; videos, of which frames are taken; ``-`` for a photo on
             standard input.
         every: One frame of so many is taken.
-        refuse: Called with why a video, or what standard input holds, is no photo.
+        refuse: Called with why a video, or what standard input holds, is not a photo.
         named: As `pictures`.
 
     Raises:
@@ -179,7 +179,7 @@ def _from_standard_input() -> "Photo":
 
     Raises:
         UsageError: Nobody sends any.
-        ImageRefused: They are no photo, or too many.
+        ImageRefused: They are not photos, or too many.
     """
     from inspector.photos.photo import Photo
 
@@ -194,14 +194,14 @@ def _from_standard_input() -> "Photo":
 def pictures(images: Sequence[Path], named: Collection[Path] = ()) -> Iterator[Path]:
     """Files as given; of folders the picture files at any depth below them, in order.
 
-    A name with ``*``, ``?`` or ``[...]`` that is no file is a pattern, ``**`` for folders at any
+    A name with ``*``, ``?`` or ``[...]`` that is not a file is a pattern, ``**`` for folders at any
     depth.  What is left out of a folder is counted and named in a warning: files that are no
     photos, and figures that this package wrote; a file that is named itself is not left out.
 
     Args:
         images: Files, folders, patterns.
         named: Files and folders that the same request names for something else, such as a table of
-            boxes; that they are no photos is not said.
+            boxes; that they are not photos is not said.
 
     Raises:
         UsageError: A folder without any picture, or a pattern that matches nothing.

@@ -117,7 +117,7 @@ def frames_of(path: Path, every: int = EVERY) -> list[Frame]:
 
     Raises:
         MissingExtra: PyAV is not installed.
-        ImageRefused: It is no video, or cannot be read.
+        ImageRefused: It is not a video, or cannot be read.
         UsageError: More frames than `MOST_FRAMES` would be taken.
     """
     require("av", f"the video {path.name}", "video")

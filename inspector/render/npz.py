@@ -103,7 +103,7 @@ def load_heatmap(path: str | Path) -> NDArray[np.float32]:
     except OSError as error:
         said = error.strerror or str(error)
     except (KeyError, TypeError, OverflowError):
-        said = "it is no map of `inspector explain`"
+        said = "it is not a map of `inspector explain`"
     except (ValueError, NotFinite) as error:
         said = str(error)
     raise UsageError(f"cannot be read as a map ({said})", where=str(path))

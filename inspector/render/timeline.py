@@ -61,7 +61,7 @@ class Timelines:
         self._of: dict[Path, _Timeline] = {}
 
     def add(self, source: Any, report: Any) -> None:
-        """Keep the first map of a frame; a source that is no frame is passed over.
+        """Keep the first map of a frame; a source that is not a frame is passed over.
 
         Args:
             source: The frame.

@@ -42,7 +42,7 @@ class Sum(Target):
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:
-        """Classes and signs of all parts; empty where one of them is no class."""
+        """Classes and signs of all parts; empty where one of them is not a class."""
         found = [part.terms for part in self.parts]
         if not all(found):
             return ()

@@ -56,7 +56,7 @@ class Sequences:
         single: Whether samples are the middle axis, (T, N, K).
         turned: Whether classes come before the steps, (N, K, T).
         steps: Where the steps lie on the image; None where it is not known.
-        slots: Whether the rows are no steps along the image but heads of their own: the classes of
+        slots: Whether the rows are not steps along the image but heads of their own: the classes of
             all are read, repeated or not.
         sure: Whether the file says that the numbers are those of classes.
     """
@@ -124,7 +124,7 @@ class Sequences:
     def select(self, text: str, items: Sequence[Item], sample: Sample) -> Sequence[Item]:
         """``all``, ``char:3`` for the third one, ``top2`` for the most certain, or a character.
 
-        Of rows that are no steps, ``row:3`` names the third one.
+        Of rows that are not steps, ``row:3`` names the third one.
 
         Raises:
             UnknownTarget: Anything else.

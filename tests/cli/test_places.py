@@ -66,7 +66,7 @@ def test_a_default_folder_that_is_a_link(shell, tmp_path):
     assert (other / "cat_1.json").read_text() == "precious"
     foreign = shell(f"{explain} -o inspection")
     assert foreign.returncode == 2
-    assert "is no report" in foreign.stderr
+    assert "is not a report" in foreign.stderr
     assert (other / "cat_1.json").read_text() == "precious"
     (other / "cat_1.json").unlink()
     named = shell(f"{explain} -o inspection")

@@ -12,7 +12,7 @@ ZOO = sorted(p.stem for p in (SHARED / "zoo").glob("*.onnx"))
 QUANTISED = {"mobilenetv2_qdq_int8_244", "conv_qdq_external_ini", "qdq_conv_perchannel"}
 # Five minutes of float64 convolutions over 800x800; the test below looks into it.
 SLOW = {"mltools_style_transfer"}
-# Grad-CAM has nothing to show on noise: said in the verdict, which is no plain pass then.
+# Grad-CAM has nothing to show on noise: said in the verdict, which is not a plain pass then.
 EMPTY = {"paddle_ocr_det", "ultraface_rfb320_detector", "yolox_person_detector"}
 # Text readers of any size; a third of the usual side is enough.
 SIZES = {"paddle_ocr_cls": "size=48,192", "paddle_ocr_det": "size=160,256"}

@@ -490,7 +490,7 @@ def test_class_numbers_are_judged_by_the_share_that_is_equal():
     assert few.equal == pytest.approx(np.mean(a == b))
     assert judged("t", [a], [b], 0.1, 0.99).worst > 0.9  # a float source: too many of them
     assert judged("t", [a], [20 - a], 0.1, 0.9).worst > 0.9
-    assert judged("t", [a + 0.0], [b + 0.0], 0.1, 0.9).worst > 0.9  # floats are no class numbers
+    assert judged("t", [a + 0.0], [b + 0.0], 0.1, 0.9).worst > 0.9  # floats are not class numbers
 
 
 def test_a_difference_that_all_inputs_share_is_a_lost_constant():

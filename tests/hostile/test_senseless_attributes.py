@@ -129,7 +129,7 @@ TRIED = {
         [stored("n", [0, 0, -99, 0, 0, 0, 0, 0], np.int64)],
         17,
     ),
-    "a scale that is no number": (
+    "a scale that is not a number": (
         node("Resize", ["r", "", "n"]),
         [stored("n", [1, 1, np.nan, np.inf])],
         17,

@@ -162,7 +162,7 @@ def test_the_first_hour(me, tmp_path):
     # More photos: folders, patterns, standard input, and what is none.
     (photos / "notes.txt").write_text("from my uncle")
     said = me.types("model.onnx", "photos", "-m", "cam", "-o", "all")  # 10
-    assert "1 file(s) left out that are no photos: notes.txt" in said
+    assert "1 file(s) left out that are not photos: notes.txt" in said
     me.has("all/horse_1.json", "all/dog_1.json")
     me.types("model.onnx", "photos/**/dog*.png", "-m", "cam", "-o", "pattern")  # 11
     me.types("model.onnx", "-", "-m", "cam", "-o", "piped", stdin=tmp_path / horse)  # 12

@@ -86,7 +86,7 @@ def test_boxes_follow_the_photo_onto_the_input():
     geometry = Geometry((20, 40), (40, 40), (1.0, 1.0), (10.0, 0.0))
     heat = np.zeros((40, 40))
     heat[10:20] = 1
-    heat[:10] = 7  # on the border that is no photo
+    heat[:10] = 7  # on the border that is not a photo
     entry = Entry("a", None, "dog", (annotated((0, 0, 0.5, 1), relative=True),))
     found = places_of(heat, geometry, entry)
     assert found["inside_box"] == 1
@@ -183,7 +183,7 @@ def test_labels_are_called_as_the_model_calls_its_classes(scene, tmp_path):
     assert found.contents["data"]["classes"] == {"dog": 1, "thing": 2}
     assert found.contents["class"]["thing"]["top1"]["photos"] == 2
     assert found.contents["warnings"][-5:] == [
-        "labels that are no class of the model: dog",
+        "labels that are not classes of the model: dog",
         "1 of 2 classes of the model are shown by no photo: other",
         (
             "photos with the content of another one, which intervals count twice: b.png (as "

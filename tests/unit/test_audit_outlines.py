@@ -230,7 +230,7 @@ def test_objects_without_an_outline_are_counted_by_their_box_and_told(tmp_path):
         "4 of 5 objects have no outline: their boxes count in masks",
         (
             "a segmentation that cannot be read, whose box counts: annotation 9: it is neither "
-            "polygons nor run lengths, annotation 9: its polygons are no lists of x, y in turn"
+            "polygons nor run lengths, annotation 9: its polygons are not lists of x, y in turn"
         ),
     )
     wanted = mask.copy()

@@ -1,4 +1,4 @@
-"""Comparisons of networks that are no classifiers: item by item, each with its own counterpart."""
+"""Comparisons of networks that are not classifiers: item by item, each with its own counterpart."""
 
 import numpy as np
 import onnx
@@ -49,7 +49,7 @@ def test_a_box_is_compared_with_the_one_that_overlaps_it_not_with_the_same_rank(
     """B's picture is the same but for the first red cell: its red#1 is A's red#2."""
     model = detectors["columns"]
     blind = onnx.ModelProto.FromString(model.path.read_bytes())
-    # Hide the upper half from B: the red cell there and the green one are no boxes any more.
+    # Hide the upper half from B: the red cell there and the green one are not boxes any more.
     mask = np.ones((1, 1, SIDE, SIDE), np.float32)
     mask[..., : SIDE // 2, :] = 0
     blind.graph.initializer.append(onnx.numpy_helper.from_array(mask, "mask"))

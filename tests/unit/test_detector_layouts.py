@@ -278,7 +278,7 @@ V2 = {
 
 @pytest.mark.parametrize("order", V2)
 def test_one_raw_level_of_several_anchors_is_no_map_of_classes(order):
-    """YOLOv2; where the names do not say it, and it is no published head, it is asked."""
+    """YOLOv2; where the names do not say it, and it is not a published head, it is asked."""
     apart = (OBJECTS[0], OBJECTS[1], OBJECTS[2])
     layout, items = read(heads.yolov2_raw(apart, order=order))
     assert "YOLOv2" in layout.name

@@ -63,9 +63,9 @@ def test_what_the_new_run_does_not_write_goes(out, photo):
     [
         (lambda f, p: _report(f, p, "x" * 64), r"another model \(.net.onnx.\)"),
         (lambda f, p: Image.new("RGB", (9, 9)).save(p), r"another photo \(.cat.png.\)"),
-        (lambda f, p: (f / "cat.json").write_text("[1, 2]"), "is no report"),
-        (lambda f, p: (f / "cat.json").write_text("{" * 9000), "is no report"),
-        (lambda f, p: (f / "cat.json").write_bytes(b"\xff\xfe"), "is no report"),
+        (lambda f, p: (f / "cat.json").write_text("[1, 2]"), "is not a report"),
+        (lambda f, p: (f / "cat.json").write_text("{" * 9000), "is not a report"),
+        (lambda f, p: (f / "cat.json").write_bytes(b"\xff\xfe"), "is not a report"),
     ],
 )
 def test_results_of_another_photo_or_model_are_not_overwritten(out, photo, change, says):
@@ -78,7 +78,7 @@ def test_results_of_another_photo_or_model_are_not_overwritten(out, photo, chang
 def test_a_report_that_is_a_link_is_not_followed(out, photo, tmp_path):
     (out / "cat.json").rename(tmp_path / "far.json")
     (out / "cat.json").symlink_to(tmp_path / "far.json")
-    with pytest.raises(UsageError, match="is no report"):
+    with pytest.raises(UsageError, match="is not a report"):
         earlier_files(out, [("cat", photo)], MODEL)
 
 
@@ -86,7 +86,7 @@ def test_a_report_that_is_a_link_is_not_followed(out, photo, tmp_path):
 def test_a_report_that_is_a_pipe_does_not_block(out, photo):
     (out / "cat.json").unlink()
     os.mkfifo(out / "cat.json")
-    with pytest.raises(UsageError, match="is no report"):
+    with pytest.raises(UsageError, match="is not a report"):
         earlier_files(out, [("cat", photo)], MODEL)
 
 
@@ -107,7 +107,7 @@ def test_all_findings_are_named_at_once_and_same_results_on_request(out, photo):
     for place in range(7):
         (out / f"cat-{place}.json").write_text("[]")
     photos = [(f"cat-{place}", photo) for place in range(7)]
-    with pytest.raises(UsageError, match=r"cat-4.json is no report.*; and 2 more"):
+    with pytest.raises(UsageError, match=r"cat-4.json is not a report.*; and 2 more"):
         earlier_files(out, photos, MODEL)
 
 

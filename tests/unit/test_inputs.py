@@ -133,7 +133,7 @@ BAD = {
     "words": ("ids=a,b", "takes whole numbers"),
     "no value": ("ids", "feeds nothing"),
     "no file": ("ids=none.npy", "No such file"),
-    "what is no array": ("ids=two.onnx.npy", "not a NumPy array"),
+    "what is not an array": ("ids=two.onnx.npy", "not a NumPy array"),
     "a pickle": ("ids=pickle.npy", "not a NumPy array"),
     "twice": (["ids=1", "ids=2"], "fed twice"),
 }

@@ -77,7 +77,9 @@ def test_links_to_folders_are_not_followed_and_links_to_files_are(tree):
 def test_what_is_left_out_is_counted_and_named(tree):
     for name in ("notes.txt", "a/clip.mp4", "a/deep/table.csv", "z.bin"):
         (tree / name).write_bytes(b"")
-    said = r"4 file\(s\) left out that are no photos: notes.txt, z.bin, clip.mp4 and 1 more; name a"
+    said = (
+        r"4 file\(s\) left out that are not photos: notes.txt, z.bin, clip.mp4 and 1 more; name a"
+    )
     with pytest.warns(InspectorWarning, match=said):
         assert len(list(pictures([tree]))) == 4
 
@@ -114,7 +116,7 @@ def test_a_file_of_the_same_name_elsewhere_is_said(tree):
     for name in ("boxes.csv", "a/boxes.csv"):
         (tree / name).write_bytes(b"")
     with pytest.warns(
-        InspectorWarning, match=r"1 file\(s\) left out that are no photos: boxes.csv"
+        InspectorWarning, match=r"1 file\(s\) left out that are not photos: boxes.csv"
     ):
         list(pictures([tree], [tree / "a/boxes.csv"]))
 
@@ -143,7 +145,7 @@ def test_a_data_set_says_what_is_left_out_of_its_folder_like_photos_do(tree):
         (tree / name).write_bytes(b"")
     listing = open_data_set(tree).listing
     assert listing.left_out([tree / "audit.toml"]) == [
-        f"{tree}: 1 file(s) left out that are no photos: notes.txt"
+        f"{tree}: 1 file(s) left out that are not photos: notes.txt"
     ]
 
 

@@ -489,7 +489,9 @@ def test_a_strip_that_no_cell_covers_is_said_and_measured():
     assert note.startswith("no cell of the layer 'c' lies on 25.0% of the photo, which the network")
     whole = Heatmap.of(Attribution(values, **kinds), photo)
     assert (whole.uncovered, whole.notes) == (0, ())
-    cropped = Geometry((20, 80), (20, 40), (1.0, 1.0), (0.0, -20.0))  # what is cut away is no strip
+    cropped = Geometry(
+        (20, 80), (20, 40), (1.0, 1.0), (0.0, -20.0)
+    )  # what is cut away is not a strip
     assert Heatmap.of(Attribution(values, **kinds), cropped).uncovered == 0
 
 

@@ -82,7 +82,7 @@ def test_photos_of_one_name_are_told_apart_by_their_folders():
 
 
 def test_photos_named_with_symbols_keep_their_names():
-    # Cat, dog, thumb of a shade of skin; a zero-width joiner and a slash are no part of a name.
+    # Cat, dog, thumb of a shade of skin; a zero-width joiner and a slash are not part of a name.
     names = ["\N{CAT FACE}.jpg", "\N{DOG FACE}.jpg", "\N{THUMBS UP SIGN}\U0001f3fd 45°.jpg"]
     assert file_stems(names) == [name.removesuffix(".jpg") for name in names]
     assert file_stems(["a\u200db^`:.jpg"]) == ["a_b___"]

@@ -265,7 +265,7 @@ def test_a_box_is_followed_where_rows_of_a_sorted_list_change_places(detectors, 
         if target in {"scores[0]", "output0[0,4]"}:
             np.testing.assert_allclose(row.attribution.values[0], drops, atol=1e-6)
             assert any("is followed by its box" in text for text in row.warnings)
-        else:  # a coordinate is no score that could be followed
+        else:  # a coordinate is not a score that could be followed
             assert any("change places" in text for text in row.warnings)
 
 

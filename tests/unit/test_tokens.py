@@ -220,7 +220,7 @@ def test_tensors_that_are_not_tokens_are_refused(plain):
 
 
 def test_attention_between_different_tensors_is_not_self_attention():
-    """Object queries (constants) that attend to a map: their tokens are no places."""
+    """Object queries (constants) that attend to a map: their tokens are not places."""
     from networks import node, onnx_model
 
     rng = np.random.default_rng(0)

@@ -297,7 +297,7 @@ def _arithmetic(text: str) -> None:
 def _arithmetical(node: ast.AST) -> bool:
     """Whether a piece of an expression is a symbol, a number, or an operation on them.
 
-    Powers are no part of it but small ones: towers of them would fill the memory.
+    Powers are not part of it but small ones: towers of them would fill the memory.
     """
     match node:
         case ast.Name(id=name):

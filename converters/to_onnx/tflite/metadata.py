@@ -127,7 +127,7 @@ def _lines(archive: zipfile.ZipFile, name: str) -> tuple[str, ...]:
     lines = archive.read(name).decode("utf-8-sig").rstrip().splitlines()
     names = tuple(line.strip() for line in lines)
     numbered = [re.match(rf"0*{index}[\s:,]+(\S.*)", name) for index, name in enumerate(names)]
-    if all(numbered):  # a number in front of every name that is its own is no part of it
+    if all(numbered):  # a number in front of every name that is its own is not part of it
         names = tuple(found[1] for found in numbered if found)
     return names if all(names) and len(names) <= _MOST_LABELS else ()
 

@@ -1,7 +1,7 @@
 """Data sets: photos with what is known of them, from folders, tables and annotations.
 
     dog/1.jpg  site-b/cat/7.jpg        folders of classes, at any depth
-    image,label,x0,y0,x1,y1,site       a table; what is no photo, label or box is a group
+    image,label,x0,y0,x1,y1,site       a table; what is not a photo, label or box is a group
     annotations.json                   COCO
     images/1.jpg  labels/1.txt         YOLO, with the class names of data.yaml or classes.txt
     JPEGImages/1.jpg  Annotations/1.xml    Pascal VOC

@@ -101,7 +101,7 @@ class Boxes:
         return any(row.get(name) for name in self.columns)
 
     def corners(self, row: Mapping[str, str]) -> Corners | None:
-        """Top, left, bottom, right; None where a row's numbers are no box."""
+        """Top, left, bottom, right; None where a row's numbers are not a box."""
         numbers = self._numbers(row)
         if None in numbers:
             return None

@@ -160,7 +160,7 @@ def _by_id(
 
 
 def _box_of(annotation: Mapping[str, Any], outline: Outline | None) -> list[float] | None:
-    """Left, top, width, height; empty where that is no box, None where there is none.
+    """Left, top, width, height; empty where that is not a box, None where there is none.
 
     Without ``bbox``, or where it has no area, it is what the segmentation reaches.
     """

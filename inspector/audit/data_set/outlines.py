@@ -147,7 +147,7 @@ def of_coco(segmentation: object) -> Outline | None:
     for part in parts:
         found = [finite_number(v) for v in part] if isinstance(part, list) else [None]
         if None in found or len(found) % 2:
-            raise ValueError("its polygons are no lists of x, y in turn")
+            raise ValueError("its polygons are not lists of x, y in turn")
         numbers.append([float(v or 0) for v in found])
     return of_points(numbers)
 

@@ -13,7 +13,7 @@ _MOST_BYTES = 4 << 30
 
 
 def copies_named(entries: Sequence[Entry]) -> list[str]:
-    """What is said of photos that have another one's content: they are no draws of their own.
+    """What is said of photos that have another one's content: they are not draws of their own.
 
     Args:
         entries: The photos.

@@ -154,7 +154,7 @@ def _cell(value: object) -> str:
 
     Several values of one cell are alternatives, as several labels of one photo are.
     """
-    if value is None or value != value:  # noqa: PLR0124 - a float that is no number
+    if value is None or value != value:  # noqa: PLR0124 - a float that is not a number
         return ""
     if isinstance(value, list):
         return "|".join(filter(None, map(_cell, value)))

@@ -32,7 +32,7 @@ _ROOMS = ("JPEGImages", "images", "Images", "")
 """Folders that photos of ``Annotations/`` may lie in; in some data sets the whole folder."""
 
 _MASKS = {"SegmentationClass", "SegmentationObject"}
-"""Folders of pictures that are no photos."""
+"""Folders of pictures that are not photos."""
 
 _BEGINNING = 4096
 
@@ -71,7 +71,7 @@ def voc(folder: Path) -> Annotations:
     the photo of the file's own name is meant.
 
     Raises:
-        UsageError: A file is not such XML, declares entities, or has corners that are no box.
+        UsageError: A file is not such XML, declares entities, or has corners that are not a box.
     """
     wrong: list[str] = []
     beside, apart = list(_beside(folder)), _apart(folder)

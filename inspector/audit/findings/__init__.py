@@ -14,7 +14,7 @@ _CONSTANT = 0.5
 """Mean correlation of a region's content between photos above which it is the same thing."""
 
 _LARGE = 0.3
-"""Share of the photo above which a region is no detail."""
+"""Share of the photo above which a region is not a detail."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """Region of the whole photo: top, left, bottom, right."""
@@ -38,7 +38,7 @@ def find_findings(
         clusters: From ``find_clusters``.
         of_row: Cluster of each row by its place.
         rows: The rows.
-        interventions: Changes photos; None for a model that is no classifier.
+        interventions: Changes photos; None for a model that is not a classifier.
         summary: Metrics of all rows.
         groups: Metrics by column and value.
     """

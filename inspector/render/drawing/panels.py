@@ -370,7 +370,7 @@ def _contours(
 
 def _outline(inside: NDArray[np.bool_]) -> Image.Image:
     """Mask of the pixels of a region that have a neighbour outside of it."""
-    around = np.pad(inside, 1, mode="edge")  # what lies beyond the picture is no neighbour
+    around = np.pad(inside, 1, mode="edge")  # what lies beyond the picture is not a neighbour
     rows = around[:-2] & around[1:-1] & around[2:]
     within = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
     return Image.fromarray((inside & ~within).astype(np.uint8) * 255)

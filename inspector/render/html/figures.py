@@ -18,7 +18,7 @@ _SIDE = 300.0
 
 
 def map_picture(values: object) -> str | None:
-    """A map as the address of a picture in itself; None for what is no map.
+    """A map as the address of a picture in itself; None for what is not a map.
 
     Args:
         values: Rows of numbers (h, w) from 0 to 1.

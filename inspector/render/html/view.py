@@ -226,7 +226,7 @@ def _classes(
 ) -> dict[str, Any]:
     """Labels side by side, and a section per class: its metrics, findings and clusters.
 
-    A class that is predicted, and is no photo's label, has a section where it has something to say.
+    A predicted class that is not a photo's label has a section where there is something to show.
     """
     found = _sets(sets)
     known = {row["name"]: row for row in found["rows"]}

@@ -22,7 +22,7 @@ class Summary:
     Attributes:
         sweep: The transform.
         photos: n.
-        nearest: Smallest extent that is no standstill; None where there is none.
+        nearest: Smallest extent that is not a standstill; None where there is none.
         farthest: Largest extent.
         distances: Mean relative distance at the nearest and at the farthest extent: of the early
             layer (0) and the late one (1); NaN where a photo has no features.

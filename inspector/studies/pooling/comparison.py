@@ -174,7 +174,7 @@ class Measured:
         low = dict(zip(METHODS, self.low[network, :, agreement], strict=True))
         _, under, over = self.against_share[network]
         if low["guided-backprop"] <= 0:
-            return "undecided"  # half of nothing is no bar
+            return "undecided"  # half of nothing is not a threshold
         if under > 0 and low["deconvnet"] > 0:
             return "works"
         return "fails" if over < 0 else "undecided"

@@ -158,7 +158,7 @@ def _model(
 
 
 _APART = 4
-"""Version of the file format from which constants are no inputs: a runtime may fold them."""
+"""Version of the file format from which constants are not inputs: a runtime may fold them."""
 
 
 def _read_from(

@@ -148,7 +148,7 @@ def _states(b: Builder, step: Step) -> str:
     """The hidden states (T, D, N, H), which a node may keep to itself."""
     if step.node.outputs[0]:
         return b.value(step.node.outputs[0])
-    whole = (_LENGTHS,)  # numbers of steps are no floats
+    whole = (_LENGTHS,)  # numbers of steps are not floats
     given = [
         name if not name or position in whole else b.value(name)
         for position, name in enumerate(step.node.inputs)

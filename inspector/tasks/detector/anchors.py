@@ -128,7 +128,7 @@ def _in_pixels(
 
 
 def _classes_of(width: int, scores: Array, outputs: Outputs, masks: list[int]) -> int | None:
-    """Number of classes among the rows behind a box; None where they are no probabilities."""
+    """Number of classes among the rows behind a box; None where they are not probabilities."""
     named = len(outputs.labels)
     counts = [named] if 0 < named <= width else []
     counts += [width - extra for extra in masks if width > extra]
@@ -247,7 +247,7 @@ def middle_of(levels: int) -> float:
 
 
 def _distributed(value: Array, names: int) -> int | None:
-    """Number of classes before the distributions, which are no shares; None where it is unknown."""
+    """Number of classes before the distributions, which are not shares; None where not known."""
     width = value.shape[1]
     counts = [names, *(width - bins for bins in _BINS)]
     fits = (n for n in counts if 0 < n < width and (width - n) % 4 == 0 and width - n >= 16)

@@ -102,7 +102,7 @@ def one_map(outputs: Outputs, values: Mapping[str, Array]) -> Iterator[Layout]:
 
 
 def _stride(outputs: Outputs, value: Array) -> int | None:
-    """Pixels per cell of a map (C, h, w) over the whole input; None where it is no such map."""
+    """Pixels per cell of a map (C, h, w) over the whole input; None where it is not such a map."""
     shape = value.shape[1:]
     grids = {s: tuple(-(-length // s) for length in outputs.size) for s in _STRIDES}
     return next((stride for stride, grid in grids.items() if grid == shape), None)

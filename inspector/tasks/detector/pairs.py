@@ -116,7 +116,7 @@ def _everywhere(count: int, size: Sequence[int]) -> Array:
 def _boxes(values: Mapping[str, Array]) -> str | None:
     """The output with boxes: by its name, else the only one of four columns."""
     fits = [n for n, v in values.items() if v.ndim == 2 and v.shape[1] == 4]
-    # TensorFlow's final list is no such pair; its boxes before suppression are.
+    # TensorFlow's final list is not such a pair; its boxes before suppression are.
     fits = [n for n in fits if "raw" in n.lower()] or [n for n in fits if "detection" not in n]
     if len({len(values[n]) for n in fits}) > 1:
         return None  # one per level

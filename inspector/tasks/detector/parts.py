@@ -209,7 +209,7 @@ def cell_itself(rows: Array, cells: Array, stride: Step, levels: int) -> Array:
 
 
 def _said(levels: Sequence[Level]) -> str:
-    """The levels in words: by their strides, or by their sizes where strides are no whole ones."""
+    """The levels in words: by their strides, or by their sizes where strides are not whole ones."""
     if all(isinstance(stride, int) for stride, _ in levels):
         shown = "stride " + ", ".join(str(stride) for stride, _ in levels)
     else:

@@ -63,8 +63,8 @@ def while_(
 ) -> None:
     """Write a body that runs as long as another one says so.
 
-    What the body hands on as it is, is no state: it stays the value around the loop, and a constant
-    where it is one.
+    What the body hands on as it is, is not state: it stays the value around the loop, and a
+    constant where it is one.
     """
     test, body = (graph.subgraph(n) for n in (cond_subgraph_index, body_subgraph_index))
     _require_ends(test, cond_subgraph_index, len(xs), 1)
