@@ -34,8 +34,8 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def as_sample(value: Any) -> Any:
-    """What one image gives, with an axis of samples in front."""
-    return value[None] if isinstance(value, np.ndarray) else [value]
+    """What one image gives, NumPy's or torch's, with an axis of samples in front."""
+    return [value] if value is None or isinstance(value, list | dict) else value[None]
 
 
 def in_passes(

@@ -46,10 +46,10 @@ def coco(folder, annotations, images=None, categories=None):
         box([0, 0, 30, 15], category=2, iscrowd=1),
         box([3, 3, 0, 0], category=2),
         {"image_id": 1, "category_id": 2, "keypoints": [1, 2, 2]},
-        {"image_id": 1, "category_id": 2, "segmentation": {"counts": "abc", "size": [20, 40]}},
+        {"image_id": 1, "category_id": 2, "segmentation": {"counts": [800], "size": [20, 40]}},
         box([1, 1, 2, 2], image=99, category=2),
     ],
-    ids=["crowd", "no area", "key points", "run lengths", "another image"],
+    ids=["crowd", "no area", "key points", "empty mask", "another image"],
 )
 def test_what_is_no_object_of_a_photo_changes_nothing(folder, other):
     found = coco(folder, [box([1, 2, 3, 4]), other])
@@ -63,7 +63,7 @@ def test_a_polygon_without_a_box_reaches_as_far_as_its_points(folder):
         "segmentation": [[1, 2, 9, 2, 5, 8], [20, 3, 21, 4]],
     }
     found = coco(folder, [outline])
-    assert found.entries[0].objects[0].corners == (2, 1, 8, 21)
+    assert found.entries[0].objects[0].corners == (2, 1, 8, 9)  # two points enclose nothing
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,8 @@ def test_voc_of_another_suffix_and_photos_without_a_file(folder):
     (folder / "JPEGImages" / "b.jpg").write_bytes((folder / "b.png").read_bytes())
     found = open_data_set(folder)
     assert ([e.photo for e in found.entries], dict(found.missing)) == (["a.jpg"], {})
-    assert found.remarks == ("photos without a file of annotations are left out: b.jpg",)
+    left_out = "photos without a file of annotations are left out"
+    assert found.remarks == (f"{left_out}: a.png, b.png, b.jpg and 1 more",)
 
 
 def test_folders_in_which_no_photo_lies_are_named_at_any_depth(folder):
