@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from marked_files import MARKS, can_hold, named_marks
 
@@ -15,6 +18,8 @@ os.environ["INSPECTOR_CACHE"] = "off"
 # A shell that starts the tests in the background ignores interrupts, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_GENERATORS: dict[int, tuple[np.random.Generator, Any]] = {}
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -34,6 +39,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid}: has the marks {sorted(marks)}, and its file names "
                 f"{sorted(of_any)}: write pytest.mark.NAME into the file of the test"
             )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember the random generators that modules of tests keep, as they were imported."""
+    folder = str(Path(__file__).parent)
+    for module in list(sys.modules.values()):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            kept = [one for one in vars(module).values() if isinstance(one, np.random.Generator)]
+            _GENERATORS.update((id(one), (one, one.bit_generator.state)) for one in kept)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order() -> None:
+    """Let no test's random numbers depend on which tests ran before it."""
+    for generator, state in _GENERATORS.values():
+        generator.bit_generator.state = state
 
 
 @pytest.fixture(scope="session")
