@@ -27,7 +27,12 @@ from table import Costs, costs_of, networks
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="all when none is named")
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        metavar="NETWORK",
+        help=f"all when none is named: {', '.join(networks())}",
+    )
     parser.add_argument("--page", type=Path, help="Markdown file to write")
     parser.add_argument("--readme", type=Path, help="file whose marked lines are written anew")
     parser.add_argument("--rounds", type=int, default=5, help="of everything in turn")
@@ -38,6 +43,8 @@ def main() -> None:
     )
     parser.add_argument("--ours", action="store_true", help="this project's methods alone")
     options = parser.parse_args()
+    if unknown := [name for name in options.networks if name not in networks()]:
+        parser.error(f"no such network: {', '.join(unknown)}; there are {', '.join(networks())}")
     logging.disable(logging.WARNING)  # of the exporter
     import torch
 
