@@ -473,3 +473,52 @@ def test_pairs_beside_a_folder_of_annotations_are_both_read(tmp_path, room, apar
     found = open_data_set(tmp_path)
     own = {f"{room}/a.png": "dog", "a.png": "cat"} if room else {"a.png": "dog"}
     assert {e.photo: e.label for e in found.entries} == {**own, "b.png": "cat"}
+
+
+def test_annotations_that_lie_deeper_are_no_classes(tmp_path):
+    """Photos were labelled JPEGImages or images."""
+    _voc(tmp_path / "voc" / "VOCdevkit" / "VOC2007", VOC)
+    photos(tmp_path / "yolo" / "a" / "b", "images/a.png")
+    (tmp_path / "yolo" / "a" / "b" / "labels").mkdir()
+    photos(tmp_path / "coco" / "a" / "b", "val2017/a.png")
+    (tmp_path / "coco" / "a" / "b" / "annotations").mkdir()
+    (tmp_path / "coco" / "a" / "b" / "annotations" / "instances_val2017.json").write_text("{}")
+    for kind, inner in (("voc", "VOCdevkit/VOC2007"), ("yolo", "a/b"), ("coco", "a/b")):
+        with pytest.raises(UsageError, match=f"in a folder below: {inner}; name that folder"):
+            open_data_set(tmp_path / kind)
+
+
+def test_two_masks_of_a_photo_are_refused(tmp_path):
+    """The second one was left out in silence."""
+    photos(tmp_path, "a.png", "m.png", "n.png")
+    with pytest.raises(UsageError, match=r"line 3: a.png has another mask above"):
+        open_data_set(_csv(tmp_path, "image,mask\na.png,m.png\na.png,n.png\n"))
+
+
+def test_what_is_not_read_of_a_data_set_is_told(tmp_path):
+    photos(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.png,dog\n")
+    (remark,) = open_data_set(tmp_path).remarks
+    assert remark == "tables beside the photos are not read, unless one is named: metadata.csv"
+    content = one_box(40, 20, [1, 2, 10, 5])
+    content["annotations"] = [{"image_id": 1, "segments_info": []}]
+    found = open_data_set(_coco(tmp_path, json.dumps(content)))
+    assert "1 annotation(s) without a box or an outline are no objects" in found.remarks[0]
+
+
+def test_annotations_beside_photos_of_classes_are_told(tmp_path):
+    """LabelImg writes them there; the folders stay classes."""
+    photos(tmp_path, "dog/a.png", "cat/b.png")
+    (tmp_path / "dog" / "a.xml").write_text(VOC)
+    found = open_data_set(tmp_path)
+    assert found.classes == {"cat": 1, "dog": 1}
+    (remark,) = found.remarks
+    assert remark.endswith("where that folder itself is named: dog")
+
+
+def test_coco_in_a_folder_beside_the_photos_of_its_part(tmp_path):
+    photos(tmp_path, "images/train/a.png")
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.write_text(json.dumps(one_box(40, 20, [1, 2, 10, 5])))
+    assert [e.label for e in open_data_set(tmp_path).entries] == ["dog"]

@@ -24,12 +24,13 @@ from inspector.audit.data_set.voc import has_voc, voc
 from inspector.audit.data_set.yolo import has_yolo, yolo
 from inspector.errors import UsageError
 from inspector.photos.dataset import spellings
-from inspector.photos.sources import PICTURES, list_folder
+from inspector.photos.sources import PICTURES, FolderListing, list_folder
 from inspector.printable import clean_text, distinct_text
 
 __all__ = ["DataSet", "Entry", "open_data_set"]
 
 _MOST_FILES = 10_000_000
+_TABLES = frozenset({".csv", ".tsv", ".parquet"})
 _COCO = ("_annotations.coco.json", "annotations.json", "instances.json", "coco.json")
 
 
@@ -55,7 +56,7 @@ def open_data_set(source: Path, classes: Sequence[str] = ()) -> DataSet:
         raise UsageError("does not exist", where=str(source), hint=did_you_mean(source))
     if not source.is_dir():
         suffix = source.suffix.lower()
-        if suffix in {".csv", ".tsv", ".parquet"}:
+        if suffix in _TABLES:
             return of_table(source)
         if suffix == ".json":
             return _annotated(source, "coco", coco(source), source.parent)
@@ -76,9 +77,7 @@ def _annotations_in(folder: Path) -> DataSet | None:
     Raises:
         UsageError: They cannot be read, or there are several.
     """
-    places = [folder / name for name in _COCO]
-    inner = _files(folder, "annotations/instances_*.json"), _files(folder, f"*/{_COCO[0]}")
-    found = [p for p in places if p.is_file()][:1] or next(filter(None, inner), [])
+    found = _coco_files(folder)
     if found:
         if len(found) > 1:
             names = [path.relative_to(folder).as_posix() for path in found]
@@ -95,6 +94,13 @@ def _annotations_in(folder: Path) -> DataSet | None:
     return None
 
 
+def _coco_files(folder: Path) -> list[Path]:
+    """Annotations of COCO where its programs write them: of several places the first."""
+    places = [folder / name for name in _COCO]
+    inner = _files(folder, "annotations/instances_*.json"), _files(folder, f"*/{_COCO[0]}")
+    return [p for p in places if p.is_file()][:1] or next(filter(None, inner), [])
+
+
 def _files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if path.is_file())
 
@@ -108,6 +114,7 @@ def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     """Photos at any depth, labelled by the folders that they lie in."""
     known = {_alike(name) for name in classes}
     listing = list_folder(source, _MOST_FILES)
+    _refuse_deeper(source, listing.photos)
     if not listing.photos:
         raise UsageError(
             "no photos in the folder",
@@ -123,7 +130,53 @@ def _folder(source: Path, classes: Sequence[str]) -> DataSet:
         shown = None if label is None else clean_text(label)
         entries.append(Entry(distinct_text(str(name)), path, shown))
     kind = "class folders" if any(entry.label is not None for entry in entries) else "photos"
-    return DataSet(source, kind, tuple(entries), listing=listing)
+    return DataSet(source, kind, tuple(entries), listing=listing, remarks=_unread(listing))
+
+
+def _refuse_deeper(source: Path, photos: Sequence[Path]) -> None:
+    """Refuse photos whose annotations lie deeper than they are looked for.
+
+    Their folders would be taken for classes.
+
+    Raises:
+        UsageError: Some do.
+    """
+    parents = dict.fromkeys(path.parent for path in photos)
+    inner = {p for one in parents for p in (one, *one.parents) if p.is_relative_to(source)}
+    found = [p for p in sorted(inner - {source}) if _coco_files(p) or _has_rooms(p)]
+    if found:
+        names = [place.relative_to(source).as_posix() for place in found]
+        raise UsageError(
+            f"has annotations in a folder below: {few(names)}",
+            where=str(source),
+            hint=f"name that folder: {found[0]}",
+        )
+
+
+def _has_rooms(folder: Path) -> bool:
+    """Whether a folder has one for annotations of VOC or YOLO, and one for photos beside it."""
+    photos, described = ("JPEGImages", "images"), ("Annotations", "annotations", "labels")
+    rooms = all(any((folder / n).is_dir() for n in names) for names in (photos, described))
+    return rooms and (has_voc(folder) or has_yolo(folder))
+
+
+def _unread(listing: FolderListing) -> tuple[str, ...]:
+    """What is said of descriptions that a folder of classes holds, and that are not read."""
+    remarks = []
+    tables = [p for p in listing.skipped if p.suffix.lower() in _TABLES]
+    tables = [p for p in tables if p.parent == listing.folder]
+    if tables:
+        named = few([path.name for path in tables])
+        remarks.append(f"tables beside the photos are not read, unless one is named: {named}")
+    folders = dict.fromkeys(p.parent for p in listing.skipped if p.suffix.lower() == ".xml")
+    pairs = [folder for folder in folders if has_voc(folder)]
+    if pairs:
+        named = few([folder.relative_to(listing.folder).as_posix() for folder in pairs])
+        remarks.append(
+            "annotations beside photos of a folder below are read only where that folder itself "
+            f"is named: {named}"
+        )
+    return tuple(remarks)
 
 
 def _annotated(source: Path, kind: str, said: Annotations, folder: Path) -> DataSet:

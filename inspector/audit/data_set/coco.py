@@ -66,6 +66,7 @@ def coco(path: Path) -> Annotations:
         places = (
             *inner,
             *(PurePosixPath("..", folder) / one for folder in beside for one in inner),
+            *(PurePosixPath("..", "images", folder) / name for folder in beside),
         )
         own = objects.get(_identity(image.get("id")), [])
         size = image.get("height"), image.get("width")
@@ -89,6 +90,7 @@ def _objects(
     objects: dict[Identity, list[Annotated]] = {}
     categories = set[Identity]()
     unread: list[str] = []
+    without = 0
     for number, box in enumerate(boxes):
         if box.get("iscrowd") == 1:  # a region of many objects, which no evaluation counts
             continue
@@ -99,7 +101,8 @@ def _objects(
             outline = None
             (wrong if box.get("bbox") is None else unread).append(f"{called}: {error}")
         numbers = _box_of(box, outline)
-        if numbers is None:  # key points
+        if numbers is None:
+            without += 1
             continue
         if numbers == []:
             wrong.append(f"{called}: bbox is not left, top, width, height")
@@ -114,6 +117,11 @@ def _objects(
             one = Annotated(label, corners, outline=outline)
             objects.setdefault(identity, []).append(one)
     remarks = without_outline(one for own in objects.values() for one in own)
+    if without:
+        remarks.append(
+            f"{without} annotation(s) without a box or an outline are no objects: key points, "
+            "captions, or regions of panoptic segmentation"
+        )
     if unread:
         remarks.append(f"a segmentation that cannot be read, whose box counts: {few(unread)}")
     return objects, categories, remarks

@@ -60,11 +60,13 @@ def of_table(source: Path) -> DataSet:
             continue
         own = clean_text(row[label]) if label and row[label] else None
         of_photo.setdefault(name, []).append(row)
+        file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
         if name not in entries:
-            file = photo_of_row(source, [], row[mask], at) if mask and row[mask] else None
             entries[name] = Entry(name, path, own, (), file)
             objects[name] = []
         boxed = boxes.given(row)
+        if file not in {None, entries[name].mask}:
+            wrong.append(f"line {at}: {name} has another mask above, or none")
         if not boxed and own != entries[name].label:
             wrong.append(f"line {at}: {name} has another label above")
         if boxed:
@@ -73,7 +75,7 @@ def of_table(source: Path) -> DataSet:
                 wrong.append(f"line {at}: corners that are not numbers, or the wrong way round")
                 continue
             objects[name].append(Annotated(own, corners, boxes.relative))
-    refuse_all(wrong, source, "columns x0,y0,x1,y1 for boxes, one label per photo")
+    refuse_all(wrong, source, "columns x0,y0,x1,y1 for boxes, one label and one mask per photo")
     if not entries:
         raise UsageError(
             f"none of its {len(missing)} photos is there",
