@@ -55,6 +55,10 @@ PICTURES = {
         f"{STUDY} invariance efficientnet_lite0.onnx cat.png coffee.png scenes/camera.png"
         ' --target "tiger cat" --target espresso --target tripod -o invariance-lite0'
     ),
+    "faithfulness-lite0": (
+        f"{STUDY} faithfulness efficientnet_lite0.onnx cat.png coffee.png scenes/camera.png"
+        " -m grad-cam -m gradient --count 3 --steps 5 --subsets 20 -o faithfulness-lite0"
+    ),
     "layers-lite0": (
         f"{STUDY} layers efficientnet_lite0.onnx scenes/ --projection guided-backprop"
         " --layers add_140,add_236,add_332,add_479,add_728 -o layers-lite0"
