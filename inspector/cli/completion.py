@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from inspector.declarations import Declaration, declarations
 from inspector.errors import ConverterError, InspectorError
 
-__all__ = ["layers", "methods", "targets"]
+__all__ = ["described_methods", "layers", "methods", "targets"]
 
 _MOST = 2000
 """Names of a model that are offered."""
@@ -21,12 +22,26 @@ _MOST = 2000
 def methods(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Methods whose names begin so, with their first lines."""
     del context, parameter
+    return [
+        CompletionItem(one.name, help=one.summary)
+        for one in described_methods()
+        if one.name.startswith(begun)
+    ]
+
+
+def described_methods() -> Iterable[Declaration]:
+    """All methods in the order of the papers, with their summaries and options.
+
+    Read from the files' text: importing them takes longer than a help page may.
+    """
+    found = declarations("inspector.methods", "method").values()
+    if found:
+        return sorted(found, key=lambda one: int(one.facts["order"]))
     from inspector.methods import methods as known
 
     return [
-        CompletionItem(name, help=one.summary)
-        for name, one in known().items()
-        if name.startswith(begun)
+        Declaration(one.function.__module__, one.name, {}, one.documentation, one.options)
+        for one in known().values()
     ]
 
 

@@ -43,12 +43,10 @@ class _ExplainCommand(Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the methods' section."""
-        from inspector.methods import methods
-
         del ctx
         with formatter.section("Methods"):
             rows = []
-            for method in methods().values():
+            for method in completion.described_methods():
                 rows.append((method.name, method.summary))
                 rows += [
                     (f"  :{option.name}={option.default}", option.help)

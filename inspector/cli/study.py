@@ -1,6 +1,7 @@
 """``inspector study``: the papers' experiments; a sub-command for each file of the studies."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from inspector.cli.options import (
     supervised,
 )
 from inspector.cli.streams import progress_bar, show, show_json
+from inspector.declarations import Declaration, declarations
 from inspector.errors import ImageRefused
 from inspector.printable import clean_text
 
@@ -29,22 +31,37 @@ if TYPE_CHECKING:
 
 
 class _Studies(CommandGroup):
-    """A group whose commands are the studies."""
+    """A group whose commands are the studies; their help is read from the files' text."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all studies."""
-        from inspector.studies import studies
-
         del ctx
-        return list(studies())
+        return sorted(_described())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of a study; None when there is none of that name."""
-        from inspector.studies import studies
-
         del ctx
-        found = studies().get(cmd_name)
+        found = _described().get(cmd_name)
         return None if found is None else _command(found)
+
+
+@cache
+def _described() -> Mapping[str, Declaration]:
+    """Every study's name, documentation and options; importing the studies takes a second."""
+    if found := declarations("inspector.studies", "study"):
+        return found
+    from inspector.studies import studies
+
+    return {
+        name: Declaration(
+            one.function.__module__,
+            name,
+            {"images": one.images, "labelled": one.labelled},
+            one.documentation,
+            one.options,
+        )
+        for name, one in studies().items()
+    }
 
 
 @click.group("study", cls=_Studies)
@@ -52,16 +69,16 @@ def command() -> None:
     """Do one of the papers' experiments on a model: a figure and its numbers."""
 
 
-def _command(study: "Study") -> click.Command:
+def _command(study: Declaration) -> click.Command:
     """A study as a command; its options are the function's."""
 
     @click.command(study.name, cls=Command, help=study.documentation)
     @click.argument("model", type=click.Path(path_type=Path))
     @click.argument(
         "images",
-        metavar="IMAGE..." if study.images else "[IMAGE]...",
+        metavar="IMAGE..." if study.facts["images"] else "[IMAGE]...",
         nargs=-1,
-        required=study.images,
+        required=study.facts["images"],
         type=click.Path(path_type=Path),
     )
     @output_folder(f"Folder for {study.name}.png, .csv and .json.")
@@ -71,12 +88,17 @@ def _command(study: "Study") -> click.Command:
     def run(**options: Any) -> int:
         limits = {name: options.pop(name) for name in ("timeout", "memory")}
         opening = {name: options.pop(name) for name in OPENING}
-        return supervised(
-            lambda: _study(study, opening, **options), device=opening["device"], **limits
-        )
+
+        def work() -> int:
+            # The process that only waits loads nothing: what it holds costs time again at its end.
+            from inspector.studies import study_named
+
+            return _study(study_named(study.name), opening, **options)
+
+        return supervised(work, device=opening["device"], **limits)
 
     own = [_option(option.name, option.default, option.help) for option in study.options.values()]
-    run.params[2:2] = [*([_TRUTH] if study.labelled else []), *own]
+    run.params[2:2] = [*([_TRUTH] if study.facts.get("labelled") else []), *own]
     return run
 
 

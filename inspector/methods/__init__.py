@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from converters.plain_values import finite_number, quoted, whole_number
+from converters.plain_values import quoted
+from inspector.declarations import Option, options_of
 from inspector.engines.relevance import RELEVANCE_RULES
 from inspector.errors import NotFinite, UnknownMethod, UsageError, nearest
 
@@ -37,10 +38,8 @@ __all__ = [
     "MethodName",
     "Methods",
     "Need",
-    "Option",
     "Request",
     "configured",
-    "described_arguments",
     "method",
     "methods",
     "parse_request",
@@ -83,40 +82,6 @@ MethodName = Literal[
 
 OTHER_THRESHOLD = 0.15
 """Share of a map's maximum above which a box is drawn, where the paper says none (Grad-CAM's)."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a method: a keyword-only parameter of its function."""
-
-    name: str
-    default: Any
-    help: str
-
-    def parse(self, text: str) -> Any:
-        """Read a value from the command line by the type of the default."""
-        if isinstance(self.default, bool):
-            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-            if text.lower() in words:
-                return words[text.lower()]
-            raise UsageError(f"{self.name} is yes or no, not {quoted(text)}")
-        number: float | None
-        if isinstance(self.default, int):
-            number = whole_number(text)
-        elif isinstance(self.default, float):
-            number = finite_number(_float(text))
-        else:
-            return text
-        if number is None:
-            raise UsageError(f"{self.name} is a number, not {quoted(text)}")
-        return number
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -225,12 +190,7 @@ class Method:
 @cache
 def _options_of(function: Function) -> Mapping[str, Option]:
     """Options of a method's function; read once, for every map names them."""
-    described = described_arguments(inspect.getdoc(function) or "")
-    return {
-        p.name: Option(p.name, p.default, described.get(p.name, ""))
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    return options_of(function)
 
 
 @dataclass(frozen=True)
@@ -401,17 +361,3 @@ def parse_requests(texts: str | Request | Iterable[str | Request]) -> list[Reque
 
 
 _NAMES = "give a method's name, for example grad-cam, or a list of names"
-
-
-def described_arguments(documentation: str) -> dict[str, str]:
-    """Texts of the ``Args:`` section of a google-style docstring, by argument name."""
-    section = documentation.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    found: dict[str, str] = {}
-    current = ""
-    for line in section.splitlines():
-        if line.startswith("    ") and not line.startswith("     "):
-            current, _, text = line.strip().partition(": ")
-            found[current] = text
-        elif current:
-            found[current] += " " + line.strip()
-    return found

@@ -20,9 +20,9 @@ from typing import Any
 from PIL.Image import Image
 
 from converters.plain_values import quoted, whole_number
+from inspector.declarations import Option, options_of
 from inspector.errors import ImageRefused, InspectorWarning, MissingExtra, UsageError, require
 from inspector.heatmap import Heatmap
-from inspector.methods import Option, described_arguments
 from inspector.render import FORMATS, save
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "parse_units",
     "studies",
     "study",
+    "study_named",
 ]
 
 SCHEMA = 1
@@ -39,8 +40,6 @@ SCHEMA = 1
 
 MOST_UNITS = 256
 """Units that one run may ask for."""
-
-_HANDED_IN = ("progress", "journal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +166,7 @@ class Study:
     @property
     def options(self) -> dict[str, Option]:
         """Options by name, with defaults and help from the signature and the docstring."""
-        described = described_arguments(inspect.getdoc(self.function) or "")
-        return {
-            p.name: Option(p.name, p.default, described.get(p.name, ""))
-            for p in inspect.signature(self.function).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in _HANDED_IN
-        }
+        return options_of(self.function)
 
 
 _REGISTRY: dict[str, Study] = {}
@@ -231,6 +225,21 @@ def studies() -> Mapping[str, Study]:
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
     return {name: _REGISTRY[name] for name in sorted(_REGISTRY)}
+
+
+def study_named(name: str) -> Study:
+    """The study of a name, of which only its own file is imported.
+
+    Raises:
+        KeyError: There is none.
+    """
+    module = name.replace("-", "_")
+    folder = importlib.import_module("inspector.studies")
+    if name not in _REGISTRY and module in {
+        one.name for one in pkgutil.iter_modules(folder.__path__)
+    }:
+        importlib.import_module(f"{folder.__name__}.{module}")
+    return _REGISTRY.get(name) or studies()[name]
 
 
 def check_seed(seed: int) -> None:

@@ -80,3 +80,32 @@ def test_process_that_waits_for_the_work_loads_no_library_of_numbers():
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+_HELP = """
+import contextlib, io, json, sys
+from inspector.cli import program, run
+
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    groups = [[name] for name in program.list_commands(None)]
+    studies = [["study", name] for name in program.get_command(None, "study").list_commands(None)]
+    statuses = {run([*words, "--help"]) for words in ([], *groups, *studies)}
+print(json.dumps({"statuses": [*statuses], "modules": [*sys.modules], "text": said.getvalue()}))
+"""
+
+
+def test_no_help_page_loads_a_library_of_numbers_or_a_method():
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", _HELP],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["statuses"] == [0]
+    assert "grad-cam++" in found["text"]
+    assert "study top-activations [OPTIONS]" in found["text"]
+    heavy = {"numpy", "onnx", "onnxruntime", "torch", "PIL", "matplotlib", "rich", "scipy"}
+    own = {"inspector.methods", "inspector.studies", "converters.onnx_file", "converters.graph"}
+    assert (heavy | own).intersection(found["modules"]) == set()
