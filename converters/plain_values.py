@@ -23,6 +23,7 @@ __all__ = [
     "parse_toml",
     "parse_yaml",
     "quoted",
+    "real_number",
     "whole_number",
 ]
 
@@ -68,6 +69,20 @@ def finite_number(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def real_number(text: str) -> float | None:
+    """A number out of text; None for whatever is not a number, or not finite.
+
+    Example:
+        >>> from converters.plain_values import real_number
+        >>> real_number(" 1.5 "), real_number("inf"), real_number("1,5")
+        (1.5, None, None)
+    """
+    try:
+        return finite_number(float(text))
+    except ValueError:
+        return None
 
 
 def parse_json(

@@ -88,12 +88,20 @@ def require(module: str, what: str, extra: str) -> None:
         extra: The extra that brings it.
 
     Raises:
-        MissingExtra: It cannot be imported.
+        MissingExtra: It is not there, or lacks another one.
+        BrokenInstallation: It is there, and does not start.
     """
     try:
         importlib.import_module(module)
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra(what, extra) from None
+    except ImportError as error:
+        said = " ".join(str(error).split())[:200]
+        package = module.partition(".")[0]
+        raise BrokenInstallation(
+            f"{what} needs {package}, which is installed and does not start ({said})",
+            hint=f"pip install --force-reinstall --no-deps {package}, or what the reason names",
+        ) from None
 
 
 class BrokenInstallation(InspectorError):

@@ -398,8 +398,9 @@ def _warnings(
     if found.classes:
         unknown = [
             name
-            for name in found.classes
-            if not any(row["correct"] is not None for row in rows if row["label"] == name)
+            for name in {row["label"]: None for row in rows if not row["refused"]}
+            if name is not None
+            and not any(row["correct"] is not None for row in rows if row["label"] == name)
         ]
         if unknown:
             said.append(f"labels that are not classes of the model: {first_few(unknown, 5)}")

@@ -257,12 +257,16 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
         raise UsageError(
             "is not UTF-8 text", where=str(table), hint="save it as UTF-8 (CSV UTF-8)"
         ) from None
+    at = 0
     try:
         delimiter, skipped = _delimiter(text)
         lines = io.StringIO(text, newline=None)
         for _ in range(skipped):
             lines.readline()
-        reader = csv.DictReader(lines, skipinitialspace=True, restval="", delimiter=delimiter)
+        # Strict: a quote that nobody closes would make one cell of the lines that follow.
+        reader = csv.DictReader(
+            lines, skipinitialspace=True, restval="", delimiter=delimiter, strict=True
+        )
         reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
         check_heading(table, reader.fieldnames)
         rows: list[tuple[int, Mapping[str, str]]] = []
@@ -275,7 +279,11 @@ def read_table(table: Path) -> list[tuple[int, Mapping[str, str]]]:
             if len(rows) > MOST_ROWS:
                 raise UsageError(f"more than {MOST_ROWS} rows", where=str(table))
     except csv.Error as error:
-        raise UsageError(f"is not a CSV table ({error})", where=str(table)) from None
+        raise UsageError(
+            f"is not a CSV table after line {at} ({error})",
+            where=str(table),
+            hint="a quote begins and ends a whole cell, and is doubled in it",
+        ) from None
     if longer:
         these = first_few([str(line) for line in longer], 5)
         raise UsageError(

@@ -125,6 +125,19 @@ def test_a_photo_that_cannot_be_read_is_one_row(scene, tmp_path):
     assert "b.png" in found[1]["refused"]
 
 
+def test_a_label_of_which_every_photo_is_refused_stays_a_class_of_the_model(scene, tmp_path):
+    """Of it nothing is known: it was said to be no class of the model."""
+    photo = Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False))
+    for name in ("other/a.png", "thing/b.png", "dog/c.png"):
+        (tmp_path / name).parent.mkdir()
+        photo.save(tmp_path / name)
+    (tmp_path / "thing" / "b.png").write_bytes(b"")
+    options = AuditOptions(workers=1, thumbnails=False)
+    found = audit(opening(scene), tmp_path, tmp_path / "out", options)
+    (said,) = [one for one in found.contents["warnings"] if "not classes" in one]
+    assert said == "labels that are not classes of the model: dog"
+
+
 def test_a_mask_of_another_size_is_that_photo_s_refusal(scene, tmp_path):
     Image.fromarray(scenes.photo(1, (220, 60, 60), marked=False)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "m.png")

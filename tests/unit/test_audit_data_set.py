@@ -522,3 +522,53 @@ def test_coco_in_a_folder_beside_the_photos_of_its_part(tmp_path):
     path = tmp_path / "annotations" / "instances_train.json"
     path.write_text(json.dumps(one_box(40, 20, [1, 2, 10, 5])))
     assert [e.label for e in open_data_set(tmp_path).entries] == ["dog"]
+
+
+def test_a_quote_that_nobody_closes_is_refused(tmp_path):
+    """The lines behind it were part of one label."""
+    photos(tmp_path, "a.png", "b.png")
+    with pytest.raises(UsageError, match=r"after line 2 .*a quote begins and ends a whole cell"):
+        open_data_set(_csv(tmp_path, 'image,label\na.png,dog\na.png,"dog\nb.png,cat\n'))
+
+
+def test_objects_of_images_that_are_not_named_are_told(tmp_path):
+    photos(tmp_path, "a.png")
+    content = one_box(40, 20, [1, 2, 10, 5])
+    content["annotations"].append({**content["annotations"][0], "id": 2, "image_id": 99})
+    found = open_data_set(_coco(tmp_path, json.dumps(content)))
+    assert found.remarks == ("1 object(s) of images that it does not name are left out",)
+
+
+def test_whole_paths_of_coco_that_lead_below_the_folder(tmp_path):
+    """As tables are read."""
+    photos(tmp_path, "in/a.png")
+    content = one_box(40, 20, [1, 2, 10, 5])
+    content["images"][0]["file_name"] = str(tmp_path / "in" / "a.png")
+    assert open_data_set(_coco(tmp_path, json.dumps(content))).entries[0].photo == "in/a.png"
+    content["images"][0]["file_name"] = "/elsewhere/a.png"
+    with pytest.raises(UsageError, match=r"outside the folder.*paths below the folder"):
+        open_data_set(_coco(tmp_path, json.dumps(content)))
+
+
+@pytest.mark.parametrize("name", ["/home/me/b.png", r"C:\me\b.png", r"\\server\me\b.png"])
+def test_voc_whose_photos_are_called_by_their_place_on_another_machine(tmp_path, name):
+    _voc(tmp_path, VOC.replace("a.png", name))
+    assert [e.photo for e in open_data_set(tmp_path).entries] == ["a.png"]  # the file's own name
+    photos(tmp_path, "JPEGImages/b.png")
+    assert [e.photo for e in open_data_set(tmp_path).entries] == ["b.png"]
+
+
+def test_a_corner_without_end_is_refused(tmp_path):
+    _voc(tmp_path, VOC.replace("<xmax>10", "<xmax>inf"))
+    with pytest.raises(UsageError, match="corners that are not numbers"):
+        open_data_set(tmp_path)
+
+
+def test_yolo_with_folders_in_capitals_and_classes_as_floats(tmp_path):
+    """Images/ was a class, and a class of 1.0 refused."""
+    photos(tmp_path, "Images/a.png")
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "Labels" / "a.txt").write_text("1.0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]")
+    found = open_data_set(tmp_path)
+    assert (found.kind, found.entries[0].label) == ("yolo", "dog")

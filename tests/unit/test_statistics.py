@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from inspector.errors import InspectorWarning, MissingExtra
+from inspector.errors import BrokenInstallation, InspectorWarning, MissingExtra, require
 from inspector.measures import statistics
 from inspector.measures.statistics import bootstrap, holm, mcnemar, wald_difference, wilson
 from inspector.studies import studies
@@ -74,6 +74,13 @@ def test_without_scipy_the_extra_is_named(monkeypatch, call):
     with pytest.raises(MissingExtra) as told:
         call()
     assert told.value.hint == "pip install 'onnx-inspector[studies]'"
+
+
+def test_a_package_that_is_there_and_does_not_start_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text("raise ImportError('libGL.so.1: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BrokenInstallation, match=r"half_installed, which .*libGL\.so\.1"):
+        require("half_installed", "drawing", "studies")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from converters.plain_values import finite_number
+from converters.plain_values import real_number
 from inspector.errors import UsageError
 from inspector.printable import clean_text
 
@@ -113,11 +113,4 @@ class Boxes:
         return (y, x, bottom, right) if x < right and y < bottom else None
 
     def _numbers(self, row: Mapping[str, str]) -> list[float | None]:
-        return [finite_number(_number(row.get(name, ""))) for name in self.columns]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+        return [real_number(row.get(name, "")) for name in self.columns]

@@ -58,6 +58,8 @@ def coco(path: Path) -> Annotations:
     wrong += _unmatched("an image", {*objects}, known)
     wrong += _unmatched("a category", categories, named)
     refuse_all([*wrong, *_nameless(images)], path)
+    if strangers := [one for identity in {*objects} - {*known} for one in objects[identity]]:
+        remarks.append(f"{len(strangers)} object(s) of images that it does not name are left out")
     beside = ("", path.stem.rpartition("_")[2]) if path.parent.name == "annotations" else ()
     described = []
     for image in mappings_in(images):

@@ -116,14 +116,22 @@ def beginning_of(path: Path, count: int) -> bytes:
 def below(name: object, path: Path) -> PurePosixPath:
     """A photo's name as a path below the data set's folder.
 
+    Args:
+        name: What annotations say: such a path, or a whole one that leads there.
+        path: The file of annotations.
+
     Raises:
         UsageError: It leads outside.
     """
     found = PurePosixPath(str(name).replace("\\", "/"))
+    folder = path.parent.parent if path.parent.name == "annotations" else path.parent
+    if found.is_relative_to(folder.absolute().as_posix()):
+        found = found.relative_to(folder.absolute().as_posix())
     if not str(name) or "\0" in str(name) or found.is_absolute() or ".." in found.parts:
         raise UsageError(
             f"names a file outside the folder: {clean_text(str(name), limit=80)}",
             where=str(path),
+            hint="names of photos are paths below the folder of the data set",
         )
     return found
 

@@ -1,13 +1,14 @@
 """Pascal VOC annotations: an XML file per photo."""
 
 import codecs
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree as ET
 
-from converters.plain_values import whole_number
+from converters.plain_values import real_number, whole_number
 from inspector.audit.data_set.described import (
     MOST_LABEL_BYTES,
     Annotated,
@@ -101,7 +102,7 @@ def _described(path: Path, folder: Path, rooms: Sequence[str], wrong: list[str])
         UsageError: The file is not such XML, or names a photo outside.
     """
     root = _xml(path)
-    given = root.findtext("filename")
+    given = _without_place((root.findtext("filename") or "").strip())
     own = [f"{path.stem}{suffix}" for suffix in sorted(PICTURES)]
     names = [below(name, path) for name in ([given, *own] if given else own)]
     places = [(room, name) for name in names for room in rooms]
@@ -110,10 +111,8 @@ def _described(path: Path, folder: Path, rooms: Sequence[str], wrong: list[str])
     objects = []
     for one in root.iter("object"):
         texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
-        try:
-            top, left, bottom, right = (float(text or "") for text in texts)
-        except ValueError:
-            top, left, bottom, right = 1.0, 1.0, 0.0, 0.0
+        numbers = [real_number(text or "") for text in texts]
+        top, left, bottom, right = (math.nan if one is None else one for one in numbers)
         if not (top <= bottom and left <= right):
             wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
             continue
@@ -122,6 +121,12 @@ def _described(path: Path, folder: Path, rooms: Sequence[str], wrong: list[str])
     size = size_of(*(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width")))
     found = (PurePosixPath(room) / name, name)
     return Described(distinct_text(str(name)), found, objects, size)
+
+
+def _without_place(name: str) -> str:
+    """The file's own name where a program wrote its whole path on the machine that it ran on."""
+    windows = PureWindowsPath(name)
+    return windows.name if windows.root or windows.drive else name
 
 
 def _xml(path: Path) -> ET.Element:

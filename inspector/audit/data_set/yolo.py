@@ -1,5 +1,6 @@
 """YOLO annotations: a text file of boxes or polygons beside each photo's folder."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from inspector.printable import clean_text, distinct_text
 __all__ = ["has_yolo", "yolo"]
 
 _LISTED = "classes.txt"
-_LINE = re.compile(r"\d+(\s+-?[\d.]+(e-?\d+)?){4,}", re.IGNORECASE)
+_LINE = re.compile(r"\d+(?:\.0*)?(\s+-?[\d.]+(e-?\d+)?){4,}", re.IGNORECASE)
 
 
 def has_yolo(folder: Path) -> bool:
@@ -38,14 +39,23 @@ def _parts(folder: Path) -> list[tuple[Path, Path]]:
     """
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     for places in ([folder], inner):
-        apart = [(one / "images", one / "labels") for one in places]
-        apart = [pair for pair in apart if all(part.is_dir() for part in pair)]
-        if apart:
-            return apart
+        apart = [(_inner(one, "images"), _inner(one, "labels")) for one in places]
+        if pairs := [(photos, labels) for photos, labels in apart if photos and labels]:
+            return pairs
         beside = [(one, one) for one in places if _beside(one)]
         if beside:
             return beside
     return []
+
+
+def _inner(folder: Path, name: str) -> Path | None:
+    """A folder in another one, with a name in any case: elsewhere ``Images`` is ``images``."""
+    exact = folder / name
+    if exact.is_dir():
+        return exact
+    with os.scandir(folder) as found:
+        others = sorted(e.name for e in found if e.name.lower() == name and e.is_dir())
+    return folder / others[0] if others else None
 
 
 def _beside(folder: Path) -> bool:
@@ -106,7 +116,7 @@ def _yolo_objects(path: Path, names: Mapping[int, str], points: int) -> list[Ann
         words = line.split()
         if not words:
             continue
-        index = whole_number(words[0])
+        index = whole_number(re.sub(r"\.0*$", "", words[0]))  # 3.0, as NumPy writes a row
         try:
             numbers = [float(word) for word in words[1:]]
         except ValueError:
