@@ -33,7 +33,7 @@ from inspector.errors import UsageError, nearest
 from inspector.photos.geometry import Geometry
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess_files import Settings, read_settings
-from inspector.photos.scaling import scaled
+from inspector.photos.scaling import Window, resampled, scaled
 
 __all__ = ["INTERPOLATIONS", "PRESETS", "Preprocess"]
 
@@ -55,6 +55,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _MAX_SIDE = 16384  # a settings file or a model may ask for anything
 _MAX_LENGTH = 2**24  # places of a signal, or of all slices of a volume below each other
 _MAX_BANDS = 4096
+_MOST_SCALED = 2**24
+"""Pixels of a scaled photo that are all made: of one pixel by 30,000 they would take 19 GB."""
 
 
 @dataclass(frozen=True)
@@ -206,10 +208,8 @@ class Preprocess:
         if photo.bands is not None and photo.space != 2:
             return self._whole(photo.bands, as_they_are=photo.as_they_are)
         height, width = self._scaled_size(*photo.size)
-        scaled = _resized(photo, (height, width), self)
         top, left = _offset(height, self.size[0]), _offset(width, self.size[1])
-        pad = self._pad(photo)
-        pixels = self._placed(scaled, top, left, pad)
+        pixels = self._placed(photo, (height, width), top, left)
         geometry = Geometry(
             photo=photo.size,
             input=self.size,
@@ -309,13 +309,23 @@ class Preprocess:
         return known.get(self.channels, (0.0,) * self.channel_count)
 
     def _placed(
-        self, scaled: NDArray[Any], top: int, left: int, pad: Sequence[float]
+        self, photo: Photo, scaled: tuple[int, int], top: int, left: int
     ) -> NDArray[np.float32]:
-        """Crop or pad (h, w, C) to the input's size, starting at ``top``, ``left``: (C, H, W)."""
-        out = np.empty((scaled.shape[2], *self.size), np.float32)
-        part = scaled[max(top, 0) : top + self.size[0], max(left, 0) : left + self.size[1]]
+        """The scaled photo, cropped or padded to the input's size from ``top``, ``left`` on.
+
+        Returns:
+            (C, H, W) in 0..255.
+        """
+        y, x = max(top, 0), max(left, 0)
+        bottom = min(top + self.size[0], scaled[0])
+        right = min(left + self.size[1], scaled[1])
+        if scaled[0] * scaled[1] <= _MOST_SCALED:  # as torchvision and timm do it, to the bit
+            part = _resized(photo, scaled, self, None)[y:bottom, x:right]
+        else:
+            part = _resized(photo, scaled, self, (y, x, bottom, right))
+        out = np.empty((part.shape[2], *self.size), np.float32)
         if part.shape[:2] != self.size:
-            out[:] = np.reshape(pad, (-1, 1, 1))
+            out[:] = np.reshape(self._pad(photo), (-1, 1, 1))
         y, x = max(-top, 0), max(-left, 0)
         out[:, y : y + part.shape[0], x : x + part.shape[1]] = part.transpose(2, 0, 1)
         return out
@@ -331,24 +341,31 @@ class Preprocess:
         return pixels
 
 
-def _resized(photo: Photo, size: tuple[int, int], to: Preprocess) -> NDArray[np.float32]:
-    """The photo scaled to ``size``, as (h, w, C) in 0..255 and the model's channel order."""
-    height, width = size
+def _resized(
+    photo: Photo, size: tuple[int, int], to: Preprocess, window: Window | None
+) -> NDArray[np.float32]:
+    """The photo scaled to ``size``, or a window of that, in the model's channel order.
+
+    Returns:
+        (h, w, C) in 0..255.
+    """
     how = INTERPOLATIONS[to.interpolation]
+
+    def plane(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(resampled(Image.fromarray(values), size, how, window))
+
     if photo.bands is not None:
-        planes = [np.asarray(Image.fromarray(c).resize((width, height), how)) for c in photo.bands]
-        return np.stack(planes, 2)
+        return np.stack([plane(band) for band in photo.bands], 2)
     if photo.pixels.dtype == np.uint8:
         grey = to.channels == "GRAY"
-        pixels: NDArray[Any] = np.atleast_3d(scaled(photo.rgb8, size, how, grey=grey))
+        pixels: NDArray[Any] = np.atleast_3d(
+            scaled(photo.rgb8, size, how, grey=grey, window=window)
+        )
     else:
         source = photo.pixels.astype(np.float32, copy=False)
         if to.channels == "GRAY":
             source = source @ np.array([[0.299], [0.587], [0.114]], np.float32)
-        planes = [
-            np.asarray(Image.fromarray(source[:, :, c]).resize((width, height), how))
-            for c in range(source.shape[2])
-        ]
+        planes = [plane(source[:, :, c]) for c in range(source.shape[2])]
         # Bicubic overshoots, which eight bits would clip.
         pixels = np.clip(np.stack(planes, 2), 0, 255)
     return pixels[:, :, ::-1] if to.channels == "BGR" else pixels

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from inspector.errors import UsageError
+from inspector.photos import preprocess
 from inspector.photos.photo import Photo
 from inspector.photos.preprocess_choice import PRESETS, Preprocess
 
@@ -70,6 +72,54 @@ def test_crop_equals_torchvision(vision, size, side, short, how):
     found, _ = mine.apply(picture)
     expected = oracle(Image.fromarray(picture.rgb8)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+WINDOWS = ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+
+@pytest.mark.parametrize("how", WINDOWS)
+@pytest.mark.parametrize(
+    ("size", "recipe"),
+    [
+        ((7, 300), {"size": (32, 32), "crop_pct": 0.9}),
+        ((901, 211), {"size": (64, 48)}),
+        ((40, 3000), {"size": (16, 16)}),
+        ((5, 5), {"size": (64, 64)}),
+        (
+            (51, 61),
+            {"size": (33, 20), "crop_pct": 0.7, "channels": "GRAY", "mean": (0,), "std": (1,)},
+        ),
+        ((30, 90), {"size": (40, 40), "resize": "letterbox", "channels": "BGR"}),
+        ((30, 90), {"size": (40, 40), "resize": "squash", "crop_pct": 0.5}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [np.uint8, float, "bands"])
+def test_window_of_the_scaled_photo_is_that_of_the_whole(monkeypatch, size, recipe, how, kind):
+    picture = photo(*size, dtype=np.uint8 if kind == "bands" else kind)
+    if kind == "bands":
+        recipe = {**recipe, "channels": "3", "mean": (0.0,) * 3, "std": (1.0,) * 3}
+        picture = replace(picture, bands=picture.pixels.transpose(2, 0, 1).astype(np.float32))
+    mine = Preprocess(**recipe, interpolation=how, scale=1.0)
+    whole, place = mine.apply(picture)
+    monkeypatch.setattr(preprocess, "_MOST_SCALED", 0)
+    part, same = mine.apply(picture)
+    assert place == same
+    difference = np.abs(whole - part) * np.reshape(mine.std, (-1, 1, 1))
+    assert difference.max() <= (1 if kind is np.uint8 else 0.05)
+
+
+def test_photo_of_one_pixel_by_many_takes_no_more_memory_than_its_input(monkeypatch):
+    tall = photo(30_000, 1)
+    made, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *a: made.append(size) or resize(self, size, *a)
+    )
+    found, geometry = Preprocess((224, 224), crop_pct=0.875).apply(tall)
+    assert made == [(224, 224)]
+    assert found.shape == (3, 224, 224)
+    assert geometry.scale == (256.0, 256.0)
+    assert geometry.shift == (-(30_000 * 256 - 224) / 2, -16)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -9,7 +9,7 @@ import pytest
 from array_api_compat import array_namespace as namespace_of
 
 import inspector
-from inspector import model as model_module
+from inspector.engines import forward
 from inspector.measures.namespace import array_namespace
 
 MODEL = Path(__file__).parents[2] / "sample_models" / "resnet20.onnx"
@@ -17,13 +17,13 @@ MODEL = Path(__file__).parents[2] / "sample_models" / "resnet20.onnx"
 
 def test_random_operators_are_sought_once_per_tensor(monkeypatch):
     asked = []
-    sought = model_module.stochastic_node
+    sought = forward.stochastic_node
 
     def counting(graph, tensors):
         asked.append(list(tensors))
         return sought(graph, tensors)
 
-    monkeypatch.setattr(model_module, "stochastic_node", counting)
+    monkeypatch.setattr(forward, "stochastic_node", counting)
     model = inspector.load(MODEL, device="cpu", unverified=True)
     image = np.zeros((1, 3, 32, 32), np.float32)
     first = model.attribute(image, "grad-cam", target="3")
