@@ -111,6 +111,7 @@ READERS = {
     "converters/to_onnx/other.py": "asked for two keys alone",
     "converters/to_onnx/pytorch/program.py": "held against lists of what is allowed, in the child",
     "inspector/audit/engines/ray_data.py": "rows of this program's own workers",
+    "inspector/declarations.py": "literals in this program's own files",
     "inspector/audit/remote/staging.py": "answers of its own process",
     "inspector/audit/remote/transfer.py": "requests of its own parent",
     "inspector/passes/journal.py": "results of this program's own",
