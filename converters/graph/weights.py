@@ -1,8 +1,8 @@
-"""Large weights of a model that stay in the bytes of its file.
+"""Large weights of a model that are held once, beside the message that is parsed.
 
 protobuf copies them when it parses, and once more for each reader; ONNX Runtime copies what it is
 handed serialised.  So the message holds a reference in their place, written as external data are,
-and readers get a view of the bytes (``onnx_file.weights_apart`` writes it).  Whoever changes such a
+and readers get a view of them (``onnx_file.weights_apart`` writes it).  Whoever changes such a
 tensor writes a new one, with values of its own: what a reference says cannot be out of date.
 """
 
@@ -38,7 +38,7 @@ class Weights:
         files: Bytes of whole files, by what references call them.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: Mapping[str, bytes | memoryview]) -> None:
         self._files = files
 
     def size(self, location: str) -> int | None:

@@ -188,7 +188,7 @@ def read(
     Args:
         path: The ``.onnx`` file; external data must lie in its folder.
         limits: How much it may ask for; the defaults of :class:`Limits` when None.
-        weights_apart: Whether large weights stay in the bytes of the file; see ``weights`` of
+        weights_apart: Whether large weights are held beside the parsed message; see ``weights`` of
             :class:`OnnxFile`.
 
     Returns:

@@ -76,7 +76,7 @@ class Folder:
         declared: Bytes declared so far.
         files: Location as the model writes it -> resolved file, of all locations accepted.
         problems: Location -> why it is refused, so that each is examined once.
-        own: What lies in the bytes of the model file itself; see ``weights_apart``.
+        own: What was set apart from the model file itself; see ``weights_apart``.
     """
 
     path: Path | None

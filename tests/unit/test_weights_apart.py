@@ -1,4 +1,4 @@
-"""Large weights stay in the bytes of the file: the same values, the same refusals, no copies."""
+"""Large weights beside the parsed message: the same values, the same refusals, no copies."""
 
 import pickle
 
@@ -342,3 +342,17 @@ def test_external_data_are_read_once(tmp_path, monkeypatch):
         for name in ("y", "u"):
             np.testing.assert_array_equal(found[name], wanted[name])
     assert len(opened) == hashing + 1
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_values_are_not_copied_again_wherever_they_lie_in_the_file(tmp_path, shift):
+    model = network()
+    model.producer_name = "x" * shift  # moves all that follows by so many bytes
+    onnx.save(model, tmp_path / "m.onnx")
+    apart = onnx_file.read(tmp_path / "m.onnx", weights_apart=True)
+    for tensor in apart.model.graph.initializer:
+        if tensor.name in APART:
+            one, other = (apart.weights.array(tensor) for _ in range(2))
+            assert np.shares_memory(one, other)
+            assert (one.ctypes.data % 64, one.flags.writeable) == (0, False)
+            np.testing.assert_array_equal(one, STORED[tensor.name])
