@@ -18,21 +18,36 @@ NAME_LIMIT = 200
 
 
 def clean_text(text: str, *, limit: int | None = NAME_LIMIT) -> str:
-    """One printable line of a text that a stranger wrote.
+    r"""One printable line of a text that a stranger wrote.
 
-    Control characters (terminal escapes among them), format characters (bidirectional
-    overrides, zero-width) and surrogates become spaces; runs of white space become one.
+    Control characters (terminal escapes among them) and format characters (bidirectional
+    overrides, zero-width) become spaces, runs of white space one. Half of a pair becomes U+FFFD:
+    that is how Python holds a byte of a file's name that it cannot decode, and a name of such bytes
+    alone would be gone.
 
     Args:
         text: Any text.
         limit: Characters that are kept; None keeps all.
+
+    Example:
+        >>> from inspector.printable import clean_text
+        >>> clean_text("a\x1b[31m  b"), ascii(clean_text("\udcff\udcfe.png"))
+        ('a [31m b', "'\\ufffd\\ufffd.png'")
     """
     # Only the part that can matter is looked at: a label of 100 MB is cut first.
     part = text if limit is None else text[: 4 * limit]
     if not (part.isascii() and part.isprintable()):
-        part = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in part)
+        part = "".join(map(_shown, part))
     line = " ".join(part.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _shown(character: str) -> str:
+    """What stands for a character in a line of text."""
+    kind = unicodedata.category(character)
+    if kind == "Cs":
+        return "\N{REPLACEMENT CHARACTER}"
+    return " " if kind[0] == "C" else character
 
 
 def distinct_text(text: str) -> str:

@@ -15,7 +15,7 @@ from converters.graph.activations import data_nodes
 from converters.graph.operators import facts
 from inspector.errors import ExplainedError, LimitExceeded, MethodRefused
 from inspector.explain import Explainer, attempts
-from inspector.methods import methods
+from inspector.methods import Method, methods
 from inspector.network.outputs.score_tensors import candidates
 from inspector.photos.geometry import Geometry
 from inspector.tasks import Sample
@@ -49,7 +49,7 @@ def method_verdicts(explainer: Explainer) -> dict[str, str]:
 def verdicts(explainer: Explainer) -> Iterator[tuple[str, str]]:
     """Yield each method with its verdict as soon as it is known; see ``method_verdicts``.
 
-    What needs no gradient comes first: proving gradients takes most of the time.
+    What takes long comes late, so that a clock that ends the trial leaves out little.
 
     Args:
         explainer: The opened model.
@@ -58,9 +58,20 @@ def verdicts(explainer: Explainer) -> Iterator[tuple[str, str]]:
     if why := _too_long(nodes):
         yield from dict.fromkeys(methods(), f"not tried: {why}").items()
         return
-    slow = {name for name, one in methods().items() if one.differentiates}
-    for last in (False, True):
-        yield from _tried(explainer, [n for n in methods() if (n in slow) is last]).items()
+    groups: dict[int, list[str]] = {}
+    for name, one in methods().items():
+        groups.setdefault(_rank(one), []).append(name)
+    for _, names in sorted(groups.items()):
+        yield from _tried(explainer, names).items()
+
+
+def _rank(method: Method) -> int:
+    """How late a method is tried: forward passes, the tail's gradients, the network's, torch's."""
+    if not method.differentiates:
+        return 0
+    if method.by_twin:
+        return 3
+    return 2 if method.needs & {"input-gradient", "attention"} else 1
 
 
 def _too_long(nodes: Sequence[Node]) -> str:

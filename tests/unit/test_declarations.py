@@ -1,8 +1,11 @@
 """What the files of methods and studies say in their text is what they are when imported."""
 
+import os
 import py_compile
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -13,6 +16,8 @@ from inspector.declarations import declarations
 from inspector.methods import methods
 from inspector.studies import studies, study_named
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_text_of_methods_says_what_the_methods_are():
     found = declarations("inspector.methods", "method")
@@ -22,6 +27,21 @@ def test_text_of_methods_says_what_the_methods_are():
         assert dict(found[name].options) == one.options
         assert found[name].module == one.function.__module__
     assert [one.name for one in completion.described_methods()] == list(methods())
+
+
+def test_order_of_methods_does_not_depend_on_what_was_asked_for_before():
+    code = (
+        "from inspector.methods import methods, parse_request; parse_request('occlusion'); "
+        "print(*methods())"
+    )
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [one.name for one in completion.described_methods()]
 
 
 def test_text_of_studies_says_what_the_studies_are():

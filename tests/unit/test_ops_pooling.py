@@ -1,13 +1,14 @@
 """Pools against ONNX Runtime and literal loops: odd windows, borders, indices, ties."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from one_node import assert_same, twin
+from one_node import assert_same, ort, twin
 from torch.autograd import gradcheck
 
 from converters.errors import ConverterError
@@ -100,12 +101,25 @@ def test_average_pool_word_by_word(window, include):
     np.testing.assert_allclose(Y[0, 0], expected, atol=1e-12)
 
 
+@cache
+def counts_pads_alone():
+    """Whether ONNX Runtime leaves places behind the pads out of the mean below opset 19, as above.
+
+    1.28 counts them there where pads count: its maps of such a file are refused by the certificate.
+    """
+    attributes = {"kernel_shape": [2], "strides": [2], "ceil_mode": 1, "count_include_pad": 1}
+    return (
+        ort("AveragePool", [np.ones((1, 1, 3), np.float32)], opset=11, **attributes)[0].min() == 1
+    )
+
+
 @settings(max_examples=200, deadline=None)
 @given(window=windows(dilated=False), include=st.integers(0, 1))
 def test_average_pool(window, include):
     size, attributes = window
     X = np.random.default_rng(0).normal(size=(2, 2, *size)).astype(np.float32)
-    assert_same("AveragePool", [X], opset=11, count_include_pad=include, **attributes)
+    opset = 11 if counts_pads_alone() or not include else 19
+    assert_same("AveragePool", [X], opset=opset, count_include_pad=include, **attributes)
 
 
 @settings(max_examples=100, deadline=None)

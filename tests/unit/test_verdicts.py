@@ -8,9 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 import inspector
 from converters.graph import Graph
 from inspector.errors import ExplainedError
+from inspector.explain import attempts
 from inspector.methods import methods
 from inspector.network.outputs.score_tensors import candidates
-from inspector.verdicts import method_verdicts, probe_target
+from inspector.verdicts import method_verdicts, probe_target, verdicts
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
 
@@ -109,6 +110,28 @@ def test_a_refusal_names_operator_and_node(tmp_path):
     assert found["cam"] == found["occlusion"] == "works"
     assert "MurmurHash3" in found["grad-cam"]
     assert "hash" in found["grad-cam"]
+
+
+def test_what_takes_long_is_tried_after_the_rest_is_known(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    onnx.save(network(), path)
+    tried = []
+
+    def recorded(opened, image, requests, target):
+        tried.extend(text.partition(":")[0] for text in requests)
+        return attempts(opened, image, requests, target)
+
+    monkeypatch.setattr("inspector.verdicts.attempts", recorded)
+    model = inspector.load(path, device="cpu", preprocess="imagenet")
+    known = []
+    for name, _ in verdicts(model):
+        known.append(name)
+        if name == "x-grad-cam":
+            assert not {"smooth-grad", "gradient", "attn-lrp"}.intersection(tried)
+        if name == "smooth-grad":
+            assert not {"attn-lrp", "lrp-epsilon-plus"}.intersection(tried)
+    assert known.index("occlusion") < known.index("x-grad-cam") < known.index("smooth-grad")
+    assert sorted(known) == sorted(methods())
 
 
 def test_a_model_without_classes_is_probed_at_its_largest_element(tmp_path):
