@@ -8,14 +8,15 @@ import numpy as np
 import onnx
 
 from converters import onnx_file
+from converters.errors import UnsafeModel
 from inspector.embed.plan import Plan, probe_images
 from inspector.engines.runtime import Runtime
-from inspector.errors import ImageRefused, UsageError
+from inspector.errors import ImageRefused, ModelRefused, UsageError
 from inspector.heatmap import lay_on_input
 from inspector.methods import parse_request
 from inspector.opened import Opened
-from inspector.surgery.embedded import HEATMAP, without
-from inspector.surgery.embedded_facts import METADATA_KEY, facts_of
+from inspector.surgery.embedded import HEATMAP, network_digest, without
+from inspector.surgery.embedded_facts import METADATA_KEY, NETWORK, facts_of
 from inspector.verify.certificate import Check
 from inspector.verify.graph_gradient import allowed
 
@@ -37,7 +38,16 @@ def base_of(opened: Kind) -> tuple[Kind, Mapping[str, Any]] | None:
     if facts is None or HEATMAP not in opened.graph.outputs:
         return None
     metadata = {k: v for k, v in opened.file.metadata.items() if k != METADATA_KEY}
-    file = onnx_file.from_proto(without(opened.model.file.whole_model()), weights_apart=True)
+    try:
+        whole = without(opened.model.file.whole_model())
+        file = onnx_file.from_proto(whole, opened.file.folder, weights_apart=True)
+    except UnsafeModel as error:
+        raise ModelRefused(
+            f"the nodes of its heatmap cannot be told from those of the model: {error.what}",
+            where=opened.path.name,
+            hint="another tool changed the file after inspector embed wrote it; let that tool "
+            "change the original, and embed what it writes",
+        ) from error
     file = replace(file, path=opened.path, metadata=metadata)
     return type(opened)(file, device=opened.device, **opened.settings), facts
 
@@ -58,11 +68,16 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
         plan = Plan(base, request, str(facts["target"]))
         layer = None if facts["layer"] is None else str(facts["layer"])
         size = str(facts["size"])
+        if layer is not None and layer not in base.graph.tensors:
+            raise UsageError(
+                f"the heatmap's metadata name a layer {layer!r}, which the model does not have",
+                where=opened.path.name,
+            )
     except KeyError as error:
         raise UsageError(
             f"the metadata of the heatmap lack {error}", where=opened.path.name
         ) from None
-    found = output_checks(base, opened.file)
+    found = [*_network_check(opened, facts), *output_checks(base, opened.file)]
     values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
     most, worst, whose = HALF_MAPS if _is_half(base.graph.model) else MAPS, float("inf"), ""
     maps: list[Array] = []
@@ -89,6 +104,20 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
         text += f", whose own maps in float32 and float64 are {flips:.1e} apart"
         most = allowed(most, flips)
     return [*found, Check("heatmap", "pass" if worst <= most else "fail", text, about="map")]
+
+
+def _network_check(opened: Opened, facts: Mapping[str, Any]) -> list[Check]:
+    """Whether nodes and weights are those of the file as it was written; older ones do not say."""
+    if NETWORK not in facts:
+        return []
+    same = network_digest(opened.graph.model, opened.graph.array) == facts[NETWORK]
+    text = "its nodes and weights are those that the heatmap was written for"
+    if not same:
+        text = (
+            "its nodes or weights were changed since the heatmap was written, by hand or by a tool "
+            "such as an optimiser: embed the changed model itself"
+        )
+    return [Check("network", "pass" if same else "fail", text, about="map")]
 
 
 def _is_half(model: onnx.ModelProto) -> bool:

@@ -93,6 +93,12 @@ class Plan:
                 raise UsageError(
                     "a class is picked of a classifier alone", hint="leave --class-input out"
                 )
+            known = self.measured(self.tensor)
+            if class_input and known is not None and known[:1].size == 1:
+                raise UsageError(
+                    "the network has one score, for two classes: there is none to pick",
+                    hint="leave --class-input out",
+                )
             return BestClass(by_input=True) if class_input else self.choice.seed
         if class_input:
             raise UsageError("--class-input and --target exclude each other", hint="leave one out")

@@ -81,7 +81,8 @@ def written(
             "hires-cam or layer-cam, which read few",
         )
     left = left_over(model, runtime)
-    return Written(data, model, request.method.name, wanted.facts, left)
+    facts = facts_of({entry.key: entry.value for entry in model.metadata_props})
+    return Written(data, model, request.method.name, facts or wanted.facts, left)
 
 
 def _require_plain(opened: Opened, request: Request, size: str, runtime: str) -> None:

@@ -6,7 +6,7 @@ method.  What was added is named so that it can be taken out again.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from converters.errors import UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
-from inspector.surgery.embedded_facts import METADATA_KEY
+from inspector.surgery.embedded_facts import METADATA_KEY, NETWORK, digest_of
 from inspector.surgery.embedded_target import CLASS_INPUT, BestClass, Seed
 from inspector.surgery.gradient.builder import ADDED, Builder
 from inspector.surgery.gradient.reverse import Overlay, reverse
@@ -26,6 +26,7 @@ __all__ = [
     "Embedding",
     "Held",
     "Part",
+    "network_digest",
     "with_heatmap",
     "without",
 ]
@@ -143,8 +144,12 @@ def with_heatmap(graph: Graph, wanted: Embedding, builder: Builder) -> onnx.Mode
     Raises:
         UnsupportedOperator: Nodes on the way that have no rule.
     """
+    by_input = isinstance(wanted.seed, BestClass) and wanted.seed.by_input
     seed = wanted.seed.written(builder, wanted.target)
-    builder.rename(_formula(builder, wanted, seed), HEATMAP)
+    drawn = _formula(builder, wanted, seed)
+    if by_input:
+        drawn = builder.mul(drawn, _one_or_nan(builder, seed, wanted.target))
+    builder.rename(drawn, HEATMAP)
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     _inline(model, graph)
@@ -155,7 +160,7 @@ def with_heatmap(graph: Graph, wanted: Embedding, builder: Builder) -> onnx.Mode
         node.output.append(name)
     model.graph.node.extend(builder.nodes)
     model.graph.initializer.extend(builder.initialisers)
-    if isinstance(wanted.seed, BestClass) and wanted.seed.by_input:
+    if by_input:
         kind = onnx.TensorProto.INT32
         model.graph.input.append(helper.make_tensor_value_info(CLASS_INPUT, kind, ["classes"]))
         model.graph.initializer.append(
@@ -165,15 +170,31 @@ def with_heatmap(graph: Graph, wanted: Embedding, builder: Builder) -> onnx.Mode
     declared = helper.make_tensor_value_info(HEATMAP, onnx.TensorProto.FLOAT, [batch, None, None])
     model.graph.output.append(declared)
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(dict(wanted.facts), sort_keys=True)
+    facts = {**wanted.facts, NETWORK: network_digest(model, graph.array)}
+    entry.key, entry.value = METADATA_KEY, json.dumps(facts, sort_keys=True)
     return model
 
 
-def without(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model without the heatmap that ``with_heatmap`` added."""
-    base = onnx.ModelProto()
-    base.CopyFrom(model)
-    graph = base.graph
+def _one_or_nan(b: Builder, seed: str, target: str) -> str:
+    """1 for a sample whose class exists, else NaN: zeros would be taken for its map."""
+    count = math.prod(b.dims(target)[1:])
+    found = b.sum(b.reshape(seed, (-1, count)), [1], keep=True)
+    return b.unsqueeze(b.op("Div", [found, found]), [2])
+
+
+def network_digest(model: onnx.ModelProto, array: Callable[[onnx.TensorProto], Array]) -> str:
+    """Hash of the network in a file with a heatmap; see ``digest_of``.
+
+    Args:
+        model: The whole file.
+        array: Values of a constant, wherever they are stored.
+    """
+    outputs = (one.name for one in model.graph.output if one.name != HEATMAP)
+    return digest_of(_own_nodes(model.graph), _own_tensors(model.graph), outputs, array)
+
+
+def _own_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The network's nodes, without what was added to them."""
     kept = [
         node
         for node in graph.node
@@ -184,11 +205,25 @@ def without(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in nodes:
         if node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1] not in read:
             del node.output[1:]
-    tensors = [
-        onnx.TensorProto.FromString(one.SerializeToString())
+    return nodes
+
+
+def _own_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """The network's constants."""
+    return [
+        one
         for one in graph.initializer
         if not one.name.startswith(ADDED) and one.name != CLASS_INPUT
     ]
+
+
+def without(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model without the heatmap that ``with_heatmap`` added."""
+    base = onnx.ModelProto()
+    base.CopyFrom(model)
+    graph = base.graph
+    nodes = _own_nodes(graph)
+    tensors = [onnx.TensorProto.FromString(one.SerializeToString()) for one in _own_tensors(graph)]
     inputs, outputs = (
         [
             onnx.ValueInfoProto.FromString(one.SerializeToString())

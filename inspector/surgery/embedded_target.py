@@ -18,7 +18,7 @@ __all__ = ["CLASS_INPUT", "BestBox", "BestClass", "BestRegion", "FixedScore", "S
 Array = np.ndarray[Any, Any]
 
 CLASS_INPUT = "heatmap_class"
-"""Name of the optional input that picks the class: -1 is the best one."""
+"""Name of the optional input that picks the class: -1 is the best one, another one has no map."""
 
 _FLOAT = onnx.TensorProto.FLOAT
 _NEVER = 1e30
@@ -75,7 +75,7 @@ class BestClass:
             return b.like(_one_hot(b, best, count), tensor)
         column = b.reshape(b.op("Cast", [CLASS_INPUT], to=_FLOAT), (-1, 1))
         top = b.op("Cast", [best], to=_FLOAT)
-        asked = b.where(b.op("Less", [column, b.constant(0.0)]), top, column)
+        asked = b.where(b.equal(column, b.constant(-1.0)), top, column)
         places = b.constant(np.arange(count, dtype=np.float32)[None])
         return b.like(b.mask(b.equal(asked, places)), tensor)
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import inspector
 from converters.errors import UnsupportedOperator
@@ -64,7 +64,7 @@ def test_the_heatmap_is_the_methods_own_map(tmp_path, method):
     again = inspector.load(out, preprocess="unit")
     base, facts = base_of(again)
     found = checks_of(again, base, facts)
-    assert [check.status for check in found] == ["pass", "pass", "pass"], found
+    assert [check.status for check in found] == ["pass"] * 4, found
     assert list(again.graph.outputs) == ["y", HEATMAP]
 
 
@@ -366,3 +366,128 @@ def test_names_that_a_heatmap_takes_are_refused(tmp_path, old, name):
     for one in (*made.graph.initializer, *made.graph.input, *made.graph.output):
         one.name = name if one.name == old else one.name
     _refused(tmp_path, _opened(tmp_path, made), ModelRefused, f"tensor named '{name}'")
+
+
+@pytest.mark.parametrize("opset", [7, 13])
+def test_a_class_that_does_not_exist_has_no_map(tmp_path, opset):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network(opset)), out, class_input=True)
+    x = _w(2, 3, 16, 16)
+    for classes in ([5], [-2], [4, 5], [-2, -1]):
+        (found,) = _run(out, {"x": x, "heatmap_class": np.array(classes, np.int32)}, [HEATMAP])
+        known = np.broadcast_to([-1 <= one < 5 for one in classes], 2)
+        np.testing.assert_array_equal(np.isnan(found).all((1, 2)), ~known)
+        np.testing.assert_array_equal(np.isnan(found).any((1, 2)), ~known)
+
+
+def test_of_one_score_no_class_is_picked(tmp_path):
+    made = _network()
+    made.graph.initializer[2].CopyFrom(numpy_helper.from_array(_w(6, 1), "w3"))
+    made.graph.initializer[3].CopyFrom(numpy_helper.from_array(_w(1), "bias"))
+    made.graph.node.append(node("Sigmoid", "y", "sure"))
+    made.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("sure", TensorProto.FLOAT, ["N", 1])
+    )
+    opened = _opened(tmp_path, made)
+    _refused(tmp_path, opened, UsageError, "one score, for two classes", class_input=True)
+
+
+def _weight(model):
+    """One number of one weight."""
+    tensor = model.graph.initializer[1]
+    value = numpy_helper.to_array(tensor).copy()
+    value[0, 0, 0, 0] += 1e-3
+    tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+
+def _operator(model):
+    next(one for one in model.graph.node if one.output[0] == "y").op_type = "Sub"
+
+
+def _attribute(model):
+    model.graph.node[0].attribute[0].ints[0] = 2
+    model.graph.node[0].attribute[0].ints[2] = 0
+
+
+@pytest.mark.parametrize("change", [None, _weight, _operator, _attribute])
+@pytest.mark.parametrize("opset", [7, 16])
+def test_a_network_that_was_changed_behind_its_heatmap_is_found(tmp_path, change, opset):
+    out = tmp_path / "out.onnx"
+    made = embed(_opened(tmp_path, _network(opset)), out, "gradient", class_input=True)
+    model = onnx.load_from_string(out.read_bytes())
+    if change is not None:
+        change(model)
+    for one in model.graph.node:  # names of nodes, and what tools note of shapes, are no part of it
+        one.name, one.doc_string = "", "seen"
+    out.write_bytes(model.SerializeToString())
+    again = inspector.load(out, preprocess="unit")
+    base, facts = base_of(again)
+    assert facts == made.facts
+    found = {check.name: check.status for check in checks_of(again, base, facts)}
+    assert found["network"] == ("pass" if change is None else "fail")
+
+
+def test_nodes_of_a_heatmap_that_the_model_reads_are_refused(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out)
+    model = onnx.load_from_string(out.read_bytes())
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(node("Neg", "before", HEATMAP))
+    out.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelRefused, match="cannot be told from those of the model"):
+        base_of(inspector.load(out, preprocess="unit"))
+
+
+def test_a_layer_that_the_metadata_make_up_is_refused(tmp_path):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out)
+    again = inspector.load(out, preprocess="unit")
+    base, facts = base_of(again)
+    with pytest.raises(UsageError, match="name a layer 'nowhere'"):
+        checks_of(again, base, {**facts, "layer": "nowhere"})
+
+
+def _otherwise_stored(model):
+    """Weights as lists of floats, tensors and nodes in another order."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            value = numpy_helper.to_array(tensor)
+            tensor.ClearField("raw_data")
+            tensor.float_data.extend(value.ravel().tolist())
+    order = [*model.graph.initializer][::-1]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(order)
+    for one in model.graph.node:
+        attributes = sorted(one.attribute, key=lambda a: a.name, reverse=True)
+        del one.attribute[:]
+        one.attribute.extend(attributes)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_how_a_file_stores_its_network_is_no_change(tmp_path, apart):
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, _network()), out)
+    model = onnx.load_from_string(out.read_bytes())
+    if apart:
+        onnx.save(model, out, save_as_external_data=True, location="w.bin", size_threshold=64)
+    else:
+        _otherwise_stored(model)
+        out.write_bytes(model.SerializeToString())
+    again = inspector.load(out, preprocess="unit")
+    found = {check.name: check.status for check in checks_of(again, *base_of(again))}
+    assert found == dict.fromkeys(["network", "outputs", "outputs, optimised", "heatmap"], "pass")
+
+
+def test_a_class_that_does_not_exist_has_no_map_in_half_precision(tmp_path):
+    made = _network()
+    for one in made.graph.initializer:
+        value = numpy_helper.to_array(one).astype(np.float16)
+        one.CopyFrom(numpy_helper.from_array(value, one.name))
+    made.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    made.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    out = tmp_path / "out.onnx"
+    embed(_opened(tmp_path, made), out, class_input=True)
+    feeds = {"x": _w(2, 3, 16, 16).astype(np.float16), "heatmap_class": np.array([9, 1], np.int32)}
+    (found,) = _run(out, feeds, [HEATMAP])
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1]).all()
