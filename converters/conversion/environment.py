@@ -66,5 +66,7 @@ def _links(folder: Path) -> Iterator[Path]:
     for count, path in enumerate(folder.rglob("*")):
         if count == _MOST_LINKS:
             return
-        if path.is_symlink() and path.resolve().parent.name == "blobs":
-            yield path.resolve()
+        if path.is_symlink():
+            end = Path(os.path.realpath(path))  # Path.resolve raises where links form a circle
+            if end.parent.name == "blobs":
+                yield end

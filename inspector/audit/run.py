@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import json
+import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -255,7 +256,10 @@ def _lock(options: AuditOptions, auditor: Auditor, found: DataSet) -> Lock | Non
     """The lock that the run is checked against, which is of this model and data set."""
     if options.against is None:
         return None
-    if options.lock is not None and options.lock.resolve() == options.against.resolve():
+    # Not Path.resolve: it raises where links form a circle.
+    if options.lock is not None and os.path.realpath(options.lock) == os.path.realpath(
+        options.against
+    ):
         raise UsageError(
             "is both checked against and written",
             where=str(options.lock),

@@ -116,7 +116,7 @@ def _convert(
         output,
         options=Options(
             inputs=shapes(inputs),
-            weights=str(Path(weights).resolve()) if weights else "",
+            weights=os.path.realpath(weights) if weights else "",
             opset=opset,
             dynamic_batch=not static_batch,
             signature=signature,

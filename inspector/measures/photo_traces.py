@@ -36,6 +36,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _SIDE = 256
 """Side of the middle part of a large photo that is measured, in pixels."""
 
+_TOGETHER = 2**16
+"""Pixels that are measured together: few enough to stay in the processor's own memory."""
+
 _SAME = 6.0
 """Grey levels within which a line of a frame has one colour; JPEG moves it so far."""
 
@@ -78,7 +81,7 @@ def traces_of(pixels: Array) -> Traces:
 
 
 def traces_of_all(photos: Sequence[Array]) -> list[Traces]:
-    """Traces of some photos; those of one size are measured together.
+    """Traces of some photos; small ones of one size are measured together.
 
     Args:
         photos: (H, W, 3) each, 0 to 255.
@@ -89,10 +92,12 @@ def traces_of_all(photos: Sequence[Array]) -> list[Traces]:
     for place, luma in enumerate(lumas):
         sizes.setdefault(luma.shape, []).append(place)
     measured: dict[int, tuple[float | None, int]] = {}
-    for places in sizes.values():
-        planes = np.stack([lumas[place] for place in places])
-        pairs = zip(_sharpnesses(planes), jpeg_qualities(planes), strict=True)
-        measured |= zip(places, pairs, strict=True)
+    for (height, width), alike in sizes.items():
+        count = max(1, _TOGETHER // (height * width))
+        for places in (alike[at : at + count] for at in range(0, len(alike), count)):
+            planes = np.stack([lumas[place] for place in places])
+            pairs = zip(_sharpnesses(planes), jpeg_qualities(planes), strict=True)
+            measured |= zip(places, pairs, strict=True)
     return [
         Traces(measured[place][0], measured[place][1], width / min(pixels.shape[:2]), colour)
         for place, (pixels, (width, colour)) in enumerate(zip(photos, frames, strict=True))

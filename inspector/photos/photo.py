@@ -469,7 +469,8 @@ def _decoded(image: Image.Image, data: bytes | None) -> Read:
         elif not alpha and mode in ("1", "L"):
             notes.append("grey")
         wanted = "RGBA" if alpha else "RGB"
-        bands = (np.asarray(band.convert(wanted), np.uint8) for band in _bands(image))
+        same = mode == wanted  # Pillow would copy it
+        bands = (np.asarray(b if same else b.convert(wanted), np.uint8) for b in _bands(image))
     values, composited = _stacked(bands, (image.height, image.width))
     if orientation in _UPRIGHT:
         values = cast("Pixels", np.ascontiguousarray(_UPRIGHT[orientation](values)))
@@ -481,6 +482,9 @@ def _decoded(image: Image.Image, data: bytes | None) -> Read:
 def _bands(image: Image.Image) -> Iterator[Image.Image]:
     """The image as strips from top to bottom, so that no second copy of a large one is made."""
     step = max(1, _BAND // image.width)
+    if step >= image.height:
+        yield image
+        return
     for top in range(0, image.height, step):
         yield image.crop((0, top, image.width, min(top + step, image.height)))
 

@@ -62,6 +62,13 @@ class Two(tf.Module):
         found = tf.nn.conv2d(tf.cast(image, kind), tf.cast(self.kernel, kind), 2, "SAME")
         return {"scores": tf.cast(tf.reduce_mean(found, [1, 2]), tf.float32) @ self.classes}
 
+    @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3), name="image")])
+    def either(self, image):
+        """Scores by one of two branches, of which one doubles what a convolution gives."""
+        found = tf.nn.conv2d(image, self.kernel, 2, "SAME")
+        found = tf.cond(tf.reduce_mean(image) > 0, lambda: found * 2, lambda: found - 1)
+        return {"scores": tf.reduce_mean(tf.nn.relu(found), [1, 2]) @ self.classes}
+
 
 def main(folder):
     """Save it."""
@@ -69,7 +76,7 @@ def main(folder):
     named = {"classify": network.classify, "embed": network.embed}
     tf.saved_model.save(network, folder / "two", signatures=named)
     others = {"serving_default": network.of_files, "pixels": network.named}
-    others |= {"augmented": network.augmented, "brain": network.brain}
+    others |= {"augmented": network.augmented, "brain": network.brain, "either": network.either}
     tf.saved_model.save(network, folder / "others", signatures=others)
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / "two"), signature_keys=[*named]

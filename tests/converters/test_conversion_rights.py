@@ -177,4 +177,5 @@ def test_links_of_a_snapshot_lead_to_its_blobs_and_others_nowhere(tmp_path):
     (tmp_path / "secret").write_text("secret")
     (snapshot / "model.safetensors").symlink_to("../../blobs/1")
     (snapshot / "secret").symlink_to("../../secret")
+    (snapshot / "circle").symlink_to("circle")  # Path.resolve raises
     assert readable([str(snapshot), ""]) == (snapshot, blobs / "1")

@@ -85,3 +85,10 @@ def test_what_a_graph_for_inference_does_not_do_is_said(networks, tmp_path, sign
     options = Options(signature=signature)
     with pytest.raises(ConversionFailed, match=f"(?i){said}"):
         convert(str(networks / "others"), tmp_path / "m.onnx", trust=True, options=options)
+
+
+def test_a_factor_of_one_branch_stays_in_it(networks, tmp_path):
+    """tf2onnx multiplied the weights of the convolution before both by it."""
+    options = Options(signature="either")
+    record = convert(str(networks / "others"), tmp_path / "m.onnx", trust=True, options=options)
+    assert record.worst <= 1e-4  # of random images, the mean of which has either sign

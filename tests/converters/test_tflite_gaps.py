@@ -14,7 +14,9 @@ from converters.to_onnx.tflite import metadata, writer
     ("kinds", "said", "advice"),
     [
         (["CONV_2D", "VAR_HANDLE"], "'VAR_HANDLE'", "keeps its weights in variables"),
+        (["VAR_HANDLE", "ASSIGN_VARIABLE"], "'ASSIGN_VARIABLE', 'VAR_HANDLE'", "each run changes"),
         (["FlexErf"], "'FlexErf'", "give the SavedModel or Keras model"),
+        (["CALL_ONCE", "FlexErf"], "'CALL_ONCE', 'FlexErf'", "give the SavedModel or Keras"),
         (["Mine", "CONV_2D"], "'Mine'", "report it with the file"),
     ],
 )

@@ -27,14 +27,16 @@ def repaired() -> Iterator[dict[str, Any]]:
 
     * Keras compiles grouped convolutions by XLA, which tf2onnx cannot look into.
     * Erfc, in the exact GELU, is 1 - Erf.
-    * Its transpose optimiser takes a scalar for a bias.
+    * Its transpose optimiser takes a scalar for a bias, and multiplies the weights of a convolution
+      by a factor that only one branch behind it has.
     * Keras' argmax reads the sign of a zero from its bits, for which ONNX 17 has no operator.
     """
     import tensorflow as tf
     from tf2onnx.optimizer import transpose_optimizer
 
     optimiser = transpose_optimizer.TransposeOptimizer
-    function, add = tf.function, optimiser._add_handler  # noqa: SLF001 - what is repaired
+    function = tf.function
+    add, multiply = optimiser._add_handler, optimiser._mul_handler  # noqa: SLF001 - what is repaired
 
     def plain(func: Any = None, **options: Any) -> Any:
         if options.get("jit_compile"):
@@ -47,9 +49,15 @@ def repaired() -> Iterator[dict[str, Any]]:
             return self._handle_node_having_branches(trans, node)
         return add(self, trans, node)
 
+    def mul_handler(self: Any, trans: Any, node: Any) -> Any:
+        source = trans.inputs[0]
+        within = source is None or source.graph is trans.graph
+        return multiply(self, trans, node) if within else False
+
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    tf.function, optimiser._add_handler = plain, add_handler  # noqa: SLF001 - as above
+    tf.function = plain
+    optimiser._add_handler, optimiser._mul_handler = add_handler, mul_handler  # noqa: SLF001 - as above
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -59,7 +67,8 @@ def repaired() -> Iterator[dict[str, Any]]:
                 "Erfc": (_erfc, []),
             }
     finally:
-        tf.function, optimiser._add_handler = function, add  # noqa: SLF001 - as above
+        tf.function = function
+        optimiser._add_handler, optimiser._mul_handler = add, multiply  # noqa: SLF001 - as above
         logging.disable(disabled)
 
 

@@ -85,6 +85,10 @@ _OF_VARIABLES = (
     "it keeps its weights in variables, as files do that are trained on a device: make it again by "
     "tf.lite.TFLiteConverter.from_saved_model or from_keras_model, which write constants"
 )
+_OF_STATE = (
+    "each run changes variables that the next one reads, and ONNX keeps nothing between runs: make "
+    "a file whose function takes them as inputs, or does without them"
+)
 _OF_TENSORFLOW = (
     "they are TensorFlow's own (SELECT_TF_OPS): give the SavedModel or Keras model that it was "
     "made from"
@@ -93,9 +97,11 @@ _OF_TENSORFLOW = (
 
 def _advice(unknown: Sequence[str]) -> str:
     """What to do about operators without a function."""
-    if not _VARIABLES.isdisjoint(unknown):
-        return _OF_VARIABLES
-    return _OF_TENSORFLOW if any(name.startswith("Flex") for name in unknown) else _REPORT
+    if any(name.startswith("Flex") for name in unknown):  # with which variables often come
+        return _OF_TENSORFLOW
+    if "ASSIGN_VARIABLE" in unknown:
+        return _OF_STATE
+    return _REPORT if _VARIABLES.isdisjoint(unknown) else _OF_VARIABLES
 
 
 def _require_known(model: Model) -> None:

@@ -1,5 +1,6 @@
 """What is to be found on each photo: objects with their classes and boxes, out of the table."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +62,23 @@ def boxed_photos(
     found: dict[Path, list[Box]] = {}
     for box in read_boxes(Path(table), list(folders)):
         found.setdefault(box.path, []).append(box)
-    chosen = {path.resolve() for path in given}
+    chosen = {_followed(path) for path in given}
     kept = [
         (path, tuple(boxes))
         for path, boxes in found.items()
         # A photo that is missing is not left out: it is named as one that cannot be read.
-        if not given or {path.resolve(), path.resolve().parent} & chosen or not path.exists()
+        if not given
+        or {_followed(path), _followed(path).parent} & chosen
+        or not os.path.isfile(path)  # noqa: PTH113 - never raises
     ]
     if not kept:
         raise UsageError("has no box for any of the photos given", where=str(table))
     return kept, len(found) - len(kept)
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead; not by Path.resolve, which raises where they form a circle."""
+    return Path(os.path.realpath(path))
 
 
 def objects_of(rows: Sequence[Box], names: Sequence[str], classes: int) -> tuple[Object, ...]:
