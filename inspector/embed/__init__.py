@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from inspector.embed.checks import base_of, checks_of
+from inspector.embed.plan import METHODS
 from inspector.embed.runtimes import RUNTIMES
-from inspector.embed.written import METHODS, written
+from inspector.embed.written import written
 from inspector.opened import Opened
 from inspector.whole_file import check_file, require_new, write_whole
 

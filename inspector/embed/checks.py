@@ -9,9 +9,9 @@ import onnx
 
 from converters import onnx_file
 from converters.errors import UnsafeModel
-from inspector.embed.plan import Plan, probe_images
+from inspector.embed.plan import METHODS, SIZES, Plan, probe_images
 from inspector.engines.runtime import Runtime
-from inspector.errors import ImageRefused, ModelRefused, UsageError
+from inspector.errors import ImageRefused, MethodRefused, ModelRefused, UsageError
 from inspector.heatmap import lay_on_input
 from inspector.methods import parse_request
 from inspector.opened import Opened
@@ -63,20 +63,8 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
     Raises:
         UsageError: The metadata do not say what the heatmap is.
     """
-    try:
-        request = parse_request(str(facts["method"]))
-        plan = Plan(base, request, str(facts["target"]))
-        layer = None if facts["layer"] is None else str(facts["layer"])
-        size = str(facts["size"])
-        if layer is not None and layer not in base.graph.tensors:
-            raise UsageError(
-                f"the heatmap's metadata name a layer {layer!r}, which the model does not have",
-                where=opened.path.name,
-            )
-    except KeyError as error:
-        raise UsageError(
-            f"the metadata of the heatmap lack {error}", where=opened.path.name
-        ) from None
+    plan, layer, size = _said(base, facts)
+    request = plan.request
     found = [*_network_check(opened, facts), *output_checks(base, opened.file)]
     values = _run(base, opened.file, [HEATMAP], optimise=False)[HEATMAP]
     most, worst, whose = HALF_MAPS if _is_half(base.graph.model) else MAPS, float("inf"), ""
@@ -104,6 +92,41 @@ def checks_of(opened: Opened, base: Opened, facts: Mapping[str, Any]) -> list[Ch
         text += f", whose own maps in float32 and float64 are {flips:.1e} apart"
         most = allowed(most, flips)
     return [*found, Check("heatmap", "pass" if worst <= most else "fail", text, about="map")]
+
+
+def _said(base: Opened, facts: Mapping[str, Any]) -> tuple[Plan, str | None, str]:
+    """What the metadata say: the plan, the layer and the size.
+
+    Raises:
+        UsageError: They lack something, or say what cannot be.
+    """
+    where = base.path.name
+    try:
+        method, target, layer, size = (
+            facts[name] for name in ("method", "target", "layer", "size")
+        )
+    except KeyError as error:
+        raise UsageError(f"the metadata of the heatmap lack {error}", where=where) from None
+    try:
+        request = parse_request(str(method))
+        plan = Plan(base, request, str(target))
+    except (UsageError, MethodRefused) as error:
+        raise UsageError(
+            f"the metadata of the heatmap say what cannot be: {error.what}", where=where
+        ) from error
+    name = None if layer is None else str(layer)
+    for known, wrong in (
+        (request.method.name in METHODS, f"a method {method!r}, which no file is written with"),
+        (size in SIZES, f"a size {size!r}, which is not {' or '.join(SIZES)}"),
+        (name is not None or not plan.layered, f"no layer, which {request.method.name} reads"),
+        (
+            name is None or name in base.graph.tensors,
+            f"a layer {layer!r}, which the model does not have",
+        ),
+    ):
+        if not known:
+            raise UsageError(f"the heatmap's metadata name {wrong}", where=where)
+    return plan, name, size
 
 
 def _network_check(opened: Opened, facts: Mapping[str, Any]) -> list[Check]:

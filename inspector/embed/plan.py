@@ -26,9 +26,18 @@ from inspector.tasks import Sample
 from inspector.verify.subject import noise
 from inspector.versions import versions
 
-__all__ = ["Plan", "probe_images"]
+__all__ = ["METHODS", "SIZES", "Plan", "probe_images"]
 
 Array = np.ndarray[Any, Any]
+
+METHODS = (
+    *("cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "gradient"),
+    *("guided-backprop", "deconvnet", "guided-grad-cam"),
+)
+"""Methods that can be written into a file."""
+
+SIZES = ("input", "layer")
+"""Whose size a heatmap through a layer has."""
 
 _LISTED = 16
 """Numbers of a constant that stand in the metadata; of others their shape does."""
@@ -66,6 +75,11 @@ class Plan:
         one = self.model.as_in_graph(image, laid)
         self._nodes = tail_of(self.graph, [image], self.tensor).nodes
         self.measured = Measured(opened.file, self._nodes, {image: one})
+
+    @property
+    def layered(self) -> bool:
+        """Whether the method reads a layer."""
+        return self.request.method.through_layer or "head" in self.request.method.needs
 
     def _fixed(self, target: str | int) -> Target:
         """The one element of all images that the user names."""
@@ -120,8 +134,7 @@ class Plan:
         """All that the file needs."""
         request, opened = self.request, self.opened
         method, options = request.method, dict(request.options)
-        layered = method.through_layer or "head" in method.needs
-        through = self._layer(layer) if layered else None
+        through = self._layer(layer) if self.layered else None
         image = None
         if method.space == "input":
             rule = Rule(method.rule or "gradient", str(options.get("extension", "refuse")))

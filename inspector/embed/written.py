@@ -8,7 +8,7 @@ import onnx
 
 from converters.graph import Graph
 from inspector.embed.checks import output_checks
-from inspector.embed.plan import Plan
+from inspector.embed.plan import METHODS, SIZES, Plan
 from inspector.embed.runtimes import RUNTIMES, left_over
 from inspector.errors import MethodRefused, ModelRefused, UsageError
 from inspector.methods import Request, parse_request
@@ -19,13 +19,7 @@ from inspector.surgery.embedded_facts import facts_of
 from inspector.surgery.embedded_target import CLASS_INPUT
 from inspector.surgery.gradient.builder import ADDED, Builder
 
-__all__ = ["METHODS", "Written", "written"]
-
-METHODS = (
-    *("cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "gradient"),
-    *("guided-backprop", "deconvnet", "guided-grad-cam"),
-)
-"""Methods that can be written into a file."""
+__all__ = ["Written", "written"]
 
 LARGEST = (1 << 31) - (1 << 25)
 """Bytes of a network that can be written with its heatmap: no ONNX file holds 2 GiB."""
@@ -93,8 +87,8 @@ def _require_plain(opened: Opened, request: Request, size: str, runtime: str) ->
             f"{request.method.name} cannot be written into a model",
             hint="one of " + ", ".join(METHODS),
         )
-    if size not in {"input", "layer"}:
-        raise UsageError(f"no such size: {size!r}", hint="input or layer")
+    if size not in SIZES:
+        raise UsageError(f"no such size: {size!r}", hint=" or ".join(SIZES))
     if runtime and runtime not in RUNTIMES:
         raise UsageError(f"no such runtime: {runtime!r}", hint="one of " + ", ".join(RUNTIMES))
     if facts_of(opened.file.metadata) is not None:

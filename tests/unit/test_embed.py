@@ -438,13 +438,27 @@ def test_nodes_of_a_heatmap_that_the_model_reads_are_refused(tmp_path):
         base_of(inspector.load(out, preprocess="unit"))
 
 
-def test_a_layer_that_the_metadata_make_up_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("layer", "nowhere", "name a layer 'nowhere'"),
+        ("layer", ["f"], "name a layer"),
+        ("layer", None, "name no layer, which grad-cam reads"),
+        ("method", "occlusion", "name a method 'occlusion'"),
+        ("method", "nothing", "say what cannot be"),
+        ("method", 3, "say what cannot be"),
+        ("target", "99", "say what cannot be"),
+        ("size", "weird", "name a size 'weird'"),
+        ("size", {}, "name a size"),
+    ],
+)
+def test_metadata_that_say_what_cannot_be_are_refused(tmp_path, name, value, said):
     out = tmp_path / "out.onnx"
     embed(_opened(tmp_path, _network()), out)
     again = inspector.load(out, preprocess="unit")
     base, facts = base_of(again)
-    with pytest.raises(UsageError, match="name a layer 'nowhere'"):
-        checks_of(again, base, {**facts, "layer": "nowhere"})
+    with pytest.raises(UsageError, match=said):
+        checks_of(again, base, {**facts, name: value})
 
 
 def _otherwise_stored(model):
