@@ -327,7 +327,8 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None] | None]
         def advance(what: str, done: int, total: int) -> None:
             if what == PHOTOS:
                 bar.update(photos, completed=done, total=total or None, visible=total > 1)
-                bar.update(task, visible=False)
+                # One of the two is always there: Rich before 14.1 leaves a blank line of no bar.
+                bar.update(task, visible=total <= 1)
             else:
                 name = clean_text(what)
                 bar.update(

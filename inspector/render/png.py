@@ -27,6 +27,7 @@ from inspector.render.drawing.page import (
     illegible,
     line_height,
     message_box,
+    message_fits,
     subheading,
     width_of,
     wrap,
@@ -151,8 +152,11 @@ def overlay(
         else:
             x += max(step, size[1] + room + GAP) if index == mapped else step
     page.y = bottom + 10
-    said = dict.fromkeys([*noted, illegible(heatmap.attribution), *notes])
-    page.notes([note for note in said if note and note != scale.message], type_sizes[-1] - 2)
+    said = list(dict.fromkeys([*noted, illegible(heatmap.attribution), *notes]))
+    said = [note for note in said if note and note != scale.message]
+    if scale.message and not message_fits(size, scale.message):
+        said.insert(0, scale.message)
+    page.notes(said, type_sizes[-1] - 2)
     return page.finish()
 
 

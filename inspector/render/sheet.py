@@ -18,6 +18,7 @@ from inspector.render.drawing.page import (
     illegible,
     line_height,
     message_box,
+    message_fits,
     number,
     width_of,
     wrap,
@@ -117,6 +118,10 @@ def contact_sheet(
         for note in (*heatmap.notes, illegible(heatmap.attribution))
         if note and note != scale_of(heatmap).message  # which stands on the map itself
     ]
+    for heatmap in heatmaps:
+        message = scale_of(heatmap).message
+        if message and not message_fits(size, message, sheet.type["number"]):
+            said.append(f"{heatmap.attribution.method}: {message}")
     page.notes(list(dict.fromkeys([*said, *notes])), sheet.type["number"] - 1, most=_NOTE_LINES)
     return page.finish()
 

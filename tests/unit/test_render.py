@@ -206,6 +206,18 @@ def test_what_stands_on_the_map_is_not_said_again_below():
         assert draw(more).height > draw(bare).height
 
 
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (3, 2)])
+@pytest.mark.parametrize(
+    "draw", [png.overlay, lambda photo, one: sheet.contact_sheet(photo, [one])]
+)
+def test_words_of_an_empty_map_stand_below_it_where_they_do_not_fit_on_it(monkeypatch, size, draw):
+    notes = []
+    monkeypatch.setattr(Page, "notes", lambda _, said, *a, **k: notes.extend(said))
+    draw(grey(size), heatmap(np.zeros((4, 4)), grey(size)))
+    said = [note for note in notes if note.endswith("no positive evidence at this layer")]
+    assert len(said) == (0 if size == (3, 2) else 1)
+
+
 def test_notes_keep_to_their_lines_and_say_how_many_are_left_out(monkeypatch):
     drawn = []
     monkeypatch.setattr(Page, "text", lambda self, text, *a, **k: drawn.append(text))

@@ -35,6 +35,7 @@ __all__ = [
     "illegible",
     "line_height",
     "message_box",
+    "message_fits",
     "number",
     "subheading",
     "width_of",
@@ -46,6 +47,7 @@ MARGIN, GAP = 20, 16
 BAR_WIDTH = 18
 _TICKS = 8  # pixels between bar and number
 _MAX_TEXT = 400
+_MESSAGE = 15  # pixels of type
 _RULE = (220, 220, 224)
 
 Colour = tuple[int, int, int]
@@ -341,11 +343,30 @@ def _upright(text: str, size: int, height: int) -> Image.Image:
     return strip.transpose(Image.Transpose.ROTATE_90)
 
 
-def message_box(panel: Image.Image, message: str, size: int = 15) -> Image.Image:
-    """A copy of a panel with a message in its middle."""
+def message_fits(size: tuple[int, int], message: str, type_size: int = _MESSAGE) -> bool:
+    """Whether a message can be read on a panel; of a photo of few pixels' width it cannot.
+
+    Args:
+        size: Height and width of the panel.
+        message: What it says.
+        type_size: Size of the type in pixels.
+    """
+    lines = _message_lines(size[1], message, type_size)
+    width = max(width_of(line, type_size) for line in lines)
+    return line_height(type_size) * len(lines) <= size[0] and width <= size[1]
+
+
+def _message_lines(width: int, message: str, type_size: int) -> list[str]:
+    return wrap(message, type_size, max(40, width - 40), lines=4)
+
+
+def message_box(panel: Image.Image, message: str, size: int = _MESSAGE) -> Image.Image:
+    """A copy of a panel with a message in its middle; without, where it does not fit."""
     result = panel.copy()
+    if not message_fits((panel.height, panel.width), message, size):
+        return result
     draw = ImageDraw.Draw(result)
-    lines = wrap(message, size, max(40, panel.width - 40), lines=4)
+    lines = _message_lines(panel.width, message, size)
     height, width = line_height(size) * len(lines), max(width_of(line, size) for line in lines)
     x, y = panel.width // 2, panel.height // 2 - height // 2
     box = (x - width // 2 - 12, y - 8, x + width // 2 + 12, y + height + 6)
