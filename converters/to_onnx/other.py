@@ -7,6 +7,7 @@ bytes, or what lies beside it, have to agree.  Nothing is unpickled and nothing 
 import glob
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = ["EXTRA", "TITLE", "convert", "recognises"]
 TITLE, EXTRA = "", ""
 
 _HEAD = 4096
+_MOST_INDICES = 10
 _MOST_JSON = 64 << 20
 _PACKED = (
     b"x\x01",
@@ -56,7 +58,7 @@ def recognises(source: str) -> None:
         )
     if _checkpoint(path):
         raise ConversionFailed(
-            "is part of a checkpoint of TensorFlow: weights, and not how to compute with them",
+            "is a checkpoint of TensorFlow, or part of one: weights alone, and no way to compute",
             where=source,
             hint=_TF_WEIGHTS,
         )
@@ -134,7 +136,12 @@ def _has_damaged_config(path: Path) -> bool:
 
 
 def _checkpoint(path: Path) -> bool:
-    """A file of TensorFlow's checkpoint, which names the others: an index, data, the graph."""
+    """A file of TensorFlow's checkpoint, which names the others: an index, data, the graph.
+
+    Or the folder that they lie in.
+    """
+    if path.is_dir():
+        return any(map(_checkpoint, sorted(path.glob("*.index"))[:_MOST_INDICES]))
     stem = re.sub(r"\.(index|meta|data-[0-9]{5}-of-[0-9]{5})$", "", path.name)
     if stem == path.name or not path.with_name(f"{stem}.index").is_file():
         return False
@@ -328,6 +335,18 @@ _FROZEN = (
 )
 
 
+def _in_text(path: Path) -> str:
+    """The command that turns a graph in text into one in bytes."""
+    written = path.with_suffix(".pb")
+    program = (
+        "import tensorflow as tf; from google.protobuf import text_format; "
+        "graph = tf.compat.v1.GraphDef(); "
+        f"text_format.Parse(open({json.dumps(str(path))}).read(), graph); "
+        f'open({json.dumps(str(written))}, "wb").write(graph.SerializeToString())'
+    )
+    return f"python -c {shlex.quote(program)}; then give {as_typed(written)}, if it has its weights"
+
+
 def _tf_js_kind(path: Path) -> str:
     return "a layers model of TensorFlow.js" if _tf_js_layers(path) else _TF_JS_GRAPH
 
@@ -392,6 +411,7 @@ _KINDS = (
         "only image models are read; take the checkpoint that llama.cpp converted it from",
     ),
     _Kind((".pb",), _frozen_graph, "a frozen graph of TensorFlow 1", _frozen),
+    _Kind((".pbtxt",), _matches(rb"^\s*node\s*\{"), "a graph of TensorFlow 1 in text", _in_text),
     _Kind((".pb",), _caffe2, "a network of Caffe2", _CAFFE2),
     _Kind((".mnn",), _mnn, "a network of MNN", _COMPILED),
     _Kind((".rknn",), _begins(b"RKNN", b"CYPTRKNN"), "a network compiled for Rockchip", _COMPILED),

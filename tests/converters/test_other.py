@@ -60,6 +60,7 @@ KNOWN = {  # file: bytes, a word of what it is, a tool that the hint names
     "net.param": (b"7767517\n3 3\n", "ncnn", "onnx2ncnn"),
     "model.gguf": (b"GGUF\3\0\0\0", "GGUF", "llama.cpp"),
     "frozen.pb": (graph(), "frozen graph", "tf2onnx"),
+    "graph.pbtxt": (b'node {\n  name: "x"\n}\n', "in text", "SerializeToString"),
     "flax_model.msgpack": (b"\x81\xa6params\x80", "Flax", "package.module:name"),
     "predict_net.pb": (
         b"\x0a\x03net\x12\x10\x0a\x01x\x12\x01y\x22\x04Conv\x2a\x00",
@@ -212,7 +213,7 @@ def test_parts_of_a_checkpoint_are_told_by_each_other(tmp_path):
         path.write_bytes(b"\0\0\x01\x02")
         assert recognise(str(path)) is None
     parts[2].write_bytes(bytes(8))
-    for path in parts:
+    for path in (*parts, tmp_path):
         with pytest.raises(ConversionFailed, match="checkpoint of TensorFlow"):
             recognise(str(path))
 
