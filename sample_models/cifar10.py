@@ -41,7 +41,7 @@ def main() -> int:
         "x_test": images(folder / "test_batch.png"),
         "y_test": np.array(json.loads((folder / "test_lables.json").read_text()), np.int64),
     }
-    np.savez(options.output, allow_pickle=False, **arrays)
+    np.savez(options.output, **arrays)
     print({name: array.shape for name, array in arrays.items()})
     return 0
 

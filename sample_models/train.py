@@ -177,7 +177,7 @@ def state(network: nn.Module, dtype: DTypeLike) -> dict[str, NDArray[Any]]:
 def save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Write an ``.npz`` whole or not at all."""
     draft = path.with_suffix(".part.npz")
-    np.savez(draft, allow_pickle=False, **arrays)
+    np.savez(draft, **arrays)
     draft.replace(path)
 
 

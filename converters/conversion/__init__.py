@@ -415,7 +415,7 @@ def _answered(child: Sandbox, inputs: Sequence[Array], *, kernels: bool = False)
     """What the source, in the child, computes of inputs, by its other kernels where asked."""
     place = child.folder / "inputs.npz"
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(inputs)}
-    np.savez(place, allow_pickle=False, **named)
+    np.savez(place, **named)  # NumPy 2.1 takes further arguments for arrays
     answer = place.with_suffix(".outputs.npz")  # this side's word: the child may name any file
     child.ask({"run": str(place), "outputs": str(answer), "kernels": kernels})
     try:

@@ -106,7 +106,7 @@ def _run(export: Export | None, request: Mapping[str, Any]) -> dict[str, Any]:
     if any(array.dtype.hasobject for array in outputs):
         raise TypeError("an output is not an array of numbers")
     named: dict[str, Any] = {f"{index:04d}": array for index, array in enumerate(outputs)}
-    np.savez(request["outputs"], **named)  # NumPy before 2.1 takes further arguments for arrays
+    np.savez(request["outputs"], **named)  # NumPy 2.1 takes further arguments for arrays
     return {"outputs": len(outputs)}
 
 

@@ -182,3 +182,15 @@ def test_options_that_are_numbers_are_typed():
         if name in {"click.FloatRange", "click.IntRange"}
     )
     assert not _found(plain, {}), "use inspector.cli.options.Number or WholeNumber"
+
+
+def test_archives_of_arrays_take_arrays_alone():
+    """NumPy 2.1 keeps ``savez(place, allow_pickle=False)`` as an array of that name."""
+    written = (
+        (path, line, name)
+        for path in [*_modules(), *(ROOT / "sample_models").glob("*.py")]
+        for line, name, call in _calls(path)
+        if name.endswith((".savez", ".savez_compressed"))
+        and any(keyword.arg == "allow_pickle" for keyword in call.keywords)
+    )
+    assert not _found(written, {})
