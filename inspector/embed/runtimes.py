@@ -26,12 +26,15 @@ class Runtime:
         lacks: Operators that it does not run.
         wrong: Operators that it has, and runs wrongly behind or before some other one.
         note: What happens to an operator that it lacks.
+        feeds_defaults: Whether it can be fed an input that has a value of its own; for others such
+            an input is a constant.
     """
 
     name: str
     lacks: Sequence[str]
     wrong: Sequence[str] = ()
     note: str = ""
+    feeds_defaults: bool = True
 
     @property
     def avoided(self) -> tuple[str, ...]:
@@ -48,6 +51,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             *("RotaryEmbedding", "Scan"),
         ),
         note="it runs them on the processor, and copies their tensors back and forth",
+        feeds_defaults=False,
     ),
     "mobile": Runtime(
         "ONNX Runtime's reduced mobile package",
@@ -58,7 +62,12 @@ RUNTIMES: Mapping[str, Runtime] = {
         note="the whole onnxruntime package for Android and iOS has them",
     ),
     # OpenVINO 2026.4 multiplies wrongly behind a matrix product with a Relu.
-    "openvino": Runtime("OpenVINO", ("LpPool", "MaxUnpool", "DeformConv", "Det"), ("Relu",)),
+    "openvino": Runtime(
+        "OpenVINO",
+        ("LpPool", "MaxUnpool", "DeformConv", "Det"),
+        ("Relu",),
+        feeds_defaults=False,
+    ),
     "tensorrt": Runtime(
         "TensorRT",
         (

@@ -57,6 +57,12 @@ def written(
     """Write the model in memory; arguments and errors are those of ``inspector.embed.embed``."""
     request = parse_request(method)
     _require_plain(opened, request, size, runtime)
+    if class_input and runtime and not RUNTIMES[runtime].feeds_defaults:
+        raise UsageError(
+            f"{RUNTIMES[runtime].name} takes an input that may be left out for a constant, and "
+            "cannot be fed heatmap_class",
+            hint="leave --class-input out, or write one file per class with --target",
+        )
     plan = Plan(opened, request, target)
     wanted = plan.embedding(layer, size, class_input=class_input)
     avoided = RUNTIMES[runtime].avoided if runtime else ()

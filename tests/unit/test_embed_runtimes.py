@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import inspector
 from inspector.cli import program
 from inspector.embed import RUNTIMES, base_of, checks_of, embed
+from inspector.errors import UsageError
 from inspector.surgery.embedded import HEATMAP
 from tests.networks import node, onnx_model
 from tests.unit.test_embed import _network, _opened, _w
@@ -124,3 +125,15 @@ def test_top_k_is_taken_back_without_a_scatter(tmp_path, opset):
     embed(_opened(tmp_path, model), out, "gradient", runtime="tensorrt")
     again = inspector.load(out, preprocess="unit")
     assert {check.status for check in checks_of(again, *base_of(again))} == {"pass"}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_class_input_is_refused_where_it_could_not_be_fed(tmp_path, runtime):
+    out = tmp_path / "out.onnx"
+    opened = _opened(tmp_path, _network())
+    if runtime in {"web", "openvino"}:  # measured: neither lists the input
+        with pytest.raises(UsageError, match="cannot be fed heatmap_class"):
+            embed(opened, out, class_input=True, runtime=runtime)
+        assert not out.exists()
+    else:
+        embed(opened, out, class_input=True, runtime=runtime)
