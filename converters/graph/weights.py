@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 __all__ = ["TYPES", "Weights"]
 
@@ -85,7 +85,10 @@ class Weights:
         whole.CopyFrom(model)
         for tensor in whole.graph.initializer:
             if self.holds(tensor):
-                tensor.CopyFrom(numpy_helper.from_array(self.array(tensor), tensor.name))
+                values = self.array(tensor).tobytes()
+                tensor.ClearField("data_location")
+                tensor.ClearField("external_data")
+                tensor.raw_data = values
         return whole
 
 

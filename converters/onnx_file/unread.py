@@ -42,13 +42,24 @@ def drop_uncalled_functions(model: onnx.ModelProto) -> None:
 
 
 def names_read(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that a node, a body or an output of a graph names."""
-    read: set[str] = set()
-    for scope in scopes(graph):
-        read.update(scope.outputs)
+    """Tensors of a main graph that a node, a body or an output names.
+
+    A body that makes a tensor of the same name itself reads its own.
+    """
+    found = scopes(graph)
+    read: dict[int, set[str]] = {}
+    for scope in reversed(found):  # bodies before those around them
+        names = read.setdefault(id(scope), set())
+        names.update(scope.outputs)
         for node in scope.proto.node:
-            read.update(node.input)
-    return read
+            names.update(node.input)
+        if scope.parent is None:
+            continue
+        names.difference_update(scope.made_outside)
+        for node in scope.proto.node:
+            names.difference_update(node.output)
+        read.setdefault(id(scope.parent), set()).update(read.pop(id(scope)))
+    return read[id(found[0])]
 
 
 def drop_unread_initialisers(graph: onnx.GraphProto) -> None:

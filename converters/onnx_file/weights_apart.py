@@ -47,7 +47,7 @@ def set_apart(data: bytes) -> tuple[bytes, Weights | None]:
     if sys.byteorder != "little" or len(data) < LEAST:
         return data, None
     graphs = [part for part in _parts(data, 0, len(data)) if part.number == _GRAPH]
-    if len(graphs) != 1 or not graphs[0].nested:
+    if len(graphs) != 1 or not _plainly_headed(data, graphs[0]):
         return data, None
     graph = graphs[0]
     location = f"weights-{secrets.token_hex(16)}"  # a name that no file can know
@@ -56,7 +56,9 @@ def set_apart(data: bytes) -> tuple[bytes, Weights | None]:
     cut: list[memoryview] = []
     place = 0
     for part in _parts(data, graph.inside, graph.end):
-        if part.number != _INITIALISER or not part.nested or part.end - part.inside < LEAST:
+        if part.number != _INITIALISER or part.end - part.inside < LEAST:
+            continue
+        if not _plainly_headed(data, part):
             continue
         found = _without_values(data, part)
         if found is None:
@@ -122,7 +124,7 @@ def _without_values(data: bytes, part: _Part) -> tuple[TensorProto, _Part] | Non
     """A tensor without its values, and where these lie; None of one to leave alone."""
     fields = list(_parts(data, part.inside, part.end))
     values = [field for field in fields if field.number == _RAW and field.nested]
-    if len(values) != 1:
+    if len(values) != 1 or not _plainly_headed(data, values[0]):
         return None
     others = b"".join(data[f.begin : f.end] for f in fields if f is not values[0])
     try:
@@ -138,8 +140,21 @@ def _without_values(data: bytes, part: _Part) -> tuple[TensorProto, _Part] | Non
     return tensor, values[0]
 
 
+def _plainly_headed(data: bytes, part: _Part) -> bool:
+    """Whether a field's number and length are written as every writer does, as short as can be.
+
+    Only such heads are written anew: whether protobuf takes a longer one is for it to say.
+    """
+    head = data[part.begin : part.inside]
+    return part.nested and head == _head(part.number, part.end - part.inside)
+
+
 def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+    return _head(number, len(content)) + content
+
+
+def _head(number: int, size: int) -> bytes:
+    return _varint(number << 3 | 2) + _varint(size)
 
 
 def _varint(value: int) -> bytes:

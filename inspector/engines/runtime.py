@@ -55,6 +55,9 @@ _CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 _MOST_THREADS = 1024
 """Threads that ``OMP_NUM_THREADS`` is taken at its word for."""
 
+_REPLACEABLE = 4
+"""Version of the file format from which stored tensors among a graph's inputs are defaults."""
+
 _MOST_UNFOLDED = 1 << 24
 """Elements of constants that the graph makes, up to which ONNX Runtime may fold them."""
 
@@ -219,8 +222,12 @@ class Runtime:
         found = Weights(contents).of(graph)
         if self.file.weights is not None:
             found |= self.file.weights.of(graph)
-        read = names_read(graph) if found else ()  # it refuses values that nothing reads
-        return {name: make(array) for name, array in found.items() if name in read}
+        # It forgets what nothing reads, and refuses values of that.
+        kept = names_read(graph)
+        if self.file.model.ir_version >= _REPLACEABLE:
+            # Those among the inputs may be replaced by whoever runs the model: it keeps them all.
+            kept.update(value.name for value in graph.input)
+        return {name: make(array) for name, array in found.items() if name in kept}
 
     def _providers(self, onnxruntime: Any) -> list[str]:
         cpu = ["CPUExecutionProvider"]

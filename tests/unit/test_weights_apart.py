@@ -356,3 +356,99 @@ def test_values_are_not_copied_again_wherever_they_lie_in_the_file(tmp_path, shi
             assert np.shares_memory(one, other)
             assert (one.ctypes.data % 64, one.flags.writeable) == (0, False)
             np.testing.assert_array_equal(one, STORED[tensor.name])
+
+
+def padded(number, more):
+    """A number of variable length in more bytes than it needs."""
+    return bytes([number & 127 | 128, number >> 7 | 128, *[128] * (more - 1), 0])
+
+
+@pytest.mark.parametrize("more", [1, 2, 4, 6])
+@pytest.mark.parametrize("which", ["number", "length"])
+def test_heads_that_are_written_longer_are_left_to_the_parser(which, more):
+    """It takes some and refuses others: what is written anew would pass."""
+    data = network().SerializeToString()
+    model = onnx.ModelProto.FromString(data)
+    tensor = next(one for one in model.graph.initializer if one.name == "w2")
+    raw = tensor.raw_data
+    tensor.ClearField("raw_data")
+    number = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number << 3 | 2
+    tag = padded(number, more) if which == "number" else bytes([number])
+    size = bytes([len(raw) & 127 | 128, len(raw) >> 7 & 127 | 128])
+    size += padded(len(raw) >> 14, more) if which == "length" else bytes([len(raw) >> 14])
+    graph = model.graph.SerializeToString()
+    whole = tensor.SerializeToString()
+    inside = whole + tag + size + raw
+    field = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2
+
+    def framed(key, content):
+        length = bytearray()
+        left = len(content)
+        while left > 127:
+            length.append(left & 127 | 128)
+            left >>= 7
+        return bytes([key, *length, left]) + content
+
+    assert framed(field, whole) in graph
+    graph = graph.replace(framed(field, whole), framed(field, inside))
+    model.ClearField("graph")
+    key = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2
+    data = model.SerializeToString() + framed(key, graph)
+    found = []
+    for apart in (False, True):
+        try:
+            file = onnx_file.from_bytes(data, weights_apart=apart)
+            found.append(file.whole_model().SerializeToString())
+        except NotAModel as error:
+            found.append(str(error))
+    assert found[0] == found[1]
+
+
+def test_what_a_tensor_says_beside_its_values_is_kept(tmp_path):
+    model = network()
+    model.graph.initializer[1].doc_string = "of the second layer"
+    onnx.save(model, tmp_path / "m.onnx")
+    plain, apart = both(tmp_path / "m.onnx")
+    assert "w2" in references(apart.model)
+    assert apart.whole_model().SerializeToString() == plain.model.SerializeToString()
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_weights_among_the_inputs_that_nothing_reads(tmp_path, ir_version):
+    """ONNX Runtime keeps them where they may be replaced, from version 4 on, and asks for them."""
+    model = network(ir_version=ir_version)
+    for tensor in model.graph.initializer:
+        if ir_version < 4 or tensor.name == "spare":
+            model.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    onnx.save(model, tmp_path / "m.onnx")
+    plain, apart = both(tmp_path / "m.onnx")
+    assert references(apart.model) == {*APART, "spare"}
+    results = [Runtime(f, device="cpu").run({"x": images()}, ["y"])["y"] for f in (plain, apart)]
+    np.testing.assert_array_equal(*results)
+
+
+def test_weights_that_bodies_have_of_their_own_under_the_same_name(tmp_path):
+    """Nothing reads those of the main graph then; where a body has none, it reads them."""
+
+    def body(name, own):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        stored = [numpy_helper.from_array(2 * STORED["w3"], "w3")] if own else []
+        return helper.make_graph([node("MatMul", "f w3", name)], name, [], [value], stored)
+
+    for other in (True, False):
+        model = network({**STORED, "yes": np.array(True)})
+        del model.graph.node[-1]
+        branches = {"then_branch": body("z1", True), "else_branch": body("z2", other)}
+        model.graph.node.append(helper.make_node("If", ["yes"], ["y"], **branches))
+        model.graph.initializer.append(
+            numpy_helper.from_array(rng.standard_normal((400, 400)).astype(np.float32), "much")
+        )
+        onnx.save(model, tmp_path / "m.onnx")
+        plain, apart = both(tmp_path / "m.onnx")
+        assert references(apart.model) == ({"w2"} if other else APART)
+        results = [
+            Runtime(f, device="cpu").run({"x": images()}, ["y"])["y"] for f in (plain, apart)
+        ]
+        np.testing.assert_array_equal(*results)
