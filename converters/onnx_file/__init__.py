@@ -195,7 +195,7 @@ def read(
         The model, with local functions inlined and external data not loaded.
 
     Raises:
-        NotAModel: No such file, or one that is no ONNX model; says what it is instead.
+        NotAModel: No such file, or one that is not an ONNX model; says what it is instead.
         UnsafeModel: It passes a limit, reaches out of its folder, uses operators nobody knows
             or contradicts itself; lists every finding.
 
@@ -263,14 +263,14 @@ def from_bytes(
         weights_apart: As for :func:`read`.
 
     Raises:
-        NotAModel: The bytes are no ONNX model; says what they are instead.
+        NotAModel: The bytes are not an ONNX model; says what they are instead.
         UnsafeModel: As for :func:`read`.
     """
     limits = limits or Limits()
     path = Path(name) if name else _IN_MEMORY
     where = str(path)
     if named := foreign(data[:HEAD_BYTES]):
-        what = f"is no ONNX model but {named[0]}" if data else f"is {named[0]}"
+        what = f"is not an ONNX model but {named[0]}" if data else f"is {named[0]}"
         raise NotAModel(what, where=where, hint=named[1])
     if len(data) > limits.file_bytes:
         raise UnsafeModel([_too_large(len(data), limits)], where=where)
@@ -294,7 +294,7 @@ def _load(path: Path, limits: Limits) -> bytes:
             named = foreign(head)
             if named:
                 raise NotAModel(
-                    f"is no ONNX model but {named[0]}" if head else f"is {named[0]}",
+                    f"is not an ONNX model but {named[0]}" if head else f"is {named[0]}",
                     where=where,
                     hint=named[1],
                 )

@@ -112,8 +112,8 @@ def not_a_model(data: bytes, reason: str, where: str) -> NotAModel:
     head = data[:HEAD_BYTES]
     named = foreign(head) or _text(head)
     if named:
-        return NotAModel(f"is no ONNX model but {named[0]}", where=where, hint=named[1])
-    return NotAModel(f"is no ONNX model: {reason}", where=where, hint=_OTHER)
+        return NotAModel(f"is not an ONNX model but {named[0]}", where=where, hint=named[1])
+    return NotAModel(f"is not an ONNX model: {reason}", where=where, hint=_OTHER)
 
 
 # Exporters put local-encoding text into these, and nothing depends on it.
@@ -240,4 +240,4 @@ def _check_text(text: bytes, name_bytes: int, pos: int, where: str) -> None:
     try:
         text.decode()
     except UnicodeDecodeError:
-        raise _Malformed(f"a name that is no UTF-8 at byte {pos}") from None
+        raise _Malformed(f"a name that is not UTF-8 at byte {pos}") from None

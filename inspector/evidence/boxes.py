@@ -23,7 +23,7 @@ def require_boxes(evidence: "Evidence", method: str) -> None:
     for target in evidence.targets:
         if not target.seen_in:
             raise MethodRefused(
-                f"{method} is defined for boxes, and {target.label!r} is none",
+                f"{method} is defined for boxes, and {target.label!r} is not a box",
                 hint="rise and occlusion are for any score; a box of a detector is named by "
                 "its class, CLASS#2 or box:L,T,R,B",
             )

@@ -48,7 +48,7 @@ def write(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    # Half of a surrogate pair (a broken file name) is no UTF-8; escaped it is.
+    # Half of a surrogate pair (a broken file name) is not UTF-8; escaped it is.
     return dumps(rows).encode("utf-8", "backslashreplace")
 
 

@@ -31,7 +31,7 @@ def dumps(document: object) -> str:
     text = json.dumps(
         plain(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
-    # Half of a surrogate pair (a broken file name) is no UTF-8; escaped it is still JSON.
+    # Half of a surrogate pair (a broken file name) is not UTF-8; escaped it is still JSON.
     return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
 

@@ -165,7 +165,7 @@ def _artifact(photo: str) -> dict[str, Any]:
 
 
 def _quoted(path: str) -> str:
-    """A path as a URI reference; a name's bytes that are no UTF-8 are those of the file."""
+    """A path as a URI reference; a name's bytes that are not UTF-8 are those of the file."""
     try:
         name = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # halves of pairs that no file's name gives

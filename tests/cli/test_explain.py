@@ -118,7 +118,7 @@ def test_bad_image_among_good_ones(inspector, samples, tmp_path):
     ("arguments", "status", "says"),
     [
         (["{m}/none.onnx", "{i}"], 3, "does not exist"),
-        (["{m}/labels.txt", "{i}"], 3, "no ONNX model"),
+        (["{m}/labels.txt", "{i}"], 3, "not an ONNX model"),
         (["{m}/resnet20.onnx", "{i}", "--target", "kat"], 2, "cat"),
         (["{m}/resnet20.onnx", "{i}", "--target", "99"], 2, "0 to 9"),
         (["{m}/resnet20.onnx", "{i}", "--layer", "relu_81"], 2, "relu_18"),

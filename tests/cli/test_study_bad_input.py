@@ -313,7 +313,7 @@ def test_checkpoints_of_another_network(folder, said):
     (folder / "snapshots" / "net_epoch_2.onnx").write_bytes(b"no model")
     status, text = said(*arguments("evolution"))
     assert status == 3, text
-    assert "net_epoch_2.onnx: is no ONNX model" in text
+    assert "net_epoch_2.onnx: is not an ONNX model" in text
     for where, words in (
         ("nowhere", "nowhere: there is no such file or folder"),
         ("photos", "photos: no .onnx files in the folder"),

@@ -272,6 +272,6 @@ def test_an_index_stays_in_its_folder(copy, name, tmp_path):
 
 def test_folders_of_others_are_left_to_them(tmp_path):
     assert huggingface.recognises(str(tmp_path)) is None
-    for text in ("{}", "[]", "no JSON", json.dumps({"architecture": "resnet18"})):
+    for text in ("{}", "[]", "not JSON", json.dumps({"architecture": "resnet18"})):
         (tmp_path / "config.json").write_text(text)
         assert huggingface.recognises(str(tmp_path)) is None

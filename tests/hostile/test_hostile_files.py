@@ -74,8 +74,8 @@ def pickled() -> bytes:
         (b"\x89PNG\r\n\x1a\n" + bytes(32), "PNG"),
         (b"\x1f\x8b\x08" + bytes(32), "gzip"),
         (b"\x08\x09", "without an ONNX graph"),
-        (b"\xff" * 64, "no ONNX model"),
-        (bytes(64), "no ONNX model"),
+        (b"\xff" * 64, "not an ONNX model"),
+        (bytes(64), "not an ONNX model"),
     ],
 )
 def test_what_is_no_model_is_named(tmp_path, content, said):

@@ -425,16 +425,16 @@ def test_hostile_parts(tmp_path, document, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"\xff\xfe\x00", "no UTF-8"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8"),
         (
             b'{"photos": [{"image": "a.png", "parts": {"eye": [0, 0, NaN, 1]}}]}',
             "NaN is not a number",
         ),
         (b'{"photos": [{"image": "a.png", "parts": {"e": [0,0,1,1], "e": [1,1,2,2]}}]}', "twice"),
-        (b"[" * 200_000, "no JSON"),
-        (b'{"photos": [' + b"9" * 6000 + b"]}", "no JSON"),
+        (b"[" * 200_000, "not JSON"),
+        (b'{"photos": [' + b"9" * 6000 + b"]}", "not JSON"),
         (b" " * (5 << 20), "more than 4 MiB"),
     ],
 )

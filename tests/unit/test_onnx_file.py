@@ -423,7 +423,7 @@ def test_zoo_opens(shared):
 @pytest.mark.parametrize(
     ("name", "error", "said"),
     [
-        ("corrupt-model.onnx", NotAModel, "is no ONNX model but plain text"),
+        ("corrupt-model.onnx", NotAModel, "is not an ONNX model but plain text"),
         ("qonnx_custom_domain.onnx", UnsafeModel, r"onnx.brevitas::BipolarQuant \(8 nodes"),
     ],
 )

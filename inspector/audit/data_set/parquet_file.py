@@ -1,7 +1,7 @@
 """Parquet tables that a stranger may have written: rows as plain values, within limits.
 
 A value that stands once in a file may stand in a million rows of it, and pyarrow makes each of them
-anew; its errors are of many types (a date of the year 300,000, text that is no UTF-8).
+anew; its errors are of many types (a date of the year 300,000, text that is not UTF-8).
 """
 
 from collections.abc import Iterator

@@ -103,7 +103,7 @@ def labels_of_file(path: str | Path, *, beside: bool = False) -> Labels:
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise _refused(path, "is no UTF-8 text") from error
+        raise _refused(path, "is not UTF-8 text") from error
     try:
         if path.suffix.lower() in _YAML:
             names = _from_yaml(text)

@@ -141,9 +141,9 @@ def _json(path: Path) -> Any:
     try:
         return parse_json(data, pairs=_once)
     except UnicodeDecodeError:
-        raise UsageError("is no UTF-8 text", where=str(path)) from None
+        raise UsageError("is not UTF-8 text", where=str(path)) from None
     except ValueError as error:
-        raise UsageError(f"is no JSON ({clean_text(str(error))})", where=str(path)) from None
+        raise UsageError(f"is not JSON ({clean_text(str(error))})", where=str(path)) from None
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
