@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from converters.errors import UnsupportedNode, UnsupportedOperator
 from converters.graph import Graph, Node
+from converters.onnx_file.unread import names_read
 from inspector.surgery.embedded_facts import METADATA_KEY, NETWORK, digest_of
 from inspector.surgery.embedded_target import CLASS_INPUT, BestClass, Seed
 from inspector.surgery.gradient.builder import ADDED, Builder
@@ -190,7 +191,9 @@ def network_digest(model: onnx.ModelProto, array: Callable[[onnx.TensorProto], A
         array: Values of a constant, wherever they are stored.
     """
     outputs = (one.name for one in model.graph.output if one.name != HEATMAP)
-    return digest_of(_own_nodes(model.graph), _own_tensors(model.graph), outputs, array)
+    read = names_read(model.graph)  # what nothing reads is not there when the file is opened again
+    tensors = (one for one in _own_tensors(model.graph) if one.name in read)
+    return digest_of(_own_nodes(model.graph), tensors, outputs, array)
 
 
 def _own_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
