@@ -222,6 +222,8 @@ class Runtime:
         found = Weights(contents).of(graph)
         if self.file.weights is not None:
             found |= self.file.weights.of(graph)
+        if not found:
+            return {}
         # It forgets what nothing reads, and refuses values of that.
         kept = names_read(graph)
         if self.file.model.ir_version >= _REPLACEABLE:
