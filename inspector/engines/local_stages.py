@@ -183,14 +183,15 @@ def _in_graph(value: Array, cut: Cut) -> Array:
 
 def _painted(
     own: Array, boxes: Sequence[Box], inside: Sequence[Array], patches: Sequence[_Patch]
-) -> Array:
-    """The changed image around each box: (P, C, h, w)."""
+) -> list[Array]:
+    """The changed image around each box: P parts (C, h, w)."""
     down, across = patches
-    values = np.empty((len(boxes), own.shape[1], down.count, across.count), own.dtype)
+    values = []
     for i, (box, value) in enumerate(zip(boxes, inside, strict=True)):
         top, left = int(down.first[i]), int(across.first[i])
-        values[i] = own[0, :, top : top + down.count, left : left + across.count]
-        values[i, :, box[0] - top : box[2] - top, box[1] - left : box[3] - left] = value
+        part = own[0, :, top : top + down.count, left : left + across.count].copy()
+        part[:, box[0] - top : box[2] - top, box[1] - left : box[3] - left] = value
+        values.append(part)
     return values
 
 
@@ -212,7 +213,7 @@ def _crops(
 
 def _pasted(
     own: Array,
-    values: Array,
+    values: Sequence[Array],
     patches: Sequence[_Patch],
     starts: Sequence[Array],
     sizes: Sequence[int],
@@ -240,8 +241,8 @@ def _overlap(offset: int, count: int, size: int) -> tuple[slice, slice]:
 
 def _taken(
     found: Array, before: Cut, cut: Cut, starts: Sequence[Array], patches: Sequence[_Patch]
-) -> Array:
-    """The places of a cut that its crops were run for: (P, C, h, w).
+) -> list[Array]:
+    """The places of a cut that its crops were run for: P parts (C, h, w) of the whole.
 
     Raises:
         ModelRefused: The stage gives another size on crops than on the whole map.
@@ -252,10 +253,10 @@ def _taken(
         stride = own.stride // grid.stride
         firsts.append(patches[axis].first - starts[axis] // stride)
         _require_inside(firsts[axis], counts[axis], found.shape[2 + axis], own, cut)
-    values = np.empty((*found.shape[:2], *counts), found.dtype)
+    values = []
     for i, whole in enumerate(found):
         top, left = int(firsts[0][i]), int(firsts[1][i])
-        values[i] = whole[:, top : top + counts[0], left : left + counts[1]]
+        values.append(whole[:, top : top + counts[0], left : left + counts[1]])
     return values
 
 
