@@ -401,3 +401,40 @@ NAMES = ("tench, Tinca tinca", "golden retriever", "t_shirt", "2.0")
 )
 def test_labels_as_tables_and_folders_spell_them(label, meant):
     assert class_indices(label, NAMES, len(NAMES)) == meant
+
+
+def voc_object(folder, text):
+    """The object of the one photo, described by some XML."""
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations" / "a.xml").write_text(
+        "<annotation><filename>a.jpg</filename>"
+        f"<object><name>dog</name>{text}</object></annotation>"
+    )
+    return open_data_set(folder).entries[0].objects[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<polygon><x1>2</x1><y1>3</y1><x2>9</x2><y2>3</y2><x3>5</x3><y3>8</y3></polygon>",
+        "<polygon><pt><x>2</x><y>3</y></pt><pt><x>9</x><y>3</y></pt><pt><x>5</x><y>8</y></pt></polygon>",
+    ],
+    ids=["numbered", "points"],
+)
+def testvoc_objects_with_a_polygon_alone(folder, text):
+    """The whole data set was refused for corners that are not numbers."""
+    found = voc_object(folder, text)
+    assert (found.label, found.corners) == ("dog", (3, 2, 8, 9))
+    assert np.frombuffer(found.outline.polygons[0], np.float32).tolist() == [2, 3, 9, 3, 5, 8]
+
+
+def test_turned_boxes_of_rolabelimg(folder):
+    text = "<robndbox><cx>20</cx><cy>10</cy><w>8</w><h>4</h><angle>1.5707963</angle></robndbox>"
+    found = voc_object(folder, text)
+    assert found.corners == pytest.approx((6, 18, 14, 22), abs=1e-5)  # standing upright
+
+
+@pytest.mark.parametrize("wrong", ["<x1>2</x1>", "<x1>a</x1><y1>3</y1>"])
+def test_polygons_of_voc_that_are_none_are_refused(folder, wrong):
+    with pytest.raises(UsageError, match="not pairs of x and y"):
+        voc_object(folder, f"<polygon>{wrong}</polygon>")

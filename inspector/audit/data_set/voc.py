@@ -3,10 +3,13 @@
 import codecs
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree as ET
+
+import numpy as np
 
 from converters.plain_values import real_number, whole_number
 from inspector.audit.data_set.described import (
@@ -21,6 +24,7 @@ from inspector.audit.data_set.described import (
     refuse_all,
     size_of,
 )
+from inspector.audit.data_set.outlines import Outline, of_points
 from inspector.errors import UsageError
 from inspector.photos.sources import PICTURES, list_folder
 from inspector.printable import clean_text, distinct_text
@@ -36,6 +40,8 @@ _MASKS = {"SegmentationClass", "SegmentationObject"}
 """Folders of pictures that are not photos."""
 
 _BEGINNING = 4096
+
+_CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
 def has_voc(folder: Path) -> bool:
@@ -110,17 +116,52 @@ def _described(path: Path, folder: Path, rooms: Sequence[str], wrong: list[str])
     room, name = next(there, places[0])
     objects = []
     for one in root.iter("object"):
-        texts = [one.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
-        numbers = [real_number(text or "") for text in texts]
-        top, left, bottom, right = (math.nan if one is None else one for one in numbers)
-        if not (top <= bottom and left <= right):
-            wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
-            continue
         label = clean_text((one.findtext("name") or "").strip()) or None
-        objects.append(Annotated(label, (top - 1, left - 1, bottom, right)))
+        try:
+            outline = _outline(one)
+        except ValueError as error:
+            wrong.append(f"{path.name}: {error}")
+            continue
+        corners = None if outline is None else outline.corners
+        if one.find("bndbox") is not None or corners is None:
+            top, left, bottom, right = _numbers(one.findtext(f"bndbox/{key}") for key in _CORNERS)
+            if not (top <= bottom and left <= right):
+                wrong.append(f"{path.name}: corners that are not numbers, or the wrong way round")
+                continue
+            corners = top - 1, left - 1, bottom, right
+        objects.append(Annotated(label, corners, outline=outline))
     size = size_of(*(whole_number(root.findtext(f"size/{k}") or "") for k in ("height", "width")))
     found = (PurePosixPath(room) / name, name)
     return Described(distinct_text(str(name)), found, objects, size)
+
+
+def _outline(described: ET.Element) -> Outline | None:
+    """Outline of an object: a polygon, or the box of roLabelImg, turned by an angle in radians.
+
+    Raises:
+        ValueError: Its numbers are none.
+    """
+    turned, drawn = described.find("robndbox"), described.find("polygon")
+    if turned is not None:
+        x, y, width, height, angle = _numbers(map(turned.findtext, ("cx", "cy", "w", "h", "angle")))
+        across = np.array([-1, 1, 1, -1]) * width / 2
+        down = np.array([-1, -1, 1, 1]) * height / 2
+        columns = x + across * math.cos(angle) - down * math.sin(angle)
+        rows = y + across * math.sin(angle) + down * math.cos(angle)
+        points = np.stack([columns, rows], 1).ravel().tolist()
+    elif drawn is not None:  # <x1/><y1/><x2/><y2/> ..., or <pt><x/><y/></pt> ...
+        points = _numbers(one.text for one in drawn.iter() if re.fullmatch(r"[xy]\d*", one.tag))
+    else:
+        return None
+    if not all(map(math.isfinite, points)) or len(points) % 2:
+        raise ValueError("a polygon or turned box whose numbers are not pairs of x and y")
+    return of_points([points])
+
+
+def _numbers(texts: Iterable[str | None]) -> list[float]:
+    """Numbers out of texts; NaN where there is none."""
+    found = (real_number(text or "") for text in texts)
+    return [math.nan if one is None else one for one in found]
 
 
 def _without_place(name: str) -> str:
