@@ -47,7 +47,7 @@ _MAX_BYTES = 64 << 20
 MOST_ROWS = 1_000_000
 IMAGE_COLUMNS = (
     *("image", "file", "filename", "path", "name", "file_name", "filepath", "file_path"),
-    *("image_path", "image_file", "image_name", "photo", "img"),
+    *("image_path", "image_file", "image_name", "photo", "img", "image_id"),
 )
 _DELIMITERS = ",;\t"
 LABEL_COLUMNS = (

@@ -438,3 +438,12 @@ def test_turned_boxes_of_rolabelimg(folder):
 def test_polygons_of_voc_that_are_none_are_refused(folder, wrong):
     with pytest.raises(UsageError, match="not pairs of x and y"):
         voc_object(folder, f"<polygon>{wrong}</polygon>")
+
+
+def test_a_table_of_names_without_suffixes_is_told_where_the_photos_lie(folder):
+    (folder / "t.csv").write_text("image_id,label\na,cat\n")
+    with pytest.raises(UsageError, match=r"'a' may be '(JPEGImages/)?a\.(png|jpg)'"):
+        open_data_set(folder / "t.csv")
+    (folder / "t.csv").write_text("image,label\nz.png,cat\n")
+    with pytest.raises(UsageError, match=r"the table's own folder$"):
+        open_data_set(folder / "t.csv")

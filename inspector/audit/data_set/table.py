@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from converters.plain_values import quoted
 from converters.regular_file import open_regular
 from inspector.audit.data_set.boxes import OF_BOXES, Boxes
 from inspector.audit.data_set.described import Annotated, few, refuse_all
@@ -20,6 +21,7 @@ from inspector.photos.dataset import (
     photo_of_row,
     read_table,
 )
+from inspector.photos.sources import list_folder
 from inspector.printable import clean_text, distinct_text
 
 __all__ = ["of_table"]
@@ -27,6 +29,8 @@ __all__ = ["of_table"]
 _MASK = ("mask", "mask_file")
 _IN_ONE = ("bbox", "box", "boxes", "bboxes", "bounding_box")
 _INDEX = re.compile(r"__index_level_\d+__")
+_MOST_FILES = 10_000_000
+
 _MOST_VALUES = 50
 """Different values of a column beyond which it does not name groups."""
 
@@ -80,7 +84,7 @@ def of_table(source: Path) -> DataSet:
         raise UsageError(
             f"none of its {len(missing)} photos is there",
             where=str(source),
-            hint="photos are looked for below the table's own folder",
+            hint=_where_photos_lie(source, next(iter(missing))),
         )
     known = {image, label, mask, *boxes.columns, *(OF_BOXES if boxes.columns else ())}
     others = [n for n in heading if n not in known]
@@ -103,6 +107,18 @@ def of_table(source: Path) -> DataSet:
         for name in unread
     ]
     return DataSet(source, "table", found, missing, remarks=tuple(remarks))
+
+
+def _where_photos_lie(source: Path, name: str) -> str:
+    """What to do about a table none of whose photos is there, by the first one's name."""
+    usual = "photos are looked for below the table's own folder"
+    called = PurePosixPath(name).name
+    photos = list_folder(source.parent, _MOST_FILES).photos
+    like = next((path for path in photos if called in {path.name, path.stem}), None)
+    if like is None:
+        return usual
+    there = like.relative_to(source.parent).as_posix()
+    return f"{usual}, by their whole names: {quoted(name)} may be {quoted(there)}"
 
 
 def _below(name: str, source: Path) -> PurePosixPath:
