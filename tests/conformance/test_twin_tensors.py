@@ -173,7 +173,7 @@ def test_sample_models(path):
     model = load(path, device="cpu")
     photos = [SAMPLES / "images" / f"{n}.png" for n in ("cat_1", "ship_1")]
     x = np.concatenate([prepared(model, photo) for photo in photos])
-    every_tensor(model.file.model, {model.input.name: x}, model.graph)
+    every_tensor(model.file.whole_model(), {model.input.name: x}, model.graph)
 
 
 def test_efficientnet_lite0(lite0):
