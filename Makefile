@@ -20,7 +20,7 @@ DEFAULT := not conformance and not converters and not apart
 COVERED ?= tests
 
 .PHONY: help audit audit-ray fiftyone faithfulness quantus truth field demo pictures test test-lowest coverage \
-    converters converters-apart conformance fuzz \
+    converters converters-apart conformance runtimes fuzz \
     hashes lint docs site pre-commit benchmark sbom clean
 
 help: ## The targets of this file
@@ -107,6 +107,18 @@ audit-ray: $(VENV)/test.stamp $(VENV)/audit,ray.stamp ## An audit on a real Ray 
 
 conformance: $(VENV)/test.stamp $(VENV)/samples.stamp $(VENV)/formats.stamp $(VENV)/docs.stamp ## The long runs against other implementations and third-party models
 	$(PYTEST) -m conformance
+
+# Runtimes other than ONNX Runtime for Python: OpenVINO asks for versions of its own, and
+# onnxruntime-web runs in node.
+.venv-runtimes/env.stamp:
+	$(PYTHON) -m venv .venv-runtimes
+	.venv-runtimes/bin/pip install --quiet --disable-pip-version-check openvino==2026.4.1
+	npm install --silent --no-audit --no-fund --prefix .venv-runtimes onnxruntime-web@1.30.0
+	touch $@
+
+runtimes: $(VENV)/test.stamp .venv-runtimes/env.stamp ## Files with a heatmap in OpenVINO and onnxruntime-web
+	INSPECTOR_NODE_MODULES=.venv-runtimes INSPECTOR_OPENVINO=.venv-runtimes/bin/python \
+	    $(PYTEST) -m conformance tests/conformance/test_embedded_runtimes.py
 
 # FUZZ are options of tests/fuzz/run.py: how long, how many processes, from which mutant on.
 FUZZ ?= --seconds 1200 --workers 2 --start $(shell date +%s)

@@ -1,7 +1,7 @@
 """Files with a heatmap in other runtimes: onnxruntime-web (WASM, in node) and OpenVINO.
 
-``INSPECTOR_NODE_MODULES`` is a folder where ``npm install onnxruntime-web`` ran;
-``INSPECTOR_OPENVINO`` a Python that has ``openvino``.
+``make runtimes`` installs them.  ``INSPECTOR_NODE_MODULES`` is a folder where ``npm install
+onnxruntime-web`` ran; ``INSPECTOR_OPENVINO`` a Python that has ``openvino``.
 """
 
 import json
@@ -39,11 +39,11 @@ numpy.save(result, compiled({name: numpy.load(given)})["heatmap"])
 
 
 def _web(folder, model, name, x):
-    modules = Path(os.environ.get("INSPECTOR_NODE_MODULES", ROOT))
+    modules = Path(os.environ.get("INSPECTOR_NODE_MODULES", ROOT)).absolute()
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     if not (modules / "node_modules" / "onnxruntime-web").is_dir():
-        pytest.skip("no onnxruntime-web: npm install it, name its folder INSPECTOR_NODE_MODULES")
+        pytest.skip("no onnxruntime-web: make runtimes installs it")
     given, result = folder / "x.bin", folder / "y.bin"
     x.tofile(given)
     words = ["node", SCRIPT, modules, model, name, json.dumps(x.shape), given, result]
@@ -56,7 +56,7 @@ def _openvino(folder, model, name, x):
     probe = [python, "-c", "import openvino"]
     missing = subprocess.run(probe, check=False, capture_output=True).returncode  # noqa: S603
     if missing:
-        pytest.skip("no openvino: name a Python that has it INSPECTOR_OPENVINO")
+        pytest.skip("no openvino: make runtimes installs it")
     given, result = folder / "x.npy", folder / "y.npy"
     np.save(given, x)
     words = [python, "-c", OPENVINO, model, name, given, result]
