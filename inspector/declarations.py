@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from converters.plain_values import finite_number, quoted, whole_number
+from converters.plain_values import quoted, real_number, whole_number
 from inspector.errors import UsageError
 
 __all__ = ["HANDED_IN", "Declaration", "Option", "declarations", "options_of"]
@@ -46,19 +46,12 @@ class Option:
         if isinstance(self.default, int):
             number = whole_number(text)
         elif isinstance(self.default, float):
-            number = finite_number(_float(text))
+            number = real_number(text)
         else:
             return text
         if number is None:
             raise UsageError(f"{self.name} is a number, not {quoted(text)}")
         return number
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Option]:

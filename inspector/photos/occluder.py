@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.plain_values import finite_number, quoted
+from converters.plain_values import quoted, real_number
 from inspector.errors import UsageError
 from inspector.photos.preprocess import Preprocess
 
@@ -117,17 +117,10 @@ def _fill_bands(preprocess: Preprocess, fill: str, image: Array | None, where: s
         if image is None or any(preprocess.mean):
             return np.asarray(preprocess.fill(), dtype=np.float32)
         return np.asarray(image.mean(axis=(1, 2)), dtype=np.float32)
-    level = finite_number(_float(fill))
+    level = real_number(fill)
     if level is None:
         raise UsageError(f"fill is mean or a number, not {quoted(fill)}", where=where)
     return np.asarray(preprocess.encode((level,) * 3), dtype=np.float32)
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def covered(image: Array, boxes: Sequence[tuple[int, ...]], colour: Array) -> Array:

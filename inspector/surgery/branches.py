@@ -12,6 +12,7 @@ from onnx import helper
 
 from converters.graph import Graph, Node
 from converters.onnx_file import OnnxFile
+from inspector.surgery.names import free_name
 
 __all__ = ["BODIES", "with_branches"]
 
@@ -71,7 +72,7 @@ class _Writer:
         stored = [*body.initializer, *(one.values for one in body.sparse_initializer)]
         for name in [*made, *(one.name for one in stored)]:
             if name not in names:
-                names[name] = self._free(name)
+                names[name] = free_name(name, self._names)
         for tensor in body.initializer:
             self._into.initializer.add().CopyFrom(tensor)
             self._into.initializer[-1].name = names[tensor.name]
@@ -82,15 +83,6 @@ class _Writer:
         for source, wanted in copied:
             given = [names.get(source, source)]
             found.append(helper.make_node("Identity", given, [wanted], wanted))
-        return found
-
-    def _free(self, name: str) -> str:
-        """A name that nothing in the main graph has."""
-        found, count = name, 0
-        while found in self._names:
-            count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
         return found
 
 

@@ -207,9 +207,7 @@ def test_what_stands_on_the_map_is_not_said_again_below():
 
 
 @pytest.mark.parametrize("size", [(1, 900), (900, 1), (3, 2)])
-@pytest.mark.parametrize(
-    "draw", [png.overlay, lambda photo, one: sheet.contact_sheet(photo, [one])]
-)
+@pytest.mark.parametrize("draw", [png.overlay, lambda photo, m: sheet.contact_sheet(photo, [m])])
 def test_words_of_an_empty_map_stand_below_it_where_they_do_not_fit_on_it(monkeypatch, size, draw):
     notes = []
     monkeypatch.setattr(Page, "notes", lambda _, said, *a, **k: notes.extend(said))

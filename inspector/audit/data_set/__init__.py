@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from converters.nearest_path import did_you_mean
 from inspector.audit.data_set.coco import coco
-from inspector.audit.data_set.described import Annotations, few
+from inspector.audit.data_set.described import MOST_FILES, Annotations, few
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.table import of_table
 from inspector.audit.data_set.voc import has_voc, voc
@@ -29,7 +29,6 @@ from inspector.printable import clean_text, distinct_text
 
 __all__ = ["DataSet", "Entry", "open_data_set"]
 
-_MOST_FILES = 10_000_000
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
 _COCO = ("_annotations.coco.json", "annotations.json", "instances.json", "coco.json")
 
@@ -113,7 +112,7 @@ def _alike(name: str) -> str:
 def _folder(source: Path, classes: Sequence[str]) -> DataSet:
     """Photos at any depth, labelled by the folders that they lie in."""
     known = {_alike(name) for name in classes}
-    listing = list_folder(source, _MOST_FILES)
+    listing = list_folder(source, MOST_FILES)
     _refuse_deeper(source, listing.photos)
     if not listing.photos:
         raise UsageError(

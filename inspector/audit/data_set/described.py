@@ -13,6 +13,7 @@ from inspector.errors import UsageError
 from inspector.printable import clean_text
 
 __all__ = [
+    "MOST_FILES",
     "MOST_LABEL_BYTES",
     "Annotated",
     "Annotations",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 MOST_BYTES = 1 << 30
+MOST_FILES = 10_000_000
+"""Files of a data set's folder that are looked at."""
+
 MOST_LABEL_BYTES = 4 << 20
 
 

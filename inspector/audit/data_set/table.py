@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from converters.plain_values import quoted
 from converters.regular_file import open_regular
 from inspector.audit.data_set.boxes import OF_BOXES, Boxes
-from inspector.audit.data_set.described import Annotated, few, refuse_all
+from inspector.audit.data_set.described import MOST_FILES, Annotated, few, refuse_all
 from inspector.audit.data_set.entries import NOT_THERE, DataSet, Entry
 from inspector.audit.data_set.parquet_file import read_parquet
 from inspector.errors import UsageError
@@ -29,8 +29,6 @@ __all__ = ["of_table"]
 _MASK = ("mask", "mask_file")
 _IN_ONE = ("bbox", "box", "boxes", "bboxes", "bounding_box")
 _INDEX = re.compile(r"__index_level_\d+__")
-_MOST_FILES = 10_000_000
-
 _MOST_VALUES = 50
 """Different values of a column beyond which it does not name groups."""
 
@@ -113,7 +111,7 @@ def _where_photos_lie(source: Path, name: str) -> str:
     """What to do about a table none of whose photos is there, by the first one's name."""
     usual = "photos are looked for below the table's own folder"
     called = PurePosixPath(name).name
-    photos = list_folder(source.parent, _MOST_FILES).photos
+    photos = list_folder(source.parent, MOST_FILES).photos
     like = next((path for path in photos if called in {path.name, path.stem}), None)
     if like is None:
         return usual

@@ -16,6 +16,7 @@ from converters.graph import Graph
 from converters.graph.activations import data_tensors
 from inspector.surgery.gradient.element_types import NOT_FLOAT32, element_types
 from inspector.surgery.gradient.table import CannotDifferentiate
+from inspector.surgery.names import free_name
 
 __all__ = ["ADDED", "OLDEST", "Builder"]
 
@@ -129,12 +130,7 @@ class Builder:
 
     def name(self, stem: str) -> str:
         """A name that nothing in the graph has."""
-        found, count = stem, 0
-        while found in self._taken:
-            count += 1
-            found = f"{stem}_{count}"
-        self._taken.add(found)
-        return found
+        return free_name(stem, self._taken)
 
     def op(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Append a node with one output, and return its name.
